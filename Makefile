@@ -1,0 +1,69 @@
+# Two commands: `make demo` and `make test`. Both make .venv first.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# uv reads UV_FIND_LINKS where pip reads PIP_FIND_LINKS: a folder of wheels set for one serves both.
+UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export UV_FIND_LINKS
+export OMP_NUM_THREADS ?= 1
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	if $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done)
+BIN := .venv/bin
+READY := .venv/.ready
+EXTRAS := api,worker,train,embedded,dev
+PYTEST := $(BIN)/python -m pytest --durations=20
+PARALLEL ?= -n 2
+TYPED := api worker trainers storage cli
+
+.PHONY: help setup demo up test test-slow lint format types docs clean
+
+help:
+	@echo "make demo       set up, train the example adaptor, write demo/comparison.png"
+	@echo "make up         set up and keep the platform running on this machine"
+	@echo "make test       all tests but the slow ones      make test-slow  the slow ones"
+	@echo "make lint       ruff                              make types      mypy --strict"
+	@echo "make docs       write what docs/ generates       make clean      remove .venv and caches"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@if [ -z "$(PYTHON)" ]; then echo "Anneal needs Python 3.11 or newer with its venv module; none was found in PATH." >&2; exit 1; fi
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet "uv$$(sed -n 's/^uv\(==.*\)/\1/p' constraints.txt)" \
+		|| echo "uv could not be installed; pip does it, more slowly"
+	@if [ -x $(BIN)/uv ]; then \
+		VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'; \
+	else $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'; fi
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/anneal demo
+
+up: $(READY)
+	@$(BIN)/anneal up
+
+test: $(READY)
+	$(PYTEST) -m "not slow" $(PARALLEL)
+
+test-slow: $(READY)
+	$(PYTEST) -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY)
+	$(BIN)/python -m mypy $(TYPED)
+
+docs: $(READY)
+	$(BIN)/python -m trainers.params.reference
+	DJANGO_SETTINGS_MODULE=tests.typing_settings $(BIN)/python -m api openapi
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
