@@ -1,0 +1,27 @@
+"""What a stored file is served as. Only plain pictures are shown by a browser; all else is saved."""
+
+from urllib.parse import quote
+
+SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+)
+TEXT_ENDINGS = (".txt", ".json", ".jsonl", ".log", ".md", ".yaml", ".yml", ".csv")
+INLINE = ("image/png", "image/jpeg", "image/gif", "image/webp")
+
+
+def media_type(name: str, start: bytes) -> str:
+    """By content for pictures (a name can lie), by name for text, else bytes. Never a type that can carry a script."""
+    for signature, kind in SIGNATURES:
+        if start.startswith(signature):
+            return kind
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "image/webp"
+    return "text/plain; charset=utf-8" if name.lower().endswith(TEXT_ENDINGS) else "application/octet-stream"
+
+
+def disposition(kind: str, filename: str) -> str:
+    """The Content-Disposition header (RFC 6266), with the name in UTF-8."""
+    return f"{'inline' if kind in INLINE else 'attachment'}; filename*=UTF-8''{quote(filename, safe='')}"

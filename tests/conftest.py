@@ -1,0 +1,30 @@
+"""What all tests share: one thread, no network, the tiny base model, the shared data."""
+
+import importlib
+import os
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # two threads on a busy core cost ten times the CPU; torch reads it at import
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+
+from tests.scheduling import pytest_xdist_make_scheduler  # noqa: F401  a hook that pytest finds here
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random Stable Diffusion 1.x base (pictures of 64 px), made once. Read only."""
+    builder = importlib.import_module("tests.tiny_sd")  # tests of the API shall not wait for torch
+    folder: Path = builder.build_tiny_sd(tmp_path_factory.mktemp("tiny_sd"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Data that lies beside the checkout, not in it."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"{SHARED_DATA} is not there: this test needs the data set beside the checkout")
+    return SHARED_DATA
