@@ -1,0 +1,101 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from trainers.card import card_write
+
+PARAMS = {"adaptor_name": "my-dog", "trigger_word": "sks", "lora_r": 8, "lora_alpha": 16, "eval_prompt": "a dog | red"}
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Path:
+    path = tmp_path / "samples" / "step-00000010-0.png"
+    path.parent.mkdir()
+    Image.new("RGB", (8, 8), "red").save(path)
+    return path
+
+
+def manifest(**changes: Any) -> dict[str, Any]:
+    whole = {
+        "params": PARAMS,
+        "inputs": {"model": {"name": "shapes@1"}},
+        "outcome": "succeeded",
+        "metrics": {"loss": 0.125},
+        "samples": [{"path": "samples/step-00000010-0.png", "prompt": 'a "dog": red'}],
+    }
+    return whole | changes
+
+
+def card(folder: Path, samples: list[Path] | None = None, **changes: Any) -> tuple[dict[str, Any], str]:
+    """Front matter and body."""
+    text = card_write(folder / "adaptor", manifest(**changes), samples or []).read_text(encoding="utf-8")
+    _, head, body = text.split("---\n", 2)
+    return yaml.safe_load(head), body
+
+
+def test_the_front_matter_is_what_the_hub_reads(tmp_path: Path) -> None:
+    head, _ = card(tmp_path)
+    assert head == {
+        "base_model": "shapes@1",
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "tags": ["lora", "diffusers", "text-to-image"],
+        "instance_prompt": "sks",
+    }
+
+
+@pytest.mark.parametrize("trigger", ['with "quotes"', "colon: and # hash", "- dash", "日本 🐕", "back\\slash", "yes"])
+def test_whatever_a_person_typed_survives_in_the_front_matter(tmp_path: Path, trigger: str) -> None:
+    head, _ = card(tmp_path, params=PARAMS | {"trigger_word": trigger})
+    assert head["instance_prompt"] == trigger
+
+
+def test_without_a_trigger_there_is_no_instance_prompt(tmp_path: Path) -> None:
+    head, body = card(tmp_path, params=PARAMS | {"trigger_word": ""})
+    assert "instance_prompt" not in head
+    assert 'pipeline("a photo")' in body
+
+
+def test_pictures_lie_beside_the_card_under_relative_links(tmp_path: Path, sample: Path) -> None:
+    head, body = card(tmp_path, [sample])
+    link = "pictures/step-00000010-0.png"
+    assert head["widget"] == [{"text": 'a "dog": red', "output": {"url": link}}]
+    assert f"]({link})" in body
+    assert (tmp_path / "adaptor" / link).read_bytes() == sample.read_bytes()
+
+
+def test_every_parameter_and_the_result_are_listed(tmp_path: Path) -> None:
+    _, body = card(tmp_path)
+    for name, value in PARAMS.items():
+        assert f"| {name} | {json.dumps(value).replace('|', chr(92) + '|')} |" in body
+    assert "| loss | 0.125 |" in body
+
+
+def test_the_code_shows_how_to_load_with_the_trigger(tmp_path: Path) -> None:
+    _, body = card(tmp_path)
+    (code,) = [part.removeprefix("python") for part in body.split("```") if part.startswith("python")]
+    compile(code, "card", "exec")
+    assert "load_lora_weights" in code and '"sks, a photo"' in code and "prediction_type" not in code
+
+
+def test_an_override_of_the_prediction_type_is_in_the_code(tmp_path: Path) -> None:
+    _, body = card(tmp_path, params=PARAMS | {"prediction_type": "v_prediction"})
+    assert 'prediction_type="v_prediction"' in body
+
+
+def test_a_stopped_job_says_so(tmp_path: Path) -> None:
+    assert "stopped before its end" not in card(tmp_path)[1]
+    assert "stopped before its end" in card(tmp_path, outcome="stopped")[1]
+
+
+def test_writing_again_replaces_the_card_and_its_pictures(tmp_path: Path, sample: Path) -> None:
+    card(tmp_path, [sample], outcome="stopped")
+    later = sample.rename(sample.with_name("step-00000020-0.png"))
+    _, body = card(tmp_path, [later])
+    assert "stopped" not in body
+    assert [path.name for path in (tmp_path / "adaptor" / "pictures").iterdir()] == [later.name]
+    assert sorted(path.name for path in (tmp_path / "adaptor").iterdir()) == ["README.md", "pictures"]

@@ -1,0 +1,78 @@
+"""Several ranks give what one gives."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainers.job import Job
+from trainers.data.plan import Plan, split
+from trainers.distributed import Processes, start_processes
+from trainers.errors import TrainerError
+from trainers.spec import Resources
+
+
+@pytest.mark.parametrize("pictures", [6, 7])
+def test_two_processes_give_the_curve_and_gradient_norms_of_one(pictures: int, make_job: Callable[..., Job]) -> None:
+    """Two pictures are held out. Of 5 trained the last batch of an epoch is one: the second rank has none."""
+    sizes = ((64, 64),) * pictures
+    settings: dict[str, Any] = {"max_train_steps": 6, "validation_split": 0.3, "eval_every_steps": 3}
+    settings |= {"eval_prompt": "a cat", "eval_num_inference_steps": 2}
+    one, two = make_job("one", sizes=sizes), make_job("two", sizes=sizes)
+    assert one.spec(train_batch_size=2, gradient_accumulation_steps=2, **settings).run() == 0
+    two.spec(processes=2, train_batch_size=1, gradient_accumulation_steps=2, **settings)
+    for process in two.start(world_size=2):
+        process.join()
+        assert process.exitcode == 0
+    for metric, tolerance in (("loss", 1e-6), ("grad_norm", 1e-5)):
+        curves = [[step.metrics[metric] for step in job.of_kind("step")] for job in (one, two)]
+        assert curves[1] == pytest.approx(curves[0], rel=tolerance)
+    validations = [[event.metrics["loss"] for event in job.of_kind("validation")] for job in (one, two)]
+    assert len(validations[0]) == 3
+    assert validations[1] == pytest.approx(validations[0], rel=1e-5)
+    assert [sample.path for sample in two.of_kind("sample")] == [sample.path for sample in one.of_kind("sample")]
+    assert two.manifest["world_size"] == 2
+
+
+def test_every_position_has_one_rank_and_micro_batch_whatever_the_split() -> None:
+    for batch_size, accumulation, world_size in ((1, 1, 1), (2, 3, 2), (3, 1, 4), (5, 2, 1)):
+        plan = Plan(23, batch_size, accumulation, world_size, seed=1)
+        for step in range(plan.steps_per_epoch):
+            count = len(plan.rows(step))
+            shares = [plan.shares(count, rank) for rank in range(world_size)]
+            assert sorted(p for share in shares for micro in share for p in micro) == list(range(count))
+            assert all(len(share) <= accumulation for share in shares)
+            assert all(0 < len(micro) <= batch_size for share in shares for micro in share)
+
+
+def test_an_epoch_sees_every_row_once_and_the_next_in_another_order() -> None:
+    plan = Plan(10, 3, 1, 1, seed=1)
+    epochs = [[row for step in range(4 * e, 4 * e + 4) for row in plan.rows(step)] for e in range(2)]
+    assert plan.steps_per_epoch == 4
+    assert len(plan.rows(3)) == 1
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10))
+    assert epochs[0] != epochs[1]
+
+
+def test_held_out_rows_are_chosen_by_the_seed() -> None:
+    trained, held_out = split(10, 0.25, seed=1)
+    assert len(held_out) == 2
+    assert sorted(trained + held_out) == list(range(10))
+    assert split(10, 0.25, seed=2)[1] != held_out
+    assert split(10, 0.0, seed=1)[1] == []
+    assert len(split(3, 0.01, seed=1)[1]) == 1
+
+
+def test_missing_gradients_count_as_zero() -> None:
+    parameter = torch.nn.Parameter(torch.ones(2))
+    Processes(0, 1, torch.device("cpu")).sum_gradients([parameter])
+    assert parameter.grad is not None
+    assert parameter.grad.tolist() == [0, 0]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this host has an accelerator")
+def test_an_accelerator_that_is_not_there_is_a_reason() -> None:
+    with pytest.raises(TrainerError, match="found 0 accelerators") as caught:
+        start_processes(Resources(accelerators=1))
+    assert caught.value.reason.code == "no_accelerator"

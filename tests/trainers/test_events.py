@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from trainers.errors import ReasonCode, reason
+from trainers.events import EVENTS, KINDS, Event, EventWriter, Failed, Finished, Payload, Progress, Started, read_events
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "events.jsonl"
+
+
+def test_events_are_read_back_as_they_were_written(path: Path) -> None:
+    writer = EventWriter(path)
+    written = [
+        writer.emit(payload)
+        for payload in (
+            Started(total=3, details={"device": "cpu"}),
+            Progress(stage="latents", done=1, total=9),
+            Failed(reason=reason(ReasonCode.DISK_FULL, detail="4 bytes left")),
+            Finished(outcome="stopped", step=2),
+        )
+    ]
+    assert list(read_events(path)) == written
+    assert [event.seq for event in written] == [1, 2, 3, 4]
+
+
+def test_a_half_written_last_line_is_not_read_yet(path: Path) -> None:
+    writer = EventWriter(path)
+    first = writer.emit(Started(total=1))
+    line = first.model_copy(update={"seq": 2}).model_dump_json()
+    with path.open("a") as file:
+        file.write(line[:40])
+    assert list(read_events(path)) == [first]
+    with path.open("a") as file:
+        file.write(line[40:] + "\n")
+    assert [event.seq for event in read_events(path)] == [1, 2]
+
+
+def test_an_event_can_be_read_as_soon_as_it_is_emitted(path: Path) -> None:
+    EventWriter(path).emit(Started(total=1))
+    assert path.read_text().endswith("\n")
+
+
+def test_seq_goes_on_after_reopening(path: Path) -> None:
+    before = EventWriter(path)
+    before.emit(Started(total=2))
+    before.emit(Progress(stage="latents", done=1, total=2))
+    before.close()
+    assert EventWriter(path).emit(Finished(outcome="succeeded", step=2)).seq == 3
+
+
+def test_seq_goes_on_after_a_crash_in_the_middle_of_a_line(path: Path) -> None:
+    EventWriter(path).emit(Started(total=1))
+    with path.open("a") as file:
+        file.write('{"seq":2,"time":1.0,"da')
+    EventWriter(path).emit(Finished(outcome="stopped", step=0))
+    assert [(event.seq, event.data.kind) for event in read_events(path)] == [(1, "started"), (2, "finished")]
+
+
+def test_every_kind_is_listed_once() -> None:
+    kinds = {cls.model_fields["kind"].default for cls in Payload.__subclasses__()}
+    assert kinds == set(KINDS)
+    assert len(KINDS) == len(kinds)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"seq":1,"time":1.0,"data":{"kind":"cheered"}}',
+        '{"seq":0,"time":1.0,"data":{"kind":"started","total":1}}',
+        '{"seq":1,"time":1.0,"data":{"kind":"started","total":1,"colour":"red"}}',
+        '{"seq":1,"time":1.0,"data":{"kind":"finished","outcome":"perhaps","step":1}}',
+    ],
+)
+def test_what_is_no_event_is_refused(line: str) -> None:
+    with pytest.raises(ValidationError):
+        EVENTS.validate_json(line)
+
+
+def test_text_of_any_language_survives(path: Path) -> None:
+    payload = Progress(stage="zażółć 日本 🐕\n", done=0, total=1)
+    EventWriter(path).emit(payload)
+    (event,) = read_events(path)
+    assert isinstance(event, Event) and event.data == payload

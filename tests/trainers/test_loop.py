@@ -1,0 +1,216 @@
+"""fit() on the smallest task: a weight that follows numbers. It never knows images from text."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainers.control import Control
+from trainers.distributed import Processes
+from trainers.errors import TrainerError
+from trainers.events import EventWriter, Step, read_events
+from trainers.loop import Progress, StepBatch, Task, _Update, fit
+from trainers.optim import adamw
+from trainers.tracking import Reporter
+
+Micro = Sequence[float]
+
+
+class Bench:
+    """A task, and everything that fit needs, in a folder."""
+
+    def __init__(self, folder: Path, numbers: Callable[[int], Sequence[Micro]], total_steps: int = 4) -> None:
+        self.folder = folder
+        self.weight = torch.nn.Parameter(torch.tensor([2.0]))
+        self.saved: list[int] = []
+        self.reporter = Reporter(EventWriter(folder / "events.jsonl"))
+        self.processes = Processes(0, 1, torch.device("cpu"))
+        optimizer = adamw([self.weight], learning_rate=0.1, betas=(0.9, 0.999), weight_decay=0, epsilon=1e-8)
+        self.task: Task[Micro] = Task(
+            total_steps=total_steps,
+            seed=1,
+            batch=lambda step: self.batch(numbers(step)),
+            loss=self.loss,
+            parameters=[self.weight],
+            optimizer=optimizer,
+            schedule=lambda _: 1.0,
+            max_grad_norm=1e9,
+            scaler=torch.amp.GradScaler("cpu", enabled=False),
+            checkpoint_every=2,
+            evaluate_every=2,
+            unit="tokens",
+            save=lambda progress: self.saved.append(progress.step),
+        )
+
+    def batch(self, micro_batches: Sequence[Micro]) -> StepBatch[Micro]:
+        count = sum(len(micro) for micro in micro_batches)
+        return StepBatch(micro_batches, count=max(1, count), units=count * 10, epoch=0.0)
+
+    def loss(self, micro: Micro) -> tuple[Tensor, dict[str, Tensor]]:
+        values = self.weight * torch.tensor(list(micro))
+        return values.sum(), {"magnitude": torch.tensor([abs(number) for number in micro]).sum()}
+
+    def fit(self, task: Task[Any] | None = None, progress: Progress | None = None) -> str:
+        control = Control(self.folder / "control", self.processes, self.reporter)
+        try:
+            return fit(
+                task or self.task,
+                progress or Progress(),
+                processes=self.processes,
+                control=control,
+                reporter=self.reporter,
+            )
+        finally:
+            control.close()
+
+    def steps(self) -> list[Step]:
+        return [e.data for e in read_events(self.folder / "events.jsonl") if isinstance(e.data, Step)]
+
+
+def test_the_loss_is_the_mean_over_the_global_batch_however_it_is_cut(tmp_path: Path) -> None:
+    found = []
+    for index, cut in enumerate(([[1.0, 2.0, 6.0]], [[1.0], [2.0, 6.0]], [[1.0], [2.0], [6.0]])):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        bench = Bench(folder, lambda _, cut=cut: cut)  # type: ignore[misc]
+        bench.fit()
+        found.append([(step.metrics["loss"], step.metrics["grad_norm"]) for step in bench.steps()])
+    assert found[0][0] == (6.0, 3.0)  # 2 x (1 + 2 + 6) / 3, and its slope
+    for other in found[1:]:
+        assert [loss for loss, _ in other] == pytest.approx([loss for loss, _ in found[0]], rel=1e-6)
+        assert [norm for _, norm in other] == pytest.approx([norm for _, norm in found[0]], rel=1e-6)
+
+
+def test_further_sums_are_reported_as_means(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda _: [[-1.0], [3.0]], total_steps=1)
+    bench.fit(replace(bench.task, further_metrics=("magnitude",)))
+    assert bench.steps()[0].metrics["magnitude"] == 2.0
+
+
+def test_the_gradient_is_clipped_to_the_global_norm(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda _: [[8.0]], total_steps=1)
+    sgd = torch.optim.SGD([bench.weight], lr=1.0, fused=True)
+    bench.fit(replace(bench.task, optimizer=sgd, max_grad_norm=0.5))
+    assert bench.weight.item() == pytest.approx(1.5)
+    assert bench.steps()[0].metrics["grad_norm"] == 8.0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_value_that_is_not_finite_is_refused_before_the_update(bad: float, tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda step: [[1.0], [bad if step == 2 else 1.0]])
+    before: list[float] = []
+    batch = bench.task.batch
+
+    def watched(step: int) -> StepBatch[Micro]:
+        before.append(bench.weight.item())
+        return batch(step)
+
+    with pytest.raises(TrainerError, match="step 3 was refused before the update") as caught:
+        bench.fit(replace(bench.task, batch=watched))
+    assert caught.value.reason.code == "non_finite_loss"
+    assert [step.step for step in bench.steps()] == [1, 2]
+    assert bench.saved == [2]
+    assert bench.weight.item() == pytest.approx(1.8, abs=1e-6)  # two updates of 0.1
+
+
+def test_a_refused_step_bars_every_later_update_until_it_is_read(tmp_path: Path) -> None:
+    """As on an accelerator, where metrics are read every few steps: the weights wait untouched."""
+    bench = Bench(tmp_path, lambda step: [[math.nan if step == 1 else 1.0]], total_steps=8)
+    update = _Update(bench.task, [0.1], bench.processes)
+    for step in range(1, 6):
+        update(bench.task.batch(step - 1), step)
+    assert bench.weight.item() == pytest.approx(1.9, abs=1e-6)
+
+
+def test_an_overflow_in_fp16_lowers_the_loss_scale_and_goes_on(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda _: [[4.0]], total_steps=4)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127 * 1.9)
+    assert bench.fit(replace(bench.task, scaler=scaler)) == "succeeded"
+    scales = [step.metrics["loss_scale"] for step in bench.steps()]
+    assert scales[-1] < 2.0**127
+    assert bench.weight.item() < 2.0
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_rank_without_a_sample_changes_nothing(scaled: bool, tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda _: [], total_steps=1)
+    assert bench.fit(replace(bench.task, scaler=torch.amp.GradScaler("cpu", enabled=scaled))) == "succeeded"
+    assert bench.steps()[0].metrics["loss"] == 0
+    assert bench.weight.item() == 2.0
+
+
+def test_checkpoints_come_every_n_steps_and_at_the_end(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda _: [[1.0]], total_steps=5)
+    bench.fit()
+    assert bench.saved == [2, 4, 5]
+
+
+def test_evaluation_comes_at_step_0_every_n_steps_and_at_the_end(tmp_path: Path) -> None:
+    bench, evaluated, validated = Bench(tmp_path, lambda _: [[1.0]], total_steps=5), [], []
+
+    def evaluate(step: int) -> bool:
+        evaluated.append(step)
+        torch.rand(100)
+        return True
+
+    def validate(step: int) -> dict[str, float]:
+        validated.append(step)
+        return {"loss": 1.0}
+
+    bench.fit(replace(bench.task, evaluate=evaluate, validate=validate))
+    assert evaluated == validated == [0, 2, 4, 5]
+
+
+def test_evaluation_does_not_move_the_random_state_of_training(tmp_path: Path) -> None:
+    draws: list[list[float]] = []
+    for index, evaluates in enumerate((False, True)):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        bench, drawn = Bench(folder, lambda _: [[1.0]]), list[float]()
+
+        def loss(micro: Micro, bench: Bench = bench, drawn: list[float] = drawn) -> tuple[Tensor, dict[str, Tensor]]:
+            drawn.append(torch.rand(()).item())
+            return bench.loss(micro)
+
+        def evaluate(_step: int) -> bool:
+            torch.manual_seed(99)
+            return True
+
+        bench.fit(replace(bench.task, loss=loss, evaluate=evaluate if evaluates else None))
+        draws.append(drawn)
+    assert draws[0] == draws[1]
+    assert len(set(draws[0])) == 4
+
+
+def test_an_attempt_that_goes_on_does_only_the_rest(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda _: [[1.0]], total_steps=4)
+    progress = Progress(step=3, evaluated_step=2)
+    assert bench.fit(progress=progress) == "succeeded"
+    assert [step.step for step in bench.steps()] == [4]
+    assert progress.step == 4
+
+
+def test_a_step_event_has_throughput_memory_and_time_left(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda _: [[1.0, 1.0]], total_steps=2)
+    bench.fit()
+    first, last = bench.steps()
+    assert first.unit == "tokens"
+    assert first.per_second > 0
+    assert first.peak_memory_bytes > 10_000_000
+    assert first.eta_seconds > 0
+    assert last.eta_seconds == 0
+
+
+def test_an_error_in_the_batches_reaches_the_caller(tmp_path: Path) -> None:
+    def numbers(step: int) -> Sequence[Micro]:
+        if step == 2:
+            raise KeyError("row 7")
+        return [[1.0]]
+
+    with pytest.raises(KeyError, match="row 7"):
+        Bench(tmp_path, numbers).fit()

@@ -1,0 +1,70 @@
+from typing import Any
+
+import torch
+
+from trainers.noise import Purpose, integer, normal, permutation, stream, uniform
+
+BASE: dict[str, Any] = {"seed": 42, "purpose": Purpose.NOISE, "step": 7, "position": 3}
+
+
+def test_streams_that_differ_in_one_field_differ() -> None:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"seed": 43},
+        {"purpose": Purpose.LATENT},
+        {"step": 8},
+        {"position": 4},
+        {"step": 3, "position": 7},
+    ]
+    draws = [tuple(stream(**(BASE | change)).integers(2**63, size=4)) for change in changes]
+    assert len(set(draws)) == len(changes)
+
+
+def test_all_64_bits_of_the_seed_count() -> None:
+    seeds = [42, 42 + 2**32, 42 + 2**62]
+    assert len({uniform(seed, Purpose.NOISE) for seed in seeds}) == 3
+
+
+def test_a_draw_is_a_function_of_its_fields_alone() -> None:
+    first = normal((4, 8, 8), 42, Purpose.NOISE, 7, 3)
+    normal((2,), 42, Purpose.NOISE, 7, 4)
+    assert torch.equal(first, normal((4, 8, 8), 42, Purpose.NOISE, 7, 3))
+
+
+def test_neighbouring_streams_do_not_overlap() -> None:
+    long = normal((100_000,), 42, Purpose.NOISE, 0, 0)
+    following = normal((100,), 42, Purpose.NOISE, 0, 1)
+    windows = long.unfold(0, 4, 1)
+    assert not (windows == following[:4]).all(dim=1).any()
+
+
+def test_normal_draws_have_mean_0_and_variance_1() -> None:
+    draws = normal((200_000,), 1, Purpose.NOISE)
+    assert abs(draws.mean()) < 0.01
+    assert abs(draws.var() - 1) < 0.01
+    assert draws.dtype == torch.float32
+
+
+def test_integers_and_permutations_cover_their_range() -> None:
+    assert {integer(4, 1, Purpose.CROP, step) for step in range(100)} == {0, 1, 2, 3}
+    assert sorted(permutation(10, 1, Purpose.ORDER, 2)) == list(range(10))
+    assert permutation(10, 1, Purpose.ORDER, 2) != permutation(10, 1, Purpose.ORDER, 3)
+
+
+def test_numbers_of_purposes_never_change() -> None:
+    assert [(purpose.name, purpose.value) for purpose in Purpose][:9] == [
+        ("ORDER", 0),
+        ("TIMESTEP", 1),
+        ("NOISE", 2),
+        ("NOISE_OFFSET", 3),
+        ("LATENT", 4),
+        ("CROP", 5),
+        ("FLIP", 6),
+        ("CAPTION_DROPOUT", 7),
+        ("LAYER_DROPOUT", 8),
+    ]
+
+
+def test_draws_are_pinned() -> None:
+    assert integer(1000, 42, Purpose.TIMESTEP, 5, 1) == 693
+    assert normal((1,), 42, Purpose.NOISE, 5, 1).item() == 1.1180298328399658

@@ -1,0 +1,115 @@
+import importlib
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from trainers.params import METHODS, params_class
+from trainers.params.base import Params
+from trainers.params.image_lora import ImageLoraParams
+
+
+def refusal(**values: Any) -> str:
+    with pytest.raises(ValidationError) as caught:
+        ImageLoraParams(adaptor_name="dog", **values)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_says_what_it_is(method: str) -> None:
+    params = params_class(method)
+    assert params.method == method
+    assert params.summary.endswith(".")
+    roles = {"dataset", "model", "adaptors"}
+    assert set(params.requires) | set(params.accepts) <= roles
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_entry_of_a_method_exists(method: str) -> None:
+    module, _, function = params_class(method).entry.partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_parameter_has_help_and_places_have_no_default(method: str) -> None:
+    for name, field in params_class(method).model_fields.items():
+        assert field.description, name
+
+
+def test_an_unknown_method_lists_the_known() -> None:
+    with pytest.raises(ValueError, match="known methods: image_lora, sample_image"):
+        params_class("image_magic")
+
+
+def test_defaults_are_those_of_the_specification() -> None:
+    params = ImageLoraParams(adaptor_name="dog")
+    assert (params.learning_rate, params.num_train_epochs, params.train_batch_size) == (1e-4, 100, 1)
+    assert (params.lora_r, params.lora_alpha, params.resolution, params.seed) == (8, 16, 512, 42)
+
+
+def test_a_warm_up_that_would_do_nothing_is_refused_with_both_fields_and_the_way_out() -> None:
+    message = refusal(lr_scheduler="constant", lr_warmup_steps=10)
+    assert "lr_warmup_steps=10" in message and "lr_scheduler='constant'" in message
+    assert "choose lr_scheduler='constant_with_warmup'" in message
+
+
+def test_a_warm_up_longer_than_the_job_is_refused() -> None:
+    message = refusal(lr_scheduler="linear", lr_warmup_steps=20, max_train_steps=10)
+    assert "lr_warmup_steps=20" in message and "max_train_steps=10" in message
+
+
+@pytest.mark.parametrize(
+    ("values", "steps"),
+    [
+        ({}, 0),
+        ({"lr_scheduler": "cosine"}, 50),
+        ({"lr_scheduler": "cosine", "lr_warmup_steps": 0}, 0),
+        ({"lr_scheduler": "linear", "lr_warmup_steps": 7}, 7),
+    ],
+)
+def test_warm_up_steps_follow_the_schedule(values: dict[str, Any], steps: int) -> None:
+    assert ImageLoraParams(adaptor_name="dog", **values).warmup_steps == steps
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"resolution": 500},
+        {"learning_rate": float("nan")},
+        {"learning_rate": 0},
+        {"noise_offset": float("inf")},
+        {"seed": 2**63},
+        {"lora_r": 3},
+        {"optimizer": "lion"},
+        {"snr_gamma": 0},
+    ],
+)
+def test_what_would_not_work_is_refused(values: dict[str, Any]) -> None:
+    assert next(iter(values)) in refusal(**values)
+
+
+def test_an_adaptor_name_cannot_leave_its_folder() -> None:
+    with pytest.raises(ValidationError, match="adaptor_name"):
+        ImageLoraParams(adaptor_name="../dog")
+
+
+def test_prompts_are_one_a_line_without_empty_ones() -> None:
+    assert ImageLoraParams(adaptor_name="dog", eval_prompt=" a dog \n\n a cat").eval_prompts == ["a dog", "a cat"]
+
+
+def test_few_denoising_steps_are_warned_of_where_pictures_are_made() -> None:
+    rough = ImageLoraParams(adaptor_name="dog", eval_prompt="a dog", eval_num_inference_steps=5)
+    assert "eval_num_inference_steps=5" in rough.warnings()[0]
+    assert rough.model_copy(update={"eval_prompt": ""}).warnings() == []
+
+
+def test_params_are_frozen_and_base_is_the_only_parent() -> None:
+    assert all(cls.__bases__ == (Params,) for cls in METHODS.values())
+    with pytest.raises(ValidationError, match="frozen"):
+        ImageLoraParams(adaptor_name="dog").seed = 7  # type: ignore[misc]
+
+
+def test_a_warm_up_as_long_as_the_job_warns() -> None:
+    short = {"adaptor_name": "a", "max_train_steps": 40, "lr_scheduler": "cosine"}
+    assert "fills all 40 steps" in ImageLoraParams.model_validate(short).warnings()[0]
+    assert ImageLoraParams.model_validate(short | {"lr_warmup_steps": 5}).warnings() == []

@@ -1,0 +1,165 @@
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from trainers.spec import JobSpec, Resources, canonical_json, folder_digest, spec_load
+
+SHA = "ab" * 32
+MODEL = {"name": "tiny@1", "key": "models/1", "sha256": SHA}
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "try",
+        "method": "sample_image",
+        "params": {"prompt": "a dog"},
+        "inputs": {"model": MODEL},
+    } | changes
+
+
+def spec(**changes: Any) -> JobSpec:
+    return JobSpec.model_validate(body(**changes))
+
+
+def refusal(**changes: Any) -> str:
+    with pytest.raises(ValidationError) as caught:
+        spec(**changes)
+    return str(caught.value)
+
+
+def test_a_spec_survives_the_way_through_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "spec.json"
+    path.write_text(spec(resources={"accelerators": [2, 0], "strategy": "ddp"}).model_dump_json())
+    read = spec_load(path)
+    assert read == spec(resources={"accelerators": [2, 0], "strategy": "ddp"})
+    assert read.params.model_dump()["prompt"] == "a dog"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"colour": "red"},
+        {"params": {"prompt": "a dog", "colour": "red"}},
+        {"inputs": {"model": MODEL, "colour": "red"}},
+        {"inputs": {"model": MODEL | {"colour": "red"}}},
+        {"resources": {"colour": "red"}},
+    ],
+)
+def test_an_unknown_key_is_refused_at_every_depth(changes: dict[str, Any]) -> None:
+    assert "colour" in refusal(**changes)
+
+
+def test_an_unknown_method_is_refused_with_a_list_of_the_known() -> None:
+    message = refusal(method="image_magic")
+    assert "unknown method 'image_magic'" in message
+    assert "image_lora, sample_image" in message
+
+
+def test_params_of_another_method_are_refused() -> None:
+    assert "adaptor_name" in refusal(params={"adaptor_name": "dog"})
+
+
+def test_a_needed_input_that_is_missing_is_named() -> None:
+    assert "method sample_image needs inputs.model" in refusal(inputs={})
+
+
+def test_an_input_without_use_is_refused() -> None:
+    message = refusal(inputs={"model": MODEL, "dataset": MODEL})
+    assert "method sample_image has no use for inputs.dataset" in message
+
+
+def test_adaptor_scales_must_be_one_for_each_adaptor() -> None:
+    message = refusal(
+        params={"prompt": "a dog", "adaptor_scales": [1, 0.5]}, inputs={"model": MODEL, "adaptors": [MODEL]}
+    )
+    assert "adaptor_scales has 2 values for 1 adaptors" in message
+
+
+def test_a_digest_that_is_not_sha256_is_refused() -> None:
+    assert "sha256" in refusal(inputs={"model": MODEL | {"sha256": "abc"}})
+
+
+def test_the_digest_is_the_sha256_of_the_sorted_compact_json() -> None:
+    text = json.dumps(spec().model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    assert spec().digest() == hashlib.sha256(text.encode()).hexdigest()
+    assert JobSpec.model_validate(dict(reversed(list(body().items())))).digest() == spec().digest()
+
+
+def test_the_digest_does_not_depend_on_the_checkpoint() -> None:
+    resumed = spec(inputs={"model": MODEL, "checkpoint": MODEL | {"key": "jobs/7/checkpoints/step-00000100"}})
+    assert resumed.digest() == spec().digest()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "other"},
+        {"params": {"prompt": "a cat"}},
+        {"inputs": {"model": MODEL | {"sha256": "cd" * 32}}},
+        {"resources": {"strategy": "ddp", "processes": 2}},
+    ],
+)
+def test_the_digest_depends_on_everything_else(changes: dict[str, Any]) -> None:
+    assert spec(**changes).digest() != spec().digest()
+
+
+def test_single_strategy_with_several_accelerators_names_both_fields_and_the_way_out() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Resources(accelerators=4)
+    message = str(caught.value)
+    assert "strategy='single'" in message and "accelerators=4" in message and "choose strategy='ddp'" in message
+
+
+def test_processes_that_contradict_the_accelerators_are_refused_with_the_way_out() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Resources(accelerators=(0, 1), strategy="ddp", processes=3)
+    message = str(caught.value)
+    assert "processes=3" in message and "(2)" in message and "leave it empty" in message
+
+
+@pytest.mark.parametrize("accelerators", [-1, 65, (0, 0), (), (-1, 2)])
+def test_impossible_accelerators_are_refused(accelerators: Any) -> None:
+    with pytest.raises(ValidationError, match="accelerators must be"):
+        Resources(accelerators=accelerators, strategy="ddp")
+
+
+@pytest.mark.parametrize(
+    ("resources", "processes"),
+    [
+        (Resources(), 1),
+        (Resources(accelerators=1), 1),
+        (Resources(accelerators=4, strategy="ddp"), 4),
+        (Resources(accelerators=(1, 3), strategy="ddp"), 2),
+        (Resources(strategy="ddp", processes=2), 2),
+    ],
+)
+def test_the_number_of_processes_follows_from_the_resources(resources: Resources, processes: int) -> None:
+    assert resources.num_processes == processes
+
+
+def test_canonical_json_knows_one_form_and_no_nan() -> None:
+    assert canonical_json({"b": 1, "a": "é"}) == '{"a":"é","b":1}'.encode()
+    with pytest.raises(ValueError):
+        canonical_json({"a": float("nan")})
+
+
+def test_a_folder_digest_depends_on_paths_sizes_and_digests_alone() -> None:
+    files = [{"path": "b", "size": 1, "sha256": SHA}, {"path": "a", "size": 2, "sha256": SHA}]
+    other_order = [dict(file, mtime=7) for file in reversed(files)]
+    assert folder_digest(files) == folder_digest(other_order)
+    assert folder_digest(files) != folder_digest([{**files[0], "size": 3}, files[1]])
+
+
+def test_a_spec_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        spec().name = "other"  # type: ignore[misc]
+
+
+def test_a_spec_as_json_holds_all_defaults_so_that_a_later_default_changes_no_old_job() -> None:
+    stored = json.loads(spec().model_dump_json())
+    assert stored["params"]["num_inference_steps"] == 30
+    assert stored["resources"] == {"accelerators": 0, "strategy": "single", "processes": None}

@@ -1,0 +1,46 @@
+"""A job's adaptors on a job's base model."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from trainers.errors import ReasonCode, TrainerError
+from trainers.lora import adaptor_load
+from trainers.models.base import Base
+from trainers.spec import InputRef
+
+
+def adaptors_apply(
+    base: Base, model: InputRef, adaptors: Sequence[InputRef], folders: Sequence[Path], scales: Sequence[float]
+) -> Base:
+    """`base` with every adaptor active at its scale, and with the prediction type that they were trained with.
+
+    The weights are shared: `base.unet` itself gets the adaptors; `disable_adapters()` and `enable_adapters()` switch
+    them. Raises TrainerError(BAD_ADAPTOR) for one that was trained on another base model, or that does not fit.
+    """
+    predictions: list[tuple[str, str]] = []
+    for index, (adaptor, folder, scale) in enumerate(zip(adaptors, folders, scales, strict=True)):
+        _check_base(adaptor, adaptor.details.get("base_sha256"), model)
+        metadata = adaptor_load(base.unet, _weights_folder(folder), name=f"adaptor_{index}", scale=scale)
+        _check_base(adaptor, metadata.get("base_sha256"), model)
+        if prediction := metadata.get("prediction_type") or adaptor.details.get("prediction_type"):
+            predictions.append((adaptor.name, str(prediction)))
+    if len({kind for _, kind in predictions}) > 1:
+        named = ", ".join(f"{name} has {kind}" for name, kind in predictions)
+        raise TrainerError(ReasonCode.BAD_ADAPTOR, f"the adaptors disagree on the prediction type: {named}")
+    override = {"prediction_type": predictions[0][1]} if predictions else {}
+    return replace(base, scheduler_config=base.scheduler_config | override)
+
+
+def _weights_folder(folder: Path) -> Path:
+    """The product of a training job holds its weights in `adaptor/`; that folder alone does as well."""
+    return folder / "adaptor" if (folder / "adaptor").is_dir() else folder
+
+
+def _check_base(adaptor: InputRef, trained_on: object, model: InputRef) -> None:
+    if trained_on and trained_on != model.sha256:
+        raise TrainerError(
+            ReasonCode.BAD_ADAPTOR,
+            f"adaptor {adaptor.name} was trained on the base model {str(trained_on)[:12]}, "
+            f"but this job's base model {model.name} is {model.sha256[:12]}",
+        )

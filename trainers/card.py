@@ -1,0 +1,109 @@
+"""The model card: a README.md beside the weights that the Hub, other tools and people can read."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trainers.adaptor_file import WEIGHTS
+from trainers.atomic import bytes_write
+
+PICTURES = "pictures"
+"""Folder beside the card that the sample pictures are copied to."""
+
+
+def card_write(folder: Path, manifest: dict[str, Any], samples: Sequence[Path] = ()) -> Path:
+    """Writes `folder/README.md` and copies `samples` (files below `out/`) to `folder/pictures/`.
+
+    `manifest` is the body of the job's manifest: `params` and `inputs`, and where they are there `outcome`, `metrics`
+    and `samples`, which has the prompt of each picture.
+    """
+    pictures = _pictures_copy(folder, samples)
+    params = manifest["params"]
+    sections = [
+        _front_matter(manifest, pictures),
+        _head(manifest),
+        " ".join(f"![{_prompt_of(manifest, link)}]({link})" for link in pictures),
+        _usage(params),
+        _table("Training", [(name, json.dumps(value, ensure_ascii=False)) for name, value in params.items()]),
+        _table("Result", [(name, str(value)) for name, value in (manifest.get("metrics") or {}).items()]),
+    ]
+    bytes_write(folder / "README.md", ("\n\n".join(section for section in sections if section) + "\n").encode())
+    return folder / "README.md"
+
+
+def _pictures_copy(folder: Path, samples: Sequence[Path]) -> list[str]:
+    """Links relative to the card. Pictures of an earlier card, of a job that was stopped and resumed, go."""
+    target = folder / PICTURES
+    shutil.rmtree(target, ignore_errors=True)
+    if samples:
+        target.mkdir(parents=True)
+    for sample in samples:
+        shutil.copyfile(sample, target / sample.name)
+    return [f"{PICTURES}/{sample.name}" for sample in samples]
+
+
+def _front_matter(manifest: dict[str, Any], pictures: list[str]) -> str:
+    """The YAML head that the Hub reads. JSON strings are YAML strings, whatever a person typed."""
+    lines = ["---", f"base_model: {_quoted(_base_name(manifest))}", "library_name: diffusers"]
+    lines += ["pipeline_tag: text-to-image", "tags:", "- lora", "- diffusers", "- text-to-image"]
+    if trigger := manifest["params"].get("trigger_word"):
+        lines.append(f"instance_prompt: {_quoted(trigger)}")
+    if pictures:
+        lines.append("widget:")
+    for link in pictures:
+        lines += [f"- text: {_quoted(_prompt_of(manifest, link))}", "  output:", f"    url: {_quoted(link)}"]
+    return "\n".join([*lines, "---"])
+
+
+def _head(manifest: dict[str, Any]) -> str:
+    params = manifest["params"]
+    text = f"# {params['adaptor_name']}\n\nA LoRA adaptor of {_base_name(manifest)}, trained with Anneal."
+    if trigger := params.get("trigger_word"):
+        text += f" Put `{trigger}` into the prompt to call it."
+    if manifest.get("outcome") == "stopped":
+        text += "\n\n**The training was stopped before its end; this is what it had reached.**"
+    return text
+
+
+def _prompt_of(manifest: dict[str, Any], link: str) -> str:
+    """The prompt of a copied picture, by its file name; "sample" where the manifest does not say."""
+    prompts = {Path(sample["path"]).name: sample.get("prompt") for sample in manifest.get("samples") or []}
+    return prompts.get(Path(link).name) or "sample"
+
+
+def _usage(params: dict[str, Any]) -> str:
+    prompt = ", ".join(filter(None, [params.get("trigger_word"), "a photo"]))
+    prediction = params.get("prediction_type")
+    override = (
+        "pipeline.scheduler = type(pipeline.scheduler).from_config(\n"
+        f'    pipeline.scheduler.config, prediction_type="{prediction}"\n)\n'
+        if prediction
+        else ""
+    )
+    return (
+        "## Use\n\n```python\nfrom diffusers import StableDiffusionPipeline\n\n"
+        'pipeline = StableDiffusionPipeline.from_pretrained("path/to/the/base/model")\n'
+        f'pipeline.load_lora_weights("path/to/this/folder", weight_name="{WEIGHTS}")\n'
+        f"{override}picture = pipeline({_quoted(prompt)}).images[0]\n```"
+    )
+
+
+def _table(title: str, rows: list[tuple[str, str]]) -> str:
+    if not rows:
+        return ""
+    body = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows)
+    return f"## {title}\n\n| name | value |\n|---|---|\n{body}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _base_name(manifest: dict[str, Any]) -> str:
+    return str(manifest["inputs"]["model"]["name"])
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

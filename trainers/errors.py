@@ -1,0 +1,148 @@
+"""Reasons: what a person reads when a job does not end well. Standard library and pydantic only."""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+
+class ReasonCode(StrEnum):
+    OUT_OF_MEMORY = "out_of_memory"
+    NON_FINITE_LOSS = "non_finite_loss"
+    BAD_DATASET = "bad_dataset"
+    BAD_BASE_MODEL = "bad_base_model"
+    BAD_ADAPTOR = "bad_adaptor"
+    BAD_PARAMETERS = "bad_parameters"
+    BAD_CHECKPOINT = "bad_checkpoint"
+    MISSING_LIBRARY = "missing_library"
+    NO_ACCELERATOR = "no_accelerator"
+    DISK_FULL = "disk_full"
+    STORAGE_REFUSED = "storage_refused"
+    INPUT_CORRUPT = "input_corrupt"
+    NO_MANIFEST = "no_manifest"
+    NO_PROGRESS = "no_progress"
+    WORKER_LOST = "worker_lost"
+    POISON = "poison"
+    PREEMPTED = "preempted"
+    CANCELLED = "cancelled"
+    PAUSED = "paused"
+    DRAINED = "drained"
+    INTERNAL = "internal"
+
+
+class Meaning(NamedTuple):
+    sentence: str
+    hint: str
+    retry_helps: bool
+
+
+MEANINGS: dict[ReasonCode, Meaning] = {
+    ReasonCode.OUT_OF_MEMORY: Meaning(
+        "The trainer ran out of memory.",
+        "Lower train_batch_size or resolution and raise gradient_accumulation_steps to keep the global batch.",
+        False,
+    ),
+    ReasonCode.NON_FINITE_LOSS: Meaning(
+        "The loss or a gradient became NaN or infinite; the step was refused.",
+        "Lower learning_rate, or train with mixed_precision no or bf16.",
+        False,
+    ),
+    ReasonCode.BAD_DATASET: Meaning(
+        "The dataset does not fit what the method expects.",
+        "Mend the row that is named and upload a new version.",
+        False,
+    ),
+    ReasonCode.BAD_BASE_MODEL: Meaning(
+        "The base model is missing a part or is of a family that the method does not train.",
+        "Choose a base model of a supported family.",
+        False,
+    ),
+    ReasonCode.BAD_ADAPTOR: Meaning(
+        "The adaptor does not fit the base model.", "Use the adaptor with the base model that it was trained on.", False
+    ),
+    ReasonCode.BAD_PARAMETERS: Meaning(
+        "The parameters do not go together with these inputs.", "Change the parameter that is named.", False
+    ),
+    ReasonCode.BAD_CHECKPOINT: Meaning(
+        "The checkpoint cannot be resumed by this job.", "Queue the job again from the start.", False
+    ),
+    ReasonCode.MISSING_LIBRARY: Meaning(
+        "An optional library is not installed on the worker.", "Install the extra that is named on the worker.", False
+    ),
+    ReasonCode.NO_ACCELERATOR: Meaning(
+        "The accelerator that was assigned cannot be used.", "Check the driver on the worker's host.", True
+    ),
+    ReasonCode.DISK_FULL: Meaning(
+        "The worker's disk is full.", "Free space on the worker, or lower keep_checkpoints and the cache size.", True
+    ),
+    ReasonCode.STORAGE_REFUSED: Meaning(
+        "The storage refused to take or give a file.", "Check the storage service; the last checkpoint is kept.", True
+    ),
+    ReasonCode.INPUT_CORRUPT: Meaning(
+        "An input arrived with another digest than the one recorded.", "Upload the input again.", True
+    ),
+    ReasonCode.NO_MANIFEST: Meaning(
+        "The trainer ended without a whole manifest, so its result is not complete.",
+        "Read the end of the log; resume from the last checkpoint.",
+        False,
+    ),
+    ReasonCode.NO_PROGRESS: Meaning(
+        "The trainer was alive but made no progress for too long.",
+        "Read the end of the log; raise no_progress_timeout if a step really takes that long.",
+        False,
+    ),
+    ReasonCode.WORKER_LOST: Meaning(
+        "The worker stopped answering.", "The job goes back to the queue and resumes from its last checkpoint.", True
+    ),
+    ReasonCode.POISON: Meaning(
+        "The job lost its worker several times in a row without a new checkpoint.",
+        "Look for what kills the worker (memory, disk, driver), then resume the job.",
+        False,
+    ),
+    ReasonCode.PREEMPTED: Meaning(
+        "The worker had to give its place away.", "The job goes back to the queue and resumes by itself.", True
+    ),
+    ReasonCode.CANCELLED: Meaning("The job was cancelled.", "Resume it to go on from its last checkpoint.", False),
+    ReasonCode.PAUSED: Meaning("The job was paused.", "Resume it to go on from its last checkpoint.", False),
+    ReasonCode.DRAINED: Meaning(
+        "The worker was drained.", "The job goes back to the queue and resumes on another worker.", True
+    ),
+    ReasonCode.INTERNAL: Meaning(
+        "The trainer failed for a reason that Anneal does not know.",
+        "Read the end of the log; if it is our fault, report it with the log.",
+        False,
+    ),
+}
+
+
+class Reason(BaseModel):
+    """Why a job did not simply succeed: `code` for programs, the rest for people."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    code: ReasonCode
+    message: str
+    hint: str
+    retry_helps: bool
+    detail: str = ""
+    """End of the log, or what was expected, what came, and where."""
+
+
+def reason(code: ReasonCode, message: str = "", detail: str = "") -> Reason:
+    """The Reason for `code`; `message` says what exactly happened, the enum's sentence stands in where it is empty."""
+    meaning = MEANINGS[code]
+    return Reason(
+        code=code,
+        message=message or meaning.sentence,
+        hint=meaning.hint,
+        retry_helps=meaning.retry_helps,
+        detail=detail,
+    )
+
+
+class TrainerError(Exception):
+    """Raised inside a trainer where the cause is known; `trainers.run` turns it into the event `failed`."""
+
+    def __init__(self, code: ReasonCode, message: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason(code, message, detail)

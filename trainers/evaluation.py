@@ -1,0 +1,61 @@
+"""What an image job shows of itself while it trains: sample pictures, and the loss on held-out pictures."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from trainers.data.image_batches import MicroBatch
+from trainers.denoising import Denoising
+from trainers.distributed import Processes
+from trainers.events import Progress, Sample
+from trainers.models.base import Base
+from trainers.params.image_lora import ImageLoraParams
+from trainers.samplers.image import sample_images
+from trainers.samplers.pictures import picture_write
+from trainers.tracking import Reporter
+
+TELL_EVERY = 10
+"""Denoising steps between two `progress` events."""
+
+
+def pictures_sample(
+    base: Base, params: ImageLoraParams, step: int, *, out: Path, reporter: Reporter, should_stop: Callable[[], bool]
+) -> bool:
+    """Draws every eval prompt with the live weights, as one batch, prompt i from eval_seed + i; False: broken off."""
+    prompts = params.eval_prompts
+    seeds = [params.eval_seed + index for index in range(len(prompts))]
+
+    def tell(done: int, total: int) -> None:
+        if done % TELL_EVERY == 0 or done == total:
+            reporter.say(Progress(stage="sampling", done=done, total=total))
+
+    pictures = sample_images(
+        base,
+        prompts=prompts,
+        negative_prompt=params.eval_negative_prompt,
+        seeds=seeds,
+        num_inference_steps=params.eval_num_inference_steps,
+        guidance_scale=params.eval_guidance_scale,
+        width=params.resolution,
+        height=params.resolution,
+        on_progress=tell,
+        should_stop=should_stop,
+    )
+    for index, (picture, prompt, seed) in enumerate(zip(pictures, prompts, seeds, strict=bool(pictures))):
+        path = f"samples/step-{step:08d}-{index}.png"
+        picture_write(out / path, picture, {"prompt": prompt, "seed": str(seed), "step": str(step)})
+        reporter.say(Sample(step=step, path=path, label=f"prompt {index + 1}", prompt=prompt, seed=seed))
+    return bool(pictures)
+
+
+@torch.no_grad()
+def validation_loss(objective: Denoising, batches: Sequence[MicroBatch], processes: Processes) -> float:
+    """Mean loss of a sample, with dropout off; every rank takes its share and gets the same answer."""
+    training = objective.unet.training
+    objective.unet.eval()
+    total = torch.zeros((), device=processes.device)
+    for batch in processes.mine(batches):
+        total += objective(batch)[0]
+    objective.unet.train(training)
+    return float(processes.sum(total)) / sum(len(batch.timesteps_B) for batch in batches)

@@ -1,0 +1,32 @@
+"""A trainer never outlives the one who started it."""
+
+import ctypes
+import os
+import signal
+import threading
+
+PR_SET_PDEATHSIG = 1
+DEADMAN_EXIT_CODE = 70
+
+
+def tie_to_parent() -> None:
+    """Dies with its parent (SIGKILL by the kernel), and at the end of the deadman pipe where one was given.
+
+    ANNEAL_PARENT_PID: the parent that was meant; another one means that it died before this call.
+    ANNEAL_DEADMAN_FD: read end of a pipe; its EOF means that the supervisor is gone.
+    """
+    parent = int(os.environ.get("ANNEAL_PARENT_PID") or os.getppid())
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent and "TORCHELASTIC_RUN_ID" not in os.environ:
+        os._exit(DEADMAN_EXIT_CODE)
+    deadman = os.environ.get("ANNEAL_DEADMAN_FD")
+    if deadman:
+        threading.Thread(target=_wait_for_end, args=(int(deadman),), name="deadman", daemon=True).start()
+
+
+def _wait_for_end(pipe: int) -> None:
+    while os.read(pipe, 1):
+        pass
+    os._exit(DEADMAN_EXIT_CODE)

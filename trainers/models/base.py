@@ -1,0 +1,34 @@
+"""A base model in memory, whatever its family."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from trainers.models.schedulers import scheduler_of
+
+
+@dataclass
+class Base:
+    """The live parts of one base model, frozen and in eval mode; whoever holds a Base shares its weights."""
+
+    family: str
+    """Name of the module in `trainers.models` that knows this architecture: "sd1"."""
+    unet: Any  # diffusers and transformers have no types that mypy can use
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler_config: dict[str, Any]
+    """The base's own scheduler_config.json, with `_class_name`."""
+    pipeline_class: Any
+
+    def pipeline(self) -> Any:
+        """A new diffusers pipeline around these very components: nothing is copied or read again."""
+        return self.pipeline_class(
+            unet=self.unet,
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            scheduler=scheduler_of(self.scheduler_config),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )

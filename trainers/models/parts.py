@@ -1,0 +1,68 @@
+"""Opens one part of a base model strictly: safetensors only, nothing missing, nothing downloaded, no remote code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
+
+from trainers.errors import ReasonCode, TrainerError
+
+diffusers_logging.disable_progress_bar()
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def part_load(cls: Any, folder: Path, part: str, dtype: torch.dtype) -> Any:
+    """`cls` (a diffusers or transformers model) from `folder/part`, in eval mode with its weights frozen."""
+    variant = _variant(folder, part)
+    try:
+        model, info = cls.from_pretrained(
+            folder / part,
+            torch_dtype=dtype,
+            variant=variant,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"{part} cannot be read: {_first_line(error)}") from error
+    if wrong := sorted(str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])):
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL,
+            f"{part} lacks {len(wrong)} weights or has them in another shape, the first is {wrong[0]}",
+        )
+    return model.eval().requires_grad_(False)
+
+
+def part_config(folder: Path, part: str, file: str = "config.json") -> dict[str, Any]:
+    path = folder / part / file
+    try:
+        config: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"{part}/{file} cannot be read: {_first_line(error)}") from error
+    return config
+
+
+def parts_check(folder: Path, parts: tuple[str, ...]) -> None:
+    """Names every part whose folder is missing."""
+    if missing := [part for part in parts if not (folder / part).is_dir()]:
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL, f"the base model lacks {', '.join(missing)}; it needs {', '.join(parts)}"
+        )
+
+
+def _variant(folder: Path, part: str) -> str | None:
+    """None for plain weights, "fp16" where only half precision files were uploaded."""
+    names = [path.name for path in sorted((folder / part).glob("*.safetensors"))]
+    if not names:
+        pickles = sorted(path.name for path in (folder / part).iterdir() if path.suffix in (".bin", ".ckpt", ".pt"))
+        found = f"found {pickles[0]}, which is pickle and never loaded" if pickles else "found none"
+        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"expected safetensors weights in {part}/, {found}")
+    return "fp16" if all(".fp16." in name for name in names) else None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,58 @@
+"""Random draws as pure functions of (seed, purpose, step, position): the same on every device and process count.
+
+Philox is counter-based: the key is (seed, purpose), the counter starts at (step, position), so no state is kept and
+no two streams meet. `position` is the place 0..B-1 in the global batch of the optimizer step, never the dataset row
+(every epoch would repeat its noise).
+"""
+
+from enum import IntEnum
+
+import numpy as np
+import torch
+
+
+class Purpose(IntEnum):
+    """What a stream is for. Numbers are part of every job's result: append, never renumber."""
+
+    ORDER = 0
+    TIMESTEP = 1
+    NOISE = 2
+    NOISE_OFFSET = 3
+    LATENT = 4
+    CROP = 5
+    FLIP = 6
+    CAPTION_DROPOUT = 7
+    LAYER_DROPOUT = 8
+    LORA_INIT = 9
+    VALIDATION_SPLIT = 10
+    VALIDATION_NOISE = 11
+    VALIDATION_LATENT = 12
+    CROP_PLACE = 13
+    MASK = 14
+    TOKEN = 15
+    BLOCK = 16
+    COIN = 17
+
+
+def stream(seed: int, purpose: Purpose, step: int = 0, position: int = 0) -> np.random.Generator:
+    """The generator of one draw. All four are 0 <= n < 2**64."""
+    return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, step, position]))
+
+
+def normal(shape: tuple[int, ...], seed: int, purpose: Purpose, step: int = 0, position: int = 0) -> torch.Tensor:
+    """N(0, 1) in fp32 on the CPU."""
+    return torch.from_numpy(stream(seed, purpose, step, position).standard_normal(shape, dtype=np.float32))
+
+
+def uniform(seed: int, purpose: Purpose, step: int = 0, position: int = 0) -> float:
+    """One draw in [0, 1)."""
+    return float(stream(seed, purpose, step, position).random())
+
+
+def integer(below: int, seed: int, purpose: Purpose, step: int = 0, position: int = 0) -> int:
+    """One draw in 0..below-1."""
+    return int(stream(seed, purpose, step, position).integers(below))
+
+
+def permutation(count: int, seed: int, purpose: Purpose, step: int = 0) -> list[int]:
+    return [int(i) for i in stream(seed, purpose, step).permutation(count)]

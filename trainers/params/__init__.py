@@ -1,0 +1,20 @@
+"""Every method by name. To add one: its class here, one line."""
+
+from trainers.params.base import Params
+from trainers.params.image_lora import ImageLoraParams
+from trainers.params.sample_image import SampleImageParams
+
+METHODS: dict[str, type[Params]] = {
+    params.method: params
+    for params in (
+        ImageLoraParams,
+        SampleImageParams,
+    )
+}
+
+
+def params_class(method: str) -> type[Params]:
+    """The parameter class of `method`. Raises ValueError that lists the known methods."""
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; known methods: {', '.join(sorted(METHODS))}")
+    return METHODS[method]

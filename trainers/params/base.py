@@ -1,0 +1,31 @@
+"""What every method's parameters share. Standard library and pydantic only."""
+
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Params(BaseModel):
+    """Base of all parameter classes: frozen, unknown keys refused.
+
+    The docstring under a field is its help in the API, the form, the command line and the reference page.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    method: ClassVar[str]
+    """Name of the method, as in `JobSpec.method`."""
+    summary: ClassVar[str]
+    """One sentence for lists and help."""
+    entry: ClassVar[str]
+    """Dotted path of the function that runs it, loaded by `trainers.run`: `package.module:function`."""
+    product: ClassVar[Literal["adaptor", "samples"]]
+    """What a succeeded job of this method leaves."""
+    requires: ClassVar[tuple[str, ...]]
+    """Inputs that must be there."""
+    accepts: ClassVar[tuple[str, ...]] = ()
+    """Inputs that may be there too."""
+
+    def warnings(self) -> list[str]:
+        """Sentences shown at submit: allowed, but probably not meant."""
+        return []

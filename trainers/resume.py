@@ -1,0 +1,158 @@
+"""What a job needs to go on exactly where it stopped: gathers it into a checkpoint, and puts it back."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainers.checkpoint import Loaded, checkpoint_load, checkpoint_save, newest_checkpoint
+from trainers.control import Control
+from trainers.distributed import Processes
+from trainers.errors import ReasonCode, TrainerError
+from trainers.events import Checkpoint, Warning_
+from trainers.loop import Progress
+from trainers.manifest import versions
+from trainers.spec import InputRef, JobSpec, canonical_json
+from trainers.state import State, optimizer_load_state, optimizer_state, rng_load_state, rng_state
+from trainers.tracking import Reporter
+from trainers.workspace import Workspace
+
+
+@dataclass
+class Resumable:
+    """The live parts of a job that a checkpoint holds."""
+
+    work: Workspace
+    processes: Processes
+    control: Control
+    reporter: Reporter
+    weights: Callable[[], dict[str, Tensor]]
+    load_weights: Callable[[dict[str, Tensor]], None]
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    keep: int
+    """Checkpoints to keep."""
+    cache_digest: str = ""
+    """Of the cached inputs, once they are there."""
+
+    def save(self, progress: Progress) -> None:
+        """Writes `out/checkpoints/step-<step>` on rank 0, with the random state of every rank."""
+        rngs = self.processes.gather(rng_state())
+        if self.processes.rank == 0:
+            optimizer = optimizer_state(self.optimizer)
+            folder = checkpoint_save(
+                self.work.out / "checkpoints",
+                step=progress.step,
+                tensors={
+                    "weights": self.weights(),
+                    "optimizer": optimizer.tensors,
+                    "rng": {f"{rank}.{name}": t for rank, rng in enumerate(rngs) for name, t in rng.tensors.items()},
+                },
+                state={
+                    **self._circumstances(),
+                    "job_digest": job_digest(self.work.spec),
+                    "spec_digest": self.work.spec.digest(),
+                    "evaluated_step": progress.evaluated_step,
+                    "seconds": progress.seconds,
+                    "metrics": progress.metrics,
+                    "control_seq": self.control.obeyed_seq,
+                    "cache_digest": self.cache_digest,
+                    "optimizer": optimizer.values,
+                    "scaler": self.scaler.state_dict(),
+                    "rng": [rng.values for rng in rngs],
+                },
+                keep=self.keep,
+            )
+            self.reporter.say(Checkpoint(step=progress.step, path=folder.relative_to(self.work.out).as_posix()))
+        self.processes.barrier()
+
+    def restore(self) -> Progress:
+        """Puts the newest checkpoint back, of `in/` or `out/`; a fresh start where there is none.
+
+        TrainerError BAD_CHECKPOINT: damaged, or of a job with other parameters or inputs.
+        """
+        folder = newest_checkpoint(self.work.checkpoint, self.work.out / "checkpoints")
+        if folder is None:
+            return Progress()
+        loaded = checkpoint_load(folder)
+        self._check(loaded)
+        state = loaded.state
+        self.load_weights(loaded.tensors["weights"])
+        optimizer_load_state(self.optimizer, State(loaded.tensors.get("optimizer", {}), state["optimizer"]))
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+        if state["world_size"] == self.processes.world_size:
+            rng_load_state(_rng_of(loaded, self.processes.rank))
+        self.control.obeyed_seq = int(state["control_seq"])
+        self.cache_digest = str(state["cache_digest"])
+        return Progress(
+            loaded.step,
+            evaluated_step=int(state["evaluated_step"]),
+            seconds=dict(state["seconds"]),
+            metrics=dict(state["metrics"]),
+        )
+
+    def inputs_cached(self, digest: str) -> None:
+        """Notes the digest of the cached inputs; warns where they are not those of before the resume."""
+        if self.cache_digest not in ("", digest):
+            self._warn(f"the cached inputs were rebuilt: expected digest {self.cache_digest[:12]}, got {digest[:12]}")
+        self.cache_digest = digest
+
+    def _check(self, loaded: Loaded) -> None:
+        expected, received = job_digest(self.work.spec), loaded.state["job_digest"]
+        if expected != received:
+            raise TrainerError(
+                ReasonCode.BAD_CHECKPOINT,
+                f"the checkpoint of step {loaded.step} is of a job with other parameters or inputs: "
+                f"expected digest {expected[:12]}, got {received[:12]}",
+            )
+        for name, now in self._circumstances().items():
+            before = loaded.state[name]
+            if before != now:
+                was, is_now = _difference(before, now), _difference(now, before)
+                self._warn(f"resumed, but not bit for bit: {name} was {was}, is {is_now}")
+
+    def _circumstances(self) -> dict[str, Any]:
+        """What exact resume is promised at equal values of."""
+        return {
+            "world_size": self.processes.world_size,
+            "thread_count": torch.get_num_threads(),
+            "device": self.processes.device.type,
+            "versions": versions(),
+        }
+
+    def _warn(self, message: str) -> None:
+        self.reporter.say(Warning_(message=message))
+
+
+def job_digest(spec: JobSpec) -> str:
+    """Digest of what the result depends on: method, parameters, and the contents of the inputs; not the resources."""
+    inputs = spec.inputs
+    content = {
+        "method": spec.method,
+        "params": spec.params.model_dump(mode="json"),
+        "dataset": _sha256(inputs.dataset),
+        "model": _sha256(inputs.model),
+        "adaptors": [adaptor.sha256 for adaptor in inputs.adaptors],
+    }
+    return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
+def _sha256(ref: InputRef | None) -> str | None:
+    return ref.sha256 if ref else None
+
+
+def _rng_of(loaded: Loaded, rank: int) -> State:
+    prefix = f"{rank}."
+    tensors = {n.removeprefix(prefix): t for n, t in loaded.tensors["rng"].items() if n.startswith(prefix)}
+    return State(tensors, loaded.state["rng"][rank])
+
+
+def _difference(value: Any, other: Any) -> Any:
+    """Of two tables of versions only the entries that differ."""
+    if isinstance(value, dict) and isinstance(other, dict):
+        return {name: entry for name, entry in value.items() if other.get(name) != entry}
+    return value

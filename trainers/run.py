@@ -1,0 +1,128 @@
+"""python -m trainers.run spec.json in/ out/ cache/: one job, from directory to directory.
+
+Exit code 0 only with a whole `out/manifest.json`; 1 with the event `failed`, which has the Reason. With several
+processes: torchrun --nproc-per-node 2 -m trainers.run spec.json in/ out/ cache/.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from trainers.atomic import json_write
+from trainers.distributed import stop_processes
+from trainers.errors import Reason, ReasonCode, TrainerError, reason
+from trainers.events import EventWriter, Failed, Finished
+from trainers.lifeline import tie_to_parent
+from trainers.manifest import manifest_write
+from trainers.spec import JobSpec, Resources, spec_load
+from trainers.workspace import Outcome, Workspace
+
+DETAIL_CHARACTERS = 4000
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m trainers.run", description=__doc__)
+    for name, text in (
+        ("spec", "the job as JSON"),
+        ("in", "inputs: dataset/ model/ adaptor/ checkpoint/ control"),
+        ("out", "events, checkpoints, samples, adaptor, manifest"),
+        ("cache", "latents and text embeddings, safe to delete"),
+    ):
+        parser.add_argument(name, type=Path, help=text)
+    given = parser.parse_args(arguments)
+    tie_to_parent()
+    return run(given.spec, getattr(given, "in"), given.out, given.cache)
+
+
+def run(spec_path: Path, inputs: Path, out: Path, cache: Path) -> int:
+    """Runs the job as this rank and returns its exit code."""
+    rank = int(os.environ.get("RANK", 0))
+    out.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    (out / f".failed-rank-{rank}.json").unlink(missing_ok=True)
+    events = EventWriter(out / "events.jsonl") if rank == 0 else None
+    try:
+        spec = spec_load(spec_path)
+        choose_accelerators(spec.resources)
+        if rank == 0:
+            make_room(out)
+        run_method(Workspace(spec=spec, inputs=inputs, out=out, cache=cache, events=events))
+    except Exception as error:
+        traceback.print_exc()
+        report_failure(error, rank, out, events)
+        return 1
+    finally:
+        stop_processes()
+        if events:
+            events.close()
+    return 0
+
+
+def run_method(workspace: Workspace) -> None:
+    """The method, then the last event, then the manifest."""
+    outcome = entry_of(workspace.spec)(workspace)
+    if workspace.events:
+        step = int(workspace.facts.get("steps", 0))
+        workspace.events.emit(Finished(outcome=outcome, step=step))
+        manifest_write(workspace, outcome)
+
+
+def entry_of(spec: JobSpec) -> Callable[[Workspace], Outcome]:
+    """The method's function, by the dotted path that its params class names."""
+    module, _, name = spec.params.entry.partition(":")
+    entry: Callable[[Workspace], Outcome] = getattr(importlib.import_module(module), name)
+    return entry
+
+
+def choose_accelerators(resources: Resources) -> None:
+    """Makes the exact indices of the spec the only visible ones, unless the worker has already done so."""
+    if isinstance(resources.accelerators, tuple):
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", ",".join(map(str, resources.accelerators)))
+
+
+def make_room(out: Path) -> None:
+    """An `out/` of a stopped job is gone on from; one of a succeeded job is never touched again."""
+    path = out / "manifest.json"
+    if not path.exists():
+        return
+    if json.loads(path.read_bytes())["outcome"] == "succeeded":
+        raise TrainerError(ReasonCode.BAD_PARAMETERS, f"{out} holds a finished job; choose an empty folder")
+    path.unlink()
+
+
+def report_failure(error: Exception, rank: int, out: Path, events: EventWriter | None) -> None:
+    """Rank 0 says `failed`; another rank leaves its reason, since it is the cause of what rank 0 then sees."""
+    found = reason_of(error)
+    if events is None:
+        json_write(out / f".failed-rank-{rank}.json", found.model_dump(mode="json"))
+        return
+    if found.code == ReasonCode.INTERNAL:
+        others = [Reason.model_validate_json(path.read_bytes()) for path in sorted(out.glob(".failed-rank-*.json"))]
+        found = next((other for other in others if other.code != ReasonCode.INTERNAL), found)
+    events.emit(Failed(reason=found))
+
+
+def reason_of(error: Exception) -> Reason:
+    """What a person reads about an exception: its known cause, or `internal` with the end of the traceback."""
+    detail = "".join(traceback.format_exception(error))[-DETAIL_CHARACTERS:]
+    if isinstance(error, TrainerError):
+        return error.reason
+    if isinstance(error, ValidationError):
+        return reason(ReasonCode.BAD_PARAMETERS, str(error))
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error):
+        return reason(ReasonCode.OUT_OF_MEMORY, detail=detail)
+    if "No space left on device" in str(error):
+        return reason(ReasonCode.DISK_FULL, detail=detail)
+    return reason(ReasonCode.INTERNAL, detail=detail)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""JobSpec: all that a trainer needs to know, as canonical JSON. Standard library and pydantic only."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from trainers.params import params_class
+from trainers.params.base import Params
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Contract(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class InputRef(Contract):
+    """One immutable input: a folder of files under a storage prefix."""
+
+    name: str
+    """For people: name@version."""
+    key: str
+    """Storage prefix that the files lie under."""
+    sha256: Sha256
+    """Digest of the folder: SHA-256 of its canonical file list (see `folder_digest`)."""
+    details: dict[str, Any] = {}
+    """What the method may need of the record: an adaptor's trigger word, a model's family."""
+
+
+class Inputs(Contract):
+    """Where each lands: in/dataset, in/model, in/adaptor/<index>, in/checkpoint."""
+
+    dataset: InputRef | None = None
+    model: InputRef | None = None
+    adaptors: tuple[InputRef, ...] = ()
+    checkpoint: InputRef | None = None
+
+
+class Resources(Contract):
+    accelerators: int | tuple[int, ...] = 0
+    """How many, or exactly which by index; 0 = the CPU."""
+    strategy: Literal["single", "ddp"] = "single"
+    """single = one process; ddp = one process per accelerator, gradients averaged."""
+    processes: int | None = Field(None, ge=1, le=64)
+    """Processes of ddp on the CPU; with accelerators it is their number."""
+
+    @field_validator("accelerators")
+    @classmethod
+    def _sensible(cls, value: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        if isinstance(value, int) and not 0 <= value <= 64:
+            raise ValueError(f"accelerators must be 0..64 or a list of indices, got {value}")
+        if isinstance(value, tuple) and (len(set(value)) != len(value) or not 0 < len(value) <= 64):
+            raise ValueError(f"accelerators must be 1..64 distinct indices, got {list(value)}")
+        if isinstance(value, tuple) and not 0 <= min(value) <= max(value) <= 1000:
+            raise ValueError(f"accelerators must be indices in 0..1000, got {list(value)}")
+        return value
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        count = self.num_accelerators
+        if self.strategy == "single" and (count > 1 or (self.processes or 1) > 1):
+            raise ValueError(
+                f"strategy='single' runs one process, got accelerators={self.accelerators} processes={self.processes}; "
+                "choose strategy='ddp'"
+            )
+        if count and self.processes and self.processes != count:
+            raise ValueError(f"processes={self.processes} must be the number of accelerators ({count}); leave it empty")
+        return self
+
+    @property
+    def num_accelerators(self) -> int:
+        return self.accelerators if isinstance(self.accelerators, int) else len(self.accelerators)
+
+    @property
+    def num_processes(self) -> int:
+        return self.processes or max(1, self.num_accelerators)
+
+
+class JobSpec(Contract):
+    name: str = Field(min_length=1, max_length=200)
+    method: str
+    params: SerializeAsAny[Params]
+    inputs: Inputs = Inputs()
+    resources: Resources = Resources()
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _params_of_method(cls, value: Any, info: ValidationInfo) -> Params:
+        if "method" not in info.data:
+            raise ValueError("params cannot be read without a valid method")
+        wanted = params_class(info.data["method"])
+        return value if isinstance(value, wanted) else wanted.model_validate(value)
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return params_class(value).method
+
+    @model_validator(mode="after")
+    def _inputs_of_method(self) -> Self:
+        needs, allows = self.params.requires, (*self.params.requires, *self.params.accepts, "checkpoint")
+        for role in ("dataset", "model", "adaptors", "checkpoint"):
+            given = bool(getattr(self.inputs, role))
+            if role in needs and not given:
+                raise ValueError(f"method {self.method} needs inputs.{role}")
+            if given and role not in allows:
+                raise ValueError(f"method {self.method} has no use for inputs.{role}; leave it out")
+        scales = getattr(self.params, "adaptor_scales", ())
+        if scales and len(scales) != len(self.inputs.adaptors):
+            raise ValueError(
+                f"adaptor_scales has {len(scales)} values for {len(self.inputs.adaptors)} adaptors; give one each"
+            )
+        if getattr(self.params, "compare", False) and not self.inputs.adaptors:
+            raise ValueError("compare=true shows what an adaptor changes, but inputs.adaptors is empty; give one")
+        return self
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, without the checkpoint: a resumed attempt runs the same spec."""
+        fresh = self.model_copy(update={"inputs": self.inputs.model_copy(update={"checkpoint": None})})
+        return hashlib.sha256(canonical_json(fresh.model_dump(mode="json"))).hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one way that a value becomes bytes before it is hashed."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def folder_digest(files: list[dict[str, Any]]) -> str:
+    """Digest of a folder from its files' `path`, `size` and `sha256`; order and other keys do not matter."""
+    rows = sorted(
+        ({"path": f["path"], "size": f["size"], "sha256": f["sha256"]} for f in files), key=lambda r: r["path"]
+    )
+    return hashlib.sha256(canonical_json(rows)).hexdigest()
+
+
+def spec_load(path: Path) -> JobSpec:
+    return JobSpec.model_validate_json(path.read_bytes())
