@@ -1,0 +1,71 @@
+"""Who may do what: projects, their members, and the tokens that speak for people and workers."""
+
+import uuid
+
+from django.conf import settings
+from django.db import models
+
+
+class Project(models.Model):
+    """The border of visibility: every dataset, model, template, job and adaptor belongs to exactly one."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=100, unique=True)
+    created = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    class Role(models.TextChoices):
+        READER = "reader"
+        WRITER = "writer"
+        ADMIN = "admin"
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=10, choices=Role.choices, default=Role.WRITER)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=["project", "user"], name="one_membership"),)
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.project} as {self.role}"
+
+
+class Token(models.Model):
+    """A bearer token. The plain text is shown once; only its SHA-256 is kept."""
+
+    class Kind(models.TextChoices):
+        USER = "user"
+        WORKER = "worker"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    name = models.CharField(max_length=100)
+    sha256 = models.CharField(max_length=64, unique=True)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, related_name="tokens")
+    """Null only for worker tokens, which serve the jobs of every project."""
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True, related_name="tokens")
+    """Null for worker tokens."""
+    scopes = models.JSONField(default=list)
+    """Of user tokens: read, write, admin; what the membership's role does not allow is void."""
+    created = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True)
+    revoked_at = models.DateTimeField(null=True)
+    last_used = models.DateTimeField(null=True)
+    live_scopes: frozenset[str] = frozenset()
+    """Not a column: filled at authentication with `scopes_now`."""
+
+    class Meta:
+        constraints = (
+            models.CheckConstraint(
+                name="user_token_has_user_and_project",
+                condition=models.Q(kind="worker", user__isnull=True)
+                | models.Q(kind="user", user__isnull=False, project__isnull=False),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.kind} token {self.name}"

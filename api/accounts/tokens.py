@@ -1,0 +1,83 @@
+"""Making and checking tokens: a prefix that says the class, then 32 random bytes; only the SHA-256 is stored."""
+
+import hashlib
+import secrets
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Q
+from django.utils import timezone
+
+from api.accounts.models import Membership, Project, Token
+
+USER_PREFIX = "ant_"
+WORKER_PREFIX = "anw_"
+ATTEMPT_PREFIX = "ana_"
+SCOPES = ("read", "write", "admin")
+SCOPES_OF_ROLE = {"reader": ("read",), "writer": ("read", "write"), "admin": SCOPES}
+LAST_USED_GRAIN = timedelta(seconds=60)
+"""`last_used` is written at most this often, so that reads do not each cost a write."""
+
+
+def token_new(prefix: str) -> tuple[str, str]:
+    """The plain token, and the hexadecimal SHA-256 that is stored in its place."""
+    plain = prefix + secrets.token_urlsafe(32)
+    return plain, token_hash(plain)
+
+
+def token_hash(plain: str) -> str:
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def user_token_create(
+    *, user: Any, project: Project, name: str, scopes: Iterable[str] = SCOPES, expires_at: datetime | None = None
+) -> tuple[str, Token]:
+    """A token that speaks for `user` inside `project`. Raises ValueError for an unknown scope."""
+    chosen = sorted(set(scopes))
+    if unknown := [scope for scope in chosen if scope not in SCOPES]:
+        raise ValueError(f"unknown scopes {', '.join(unknown)}; known scopes: {', '.join(SCOPES)}")
+    plain, sha256 = token_new(USER_PREFIX)
+    token = Token.objects.create(
+        kind=Token.Kind.USER,
+        name=name,
+        sha256=sha256,
+        project=project,
+        user=user,
+        scopes=chosen,
+        expires_at=expires_at,
+    )
+    return plain, token
+
+
+def worker_token_create(*, name: str) -> tuple[str, Token]:
+    plain, sha256 = token_new(WORKER_PREFIX)
+    return plain, Token.objects.create(kind=Token.Kind.WORKER, name=name, sha256=sha256)
+
+
+def token_revoke(*, token: Token) -> None:
+    """Idempotent: the first revocation's time stays."""
+    Token.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now())
+
+
+def token_find(plain: str, kind: str) -> Token | None:
+    """The live token of that kind, or None when it is unknown, expired, revoked, or its owner may no longer act."""
+    live = Q(revoked_at=None) & (Q(expires_at=None) | Q(expires_at__gt=timezone.now()))
+    token = Token.objects.select_related("user", "project").filter(live, kind=kind, sha256=token_hash(plain)).first()
+    if token is None or (token.user is not None and not token.user.is_active):
+        return None
+    _touch(token)
+    return token
+
+
+def scopes_now(token: Token) -> frozenset[str]:
+    """What a user token may do at this moment: its scopes, cut to the role that the user has in the project."""
+    membership = Membership.objects.filter(project=token.project_id, user=token.user_id).first()
+    allowed = SCOPES_OF_ROLE[membership.role] if membership else ()
+    return frozenset(token.scopes) & frozenset(allowed)
+
+
+def _touch(token: Token) -> None:
+    now = timezone.now()
+    if token.last_used is None or now - token.last_used > LAST_USED_GRAIN:
+        Token.objects.filter(pk=token.pk).update(last_used=now)

@@ -1,0 +1,33 @@
+"""The server: Django, and beside it what moves bytes without Django."""
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from django.core.asgi import get_asgi_application
+
+from api.body_limit import body_limited
+from api.files import LINK_PATH, storage_app
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "api.settings")
+django = body_limited(get_asgi_application())
+links = storage_app()
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        await _lifespan(receive, send)
+    elif links is not None and scope["type"] == "http" and scope["path"].startswith(LINK_PATH):
+        await links(scope, receive, send)
+    else:
+        await django(scope, receive, send)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while (await receive())["type"] != "lifespan.shutdown":
+        await send({"type": "lifespan.startup.complete"})
+    await send({"type": "lifespan.shutdown.complete"})

@@ -1,0 +1,66 @@
+"""Rows as the JSON that `docs/rest.md` promises."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from api.catalog.models import Adaptor, Template
+from api.catalog.selectors import template_words
+from api.environment import environment
+from api.files import storage
+
+JsonObject = dict[str, Any]
+
+
+def version_summary(record: Any, version: Any, versions: Sequence[Any]) -> JsonObject:
+    """`version` of `record`, or nulls where it has none yet; `versions`: all of them, oldest first."""
+    details = dict(version.details) if version else {}
+    family = {"family": getattr(version, "family", None)} if record._meta.model_name == "pretrainedmodel" else {}
+    return {
+        "name": record.name,
+        "version": version.version if version else None,
+        "versions": [each.version for each in versions],
+        **family,
+        "digest": version.digest if version else None,
+        "num_files": version.num_files if version else None,
+        "size_bytes": version.size_bytes if version else None,
+        "warnings": details.pop("warnings", []),
+        "details": details,
+        "created": version.created if version else record.created,
+    }
+
+
+def version_detail(record: Any, version: Any, versions: Sequence[Any]) -> JsonObject:
+    files = linked(version.key, version.files) if version else []
+    return {**version_summary(record, version, versions), "files": files}
+
+
+def adaptor_summary(adaptor: Adaptor) -> JsonObject:
+    return {
+        "name": adaptor.name,
+        "version": adaptor.version,
+        "job": adaptor.job_id,
+        "method": adaptor.method,
+        "base_model": str(adaptor.base_model) if adaptor.base_model else None,
+        "trigger_word": adaptor.trigger_word,
+        "partial": adaptor.partial,
+        "digest": adaptor.digest,
+        "size_bytes": adaptor.size_bytes,
+        "created": adaptor.created,
+    }
+
+
+def adaptor_detail(adaptor: Adaptor) -> JsonObject:
+    files = linked(adaptor.key, adaptor.files)
+    return {**adaptor_summary(adaptor), "manifest": adaptor.manifest, "files": files}
+
+
+def template_answer(template: Template) -> JsonObject:
+    return {**template_words(template), "created": template.created, "updated": template.updated}
+
+
+def linked(key: str, files: Sequence[JsonObject]) -> list[JsonObject]:
+    """The files with a signed link each."""
+    seconds = environment().link_seconds
+    return [
+        {**file, "url": storage().presign_get(f"{key}/{file['path']}", expires_seconds=seconds).url} for file in files
+    ]

@@ -1,0 +1,128 @@
+"""Reads of the catalog, always within one project. Writes are in `services`."""
+
+from collections.abc import Sequence
+from typing import Any, NoReturn, TypeVar
+
+from django.db.models import QuerySet
+
+from api.accounts.models import Project
+from api.catalog.models import (
+    KINDS,
+    Adaptor,
+    DatasetVersion,
+    PretrainedModelVersion,
+    Template,
+)
+from api.catalog.names import ref_read
+from api.errors import Problem
+from trainers.spec import InputRef, Inputs
+
+File = dict[str, Any]
+Row = TypeVar("Row", DatasetVersion, PretrainedModelVersion)
+
+
+def records(project: Project, kind: str) -> QuerySet[Any]:
+    """The datasets or base models of a project."""
+    rows: QuerySet[Any] = KINDS[kind][0].objects.filter(project=project)
+    return rows
+
+
+def versions_of(found: Sequence[Any], kind: str) -> QuerySet[Any]:
+    """The versions of those records, oldest first."""
+    rows: QuerySet[Any] = KINDS[kind][1].objects.filter(record__in=found).order_by("version")
+    return rows
+
+
+def adaptors_of(project: Project) -> QuerySet[Adaptor]:
+    return Adaptor.objects.filter(project=project).select_related("base_model__record")
+
+
+def dataset_version(project: Project, ref: str, field: str = "dataset") -> DatasetVersion:
+    """Raises Problem where there is none of that name, or it has no version yet."""
+    name, number = ref_read(ref, field)
+    found = DatasetVersion.objects.select_related("record").filter(record__project=project, record__name=name)
+    return _one(found if number is None else found.filter(version=number), ref, field)
+
+
+def model_version(project: Project, ref: str, field: str = "model") -> PretrainedModelVersion:
+    name, number = ref_read(ref, field)
+    found = PretrainedModelVersion.objects.select_related("record").filter(record__project=project, record__name=name)
+    return _one(found if number is None else found.filter(version=number), ref, field)
+
+
+def adaptor_of(adaptors: QuerySet[Adaptor], ref: str, field: str) -> Adaptor | None:
+    """A bare name means the newest whole version; a partial one (of a stopped job) only where there is no other."""
+    name, number = ref_read(ref, field)
+    found = adaptors.filter(name=name)
+    if number is not None:
+        return found.filter(version=number).first()
+    return found.order_by("partial", "-version").first()
+
+
+def adaptor_version(project: Project, ref: str, field: str = "adaptors") -> Adaptor:
+    return adaptor_of(Adaptor.objects.filter(project=project), ref, field) or _unknown(ref, field)
+
+
+def resolve_inputs(
+    project: Project, *, dataset: str | None = None, model: str | None = None, adaptors: Sequence[str] = ()
+) -> Inputs:
+    """The immutable inputs behind the names. Raises Problem (a ValueError) that names the field."""
+    return Inputs(
+        dataset=_version_ref(dataset_version(project, dataset)) if dataset else None,
+        model=_model_ref(model_version(project, model)) if model else None,
+        adaptors=tuple(_adaptor_ref(adaptor_version(project, ref, f"adaptors.{i}")) for i, ref in enumerate(adaptors)),
+    )
+
+
+def input_files(ref: InputRef) -> list[File]:
+    """[{path, size, sha256, key}] of a dataset, base model or adaptor that `resolve_inputs` gave."""
+    for rows in (DatasetVersion.objects, PretrainedModelVersion.objects, Adaptor.objects):
+        files = rows.filter(key=ref.key).values_list("files", flat=True).first()
+        if files is not None:
+            return [{**file, "key": f"{ref.key}/{file['path']}"} for file in files]
+    raise Problem("input_gone", f"The files of {ref.name} are no longer recorded.", status=409)
+
+
+def template_request(project: Project, name: str) -> dict[str, Any]:
+    """What a job of this template asks for, in the words of `POST jobs`. Raises Problem 404."""
+    template = Template.objects.filter(project=project, name=name).first()
+    if template is None:
+        said = f"there is no template {name!r} in project {project.name!r}"
+        raise Problem("not_found", f"template: {said}.", status=404, fields={"template": [said]})
+    return template_words(template)
+
+
+def template_words(template: Template) -> dict[str, Any]:
+    """A template's record as the request that it stands for."""
+    return {
+        "name": template.name,
+        "method": template.method,
+        "params": template.params,
+        "dataset": template.dataset,
+        "model": template.model,
+        "adaptors": template.adaptors,
+        "resources": template.resources,
+        "pool": template.pool,
+        "priority": template.priority,
+    }
+
+
+def _one(found: QuerySet[Row], ref: str, field: str) -> Row:
+    return found.order_by("-version").first() or _unknown(ref, field)
+
+
+def _unknown(ref: str, field: str) -> NoReturn:
+    said = f"there is no {ref!r} in this project, or it has no such version"
+    raise Problem("unknown_reference", f"{field}: {said}.", hint="List what is there.", fields={field: [said]})
+
+
+def _version_ref(version: DatasetVersion) -> InputRef:
+    return InputRef(name=str(version), key=version.key, sha256=version.digest)
+
+
+def _model_ref(version: PretrainedModelVersion) -> InputRef:
+    return InputRef(name=str(version), key=version.key, sha256=version.digest, details={"family": version.family})
+
+
+def _adaptor_ref(adaptor: Adaptor) -> InputRef:
+    return InputRef(name=str(adaptor), key=adaptor.key, sha256=adaptor.digest, details=adaptor.details)

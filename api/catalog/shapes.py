@@ -1,0 +1,142 @@
+"""What the catalog's endpoints take and give."""
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trainers.spec import Contract
+
+
+class Shape(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class NameRequest(Contract):
+    name: str
+
+
+class FileEntry(Contract):
+    path: str
+    """Relative to the folder."""
+    size: int = Field(strict=True)
+    """Bytes."""
+    sha256: str
+
+
+class UploadRequest(Contract):
+    files: list[FileEntry]
+
+
+class VersionRequest(Contract):
+    upload: UUID
+    """What `uploads` answered."""
+
+
+class TemplateRequest(Contract):
+    name: str
+    method: str
+    params: dict[str, Any] = Field({})
+    """Of the method; what is left out has its default."""
+    dataset: str | None = None
+    """name or name@version"""
+    model: str | None = None
+    adaptors: list[str] = Field([])
+    resources: dict[str, Any] | None = None
+    """{accelerators: a count or exact indices, strategy}; left out: one accelerator where the pool has any."""
+    pool: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_-]{0,49}$")
+    priority: int | None = Field(None, ge=-1000, le=1000)
+
+
+class UploadLinkShape(Shape):
+    path: str
+    url: str | None
+    """Null: this content is there already, nothing to send."""
+    method: str
+    headers: dict[str, str]
+
+
+class UploadShape(Shape):
+    upload: UUID
+    files: list[UploadLinkShape]
+
+
+class LinkedFileShape(Shape):
+    path: str
+    size: int
+    sha256: str
+    url: str
+    """Signed link to GET it."""
+
+
+class DatasetShape(Shape):
+    """With the numbers of one version, in lists the latest; null where there is none yet."""
+
+    name: str
+    version: int | None
+    versions: list[int]
+    digest: str | None
+    num_files: int | None
+    size_bytes: int | None
+    details: dict[str, Any]
+    """What the check at upload found."""
+    warnings: list[str]
+    created: datetime
+
+
+class DatasetDetailShape(DatasetShape):
+    files: list[LinkedFileShape]
+
+
+class ModelShape(DatasetShape):
+    family: str | None
+    """Found in model_index.json."""
+
+
+class ModelDetailShape(ModelShape):
+    files: list[LinkedFileShape]
+
+
+class AdaptorSummaryShape(Shape):
+    name: str
+    version: int
+    job: UUID
+    method: str
+    base_model: str | None
+    """name@version"""
+    trigger_word: str
+    partial: bool
+    """The job was stopped before its last step."""
+    digest: str
+    size_bytes: int
+    created: datetime
+
+
+class AdaptorDetailShape(AdaptorSummaryShape):
+    manifest: dict[str, Any]
+    files: list[LinkedFileShape]
+
+
+class TemplateShape(Shape):
+    name: str
+    method: str
+    params: dict[str, Any]
+    dataset: str | None
+    model: str | None
+    adaptors: list[str]
+    resources: dict[str, Any] | None
+    pool: str | None
+    priority: int | None
+    created: datetime
+    updated: datetime
+
+
+class MethodShape(Shape):
+    method: str
+    summary: str
+    product: Literal["adaptor", "samples"]
+    requires: list[str]
+    accepts: list[str]
+    schema_: dict[str, Any] = Field(alias="schema")
+    """JSON Schema of the parameters."""

@@ -1,0 +1,56 @@
+"""Addresses of the catalog, with what OpenAPI says of the views that serve two kinds."""
+
+from typing import Any
+
+from django.urls import path
+from drf_spectacular.utils import extend_schema, extend_schema_view
+from pydantic import BaseModel
+
+from api.catalog.adaptor_views import AdaptorsView, AdaptorView
+from api.catalog.shapes import (
+    DatasetDetailShape,
+    DatasetShape,
+    ModelDetailShape,
+    ModelShape,
+    NameRequest,
+    UploadRequest,
+    UploadShape,
+    VersionRequest,
+)
+from api.catalog.template_views import TemplatesView, TemplateView
+from api.catalog.views import PAGE, SEARCH, RecordsView, RecordView, UploadsView, VersionsView
+from api.methods.views import MethodsView, MethodView
+from api.openapi import page_of
+
+
+def addresses(kind: str, shape: type[BaseModel], detail: type[BaseModel]) -> list[Any]:
+    """The four addresses of datasets or models."""
+    listing = extend_schema(operation_id=f"{kind}_list", parameters=[SEARCH, *PAGE], responses=page_of(shape))
+    create = extend_schema(operation_id=f"{kind}_create", request=NameRequest, responses={201: shape})
+    show = extend_schema(operation_id=f"{kind}_show", responses=detail)
+    announce = extend_schema(operation_id=f"{kind}_upload", request=UploadRequest, responses=UploadShape)
+    check = extend_schema(operation_id=f"{kind}_version", request=VersionRequest, responses={200: detail, 201: detail})
+    return [
+        path(kind, described(RecordsView, kind, get=listing, post=create)),
+        path(f"{kind}/<str:ref>", described(RecordView, kind, get=show)),
+        path(f"{kind}/<str:name>/uploads", described(UploadsView, kind, post=announce)),
+        path(f"{kind}/<str:name>/versions", described(VersionsView, kind, post=check)),
+    ]
+
+
+def described(view: type[Any], kind: str, **operations: Any) -> Any:
+    """The view for its kind, as a class of its own: a description sticks to a class."""
+    own: Any = type(f"{kind.title()}{view.__name__}", (view,), {"kind": kind})
+    return extend_schema_view(**operations)(own).as_view()
+
+
+urlpatterns = [
+    *addresses("datasets", DatasetShape, DatasetDetailShape),
+    *addresses("models", ModelShape, ModelDetailShape),
+    path("templates", TemplatesView.as_view()),
+    path("templates/<str:name>", TemplateView.as_view()),
+    path("adaptors", AdaptorsView.as_view()),
+    path("adaptors/<str:ref>", AdaptorView.as_view()),
+    path("methods", MethodsView.as_view()),
+    path("methods/<str:method>", MethodView.as_view()),
+]

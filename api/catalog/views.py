@@ -1,0 +1,102 @@
+"""Datasets and base models: list, show, upload. The same four views for both."""
+
+import uuid
+from typing import Any
+
+from django.http import Http404
+from drf_spectacular.utils import OpenApiParameter
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from api.accounts.models import Project
+from api.auth import project_of
+from api.catalog.answers import version_detail, version_summary
+from api.catalog.models import Upload
+from api.catalog.names import ref_read
+from api.catalog.selectors import records, versions_of
+from api.catalog.services import Record, record_create, upload_create, version_create
+from api.catalog.shapes import NameRequest, UploadRequest, VersionRequest
+from api.paging import Cursor
+
+PAGE = (OpenApiParameter("cursor", str, description="From `next`."), OpenApiParameter("limit", int))
+SEARCH = OpenApiParameter("search", str, description="Part of the name.")
+
+
+class RecordsView(APIView):
+    kind = ""
+
+    def get(self, request: Request) -> Response:
+        """Newest first, each with its latest version."""
+        found = records(project_of(request), self.kind)
+        if text := request.query_params.get("search"):
+            found = found.filter(name__icontains=text)
+        pages = Cursor()
+        rows = pages.paginate_queryset(found, request, view=self) or []
+        return pages.get_paginated_response(summaries(rows, self.kind))
+
+    def post(self, request: Request) -> Response:
+        """Makes an empty record, to upload to. 409 where the name is taken."""
+        name = NameRequest.model_validate(request.data).name
+        made = record_create(project=project_of(request), kind=self.kind, name=name)
+        return Response(version_summary(made, None, []), status=201)
+
+
+class RecordView(APIView):
+    kind = ""
+
+    def get(self, request: Request, ref: str) -> Response:
+        """One version with its files: `name` is the latest, `name@3` exactly that one."""
+        name, number = ref_read(ref, "name")
+        record = record_or_404(project_of(request), self.kind, name)
+        rows = list(versions_of([record], self.kind).defer("files"))
+        wanted = [row for row in rows if row.version == number] if number else rows[-1:]
+        if number and not wanted:
+            known = ", ".join(str(row.version) for row in rows) or "none"
+            raise Http404(f"{name!r} has no version {number}; it has {known}.")
+        return Response(version_detail(record, wanted[0] if wanted else None, rows))
+
+
+class UploadsView(APIView):
+    kind = ""
+
+    def post(self, request: Request, name: str) -> Response:
+        """Gives signed links to PUT each file; then POST the upload's id to `versions`."""
+        record = record_or_404(project_of(request), self.kind, name)
+        files = [file.model_dump() for file in UploadRequest.model_validate(request.data).files]
+        return Response(upload_create(record=record, kind=self.kind, files=files))
+
+
+class VersionsView(APIView):
+    kind = ""
+
+    def post(self, request: Request, name: str) -> Response:
+        """Checks the upload and makes it the next version (201); the same content again is the same version (200)."""
+        record = record_or_404(project_of(request), self.kind, name)
+        upload = upload_or_404(record, self.kind, VersionRequest.model_validate(request.data).upload)
+        version, made = version_create(record=record, upload=upload)
+        rows = list(versions_of([record], self.kind).defer("files"))
+        return Response(version_detail(record, version, rows), status=201 if made else 200)
+
+
+def record_or_404(project: Project, kind: str, name: str) -> Record:
+    found: Record | None = records(project, kind).filter(name=name).first()
+    if found is None:
+        raise Http404(f"There is no {name!r} among the {kind} of project {project.name!r}.")
+    return found
+
+
+def upload_or_404(record: Record, kind: str, upload_id: uuid.UUID) -> Upload:
+    found = Upload.objects.filter(pk=upload_id, kind=kind, record_id=record.pk).first()
+    if found is None:
+        raise Http404(f"There is no upload {upload_id} of {record.name!r}.")
+    return found
+
+
+def summaries(rows: list[Any], kind: str) -> list[dict[str, Any]]:
+    """Two queries for a page, whatever its length."""
+    by_record: dict[Any, list[Any]] = {}
+    for version in versions_of(rows, kind).defer("files"):
+        by_record.setdefault(version.record_id, []).append(version)
+    found = ((row, by_record.get(row.pk, [])) for row in rows)
+    return [version_summary(row, versions[-1] if versions else None, versions) for row, versions in found]

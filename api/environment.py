@@ -1,0 +1,152 @@
+"""Every environment variable of the API: read once, checked at start, one sentence per mistake."""
+
+from collections.abc import Mapping
+from typing import Self
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+PREFIX = "ANNEAL_"
+SECRET = ("secret_key", "database_url", "broker_url")
+
+
+class Environment(BaseModel):
+    """Field `lease_seconds` is the variable `ANNEAL_LEASE_SECONDS`. Places have no default, numbers do."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    database_url: str
+    """sqlite:////absolute/file.sqlite3 or postgresql://user:password@host:5432/name."""
+    storage_url: str
+    """Where files lie: file:///absolute/folder."""
+    secret_key: str = Field(min_length=32)
+    """Signs links and sessions; at least 32 characters, kept secret, the same in all processes."""
+    public_url: str
+    """How users and workers reach the API: http://host:port."""
+    broker_url: str = ""
+    """redis://host:port/0; empty = no wake-up calls, workers poll."""
+    allowed_hosts: str = ""
+    """More host names to answer to, separated by commas; that of public_url is always allowed."""
+    debug: bool = False
+    """Django's debug mode; never for others to reach."""
+
+    heartbeat_seconds: float = Field(15, gt=0)
+    """How often an agent and a host report."""
+    lease_seconds: float = Field(300, gt=0)
+    """How long a claim holds after its last heartbeat."""
+    self_fence_seconds: float = Field(240, gt=0)
+    """A worker without an answer for this long stops its trainer by itself."""
+    kill_seconds: float = Field(20, gt=0)
+    """From SIGTERM to SIGKILL when a worker fences itself."""
+    request_timeout_seconds: float = Field(10, gt=0)
+    """Longest wait of a worker for one answer."""
+    reap_grace_seconds: float = Field(30, ge=0)
+    """An attempt is reaped this long after its lease ran out."""
+    reap_gap_seconds: float = Field(10, gt=0)
+    """When the reaper slept longer than this, all leases are first extended by the gap."""
+    poll_seconds: float = Field(5, gt=0)
+    """How often a host asks for work without a wake-up call."""
+    no_progress_seconds: float = Field(1800, gt=0)
+    """A trainer that is alive without an event for this long has failed."""
+    stop_grace_seconds: float = Field(300, gt=0)
+    """How long a stopped trainer may take for its checkpoint and partial adaptor."""
+    identity_seconds: float = Field(60, ge=0)
+    """How long a silent worker's identity stays its own."""
+    reserve_after_seconds: float = Field(600, ge=0)
+    """A job passed over for this long reserves the first worker that could hold it."""
+    max_losses: int = Field(3, ge=1)
+    """Losses in a row without a new checkpoint after which a job fails as poison."""
+    dispatch_seconds: float = Field(2, gt=0)
+    """How often the dispatcher tops up the queues and reaps."""
+    dispatch_limit: int = Field(16, ge=1)
+    """Most wake-up calls waiting in one pool's queue."""
+    link_seconds: int = Field(6 * 3600, ge=1)
+    """How long a signed link is good."""
+    stream_poll_seconds: float = Field(0.5, gt=0)
+    """How often the live stream looks for new events."""
+    stream_keep_alive_seconds: float = Field(15, gt=0)
+    """A silent live stream says a comment this often."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_known(cls, value: str) -> str:
+        return _one_of_schemes(value, ("sqlite", "postgresql", "postgres"), "sqlite:////var/lib/anneal/anneal.sqlite3")
+
+    @field_validator("storage_url")
+    @classmethod
+    def _storage_has_scheme(cls, value: str) -> str:
+        if "://" not in value:
+            raise ValueError(f"expected an address such as file:///var/lib/anneal/storage, got {value!r}")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_is_http(cls, value: str) -> str:
+        return _one_of_schemes(value, ("http", "https"), "http://127.0.0.1:8000").rstrip("/")
+
+    @field_validator("broker_url")
+    @classmethod
+    def _broker_is_redis(cls, value: str) -> str:
+        return value and _one_of_schemes(value, ("redis", "rediss"), "redis://127.0.0.1:6379/0")
+
+    @model_validator(mode="after")
+    def _lease_outlives_trainer(self) -> Self:
+        dead_by = self.self_fence_seconds + self.kill_seconds + 2 * self.request_timeout_seconds
+        if dead_by >= self.lease_seconds:
+            raise ValueError(
+                f"ANNEAL_LEASE_SECONDS={self.lease_seconds:g} must be more than self_fence_seconds "
+                f"({self.self_fence_seconds:g}) + kill_seconds ({self.kill_seconds:g}) + 2 x request_timeout_seconds "
+                f"({self.request_timeout_seconds:g}) = {dead_by:g}, or two trainers could run one job; raise the lease"
+            )
+        if self.heartbeat_seconds + self.request_timeout_seconds >= self.self_fence_seconds:
+            raise ValueError(
+                f"ANNEAL_SELF_FENCE_SECONDS={self.self_fence_seconds:g} must be more than heartbeat_seconds "
+                f"({self.heartbeat_seconds:g}) + request_timeout_seconds ({self.request_timeout_seconds:g}), or one "
+                "slow answer stops a trainer"
+            )
+        return self
+
+    @property
+    def hosts(self) -> list[str]:
+        named = [host.strip() for host in self.allowed_hosts.split(",") if host.strip()]
+        return [*named, urlsplit(self.public_url).hostname or "", "127.0.0.1", "localhost", "[::1]"]
+
+
+def environment() -> Environment:
+    """The settings of this process."""
+    found = settings.ANNEAL
+    assert isinstance(found, Environment)
+    return found
+
+
+def environment_read(variables: Mapping[str, str]) -> Environment:
+    """Reads ANNEAL_* from `variables`. Raises ImproperlyConfigured with one line per mistake."""
+    given = {
+        name: variables[PREFIX + name.upper()]
+        for name in Environment.model_fields
+        if PREFIX + name.upper() in variables
+    }
+    try:
+        return Environment.model_validate(given)
+    except ValidationError as error:
+        lines = [_sentence(e["loc"], e["msg"], given) for e in error.errors()]
+        raise ImproperlyConfigured("The settings of the API are wrong:\n  " + "\n  ".join(lines)) from None
+
+
+def _sentence(loc: tuple[int | str, ...], message: str, given: dict[str, str]) -> str:
+    message = message.removeprefix("Value error, ")
+    if not loc:
+        return message
+    name = str(loc[0])
+    shown = "a value that is kept secret" if name in SECRET else repr(given.get(name))
+    got = f"got {shown}" if name in given else "it is not set"
+    meaning = Environment.model_fields[name].description
+    return f"{PREFIX}{name.upper()}: {message[:1].lower()}{message[1:]}; {got}. Meaning: {meaning}"
+
+
+def _one_of_schemes(value: str, schemes: tuple[str, ...], example: str) -> str:
+    if urlsplit(value).scheme not in schemes or "://" not in value:
+        raise ValueError(f"expected {' or '.join(s + '://...' for s in schemes)}, for instance {example}")
+    return value

@@ -1,0 +1,150 @@
+"""One shape for every error: `{code, message, hint, fields}`. Never a traceback."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
+from django.http import Http404, HttpRequest, JsonResponse
+from pydantic import ValidationError as PydanticError
+from rest_framework import exceptions
+from rest_framework.response import Response
+from rest_framework.views import set_rollback
+
+log = logging.getLogger(__name__)
+
+Fields = dict[str, list[Any]]
+
+
+class Problem(ValueError):  # noqa: N818 what the caller reads, not what broke
+    """A refusal with its code and HTTP status; raised by services, answered by views as it stands."""
+
+    def __init__(
+        self, code: str, message: str, *, status: int = 400, hint: str = "", fields: Fields | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = status
+        self.hint = hint
+        self.fields = fields or {}
+
+    def body(self) -> dict[str, Any]:
+        return {"code": self.code, "message": self.message, "hint": self.hint, "fields": self.fields}
+
+
+def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:  # noqa: ARG001 DRF's signature
+    """DRF's hook. None = not ours: Django logs it and answers 500 by `server_error`."""
+    problem = problem_of(exc)
+    if problem is None:
+        return None
+    set_rollback()
+    headers = {}
+    if isinstance(exc, exceptions.APIException):
+        if getattr(exc, "auth_header", None):
+            headers["WWW-Authenticate"] = exc.auth_header  # type: ignore[attr-defined]  # set by DRF's views
+        if getattr(exc, "wait", None):
+            headers["Retry-After"] = str(int(exc.wait))  # type: ignore[attr-defined]  # Throttled
+    return Response(problem.body(), status=problem.status, headers=headers)
+
+
+def problem_of(exc: BaseException) -> Problem | None:
+    """What the caller is told about `exc`; None where it is our own fault."""
+    match exc:
+        case Problem():
+            return exc
+        case PydanticError():
+            return invalid(fields_of(exc))
+        case exceptions.ValidationError():
+            return invalid(_flatten(exc.detail))
+        case exceptions.ParseError():
+            return Problem("bad_json", f"The body cannot be read: {exc.detail}", hint="Send one JSON object as UTF-8.")
+        case Http404() | exceptions.NotFound():
+            return Problem("not_found", _not_found(exc), status=404)
+        case DjangoPermissionDenied():
+            return Problem("forbidden", str(exc) or "You may not do this.", status=403)
+        case exceptions.APIException():
+            return Problem(_code(exc), str(exc.detail), status=exc.status_code, hint=HINTS.get(exc.status_code, ""))
+        case ValueError():
+            return Problem("invalid", str(exc))
+        case _:
+            return None
+
+
+HINTS = {
+    401: "Send `Authorization: Bearer <token>`; `anneal login` makes one.",
+    403: "Ask an admin of the project for a token with this scope.",
+    415: "Send `Content-Type: application/json`.",
+}
+
+
+def invalid(fields: Fields) -> Problem:
+    """400 for values that the user can mend; the message names the first of them."""
+    first = next(((name, said[0]) for name, said in fields.items() if said), ("", "the request is not valid"))
+    more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
+    message = f"{first[0]}: {first[1]}{more}" if first[0] else f"{first[1]}{more}"
+    return Problem("invalid", message, hint="Change the fields that are named.", fields=fields)
+
+
+def fields_of(error: PydanticError, prefix: str = "") -> Fields:
+    """Messages by dotted path, as in `params.lora_r`; "" stands for the whole object."""
+    fields: Fields = {}
+    for one in error.errors(include_url=False, include_context=False):
+        path = ".".join([*([prefix] if prefix else []), *(str(part) for part in one["loc"])])
+        fields.setdefault(path, []).append(_message(one))
+    return fields
+
+
+def _message(one: Mapping[str, Any]) -> str:
+    said = str(one["msg"]).removeprefix("Value error, ")
+    if one["type"] == "missing":
+        return "is needed"
+    if one["type"] == "extra_forbidden":
+        return "is not known here; remove it"
+    received = repr(one["input"])
+    if one["type"] == "value_error" or len(received) > 100:
+        return said
+    return f"{said[:1].lower()}{said[1:]}, got {received}"
+
+
+def _flatten(detail: Any, prefix: str = "") -> Fields:
+    if isinstance(detail, Mapping):
+        parts = [_flatten(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in detail.items()]
+        return {key: said for part in parts for key, said in part.items()}
+    if isinstance(detail, Sequence) and not isinstance(detail, str):
+        if any(isinstance(item, Mapping) for item in detail):
+            return _flatten({str(i): item for i, item in enumerate(detail) if item}, prefix)
+        return {prefix.removesuffix("non_field_errors"): [str(item) for item in detail]}
+    return {prefix: [str(detail)]}
+
+
+def _code(exc: exceptions.APIException) -> str:
+    codes = exc.get_codes()
+    return codes if isinstance(codes, str) else exc.default_code
+
+
+def _not_found(exc: BaseException) -> str:
+    said = str(exc)
+    return said if said and "matches the given query" not in said else "There is no such thing here."
+
+
+def respond(problem: Problem) -> JsonResponse:
+    """For plain Django views."""
+    return JsonResponse(problem.body(), status=problem.status)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:  # noqa: ARG001 Django's signature
+    return respond(Problem("bad_request", "The request cannot be read."))
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> JsonResponse:  # noqa: ARG001
+    return respond(Problem("forbidden", "You may not do this.", status=403, hint=HINTS[403]))
+
+
+def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:  # noqa: ARG001
+    return respond(Problem("not_found", f"There is nothing at {request.path}.", status=404))
+
+
+def server_error(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
+    said = "The API failed; the cause is in its log."
+    return respond(Problem("internal", said, status=500, hint="Try again; report it with the log if it stays."))

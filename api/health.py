@@ -1,0 +1,50 @@
+"""`/healthz`: the process answers. `/readyz`: and what it stands on answers too."""
+
+import os
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
+from django.http import HttpRequest, JsonResponse
+from django.views.decorators.http import require_GET
+
+from api.environment import environment
+from api.files import storage
+
+
+@require_GET
+def healthz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001 Django's signature
+    return JsonResponse({"status": "ok", "pid": os.getpid()})
+
+
+@require_GET
+def readyz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
+    """200 when jobs can be taken; a broker that is down is reported and costs nothing, since workers poll."""
+    checks: dict[str, Callable[[], str]] = {"database": _database, "storage": _storage}
+    states = {name: check() for name, check in checks.items()}
+    ready = all(state == "ok" for state in states.values())
+    return JsonResponse({"ready": ready, **states, "broker": _broker()}, status=200 if ready else 503)
+
+
+def _database() -> str:
+    try:
+        executor = MigrationExecutor(connection)
+    except DatabaseError as error:
+        return f"failed: {error}"
+    waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    return f"failed: {len(waiting)} migrations are waiting; run `python -m api migrate`" if waiting else "ok"
+
+
+def _storage() -> str:
+    """Writes one small object, the same each time."""
+    try:
+        storage().put_if_absent("health/ready", b"ok")
+    except OSError as error:
+        return f"failed: {error}"
+    return "ok"
+
+
+def _broker() -> str:
+    url = environment().broker_url
+    return f"set: {urlsplit(url).hostname}" if url else "none: workers poll"

@@ -1,0 +1,47 @@
+"""Attempt tokens (`ana_...`): made at the claim, void after a replay of it, good for one attempt alone."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from api.accounts.tokens import ATTEMPT_PREFIX, token_hash
+from api.auth import bearer
+from api.jobs.models import Attempt
+
+
+@dataclass(frozen=True)
+class AttemptPrincipal:
+    attempt: Attempt
+    is_authenticated: ClassVar[bool] = True
+    is_active: ClassVar[bool] = True
+
+
+class AttemptAuthentication(BaseAuthentication):
+    """request.auth is the Attempt, also one that ended: what it may still say, its service decides."""
+
+    def authenticate(self, request: Request) -> tuple[AttemptPrincipal, Attempt] | None:
+        plain = bearer(request)
+        if plain is None:
+            return None
+        found = Attempt.objects.filter(token_hash=token_hash(plain)).select_related(
+            "job", "worker", "checkpoint__attempt"
+        )
+        attempt = found.first() if plain.startswith(ATTEMPT_PREFIX) else None
+        if attempt is None:
+            raise AuthenticationFailed(f"Expected a valid attempt token ({ATTEMPT_PREFIX}...); stop the process tree.")
+        return AttemptPrincipal(attempt), attempt
+
+    def authenticate_header(self, request: Request) -> str:  # noqa: ARG002 DRF's hook
+        return "Bearer"
+
+
+class OwnAttempt(BasePermission):
+    message = "The token belongs to another attempt."
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        return isinstance(request.auth, Attempt) and str(request.auth.pk) == str(view.kwargs["attempt_id"])

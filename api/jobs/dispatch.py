@@ -1,0 +1,38 @@
+"""One round of the dispatcher. Any number may run: calls name a pool, never a job; a second reaper changes nothing."""
+
+import logging
+
+from api.environment import environment
+from api.jobs import queue
+from api.jobs.selectors import due_up_to, free_slots
+from api.jobs.services.log import logs_compact
+from api.jobs.services.reap import attempts_reap
+
+log = logging.getLogger(__name__)
+
+
+def dispatch_round() -> None:
+    """Tops up the queues, ends lost attempts, stores the logs of ended ones."""
+    if reaped := attempts_reap():
+        log.warning("%d attempts ended as lost", reaped)
+    if environment().broker_url:
+        queues_top_up()
+    try:
+        logs_compact()
+    except OSError as error:
+        log.error("logs stay in the database: %s", error)
+
+
+def queues_top_up() -> dict[str, int]:
+    """Calls sent by pool, so that min(due jobs, free slots, limit) wait. A broker that is down costs a warning."""
+    sent: dict[str, int] = {}
+    for pool, free in free_slots().items():
+        wanted = due_up_to(pool, min(free, environment().dispatch_limit)) if free else 0
+        try:
+            missing = wanted - queue.waiting_calls(pool) if wanted else 0
+            queue.call(pool, max(0, missing))
+        except queue.BROKER_ERRORS as error:
+            log.warning("the broker does not answer, workers poll: %s", error)
+            return sent
+        sent[pool] = max(0, missing)
+    return sent

@@ -1,0 +1,311 @@
+"""The rows of the job state machine. What moves them is in `transitions` and `services`."""
+
+import uuid
+
+from django.db import models
+from django.db.models import F, Q
+
+from api.accounts.models import Project
+
+
+class State(models.TextChoices):
+    QUEUED = "queued", "waits for a worker"
+    CLAIMED = "claimed", "a worker fetches its inputs"
+    RUNNING = "running", "the trainer runs"
+    SUCCEEDED = "succeeded", "the result is whole"
+    FAILED = "failed", "ended without a result; the reason says why"
+    CANCELLED = "cancelled", "ended because the user wanted so"
+    PAUSED = "paused", "stopped by the user, to be resumed"
+
+
+LIVE = (State.CLAIMED, State.RUNNING)
+ENDED = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.PAUSED)
+
+
+class Stop(models.TextChoices):
+    NONE = "", "go on"
+    PAUSE = "pause", "stop with a checkpoint, to be resumed"
+    CANCEL = "cancel", "stop for good"
+
+
+class Outcome(models.TextChoices):
+    SUCCEEDED = "succeeded", "whole result"
+    FAILED = "failed", "the trainer failed"
+    STOPPED = "stopped", "stopped as the user asked"
+    LOST = "lost", "the worker stopped answering"
+    PREEMPTED = "preempted", "the worker gave its place away"
+
+
+class Job(models.Model):
+    """One request to run a method. The row is the job: messages only wake workers up."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="jobs")
+    name = models.CharField(max_length=200)
+    method = models.CharField(max_length=50)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
+    priority = models.IntegerField(default=0)
+    pool = models.CharField(max_length=50, default="default")
+    accelerators = models.PositiveSmallIntegerField(default=0)
+    """How many."""
+    needs = models.CharField(max_length=400, default="0")
+    """The wanted accelerators as JSON: their number, or exact indices. Jobs with the same needs stand in one line."""
+    spec = models.JSONField()
+    spec_digest = models.CharField(max_length=64)
+    fence = models.PositiveIntegerField(default=0)
+    """Number of the last claim. Whoever carries a lower one is a zombie."""
+    not_before = models.DateTimeField(null=True)
+    stop_requested = models.CharField(max_length=10, choices=Stop.choices, default=Stop.NONE, blank=True)
+    losses_without_checkpoint = models.PositiveSmallIntegerField(default=0)
+    checkpoint = models.ForeignKey("Artifact", on_delete=models.SET_NULL, null=True, related_name="+")
+    """The last published one: what resume reads."""
+    control_seq = models.PositiveIntegerField(default=0)
+    control_command = models.CharField(max_length=20, default="", blank=True)
+    control_obeyed = models.PositiveIntegerField(default=0)
+    """Highest seq that the trainer answered by an event."""
+    event_seq = models.PositiveBigIntegerField(default=0)
+    """Seq of the newest event, assigned under this row's lock."""
+    progress = models.JSONField(null=True)
+    """Data of the last step event."""
+    reason = models.JSONField(null=True)
+    warnings = models.JSONField(default=list)
+    passed_over_since = models.DateTimeField(null=True)
+    """When a worker that could hold the job first had to go on to another one."""
+    reserved_worker = models.ForeignKey("Worker", on_delete=models.SET_NULL, null=True, related_name="+")
+    """Takes nothing that ranks lower until it can take this job."""
+    actor = models.CharField(max_length=200)
+    idempotency_key = models.CharField(max_length=200, null=True)
+    request_digest = models.CharField(max_length=64)
+    created = models.DateTimeField()
+    queued_at = models.DateTimeField()
+    """When it last came into the queue; its place there goes by `created`."""
+    started = models.DateTimeField(null=True)
+    ended = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=["project", "idempotency_key"], name="one_job_per_key"),)
+        indexes = (
+            models.Index(
+                F("pool"),
+                F("needs"),
+                F("priority").desc(),
+                F("created"),
+                F("id"),
+                name="job_claim",
+                condition=Q(state="queued"),
+            ),
+            models.Index(
+                F("pool"),
+                F("priority").desc(),
+                F("created"),
+                F("id"),
+                name="job_line",
+                condition=Q(state="queued"),
+            ),
+            models.Index(fields=["project", "-created"], name="job_list"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.state})"
+
+    @property
+    def stopping(self) -> bool:
+        return self.state in LIVE and bool(self.stop_requested)
+
+
+class Worker(models.Model):
+    """A host process; `id` is kept in its state folder, `boot_id` is new at each start."""
+
+    id = models.UUIDField(primary_key=True)
+    boot_id = models.UUIDField()
+    host = models.CharField(max_length=200)
+    pools = models.JSONField(default=list)
+    slots = models.PositiveSmallIntegerField(default=1)
+    accelerators = models.JSONField(default=list)
+    """[{index, name, memory_bytes}]"""
+    labels = models.JSONField(default=dict)
+    free_slots = models.PositiveSmallIntegerField(default=0)
+    last_seen = models.DateTimeField()
+    draining = models.BooleanField(default=False)
+    gone = models.BooleanField(default=False)
+    """Said goodbye."""
+
+    def __str__(self) -> str:
+        return f"{self.host} ({self.id})"
+
+    @property
+    def indices(self) -> list[int]:
+        return [accelerator["index"] for accelerator in self.accelerators]
+
+
+class Attempt(models.Model):
+    """One try of one worker at one job."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="attempts")
+    n = models.PositiveIntegerField()
+    fence = models.PositiveIntegerField()
+    worker = models.ForeignKey(Worker, on_delete=models.PROTECT, related_name="attempts")
+    boot_id = models.UUIDField()
+    claim_id = models.UUIDField(unique=True)
+    token_hash = models.CharField(max_length=64, unique=True)
+    accelerators = models.JSONField(default=list)
+    """Indices on the worker."""
+    lease_expires_at = models.DateTimeField()
+    started_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+    outcome = models.CharField(max_length=10, choices=Outcome.choices, default="", blank=True)
+    exit_code = models.IntegerField(null=True)
+    reason = models.JSONField(null=True)
+    finish_digest = models.CharField(max_length=64, default="", blank=True)
+    """Of the finish that was recorded: the same one again is answered 200."""
+    checkpoint = models.ForeignKey("Artifact", on_delete=models.SET_NULL, null=True, related_name="+")
+    """What the attempt resumed from."""
+    start_step = models.PositiveIntegerField(default=0)
+    last_step = models.PositiveIntegerField(null=True)
+    event_seq = models.PositiveBigIntegerField(default=0)
+    """Highest recorded seq of the trainer's events; they come without gaps."""
+    progress_seq = models.PositiveBigIntegerField(default=0)
+    progress_at = models.DateTimeField(null=True)
+    log_bytes = models.PositiveBigIntegerField(default=0)
+    log_stored = models.PositiveBigIntegerField(default=0)
+    """So many of them lie in the storage, below `log_key`; the rest are LogChunks."""
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=["job", "n"], name="one_attempt_per_n"),
+            models.UniqueConstraint(fields=["job", "fence"], name="one_attempt_per_fence"),
+            models.UniqueConstraint(fields=["job"], condition=Q(ended_at__isnull=True), name="one_live"),
+        )
+        indexes = (
+            models.Index(fields=["lease_expires_at"], name="attempt_lease", condition=Q(ended_at__isnull=True)),
+            models.Index(fields=["worker"], name="attempt_live", condition=Q(ended_at__isnull=True)),
+        )
+
+    def __str__(self) -> str:
+        return f"attempt {self.n} of {self.job_id}"
+
+    @property
+    def prefix(self) -> str:
+        """Storage keys of everything that the attempt publishes start so."""
+        return f"jobs/{self.job_id}/{self.fence}"
+
+    @property
+    def log_key(self) -> str:
+        return f"{self.prefix}/log.txt"
+
+
+class AcceleratorLease(models.Model):
+    worker = models.ForeignKey(Worker, on_delete=models.CASCADE, related_name="leases")
+    index = models.PositiveSmallIntegerField()
+    attempt = models.ForeignKey(Attempt, on_delete=models.CASCADE, related_name="leases")
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=["worker", "index"], name="one_attempt_per_accelerator"),)
+
+    def __str__(self) -> str:
+        return f"{self.worker_id}:{self.index}"
+
+
+class Event(models.Model):
+    """What users follow: the trainer's events but steps, and `state` for each change of the job's state."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="events")
+    seq = models.PositiveBigIntegerField()
+    attempt = models.ForeignKey(Attempt, on_delete=models.CASCADE, null=True, related_name="events")
+    attempt_seq = models.PositiveBigIntegerField(null=True)
+    kind = models.CharField(max_length=20)
+    time = models.DateTimeField()
+    data = models.JSONField()
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=["job", "seq"], name="one_event_per_seq"),
+            models.UniqueConstraint(fields=["attempt", "attempt_seq"], name="one_event_per_attempt_seq"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.seq} {self.kind}"
+
+
+class Metric(models.Model):
+    """One point of one curve, folded from `step` and `validation` events."""
+
+    attempt = models.ForeignKey(Attempt, on_delete=models.CASCADE, related_name="metrics")
+    name = models.CharField(max_length=100)
+    step = models.PositiveIntegerField()
+    value = models.FloatField()
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=["attempt", "name", "step"], name="one_value_per_step"),)
+
+    def __str__(self) -> str:
+        return f"{self.name}[{self.step}] = {self.value}"
+
+
+class LogChunk(models.Model):
+    attempt = models.ForeignKey(Attempt, on_delete=models.CASCADE, related_name="log_chunks")
+    start = models.PositiveBigIntegerField()
+    """Offset in bytes of the masked log."""
+    bytes = models.BinaryField()
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=["attempt", "start"], name="one_chunk_per_start"),)
+
+    def __str__(self) -> str:
+        return f"{self.attempt_id}@{self.start}"
+
+
+class Artifact(models.Model):
+    """Files kept for a job; the row is written when all of them lie in the storage."""
+
+    class Kind(models.TextChoices):
+        CHECKPOINT = "checkpoint"
+        SAMPLE = "sample"
+        TENSORBOARD = "tensorboard"
+        OTHER = "other"
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="artifacts")
+    attempt = models.ForeignKey(Attempt, on_delete=models.CASCADE, related_name="artifacts")
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    step = models.PositiveIntegerField(null=True)
+    path = models.CharField(max_length=500)
+    """Below the attempt's prefix: a file, or the folder that all files lie in."""
+    files = models.JSONField()
+    """[{path, size, sha256}], paths below the attempt's prefix."""
+    sha256 = models.CharField(max_length=64)
+    size_bytes = models.PositiveBigIntegerField()
+    details = models.JSONField(default=dict)
+    created = models.DateTimeField()
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=["attempt", "kind", "path"], name="one_artifact_per_path"),)
+        indexes = (models.Index(fields=["job", "kind", "id"], name="artifact_list"),)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.path}"
+
+
+class Audit(models.Model):
+    """Who changed what, written in the transaction of the change."""
+
+    at = models.DateTimeField()
+    actor = models.CharField(max_length=200)
+    kind = models.CharField(max_length=50)
+    object = models.CharField(max_length=100)
+    data = models.JSONField(default=dict)
+
+    class Meta:
+        indexes = (models.Index(fields=["object", "id"], name="audit_object"),)
+
+    def __str__(self) -> str:
+        return f"{self.at} {self.actor} {self.kind} {self.object}"
+
+
+class ReaperPass(models.Model):
+    """One row: when the reaper last looked. A gap means that nobody could have renewed a lease."""
+
+    at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return str(self.at)

@@ -1,0 +1,97 @@
+"""Reads of jobs, always within one project; no transaction, a bounded number of queries."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Count, Q, QuerySet
+from django.http import Http404
+
+from api.accounts.models import Project
+from api.environment import environment
+from api.jobs.clock import now
+from api.jobs.lines import ORDER, due
+from api.jobs.models import Attempt, Job, Metric, State, Worker
+
+LIVE_HEARTBEATS = 4
+"""A worker that missed so many is not counted on."""
+MIN_PREFIX = 8
+FAR = 1000
+"""Places in a queue are counted up to here."""
+
+
+def jobs_of(project: Project) -> QuerySet[Job]:
+    return Job.objects.filter(project=project).prefetch_related("attempts__worker", "adaptors")
+
+
+def jobs_filter(jobs: QuerySet[Job], *, state: str = "", method: str = "", search: str = "") -> QuerySet[Job]:
+    """`state` may be several, separated by commas."""
+    wanted = [name for name in state.split(",") if name]
+    if unknown := [name for name in wanted if name not in State.values]:
+        raise ValueError(f"unknown state {unknown[0]!r}; known states: {', '.join(State.values)}")
+    found = jobs.filter(state__in=wanted) if wanted else jobs
+    found = found.filter(method=method) if method else found
+    return found.filter(name__icontains=search) if search else found
+
+
+def job_find(jobs: QuerySet[Job], ref: str) -> Job:
+    """By uuid or a unique prefix of its hexadecimal digits. Raises Http404."""
+    digits = ref.replace("-", "").lower()
+    if not MIN_PREFIX <= len(digits) <= 32 or any(c not in "0123456789abcdef" for c in digits):
+        raise Http404(f"There is no job {ref!r}; expected its id or at least {MIN_PREFIX} of its first characters.")
+    first, last = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
+    found = list(jobs.filter(pk__gte=first, pk__lte=last)[:2])
+    if len(found) != 1:
+        raise Http404(f"There is no job {ref!r}." if not found else f"More than one job starts with {ref!r}.")
+    return found[0]
+
+
+def workers_live(pool: str | None = None) -> list[Worker]:
+    """Workers that take jobs (of `pool`): seen lately, not draining."""
+    since = now() - timedelta(seconds=LIVE_HEARTBEATS * environment().heartbeat_seconds)
+    found = Worker.objects.filter(last_seen__gte=since, draining=False, gone=False)
+    return [worker for worker in found if pool is None or pool in worker.pools]
+
+
+def curves(job: Job, name: str = "") -> dict[str, list[tuple[int, float]]]:
+    """[step, value] by metric. What an attempt did past the step that a later one resumed from is superseded."""
+    kept = Q(pk__in=())
+    attempts: list[Attempt] = list(job.attempts.order_by("-n"))
+    end: int | None = None
+    for attempt in attempts:
+        kept |= Q(attempt=attempt) if end is None else Q(attempt=attempt, step__lte=end)
+        end = attempt.start_step if end is None else min(end, attempt.start_step)
+    points = Metric.objects.filter(kept).order_by("name", "step").values_list("name", "step", "value")
+    series: dict[str, list[tuple[int, float]]] = {}
+    for each, step, value in points.filter(name=name) if name else points:
+        series.setdefault(each, []).append((step, value))
+    return series
+
+
+def due_by_pool() -> dict[str, int]:
+    """How many queued jobs may start now, by pool."""
+    queued = Job.objects.filter(Q(not_before=None) | Q(not_before__lte=now()), state=State.QUEUED)
+    return dict(queued.order_by().values_list("pool").annotate(Count("pk")))
+
+
+def due_up_to(pool: str, limit: int) -> int:
+    """The same for one pool, counted no further than `limit`."""
+    return due(pool, now()).order_by()[:limit].count()
+
+
+def free_slots() -> dict[str, int]:
+    """Slots of the live workers that serve a pool, by pool."""
+    slots: dict[str, int] = {}
+    for worker in workers_live():
+        for pool in worker.pools:
+            slots[pool] = slots.get(pool, 0) + worker.free_slots
+    return slots
+
+
+def queue_state(pools: set[str]) -> dict[str, Any]:
+    """For the sentences of waiting jobs: live workers, and how many jobs stand before the first ones of each pool."""
+    ahead: dict[Any, int] = {}
+    for pool in pools:
+        first = Job.objects.filter(state=State.QUEUED, pool=pool).order_by(*ORDER).values_list("pk", flat=True)[:FAR]
+        ahead |= {job_id: place for place, job_id in enumerate(first)}
+    return {"workers": workers_live(), "ahead": ahead}

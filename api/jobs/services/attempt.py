@@ -1,0 +1,60 @@
+"""A live attempt: who may speak for it, and its heartbeat."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+from pydantic import Field
+
+from api.environment import environment
+from api.errors import Problem
+from api.jobs.clock import now
+from api.jobs.models import Attempt, Job
+from api.jobs.transitions import job_lock
+from trainers.spec import Contract
+
+
+class Heartbeat(Contract):
+    fence: int = Field(ge=1)
+    progress_seq: int = Field(0, ge=0)
+    """Seq of the trainer's last event."""
+
+
+@transaction.atomic
+def attempt_heartbeat(*, attempt_id: Any, heartbeat: Heartbeat) -> dict[str, Any]:
+    """Renews the lease, also one that expired unreaped, and says what is asked. Raises Problem(409 fenced)."""
+    at = now()
+    live = Attempt.objects.filter(pk=attempt_id, fence=heartbeat.fence, ended_at=None)
+    if live.update(lease_expires_at=at + timedelta(seconds=environment().lease_seconds)) != 1:
+        raise Problem("fenced", "This attempt no longer owns its job.", status=409, hint="Kill the process tree.")
+    live.filter(progress_seq__lt=heartbeat.progress_seq).update(progress_seq=heartbeat.progress_seq, progress_at=at)
+    attempt = live.select_related("job", "worker").get()
+    return {"stop": _stop(attempt), "control": _control(attempt.job), "interval": environment().heartbeat_seconds}
+
+
+def live_lock(attempt_id: Any) -> tuple[Job, Attempt]:
+    """Job and attempt, locked in this order. Raises Problem(410) for an attempt that ended."""
+    job_id = Attempt.objects.values_list("job", flat=True).get(pk=attempt_id)
+    job = job_lock(job_id)
+    attempt = Attempt.objects.select_for_update().get(pk=attempt_id)
+    require_live(attempt)
+    return job, attempt
+
+
+def require_live(attempt: Attempt) -> None:
+    if attempt.ended_at is not None:
+        raise ended_problem(attempt.ended_at, attempt.outcome)
+
+
+def ended_problem(ended_at: datetime, outcome: str) -> Problem:
+    return Problem("attempt_ended", f"The attempt ended as {outcome} at {ended_at:%H:%M:%S} UTC.", status=410)
+
+
+def _stop(attempt: Attempt) -> str | None:
+    return attempt.job.stop_requested or ("drain" if attempt.worker.draining else None)
+
+
+def _control(job: Job) -> dict[str, Any] | None:
+    if not job.control_command or job.control_seq <= job.control_obeyed:
+        return None
+    return {"seq": job.control_seq, "command": job.control_command}

@@ -1,0 +1,165 @@
+"""A worker with a free slot takes the first job that fits. One transaction, the database's clock only."""
+
+import heapq
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F
+from pydantic import Field
+
+from api.accounts.tokens import ATTEMPT_PREFIX, token_new
+from api.environment import environment
+from api.errors import Problem
+from api.jobs.clock import now
+from api.jobs.lines import line_behind, line_heads, rank
+from api.jobs.metrics import CLAIM_SECONDS
+from api.jobs.models import Attempt, Job, State, Worker
+from api.jobs.services.accelerators import accelerators_for, accelerators_free, accelerators_hold
+from api.jobs.services.control import IDLE
+from api.jobs.services.workers import worker_seen
+from api.jobs.transitions import audit_add, job_move
+from trainers.spec import Contract
+
+
+class ClaimRequest(Contract):
+    worker: UUID
+    boot_id: UUID
+    claim_id: UUID
+    pools: list[str] = Field(min_length=1, max_length=50)
+    free_accelerators: list[int] = Field([])
+    labels: dict[str, Any] = Field({})
+
+
+@dataclass(frozen=True)
+class Claimed:
+    attempt: Attempt
+    token: str
+    """Plain; only its hash is stored."""
+
+
+@transaction.atomic
+def attempt_claim(*, request: ClaimRequest) -> Claimed | None:
+    """The attempt that the worker now owns, or None. The same claim_id gives the same attempt with a new token."""
+    at = now()
+    if replayed := Attempt.objects.select_related("job").filter(claim_id=request.claim_id).first():
+        return _replay(replayed, request, at)
+    worker = worker_seen(worker_id=request.worker, boot_id=request.boot_id, at=at)
+    if worker.draining or worker.attempts.filter(ended_at=None).count() >= worker.slots:
+        return None
+    free = accelerators_free(worker, request.free_accelerators)
+    return _take_first(request, worker, free, at)
+
+
+def _take_first(request: ClaimRequest, worker: Worker, free: list[int], at: datetime) -> Claimed | None:
+    """The job that ranks first among those that fit, unless the worker must be kept free for one that ranks higher."""
+    heads = [(rank(job), job) for job in line_heads(request.pools, at)]
+    heapq.heapify(heads)
+    passed: list[Job] = []
+    while heads:
+        job = heapq.heappop(heads)[1]
+        chosen = accelerators_for(job.needs, free)
+        if chosen is None and accelerators_for(job.needs, worker.indices) is None:
+            continue  # nor is anybody behind it for this worker
+        if chosen is None and not _waits_for_another(job, worker, at):
+            passed.append(job)
+            continue
+        if chosen is not None:
+            if any(_reserves(higher, worker, at) for higher in passed):
+                return None
+            if job_locked := _lock(job):
+                return _claim(job_locked, worker, request.claim_id, chosen, at)
+        if behind := line_behind(job, at):
+            heapq.heappush(heads, (rank(behind), behind))
+    return None
+
+
+def _lock(job: Job) -> Job | None:
+    """The row, locked, if no other claimer was first."""
+    return Job.objects.select_for_update(skip_locked=True, of=("self",)).filter(pk=job.pk, state=State.QUEUED).first()
+
+
+def _claim(job: Job, worker: Worker, claim_id: UUID, accelerators: list[int], at: datetime) -> Claimed:
+    token, token_hash = token_new(ATTEMPT_PREFIX)
+    claim = {"fence": F("fence") + 1, "control_command": "", "progress": None}
+    waited = (at - job.queued_at).total_seconds()
+    checkpoint = job.checkpoint
+    if job.passed_over_since:
+        _hand_wait_on(job, job.passed_over_since, at)
+    job_move(job=job, to=State.CLAIMED, by=f"worker:{worker.pk}", at=at, started=job.started or at, **IDLE | claim)
+    attempt = Attempt.objects.create(
+        job=job,
+        n=job.attempts.count() + 1,
+        fence=job.fence,
+        worker=worker,
+        boot_id=worker.boot_id,
+        claim_id=claim_id,
+        token_hash=token_hash,
+        accelerators=accelerators,
+        lease_expires_at=at + timedelta(seconds=environment().lease_seconds),
+        started_at=at,
+        progress_at=at,
+        checkpoint=checkpoint,
+        start_step=(checkpoint.step or 0) if checkpoint else 0,
+    )
+    accelerators_hold(attempt=attempt, job=job)
+    CLAIM_SECONDS.observe(max(0.0, waited))
+    return Claimed(attempt, token)
+
+
+def _replay(attempt: Attempt, request: ClaimRequest, at: datetime) -> Claimed | None:
+    """The answer was lost: same attempt, new token, the old one is void. None when the attempt has ended meanwhile.
+
+    A restarted host may replay too: it does so only for a claim that it never took.
+    """
+    if attempt.worker_id != request.worker:
+        raise Problem("claim_id_taken", "This claim_id belongs to another worker.", status=409)
+    worker_seen(worker_id=request.worker, boot_id=request.boot_id, at=at)
+    token, token_hash = token_new(ATTEMPT_PREFIX)
+    told = {"token_hash": token_hash, "boot_id": request.boot_id}
+    if Attempt.objects.filter(pk=attempt.pk, ended_at=None).update(**told) != 1:
+        return None
+    attempt.refresh_from_db()
+    return Claimed(attempt, token)
+
+
+def _waits_for_another(job: Job, worker: Worker, at: datetime) -> bool:
+    other = job.reserved_worker
+    return other is not None and other != worker and not _gone(other, at)
+
+
+def _gone(worker: Worker, at: datetime) -> bool:
+    silent = (at - worker.last_seen).total_seconds()
+    return worker.draining or worker.gone or silent >= environment().lease_seconds
+
+
+def _reserves(job: Job, worker: Worker, at: datetime) -> bool:
+    """Whether `worker` must be kept free for `job`, which it could hold but for what it runs now."""
+    if job.reserved_worker == worker:
+        return True
+    locked = _lock(job)
+    if locked is None:
+        return False  # another claim has it in hand
+    if locked.passed_over_since is None:
+        locked.passed_over_since = at
+        locked.save(update_fields=["passed_over_since"])
+    if (at - locked.passed_over_since).total_seconds() < environment().reserve_after_seconds:
+        return False
+    locked.reserved_worker = worker
+    locked.save(update_fields=["reserved_worker"])
+    _hand_wait_on(locked, locked.passed_over_since, at)
+    audit_add(actor="claim", kind="worker_reserved", object=f"job:{job.pk}", at=at, data={"worker": str(worker.pk)})
+    return True
+
+
+def _hand_wait_on(job: Job, since: datetime, at: datetime) -> None:
+    """Whoever stands behind in the line was passed over as well, at most for as long as it stands there.
+
+    So only heads of lines are written, and still each job reserves a worker in its time.
+    """
+    behind = line_behind(job, at)
+    if behind and behind.passed_over_since is None and (locked := _lock(behind)):
+        locked.passed_over_since = max(since, locked.queued_at)
+        locked.save(update_fields=["passed_over_since"])

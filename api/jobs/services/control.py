@@ -1,0 +1,86 @@
+"""What a user asks of a job: cancel, pause, resume, save now, sample now."""
+
+from typing import Any, Literal
+
+from django.db import transaction
+
+from api.errors import Problem
+from api.jobs import queue
+from api.jobs.clock import now
+from api.jobs.models import LIVE, Job, State, Stop
+from api.jobs.transitions import audit_add, event_add, job_lock, job_move, state_problem
+from trainers.errors import ReasonCode, reason
+
+Command = Literal["save_now", "sample_now"]
+
+
+@transaction.atomic
+def job_cancel(*, job_id: Any, by: str) -> Job:
+    """Queued and paused jobs are cancelled at once; a live one is asked to stop. Cancelling twice is fine."""
+    job = job_lock(job_id)
+    if job.state in LIVE:
+        return _stop(job, Stop.CANCEL, by)
+    if job.state != State.CANCELLED:
+        job_move(job=job, to=State.CANCELLED, by=by, at=now(), reason=reason(ReasonCode.CANCELLED), **IDLE)
+    return job
+
+
+@transaction.atomic
+def job_pause(*, job_id: Any, by: str) -> Job:
+    """As cancel, but the job is meant to be resumed. A job that is being cancelled stays so."""
+    job = job_lock(job_id)
+    if job.state in LIVE and job.stop_requested == Stop.CANCEL:
+        raise Problem("job_state", f"Job {job.name} is being cancelled.", status=409, fields={"state": [job.state]})
+    if job.state in LIVE:
+        return _stop(job, Stop.PAUSE, by)
+    if job.state != State.PAUSED:
+        job_move(job=job, to=State.PAUSED, by=by, at=now(), reason=reason(ReasonCode.PAUSED), **IDLE)
+    return job
+
+
+@transaction.atomic
+def job_resume(*, job_id: Any, by: str) -> Job:
+    """Back to the queue; the next attempt goes on from the last published checkpoint. Raises Problem(409)."""
+    job = job_lock(job_id)
+    if job.state == State.QUEUED:
+        return job
+    if job.state in LIVE:
+        raise state_problem(job, State.QUEUED)
+    fresh = {"stop_requested": Stop.NONE, "losses_without_checkpoint": 0, "not_before": None}
+    job_move(job=job, to=State.QUEUED, by=by, at=now(), **IDLE | fresh)
+    transaction.on_commit(lambda: queue.wake(job.pool))
+    return job
+
+
+@transaction.atomic
+def job_control(*, job_id: Any, command: Command, by: str) -> Job:
+    """Asks a live trainer for a checkpoint or samples; the newest command wins. Raises Problem(409)."""
+    job = job_lock(job_id)
+    if job.state not in LIVE or job.stop_requested:
+        state = "stopping" if job.stopping else job.state
+        raise Problem(
+            "job_state",
+            f"Job {job.name} is {state}; {command} needs a running one.",
+            status=409,
+            fields={"state": [state]},
+        )
+    job.control_seq += 1
+    job.control_command = command
+    job.save(update_fields=["control_seq", "control_command"])
+    audit_add(actor=by, kind=f"job_{command}", object=f"job:{job.pk}", at=now(), data={"seq": job.control_seq})
+    return job
+
+
+IDLE: dict[str, Any] = {"passed_over_since": None, "reserved_worker": None}
+"""A job that leaves the queue holds no place in it."""
+
+
+def _stop(job: Job, stop: Stop, by: str) -> Job:
+    if job.stop_requested == stop:
+        return job
+    at = now()
+    job.stop_requested = stop
+    job.save(update_fields=["stop_requested"])
+    event_add(job=job, kind="stopping", data={"stop": stop}, at=at)
+    audit_add(actor=by, kind=f"job_{stop}_requested", object=f"job:{job.pk}", at=at, data={"fence": job.fence})
+    return job

@@ -1,0 +1,65 @@
+"""An attempt ends: what becomes of its job. Used by finish, by the reaper and by a worker's new boot."""
+
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F
+
+from api.environment import environment
+from api.jobs import queue
+from api.jobs.metrics import ATTEMPTS
+from api.jobs.models import AcceleratorLease, Attempt, Job, Outcome, State, Stop
+from api.jobs.services.control import IDLE
+from api.jobs.transitions import job_move
+from trainers.errors import Reason, ReasonCode
+from trainers.errors import reason as reason_of
+
+
+def attempt_end(
+    *,
+    job: Job,
+    attempt: Attempt,
+    outcome: Outcome,
+    reason: Reason | None,
+    by: str,
+    at: datetime,
+    **values: Any,
+) -> bool:
+    """Ends the attempt by a guarded update and moves its job. False: someone was first, nothing changed.
+
+    `job` is locked by the caller.
+    """
+    told = {"outcome": outcome, "reason": reason and reason.model_dump(mode="json"), "ended_at": at, **values}
+    if Attempt.objects.filter(pk=attempt.pk, ended_at=None).update(**told) != 1:
+        return False
+    attempt.refresh_from_db()
+    AcceleratorLease.objects.filter(attempt=attempt).delete()
+    if outcome == Outcome.LOST:
+        Job.objects.filter(pk=job.pk).update(losses_without_checkpoint=F("losses_without_checkpoint") + 1)
+        job.refresh_from_db()
+    to, why = _next_state(job, outcome, reason)
+    job_move(job=job, to=to, by=by, at=at, reason=why, attempt=attempt, **_after(to))
+    ATTEMPTS.labels(outcome).inc()
+    if to == State.QUEUED:
+        transaction.on_commit(lambda: queue.wake(job.pool))
+    return True
+
+
+def _next_state(job: Job, outcome: Outcome, reason: Reason | None) -> tuple[State, Reason | None]:
+    wanted = Stop(job.stop_requested)
+    if outcome == Outcome.SUCCEEDED:
+        return State.SUCCEEDED, None
+    if wanted == Stop.CANCEL:
+        return State.CANCELLED, reason if outcome == Outcome.FAILED else reason_of(ReasonCode.CANCELLED)
+    if outcome == Outcome.FAILED:
+        return State.FAILED, reason
+    if wanted == Stop.PAUSE:
+        return State.PAUSED, reason_of(ReasonCode.PAUSED)
+    if outcome == Outcome.LOST and job.losses_without_checkpoint >= environment().max_losses:
+        return State.FAILED, reason_of(ReasonCode.POISON, detail=reason.message if reason else "")
+    return State.QUEUED, reason
+
+
+def _after(to: State) -> dict[str, Any]:
+    return IDLE if to != State.QUEUED else IDLE | {"stop_requested": Stop.NONE}

@@ -1,0 +1,135 @@
+"""Files of an attempt: links to send them by, and the rows that publish them."""
+
+from typing import Any
+
+from django.db import transaction
+from pydantic import Field
+
+from api.environment import environment
+from api.errors import Problem
+from api.files import storage
+from api.jobs.clock import now
+from api.jobs.models import Artifact, Attempt, Job
+from api.jobs.services.attempt import live_lock, require_live
+from api.jobs.services.prune import checkpoints_prune
+from api.jobs.transitions import audit_add, event_add
+from storage.keys import key_check
+from trainers.spec import Contract, Sha256, folder_digest
+
+MAX_FILES = 1000
+
+
+class File(Contract):
+    path: str = Field(min_length=1, max_length=500)
+    """Relative to the trainer's `out/`."""
+    size: int = Field(ge=0)
+    sha256: Sha256
+
+
+class Uploads(Contract):
+    files: list[File] = Field(min_length=1, max_length=MAX_FILES)
+
+
+class Publication(Contract):
+    kind: Artifact.Kind
+    step: int | None = Field(None, ge=0)
+    path: str = Field(min_length=1, max_length=500)
+    files: list[File] = Field(min_length=1, max_length=MAX_FILES)
+    details: dict[str, Any] = Field({})
+
+
+def uploads_grant(*, attempt: Attempt, uploads: Uploads) -> list[dict[str, Any]]:
+    """Signed PUTs below the attempt's prefix; `url` is None for a file that already lies there."""
+    require_live(attempt)
+    return [_grant(attempt, file) for file in uploads.files]
+
+
+def artifact_publish(*, attempt: Attempt, publication: Publication) -> Artifact:
+    """The row that makes uploaded files count. Raises Problem(409) for a file that is not there whole."""
+    require_live(attempt)
+    _require_below(publication)
+    if missing := files_missing(attempt, publication.files):
+        raise Problem(
+            "file_missing",
+            f"{len(missing)} of {len(publication.files)} files are not there whole: {'; '.join(missing[:5])}.",
+            status=409,
+            hint="Upload them again.",
+        )
+    artifact = _publish(attempt.pk, publication)
+    if artifact.kind == Artifact.Kind.CHECKPOINT:
+        checkpoints_prune(job=attempt.job)
+    return artifact
+
+
+def files_missing(attempt: Attempt, files: list[File]) -> list[str]:
+    """A sentence for each file that does not lie in the storage with its size and digest."""
+    found = ((file, stored(attempt, file)) for file in files)
+    return [f"{file.path}: {said}" for file, said in found if said]
+
+
+def stored(attempt: Attempt, file: File) -> str | None:
+    """None when the file is there whole, else what is wrong."""
+    try:
+        stat = storage().stat(file_key(attempt, file.path))
+    except FileNotFoundError:
+        return "is not there"
+    if (stat.size, stat.sha256) != (file.size, file.sha256):
+        return f"expected {file.size} bytes with {file.sha256[:12]}, found {stat.size} with {stat.sha256[:12]}"
+    return None
+
+
+def file_key(attempt: Attempt, path: str) -> str:
+    """Raises ValueError for a path that leaves the attempt's prefix."""
+    return key_check(f"{attempt.prefix}/{path}")
+
+
+def _grant(attempt: Attempt, file: File) -> dict[str, Any]:
+    key = file_key(attempt, file.path)
+    if stored(attempt, file) is None:
+        return {"path": file.path, "url": None, "method": "PUT", "headers": {}}
+    seconds = environment().link_seconds
+    link = storage().presign_put(key, size=file.size, sha256=file.sha256, expires_seconds=seconds)
+    return {"path": file.path, "url": link.url, "method": link.method, "headers": link.headers}
+
+
+def _require_below(publication: Publication) -> None:
+    for file in publication.files:
+        if file.path != publication.path and not file.path.startswith(publication.path + "/"):
+            raise ValueError(f"files of the artifact {publication.path!r} must lie there, got {file.path!r}")
+
+
+@transaction.atomic
+def _publish(attempt_id: Any, publication: Publication) -> Artifact:
+    job, attempt = live_lock(attempt_id)
+    files = [file.model_dump(mode="json") for file in publication.files]
+    digest = folder_digest(files)
+    found = Artifact.objects.filter(attempt=attempt, kind=publication.kind, path=publication.path).first()
+    if found and found.sha256 != digest:
+        message = f"{publication.kind} {publication.path} was published with another content."
+        raise Problem("artifact_differs", message, status=409)
+    if found:
+        return found
+    at = now()
+    artifact = Artifact.objects.create(
+        job=job,
+        attempt=attempt,
+        kind=publication.kind,
+        step=publication.step,
+        path=publication.path,
+        files=files,
+        sha256=digest,
+        size_bytes=sum(file.size for file in publication.files),
+        details=publication.details,
+        created=at,
+    )
+    told = {"artifact": artifact.pk, "kind": artifact.kind, "step": artifact.step, "path": artifact.path}
+    event_add(job=job, kind="artifact", data=told, at=at, attempt=attempt)
+    if artifact.kind == Artifact.Kind.CHECKPOINT:
+        _resume_from(job, artifact)
+        audit_add(actor=f"attempt:{attempt.pk}", kind="checkpoint_published", object=f"job:{job.pk}", at=at, data=told)
+    return artifact
+
+
+def _resume_from(job: Job, artifact: Artifact) -> None:
+    """The next attempt starts here, and the losses before it no longer count."""
+    Job.objects.filter(pk=job.pk).update(checkpoint=artifact, losses_without_checkpoint=0)

@@ -1,0 +1,133 @@
+"""The end that an agent reports: adaptor row, attempt's end and job's end in one transaction, repeatable."""
+
+import hashlib
+from typing import Any, Literal
+
+from django.db import transaction
+from pydantic import Field
+
+from api.catalog.services import adaptor_publish
+from api.errors import Problem
+from api.jobs.clock import now
+from api.jobs.models import Attempt, Job, Outcome, Stop
+from api.jobs.services.attempt import ended_problem
+from api.jobs.services.ending import attempt_end
+from api.jobs.services.files import File, files_missing
+from api.jobs.transitions import job_lock
+from trainers.errors import Reason, ReasonCode
+from trainers.errors import reason as reason_of
+from trainers.params import params_class
+from trainers.spec import Contract, canonical_json
+
+WITH_MANIFEST = ("succeeded", "stopped")
+
+
+class Finish(Contract):
+    outcome: Literal["succeeded", "failed", "stopped", "drained", "lost"]
+    exit_code: int | None = None
+    reason: Reason | None = None
+    manifest: dict[str, Any] | None = None
+    files: list[File] = Field([], max_length=10_000)
+    """All that the attempt uploaded and the manifest names, paths relative to `out/`."""
+    last_step: int | None = Field(None, ge=0)
+
+    def digest(self) -> str:
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()
+
+
+def attempt_finish(*, attempt: Attempt, finish: Finish) -> Attempt:
+    """Records the end. The same finish again changes nothing. Raises Problem(410) for another one.
+
+    A `succeeded` whose manifest is not whole is recorded as failed: exit code 0 alone is no success.
+    """
+    if attempt.ended_at is not None:
+        return _again(attempt, finish)
+    gap = _manifest_gap(attempt, finish)
+    return _record(attempt.pk, finish, gap)
+
+
+@transaction.atomic
+def _record(attempt_id: Any, finish: Finish, gap: str | None) -> Attempt:
+    job = job_lock(Attempt.objects.values_list("job", flat=True).get(pk=attempt_id))
+    attempt = Attempt.objects.select_for_update().get(pk=attempt_id)
+    if attempt.ended_at is not None:
+        return _again(attempt, finish)
+    gap = gap or _adaptor_refusal(job, attempt, finish)
+    outcome, reason = _judge(finish, gap, Stop(job.stop_requested))
+    told = {"exit_code": finish.exit_code, "finish_digest": finish.digest()}
+    told |= {"last_step": attempt.last_step if finish.last_step is None else finish.last_step}
+    by = f"attempt:{attempt.pk}"
+    attempt_end(job=job, attempt=attempt, outcome=outcome, reason=reason, by=by, at=now(), **told)
+    attempt.refresh_from_db()
+    return attempt
+
+
+def _adaptor_refusal(job: Job, attempt: Attempt, finish: Finish) -> str | None:
+    """Publishes the adaptor of a whole result, partial where the job was stopped; or why the catalog refused it."""
+    if finish.manifest is None or not _makes_adaptor(job.method) or finish.outcome not in WITH_MANIFEST:
+        return None
+    files = [file.model_dump(mode="json") for file in finish.files]
+    partial = finish.outcome == "stopped"
+    if partial and not job.stop_requested:
+        return None
+    try:
+        with transaction.atomic():
+            adaptor_publish(job=job, attempt=attempt, manifest=finish.manifest, files=files, partial=partial)
+    except Problem as problem:
+        return problem.message
+    return None
+
+
+def _again(attempt: Attempt, finish: Finish) -> Attempt:
+    assert attempt.ended_at is not None
+    if attempt.finish_digest != finish.digest():
+        raise ended_problem(attempt.ended_at, attempt.outcome)
+    return attempt
+
+
+def _judge(finish: Finish, gap: str | None, wanted: Stop) -> tuple[Outcome, Reason | None]:
+    match finish.outcome:
+        case "succeeded" if gap:
+            return Outcome.FAILED, reason_of(ReasonCode.NO_MANIFEST, detail=gap)
+        case "succeeded":
+            return Outcome.SUCCEEDED, None
+        case "failed":
+            said = f"The trainer failed with exit code {finish.exit_code}."
+            return Outcome.FAILED, finish.reason or reason_of(ReasonCode.INTERNAL, said)
+        case "stopped" if wanted:
+            code = ReasonCode.CANCELLED if wanted == Stop.CANCEL else ReasonCode.PAUSED
+            return Outcome.STOPPED, finish.reason or reason_of(code)
+        case "stopped":
+            return Outcome.PREEMPTED, finish.reason or reason_of(ReasonCode.PREEMPTED)
+        case "drained":
+            return Outcome.PREEMPTED, finish.reason or reason_of(ReasonCode.DRAINED)
+        case "lost":
+            return Outcome.LOST, finish.reason or reason_of(ReasonCode.WORKER_LOST)
+
+
+def _manifest_gap(attempt: Attempt, finish: Finish) -> str | None:
+    """What keeps the manifest from being whole; None when it is, and for ends that need none."""
+    if finish.outcome not in WITH_MANIFEST:
+        return None
+    manifest = finish.manifest
+    if manifest is None:
+        return "there is no manifest"
+    if manifest.get("outcome") != finish.outcome:
+        return f"the manifest says outcome={manifest.get('outcome')!r}, the agent {finish.outcome!r}"
+    if manifest.get("spec_digest", attempt.job.spec_digest) != attempt.job.spec_digest:
+        return "the manifest belongs to another spec"
+    sent = {(file.path, file.size, file.sha256) for file in finish.files}
+    try:
+        named = {(file["path"], file["size"], file["sha256"]) for file in manifest.get("files", [])}
+    except (KeyError, TypeError) as error:
+        return f"the manifest's list of files cannot be read: {error!r}"
+    if unsent := sorted(path for path, _, _ in named - sent):
+        return f"the manifest names files that were not sent: {', '.join(unsent[:5])}"
+    if _makes_adaptor(attempt.job.method) and not any(file.path.startswith("adaptor/") for file in finish.files):
+        return "there is no file below adaptor/"
+    missing = files_missing(attempt, finish.files)
+    return "; ".join(missing[:5]) or None
+
+
+def _makes_adaptor(method: str) -> bool:
+    return params_class(method).product == "adaptor"

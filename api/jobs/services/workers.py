@@ -1,0 +1,119 @@
+"""Worker hosts: hello, heartbeat, goodbye, drain."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from pydantic import Field
+
+from api.environment import environment
+from api.errors import Problem
+from api.jobs.clock import now
+from api.jobs.models import Attempt, Outcome, Worker
+from api.jobs.services.ending import attempt_end
+from api.jobs.transitions import audit_add, job_lock
+from trainers.errors import ReasonCode, reason
+from trainers.spec import Contract
+
+
+class Accelerator(Contract):
+    index: int = Field(ge=0, le=1000)
+    name: str = ""
+    memory_bytes: int = Field(0, ge=0)
+
+
+class Hello(Contract):
+    worker: UUID
+    boot_id: UUID
+    host: str = Field(max_length=200)
+    pools: list[str] = Field(min_length=1, max_length=50)
+    slots: int = Field(ge=1, le=1000)
+    accelerators: list[Accelerator] = Field([])
+    labels: dict[str, Any] = Field({})
+    gone: list[UUID] = Field([])
+    """Attempts of earlier boots of which the sweep found nothing left."""
+
+
+@transaction.atomic
+def worker_hello(*, hello: Hello) -> Worker:
+    """Registers the boot. Raises Problem(409) while an older boot of the same id may still live."""
+    at = now()
+    worker = Worker.objects.select_for_update().filter(pk=hello.worker).first()
+    if worker and worker.boot_id != hello.boot_id:
+        _refuse_if_alive(worker, at)
+    told: dict[str, Any] = hello.model_dump(mode="json", exclude={"worker", "gone"})
+    fresh = worker is None or worker.boot_id != hello.boot_id
+    told |= {"last_seen": at, "gone": False, "free_slots": hello.slots} | ({"draining": False} if fresh else {})
+    worker, _ = Worker.objects.update_or_create(pk=hello.worker, defaults=told)
+    worker.boot_id = hello.boot_id
+    for attempt_id in hello.gone:
+        _end_gone(attempt_id, worker, at)
+    if fresh:
+        audit_add(actor=f"worker:{worker.pk}", kind="worker_hello", object=f"worker:{worker.pk}", at=at)
+    return worker
+
+
+@transaction.atomic
+def worker_heartbeat(*, worker_id: UUID, boot_id: UUID, free_slots: int) -> Worker:
+    worker = worker_seen(worker_id=worker_id, boot_id=boot_id, at=now())
+    Worker.objects.filter(pk=worker.pk).update(free_slots=free_slots)
+    return worker
+
+
+@transaction.atomic
+def worker_goodbye(*, worker_id: UUID, boot_id: UUID) -> None:
+    worker = worker_seen(worker_id=worker_id, boot_id=boot_id, at=now())
+    Worker.objects.filter(pk=worker.pk).update(gone=True, free_slots=0)
+
+
+@transaction.atomic
+def worker_drain(*, worker_id: Any, by: str) -> Worker:
+    """The worker takes nothing new, and its live attempts are asked to stop and go back to the queue."""
+    worker = Worker.objects.select_for_update().filter(pk=worker_id).first()
+    if worker is None:
+        raise Problem("not_found", f"There is no worker {worker_id}.", status=404)
+    if not worker.draining:
+        worker.draining = True
+        worker.save(update_fields=["draining"])
+        audit_add(actor=by, kind="worker_drain", object=f"worker:{worker.pk}", at=now())
+    return worker
+
+
+def worker_seen(*, worker_id: UUID, boot_id: UUID, at: datetime) -> Worker:
+    """The worker, locked, after noting that it spoke. Raises Problem 404 before hello, 409 for another boot."""
+    worker = Worker.objects.select_for_update().filter(pk=worker_id).first()
+    if worker is None:
+        raise Problem("unknown_worker", f"Worker {worker_id} has not said hello.", status=404, hint="Say hello first.")
+    if worker.boot_id != boot_id:
+        raise Problem("worker_identity_taken", f"Another boot owns worker {worker_id}.", status=409, hint=TAKEN_HINT)
+    worker.last_seen = at
+    worker.gone = False
+    worker.save(update_fields=["last_seen", "gone"])
+    return worker
+
+
+TAKEN_HINT = "Give each worker host a state folder of its own."
+
+
+def _refuse_if_alive(worker: Worker, at: datetime) -> None:
+    silent = (at - worker.last_seen).total_seconds()
+    if worker.gone or silent >= environment().identity_seconds:
+        return
+    wait = environment().identity_seconds - silent
+    raise Problem(
+        "worker_identity_taken",
+        f"Worker {worker.pk} was seen {silent:.0f} s ago under another boot; try again in {wait:.0f} s.",
+        status=409,
+        hint=TAKEN_HINT,
+    )
+
+
+def _end_gone(attempt_id: UUID, worker: Worker, at: datetime) -> None:
+    """Ends an attempt of an older boot, since its process tree is known to be gone."""
+    found = Attempt.objects.filter(pk=attempt_id, worker=worker, ended_at=None).exclude(boot_id=worker.boot_id).first()
+    if found is None:
+        return
+    job = job_lock(found.job_id)
+    lost = reason(ReasonCode.WORKER_LOST, "The worker host was restarted.")
+    attempt_end(job=job, attempt=found, outcome=Outcome.LOST, reason=lost, by=f"worker:{worker.pk}", at=at)

@@ -1,0 +1,136 @@
+"""Live streams: one poller per process looks for news of all jobs that are followed, and hands them out.
+
+No database connection is held between two looks, however many streams are open.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+from weakref import WeakKeyDictionary
+
+from asgiref.sync import sync_to_async
+from django.db import OperationalError, connection
+from django.db.models import Q
+
+from api.environment import environment
+from api.jobs.models import ENDED, Event, Job
+from api.jobs.shapes import event_shape
+
+log = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+PAGE = 500
+
+
+@dataclass(eq=False)
+class Follower:
+    """One open stream. `seq` is what it was given last; `ended` says that nothing more will come."""
+
+    job_id: UUID
+    seq: int
+    progress: Any = None
+    messages: "asyncio.Queue[Message | None]" = field(default_factory=asyncio.Queue)
+
+
+@dataclass(frozen=True)
+class News:
+    """Of one job: events after the lowest seq that a follower has, whether they are all, and the progress."""
+
+    events: list[Message]
+    ended: bool
+    progress: Any
+
+
+class Poller:
+    """Looks while somebody follows. Belongs to one event loop."""
+
+    def __init__(self, look: "Callable[[dict[UUID, int]], dict[UUID, News]]") -> None:
+        self._look = look
+        self._followers: set[Follower] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def follow(self, job_id: UUID, after: int) -> AsyncIterator[Follower]:
+        follower = Follower(job_id, after)
+        self._followers.add(follower)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+        try:
+            yield follower
+        finally:
+            self._followers.discard(follower)
+
+    async def _run(self) -> None:
+        while self._followers:
+            try:
+                news = await sync_to_async(self._look, thread_sensitive=False)(self._lowest())
+            except OperationalError as error:
+                log.warning("live streams wait for the database: %s", error)
+                news = {}
+            for follower in list(self._followers):
+                if follower.job_id in news:
+                    self._give(follower, news[follower.job_id])
+            await asyncio.sleep(environment().stream_poll_seconds)
+
+    def _lowest(self) -> dict[UUID, int]:
+        lowest: dict[UUID, int] = {}
+        for follower in self._followers:
+            lowest[follower.job_id] = min(follower.seq, lowest.get(follower.job_id, follower.seq))
+        return lowest
+
+    def _give(self, follower: Follower, news: News) -> None:
+        for event in news.events:
+            if event["seq"] > follower.seq:
+                follower.messages.put_nowait(event)
+                follower.seq = event["seq"]
+        if news.progress is not None and news.progress != follower.progress and not news.ended:
+            follower.progress = news.progress
+            follower.messages.put_nowait(_transient(news.progress, follower.seq))
+        if news.ended:
+            follower.messages.put_nowait(None)
+            self._followers.discard(follower)
+
+
+def news_of(lowest: dict[UUID, int]) -> dict[UUID, News]:
+    """What happened to each job after its seq: two queries, and the connection is given back."""
+    try:
+        jobs = list(Job.objects.filter(pk__in=lowest).only("state", "event_seq", "progress"))
+        behind = [job for job in jobs if job.event_seq > lowest[job.pk]]
+        events = _events_after({job.pk: lowest[job.pk] for job in behind}) if behind else {}
+        return {job.pk: _news(job, lowest[job.pk], events.get(job.pk, [])) for job in jobs}
+    finally:
+        connection.close()
+
+
+_POLLERS: "WeakKeyDictionary[asyncio.AbstractEventLoop, Poller]" = WeakKeyDictionary()
+
+
+def poller() -> Poller:
+    """The one of the running event loop."""
+    return _POLLERS.setdefault(asyncio.get_running_loop(), Poller(news_of))
+
+
+def _events_after(after: dict[UUID, int]) -> dict[UUID, list[Message]]:
+    wanted = Q(pk__in=())
+    for job_id, seq in after.items():
+        wanted |= Q(job=job_id, seq__gt=seq, seq__lte=seq + PAGE)
+    found: dict[UUID, list[Message]] = {}
+    for event in Event.objects.filter(wanted).order_by("seq").select_related("attempt"):
+        found.setdefault(event.job_id, []).append(event_shape(event, event.attempt.n if event.attempt else None))
+    return found
+
+
+def _news(job: Job, lowest: int, events: Iterable[Message]) -> News:
+    """A job has ended for its followers once its last event, which says so, is handed out."""
+    listed = list(events)
+    newest = listed[-1]["seq"] if listed else lowest
+    return News(listed, job.state in ENDED and newest >= job.event_seq, job.progress)
+
+
+def _transient(progress: dict[str, Any], seq: int) -> Message:
+    """Steps are no event rows: only the newest is shown, under the seq of the event before it."""
+    return {"seq": seq, "kind": progress["kind"], "time": None, "attempt": None, "data": progress}

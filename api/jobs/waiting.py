@@ -1,0 +1,45 @@
+"""Why a queued job has not started, in a sentence."""
+
+from typing import Any
+
+from api.jobs.clock import now
+from api.jobs.models import Job, State, Worker
+from api.jobs.selectors import FAR, queue_state
+from api.jobs.services.accelerators import accelerators_for
+
+
+def waiting_sentences(jobs: list[Job]) -> dict[Any, str]:
+    """By job id; only queued jobs have one. One query for the workers and one for each pool."""
+    queued = [job for job in jobs if job.state == State.QUEUED]
+    if not queued:
+        return {}
+    state, at = queue_state({job.pool for job in queued}), now()
+    return {
+        job.pk: f"Waits until {job.not_before:%Y-%m-%d %H:%M:%S} UTC."
+        if job.not_before and job.not_before > at
+        else _sentence(job, [w for w in state["workers"] if job.pool in w.pools], state["ahead"].get(job.pk, FAR))
+        for job in queued
+    }
+
+
+def _sentence(job: Job, workers: list[Worker], ahead: int) -> str:
+    if not workers:
+        return f"No worker serves the pool {job.pool!r} at the moment; start one, or queue the job to another pool."
+    able = [worker for worker in workers if accelerators_for(job.needs, worker.indices) is not None]
+    if not able:
+        wanted = job.spec["resources"]["accelerators"]
+        needs = f"{wanted} accelerators" if isinstance(wanted, int) else f"the accelerators {wanted}"
+        most = max(len(worker.indices) for worker in workers)
+        return f"The job needs {needs}; no worker of the pool {job.pool!r} has them (the most is {most})."
+    queue = _ahead(ahead)
+    if not any(worker.free_slots for worker in able):
+        return f"All workers of the pool {job.pool!r} that could run it are busy.{queue}"
+    if job.accelerators:
+        return f"It waits for {job.accelerators} free accelerators on one worker.{queue}"
+    return f"A worker takes it in a moment.{queue}"
+
+
+def _ahead(count: int) -> str:
+    if count >= FAR:
+        return f" More than {FAR - 1} jobs are ahead of it."
+    return f" {count} jobs are ahead of it." if count > 1 else " 1 job is ahead of it." if count else ""

@@ -1,0 +1,41 @@
+"""`GET methods`: what can be run, with the JSON Schema of its parameters."""
+
+from typing import Any
+
+from django.http import Http404
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from api.catalog.shapes import MethodShape
+from api.openapi import page_of
+from trainers.params import METHODS
+from trainers.params.base import Params
+
+
+class MethodsView(APIView):
+    @extend_schema(operation_id="methods_list", responses=page_of(MethodShape))
+    def get(self, request: Request) -> Response:  # noqa: ARG002 - DRF's signature
+        """All of them, in one page."""
+        return Response({"results": [method_answer(METHODS[name]) for name in sorted(METHODS)], "next": None})
+
+
+class MethodView(APIView):
+    @extend_schema(operation_id="methods_show", responses=MethodShape)
+    def get(self, request: Request, method: str) -> Response:  # noqa: ARG002 - DRF's signature
+        """One method with the schema of its parameters."""
+        if method not in METHODS:
+            raise Http404(f"There is no method {method!r}; known methods: {', '.join(sorted(METHODS))}.")
+        return Response(method_answer(METHODS[method]))
+
+
+def method_answer(params: type[Params]) -> dict[str, Any]:
+    return {
+        "method": params.method,
+        "summary": params.summary,
+        "product": params.product,
+        "requires": list(params.requires),
+        "accepts": list(params.accepts),
+        "schema": params.model_json_schema(),
+    }

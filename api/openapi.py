@@ -1,0 +1,64 @@
+"""The OpenAPI description: its shapes, and the file `docs/openapi.yaml` that is made from the views."""
+
+from functools import cache
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.plumbing import build_bearer_security_scheme_object
+from drf_spectacular.renderers import OpenApiYamlRenderer
+from pydantic import BaseModel, RootModel, create_model
+
+HEADER = "# Made by `python -m api openapi` from the views; a test fails when it is not current.\n"
+
+
+class ErrorShape(BaseModel):
+    """Every answer but 2xx and 3xx."""
+
+    code: str
+    """For programs; stays the same when the words change."""
+    message: str
+    hint: str
+    fields: dict[str, list[Any]]
+    """What is wrong with which value, by its dotted path, as in params.lora_r."""
+
+
+@cache
+def page_of(shape: type[BaseModel]) -> type[BaseModel]:
+    """`{results, next}` of that shape."""
+    name = f"{shape.__name__.removesuffix('Shape')}Page"
+    page: type[BaseModel] = create_model(name, results=(list[shape], ...), next=(str | None, ...))  # type: ignore[valid-type]
+    return page
+
+
+@cache
+def list_of(shape: type[BaseModel]) -> type[BaseModel]:
+    """A JSON list of that shape."""
+    made: type[BaseModel] = type(f"{shape.__name__.removesuffix('Shape')}List", (RootModel[list[shape]],), {})  # type: ignore[valid-type]
+    return made
+
+
+class BearerToken(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = "api.auth.TokenAuthentication"
+    name = "userToken"
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:  # noqa: ARG002 its hook
+        return build_bearer_security_scheme_object("Authorization", "Bearer")
+
+
+def errors_add(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """drf-spectacular's hook: says of every operation what an error looks like."""
+    shape = ErrorShape.model_json_schema()
+    result.setdefault("components", {}).setdefault("schemas", {})["Error"] = {**shape, "title": "Error"}
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    for operations in result["paths"].values():
+        for operation in operations.values():
+            operation["responses"]["default"] = {"description": "An error", "content": content}
+    return result
+
+
+def openapi_yaml() -> str:
+    schema = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    raw: bytes = OpenApiYamlRenderer().render(schema, renderer_context={})  # type: ignore[no-untyped-call]
+    return HEADER + raw.decode()

@@ -1,0 +1,23 @@
+"""Every address of the API."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+from api.health import healthz, readyz
+from api.metrics import metrics
+
+urlpatterns = [
+    path("api/v1/", include("api.accounts.urls")),
+    path("api/v1/", include("api.catalog.urls")),
+    path("api/v1/", include("api.jobs.urls")),
+    path("internal/v1/", include("api.jobs.agent_urls")),
+    path("admin/", admin.site.urls),
+    path("healthz", healthz),
+    path("readyz", readyz),
+    path("metrics", metrics),
+]
+
+handler400 = "api.errors.bad_request"
+handler403 = "api.errors.permission_denied"
+handler404 = "api.errors.not_found"
+handler500 = "api.errors.server_error"

@@ -1,0 +1,83 @@
+"""Django starts here, before the tests below are imported, on a SQLite file and a storage folder of their own."""
+# ruff: noqa: E402 the environment comes first
+
+import atexit
+import os
+import shutil
+import tempfile
+from typing import Any
+
+FOLDER = tempfile.mkdtemp(prefix="anneal-tests-")
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+os.environ.update(
+    {
+        "DJANGO_SETTINGS_MODULE": "api.settings",
+        "ANNEAL_DATABASE_URL": f"sqlite:///{FOLDER}/anneal.sqlite3",
+        "ANNEAL_STORAGE_URL": f"file://{FOLDER}/storage",
+        "ANNEAL_SECRET_KEY": "only-for-tests-" + "x" * 32,
+        "ANNEAL_PUBLIC_URL": "http://testserver",
+    }
+)
+
+import django
+import pytest
+from django.db import connections
+from pytest_django.fixtures import Settings
+
+django.setup()
+connections["default"].settings_dict["TEST"]["NAME"] = f"{FOLDER}/test.sqlite3"  # a file: threads share it, as in life
+
+from rest_framework.test import APIClient
+
+from api.accounts.models import Project
+from api.accounts.tokens import worker_token_create
+from tests.api.actors import person
+from tests.api.host import Host
+from tests.api.world import Clock, Environ, World, world_make
+
+
+@pytest.fixture
+def project(db: None) -> Project:  # noqa: ARG001 fixtures need fixtures
+    return Project.objects.create(name="default")
+
+
+@pytest.fixture
+def world(project: Project) -> World:
+    """A project with a dataset, a base model and the request of a small job."""
+    return world_make(project)
+
+
+@pytest.fixture
+def user(project: Project) -> APIClient:
+    """A client with the token of an admin of the project."""
+    return person(project.name, "admin")
+
+
+@pytest.fixture
+def stranger(db: None) -> APIClient:  # noqa: ARG001
+    """A client with a token of another project."""
+    return person("other", "admin")
+
+
+@pytest.fixture
+def host(db: None) -> Host:  # noqa: ARG001
+    """A worker host that said hello: one slot, no accelerator."""
+    return host_make()
+
+
+def host_make(**told: Any) -> Host:
+    host = Host(worker_token_create(name="test")[0])
+    host.hello(**told)
+    return host
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The database's clock, to be moved by hand."""
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def environ(settings: Settings) -> Environ:
+    """`environ(lease_seconds=5, ...)` changes settings for one test."""
+    return Environ(settings)

@@ -1,0 +1,213 @@
+"""Claims: who gets which job, and that nobody gets it twice."""
+
+import threading
+import uuid
+
+import pytest
+from django.db import IntegrityError, connection
+from rest_framework.test import APIClient
+
+from api.jobs.models import AcceleratorLease, Attempt, Job
+from api.jobs.services.claim import ClaimRequest, attempt_claim
+from tests.api.conftest import host_make
+from tests.api.host import Host
+from tests.api.world import Clock, World
+
+pytestmark = pytest.mark.django_db
+
+
+def submit(user: APIClient, world: World, **changed: object) -> str:
+    answer = user.post("/api/v1/jobs", {**world.request, **changed}, format="json")
+    assert answer.status_code == 201, answer.content
+    return str(answer.json()["id"])
+
+
+def needs(count: int) -> dict[str, object]:
+    return {"resources": {"accelerators": count, "strategy": "ddp" if count > 1 else "single"}}
+
+
+def test_nothing_to_do_is_a_204(host: Host) -> None:
+    assert host.claim_post().status_code == 204
+
+
+def test_higher_priority_goes_first_and_then_the_older(world: World, user: APIClient) -> None:
+    host = host_make(slots=3)
+    first, second = submit(user, world), submit(user, world)
+    urgent = submit(user, world, priority=5)
+    assert [host.claim().job for _ in range(3)] == [urgent, first, second]
+
+
+def test_a_replayed_claim_gives_the_same_attempt_and_voids_the_old_token(
+    world: World, user: APIClient, host: Host
+) -> None:
+    submit(user, world)
+    claim_id = str(uuid.uuid4())
+    first, again = host.claim(claim_id=claim_id), host.claim(claim_id=claim_id)
+    assert first.id == again.id
+    assert Attempt.objects.count() == 1
+    assert first.heartbeat().status_code == 401
+    assert again.heartbeat().status_code == 200
+
+
+def test_a_replayed_claim_of_an_ended_attempt_gives_nothing(world: World, user: APIClient, host: Host) -> None:
+    submit(user, world)
+    claim_id = str(uuid.uuid4())
+    host.claim(claim_id=claim_id).finish("failed")
+    assert host.claim_post(claim_id=claim_id).status_code == 204
+
+
+def test_a_claim_id_of_another_worker_is_refused(world: World, user: APIClient, host: Host) -> None:
+    submit(user, world)
+    claim_id = str(uuid.uuid4())
+    host.claim(claim_id=claim_id)
+    assert host_make().claim_post(claim_id=claim_id).status_code == 409
+
+
+def test_a_worker_with_full_slots_gets_nothing(world: World, user: APIClient, host: Host) -> None:
+    submit(user, world)
+    submit(user, world)
+    host.claim()
+    assert host.claim_post().status_code == 204
+
+
+def test_a_worker_of_another_pool_gets_nothing(world: World, user: APIClient, host: Host) -> None:
+    submit(user, world, pool="big")
+    assert host.claim_post().status_code == 204
+    assert host.claim_post(pools=["default", "big"]).status_code == 200
+
+
+def test_accelerators_are_given_one_by_one(world: World, user: APIClient) -> None:
+    host = host_make(slots=4, accelerators=3)
+    for count in (2, 1, 1):
+        submit(user, world, **needs(count))
+    assert host.claim().claim["accelerators"] == [0, 1]
+    agent = host.claim()
+    assert agent.claim["accelerators"] == [2]
+    assert host.claim_post().status_code == 204
+    agent.finish("failed")
+    assert host.claim().claim["accelerators"] == [2]
+
+
+def test_exact_indices_are_given_or_waited_for(world: World, user: APIClient) -> None:
+    host = host_make(slots=4, accelerators=3)
+    submit(user, world, resources={"accelerators": [1]})
+    submit(user, world, resources={"accelerators": [1]})
+    assert host.claim().claim["accelerators"] == [1]
+    assert host.claim_post().status_code == 204
+
+
+def test_only_what_the_worker_offers_is_given(world: World, user: APIClient) -> None:
+    host = host_make(slots=4, accelerators=2)
+    submit(user, world, **needs(1))
+    assert host.claim_post(free_accelerators=[]).status_code == 204
+    assert host.claim(free_accelerators=[1, 7]).claim["accelerators"] == [1]
+
+
+def test_the_database_refuses_a_second_live_attempt_and_a_second_holder(world: World, user: APIClient) -> None:
+    host = host_make(accelerators=1)
+    submit(user, world, **needs(1))
+    attempt = Attempt.objects.get(pk=host.claim().id)
+    attempt.pk, attempt.n, attempt.fence, attempt.claim_id, attempt.token_hash = uuid.uuid4(), 2, 2, uuid.uuid4(), "x"
+    with pytest.raises(IntegrityError):
+        attempt.save(force_insert=True)
+
+
+def test_the_database_refuses_a_second_holder_of_an_accelerator(world: World, user: APIClient) -> None:
+    host = host_make(accelerators=1)
+    submit(user, world, **needs(1))
+    host.claim()
+    held = AcceleratorLease.objects.get()
+    held.pk = None
+    with pytest.raises(IntegrityError):
+        held.save(force_insert=True)
+
+
+def test_a_job_passed_over_for_long_reserves_a_worker(world: World, user: APIClient, clock: Clock) -> None:
+    host = host_make(slots=4, accelerators=2)
+    submit(user, world, **needs(1))
+    small = host.claim()
+    big = submit(user, world, **needs(2))
+    submit(user, world, **needs(1))
+    second = host.claim()
+    assert Job.objects.get(pk=big).passed_over_since is not None
+    second.finish("failed")
+    submit(user, world, **needs(1))
+    clock.advance(601)
+    assert host.claim_post().status_code == 204, "the worker is kept for the big job"
+    small.finish("failed")
+    assert host.claim().job == big
+
+
+def test_a_worker_that_did_not_say_hello_gets_404() -> None:
+    stranger = host_make()
+    stranger.worker = str(uuid.uuid4())
+    answer = stranger.claim_post()
+    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_worker")
+
+
+def test_a_second_boot_of_an_identity_is_refused_until_the_first_is_silent(host: Host, clock: Clock) -> None:
+    first_boot, host.boot_id = host.boot_id, str(uuid.uuid4())
+    refused = host.hello()
+    assert (refused.status_code, refused.json()["code"]) == (409, "worker_identity_taken")
+    clock.advance(61)
+    assert host.hello().status_code == 200
+    host.boot_id = first_boot
+    assert host.heartbeat().status_code == 409
+
+
+def test_a_boot_that_said_goodbye_frees_its_identity(host: Host) -> None:
+    assert host.post("workers/goodbye", host.who()).status_code == 204
+    host.boot_id = str(uuid.uuid4())
+    assert host.hello().status_code == 200
+
+
+def test_older_attempts_end_only_when_the_new_boot_names_them(
+    world: World, user: APIClient, host: Host, clock: Clock
+) -> None:
+    job = submit(user, world)
+    agent = host.claim()
+    host.boot_id = str(uuid.uuid4())
+    clock.advance(61)
+    host.hello()
+    assert Job.objects.get(pk=job).state == "claimed"
+    host.hello(gone=[agent.id])
+    assert Job.objects.get(pk=job).state == "queued"
+    assert Attempt.objects.get(pk=agent.id).outcome == "lost"
+    assert agent.heartbeat().status_code == 409
+
+
+def test_a_draining_worker_gets_nothing_and_stops_what_it_runs(world: World, user: APIClient, host: Host) -> None:
+    job = submit(user, world)
+    agent = host.claim()
+    assert user.post(f"/api/v1/workers/{host.worker}/drain").json()["draining"] is True
+    assert agent.heartbeat().json()["stop"] == "drain"
+    assert host.heartbeat().json() == {"draining": True}
+    assert agent.finish("drained").json()["outcome"] == "preempted"
+    assert host.claim_post().status_code == 204
+    found = Job.objects.get(pk=job)
+    assert (found.state, found.losses_without_checkpoint) == ("queued", 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_claimers_at_once_make_one_attempt_each(world: World, user: APIClient) -> None:
+    hosts = [host_make() for _ in range(8)]
+    for _ in range(5):
+        submit(user, world)
+    barrier, claimed = threading.Barrier(len(hosts)), []
+
+    def claim(host: Host) -> None:
+        ask = ClaimRequest.model_validate({**host.who(), "claim_id": str(uuid.uuid4()), "pools": ["default"]})
+        barrier.wait()
+        try:
+            claimed.append(attempt_claim(request=ask))
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=claim, args=(host,)) for host in hosts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    jobs = [found.attempt.job_id for found in claimed if found is not None]
+    assert len(claimed) == 8
+    assert len(jobs) == len(set(jobs)) == 5

@@ -1,0 +1,52 @@
+"""The dispatcher as a process: it reaps, stores logs, and ends when it is asked to."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from django.core.management import call_command
+from django.db import connection
+from rest_framework.test import APIClient
+
+from api.jobs.clock import now
+from api.jobs.models import Attempt, Job
+from tests.api.host import Host
+from tests.api.test_claim import submit
+from tests.api.test_queue import wait_for
+from tests.api.world import World
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def dispatcher() -> Iterator[subprocess.Popen[bytes]]:
+    name = connection.settings_dict["NAME"]
+    variables = {**os.environ, "ANNEAL_DATABASE_URL": f"sqlite:///{name}", "ANNEAL_DISPATCH_SECONDS": "0.1"}
+    process = subprocess.Popen([sys.executable, "-m", "api", "dispatch"], env=variables, stderr=subprocess.DEVNULL)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_the_dispatcher_ends_lost_attempts_and_then_itself(
+    dispatcher: subprocess.Popen[bytes], world: World, user: APIClient, host: Host
+) -> None:
+    job = submit(user, world)
+    host.claim().log(0, b"last words\n")
+    Attempt.objects.update(lease_expires_at=now() - timedelta(seconds=60))
+    wait_for(lambda: Job.objects.get(pk=job).state == "queued", seconds=120)
+    wait_for(lambda: Attempt.objects.get().log_stored == 11, seconds=60)
+    dispatcher.send_signal(signal.SIGTERM)
+    assert dispatcher.wait(timeout=30) == 0
+
+
+def test_one_round_can_be_asked_for(world: World, user: APIClient, host: Host) -> None:
+    submit(user, world)
+    host.claim()
+    Attempt.objects.update(lease_expires_at=now() - timedelta(seconds=60))
+    call_command("dispatch", "--once")
+    assert Attempt.objects.get().outcome == "lost"

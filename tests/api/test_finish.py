@@ -1,0 +1,150 @@
+"""How attempts end, and what becomes of their jobs."""
+
+import pytest
+from rest_framework.test import APIClient
+
+from api.catalog.models import Adaptor
+from api.errors import Problem
+from api.jobs.models import Attempt, Job
+from tests.api.host import Agent, Host
+from tests.api.test_claim import submit
+from tests.api.world import World, file_entry
+from trainers.errors import ReasonCode, reason
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def agent(world: World, user: APIClient, host: Host) -> Agent:
+    submit(user, world)
+    agent = host.claim()
+    agent.start()
+    return agent
+
+
+def state(agent: Agent) -> tuple[str, str | None]:
+    job = Job.objects.get(pk=agent.job)
+    return job.state, job.reason and job.reason["code"]
+
+
+def test_a_finish_sent_again_changes_nothing_and_another_is_refused(agent: Agent) -> None:
+    body = agent.finish_body("succeeded")
+    assert agent.post("finish", body).status_code == 200
+    assert agent.post("finish", body).json()["outcome"] == "succeeded"
+    refused = agent.finish("failed")
+    assert (refused.status_code, refused.json()["code"]) == (410, "attempt_ended")
+    assert Adaptor.objects.count() == 1
+    assert state(agent) == ("succeeded", None)
+
+
+def test_success_without_a_manifest_is_a_failure(agent: Agent) -> None:
+    assert agent.finish("succeeded", manifest=False).json()["outcome"] == "failed"
+    assert state(agent) == ("failed", "no_manifest")
+    assert Adaptor.objects.count() == 0
+
+
+def test_success_whose_files_were_not_uploaded_is_a_failure(agent: Agent) -> None:
+    files = [file_entry("adaptor/weights.safetensors", b"never sent")]
+    body = {**agent.finish_body("succeeded", manifest=False), "files": files}
+    agent.post("finish", {**body, "manifest": {"outcome": "succeeded", "files": files}})
+    assert state(agent) == ("failed", "no_manifest")
+    found = Attempt.objects.get().reason
+    assert found is not None and "weights.safetensors: is not there" in found["detail"]
+
+
+def test_a_manifest_that_names_more_than_was_sent_is_not_whole(agent: Agent) -> None:
+    body = agent.finish_body("succeeded")
+    body["manifest"]["files"] = [*body["files"], file_entry("adaptor/more", b"more")]
+    agent.post("finish", body)
+    assert state(agent) == ("failed", "no_manifest")
+
+
+def test_a_failure_keeps_the_trainers_reason(agent: Agent, user: APIClient) -> None:
+    said = reason(ReasonCode.OUT_OF_MEMORY, "Out of memory in step 3.").model_dump(mode="json")
+    agent.finish("failed", exit_code=1, reason=said)
+    shown = user.get(f"/api/v1/jobs/{agent.job}").json()
+    assert (shown["state"], shown["reason"]) == ("failed", said)
+    assert shown["attempts"][0]["exit_code"] == 1
+
+
+def test_a_failure_without_a_reason_gets_one(agent: Agent) -> None:
+    agent.finish("failed", exit_code=3)
+    assert state(agent) == ("failed", "internal")
+
+
+def test_cancel_of_a_queued_job_is_at_once(world: World, user: APIClient, host: Host) -> None:
+    job = submit(user, world)
+    assert user.post(f"/api/v1/jobs/{job}/cancel").json()["state"] == "cancelled"
+    assert user.post(f"/api/v1/jobs/{job}/cancel").json()["state"] == "cancelled"
+    assert host.claim_post().status_code == 204
+
+
+def test_cancel_of_a_finished_job_changes_nothing(agent: Agent, user: APIClient) -> None:
+    agent.finish()
+    answer = user.post(f"/api/v1/jobs/{agent.job}/cancel")
+    assert (answer.status_code, answer.json()["fields"]) == (409, {"state": ["succeeded"]})
+    assert state(agent) == ("succeeded", None)
+
+
+def test_a_job_that_succeeds_while_it_is_cancelled_has_succeeded(agent: Agent, user: APIClient) -> None:
+    user.post(f"/api/v1/jobs/{agent.job}/cancel")
+    agent.finish()
+    assert state(agent) == ("succeeded", None)
+
+
+def test_pause_and_resume_go_on_from_the_checkpoint(agent: Agent, user: APIClient, host: Host) -> None:
+    user.post(f"/api/v1/jobs/{agent.job}/pause")
+    assert agent.heartbeat().json()["stop"] == "pause"
+    agent.checkpoint(6)
+    agent.finish("stopped", manifest=False)
+    assert state(agent) == ("paused", "paused")
+    assert user.post(f"/api/v1/jobs/{agent.job}/resume").json()["state"] == "queued"
+    resumed = host.claim()
+    assert (resumed.fence, resumed.claim["attempt"]["n"]) == (2, 2)
+    assert resumed.claim["spec"]["inputs"]["checkpoint"]["details"] == {"step": 6}
+    assert resumed.heartbeat().json()["stop"] is None
+
+
+def test_resume_of_a_succeeded_or_running_job_is_refused(agent: Agent, user: APIClient) -> None:
+    assert user.post(f"/api/v1/jobs/{agent.job}/resume").status_code == 409
+    agent.finish()
+    assert user.post(f"/api/v1/jobs/{agent.job}/resume").status_code == 409
+
+
+def test_a_stop_that_nobody_asked_for_puts_the_job_back(agent: Agent) -> None:
+    agent.finish("stopped", manifest=False)
+    assert state(agent) == ("queued", "preempted")
+    assert Attempt.objects.get().outcome == "preempted"
+
+
+def test_a_drained_job_that_is_being_cancelled_is_cancelled(agent: Agent, user: APIClient) -> None:
+    user.post(f"/api/v1/jobs/{agent.job}/cancel")
+    agent.finish("drained")
+    assert state(agent) == ("cancelled", "cancelled")
+
+
+def test_versions_of_an_adaptor_count_up(world: World, user: APIClient, host: Host) -> None:
+    for number in (1, 2):
+        submit(user, world)
+        agent = host.claim()
+        agent.finish()
+        assert user.get(f"/api/v1/jobs/{agent.job}").json()["adaptor"]["version"] == number
+
+
+def test_an_adaptor_that_the_catalog_refuses_is_a_failure_with_its_words(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise Problem("no_adaptor", "The name is taken.")
+
+    monkeypatch.setattr("api.jobs.services.finish.adaptor_publish", refuse)
+    assert agent.finish().json()["reason"]["detail"] == "The name is taken."
+    assert state(agent) == ("failed", "no_manifest")
+
+
+@pytest.mark.parametrize("files", [5, [1], [{"path": "x"}]])
+def test_a_manifest_that_cannot_be_read_is_a_failure(agent: Agent, files: object) -> None:
+    body = agent.finish_body("succeeded")
+    body["manifest"]["files"] = files
+    assert agent.post("finish", body).status_code == 200
+    assert state(agent) == ("failed", "no_manifest")

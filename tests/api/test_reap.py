@@ -1,0 +1,142 @@
+"""Silent workers: their attempts end as lost, the jobs go on elsewhere, and outages of our own cost nothing."""
+
+import threading
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from rest_framework.test import APIClient
+
+from api.jobs.clock import now
+from api.jobs.models import Attempt, Audit, Job, Worker
+from api.jobs.services.reap import attempts_reap
+from tests.api.host import Agent, Host
+from tests.api.test_claim import submit
+from tests.api.world import Clock, World
+
+pytestmark = pytest.mark.django_db
+
+
+def reap_after(clock: Clock, seconds: float) -> int:
+    """Reaps every 2 s, as the dispatcher does, until `seconds` have passed."""
+    count = attempts_reap()
+    for _ in range(int(seconds // 8)):
+        clock.advance(8)
+        count += attempts_reap()
+    return count
+
+
+@pytest.fixture
+def agent(world: World, user: APIClient, host: Host) -> Agent:
+    submit(user, world)
+    agent = host.claim()
+    agent.start()
+    return agent
+
+
+@pytest.mark.usefixtures("agent")
+def test_an_attempt_is_reaped_after_its_lease_and_the_grace(clock: Clock) -> None:
+    assert reap_after(clock, 328) == 0
+    assert reap_after(clock, 8) == 1
+    job, attempt = Job.objects.get(), Attempt.objects.get()
+    assert (job.state, attempt.outcome, job.losses_without_checkpoint) == ("queued", "lost", 1)
+    assert attempt.reason is not None and attempt.reason["code"] == "worker_lost"
+
+
+def test_a_zombie_can_change_nothing(agent: Agent, clock: Clock, host: Host) -> None:
+    reap_after(clock, 400)
+    next_one = host.claim()
+    assert next_one.fence == 2
+    assert agent.heartbeat().status_code == 409
+    for answer in (
+        agent.events({"seq": 2, "time": 0, "data": {"kind": "warning", "message": "x"}}),
+        agent.log(0, b"x"),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (410, "attempt_ended")
+    assert agent.post("uploads", {"files": [{"path": "a", "size": 0, "sha256": "0" * 64}]}).status_code == 410
+    assert agent.finish("failed").status_code == 410
+    assert Job.objects.get().state == "claimed"
+
+
+def test_a_heartbeat_just_before_the_reaper_keeps_the_job(agent: Agent, clock: Clock) -> None:
+    reap_after(clock, 320)
+    assert agent.heartbeat().status_code == 200
+    assert reap_after(clock, 320) == 0
+
+
+@pytest.mark.usefixtures("agent")
+def test_a_gap_between_passes_extends_all_leases(clock: Clock) -> None:
+    attempts_reap()
+    clock.advance(5000)
+    assert attempts_reap() == 0
+    assert Audit.objects.get(kind="leases_extended").data["attempts"] == 1
+    assert reap_after(clock, 320) == 0
+    assert reap_after(clock, 16) == 1
+
+
+@pytest.mark.usefixtures("agent")
+def test_a_clock_that_goes_back_leaves_no_lease_longer_than_one(clock: Clock) -> None:
+    attempts_reap()
+    clock.advance(-5000)
+    assert attempts_reap() == 0
+    assert Attempt.objects.get().lease_expires_at <= now() + timedelta(seconds=300)
+    assert Worker.objects.get().last_seen <= now()
+    assert reap_after(clock, 320) == 0
+    assert reap_after(clock, 16) == 1
+
+
+def test_a_lost_job_that_was_being_cancelled_is_cancelled(agent: Agent, clock: Clock, user: APIClient) -> None:
+    user.post(f"/api/v1/jobs/{agent.job}/cancel")
+    reap_after(clock, 400)
+    assert Job.objects.get().state == "cancelled"
+
+
+def test_three_losses_in_a_row_without_a_checkpoint_are_poison(
+    world: World, user: APIClient, host: Host, clock: Clock
+) -> None:
+    job_id = submit(user, world)
+    for _ in range(3):
+        host.claim()
+        reap_after(clock, 400)
+    job = Job.objects.get(pk=job_id)
+    assert job.reason is not None
+    assert (job.state, job.reason["code"]) == ("failed", "poison")
+    assert user.post(f"/api/v1/jobs/{job_id}/resume").json()["state"] == "queued"
+    assert Job.objects.get(pk=job_id).losses_without_checkpoint == 0
+
+
+def test_a_checkpoint_between_losses_keeps_the_job_alive(
+    world: World, user: APIClient, host: Host, clock: Clock
+) -> None:
+    job_id = submit(user, world)
+    for step in (1, 2, 3, 4):
+        host.claim().checkpoint(step)
+        reap_after(clock, 400)
+    assert Job.objects.get(pk=job_id).state == "queued"
+
+
+def test_the_agents_own_report_of_a_loss_counts_too(agent: Agent) -> None:
+    agent.finish("lost")
+    job = Job.objects.get()
+    assert (job.state, job.losses_without_checkpoint) == ("queued", 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_reapers_at_once_end_an_attempt_once(agent: Agent) -> None:
+    Attempt.objects.update(lease_expires_at=now() - timedelta(seconds=60))
+    barrier, reaped = threading.Barrier(4), []
+
+    def reap() -> None:
+        barrier.wait()
+        try:
+            reaped.append(attempts_reap())
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=reap) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert sorted(reaped) == [0, 0, 0, 1]
+    assert Job.objects.get(pk=agent.job).losses_without_checkpoint == 1

@@ -1,0 +1,74 @@
+"""Settings are checked at start, each mistake in one sentence."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from api.databases import database_entry
+from api.environment import environment_read
+
+GOOD = {
+    "ANNEAL_DATABASE_URL": "sqlite:////tmp/x.sqlite3",
+    "ANNEAL_STORAGE_URL": "file:///tmp/storage",
+    "ANNEAL_SECRET_KEY": "k" * 40,
+    "ANNEAL_PUBLIC_URL": "http://127.0.0.1:8000/",
+}
+
+
+def test_numbers_have_defaults_and_the_public_url_loses_its_slash() -> None:
+    found = environment_read(GOOD)
+    assert (found.lease_seconds, found.self_fence_seconds, found.public_url) == (300, 240, "http://127.0.0.1:8000")
+
+
+@pytest.mark.parametrize("name", sorted(GOOD))
+def test_a_missing_place_is_named(name: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=f"{name}: field required; it is not set"):
+        environment_read({key: value for key, value in GOOD.items() if key != name})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("ANNEAL_DATABASE_URL", "mysql://x", "expected sqlite://... or postgresql://..."),
+        ("ANNEAL_BROKER_URL", "amqp://x", "expected redis://..."),
+        ("ANNEAL_PUBLIC_URL", "example.org", "expected http://..."),
+        ("ANNEAL_STORAGE_URL", "/tmp", "expected an address such as"),
+        ("ANNEAL_LEASE_SECONDS", "soon", "got 'soon'"),
+        ("ANNEAL_LEASE_SECONDS", "280", "ANNEAL_LEASE_SECONDS=280 must be more than"),
+        ("ANNEAL_KILL_SECONDS", "45", "= 305, or two trainers could run one job"),
+        ("ANNEAL_HEARTBEAT_SECONDS", "235", "one slow answer stops a trainer"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_a_sentence(name: str, value: str, said: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=re.escape(said)):
+        environment_read({**GOOD, name: value})
+
+
+def test_secrets_are_not_repeated_in_errors() -> None:
+    with pytest.raises(ImproperlyConfigured) as caught:
+        environment_read({**GOOD, "ANNEAL_SECRET_KEY": "short-secret", "ANNEAL_DATABASE_URL": "my://user:pw@host/x"})
+    assert "short-secret" not in str(caught.value)
+    assert "pw@host" not in str(caught.value)
+
+
+def test_a_database_address_becomes_djangos_entry() -> None:
+    sqlite = database_entry("sqlite:////var/lib/a.sqlite3")
+    assert (sqlite["NAME"], sqlite["OPTIONS"]["transaction_mode"]) == ("/var/lib/a.sqlite3", "IMMEDIATE")
+    found = database_entry("postgresql://me:p%40ss@db:5433/anneal?sslmode=require")
+    assert (found["NAME"], found["USER"], found["PASSWORD"], found["HOST"]) == ("anneal", "me", "p@ss", "db")
+    assert (found["PORT"], found["OPTIONS"]["sslmode"]) == ("5433", "require")
+    assert found["OPTIONS"]["pool"] and found["CONN_HEALTH_CHECKS"], "a connection is kept, and looked at before use"
+    assert database_entry("postgresql://postgres:@/postgres?host=/run/pg")["HOST"] == "/run/pg"
+
+
+def test_a_command_with_wrong_settings_says_so_without_a_traceback() -> None:
+    variables = {**os.environ, **GOOD, "ANNEAL_LEASE_SECONDS": "10"}
+    command = [sys.executable, "-m", "api", "check"]
+    ended = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "ANNEAL_LEASE_SECONDS=10 must be more than" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,69 @@
+"""What jobs need around them in tests: inputs, a clock, settings."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from pytest_django.fixtures import Settings
+
+from api.accounts.models import Project
+from api.catalog.models import Dataset, DatasetVersion, PretrainedModel, PretrainedModelVersion
+from api.jobs import clock
+from trainers.spec import folder_digest
+
+CLOCK_READERS = ("attempt", "claim", "control", "events", "files", "finish", "reap", "submit", "workers")
+"""Modules of api.jobs.services that read the clock by name."""
+
+
+def file_entry(path: str, content: bytes) -> dict[str, Any]:
+    return {"path": path, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+@dataclass
+class World:
+    project: Project
+    request: dict[str, Any]
+    """Body of `POST jobs` for an image_lora job."""
+
+
+def world_make(project: Project) -> World:
+    pictures = [file_entry("a.png", b"a"), file_entry("metadata.jsonl", b"{}")]
+    dataset = Dataset.objects.create(project=project, name="shapes")
+    _version(DatasetVersion, dataset, "datasets/1", pictures)
+    model = PretrainedModel.objects.create(project=project, name="base")
+    _version(PretrainedModelVersion, model, "models/1", [file_entry("model_index.json", b"{}")], family="sd1")
+    params = {"adaptor_name": "shapes", "max_train_steps": 10}
+    request = {"name": "first", "method": "image_lora", "params": params, "dataset": "shapes", "model": "base"}
+    return World(project, {**request, "resources": {"accelerators": 0}})
+
+
+def _version(rows: Any, record: Any, key: str, files: list[dict[str, Any]], **more: Any) -> None:
+    size = sum(file["size"] for file in files)
+    told = {"digest": folder_digest(files), "files": files, "num_files": len(files), "size_bytes": size}
+    rows.objects.create(record=record, version=1, key=key, **told, **more)
+
+
+class Clock:
+    """Replaces `now` wherever it was imported by name."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._real = clock.now
+        self._ahead = timedelta()
+        for module in (*(f"services.{name}" for name in CLOCK_READERS), "selectors", "waiting"):
+            monkeypatch.setattr(f"api.jobs.{module}.now", self.now)
+
+    def now(self) -> datetime:
+        return self._real() + self._ahead
+
+    def advance(self, seconds: float) -> None:
+        self._ahead += timedelta(seconds=seconds)
+
+
+class Environ:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def __call__(self, **changed: Any) -> None:
+        self._settings.ANNEAL = self._settings.ANNEAL.model_copy(update=changed)
