@@ -1,0 +1,97 @@
+"""Files over signed links: what is tried again, what is not, and where a broken one goes on."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.worker.fake_api import FakeApi
+from worker.failure import AttemptError
+from worker.lease import Lease
+from worker.publish import Publisher
+from worker.report import Api
+from worker.transfer import RemoteFile, Retry, download, repeated
+
+DATA = b"0123456789" * 100
+FILE = RemoteFile("deep/a.bin", len(DATA), hashlib.sha256(DATA).hexdigest())
+
+
+def no_wait(_: float) -> None:
+    return
+
+
+RETRY = Retry(3, 0.001, no_wait)
+
+
+def fetch(
+    target: Path, answer: Callable[[httpx.Request], httpx.Response], asked: list[str | None] | None = None
+) -> list[str | None]:
+    """Downloads FILE from `answer`; returns the Range of each request."""
+    asked = [] if asked is None else asked
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers.get("Range"))
+        return answer(request)
+
+    client = httpx.Client(transport=httpx.MockTransport(handle))
+    repeated("a.bin", RETRY, lambda: download(client, "http://s/a", FILE, target, no_wait), expired=lambda: None)
+    return asked
+
+
+def test_a_broken_transfer_goes_on_where_it_broke_off(tmp_path: Path) -> None:
+    def half_then_rest(request: httpx.Request) -> httpx.Response:
+        start = int(request.headers.get("Range", "bytes=0-")[6:-1])
+        return httpx.Response(206 if start else 200, stream=httpx.ByteStream(DATA[start:] if start else DATA[:300]))
+
+    assert fetch(tmp_path / "a", half_then_rest) == [None, "bytes=300-"]
+    assert (tmp_path / "a").read_bytes() == DATA
+
+
+def test_a_storage_without_ranges_starts_again(tmp_path: Path) -> None:
+    (tmp_path / "a.part").write_bytes(DATA[:300])
+    assert fetch(tmp_path / "a", lambda _: httpx.Response(200, stream=httpx.ByteStream(DATA))) == ["bytes=300-"]
+    assert (tmp_path / "a").read_bytes() == DATA
+
+
+def test_503_is_tried_again_until_the_attempts_are_used_up(tmp_path: Path) -> None:
+    asked: list[str | None] = []
+    with pytest.raises(AttemptError, match="failed 3 times") as found:
+        fetch(tmp_path / "a", lambda _: httpx.Response(503), asked)
+    assert len(asked) == 3 and found.value.reason.code == "storage_refused" and "503" in found.value.reason.detail
+
+
+def test_404_is_final(tmp_path: Path) -> None:
+    asked: list[str | None] = []
+    with pytest.raises(AttemptError, match="answered 404 for deep/a"):
+        fetch(tmp_path / "a", lambda _: httpx.Response(404), asked)
+    assert len(asked) == 1
+
+
+def test_a_wrong_digest_is_tried_once_more_and_then_named(tmp_path: Path) -> None:
+    with pytest.raises(AttemptError, match="expected 1000 bytes") as found:
+        fetch(tmp_path / "a", lambda _: httpx.Response(200, stream=httpx.ByteStream(DATA[::-1])))
+    assert found.value.reason.code == "input_corrupt" and not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_has_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "a.part").symlink_to("/dev/full")
+    with pytest.raises(AttemptError) as found:
+        fetch(tmp_path / "a", lambda _: httpx.Response(200, stream=httpx.ByteStream(DATA)))
+    assert found.value.reason.code == "disk_full"
+
+
+def test_an_upload_whose_link_ran_out_gets_a_fresh_one(tmp_path: Path, api: FakeApi) -> None:
+    api.hello({"worker": "w"})
+    api.add_job()
+    api.claim({"claim_id": "c", "free_accelerators": []})
+    attempt = api.only()
+    lease = Lease(0.0, 1e9)
+    speaker = Api(api.url, "anw_x").attempt(attempt.id, attempt.token, lease)
+    (tmp_path / "a").write_bytes(DATA)
+    api.expired_links.add(f"/storage/jobs/{attempt.id}/samples/a")
+    publisher = Publisher(speaker, httpx.Client(), tmp_path, tmp_path / "staging", 0.001)
+    records = publisher.upload([("samples/a", tmp_path / "a")], RETRY)
+    assert records == [{"path": "samples/a", "size": FILE.size, "sha256": FILE.sha256}]
+    assert api.files[f"jobs/{attempt.id}/samples/a"] == DATA and not api.expired_links

@@ -1,0 +1,292 @@
+"""One attempt: fetch inputs, start the trainer, relay what it says, publish what it makes, finish."""
+
+import os
+import threading
+import traceback
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import structlog
+
+from trainers.errors import Reason, ReasonCode, reason
+from worker.cache import InputCache
+from worker.claims import Claim
+from worker.control import ControlFile
+from worker.environment import secrets_in
+from worker.executors.base import Executor, Launch
+from worker.failure import AttemptError
+from worker.files import disk_is_full, remove_tree, room_left, write_json
+from worker.heartbeat import Heartbeat
+from worker.inputs import InputFetcher
+from worker.lease import FencedError, Lease
+from worker.logs import LogSpool
+from worker.manifest import Manifest, manifest_read
+from worker.masking import Masker
+from worker.oom import oom_kills
+from worker.orders import Orders, StopError
+from worker.outbox import Outbox
+from worker.outcome import STOP_REASONS, Ending, Verdict, verdict_of
+from worker.publish import Publisher
+from worker.report import Api, RefusedError, backoff
+from worker.sender import Sender
+from worker.settings import Settings
+from worker.supervise import Exit
+from worker.tail import EventTail
+from worker.times import Times
+from worker.training import Training
+from worker.transfer import Retry, disk_failure
+from worker.waits import Waits
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What all agents of a host share."""
+
+    settings: Settings
+    times: Times
+    api: Api
+    storage: httpx.Client
+    cache: InputCache
+    trainer_cache: Path
+    executor: Executor
+    outbox: Outbox
+    environ: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class End:
+    """What the attempt's finish says."""
+
+    verdict: Verdict
+    exit_code: int | None = None
+    manifest: dict[str, Any] | None = None
+    files: tuple[dict[str, Any], ...] = ()
+
+
+class Agent:
+    """Runs in a thread of the host; `orders` may be given from any thread.
+
+    sent_at: when the claim was sent, on CLOCK_BOOTTIME.
+    """
+
+    def __init__(self, tools: Tools, claim: Claim, folder: Path, sent_at: float) -> None:
+        self._tools = tools
+        self._claim = claim
+        self._folder = folder
+        self.orders = Orders(tools.settings.drain_seconds)
+        self._lease = Lease(sent_at, tools.times.self_fence_seconds)
+        self._api = tools.api.attempt(claim.attempt.id, claim.attempt.token, self._lease)
+        masker = Masker([tools.settings.worker_token, claim.attempt.token, *secrets_in(tools.environ)])
+        self._spool = LogSpool(folder / "log", masker)
+        self._control = ControlFile(folder / "in" / "control", claim.attempt.n)
+        first_pause = tools.settings.backoff_seconds
+        self._sender = Sender(self._api, self._control, self._spool, first_pause)
+        self._publisher = Publisher(self._api, tools.storage, folder / "out", folder / "publish", first_pause)
+        self._training = Training(
+            tail=EventTail(folder / "out" / "events.jsonl", masker),
+            sender=self._sender,
+            publisher=self._publisher,
+            control=self._control,
+            lease=self._lease,
+            orders=self.orders,
+            stop_grace_seconds=claim.stop_grace_seconds,
+            no_progress_seconds=claim.no_progress_seconds,
+            kill_seconds=tools.times.kill_seconds,
+        )
+        self._heartbeat = Heartbeat(
+            self._api,
+            self._lease,
+            fence=claim.attempt.fence,
+            interval_seconds=tools.times.heartbeat_seconds,
+            progress_seq=lambda: self._training.progress_seq,
+            on_answer=self._obey,
+        )
+        self._trainer_ended = threading.Event()
+        self._waits = Waits(self._lease, self.orders)
+
+    def run(self) -> None:
+        """From claim to finish; returns when the API has the end, or it is on disk to be repeated."""
+        done = threading.Event()
+        with ThreadPoolExecutor(thread_name_prefix=f"attempt-{self._claim.attempt.id[:8]}") as threads:
+            self._heartbeat.beat()
+            beating = threads.submit(self._heartbeat.run, done)
+            try:
+                self._finish(self._work(threads, beating))
+            except FencedError as error:
+                log.warning("attempt_given_up", attempt=self._claim.attempt.id, why=str(error))
+                if not self._lease.refused and not self._tools.outbox.holds(self._claim.attempt.id):
+                    self._finish(End(Verdict("lost", reason(ReasonCode.WORKER_LOST, str(error)))))
+            finally:
+                done.set()
+        remove_tree(self._folder)
+
+    def _obey(self, answer: dict[str, Any]) -> None:
+        """What a heartbeat brought back."""
+        if answer.get("stop"):
+            self.orders.stop(answer["stop"])
+        if wanted := answer.get("control"):
+            try:
+                self._control.ask(wanted["command"], wanted["seq"])
+            except OSError as error:  # asked again with the next heartbeat; the pulse must not stop for it
+                log.warning("control_not_written", command=wanted["command"], error=str(error))
+
+    def _work(self, threads: ThreadPoolExecutor, beating: "Future[None]") -> End:
+        try:
+            with ExitStack() as held:
+                self._fetch_inputs(held)
+                return self._train(threads, beating)
+        except AttemptError as failure:
+            return End(Verdict("failed", failure.reason))
+        except StopError:
+            return self._stopped()
+        except FencedError:
+            raise
+        except Exception as error:  # the end of the thread: a fault of ours must end the job with a Reason
+            log.exception("agent_broke", attempt=self._claim.attempt.id)
+            return End(Verdict("failed", _reason_of(error)))
+        finally:
+            self._trainer_ended.set()
+
+    def _stopped(self) -> End:
+        kind = self.orders.stop_kind
+        assert kind is not None, "StopError without a stop"
+        return End(Verdict("drained" if kind == "drain" else "stopped", reason(STOP_REASONS[kind])))
+
+    def _fetch_inputs(self, held: ExitStack) -> None:
+        for name in ("in", "out"):
+            (self._folder / name).mkdir(parents=True)
+        settings = self._tools.settings
+        retry = Retry(settings.transfer_attempts, settings.backoff_seconds, self._waits.before_training)
+        fetcher = InputFetcher(self._api, self._tools.storage, self._tools.cache, retry)
+        for place, wanted in self._claim.inputs.items():
+            fetcher.fill(place, wanted, self._folder / "in", held)
+        write_json(self._folder / "spec.json", self._claim.spec)
+        self._waits.before_training(0)
+        while not self._heartbeat.answered:
+            self._waits.before_training(0.1)
+
+    def _train(self, threads: ThreadPoolExecutor, beating: "Future[None]") -> End:
+        sending = threads.submit(self._sender.run, self._trainer_ended, self._waits.sending)
+        publishing = threads.submit(self._publisher.run, self._trainer_ended, self._waits.publishing)
+        kills_before = oom_kills()
+        end = self._run_trainer(threads, [sending, publishing, beating])
+        if end.fenced:
+            self._waits.abandon("the lease ran out without an answered heartbeat, so the trainer was ended")
+            raise FencedError(self._waits.abandoned)
+        if (self._folder / "out" / "tensorboard").is_dir():
+            self._publisher.stage("tensorboard", self._training.last_step, "tensorboard", {})
+        self._waits.publish_for(self._tools.settings.publish_seconds)
+        self._trainer_ended.set()
+        publishing.result()
+        sending.result()
+        return self._conclude(end, out_of_memory=oom_kills() != kills_before)
+
+    def _run_trainer(self, threads: ThreadPoolExecutor, background: list["Future[None]"]) -> Exit:
+        """Ends only when nothing of the trainer is left, also when something here breaks."""
+        read_end, write_end = os.pipe()
+        reading = threads.submit(self._spool.read_all, read_end)
+        try:
+            running = self._tools.executor.start(self._launch(), write_end)
+        finally:
+            os.close(write_end)
+        try:
+            end = self._training.watch(running, [*background, reading])
+        finally:
+            running.kill()
+            while running.wait(1.0) is None:
+                continue
+        reading.result()
+        return end
+
+    def _launch(self) -> Launch:
+        return Launch(
+            attempt=self._claim.attempt.id,
+            folder=self._folder,
+            cache=self._tools.trainer_cache,
+            resources=self._claim.resources,
+            accelerators=self._claim.accelerators,
+            kill_seconds=self._tools.times.kill_seconds,
+            deadline=self._lease.deadline,
+        )
+
+    def _conclude(self, end: Exit, *, out_of_memory: bool) -> End:
+        manifest = manifest_read(self._folder / "out")
+        ending = Ending(
+            exit=end,
+            manifest=manifest,
+            failed=self._training.failed,
+            stop=self.orders.stop_kind,
+            forced=self._training.forced,
+            no_progress_seconds=self._claim.no_progress_seconds if self._training.silent else None,
+            out_of_memory=out_of_memory,
+            disk_full=not room_left(self._folder),
+            tail=self._spool.tail(),
+        )
+        verdict = verdict_of(ending)
+        if verdict.outcome == "stopped" and self._publisher.problem:
+            verdict = Verdict("failed", self._publisher.problem.reason)
+        found = End(verdict, exit_code=end.code)
+        if isinstance(manifest, Manifest) and verdict.outcome in ("succeeded", "stopped"):
+            return self._with_files(found, manifest)
+        return found
+
+    def _with_files(self, end: End, manifest: Manifest) -> End:
+        out = self._folder / "out"
+        names = [*(file.path for file in manifest.files), "manifest.json"]
+        retry = Retry(
+            self._tools.settings.transfer_attempts, self._tools.settings.backoff_seconds, self._waits.publishing
+        )
+        try:
+            files = self._publisher.upload([(name, out / name) for name in names], retry)
+        except RefusedError as error:
+            raise AttemptError(ReasonCode.STORAGE_REFUSED, "The result was refused.", str(error)) from error
+        recorded = {file.path: file.sha256 for file in manifest.files}
+        for file in files:
+            if recorded.get(file["path"], file["sha256"]) != file["sha256"]:
+                said = f"{file['path']} has digest {file['sha256']}, manifest.json says {recorded[file['path']]}"
+                raise AttemptError(ReasonCode.NO_MANIFEST, said, self._spool.tail())
+        return replace(end, manifest=manifest.content, files=tuple(files))
+
+    def _finish(self, end: End) -> None:
+        attempt, because = self._claim.attempt, end.verdict.reason
+        body = {
+            "outcome": end.verdict.outcome,
+            "exit_code": end.exit_code,
+            "reason": because.model_dump(mode="json") if because else None,
+            "manifest": end.manifest,
+            "files": list(end.files),
+            "last_step": self._training.last_step,
+        }
+        self._keep(body)
+        for seconds in backoff(self._tools.settings.backoff_seconds):
+            if self._tools.outbox.deliver(attempt.id):
+                break
+            self._waits.finishing(seconds)
+        log.info("attempt_finished", attempt=attempt.id, outcome=end.verdict.outcome)
+
+    def _keep(self, body: dict[str, Any]) -> None:
+        """The end on disk, so that it survives us; on a full one it takes the room of what the trainer left."""
+        attempt = self._claim.attempt
+        try:
+            self._tools.outbox.put(attempt.id, attempt.token, body)
+        except OSError as error:
+            if not disk_is_full(error):
+                raise
+            log.warning("disk_full", attempt=attempt.id, removing=str(self._folder / "out"))
+            remove_tree(self._folder / "out")
+            self._tools.outbox.put(attempt.id, attempt.token, body)
+
+
+def _reason_of(error: Exception) -> Reason:
+    known = disk_failure(error) if isinstance(error, OSError) else error
+    if isinstance(known, AttemptError):
+        return known.reason
+    trace = "".join(traceback.format_exception(error))[-4000:]
+    return reason(ReasonCode.INTERNAL, f"The worker broke: {type(error).__name__}.", trace)

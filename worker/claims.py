@@ -1,0 +1,94 @@
+"""What the API answers to a claim, and how a claim survives a lost answer."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from trainers.spec import Resources
+from worker.clock import boottime
+from worker.files import write_whole
+from worker.report import Api
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class AttemptPart(Part):
+    id: str
+    n: int
+    fence: int
+    token: str
+
+
+class JobPart(Part):
+    id: str
+    name: str = ""
+    method: str = ""
+
+
+class FilePart(Part):
+    path: str
+    size: int
+    sha256: str
+    url: str
+
+
+class InputPart(Part):
+    sha256: str
+    files: tuple[FilePart, ...]
+
+
+class Claim(Part):
+    """One attempt to run. `inputs` are by their place below in/."""
+
+    attempt: AttemptPart
+    job: JobPart
+    spec: dict[str, Any]
+    accelerators: tuple[int, ...] = ()
+    inputs: dict[str, InputPart] = {}
+    stop_grace_seconds: float = 300
+    no_progress_seconds: float = 1800
+
+    @property
+    def resources(self) -> Resources:
+        return Resources.model_validate(self.spec.get("resources", {}))
+
+
+class Claimer:
+    """Asks for one attempt at a time. The id is on disk before the request, and is used again until an answer came."""
+
+    def __init__(self, api: Api, path: Path) -> None:
+        self._api = api
+        self._path = path
+
+    def claim(self, body: dict[str, Any]) -> tuple[Claim, float] | None:
+        """A claim and when its request was sent (CLOCK_BOOTTIME); None where nothing fits.
+
+        Call `taken` once the claim is on disk. Raises UnreachableError or RefusedError.
+        """
+        claim_id = self._pending() or self._new()
+        sent_at = boottime()
+        answer = self._api.post("claims", {**body, "claim_id": claim_id})
+        if answer is None:
+            self.taken()
+            return None
+        return Claim.model_validate(answer), sent_at
+
+    def unanswered(self) -> bool:
+        """A claim was sent whose answer never came."""
+        return self._path.exists()
+
+    def taken(self) -> None:
+        """The answer is safe; the next claim is a new one."""
+        self._path.unlink(missing_ok=True)
+
+    def _pending(self) -> str | None:
+        return self._path.read_text() if self._path.exists() else None
+
+    def _new(self) -> str:
+        claim_id = str(uuid.uuid4())
+        write_whole(self._path, claim_id.encode())
+        return claim_id

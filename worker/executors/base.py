@@ -1,0 +1,40 @@
+"""Where a trainer runs is an executor's business; what it is told and how it ends is the same everywhere."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from trainers.spec import Resources
+from worker.supervise import Exit
+
+
+@dataclass(frozen=True)
+class Launch:
+    attempt: str
+    folder: Path
+    """Holds spec.json, in/ and out/."""
+    cache: Path
+    resources: Resources
+    accelerators: tuple[int, ...]
+    kill_seconds: float
+    deadline: float
+    """End of the lease on CLOCK_BOOTTIME; the executor itself ends the trainer then."""
+
+
+class Running(Protocol):
+    def extend(self, deadline: float) -> None: ...
+
+    def terminate(self) -> None:
+        """SIGTERM, and after kill_seconds SIGKILL to all that is left."""
+
+    def kill(self) -> None: ...
+
+    def kill_shim(self) -> None: ...
+
+    def wait(self, timeout_seconds: float) -> Exit | None:
+        """The end, once nothing of the trainer is left."""
+
+
+class Executor(Protocol):
+    def start(self, launch: Launch, log: int) -> Running:
+        """Starts the trainer with its output going to the descriptor `log`."""

@@ -1,0 +1,58 @@
+"""Fills `in/` of one attempt: links into the cache, and the checkpoint as files of its own."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urljoin
+
+import httpx
+
+from worker.cache import InputCache, check_listing
+from worker.claims import InputPart
+from worker.report import AttemptApi, insist
+from worker.transfer import RemoteFile, Retry, disk_failure, download, repeated
+
+OWN = "checkpoint"
+"""The input that belongs to one job alone, so it never enters the cache."""
+
+
+class InputFetcher:
+    def __init__(self, api: AttemptApi, client: httpx.Client, cache: InputCache, retry: Retry) -> None:
+        self._api = api
+        self._client = client
+        self._cache = cache
+        self._retry = retry
+
+    def fill(self, place: str, wanted: InputPart, inputs: Path, held: ExitStack) -> None:
+        """Puts `wanted` at in/<place>; what `held` holds keeps it in the cache. Raises AttemptError."""
+        links = {file.path: file.url for file in wanted.files}
+
+        def fetch(file: RemoteFile, target: Path) -> None:
+            self._fetch(place, links, file, target)
+
+        (inputs / place).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if place == OWN:
+                check_listing(wanted)
+                for part in wanted.files:
+                    target = inputs / place / part.path
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    fetch(RemoteFile(part.path, part.size, part.sha256), target)
+            else:
+                folder = held.enter_context(self._cache.held(wanted, fetch, self._retry.pause))
+                (inputs / place).symlink_to(folder)
+        except OSError as error:
+            raise disk_failure(error) from error
+
+    def _fetch(self, place: str, links: dict[str, str], file: RemoteFile, target: Path) -> None:
+        def once() -> None:
+            url = urljoin(self._api.url, links[file.path])
+            download(self._client, url, file, target, self._retry.pause)
+
+        def expired() -> None:
+            path = f"{place}/{file.path}"
+            fresh = insist(
+                lambda: self._api.post("links", {"paths": [path]}), self._retry.backoff_seconds, self._retry.pause
+            )
+            links[file.path] = fresh["files"][0]["url"]
+
+        repeated(f"fetching {place}/{file.path}", self._retry, once, expired=expired)

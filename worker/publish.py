@@ -1,0 +1,169 @@
+"""Results to the storage: staged at once, uploaded in the background, and real only once the API has the row."""
+
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import httpx
+import structlog
+
+from trainers.errors import ReasonCode
+from worker.failure import AttemptError
+from worker.files import remove_tree, sha256_of
+from worker.report import AttemptApi, Pause, RefusedError, insist
+from worker.transfer import Retry, repeated, upload
+
+FILES_AT_ONCE = 100
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file or folder `path` below out/, as it was when it was staged."""
+
+    kind: str
+    step: int
+    path: str
+    details: dict[str, Any]
+    staged: Path
+    done: threading.Event = field(default_factory=threading.Event)
+    """Set when it is published, or never will be."""
+
+
+class Publisher:
+    def __init__(self, api: AttemptApi, client: httpx.Client, out: Path, staging: Path, backoff_seconds: float) -> None:
+        self._api = api
+        self._client = client
+        self._out = out
+        self._staging = staging
+        self._backoff_seconds = backoff_seconds
+        self._queue: deque[Artifact] = deque()
+        self._work = threading.Event()
+        self._count = 0
+        self._published: set[tuple[str, str]] = set()
+        self.problem: AttemptError | None = None
+        """Why the last checkpoint that was tried is not published; None after one was."""
+
+    def stage(self, kind: str, step: int, path: str, details: dict[str, Any]) -> Artifact | None:
+        """Keeps `path` by hard links, whatever the trainer deletes meanwhile; None where it is gone already."""
+        self._count += 1
+        staged = self._staging / str(self._count) / path
+        try:
+            _link_all(self._out / path, staged)
+        except FileNotFoundError as error:
+            log.warning("artifact_gone", path=path, error=str(error))
+            return None
+        artifact = Artifact(kind, step, path, details, staged)
+        self._queue.append(artifact)
+        self._work.set()
+        return artifact
+
+    def run(self, ended: threading.Event, pause: Pause) -> None:
+        """Publishes what is staged until `ended` is set and nothing is left. `pause` limits how long each is tried."""
+        while not (ended.is_set() and not self._queue):
+            if not self._queue:
+                self._work.wait(0.1)
+                self._work.clear()
+                continue
+            artifact = self._queue[0]
+            try:
+                self._publish_once(artifact, Retry(sys.maxsize, self._backoff_seconds, pause))
+            finally:
+                artifact.done.set()
+            self._queue.popleft()
+            remove_tree(self._staging / artifact.staged.relative_to(self._staging).parts[0])
+
+    def upload(self, files: Sequence[tuple[str, Path]], retry: Retry) -> list[dict[str, Any]]:
+        """Uploads (path below out/, local file) pairs; returns their records. Raises AttemptError."""
+        records = [{"path": path, "size": local.stat().st_size, "sha256": sha256_of(local)} for path, local in files]
+        places = dict(files)
+        for start in range(0, len(records), FILES_AT_ONCE):
+            batch = records[start : start + FILES_AT_ONCE]
+            for grant in self._grants(batch, retry.pause):
+                if grant["url"]:
+                    self._upload_one(grant, places[grant["path"]], batch, retry)
+        return records
+
+    def _publish_once(self, artifact: Artifact, retry: Retry) -> None:
+        """A path that was published stays as it is: a trainer that saves one step twice must not tear the first."""
+        if (artifact.kind, artifact.path) in self._published:
+            log.info("artifact_known", kind=artifact.kind, path=artifact.path)
+        elif self._publish(artifact, retry):
+            self._published.add((artifact.kind, artifact.path))
+
+    def _publish(self, artifact: Artifact, retry: Retry) -> bool:
+        try:
+            self._send(artifact, retry)
+        except (AttemptError, RefusedError) as error:
+            log.error("artifact_not_published", kind=artifact.kind, path=artifact.path, error=str(error))
+            if artifact.kind == "checkpoint":
+                self.problem = error if isinstance(error, AttemptError) else _refused(artifact, error)
+            return False
+        if artifact.kind == "checkpoint":
+            self.problem = None
+        return True
+
+    def _send(self, artifact: Artifact, retry: Retry) -> None:
+        """Uploads and publishes; once more where the API does not find what was uploaded."""
+        for last in (False, True):
+            records = self.upload(_files_of(artifact), retry)
+            body = {"kind": artifact.kind, "step": artifact.step, "path": artifact.path, "files": records}
+            try:
+                self._insist("artifacts", {**body, "details": artifact.details}, retry.pause)
+                return
+            except RefusedError as error:
+                if last or error.code != "file_missing":
+                    raise
+
+    def _upload_one(self, grant: dict[str, Any], local: Path, batch: list[dict[str, Any]], retry: Retry) -> None:
+        links = [grant]
+
+        def once() -> None:
+            if links[0]["url"]:
+                url = urljoin(self._api.url, links[0]["url"])
+                upload(self._client, local, url, links[0].get("headers") or {}, retry.pause)
+
+        def expired() -> None:
+            wanted = [record for record in batch if record["path"] == grant["path"]]
+            links[0] = self._grants(wanted, retry.pause)[0]
+
+        repeated(f"upload of {grant['path']}", retry, once, expired=expired)
+
+    def _grants(self, records: list[dict[str, Any]], pause: Pause) -> list[dict[str, Any]]:
+        return list(self._insist("uploads", {"files": records}, pause)["files"])
+
+    def _insist(self, what: str, body: dict[str, Any], pause: Pause) -> dict[str, Any]:
+        return insist(lambda: self._api.post(what, body), self._backoff_seconds, pause)
+
+
+def _refused(artifact: Artifact, error: RefusedError) -> AttemptError:
+    return AttemptError(ReasonCode.STORAGE_REFUSED, f"{artifact.path} was refused", str(error))
+
+
+def _files_of(artifact: Artifact) -> list[tuple[str, Path]]:
+    if artifact.staged.is_file():
+        return [(artifact.path, artifact.staged)]
+    found = sorted(path for path in artifact.staged.rglob("*") if path.is_file())
+    return [(f"{artifact.path}/{path.relative_to(artifact.staged).as_posix()}", path) for path in found]
+
+
+def _link_all(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True)
+    if source.is_file():
+        os.link(source, target)
+        return
+    for folder, _, names in os.walk(source, onerror=_raise):
+        place = target / Path(folder).relative_to(source)
+        place.mkdir()
+        for name in names:
+            os.link(Path(folder, name), place / name)
+
+
+def _raise(error: OSError) -> None:
+    raise error

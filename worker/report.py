@@ -1,0 +1,153 @@
+"""HTTP to the API: one request, one answer or one of two errors; repeating is the caller's choice."""
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import httpx
+import structlog
+
+from worker.lease import FencedError, Lease
+
+Answer = TypeVar("Answer")
+LOG_LIMIT = 256 * 1024
+"""Most bytes of one log request."""
+EVENT_LIMIT = 500
+"""Most events of one request."""
+AGAIN = {408, 425, 429}
+OVER = {401, 404, 410}
+"""Answers to an attempt's token that mean that its attempt has ended."""
+
+
+Pause = Callable[[float], None]
+"""Waits up to so many seconds; raises where it makes no sense to go on. `pause(0)` only asks."""
+log = structlog.get_logger()
+
+
+class UnreachableError(Exception):
+    """No answer that counts: no connection, a timeout, 5xx, 408, 425 or 429. Repeating may help."""
+
+
+class RefusedError(Exception):
+    """A final 4xx."""
+
+    def __init__(self, status: int, code: str, message: str, fields: dict[str, Any] | None = None) -> None:
+        super().__init__(f"{status} {code}: {message}")
+        self.status = status
+        self.code = code
+        self.fields = fields or {}
+
+
+class Api:
+    """The worker's half of docs/protocol.md. Safe to use from several threads."""
+
+    def __init__(self, url: str, token: str, timeout_seconds: float = 10.0) -> None:
+        self._client = httpx.Client(base_url=f"{url}/internal/v1/", timeout=timeout_seconds)
+        self._token = token
+        self.url = url
+
+    def set_timeout(self, seconds: float) -> None:
+        self._client.timeout = httpx.Timeout(seconds)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        """The answer's JSON; None for 204. Raises UnreachableError or RefusedError."""
+        return _json(self.send("POST", path, self._token, json=body))
+
+    def attempt(self, attempt: str, token: str, lease: Lease) -> "AttemptApi":
+        return AttemptApi(self, attempt, token, lease)
+
+    def finish(self, attempt: str, token: str, body: dict[str, Any]) -> None:
+        """The end of an attempt; no lease is asked, since an ended attempt must be able to repeat it."""
+        self.send("POST", f"attempts/{attempt}/finish", token, json=body)
+
+    def send(self, method: str, path: str, token: str, **content: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {token}", **content.pop("headers", {})}
+        try:
+            response = self._client.request(method, path, headers=headers, **content)
+        except httpx.TransportError as error:
+            raise UnreachableError(f"{method} {path}: {type(error).__name__} {error}") from error
+        if response.status_code >= 500 or response.status_code in AGAIN:
+            raise UnreachableError(f"{method} {path}: status {response.status_code}")
+        if response.status_code >= 300:
+            raise _refusal(response)
+        return response
+
+
+class AttemptApi:
+    """What an agent says, with its attempt's own token. Raises FencedError where the API says that it is over."""
+
+    def __init__(self, api: Api, attempt: str, token: str, lease: Lease) -> None:
+        self._api = api
+        self._path = f"attempts/{attempt}"
+        self._token = token
+        self._lease = lease
+        self.url = api.url
+
+    def post(self, what: str, body: dict[str, Any]) -> dict[str, Any]:
+        """what: heartbeat, events, uploads, artifacts or links."""
+        return _json(self._send("POST", what, json=body)) or {}
+
+    def log(self, offset: int, data: bytes) -> int:
+        """Appends to the log at `offset`; returns the offset to go on from, which the API may correct."""
+        headers = {"Upload-Offset": str(offset), "Content-Type": "application/octet-stream"}
+        try:
+            answer = self._send("PATCH", "log", content=data, headers=headers)
+        except RefusedError as error:
+            if error.code != "log_offset":
+                raise
+            return int(error.fields["expected"][0])
+        return int(answer.headers.get("Upload-Offset", offset + len(data)))
+
+    def _send(self, method: str, what: str, **content: Any) -> httpx.Response:
+        try:
+            return self._api.send(method, f"{self._path}/{what}", self._token, **content)
+        except RefusedError as error:
+            if error.status in OVER or error.code == "fenced":
+                self._lease.refuse(str(error))
+                raise FencedError(str(error)) from error
+            raise
+
+
+def backoff(first_seconds: float, longest_seconds: float = 30.0) -> Iterator[float]:
+    """Pauses before each repetition: doubled each time, with jitter."""
+    pause = first_seconds
+    while True:
+        yield pause * random.uniform(0.5, 1.0)
+        pause = min(pause * 2, longest_seconds)
+
+
+def insist(call: Callable[[], Answer], first_seconds: float, pause: Pause) -> Answer:
+    """Repeats `call` while the API is unreachable, for as long as `pause` lets it."""
+    for seconds in backoff(first_seconds):
+        pause(0)
+        try:
+            return call()
+        except UnreachableError as error:
+            log.warning("api_unreachable", error=str(error))
+            pause(seconds)
+    raise AssertionError("backoff never ends")
+
+
+def _json(response: httpx.Response) -> dict[str, Any] | None:
+    if response.status_code == 204 or not response.content:
+        return None
+    try:
+        answer = response.json()
+    except ValueError as error:
+        raise UnreachableError(f"expected JSON from {response.url.path}, got {response.text[:200]!r}") from error
+    if not isinstance(answer, dict):
+        raise UnreachableError(f"expected a JSON object from {response.url.path}, got {response.text[:200]!r}")
+    return answer
+
+
+def _refusal(response: httpx.Response) -> RefusedError:
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    body = body if isinstance(body, dict) else {}
+    message = str(body.get("message", response.text[:200]))
+    return RefusedError(response.status_code, str(body.get("code", "")), message, body.get("fields"))

@@ -1,0 +1,128 @@
+"""Every environment variable of the worker, read once per process and checked at start."""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+PREFIX = "ANNEAL_"
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+T = TypeVar("T", bound=Frozen)
+
+
+class Settings(Frozen):
+    """Field `api_url` is the variable `ANNEAL_API_URL`. Places have no default, numbers do."""
+
+    api_url: str = Field(pattern=r"^https?://")
+    """Where the API answers: http://host:port."""
+    worker_token: str = Field(min_length=1, repr=False)
+    """Token `anw_...` that lets this host claim jobs."""
+    state_dir: Path
+    """Folder of this worker: identity, attempts, cache. Two hosts never share one."""
+    broker_url: str = Field("", repr=False)
+    """redis://host:port/0 for wake-up calls; empty = polling alone."""
+    pools: tuple[str, ...] = Field(("default",), min_length=1)
+    """Pools that this worker serves, separated by commas."""
+    slots: int = Field(1, ge=1, le=64)
+    """Attempts that run at once."""
+    accelerators: str = Field("auto", pattern=r"^(auto|none|\d+(,\d+)*)$")
+    """auto = what the driver shows; none = the CPU; or indices such as 0,1."""
+    labels: dict[str, str] = {}
+    """What is told of this worker, as zone=a,owner=lab."""
+    poll_seconds: float | None = Field(None, ge=0)
+    """How often to ask for work; empty = what the API says; 0 = only when called, which needs a broker."""
+    cache_bytes: int = Field(100 * 1024**3, ge=0)
+    """Room for datasets and base models; the least recently used go first."""
+    trainer_python: str = sys.executable
+    """Interpreter that has the trainers installed."""
+    trainer_command: tuple[str, ...] = ()
+    """Replaces `python -m trainers.run`, for tests and wrappers; split like a shell does."""
+    trainer_environment: tuple[str, ...] = ()
+    """More environment variables that trainers may see, separated by commas."""
+    metrics_port: int | None = Field(None, ge=0, le=65535)
+    """Port of the Prometheus text; empty = none."""
+    metrics_address: str = "127.0.0.1"
+    """Address that the Prometheus text is served on."""
+    backoff_seconds: float = Field(0.5, gt=0)
+    """First pause before a failed request is repeated; it doubles up to 30 s."""
+    transfer_attempts: int = Field(8, ge=1)
+    """How often the transfer of one input is tried before the attempt fails."""
+    drain_seconds: float | None = Field(None, ge=0)
+    """Longest wait for a trainer's checkpoint when this host is told to stop; empty = the job's stop_grace_seconds."""
+    publish_seconds: float = Field(900, gt=0)
+    """How long results are offered to the storage after the trainer's end before the attempt fails."""
+
+    @field_validator("pools", "trainer_environment", mode="before")
+    @classmethod
+    def _comma_separated(cls, value: object) -> object:
+        return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [word.strip().partition("=") for word in value.split(",") if word.strip()]
+        if wrong := [name for name, equals, _ in pairs if not equals]:
+            raise ValueError(f"expected name=value, separated by commas, got {wrong[0]!r}")
+        return {name: label for name, _, label in pairs}
+
+    @field_validator("trainer_command", mode="before")
+    @classmethod
+    def _shell_words(cls, value: object) -> object:
+        return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+    @field_validator("api_url")
+    @classmethod
+    def _no_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    @field_validator("state_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.absolute()
+
+    @model_validator(mode="after")
+    def _can_hear_of_work(self) -> Self:
+        if self.poll_seconds == 0 and not self.broker_url:
+            raise ValueError("ANNEAL_POLL_SECONDS=0 turns polling off, which needs ANNEAL_BROKER_URL")
+        return self
+
+
+class ConsumerSettings(Frozen):
+    """What the Celery consumer, the host's child, needs."""
+
+    broker_url: str = Field("memory://", repr=False)
+    wake_socket: Path = Path("wake.sock")
+    host_pid: int = 0
+    """The host that started the consumer; 0 = started by hand."""
+
+
+def settings_read(environ: Mapping[str, str]) -> Settings:
+    """The settings of `python -m worker`. Raises ValueError with one line per mistake."""
+    return _read(Settings, environ)
+
+
+def consumer_settings_read(environ: Mapping[str, str]) -> ConsumerSettings:
+    return _read(ConsumerSettings, environ)
+
+
+def _read(wanted: type[T], environ: Mapping[str, str]) -> T:
+    given = {name: environ[PREFIX + name.upper()] for name in wanted.model_fields if environ.get(PREFIX + name.upper())}
+    try:
+        return wanted.model_validate(given)
+    except ValidationError as error:
+        raise ValueError("\n".join(_line(found["loc"], found["msg"]) for found in error.errors())) from error
+
+
+def _line(place: tuple[int | str, ...], message: str) -> str:
+    variable = f"{PREFIX}{str(place[0]).upper()}: " if place else ""
+    return f"{variable}{message.removeprefix('Value error, ')}"

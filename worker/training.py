@@ -1,0 +1,116 @@
+"""The time while the trainer lives: follow its events, pass orders on, end it when it must end."""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+from trainers.errors import Reason
+from trainers.events import Event
+from worker.clock import boottime
+from worker.control import ControlFile
+from worker.executors.base import Running
+from worker.lease import Lease
+from worker.orders import Orders
+from worker.publish import Artifact, Publisher
+from worker.sender import Sender
+from worker.supervise import Exit
+from worker.tail import EventTail
+
+TICK_SECONDS = 0.1
+SHIM_PATIENCE_SECONDS = 10.0
+"""A shim that has not ended its trainer this long after the lease and the kill time is killed itself."""
+
+
+class Training:
+    def __init__(
+        self,
+        *,
+        tail: EventTail,
+        sender: Sender,
+        publisher: Publisher,
+        control: ControlFile,
+        lease: Lease,
+        orders: Orders,
+        stop_grace_seconds: float,
+        no_progress_seconds: float,
+        kill_seconds: float,
+    ) -> None:
+        self._tail = tail
+        self._sender = sender
+        self._publisher = publisher
+        self._control = control
+        self._lease = lease
+        self._orders = orders
+        self._stop_grace_seconds = stop_grace_seconds
+        self._no_progress_seconds = no_progress_seconds
+        self._kill_seconds = kill_seconds
+        self._stop_asked_at: float | None = None
+        self._heard_at = time.monotonic()
+        self._lease_told = 0.0
+        self.progress_seq = 0
+        self.last_step = 0
+        self.failed: Reason | None = None
+        self.forced = False
+        """A stop's grace was over, so the trainer was sent signals."""
+        self.silent = False
+        """The trainer was ended for sending no event."""
+
+    def watch(self, running: Running, background: Sequence["Future[None]"]) -> Exit:
+        """Until nothing of the trainer is left. Raises what one of the background threads raised."""
+        self._heard_at = time.monotonic()
+        while (end := running.wait(TICK_SECONDS)) is None:
+            self.read_events()
+            self._tell_lease(running)
+            self._act(running)
+            for thread in background:
+                if thread.done():
+                    thread.result()
+        self.read_events()
+        return end
+
+    def read_events(self) -> None:
+        for event in self._tail.read():
+            self._heard_at = time.monotonic()
+            self.progress_seq = event.seq
+            self._sender.add(event, self._note(event))
+
+    def _note(self, event: Event) -> Artifact | None:
+        data = event.data
+        self.last_step = max(self.last_step, getattr(data, "step", 0))
+        if data.kind == "failed":
+            self.failed = data.reason
+        if data.kind == "checkpoint":
+            return self._publisher.stage("checkpoint", data.step, data.path, {})
+        if data.kind == "sample":
+            details = {"label": data.label, "prompt": data.prompt, "seed": data.seed, **data.details}
+            return self._publisher.stage("sample", data.step, data.path, details)
+        return None
+
+    def _tell_lease(self, running: Running) -> None:
+        if self._lease.deadline != self._lease_told:
+            self._lease_told = self._lease.deadline
+            running.extend(self._lease_told)
+        if boottime() > self._lease.deadline + self._kill_seconds + SHIM_PATIENCE_SECONDS:
+            running.kill_shim()
+
+    def _act(self, running: Running) -> None:
+        if self._lease.refused:
+            running.kill()
+        elif self._orders.stop_kind:
+            self._stop(running)
+        elif time.monotonic() - self._heard_at > self._no_progress_seconds and not self.silent:
+            self.silent = True
+            running.terminate()
+
+    def _stop(self, running: Running) -> None:
+        now = time.monotonic()
+        if self._stop_asked_at is None:
+            self._stop_asked_at = now
+            self._control.stop()
+        if not self.forced and (self._orders.hurry or now - self._stop_asked_at > self._grace_seconds()):
+            self.forced = True
+            running.terminate()
+
+    def _grace_seconds(self) -> float:
+        limit = self._orders.drain_seconds if self._orders.stop_kind == "drain" else None
+        return self._stop_grace_seconds if limit is None else min(limit, self._stop_grace_seconds)

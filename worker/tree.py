@@ -1,0 +1,120 @@
+"""Finding and killing processes for certain. Standard library only: the shim runs on this."""
+
+import ctypes
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ATTEMPT_MARK = "ANNEAL_ATTEMPT"
+"""Environment variable that every process of an attempt inherits: the attempt's id."""
+WORKER_MARK = "ANNEAL_WORKER_ID"
+"""The same for the worker's id, so that a new boot finds all that an old one left."""
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent(death_signal: int) -> None:
+    """The kernel sends this process `death_signal` when the thread that started it ends."""
+    _prctl(_PR_SET_PDEATHSIG, death_signal)
+
+
+def become_subreaper() -> None:
+    """Orphans among the descendants of this process become its children."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}, {value}) failed")
+
+
+def marked(name: str, value: str) -> set[int]:
+    """Living processes whose environment at start held name=value; this process is left out."""
+    wanted = f"{name}={value}".encode()
+    return {pid for pid in _pids() if wanted in _environment(pid)} - {os.getpid()}
+
+
+def mark_values(name: str, pids: set[int]) -> set[str]:
+    """Values of the mark `name` among `pids`."""
+    prefix = f"{name}=".encode()
+    found = (entry for pid in pids for entry in _environment(pid) if entry.startswith(prefix))
+    return {entry[len(prefix) :].decode() for entry in found}
+
+
+def descendants(root: int) -> set[int]:
+    """Living processes below `root`, by parent pids."""
+    children: dict[int, list[int]] = {}
+    for pid in _pids():
+        state, parent = _state_and_parent(pid)
+        children.setdefault(parent, []).append(pid if state not in "ZX" else -pid)
+    found, frontier = set(), [root]
+    while frontier:
+        for child in children.get(frontier.pop(), ()):
+            frontier.append(abs(child))
+            if child > 0:
+                found.add(child)
+    return found
+
+
+def kill_until_none(find: Callable[[], set[int]], pause: Callable[[], None]) -> int:
+    """SIGKILL to all that `find` names until two passes in a row find none; returns how many signals were sent.
+
+    One empty pass is not enough: a process that forks and exits while /proc is read can be missed once.
+    """
+    sent = empty_passes = 0
+    while empty_passes < 2:
+        found = find()
+        empty_passes = 0 if found else empty_passes + 1
+        if found:
+            sent += _kill(found, find)
+            pause()
+    return sent
+
+
+def _kill(pids: set[int], find: Callable[[], set[int]]) -> int:
+    """Pins each pid, looks again, and signals those still named, so that a reused pid is never hit."""
+    pinned = {pid: descriptor for pid in pids if (descriptor := _pin(pid)) is not None}
+    still = find()
+    try:
+        return sum(_signal(descriptor) for pid, descriptor in pinned.items() if pid in still)
+    finally:
+        for descriptor in pinned.values():
+            os.close(descriptor)
+
+
+def _pin(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+
+
+def _signal(descriptor: int) -> bool:
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        return True
+    except ProcessLookupError:
+        return False
+
+
+def _pids() -> Iterator[int]:
+    return (int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit())
+
+
+def _environment(pid: int) -> list[bytes]:
+    """Empty for zombies, kernel threads, and processes of others."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return []
+
+
+def _state_and_parent(pid: int) -> tuple[str, int]:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return "X", 0
+    return fields[0], int(fields[1])
