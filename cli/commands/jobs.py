@@ -1,0 +1,275 @@
+"""`anneal job`: queue, watch and stop."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from cli.errors import CliError, Exit
+from cli.http import Client, Record
+from cli.output import Json, connect, err, out, print_json, print_json_line, print_record, print_table
+from cli.requests import (
+    Accelerators,
+    Adaptors,
+    Dataset,
+    Model,
+    Pool,
+    Priority,
+    Settings,
+    method_schema,
+    request_body,
+)
+from cli.transfers import file_download
+from cli.values import settings_parse, yaml_load
+from cli.watch import adaptor_ref, ending_sentence, job_watch, outcome
+
+app = typer.Typer(no_args_is_help=True)
+Job = Annotated[str, typer.Argument(help="Id of the job, or its first 8 characters or more.")]
+LOG_BYTES = 65_536
+
+
+class Command(StrEnum):
+    SAVE_NOW = "save_now"
+    SAMPLE_NOW = "sample_now"
+
+
+@app.command("submit")
+def job_submit(
+    template: Annotated[str, typer.Option("--template", "-t", help="Template to take parameters from.")] = "",
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="YAML with the whole request.")] = None,
+    method: Annotated[str, typer.Option("--method", "-m", help="What to run, where there is no template.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the job.")] = "",
+    set_: Settings = None,
+    dataset: Dataset = None,
+    model: Model = None,
+    adaptor: Adaptors = None,
+    accelerators: Accelerators = None,
+    pool: Pool = None,
+    priority: Priority = None,
+    key: Annotated[str, typer.Option(help="Idempotency key: the same key gives the same job.")] = "",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it to its end; exit with its outcome.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Queue a job from a template, a file, or parameters; what is given here wins over the template."""
+    with connect() as client:
+        body = yaml_load(file) if file else {}
+        named = {"template": template, "method": method, "name": name}
+        body |= {given: value for given, value in named.items() if value}
+        body |= request_body(dataset, model, adaptor, accelerators, pool, priority)
+        if set_:
+            body["params"] = {**(body.get("params") or {}), **settings_parse(set_, schema_for(client, body))}
+        job = client.post("jobs", body, headers={"Idempotency-Key": key} if key else {})
+        for warning in job.get("warnings") or []:
+            err.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
+        if not watch:
+            show_queued(job, as_json=as_json)
+            return
+        end_watching(job_watch(client, job, as_json=as_json), as_json=as_json)
+
+
+@app.command("list")
+def job_list(
+    state: Annotated[str | None, typer.Option(help="queued, running, succeeded, ...")] = None,
+    method: Annotated[str | None, typer.Option(help="Only this method.")] = None,
+    search: Annotated[str | None, typer.Option(help="Part of the name.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Jobs, the newest first."""
+    with connect() as client:
+        jobs = list(client.pages("jobs", state=state, method=method, search=search))
+    if as_json:
+        print_json(jobs)
+    else:
+        columns = {
+            "id": "short",
+            "name": "name",
+            "method": "method",
+            "state": "state",
+            "step": "step",
+            "created": "created",
+        }
+        print_table([{**job, "short": job["id"][:8], "step": step_text(job)} for job in jobs], columns)
+
+
+@app.command("show")
+def job_show(job: Job, as_json: Json = False) -> None:
+    """One job: state, progress, attempts, why it waits or failed."""
+    with connect() as client:
+        found = client.get(f"jobs/{job}")
+    if as_json:
+        print_json(found)
+        return
+    print_record(
+        {**found, "step": step_text(found), "adaptor": adaptor_ref(found) if found.get("adaptor") else None},
+        (
+            "id",
+            "name",
+            "method",
+            "state",
+            "waiting",
+            "step",
+            "adaptor",
+            "pool",
+            "priority",
+            "created",
+            "started",
+            "ended",
+        ),
+    )
+    if found.get("reason"):
+        print_record(found["reason"], ("message", "hint", "detail"))
+    columns = {
+        "attempt": "n",
+        "outcome": "outcome",
+        "last step": "last_step",
+        "from step": "resumed_from",
+        "exit": "exit_code",
+    }
+    if found.get("attempts"):
+        print_table(found["attempts"], columns)
+
+
+@app.command("watch")
+def job_watch_(job: Job, as_json: Json = False) -> None:
+    """Follow a job; exit with its outcome: 0 succeeded, 1 failed, 3 cancelled or paused."""
+    with connect() as client:
+        end_watching(job_watch(client, client.get(f"jobs/{job}"), as_json=as_json), as_json=as_json)
+
+
+@app.command("logs")
+def job_logs(job: Job, as_json: Json = False) -> None:
+    """Standard output and error of the trainer."""
+    with connect() as client:
+        log = job_log(client, job)
+    if as_json:
+        print_json({"log": log})
+    else:
+        typer.echo(log, nl=False)
+
+
+@app.command("cancel")
+def job_cancel(job: Job, as_json: Json = False) -> None:
+    """Stop a job for good; a training job keeps its checkpoint and a partial adaptor."""
+    act(job, "cancel", as_json=as_json)
+
+
+@app.command("pause")
+def job_pause(job: Job, as_json: Json = False) -> None:
+    """Stop a job for now; `anneal job resume` goes on from its checkpoint."""
+    act(job, "pause", as_json=as_json)
+
+
+@app.command("resume")
+def job_resume(job: Job, as_json: Json = False) -> None:
+    """Queue a paused, cancelled or failed job again, from its last checkpoint."""
+    act(job, "resume", as_json=as_json)
+
+
+@app.command("control")
+def job_control(job: Job, command: Command, as_json: Json = False) -> None:
+    """Ask a running job for a checkpoint or for sample pictures now."""
+    with connect() as client:
+        found = client.post(f"jobs/{job}/control", {"command": command.value})
+    if as_json:
+        print_json(found)
+    else:
+        out.print(f"job {escape(found['name'])}: asked for {command.value}")
+
+
+@app.command("metrics")
+def job_metrics(
+    job: Job,
+    name: Annotated[str | None, typer.Option(help="Only this curve, for instance loss.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Curves: loss, learning rate, speed."""
+    with connect() as client:
+        series = client.get(f"jobs/{job}/metrics", name=name)["series"]
+    if as_json:
+        print_json(series)
+    else:
+        columns = {"metric": "name", "points": "points", "first": "first", "last": "last"}
+        print_table([curve_row(curve, points) for curve, points in series.items() if points], columns)
+
+
+@app.command("samples")
+def job_samples(
+    job: Job,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Download them into this folder.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Pictures that the job made."""
+    with connect() as client:
+        samples = samples_of(client, job)
+    if output:
+        for sample in samples:
+            file_download(sample, output / Path(sample["path"]).name)
+    if as_json:
+        print_json(samples)
+    else:
+        print_table(samples, {"step": "step", "file": "path", "bytes": "size_bytes"})
+
+
+def schema_for(client: Client, body: Record) -> Record:
+    """The schema that `--set` is read with."""
+    method = body.get("method")
+    if not method:
+        if not body.get("template"):
+            raise CliError("a job needs --template, --file or --method", exit_code=Exit.USAGE)
+        method = client.get(f"templates/{body['template']}")["method"]
+    return method_schema(client, method)
+
+
+def show_queued(job: Record, *, as_json: bool) -> None:
+    if as_json:
+        print_json(job)
+    else:
+        out.print(
+            f"queued {job['name']}, job {job['id']}\nfollow it with: anneal job watch {job['id'][:8]}", soft_wrap=True
+        )
+
+
+def end_watching(job: Record, *, as_json: bool) -> None:
+    if as_json:
+        print_json_line(job)
+    else:
+        out.print(escape(ending_sentence(job)), soft_wrap=True)
+    raise typer.Exit(outcome(job))
+
+
+def act(job: str, verb: str, *, as_json: bool) -> None:
+    with connect() as client:
+        found = client.post(f"jobs/{job}/{verb}")
+    if as_json:
+        print_json(found)
+    else:
+        stopping = ", stopping" if found["stopping"] else ""
+        out.print(f"job {escape(found['name'])}: {found['state']}{stopping}")
+
+
+def job_log(client: Client, job: str) -> str:
+    """The whole log, piece by piece."""
+    pieces: list[bytes] = []
+    offset = 0
+    while True:
+        answer = client.request("GET", f"jobs/{job}/log", params={"offset": offset, "limit": LOG_BYTES})
+        pieces.append(answer.content)
+        offset += len(answer.content)
+        if not answer.content or offset >= int(answer.headers.get("X-Log-Size", offset)):
+            return b"".join(pieces).decode("utf-8", "replace")
+
+
+def samples_of(client: Client, job: str) -> list[Record]:
+    rows: list[Record] = client.get(f"jobs/{job}/samples")["results"]
+    return rows
+
+
+def step_text(job: Record) -> str:
+    progress: dict[str, Any] = job.get("progress") or {}
+    return f"{progress['step']}/{progress['total']}" if "step" in progress else "-"
+
+
+def curve_row(name: str, points: list[list[float]]) -> Record:
+    return {"name": name, "points": len(points), "first": f"{points[0][1]:.6g}", "last": f"{points[-1][1]:.6g}"}

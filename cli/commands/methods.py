@@ -1,0 +1,66 @@
+"""`anneal method`."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from cli.http import Record
+from cli.output import Json, connect, out, print_json, print_table
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command("list")
+def method_list(as_json: Json = False) -> None:
+    """What can be run."""
+    with connect() as client:
+        methods = client.get("methods")
+    rows = methods["results"] if isinstance(methods, dict) else methods
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, {"method": "method", "makes": "product", "needs": "requires", "": "summary"})
+
+
+@app.command("show")
+def method_show(method: Annotated[str, typer.Argument(help="For instance image_lora.")], as_json: Json = False) -> None:
+    """Every parameter of a method: type, default, range, meaning."""
+    with connect() as client:
+        found = client.get(f"methods/{method}")
+    if as_json:
+        print_json(found)
+        return
+    out.print(f"[bold]{found['method']}[/bold]  {escape(found['summary'])}")
+    out.print(f"needs {', '.join(found['requires'])}; makes {found['product']}\n")
+    required = found["schema"].get("required", [])
+    rows = [field_row(name, field, name in required) for name, field in found["schema"]["properties"].items()]
+    print_table(rows, {"parameter": "name", "type": "type", "default": "default", "range": "range", "meaning": "help"})
+
+
+def field_row(name: str, field: Record, required: bool) -> Record:
+    choices = field.get("anyOf", [field])
+    bounds = {key: value for choice in choices for key, value in choice.items()}
+    return {
+        "name": name,
+        "type": " or ".join(type_name(choice) for choice in choices),
+        "default": "required" if required else repr_value(field.get("default")),
+        "range": bounds_text(bounds),
+        "help": field.get("description", ""),
+    }
+
+
+def type_name(choice: Record) -> str:
+    if "enum" in choice:
+        return " | ".join(str(value) for value in choice["enum"])
+    name = str(choice.get("type", "any"))
+    return "none" if name == "null" else name
+
+
+def repr_value(value: Any) -> str:
+    return "none" if value is None else '""' if value == "" else str(value)
+
+
+def bounds_text(field: Record) -> str:
+    signs = (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
+    return " ".join(f"{sign} {field[key]:g}" for key, sign in signs if key in field)

@@ -1,0 +1,53 @@
+"""`anneal up` and `anneal demo`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from cli.config import Login, config_path, login_save
+from cli.demo import run_demo
+from cli.output import Json, err, out, print_json_line
+from cli.platform.start import Platform
+from cli.platform.up import platform_run
+
+
+def up(
+    folder: Annotated[Path, typer.Option("--dir", help="Where everything is kept.")] = Path("var/anneal"),
+    as_json: Json = False,
+) -> None:
+    """Run the whole platform on this machine until Ctrl-C: API, queue, dispatcher, one worker."""
+
+    def on_ready(platform: Platform) -> None:
+        if as_json:
+            print_json_line({"url": platform.url, "dir": str(platform.home.root), **platform.first})
+        else:
+            welcome(platform)
+
+    platform_run(folder, lambda line: err.print(escape(line), style="dim", soft_wrap=True), on_ready)
+
+
+def welcome(platform: Platform) -> None:
+    """URL and, at the first start, the secrets; they are shown this once."""
+    first = platform.first
+    out.print(f"Anneal is up at [bold]{platform.url}[/bold] (folder {platform.home.root})", soft_wrap=True)
+    if not first:
+        out.print("Ctrl-C drains and stops it.")
+        return
+    saved = config_path()
+    if not saved.exists():
+        login_save(Login(url=platform.url, token=first["token"]))
+        out.print(f"`anneal` on this machine is logged in ({saved}).", soft_wrap=True)
+    else:
+        out.print(f"To use it from here: anneal login {platform.url} --token TOKEN", soft_wrap=True)
+    out.print(f"\nuser      {first['user']}\npassword  {first['password']}\ntoken     {first['token']}")
+    out.print("\nKeep them: they are shown only this once. Ctrl-C drains and stops the platform.")
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--dir", help="Where everything is kept.")] = Path("demo"),
+    as_json: Json = False,
+) -> None:
+    """From template to picture: train the example adaptor, write comparison.png, stop. Takes a few minutes."""
+    run_demo(folder, as_json=as_json)

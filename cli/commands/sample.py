@@ -1,0 +1,96 @@
+"""`anneal sample`: queue a sampling job, wait for it, download its pictures."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from cli.commands.jobs import samples_of
+from cli.errors import CliError, Exit
+from cli.http import Client, Record, known
+from cli.output import Json, connect, err, out, print_json
+from cli.requests import Accelerators, Model, Pool, Priority, Settings, method_schema, request_body
+from cli.transfers import file_download
+from cli.values import settings_parse
+from cli.watch import ending_sentence, job_watch, outcome
+
+METHOD = "sample_image"
+AdaptorScales = Annotated[
+    list[str] | None, typer.Option("--adaptor", "-a", help="name, name@version or name:scale; may be repeated.")
+]
+
+
+def sample(
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the picture shall show.")],
+    model: Model = None,
+    adaptor: AdaptorScales = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Base, adaptor, adaptor + trigger word side by side.")
+    ] = False,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Picture to write; numbered if there are more.")
+    ] = Path("sample.png"),
+    num_images: Annotated[int | None, typer.Option("--num-images", "-n", min=1, max=8)] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Picture i is drawn from seed + i.")] = None,
+    set_: Settings = None,
+    accelerators: Accelerators = None,
+    pool: Pool = None,
+    priority: Priority = None,
+    as_json: Json = False,
+) -> None:
+    """Make pictures with a base model and adaptors; without --model, the one that the first adaptor was trained on."""
+    refs, scales = adaptors_parse(adaptor or [])
+    with connect() as client:
+        params = {"prompt": prompt, "compare": compare or None, "num_images": num_images, "seed": seed}
+        given = known({**params, "adaptor_scales": scales or None})
+        given |= settings_parse(set_ or [], method_schema(client, METHOD))
+        model = model or base_model_of(client, refs)
+        body = request_body(None, model, refs, accelerators, pool, priority)
+        job = client.post("jobs", {"name": f"sample: {prompt[:60]}", "method": METHOD, "params": given, **body})
+        ended = wait(client, job, as_json=as_json)
+        files = pictures_download(samples_of(client, job["id"]), output, compare=compare)
+    if as_json:
+        print_json({"job": ended["id"], "files": [str(file) for file in files]})
+    else:
+        out.print("\n".join(f"wrote {escape(str(file))}" for file in files), soft_wrap=True)
+
+
+def wait(client: Client, job: Record, *, as_json: bool) -> Record:
+    """Follows the job; where it did not succeed the command ends with its outcome."""
+    for warning in job.get("warnings") or []:
+        err.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
+    ended = job_watch(client, job, quiet=as_json)
+    if outcome(ended) is not Exit.DONE:
+        raise CliError(ending_sentence(ended), f"anneal job logs {ended['id'][:8]}", exit_code=outcome(ended))
+    return ended
+
+
+def adaptors_parse(given: list[str]) -> tuple[list[str], list[float]]:
+    """`["shapes@2:0.8"]` as references and scales; no scales where none was given."""
+    refs, scales = [], []
+    for one in given:
+        ref, colon, scale = one.rpartition(":")
+        try:
+            refs.append(ref if colon else one)
+            scales.append(float(scale) if colon else 1.0)
+        except ValueError:
+            raise CliError(f"--adaptor expects name[@version][:scale], got {one!r}", exit_code=Exit.USAGE) from None
+    return refs, scales if any(":" in one for one in given) else []
+
+
+def base_model_of(client: Client, refs: list[str]) -> str:
+    if not refs:
+        raise CliError("sampling needs --model or --adaptor", exit_code=Exit.USAGE)
+    base = client.get(f"adaptors/{refs[0]}")["base_model"]
+    return str(base["name"] if isinstance(base, dict) else base)
+
+
+def pictures_download(samples: list[Record], output: Path, *, compare: bool) -> list[Path]:
+    """With `compare` the sheet alone, else each picture."""
+    wanted = [one for one in samples if (Path(one["path"]).stem == "comparison") == compare]
+    if not wanted:
+        raise CliError("the job succeeded but has no pictures", "Look at its log.")
+    if len(wanted) == 1:
+        return [file_download(wanted[0], output)]
+    return [file_download(one, output.with_stem(f"{output.stem}-{index}")) for index, one in enumerate(wanted)]

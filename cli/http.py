@@ -1,0 +1,104 @@
+"""The REST client: requests with the user's token, errors as one sentence each. `docs/rest.md` lists the calls."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from cli.config import Login
+from cli.errors import ApiError, CliError, Exit
+
+Record = dict[str, Any]
+TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+
+
+class Client:
+    """Speaks with one API; `path` is always relative to /api/v1/. Raises ApiError, or CliError(UNREACHABLE)."""
+
+    def __init__(self, login: Login, transport: httpx.BaseTransport | None = None) -> None:
+        self.login = login
+        self.http = httpx.Client(
+            base_url=login.url.rstrip("/") + "/api/v1/",
+            headers={"Authorization": f"Bearer {login.token}"} if login.token else {},
+            timeout=TIMEOUT,
+            transport=transport,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.http.close()
+
+    def request(self, verb: str, path: str, **options: Any) -> httpx.Response:
+        with reachable(self.login.url):
+            response = self.http.request(verb, path, **options)
+        return checked(response)
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self.request("GET", path, params=known(query)).json()
+
+    def post(self, path: str, body: Any = None, **options: Any) -> Any:
+        response = self.request("POST", path, json={} if body is None else body, **options)
+        return response.json() if response.content else None
+
+    def put(self, path: str, body: Any) -> Any:
+        return self.request("PUT", path, json=body).json()
+
+    def delete(self, path: str) -> None:
+        self.request("DELETE", path)
+
+    def pages(self, path: str, **query: Any) -> Iterator[Record]:
+        """Every record of a list, page after page."""
+        page = self.get(path, **query)
+        yield from page["results"]
+        while page["next"]:
+            page = self.request("GET", page["next"]).json()
+            yield from page["results"]
+
+
+@contextmanager
+def reachable(url: str) -> Iterator[None]:
+    """Turns "nobody answers" into the one sentence that helps."""
+    try:
+        yield
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise CliError(f"{url!r} is not a URL", "Expected something like http://127.0.0.1:8000.") from error
+    except httpx.TransportError as error:
+        raise CliError(
+            f"{url} does not answer ({type(error).__name__})",
+            "Is it running? `anneal up` starts a platform on this machine.",
+            code="unreachable",
+            exit_code=Exit.UNREACHABLE,
+        ) from error
+
+
+def checked(response: httpx.Response) -> httpx.Response:
+    """The response, or its error as an ApiError."""
+    if response.is_success:
+        return response
+    response.read()
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict) or "message" not in answer:
+        answer = {"message": f"{response.url.path} answered {response.status_code} {response.reason_phrase}"}
+    if response.status_code == 401 and not answer.get("hint"):
+        answer["hint"] = "Run `anneal login URL` again."
+    raise ApiError(response.status_code, answer)
+
+
+def known(query: Record) -> Record:
+    return {name: value for name, value in query.items() if value is not None}
+
+
+def login(url: str, username: str, password: str) -> Login:
+    """Trades a password for a token."""
+    with Client(Login(url=url, token="")) as client:
+        answer = client.post("auth/login", {"username": username, "password": password})
+    return Login(url=url, token=answer["token"])

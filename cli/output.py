@@ -1,0 +1,103 @@
+"""What a command prints: tables and sentences for people, JSON for programs (`--json`)."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from cli.config import login_load
+from cli.errors import CliError
+from cli.http import Client, Record
+from cli.transfers import OnBytes
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def connect() -> Iterator[Client]:
+    with Client(login_load()) as client:
+        yield client
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_json_line(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_table(rows: Iterable[Record], columns: dict[str, str]) -> None:
+    """`columns` is {heading: key}; a dotted key looks inside."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in columns:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(text(dig(row, key))) for key in columns.values()))
+    out.print(table if table.row_count else "nothing here yet")
+
+
+def print_record(record: Record, keys: Iterable[str]) -> None:
+    """One `key  value` line for each key that has a value."""
+    for key in keys:
+        value = dig(record, key)
+        if value not in (None, "", [], {}):
+            out.print(f"[bold]{key.replace('_', ' '):<14}[/bold] {escape(text(value))}", soft_wrap=True)
+
+
+def dig(record: Record, key: str) -> Any:
+    value: Any = record
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+
+
+def human_bytes(size: int) -> str:
+    amount = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def print_error(error: CliError, *, as_json: bool) -> None:
+    if as_json:
+        answer = {"code": error.code, "message": error.message, "hint": error.hint, "fields": error.fields}
+        sys.stderr.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        return
+    err.print(f"[bold red]error:[/bold red] {escape(error.message)}", soft_wrap=True)
+    for name, said in error.fields.items():
+        sentences = [said] if isinstance(said, str) else [str(one) for one in said]
+        if name and not any(sentence in error.message for sentence in sentences):
+            err.print(f"  {escape(name)}: {escape('; '.join(sentences))}", soft_wrap=True)
+    if error.hint:
+        err.print(escape(error.hint), style="dim", soft_wrap=True)
+
+
+@contextmanager
+def transfer_bar(what: str, total_bytes: int, *, quiet: bool) -> Iterator[OnBytes]:
+    """A progress bar on standard error that counts bytes."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=err, disable=quiet or not err.is_terminal, transient=True) as progress:
+        task = progress.add_task(escape(what), total=total_bytes)
+        yield lambda num_bytes: progress.advance(task, num_bytes)

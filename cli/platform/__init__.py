@@ -1,0 +1,1 @@
+"""`anneal up`: the whole platform as processes of one host."""

@@ -1,0 +1,107 @@
+"""Processes that live and die with this one: started, watched, restarted, stopped in order."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+PR_SET_PDEATHSIG = 1
+BACKOFF_SECONDS = (1, 2, 4, 8, 15, 30)
+HEALTHY_SECONDS = 60
+"""A child that lived this long starts again at the shortest backoff."""
+Say = Callable[[str], None]
+
+
+@dataclass
+class Child:
+    name: str
+    argv: list[str]
+    env: dict[str, str]
+    log: Path
+    stop_seconds: float = 10
+    """From SIGTERM to SIGKILL."""
+    failures: int = 0
+    started: float = 0
+    start_at: float | None = None
+    """When it is due again after a death; None while it lives."""
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+
+def child_start(child: Child) -> None:
+    """Starts it in a session of its own (Ctrl-C at the terminal reaches only us); it dies when this thread does."""
+    with child.log.open("ab") as log:
+        child.process = subprocess.Popen(
+            child.argv,
+            env=child.env,
+            cwd=child.log.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=tie_to_parent(signal.SIGKILL),
+        )
+    child.started, child.start_at = time.monotonic(), None
+
+
+def tie_to_parent(number: signal.Signals) -> Callable[[], None]:
+    """For Popen's preexec_fn: the child gets this signal when the thread that starts it ends, however it ends."""
+    parent = os.getpid()
+
+    def tie() -> None:
+        LIBC.prctl(PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return tie
+
+
+def children_check(children: list[Child], say: Say) -> None:
+    """Starts again what died, later each time."""
+    now = time.monotonic()
+    for child in children:
+        if child.alive or child.process is None:
+            continue
+        if child.start_at is None:
+            child.failures = 1 if now - child.started > HEALTHY_SECONDS else child.failures + 1
+            pause = BACKOFF_SECONDS[min(child.failures, len(BACKOFF_SECONDS)) - 1]
+            child.start_at = now + pause
+            say(f"{child.name} {ending(child)}; starting it again in {pause} s (log: {child.log})")
+        elif now >= child.start_at:
+            child_start(child)
+
+
+def ending(child: Child) -> str:
+    """How it ended, in words."""
+    assert child.process is not None, f"{child.name} was never started"
+    code = child.process.returncode
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def child_stop(child: Child, seconds: float | None = None) -> None:
+    """SIGTERM, then SIGKILL for its whole session after `seconds`."""
+    if child.process is None:
+        return
+    if child.alive:
+        child.process.terminate()
+    try:
+        child.process.wait(child.stop_seconds if seconds is None else seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.process.pid, signal.SIGKILL)
+        child.process.wait()
+
+
+def log_tail(path: Path, num_lines: int = 20) -> str:
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 16_384))
+        return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-num_lines:])

@@ -1,0 +1,103 @@
+"""Starts the parts of the platform in order, and makes the first user."""
+
+import json
+import signal
+import subprocess
+from dataclasses import dataclass, field
+
+from cli.atomic import PRIVATE, text_write
+from cli.errors import CliError
+from cli.http import Record
+from cli.platform.children import Child, Say, child_start, child_stop, log_tail, tie_to_parent
+from cli.platform.home import Home, home_ports, secret_key
+from cli.platform.ready import answers_ping, answers_ready, wait_until
+from cli.platform.services import (
+    PYTHON,
+    api_child,
+    api_env,
+    api_url,
+    broker_child,
+    dispatcher_child,
+    worker_child,
+    worker_env,
+)
+
+BROKER_SECONDS = 5
+
+
+@dataclass
+class Platform:
+    """What runs; `children` in the order of their start."""
+
+    home: Home
+    url: str
+    first: Record
+    """What `setup` made at this start: user, password, token; {} where it was there before."""
+    children: list[Child] = field(default_factory=list)
+
+
+def platform_start(platform: Platform, say: Say) -> None:
+    home, ports = platform.home, home_ports(platform.home)
+    platform.url = api_url(ports["api"])
+    broker_url = broker_start(platform, ports["broker"], say)
+    env = api_env(home, port=ports["api"], key=secret_key(home), broker_url=broker_url)
+    run_once(home, env, "migrate", "--no-input")
+    platform.first, worker_token = setup(home, env)
+    begin(platform, api_child(home, env, ports["api"]))
+    wait_until(lambda: answers_ready(platform.url), platform.children[-1])
+    begin(platform, dispatcher_child(home, env))
+    begin(platform, worker_child(home, worker_env(home, port=ports["api"], token=worker_token, broker_url=broker_url)))
+
+
+def begin(platform: Platform, child: Child) -> None:
+    child_start(child)
+    platform.children.append(child)
+
+
+def broker_start(platform: Platform, port: int, say: Say) -> str:
+    """Starts Valkey and returns its URL; "" where that fails, since workers also poll."""
+    child = broker_child(platform.home, port)
+    if child is None:
+        say("Valkey is not installed (anneal[embedded]): workers poll for jobs")
+        return ""
+    child_start(child)
+    try:
+        wait_until(lambda: answers_ping(port), child, BROKER_SECONDS)
+    except CliError as error:
+        child_stop(child)
+        say(f"Valkey did not start, workers poll for jobs: {error}")
+        return ""
+    platform.children.append(child)
+    return f"redis://127.0.0.1:{port}/0"
+
+
+def setup(home: Home, env: dict[str, str]) -> tuple[Record, str]:
+    """What the first user gets (once), and the worker's token, kept in the folder."""
+    kept = home.root / "worker_token"
+    made = json.loads(run_once(home, env, "setup", "--json"))
+    if not kept.exists() and not made.get("worker_token"):
+        made = json.loads(run_once(home, env, "setup", "--json", "--new-secrets"))
+    if made.get("worker_token"):
+        text_write(kept, made["worker_token"], mode=PRIVATE)
+    first = {name: made[name] for name in ("user", "project", "password", "token")} if made.get("token") else {}
+    return first, kept.read_text(encoding="utf-8")
+
+
+def run_once(home: Home, env: dict[str, str], *command: str) -> str:
+    """Runs `python -m api <command>` and returns what it printed."""
+    log = home.logs / "setup.log"
+    done = subprocess.run(
+        [*PYTHON, "-m", "api", *command],
+        env=env,
+        cwd=home.logs,
+        capture_output=True,
+        text=True,
+        check=False,
+        start_new_session=True,
+        preexec_fn=tie_to_parent(signal.SIGKILL),
+    )
+    with log.open("a", encoding="utf-8") as file:
+        file.write(done.stderr if command[0] == "setup" else done.stdout + done.stderr)
+    if done.returncode:
+        raise CliError(f"`python -m api {command[0]}` ended with exit code {done.returncode}", log_tail(log))
+    return done.stdout

@@ -1,0 +1,119 @@
+"""Files to and from storage by signed links: streamed, with their SHA-256, never half there."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+
+from cli.errors import ApiError, CliError
+from cli.http import Client, Record, checked, reachable
+
+CHUNK_BYTES = 1 << 20
+PARALLEL_FILES = 4
+TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+OnBytes = Callable[[int], None]
+
+
+def folder_upload(
+    client: Client, collection: str, name: str, folder: Path, on_bytes: OnBytes = lambda _: None
+) -> Record:
+    """Uploads `folder` as the next version of `<collection>/<name>`; the same content makes no new one."""
+    files = folder_files(folder)
+    record_create(client, collection, name)
+    upload = client.post(f"{collection}/{name}/uploads", {"files": files})
+    sizes = {file["path"]: file["size"] for file in files}
+    with httpx.Client(timeout=TIMEOUT) as storage, ThreadPoolExecutor(PARALLEL_FILES) as pool:
+        waiting = [
+            pool.submit(file_put, storage, link, folder / link["path"], sizes[link["path"]], on_bytes)
+            for link in upload["files"]
+            if link["url"]
+        ]
+        for one in waiting:
+            one.result()
+    version: Record = client.post(f"{collection}/{name}/versions", {"upload": upload["upload"]})
+    return version
+
+
+def record_create(client: Client, collection: str, name: str) -> None:
+    try:
+        client.post(collection, {"name": name})
+    except ApiError as error:
+        if error.status != 409:
+            raise
+
+
+def folder_files(folder: Path) -> list[Record]:
+    """Every file below `folder` with size in bytes and SHA-256; hidden files and folders are left out."""
+    if not folder.is_dir():
+        raise CliError(f"expected a folder, got {folder}")
+    files = [
+        {"path": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "sha256": file_sha256(path)}
+        for path in folder_paths(folder)
+    ]
+    if not files:
+        raise CliError(f"{folder} has no files")
+    return files
+
+
+def folder_paths(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not hidden(path.relative_to(folder)))
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of what `folder_upload` would send."""
+    return sum(path.stat().st_size for path in folder_paths(folder))
+
+
+def hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_put(storage: httpx.Client, link: Record, path: Path, size: int, on_bytes: OnBytes) -> None:
+    headers = {"Content-Length": str(size), **(link.get("headers") or {})}
+    with reachable(link["url"]):
+        response = storage.request(
+            link.get("method", "PUT"), link["url"], content=chunks(path, on_bytes), headers=headers
+        )
+    checked(response)
+
+
+def chunks(path: Path, on_bytes: OnBytes) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(CHUNK_BYTES):
+            on_bytes(len(block))
+            yield block
+
+
+def file_download(link: Record, target: Path, on_bytes: OnBytes = lambda _: None) -> Path:
+    """Fetches `link` {url, sha256} to `target`, whole and with the right digest or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    try:
+        received = fetch(link["url"], part, on_bytes)
+        if received != link["sha256"]:
+            raise CliError(f"{target.name}: expected SHA-256 {link['sha256']}, received {received}", "Try again.")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def fetch(url: str, part: Path, on_bytes: OnBytes) -> str:
+    """Streams `url` into `part`; returns the SHA-256 of what came."""
+    digest = hashlib.sha256()
+    with reachable(url), httpx.stream("GET", url, timeout=TIMEOUT) as response, part.open("wb") as file:
+        for block in checked(response).iter_bytes(CHUNK_BYTES):
+            file.write(block)
+            digest.update(block)
+            on_bytes(len(block))
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()

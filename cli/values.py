@@ -1,0 +1,72 @@
+"""What a person types becomes values: `--set key=value`, YAML files."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cli.errors import CliError, Exit
+from cli.http import Record
+
+BOOLEAN = ("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+FLOAT_DIGITS = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
+FLOAT = ("tag:yaml.org,2002:float", FLOAT_DIGITS, list("-+.0123456789"))
+
+
+class PlainLoader(yaml.SafeLoader):
+    """YAML 1.2 as people read it: `mixed_precision: no` is text, only true and false are booleans; 1e-4 is a number."""
+
+
+class PlainDumper(yaml.SafeDumper):
+    """Quotes what a YAML 1.1 or 1.2 reader would take for something else than text."""
+
+
+PlainLoader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag not in (BOOLEAN[0], FLOAT[0])]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+PlainLoader.add_implicit_resolver(*BOOLEAN)
+PlainLoader.add_implicit_resolver(*FLOAT)
+PlainDumper.add_implicit_resolver(*FLOAT)
+
+
+def yaml_load(path: Path) -> Record:
+    """One YAML (or JSON) mapping. Raises CliError that names file and line."""
+    try:
+        found = yaml.load(path.read_text(encoding="utf-8"), Loader=PlainLoader)
+    except OSError as error:
+        raise CliError(f"{path} cannot be read: {error.strerror}", exit_code=Exit.USAGE) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CliError(f"{path} is not YAML: {error}", exit_code=Exit.USAGE) from error
+    if not isinstance(found, dict):
+        raise CliError(f"{path}: expected `key: value` lines, got {type(found).__name__}", exit_code=Exit.USAGE)
+    return found
+
+
+def yaml_dump(record: Record) -> str:
+    return yaml.dump(record, Dumper=PlainDumper, sort_keys=False, allow_unicode=True)
+
+
+def settings_parse(pairs: list[str], schema: Record | None = None) -> Record:
+    """`["lora_r=16"]` as parameters: JSON where it reads as JSON, else text, as in `schema`."""
+    properties = (schema or {}).get("properties", {})
+    values: Record = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise CliError(f"--set expects key=value, got {pair!r}", exit_code=Exit.USAGE)
+        values[key] = value if is_text(properties.get(key, {})) else json_or_text(value)
+    return values
+
+
+def is_text(field: Record) -> bool:
+    return field.get("type") == "string"
+
+
+def json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value

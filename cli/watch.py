@@ -1,0 +1,146 @@
+"""Following a job on the terminal: a bar with step, loss, speed and ETA; lines where there is no terminal."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cli.errors import Exit
+from cli.follow import job_events
+from cli.http import Client, Record
+from cli.output import err, print_json_line
+
+Show = Callable[[Record], None]
+UNSHOWN = ("progress", "sample", "checkpoint", "finished", "failed")
+"""Said again by `artifact` and `state`, once the files are safe."""
+OUTCOMES = {"succeeded": Exit.DONE, "failed": Exit.FAILED, "cancelled": Exit.STOPPED, "paused": Exit.STOPPED}
+
+
+def job_watch(client: Client, job: Record, *, as_json: bool = False, quiet: bool = False) -> Record:
+    """Shows the job's events until it ended; returns the job then. Events go to stderr, or to stdout as JSON lines."""
+    with display(job, as_json=as_json, quiet=quiet) as show:
+        silences, waiting = 0, None
+        for event in job_events(client, job["id"]):
+            if event:
+                show(event)
+                continue
+            silences += 1  # the stream's greeting is the first
+            if silences > 1 and not (as_json or quiet):
+                waiting = say_waiting(client, job, waiting)
+    ended: Record = client.get(f"jobs/{job['id']}")
+    return ended
+
+
+def display(job: Record, *, as_json: bool, quiet: bool) -> AbstractContextManager[Show]:
+    if quiet:
+        return nullcontext(lambda _: None)
+    if as_json:
+        return nullcontext(print_json_line)
+    return bar(job) if err.is_terminal else lines()
+
+
+def say_waiting(client: Client, job: Record, before: str | None) -> str | None:
+    """Says once why a queued job has not started."""
+    waiting: str | None = client.get(f"jobs/{job['id']}").get("waiting")
+    if waiting and waiting != before:
+        err.print(f"waiting: {escape(waiting)}", style="dim")
+    return waiting
+
+
+def outcome(job: Record) -> Exit:
+    """The exit code that stands for how the job ended."""
+    return OUTCOMES.get(job["state"], Exit.FAILED)
+
+
+def ending_sentence(job: Record) -> str:
+    """How it ended, with the reason's sentence and hint."""
+    reason = job.get("reason") or {}
+    product = f"; adaptor {adaptor_ref(job)}" if job.get("adaptor") else ""
+    why = f": {reason['message'].rstrip('.')}. {reason['hint']}" if reason.get("message") else ""
+    return f"job {job['name']} {job['state']}{product}{why}"
+
+
+def adaptor_ref(job: Record) -> str:
+    found = job.get("adaptor")
+    if isinstance(found, dict):
+        return f"{found['name']}@{found['version']}"
+    return str(found)
+
+
+@contextmanager
+def lines() -> Iterator[Show]:
+    """One line for each event, and for about every tenth of the steps."""
+    tenth = -1
+
+    def show(event: Record) -> None:
+        nonlocal tenth
+        data = event.get("data") or {}
+        if event["kind"] in UNSHOWN:
+            return
+        if event["kind"] == "step":
+            reached = 10 * data["step"] // max(1, data["total"])
+            if reached == tenth:
+                return
+            tenth = reached
+        err.print(escape(sentence(event)), soft_wrap=True)
+
+    yield show
+
+
+@contextmanager
+def bar(job: Record) -> Iterator[Show]:
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[measures]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err) as progress:
+        task = progress.add_task(escape(job["name"]), total=None, measures=job["state"])
+
+        def show(event: Record) -> None:
+            data = event.get("data") or {}
+            match event["kind"]:
+                case "started":
+                    progress.update(task, total=data["total"], completed=data.get("step", 0), measures="started")
+                case "step":
+                    progress.update(task, total=data["total"], completed=data["step"], measures=measures(data))
+                case "progress":
+                    progress.update(task, measures=f"{data['stage']} {data['done']}/{data['total']}")
+                case kind if kind not in UNSHOWN:
+                    progress.console.print(escape(sentence(event)), style="dim", soft_wrap=True)
+
+        yield show
+
+
+def measures(step: Record) -> str:
+    """`loss 0.0312  12.1 images/s  ETA 1:05`"""
+    minutes, seconds = divmod(round(step["eta_seconds"]), 60)
+    loss = step["metrics"].get("loss")
+    parts = [f"loss {loss:.4f}"] if loss is not None else []
+    return "  ".join([*parts, f"{step['per_second']:.1f} {step['unit']}/s", f"ETA {minutes}:{seconds:02d}"])
+
+
+def sentence(event: Record) -> str:
+    """One line for one event."""
+    data = event.get("data") or {}
+    match event["kind"]:
+        case "state":
+            return str(data["state"])
+        case "artifact":
+            return f"{data['kind']} {data['path']}"
+        case "started":
+            return f"started: {data['total']} steps" + (
+                f", going on from step {data['step']}" if data.get("step") else ""
+            )
+        case "step":
+            return f"step {data['step']}/{data['total']}  {measures(data)}"
+        case "validation":
+            found = ", ".join(f"{name} {value:.4f}" for name, value in data["metrics"].items())
+            return f"validation at step {data['step']}: {found}"
+        case "warning":
+            return f"warning: {data['message']}"
+        case kind:
+            return str(kind)

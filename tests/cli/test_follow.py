@@ -1,0 +1,58 @@
+import json
+
+import pytest
+
+from cli.config import Login
+from cli.errors import CliError
+from cli.follow import job_events, parse
+from cli.http import Client
+from tests.cli.small_server import Answer, serving
+
+
+def sse(*seqs: int) -> bytes:
+    return b"".join(b"id: %d\nevent: step\ndata: %s\n\n" % (n, json.dumps({"seq": n}).encode()) for n in seqs)
+
+
+def test_comments_are_none_and_data_lines_are_joined() -> None:
+    lines = [": keep-alive", "", "id: 1", 'data: {"seq":', "data: 1}", "", "data: {}"]
+    assert list(parse(lines)) == [None, {"seq": 1}]
+
+
+def test_a_broken_stream_goes_on_after_the_last_event() -> None:
+    asked: list[str] = []
+
+    def handle(path: str, headers: dict[str, str]) -> Answer:
+        if not path.endswith("/stream"):
+            return 200, {}, json.dumps({"state": "succeeded" if len(asked) > 1 else "running"}).encode()
+        asked.append(headers["Last-Event-ID"])
+        if len(asked) == 1:
+            return 200, {"Content-Length": "9999"}, sse(1, 2)  # breaks off
+        return 200, {}, sse(3)
+
+    with serving(handle) as url, Client(Login(url, "ant_x")) as client:
+        events = [event["seq"] for event in job_events(client, "abc") if event]
+    assert events == [1, 2, 3]
+    assert asked == ["0", "2"]
+
+
+def test_a_stream_that_ends_before_the_job_does_is_opened_again() -> None:
+    asked: list[str] = []
+
+    def handle(path: str, headers: dict[str, str]) -> Answer:
+        if not path.endswith("/stream"):
+            return 200, {}, json.dumps({"state": "running" if len(asked) < 2 else "failed"}).encode()
+        asked.append(headers["Last-Event-ID"])
+        return 200, {}, sse(len(asked))
+
+    with serving(handle) as url, Client(Login(url, "ant_x")) as client:
+        assert [event["seq"] for event in job_events(client, "abc") if event] == [1, 2]
+
+
+def test_a_refused_stream_is_an_error_at_once() -> None:
+    refusal = json.dumps({"code": "not_found", "message": "no job abc", "hint": "", "fields": {}}).encode()
+    with (
+        serving(lambda *_: (404, {}, refusal)) as url,
+        Client(Login(url, "ant_x")) as client,
+        pytest.raises(CliError, match="no job abc"),
+    ):
+        list(job_events(client, "abc"))

@@ -1,0 +1,85 @@
+"""The whole command: what it prints where, and its exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.main import app
+from tests.cli.small_server import serving
+
+REFUSAL = {
+    "code": "invalid",
+    "message": "lora_r: too big",
+    "hint": "Lower it.",
+    "fields": {"params.lora_r": ["too big"]},
+}
+
+
+class Anneal(Protocol):
+    def __call__(self, *command: str, url: str = "") -> Result: ...
+
+
+@pytest.fixture
+def anneal(tmp_path: Path) -> Anneal:
+    def run(*command: str, url: str = "") -> Result:
+        env = {"XDG_CONFIG_HOME": str(tmp_path), "ANNEAL_URL": url, "ANNEAL_TOKEN": "ant_x" if url else ""}
+        return CliRunner().invoke(app, command, env=env)
+
+    return run
+
+
+def test_a_refusal_is_one_sentence_and_a_hint(anneal: Anneal) -> None:
+    with serving(lambda *_: (400, {}, json.dumps(REFUSAL).encode())) as url:
+        done = anneal("job", "submit", "--template", "t", url=url)
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", "error: lora_r: too big\nLower it.\n")
+
+
+def test_with_json_a_refusal_is_json_too(anneal: Anneal) -> None:
+    with serving(lambda *_: (400, {}, json.dumps(REFUSAL).encode())) as url:
+        done = anneal("job", "submit", "--template", "t", "--json", url=url)
+    assert json.loads(done.stderr) == REFUSAL
+
+
+def test_an_answer_that_is_no_json_is_still_a_sentence(anneal: Anneal) -> None:
+    with serving(lambda *_: (502, {}, b"<html>")) as url:
+        done = anneal("job", "list", url=url)
+    assert done.exit_code == 1
+    assert "/api/v1/jobs answered 502" in done.stderr
+
+
+def test_nobody_there_is_exit_code_4(anneal: Anneal) -> None:
+    done = anneal("job", "list", url="http://127.0.0.1:9")
+    assert done.exit_code == 4
+    assert "does not answer" in done.stderr
+
+
+def test_without_a_login_the_usage_is_wrong(anneal: Anneal) -> None:
+    assert anneal("job", "list").exit_code == 2
+
+
+@pytest.mark.parametrize(("state", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 3), ("paused", 3)])
+def test_watch_exits_with_the_outcome_of_the_job(anneal: Anneal, state: str, code: int) -> None:
+    job = {"id": "0" * 8, "name": "n", "state": state, "reason": {"message": "Out of memory.", "hint": "Less."}}
+    event = {"seq": 1, "kind": "warning", "data": {"message": "rough"}}
+    stream = b"data: " + json.dumps(event).encode() + b"\n\n"
+
+    with serving(lambda path, _: (200, {}, stream if path.endswith("/stream") else json.dumps(job).encode())) as url:
+        plain = anneal("job", "watch", "00000000", url=url)
+        lines = anneal("job", "watch", "00000000", "--json", url=url)
+    assert plain.exit_code == code
+    assert plain.stdout == f"job n {state}: Out of memory. Less.\n"
+    assert plain.stderr == "warning: rough\n"
+    assert lines.exit_code == code
+    assert [json.loads(line) for line in lines.stdout.splitlines()] == [event, job]
+
+
+def test_the_command_runs_as_a_process(tmp_path: Path) -> None:
+    env = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-m", "cli", "--help"], env=env, capture_output=True, text=True, check=True)
+    assert "template" in done.stdout

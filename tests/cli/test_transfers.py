@@ -1,0 +1,46 @@
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from cli.errors import CliError
+from cli.transfers import file_download, folder_files
+from tests.cli.small_server import serving
+
+CONTENT = b"picture" * 1000
+LINK = {"sha256": hashlib.sha256(CONTENT).hexdigest()}
+
+
+def test_a_download_arrives_whole(tmp_path: Path) -> None:
+    counted: list[int] = []
+    with serving(lambda *_: (200, {}, CONTENT)) as url:
+        target = file_download(LINK | {"url": url}, tmp_path / "deep" / "a.png", counted.append)
+    assert target.read_bytes() == CONTENT
+    assert sum(counted) == len(CONTENT)
+    assert [path.name for path in target.parent.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "said"),
+    [({}, b"another", "expected SHA-256"), ({"Content-Length": "99999"}, CONTENT, "does not answer")],
+)
+def test_a_wrong_or_broken_download_leaves_nothing(
+    tmp_path: Path, headers: dict[str, str], body: bytes, said: str
+) -> None:
+    with serving(lambda *_: (200, headers, body)) as url, pytest.raises(CliError, match=said):
+        file_download(LINK | {"url": url}, tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_listed_with_sizes_and_digests_and_without_hidden_files(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / "sub" / "a.png").write_bytes(CONTENT)
+    (tmp_path / ".cache" / "b").write_bytes(b"b")
+    (tmp_path / ".hidden").write_bytes(b"c")
+    assert folder_files(tmp_path) == [{"path": "sub/a.png", "size": len(CONTENT), **LINK}]
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CliError, match="no files"):
+        folder_files(tmp_path)

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+
+from cli.errors import CliError
+from cli.values import settings_parse, yaml_dump, yaml_load
+
+
+def test_yaml_words_stay_text_and_scientific_numbers_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text("mixed_precision: no\nlearning_rate: 1e-4\nrandom_flip: true\nsnr: .5\nrank: 8\n")
+    found = yaml_load(tmp_path / "t.yaml")
+    assert found == {"mixed_precision": "no", "learning_rate": 1e-4, "random_flip": True, "snr": 0.5, "rank": 8}
+    assert type(found["rank"]) is int
+
+
+def test_exported_yaml_reads_back_as_it_was(tmp_path: Path) -> None:
+    record = {
+        "mixed_precision": "no",
+        "prompt": "1e-4",
+        "rate": 1e-05,
+        "flip": False,
+        "none": None,
+        "text": "on: a, b\nc",
+    }
+    (tmp_path / "t.yaml").write_text(yaml_dump(record))
+    assert yaml_load(tmp_path / "t.yaml") == record
+
+
+@pytest.mark.parametrize("content", ["- a\n", "a: [", "just words"])
+def test_a_file_that_is_no_mapping_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "bad.yaml").write_text(content)
+    with pytest.raises(CliError, match=r"bad\.yaml"):
+        yaml_load(tmp_path / "bad.yaml")
+
+
+def test_settings_are_json_where_they_read_as_json() -> None:
+    pairs = ["lora_r=16", "learning_rate=1e-4", "random_flip=true", "snr_gamma=null", "mixed_precision=no", "a=b=c"]
+    assert settings_parse(pairs) == {
+        "lora_r": 16,
+        "learning_rate": 1e-4,
+        "random_flip": True,
+        "snr_gamma": None,
+        "mixed_precision": "no",
+        "a": "b=c",
+    }
+
+
+def test_a_text_field_stays_text_though_it_reads_as_a_number() -> None:
+    schema = {"properties": {"trigger_word": {"type": "string"}}}
+    assert settings_parse(["trigger_word=42"], schema) == {"trigger_word": "42"}
+
+
+def test_a_setting_without_equals_is_wrong_usage() -> None:
+    with pytest.raises(CliError, match="key=value") as caught:
+        settings_parse(["lora_r"])
+    assert caught.value.exit_code == 2
