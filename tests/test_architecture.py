@@ -1,0 +1,205 @@
+"""DESIGN section 5: the imports that must never exist. Walks the AST of every file of ours."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("api", "worker", "trainers", "storage", "cli")
+CONTRACT = ("trainers.spec", "trainers.events", "trainers.errors", "trainers.params")
+"""All that worker and api may know of the trainers."""
+OPTIONAL = ("deepspeed", "bitsandbytes", "wandb", "kubernetes", "pynvml", "xformers", "prodigyopt", "torchao")
+"""Optional libraries live in one adapter module each."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`files` (paths or folders from the root, without `but_not_in`) may not import `never`, but for `allow`."""
+
+    files: tuple[str, ...]
+    never: tuple[str, ...]
+    allow: tuple[str, ...] = ()
+    but_not_in: tuple[str, ...] = ()
+
+    def holds_for(self, path: str) -> bool:
+        return _below(path, self.files) and not _below(path, self.but_not_in)
+
+    def forbids(self, module: str) -> bool:
+        return _within(module, self.never) and not _within(module, self.allow)
+
+
+CONTRACT_FILES = ("trainers/spec.py", "trainers/events.py", "trainers/errors.py", "trainers/params")
+RULES = (
+    Rule(CONTRACT_FILES, ("torch", "numpy", "transformers", "diffusers", "django", "celery")),
+    Rule(
+        ("trainers",),
+        ("django", "rest_framework", "celery", "boto3", "httpx", "kubernetes", "api", "worker", "storage", "cli"),
+    ),
+    Rule(("trainers/noise.py", "trainers/losses.py"), ("trainers.models", "trainers.data", "trainers.loop")),
+    Rule(("trainers/samplers",), ("trainers.methods",)),
+    Rule(("storage",), ("api", "worker", "trainers", "cli", "django", "celery", "torch")),
+    Rule(("storage",), ("boto3", "botocore"), but_not_in=("storage/s3.py",)),
+    Rule(("worker",), ("torch", "django", "rest_framework", "boto3", "api", "storage")),
+    Rule(("worker",), ("trainers",), allow=CONTRACT),
+    Rule(("worker",), ("kubernetes",), but_not_in=("worker/executors/kubernetes.py",)),
+    Rule(("api",), ("torch", "numpy", "transformers", "diffusers", "worker")),
+    Rule(("api",), ("trainers",), allow=CONTRACT),
+    Rule(("api",), ("celery",), but_not_in=("api/jobs/queue.py",)),
+    Rule(("cli",), ("django", "torch", "celery", "api", "worker")),
+)
+
+
+@dataclass(frozen=True)
+class Import:
+    module: str
+    line: int
+    relative: bool
+    in_function: bool
+    for_types_only: bool
+
+
+def violations(path: str, source: str) -> list[str]:
+    """Sentences, one for each forbidden import of the file `path` (relative to the root, with /)."""
+    found = []
+    for item in imports_of(source):
+        where = f"{path}:{item.line} imports {item.module}"
+        if item.relative:
+            found.append(f"{where}, which is a relative import")
+            continue
+        if item.in_function and not item.for_types_only:
+            found.append(f"{where} inside a function")
+        if any(rule.holds_for(path) and rule.forbids(item.module) for rule in RULES):
+            found.append(f"{where}, which DESIGN section 5 forbids there")
+        if _other_method(path, item.module):
+            found.append(f"{where}, which is another method")
+    return found
+
+
+def imports_of(source: str) -> Iterator[Import]:
+    """Every import statement; `from a import b` gives a.b, since b may be a module."""
+    yield from _walk(ast.parse(source), in_function=False, for_types_only=False)
+
+
+def _walk(node: ast.AST, *, in_function: bool, for_types_only: bool) -> Iterator[Import]:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            yield Import(alias.name, node.lineno, False, in_function, for_types_only)
+    elif isinstance(node, ast.ImportFrom):
+        for alias in node.names:
+            module = ".".join(filter(None, [node.module, alias.name]))
+            yield Import(module, node.lineno, node.level > 0, in_function, for_types_only)
+    inside = in_function or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+    for_types = for_types_only or _is_type_checking(node)
+    for child in ast.iter_child_nodes(node):
+        yield from _walk(child, in_function=inside, for_types_only=for_types)
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    if not isinstance(node, ast.If):
+        return False
+    test = node.test
+    name = test.id if isinstance(test, ast.Name) else test.attr if isinstance(test, ast.Attribute) else ""
+    return name == "TYPE_CHECKING"
+
+
+def _other_method(path: str, module: str) -> bool:
+    """trainers/methods/x.py (or package x) may import of trainers.methods only itself."""
+    if not path.startswith("trainers/methods/"):
+        return False
+    own = path.split("/")[2].removesuffix(".py")
+    parts = module.split(".")
+    return parts[:2] == ["trainers", "methods"] and len(parts) > 2 and parts[2] != own
+
+
+def _below(path: str, roots: tuple[str, ...]) -> bool:
+    return any(path == root or path.startswith(f"{root}/") for root in roots)
+
+
+def _within(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+def files() -> list[str]:
+    found = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    return sorted(path.relative_to(ROOT).as_posix() for path in found)
+
+
+def test_no_file_of_ours_has_a_forbidden_import() -> None:
+    found = [line for path in files() for line in violations(path, (ROOT / path).read_text(encoding="utf-8"))]
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_an_optional_library_is_imported_by_one_module_only() -> None:
+    users: dict[str, list[str]] = {}
+    for path in files():
+        modules = {item.module.split(".")[0] for item in imports_of((ROOT / path).read_text(encoding="utf-8"))}
+        for library in modules & set(OPTIONAL):
+            users.setdefault(library, []).append(path)
+    assert all(len(paths) == 1 for paths in users.values()), users
+
+
+def test_all_five_packages_are_walked() -> None:
+    assert {path.split("/")[0] for path in files()} == set(PACKAGES)
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("trainers/spec.py", "import torch"),
+        ("trainers/params/x.py", "from numpy import array"),
+        ("trainers/errors.py", "import celery"),
+        ("trainers/loop.py", "from django.db import models"),
+        ("trainers/data/text.py", "import httpx"),
+        ("trainers/loop.py", "from api.jobs import services"),
+        ("trainers/loop.py", "import storage"),
+        ("trainers/losses.py", "from trainers import loop"),
+        ("trainers/noise.py", "from trainers.models.load import load_base"),
+        ("trainers/methods/image_lora.py", "from trainers.methods import sample_image"),
+        ("trainers/methods/image_lora.py", "from trainers.methods.sample_image import sample"),
+        ("trainers/samplers/image.py", "from trainers.methods.image_lora import train"),
+        ("storage/keys.py", "from trainers.spec import canonical_json"),
+        ("storage/local.py", "import boto3"),
+        ("storage/base.py", "import torch"),
+        ("worker/agent.py", "import torch.cuda"),
+        ("worker/agent.py", "from trainers.workspace import Workspace"),
+        ("worker/agent.py", "from trainers import loop"),
+        ("worker/agent.py", "import storage.local"),
+        ("worker/executors/local.py", "import kubernetes"),
+        ("api/catalog/models.py", "import numpy"),
+        ("api/catalog/models.py", "from trainers import lora"),
+        ("api/jobs/services.py", "from celery import shared_task"),
+        ("api/jobs/migrations/0001_initial.py", "import torch"),
+        ("cli/main.py", "import django"),
+        ("cli/main.py", "from worker import host"),
+        ("api/urls.py", "from . import views"),
+        ("api/urls.py", "from .views import index"),
+        ("worker/cache.py", "def f():\n    import json"),
+        ("worker/cache.py", "class A:\n    async def f(self):\n        if True:\n            from json import loads"),
+    ],
+)
+def test_a_planted_violation_is_found(path: str, source: str) -> None:
+    assert len(violations(path, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("storage/s3.py", "import boto3"),
+        ("api/jobs/queue.py", "from celery import Celery"),
+        ("worker/app.py", "from celery import Celery"),
+        ("worker/executors/kubernetes.py", "import kubernetes"),
+        ("worker/agent.py", "from trainers.params import METHODS\nfrom trainers import spec"),
+        ("api/catalog/forms.py", "from trainers.errors import Reason"),
+        ("api/jobs/services.py", "import storage.base"),
+        ("trainers/methods/image_lora.py", "from trainers.methods.image_lora.plan import epoch"),
+        ("trainers/loop.py", "import torch"),
+        ("cli/main.py", "import trainers.spec"),
+        ("worker/cache.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import json"),
+        ("worker/cache.py", "def f():\n    if TYPE_CHECKING:\n        import json"),
+    ],
+)
+def test_what_the_design_allows_is_no_violation(path: str, source: str) -> None:
+    assert violations(path, source) == []
