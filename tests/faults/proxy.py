@@ -1,0 +1,177 @@
+"""A TCP proxy that fails on command: between worker and API, anyone and the broker, anyone and the storage."""
+
+import socket
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Literal
+
+Mode = Literal["pass", "silent", "down"]
+"""silent: accepts, takes bytes, answers nothing, as behind a dropped route. down: refuses, and cuts what is open."""
+Action = Literal["count", "lose_request", "lose_answer", "answer_503"]
+"""count: only counts them."""
+CHUNK = 1 << 16
+ANSWER_503 = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbusy"
+
+
+@dataclass
+class Pair:
+    client: socket.socket
+    server: socket.socket
+    cut_answer: bool = False
+    """The next bytes from the server are thrown away, and the connection with them."""
+    lost: bool = False
+    """What the client sends goes nowhere."""
+
+    def close(self) -> None:
+        for end in (self.client, self.server):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+@dataclass
+class Rule:
+    """What happens to requests that have `word` in their first line."""
+
+    word: bytes
+    action: Action
+    hits: int = 0
+
+
+@dataclass
+class Proxy:
+    """Listens on 127.0.0.1:`port` for `target` (a port of this machine). Close it at the end."""
+
+    target: int
+    mode: Mode = "pass"
+    rules: list[Rule] = field(default_factory=list)
+    port: int = 0
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[int, Pair] = {}
+        self._closing = False
+        self._listener: socket.socket | None = None
+        self._listen()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def set(self, mode: Mode) -> None:
+        """Changes how it behaves from now on. What is open breaks, but for silent, where it hangs."""
+        before, self.mode = self.mode, mode
+        if mode == "down":
+            self._unlisten()
+        elif before == "down":
+            self._listen()
+        if mode == "down" or before == "silent":
+            self.cut()
+
+    def cut(self) -> None:
+        """Breaks what is open now."""
+        with self._lock:
+            pairs, self._open = list(self._open.values()), {}
+        for pair in pairs:
+            pair.close()
+
+    def rule(self, word: bytes, action: Action) -> Rule:
+        """Holds until `heal`."""
+        made = Rule(word, action)
+        self.rules.append(made)
+        return made
+
+    def heal(self) -> None:
+        if self.rules:
+            self.rules.clear()
+            self.cut()
+        if self.mode != "pass":
+            self.set("pass")
+
+    def close(self) -> None:
+        self._closing = True
+        self._unlisten()
+        self.cut()
+
+    def _listen(self) -> None:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", self.port))
+        listener.listen(256)
+        self.port = listener.getsockname()[1]
+        self._listener = listener
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def _unlisten(self) -> None:
+        if self._listener:
+            with suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            server = socket.create_connection(("127.0.0.1", self.target), timeout=10)
+        except OSError:
+            client.close()
+            return
+        server.settimeout(None)
+        pair = Pair(client, server)
+        with self._lock:
+            self._open[id(pair)] = pair
+        threading.Thread(target=self._back, args=(pair,), daemon=True).start()
+        self._forth(pair)
+
+    def _forth(self, pair: Pair) -> None:
+        try:
+            while data := pair.client.recv(CHUNK):
+                if self.mode == "silent" or pair.lost:
+                    continue
+                rule = self._rule_for(data)
+                if rule and rule.action == "answer_503":
+                    pair.client.sendall(ANSWER_503)
+                    break
+                if rule and rule.action == "lose_request":
+                    pair.lost = True
+                    continue
+                pair.cut_answer |= rule is not None and rule.action == "lose_answer"
+                pair.server.sendall(data)
+        except OSError:
+            pass
+        finally:
+            self._end(pair)
+
+    def _back(self, pair: Pair) -> None:
+        try:
+            while data := pair.server.recv(CHUNK):
+                if pair.cut_answer:
+                    break
+                if self.mode != "silent":
+                    pair.client.sendall(data)
+        except OSError:
+            pass
+        finally:
+            self._end(pair)
+
+    def _rule_for(self, data: bytes) -> Rule | None:
+        line = data.partition(b"\r\n")[0]
+        with self._lock:
+            for rule in self.rules:
+                if line.endswith(b"HTTP/1.1") and rule.word in line:
+                    rule.hits += 1
+                    return rule
+        return None
+
+    def _end(self, pair: Pair) -> None:
+        with self._lock:
+            self._open.pop(id(pair), None)
+        pair.close()

@@ -1,0 +1,61 @@
+"""GUARANTEES.md: every test that it names is there, every fault has one, and every fault test is named."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "GUARANTEES.md").read_text()
+NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+MATRIX = (
+    "API dies after commit, before the call",
+    "broker flushed / killed / silent / down for minutes",
+    "worker dies between call and claim",
+    "claim answer lost",
+    "kill -9 of host process, shim, torchrun, or one of two ranks",
+    "host SIGSTOP past the lease, then SIGCONT",
+    "worker cut off from the API",
+    "API and database restart, suspend, server clock step",
+    "two reapers, two dispatchers, 16 claimers at once",
+    "two workers with one identity",
+    "disk full / storage 503 while publishing",
+    "trainer exits 0 without a manifest; OOM-killed; prints secrets; dies before its first checkpoint again and again",
+)
+"""The crash matrix of the job core, row by row."""
+
+
+def rows() -> dict[str, str]:
+    """Of all tables: the last column by the first."""
+    cells = [line.strip("|").split("|") for line in TEXT.splitlines() if line.startswith("| ")]
+    return {first.strip(): rest[-1] for first, *rest in cells}
+
+
+def names_in(path: Path) -> set[str]:
+    """Names of the functions at the top of a file."""
+    return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_test_that_is_named_is_there() -> None:
+    missing = [
+        f"{path}::{name}"
+        for path, name in NAMED.findall(TEXT)
+        if not (ROOT / path).is_file() or name not in names_in(ROOT / path)
+    ]
+    assert not missing
+
+
+def test_every_promise_and_every_fault_has_a_test() -> None:
+    heads = ("promise", "fault", "---")
+    unproven = [first for first, proof in rows().items() if first not in heads and not NAMED.search(proof)]
+    assert not unproven
+
+
+def test_every_row_of_the_crash_matrix_is_there() -> None:
+    assert [row for row in MATRIX if row not in rows()] == []
+
+
+def test_every_fault_test_is_named() -> None:
+    named = set(NAMED.findall(TEXT))
+    files = sorted((ROOT / "tests" / "faults").glob("test_*.py"))
+    found = {(file.relative_to(ROOT).as_posix(), name) for file in files for name in names_in(file)}
+    assert {pair for pair in found if pair[1].startswith("test_")} <= named
