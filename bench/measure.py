@@ -1,0 +1,62 @@
+"""What benches measure by, and how they say it."""
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table. `met`: whether the target was, None where there is none."""
+
+    what: str
+    measured: str
+    target: str = ""
+    met: bool | None = None
+
+
+def python(*arguments: str, env: dict[str, str] | None = None) -> str:
+    """Runs this Python in the repository; returns what it printed. Raises CalledProcessError."""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, env=env or os.environ, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of the process and of all children that it has waited for."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(int(ticks) for ticks in fields[11:15]) / TICKS
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The nearest rank: a value that was measured."""
+    ordered = sorted(values)
+    return ordered[math.ceil(len(ordered) * percent / 100) - 1]
+
+
+def milliseconds(values: Sequence[float]) -> str:
+    """p50 and p99 of seconds, for a table."""
+    return f"{1000 * percentile(values, 50):.1f} / {1000 * percentile(values, 99):.1f} ms"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """In Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+def machine() -> str:
+    """One line: processor, cores, load, and the versions that matter."""
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    processor = names[0].partition(":")[2].strip() if names else "unknown processor"
+    packages = ", ".join(f"{name} {version(name)}" for name in ("django", "uvicorn", "celery", "torch"))
+    load = os.getloadavg()[0]
+    return f"{processor}, {os.cpu_count()} cores, load {load:.1f}; Python {sys.version.split()[0]}, {packages}"

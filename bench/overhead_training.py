@@ -1,0 +1,121 @@
+"""The same spec on the platform and by hand: CPU-seconds, and the time to the first step."""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from bench.measure import REPOSITORY, Row, cpu_seconds, python
+from bench.running import tiny_make
+from cli.http import Client, Record
+from cli.transfers import folder_upload
+from tests.faults.host import Host
+from tests.faults.platform import Platform, eventually
+
+POOL = "trains"
+IMPORTS = """
+import time
+started = time.perf_counter()
+import trainers.run, trainers.methods.image_lora
+print(time.perf_counter() - started)
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    cpu_seconds: float
+    """Of trainer, and on the platform of shim and worker host too."""
+    first_step_seconds: float
+    """From the claim, or from the start by hand."""
+
+
+def training(platform: Platform, client: Client, root: Path, *, steps: int, rounds: int) -> Iterator[Row]:
+    """The first round of each fills the caches and is not counted."""
+    tiny_make(root / "tiny")
+    folder_upload(client, "models", "tiny", root / "tiny")
+    command = f"{sys.executable} -m trainers.run"
+    settings: dict[str, Any] = {
+        "ANNEAL_API_URL": f"http://127.0.0.1:{platform.port}",
+        "ANNEAL_TRAINER_COMMAND": command,
+    }
+    there, here = [], []
+    with closing(Host(platform, root / "trains", POOL, **settings)) as host:
+        host.ready()
+        for number in range(rounds + 1):
+            there.append(_on_platform(client, host, root / "by-hand", number, steps))
+            here.append(_by_hand(root / "by-hand", number))
+    cpu = [statistics.median(cost.cpu_seconds for cost in costs[1:]) for costs in (there, here)]
+    first = [statistics.median(cost.first_step_seconds for cost in costs[1:]) for costs in (there, here)]
+    imports = statistics.median(float(python("-c", IMPORTS)) for _ in range(3))
+    what = f"{cpu[0]:.2f} s on the platform, {cpu[1]:.2f} s by hand: {cpu[0] / cpu[1]:.3f}x"
+    yield Row(f"CPU of {steps} training steps (image_lora, tiny base)", what, "<= 1.05x", cpu[0] <= 1.05 * cpu[1])
+    beyond = first[0] - imports
+    what = f"{first[0]:.2f} s, of it {imports:.2f} s imports: {beyond:.2f} s beyond (by hand {first[1]:.2f} s)"
+    yield Row("claimed to the end of the first step", what, "< 1 s beyond imports", beyond < 1)
+
+
+def _on_platform(client: Client, host: Host, copy: Path, number: int, steps: int) -> Cost:
+    before = cpu_seconds(host.process.pid)
+    job = client.post("jobs", _body(f"train-{number}", steps))["id"]
+    folder = eventually(
+        lambda: next((host.folder / "state" / "attempts").glob("*/out/events.jsonl"), None), 120
+    ).parents[1]
+    first = eventually(lambda: _first_step(folder), 120, "the first step")
+    if not copy.exists():
+        shutil.copytree(folder / "in", copy / "in")
+        shutil.copy(folder / "spec.json", copy)
+
+    def over() -> Record | None:
+        record: Record = client.get(f"jobs/{job}")
+        time.sleep(0.2)
+        return record if record["ended"] and not folder.exists() else None
+
+    record: Record = eventually(over, 600, "the end of the training")
+    assert record["state"] == "succeeded", record["reason"]
+    claimed = datetime.fromisoformat(record["attempts"][0]["started"]).timestamp()
+    return Cost(cpu_seconds(host.process.pid) - before, first - claimed)
+
+
+def _by_hand(folder: Path, number: int) -> Cost:
+    out = folder / f"out-{number}"
+    out.mkdir()
+    places = [str(folder / "spec.json"), str(folder / "in"), str(out), str(folder / "cache")]
+    started = time.time()
+    with (folder / "log").open("ab") as log:
+        command = [sys.executable, "-m", "trainers.run", *places]
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, (folder / "log").read_text()[-2000:]
+    first = _first_step(out.parent, out.name)
+    assert first is not None, "no step by hand"
+    return Cost(usage.ru_utime + usage.ru_stime, first - started)
+
+
+def _first_step(folder: Path, out: str = "out") -> float | None:
+    """Unix seconds of the first `step` event."""
+    events = folder / out / "events.jsonl"
+    lines = events.read_text().splitlines(keepends=True) if events.exists() else []
+    whole = (json.loads(line) for line in lines if line.endswith("\n"))
+    return next((float(event["time"]) for event in whole if event["data"]["kind"] == "step"), None)
+
+
+def _body(name: str, steps: int) -> Record:
+    params = {"adaptor_name": name, "max_train_steps": steps, "resolution": 64, "checkpoint_every_steps": 10_000}
+    return {
+        "name": name,
+        "method": "image_lora",
+        "params": {**params, "log_to_tensorboard": False},
+        "dataset": "pictures",
+        "model": "tiny",
+        "pool": POOL,
+        "resources": {"accelerators": 0},
+    }

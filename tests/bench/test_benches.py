@@ -1,0 +1,57 @@
+"""The benches run to their table, in small: real processes, a few samples."""
+
+import subprocess
+import sys
+
+import pytest
+
+from bench.measure import REPOSITORY, Row, milliseconds, percentile, table
+from bench.overhead import comparison
+from bench.soak import Plan, job_names
+
+
+def test_a_percentile_is_a_value_that_was_measured() -> None:
+    values = [float(n) for n in range(100, 0, -1)]
+    assert (percentile(values, 50), percentile(values, 99), percentile([3.0], 99)) == (50.0, 99.0, 3.0)
+    assert milliseconds([0.001, 0.002]) == "1.0 / 2.0 ms"
+
+
+def test_a_table_is_markdown() -> None:
+    assert table(["a", "b"], [(1, "x")]) == "| a | b |\n| --- | --- |\n| 1 | x |"
+
+
+def test_a_missed_target_is_told_beside_the_number() -> None:
+    rows = {
+        "claim": {"sqlite": Row("claim", "60 ms", "< 50 ms", met=False), "postgresql": Row("claim", "9 ms", met=True)}
+    }
+    assert "| claim | 60 ms (missed) | 9 ms | < 50 ms |" in comparison(rows, ["sqlite", "postgresql"])
+
+
+def test_real_trainings_are_spread_among_the_stub_jobs() -> None:
+    names = job_names(Plan(jobs=500, real=20, workers=3, minutes=1, seed=0))
+    assert len(set(names)) == 500
+    assert [n for n, name in enumerate(names) if name.startswith("real-")] == list(range(24, 500, 25))
+    assert not any(name.startswith("real-") for name in job_names(Plan(5, 0, 3, 1, 0)))
+
+
+@pytest.mark.slow
+def test_a_small_soak_loses_and_doubles_nothing() -> None:
+    done = run("bench.soak", "--quick", "--databases", "sqlite", "--minutes", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    row = next(line for line in done.stdout.splitlines() if line.startswith("| sqlite |"))
+    assert row.startswith("| sqlite | 5 |") and row.endswith("| 5 | 0 | 0 |")
+
+
+@pytest.mark.slow
+def test_the_overhead_is_told_in_one_table() -> None:
+    done = run(
+        "bench.overhead", "--quick", "--databases", "sqlite", "--parts", "jobs", "claims", "heartbeats", "events"
+    )
+    assert done.returncode in (0, 1), done.stderr  # 1: a target was missed, as may be where the machine is busy
+    assert done.stdout.count("\n| ") == 16, done.stdout + done.stderr
+
+
+def run(*command: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", *command], cwd=REPOSITORY, capture_output=True, text=True, timeout=900, check=False
+    )
