@@ -18,10 +18,18 @@ ANSWER_503 = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\nConnecti
 class Pair:
     client: socket.socket
     server: socket.socket
-    cut_answer: bool = False
-    """The next bytes from the server are thrown away, and the connection with them."""
+    asked: bytes = b""
+    """First line of the request that is being answered."""
     lost: bool = False
     """What the client sends goes nowhere."""
+
+    def hears(self, data: bytes) -> bytes:
+        """First line of the request that `data` begins; empty where it goes on with one."""
+        line = data.partition(b"\r\n")[0]
+        if not line.endswith(b"HTTP/1.1"):
+            return b""
+        self.asked = line
+        return line
 
     def close(self) -> None:
         for end in (self.client, self.server):
@@ -77,7 +85,7 @@ class Proxy:
             pair.close()
 
     def rule(self, word: bytes, action: Action) -> Rule:
-        """Holds until `heal`."""
+        """Holds until `heal`; lose_answer holds for what is being answered now, too."""
         made = Rule(word, action)
         self.rules.append(made)
         return made
@@ -136,14 +144,13 @@ class Proxy:
             while data := pair.client.recv(CHUNK):
                 if self.mode == "silent" or pair.lost:
                     continue
-                rule = self._rule_for(data)
+                rule = self._rule_for(pair.hears(data), counted=True)
                 if rule and rule.action == "answer_503":
                     pair.client.sendall(ANSWER_503)
                     break
                 if rule and rule.action == "lose_request":
                     pair.lost = True
                     continue
-                pair.cut_answer |= rule is not None and rule.action == "lose_answer"
                 pair.server.sendall(data)
         except OSError:
             pass
@@ -153,7 +160,8 @@ class Proxy:
     def _back(self, pair: Pair) -> None:
         try:
             while data := pair.server.recv(CHUNK):
-                if pair.cut_answer:
+                rule = self._rule_for(pair.asked)
+                if rule and rule.action == "lose_answer":
                     break
                 if self.mode != "silent":
                     pair.client.sendall(data)
@@ -162,12 +170,11 @@ class Proxy:
         finally:
             self._end(pair)
 
-    def _rule_for(self, data: bytes) -> Rule | None:
-        line = data.partition(b"\r\n")[0]
+    def _rule_for(self, line: bytes, *, counted: bool = False) -> Rule | None:
         with self._lock:
             for rule in self.rules:
-                if line.endswith(b"HTTP/1.1") and rule.word in line:
-                    rule.hits += 1
+                if rule.word in line:
+                    rule.hits += counted
                     return rule
         return None
 
