@@ -1,16 +1,13 @@
 """`anneal adaptor`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.atomic import text_write
-from cli.errors import CliError
+from cli.downloads import adaptor_write
 from cli.http import Record
 from cli.output import Json, connect, out, print_json, print_record, print_table, transfer_bar
-from cli.transfers import OnBytes, file_download
 from cli.versions import sized
 
 app = typer.Typer(no_args_is_help=True)
@@ -60,18 +57,3 @@ def adaptor_pull(
         print_json({"name": adaptor["name"], "version": adaptor["version"], "folder": str(folder.resolve())})
     else:
         out.print(f"{adaptor['name']}@{adaptor['version']} is in {folder}", soft_wrap=True)
-
-
-def adaptor_write(adaptor: Record, folder: Path, on_bytes: OnBytes = lambda _: None) -> None:
-    """Every file with its digest checked; the manifest last, so that its being there means that the rest is whole."""
-    for file in adaptor["files"]:
-        file_download(file, inside(folder, file["path"]), on_bytes)
-    text_write(folder / "manifest.json", json.dumps(adaptor["manifest"], indent=2, ensure_ascii=False) + "\n")
-
-
-def inside(folder: Path, path: str) -> Path:
-    """`folder/path`. Raises CliError where the path would leave the folder."""
-    target = (folder / path).resolve()
-    if not target.is_relative_to(folder.resolve()):
-        raise CliError(f"the API named a file outside of the folder: {path!r}", "Nothing was written there.")
-    return target

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from cli.downloads import job_log
 from cli.errors import CliError, Exit
 from cli.http import Client, Record
 from cli.output import Json, connect, err, out, print_json, print_json_line, print_record, print_table
@@ -27,7 +28,6 @@ from cli.watch import adaptor_ref, ending_sentence, job_watch, outcome
 
 app = typer.Typer(no_args_is_help=True)
 Job = Annotated[str, typer.Argument(help="Id of the job, or its first 8 characters or more.")]
-LOG_BYTES = 65_536
 
 
 class Command(StrEnum):
@@ -247,18 +247,6 @@ def act(job: str, verb: str, *, as_json: bool) -> None:
     else:
         stopping = ", stopping" if found["stopping"] else ""
         out.print(f"job {escape(found['name'])}: {found['state']}{stopping}")
-
-
-def job_log(client: Client, job: str) -> str:
-    """The whole log, piece by piece."""
-    pieces: list[bytes] = []
-    offset = 0
-    while True:
-        answer = client.request("GET", f"jobs/{job}/log", params={"offset": offset, "limit": LOG_BYTES})
-        pieces.append(answer.content)
-        offset += len(answer.content)
-        if not answer.content or offset >= int(answer.headers.get("X-Log-Size", offset)):
-            return b"".join(pieces).decode("utf-8", "replace")
 
 
 def samples_of(client: Client, job: str) -> list[Record]:
