@@ -293,10 +293,15 @@ class Audit(models.Model):
     actor = models.CharField(max_length=200)
     kind = models.CharField(max_length=50)
     object = models.CharField(max_length=100)
+    project = models.ForeignKey(Project, on_delete=models.SET_NULL, null=True, related_name="+")
+    """Whose admins may read it; null for what belongs to the whole installation."""
     data = models.JSONField(default=dict)
 
     class Meta:
-        indexes = (models.Index(fields=["object", "id"], name="audit_object"),)
+        indexes = (
+            models.Index(fields=["object", "id"], name="audit_object"),
+            models.Index(fields=["project", "-id"], name="audit_of_project"),
+        )
 
     def __str__(self) -> str:
         return f"{self.at} {self.actor} {self.kind} {self.object}"

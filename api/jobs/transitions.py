@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import F
@@ -51,9 +52,8 @@ def job_move(
         raise state_problem(job, to)
     data = {"state": to, "reason": job.reason}
     event_add(job=job, kind="state", data=data, at=at, attempt=attempt)
-    audit_add(
-        actor=by, kind=f"job_{to}", object=f"job:{job.pk}", at=at, data={"fence": job.fence, "reason": job.reason}
-    )
+    told = {"fence": job.fence, "reason": job.reason}
+    audit_add(actor=by, kind=f"job_{to}", object=f"job:{job.pk}", project_id=job.project_id, at=at, data=told)
 
 
 def state_problem(job: Job, to: str) -> Problem:
@@ -82,5 +82,14 @@ def event_add(
     )
 
 
-def audit_add(*, actor: str, kind: str, object: str, at: datetime, data: dict[str, Any] | None = None) -> None:
-    Audit.objects.create(actor=actor, kind=kind, object=object, at=at, data=data or {})
+def audit_add(
+    *,
+    actor: str,
+    kind: str,
+    object: str,
+    at: datetime,
+    project_id: UUID | None = None,
+    data: dict[str, Any] | None = None,
+) -> None:
+    """Call in the transaction of the change. Without a project only a superuser can read it."""
+    Audit.objects.create(actor=actor, kind=kind, object=object, at=at, project_id=project_id, data=data or {})

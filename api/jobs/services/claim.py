@@ -150,7 +150,14 @@ def _reserves(job: Job, worker: Worker, at: datetime) -> bool:
     locked.reserved_worker = worker
     locked.save(update_fields=["reserved_worker"])
     _hand_wait_on(locked, locked.passed_over_since, at)
-    audit_add(actor="claim", kind="worker_reserved", object=f"job:{job.pk}", at=at, data={"worker": str(worker.pk)})
+    audit_add(
+        actor="claim",
+        kind="worker_reserved",
+        object=f"job:{job.pk}",
+        at=at,
+        project_id=job.project_id,
+        data={"worker": str(worker.pk)},
+    )
     return True
 
 

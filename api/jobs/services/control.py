@@ -67,7 +67,14 @@ def job_control(*, job_id: Any, command: Command, by: str) -> Job:
     job.control_seq += 1
     job.control_command = command
     job.save(update_fields=["control_seq", "control_command"])
-    audit_add(actor=by, kind=f"job_{command}", object=f"job:{job.pk}", at=now(), data={"seq": job.control_seq})
+    audit_add(
+        actor=by,
+        kind=f"job_{command}",
+        object=f"job:{job.pk}",
+        project_id=job.project_id,
+        at=now(),
+        data={"seq": job.control_seq},
+    )
     return job
 
 
@@ -82,5 +89,12 @@ def _stop(job: Job, stop: Stop, by: str) -> Job:
     job.stop_requested = stop
     job.save(update_fields=["stop_requested"])
     event_add(job=job, kind="stopping", data={"stop": stop}, at=at)
-    audit_add(actor=by, kind=f"job_{stop}_requested", object=f"job:{job.pk}", at=at, data={"fence": job.fence})
+    audit_add(
+        actor=by,
+        kind=f"job_{stop}_requested",
+        object=f"job:{job.pk}",
+        project_id=job.project_id,
+        at=at,
+        data={"fence": job.fence},
+    )
     return job

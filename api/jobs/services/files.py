@@ -126,7 +126,14 @@ def _publish(attempt_id: Any, publication: Publication) -> Artifact:
     event_add(job=job, kind="artifact", data=told, at=at, attempt=attempt)
     if artifact.kind == Artifact.Kind.CHECKPOINT:
         _resume_from(job, artifact)
-        audit_add(actor=f"attempt:{attempt.pk}", kind="checkpoint_published", object=f"job:{job.pk}", at=at, data=told)
+        audit_add(
+            actor=f"attempt:{attempt.pk}",
+            kind="checkpoint_published",
+            object=f"job:{job.pk}",
+            project_id=job.project_id,
+            at=at,
+            data=told,
+        )
     return artifact
 
 

@@ -85,7 +85,14 @@ def _insert(spec: JobSpec, values: dict[str, Any]) -> Job:
         **values,
     )
     event_add(job=job, kind="state", data={"state": job.state, "reason": None}, at=at)
-    audit_add(actor=job.actor, kind="job_created", object=f"job:{job.pk}", at=at, data={"digest": job.spec_digest})
+    audit_add(
+        actor=job.actor,
+        kind="job_created",
+        object=f"job:{job.pk}",
+        project_id=job.project_id,
+        at=at,
+        data={"digest": job.spec_digest},
+    )
     transaction.on_commit(lambda: queue.wake(job.pool))
     return job
 
