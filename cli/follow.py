@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import httpx
 
-from cli.errors import CliError
+from cli.errors import UnreachableError
 from cli.http import Client, Record, checked, reachable
 
 TERMINAL = ("succeeded", "failed", "cancelled", "paused")
@@ -17,7 +17,7 @@ GIVE_UP_SECONDS = 120.0
 def job_events(client: Client, job: str, after: int = 0) -> Iterator[Record | None]:
     """Events of `job` from seq `after` + 1 until it ended; None now and then while nothing happens.
 
-    A connection that breaks is made again with Last-Event-ID; CliError after GIVE_UP_SECONDS without an answer.
+    A connection that breaks is made again with Last-Event-ID; UnreachableError after GIVE_UP_SECONDS without an answer.
     """
     broken_since: float | None = None
     while True:
@@ -28,9 +28,7 @@ def job_events(client: Client, job: str, after: int = 0) -> Iterator[Record | No
                 yield event
             if client.get(f"jobs/{job}")["state"] in TERMINAL:
                 return
-        except CliError as error:
-            if error.code != "unreachable":
-                raise
+        except UnreachableError:
             broken_since = broken_since or time.monotonic()
             if time.monotonic() - broken_since > GIVE_UP_SECONDS:
                 raise

@@ -8,14 +8,14 @@ from typing import Any, Self
 import httpx
 
 from cli.config import Login
-from cli.errors import ApiError, CliError, Exit
+from cli.errors import CliError, UnreachableError, api_error
 
 Record = dict[str, Any]
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 
 class Client:
-    """Speaks with one API; `path` is always relative to /api/v1/. Raises ApiError, or CliError(UNREACHABLE)."""
+    """Speaks with one API; `path` is always relative to /api/v1/. Raises ApiError or UnreachableError."""
 
     def __init__(self, login: Login, transport: httpx.BaseTransport | None = None) -> None:
         self.login = login
@@ -69,16 +69,12 @@ def reachable(url: str) -> Iterator[None]:
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise CliError(f"{url!r} is not a URL", "Expected something like http://127.0.0.1:8000.") from error
     except httpx.TransportError as error:
-        raise CliError(
-            f"{url} does not answer ({type(error).__name__})",
-            "Is it running? `anneal up` starts a platform on this machine.",
-            code="unreachable",
-            exit_code=Exit.UNREACHABLE,
-        ) from error
+        hint = "Is it running? `anneal up` starts a platform on this machine."
+        raise UnreachableError(f"{url} does not answer ({type(error).__name__})", hint) from error
 
 
 def checked(response: httpx.Response) -> httpx.Response:
-    """The response, or its error as an ApiError."""
+    """The response, or its error as the ApiError of its status."""
     if response.is_success:
         return response
     response.read()
@@ -90,7 +86,7 @@ def checked(response: httpx.Response) -> httpx.Response:
         answer = {"message": f"{response.url.path} answered {response.status_code} {response.reason_phrase}"}
     if response.status_code == 401 and not answer.get("hint"):
         answer["hint"] = "Run `anneal login URL` again."
-    raise ApiError(response.status_code, answer)
+    raise api_error(response.status_code, answer, response.headers)
 
 
 def known(query: Record) -> Record:

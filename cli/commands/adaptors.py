@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from cli.downloads import adaptor_write
-from cli.http import Record
 from cli.output import Json, connect, out, print_json, print_record, print_table, transfer_bar
 from cli.versions import sized
 

@@ -1,0 +1,141 @@
+"""The Python client: a person's calls with typed answers. `docs/client.md` shows each of them at work."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+from cli.config import Login, login_load
+from cli.downloads import adaptor_write, job_log
+from cli.errors import UnreachableError
+from cli.follow import job_events
+from cli.http import Client, Record, known
+from cli.http import login as token_get
+from cli.records import Adaptor, Event, Job, Me, Picture, Template, Version
+from cli.transfers import file_download, folder_upload
+
+SUBMIT_PAUSES_SECONDS = (0.5, 2.0)
+
+
+def connect(url: str = "", token: str = "", *, user: str = "", password: str = "") -> "Anneal":
+    """A client for `url` by token or by password; without arguments the login that `anneal` itself uses."""
+    if user:
+        return Anneal(token_get(url, user, password))
+    return Anneal(Login(url, token) if url else login_load())
+
+
+class Anneal:
+    """One API as one user. Every call raises an ApiError by its status, or UnreachableError: see `cli/errors.py`."""
+
+    def __init__(self, login: Login) -> None:
+        self.http = Client(login)
+        """Every call that has no method here: `get`, `post`, `put`, `delete`, `pages` by path, plain JSON."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.http.http.close()
+
+    def me(self) -> Me:
+        return Me.model_validate(self.http.get("me"))
+
+    def datasets(self, **query: Any) -> Iterator[Version]:
+        """All, page after page as they are asked for; `search=` and `limit=` (a page's size) as in docs/rest.md."""
+        return map(Version.model_validate, self.http.pages("datasets", **query))
+
+    def dataset(self, ref: str) -> Version:
+        return Version.model_validate(self.http.get(f"datasets/{ref}"))
+
+    def dataset_upload(self, name: str, folder: Path) -> Version:
+        """The folder as the next version; the same content again is the same version."""
+        return Version.model_validate(folder_upload(self.http, "datasets", name, folder))
+
+    def models(self, **query: Any) -> Iterator[Version]:
+        return map(Version.model_validate, self.http.pages("models", **query))
+
+    def model(self, ref: str) -> Version:
+        return Version.model_validate(self.http.get(f"models/{ref}"))
+
+    def model_upload(self, name: str, folder: Path) -> Version:
+        return Version.model_validate(folder_upload(self.http, "models", name, folder))
+
+    def templates(self, **query: Any) -> Iterator[Template]:
+        return map(Template.model_validate, self.http.pages("templates", **query))
+
+    def template_create(self, name: str, method: str, params: Record, **more: Any) -> Template:
+        """`more`: dataset, model, adaptors, resources, pool, priority."""
+        body = {"name": name, "method": method, "params": params, **more}
+        return Template.model_validate(self.http.post("templates", body))
+
+    def jobs(self, **query: Any) -> Iterator[Job]:
+        """The newest first; filters as in docs/rest.md: `state=`, `method=`, `search=`, ..."""
+        return map(Job.model_validate, self.http.pages("jobs", **query))
+
+    def job(self, ref: str) -> Job:
+        return Job.model_validate(self.http.get(f"jobs/{ref}"))
+
+    def job_submit(self, *, idempotency_key: str = "", **request: Any) -> Job:
+        """Queues one job, however often the connection breaks: every try carries the same key, by default a new one.
+
+        `request`: template, name, method, params, dataset, model, adaptors, resources, pool, priority.
+        """
+        headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
+        for pause in SUBMIT_PAUSES_SECONDS:
+            try:
+                return Job.model_validate(self.http.post("jobs", known(request), headers=headers))
+            except UnreachableError:
+                time.sleep(pause)
+        return Job.model_validate(self.http.post("jobs", known(request), headers=headers))
+
+    def job_cancel(self, ref: str) -> Job:
+        return Job.model_validate(self.http.post(f"jobs/{ref}/cancel"))
+
+    def job_pause(self, ref: str) -> Job:
+        return Job.model_validate(self.http.post(f"jobs/{ref}/pause"))
+
+    def job_resume(self, ref: str) -> Job:
+        return Job.model_validate(self.http.post(f"jobs/{ref}/resume"))
+
+    def job_follow(self, ref: str, after: int = 0) -> Iterator[Event]:
+        """Events as they happen, from seq `after` + 1 until the job ended; a broken connection is made again."""
+        return (Event.model_validate(event) for event in job_events(self.http, ref, after) if event)
+
+    def job_wait(self, ref: str) -> Job:
+        """The job once it ended, however it ended."""
+        for _ in self.job_follow(ref):
+            pass
+        return self.job(ref)
+
+    def job_log(self, ref: str) -> str:
+        return job_log(self.http, ref)
+
+    def job_metrics(self, ref: str, name: str | None = None) -> dict[str, list[tuple[int, float]]]:
+        """Curves as (step, value), by name."""
+        series: Record = self.http.get(f"jobs/{ref}/metrics", name=name)["series"]
+        return {curve: [(step, value) for step, value in points] for curve, points in series.items()}
+
+    def job_samples(self, ref: str) -> list[Picture]:
+        return [Picture.model_validate(row) for row in self.http.pages(f"jobs/{ref}/samples")]
+
+    def picture_download(self, picture: Picture, target: Path) -> Path:
+        """Whole and with the right digest, or not at all."""
+        return file_download({"url": picture.url, "sha256": picture.sha256}, target)
+
+    def adaptors(self, **query: Any) -> Iterator[Adaptor]:
+        return map(Adaptor.model_validate, self.http.pages("adaptors", **query))
+
+    def adaptor(self, ref: str) -> Adaptor:
+        return Adaptor.model_validate(self.http.get(f"adaptors/{ref}"))
+
+    def adaptor_download(self, ref: str, folder: Path) -> Path:
+        """Every file of it into `folder`, each with its digest checked, manifest.json last."""
+        adaptor_write(self.http.get(f"adaptors/{ref}"), folder)
+        return folder
