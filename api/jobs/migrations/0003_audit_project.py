@@ -23,9 +23,9 @@ class Migration(migrations.Migration):
                 null=True, on_delete=django.db.models.deletion.SET_NULL, related_name="+", to="accounts.project"
             ),
         ),
-        migrations.RunPython(fill, migrations.RunPython.noop),
         migrations.AddIndex(
             model_name="audit",
             index=models.Index(fields=["project", "-id"], name="audit_of_project"),
         ),
+        migrations.RunPython(fill, migrations.RunPython.noop),
     ]
