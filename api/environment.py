@@ -1,7 +1,8 @@
 """Every environment variable of the API: read once, checked at start, one sentence per mistake."""
 
 from collections.abc import Mapping
-from typing import Self
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -9,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 PREFIX = "ANNEAL_"
+Network = IPv4Network | IPv6Network
 SECRET = ("secret_key", "database_url", "broker_url")
 
 
@@ -31,6 +33,20 @@ class Environment(BaseModel):
     """More host names to answer to, separated by commas; that of public_url is always allowed."""
     debug: bool = False
     """Django's debug mode; never for others to reach."""
+    trusted_proxies: str = ""
+    """Addresses or networks of our own proxies, by commas; only their X-Forwarded-For and -Proto are believed."""
+    docs_public: bool = True
+    """Whether /api/docs and /api/schema answer without a login."""
+    project_creation: Literal["superuser", "anyone"] = "superuser"
+    """Who may make a project; its maker becomes its admin."""
+    logins_per_minute_account: int = Field(10, ge=1)
+    """Tries of one user name's password in one minute, right or wrong."""
+    logins_per_minute_address: int = Field(30, ge=1)
+    """Tries of passwords from one address in one minute."""
+    claims_per_minute: int = Field(6000, ge=1)
+    """Claims with one worker token in one minute; all hosts may share one token."""
+    writes_per_minute: int = Field(1200, ge=1)
+    """Requests with one user token that change something, in one minute."""
 
     heartbeat_seconds: float = Field(15, gt=0)
     """How often an agent and a host report."""
@@ -91,6 +107,12 @@ class Environment(BaseModel):
     def _broker_is_redis(cls, value: str) -> str:
         return value and _one_of_schemes(value, ("redis", "rediss"), "redis://127.0.0.1:6379/0")
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, value: str) -> str:
+        _networks(value)
+        return value
+
     @model_validator(mode="after")
     def _lease_outlives_trainer(self) -> Self:
         dead_by = self.self_fence_seconds + self.kill_seconds + 2 * self.request_timeout_seconds
@@ -112,6 +134,14 @@ class Environment(BaseModel):
     def hosts(self) -> list[str]:
         named = [host.strip() for host in self.allowed_hosts.split(",") if host.strip()]
         return [*named, urlsplit(self.public_url).hostname or "", "127.0.0.1", "localhost", "[::1]"]
+
+    @property
+    def trusted_networks(self) -> list[Network]:
+        return _networks(self.trusted_proxies)
+
+    @property
+    def is_https(self) -> bool:
+        return self.public_url.startswith("https://")
 
 
 def environment() -> Environment:
@@ -150,3 +180,8 @@ def _one_of_schemes(value: str, schemes: tuple[str, ...], example: str) -> str:
     if urlsplit(value).scheme not in schemes or "://" not in value:
         raise ValueError(f"expected {' or '.join(s + '://...' for s in schemes)}, for instance {example}")
     return value
+
+
+def _networks(text: str) -> list[Network]:
+    """Raises ValueError that names the first that is none."""
+    return [ip_network(one.strip()) for one in text.split(",") if one.strip()]

@@ -51,6 +51,8 @@ class Token(models.Model):
     """Null for worker tokens."""
     scopes = models.JSONField(default=list)
     """Of user tokens: read, write, admin; what the membership's role does not allow is void."""
+    login = models.BooleanField(default=False)
+    """Made with a password: speaks for the person, may make other tokens, and ends when the password changes."""
     created = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True)
     revoked_at = models.DateTimeField(null=True)
@@ -69,3 +71,16 @@ class Token(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} token {self.name}"
+
+
+class RateCount(models.Model):
+    """How often something was asked for in one minute; shared by all processes of the API. See `limits`."""
+
+    key = models.CharField(primary_key=True, max_length=64)
+    """SHA-256 of what is limited and for whom: a user name that somebody tried is nobody's to read."""
+    minute = models.BigIntegerField(db_index=True)
+    """Since 1970."""
+    count = models.PositiveIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.count} in minute {self.minute}"

@@ -2,7 +2,7 @@ import django.db.models.deletion
 from django.db import migrations, models
 
 
-def fill(apps, schema_editor):
+def fill(apps, schema_editor):  # noqa: ARG001 Django's signature
     """What was written of jobs belongs to the job's project."""
     jobs, audit = apps.get_model("jobs", "Job"), apps.get_model("jobs", "Audit")
     for pk, project_id in jobs.objects.values_list("pk", "project_id").iterator():
