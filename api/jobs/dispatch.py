@@ -5,7 +5,7 @@ import logging
 from api.environment import environment
 from api.jobs import queue
 from api.jobs.selectors import due_up_to, free_slots
-from api.jobs.services.log import logs_compact
+from api.jobs.services.log_storage import logs_compact
 from api.jobs.services.reap import attempts_reap
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,9 @@
 """Reading a job's log: that of its attempts, one after the other, as one run of bytes."""
 
+from django.db.models import F
+
 from api.files import storage
-from api.jobs.models import Attempt, Job
+from api.jobs.models import Attempt, Job, LogChunk
 
 
 def log_size(job: Job) -> int:
@@ -21,12 +23,28 @@ def log_read(job: Job, offset: int, limit: int) -> bytes:
 
 
 def attempt_log_read(attempt: Attempt, offset: int, limit: int) -> bytes:
-    limit = min(limit, attempt.log_bytes - offset)
-    if attempt.log_stored:
-        return b"".join(storage().open_range(attempt.log_key, offset, limit))
-    pieces, end = [], offset + limit
+    """Rows move from the database to the storage, never back: who asks the database first misses nothing."""
+    end = min(attempt.log_bytes, offset + limit)
+    hot = hot_chunks(attempt, offset, end)
+    cold_end = min(end, hot[0].start) if hot else end
+    return b"".join([*_cold(attempt, offset, cold_end), *(_cut(chunk, offset, end) for chunk in hot)])
+
+
+def hot_chunks(attempt: Attempt, offset: int, end: int) -> list[LogChunk]:
+    """What the database still has of those bytes, in order."""
     first = attempt.log_chunks.filter(start__lte=offset).order_by("-start").values_list("start", flat=True).first() or 0
-    for chunk in attempt.log_chunks.filter(start__gte=first, start__lt=end).order_by("start"):
-        held = bytes(chunk.bytes)
-        pieces.append(held[max(0, offset - chunk.start) : end - chunk.start])
-    return b"".join(pieces)
+    return list(attempt.log_chunks.filter(start__gte=first, start__lt=end).order_by("start"))
+
+
+def _cut(chunk: LogChunk, offset: int, end: int) -> bytes:
+    return bytes(chunk.bytes)[max(0, offset - chunk.start) : end - chunk.start]
+
+
+def _cold(attempt: Attempt, offset: int, end: int) -> list[bytes]:
+    found = attempt.log_pieces.filter(start__lt=end, start__gt=offset - F("size_bytes")).order_by("start")
+    data = []
+    for piece in found:
+        skip = max(0, offset - piece.start)
+        length = min(end - piece.start, piece.size_bytes) - skip
+        data.append(b"".join(storage().open_range(piece.key, skip, length)))
+    return data

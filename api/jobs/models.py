@@ -74,6 +74,14 @@ class Job(models.Model):
     reserved_worker = models.ForeignKey("Worker", on_delete=models.SET_NULL, null=True, related_name="+")
     """Takes nothing that ranks lower until it can take this job."""
     actor = models.CharField(max_length=200)
+    parent = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="reruns")
+    """The job that this one repeats."""
+    template = models.CharField(max_length=120, blank=True, default="")
+    """name@version that its request named, as it was called then."""
+    template_version = models.ForeignKey(
+        "catalog.TemplateVersion", on_delete=models.SET_NULL, null=True, related_name="jobs"
+    )
+    notes = models.TextField(blank=True, default="")
     idempotency_key = models.CharField(max_length=200, null=True)
     request_digest = models.CharField(max_length=64)
     created = models.DateTimeField()
@@ -103,6 +111,7 @@ class Job(models.Model):
                 condition=Q(state="queued"),
             ),
             models.Index(fields=["project", "-created"], name="job_list"),
+            models.Index(fields=["project", "method", "-created"], name="job_method_list"),
         )
 
     def __str__(self) -> str:
@@ -111,6 +120,43 @@ class Job(models.Model):
     @property
     def stopping(self) -> bool:
         return self.state in LIVE and bool(self.stop_requested)
+
+
+class JobInput(models.Model):
+    """One immutable input of a job: what "used by", the guards of deletes and the filters of lists ask for."""
+
+    class Role(models.TextChoices):
+        DATASET = "dataset"
+        MODEL = "model"
+        ADAPTOR = "adaptor"
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="inputs")
+    role = models.CharField(max_length=10, choices=Role.choices)
+    name = models.CharField(max_length=120)
+    """name@version"""
+    key = models.CharField(max_length=200)
+    """Storage prefix of the version: what it is known by, whatever its name becomes."""
+
+    class Meta:
+        indexes = (
+            models.Index(fields=["key"], name="job_input_key"),
+            models.Index(fields=["role", "name"], name="job_input_name"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.name}"
+
+
+class JobLabel(models.Model):
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="labels")
+    name = models.CharField(max_length=50)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=["job", "name"], name="one_label_per_job"),)
+        indexes = (models.Index(fields=["name"], name="job_label"),)
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Worker(models.Model):
@@ -169,7 +215,7 @@ class Attempt(models.Model):
     progress_at = models.DateTimeField(null=True)
     log_bytes = models.PositiveBigIntegerField(default=0)
     log_stored = models.PositiveBigIntegerField(default=0)
-    """So many of them lie in the storage, below `log_key`; the rest are LogChunks."""
+    """So many of them lie in the storage, as LogPieces; the rest are LogChunks."""
 
     class Meta:
         constraints = (
@@ -180,6 +226,7 @@ class Attempt(models.Model):
         indexes = (
             models.Index(fields=["lease_expires_at"], name="attempt_lease", condition=Q(ended_at__isnull=True)),
             models.Index(fields=["worker"], name="attempt_live", condition=Q(ended_at__isnull=True)),
+            models.Index(fields=["id"], name="attempt_log_hot", condition=Q(log_stored__lt=F("log_bytes"))),
         )
 
     def __str__(self) -> str:
@@ -189,10 +236,6 @@ class Attempt(models.Model):
     def prefix(self) -> str:
         """Storage keys of everything that the attempt publishes start so."""
         return f"jobs/{self.job_id}/{self.fence}"
-
-    @property
-    def log_key(self) -> str:
-        return f"{self.prefix}/log.txt"
 
 
 class AcceleratorLease(models.Model):
@@ -251,6 +294,21 @@ class LogChunk(models.Model):
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=["attempt", "start"], name="one_chunk_per_start"),)
+
+    def __str__(self) -> str:
+        return f"{self.attempt_id}@{self.start}"
+
+
+class LogPiece(models.Model):
+    """A stretch of the log that was moved into the storage."""
+
+    attempt = models.ForeignKey(Attempt, on_delete=models.CASCADE, related_name="log_pieces")
+    start = models.PositiveBigIntegerField()
+    size_bytes = models.PositiveBigIntegerField()
+    key = models.CharField(max_length=200)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=["attempt", "start"], name="one_piece_per_start"),)
 
     def __str__(self) -> str:
         return f"{self.attempt_id}@{self.start}"

@@ -5,7 +5,7 @@ from rest_framework.test import APIClient
 
 from api.files import storage
 from api.jobs.models import Artifact, Attempt, Event, Job, Metric
-from api.jobs.services.log import logs_compact
+from api.jobs.services.log_storage import logs_compact
 from tests.api.host import Agent, Host, event, step_event
 from tests.api.test_claim import submit
 from tests.api.world import Clock, World, file_entry
