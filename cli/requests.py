@@ -4,13 +4,17 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.completion import ADAPTORS, DATASETS, METHODS, MODELS
 from cli.http import Client, Record, known
 
-Method = Annotated[str, typer.Option("--method", "-m", help="What to run, for instance image_lora.")]
-Dataset = Annotated[str | None, typer.Option(help="Dataset: name or name@version.")]
-Model = Annotated[str | None, typer.Option(help="Base model: name or name@version.")]
+Method = Annotated[
+    str, typer.Option("--method", "-m", help="What to run, for instance image_lora.", autocompletion=METHODS)
+]
+Dataset = Annotated[str | None, typer.Option(help="Dataset: name or name@version.", autocompletion=DATASETS)]
+Model = Annotated[str | None, typer.Option(help="Base model: name or name@version.", autocompletion=MODELS)]
 Adaptors = Annotated[
-    list[str] | None, typer.Option("--adaptor", help="Adaptor: name or name@version; may be repeated.")
+    list[str] | None,
+    typer.Option("--adaptor", help="Adaptor: name or name@version; may be repeated.", autocompletion=ADAPTORS),
 ]
 Settings = Annotated[list[str] | None, typer.Option("--set", "-s", help="A parameter: key=value; may be repeated.")]
 Accelerators = Annotated[

@@ -6,15 +6,15 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from cli.completion import names_of
 from cli.http import Client, Record
 from cli.output import Json, connect, err, human_bytes, out, print_json, print_record, print_table, transfer_bar
 from cli.transfers import folder_size, folder_upload
 
-Name = Annotated[str, typer.Argument(help="Name, or name@version.")]
-
 
 def add_commands(app: typer.Typer, collection: str, content: str) -> None:
     """Adds the commands for `collection` ("datasets" or "models") to `app`; `content` says what a folder holds."""
+    ref = typer.Argument(help="Name, or name@version.", autocompletion=names_of(collection))
 
     @app.command("list")
     def list_(as_json: Json = False) -> None:
@@ -28,7 +28,7 @@ def add_commands(app: typer.Typer, collection: str, content: str) -> None:
             print_table([sized(row) for row in rows], columns)
 
     @app.command("show")
-    def show(name: Name, as_json: Json = False) -> None:
+    def show(name: Annotated[str, ref], as_json: Json = False) -> None:
         """One version: digest, size, files."""
         with connect() as client:
             record = client.get(f"{collection}/{name}")

@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
+from cli.completion import ADAPTORS
 from cli.downloads import adaptor_write
 from cli.output import Json, connect, out, print_json, print_record, print_table, transfer_bar
 from cli.versions import sized
 
 app = typer.Typer(no_args_is_help=True)
-Name = Annotated[str, typer.Argument(help="Name, or name@version.")]
+Name = Annotated[str, typer.Argument(help="Name, or name@version.", autocompletion=ADAPTORS)]
 
 
 @app.command("list")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from cli.completion import JOBS, TEMPLATES
 from cli.downloads import job_log
 from cli.errors import CliError, Exit
 from cli.http import Client, Record
@@ -27,7 +28,7 @@ from cli.values import settings_parse, yaml_load
 from cli.watch import adaptor_ref, ending_sentence, job_watch, outcome
 
 app = typer.Typer(no_args_is_help=True)
-Job = Annotated[str, typer.Argument(help="Id of the job, or its first 8 characters or more.")]
+Job = Annotated[str, typer.Argument(help="Id of the job, or its first 8 characters or more.", autocompletion=JOBS)]
 
 
 class Command(StrEnum):
@@ -37,7 +38,9 @@ class Command(StrEnum):
 
 @app.command("submit")
 def job_submit(
-    template: Annotated[str, typer.Option("--template", "-t", help="Template to take parameters from.")] = "",
+    template: Annotated[
+        str, typer.Option("--template", "-t", help="Template to take parameters from.", autocompletion=TEMPLATES)
+    ] = "",
     file: Annotated[Path | None, typer.Option("--file", "-f", help="YAML with the whole request.")] = None,
     method: Annotated[str, typer.Option("--method", "-m", help="What to run, where there is no template.")] = "",
     name: Annotated[str, typer.Option(help="Name of the job.")] = "",

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from cli.completion import METHODS
 from cli.http import Record
 from cli.output import Json, connect, out, print_json, print_table
 
@@ -24,7 +25,10 @@ def method_list(as_json: Json = False) -> None:
 
 
 @app.command("show")
-def method_show(method: Annotated[str, typer.Argument(help="For instance image_lora.")], as_json: Json = False) -> None:
+def method_show(
+    method: Annotated[str, typer.Argument(help="For instance image_lora.", autocompletion=METHODS)],
+    as_json: Json = False,
+) -> None:
     """Every parameter of a method: type, default, range, meaning."""
     with connect() as client:
         found = client.get(f"methods/{method}")

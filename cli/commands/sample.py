@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 
 from cli.commands.jobs import samples_of
+from cli.completion import ADAPTORS
 from cli.errors import CliError, Exit
 from cli.http import Client, Record, known
 from cli.output import Json, connect, err, out, print_json
@@ -17,7 +18,8 @@ from cli.watch import ending_sentence, job_watch, outcome
 
 METHOD = "sample_image"
 AdaptorScales = Annotated[
-    list[str] | None, typer.Option("--adaptor", "-a", help="name, name@version or name:scale; may be repeated.")
+    list[str] | None,
+    typer.Option("--adaptor", "-a", help="name, name@version or name:scale; may be repeated.", autocompletion=ADAPTORS),
 ]
 
 

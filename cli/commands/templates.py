@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cli.completion import TEMPLATES
 from cli.errors import ApiError
 from cli.http import Client, Record
 from cli.output import Json, connect, out, print_json, print_record, print_table
@@ -23,7 +24,7 @@ from cli.requests import (
 from cli.values import settings_parse, yaml_dump, yaml_load
 
 app = typer.Typer(no_args_is_help=True)
-Name = Annotated[str, typer.Argument(help="Name of the template.")]
+Name = Annotated[str, typer.Argument(help="Name of the template.", autocompletion=TEMPLATES)]
 KEYS = ("name", "method", "params", "dataset", "model", "adaptors", "resources", "pool", "priority")
 
 
