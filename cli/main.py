@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from cli.commands import adaptors, datasets, jobs, login, methods, models, platform, sample, templates
+from cli.commands import adaptors, datasets, jobs, login, methods, models, platform, sample, templates, workers
 from cli.errors import CliError
 from cli.output import print_error
 
@@ -47,6 +47,7 @@ app.add_typer(jobs.app, name="job", help="Queue, watch and stop jobs.")
 app.add_typer(adaptors.app, name="adaptor", help="What training jobs leave: list, show, download.")
 app.command("sample")(sample.sample)
 app.add_typer(methods.app, name="method", help="What can be run, with every parameter.")
+app.add_typer(workers.app, name="worker", help="The hosts that train: list, show, drain.")
 
 if __name__ == "__main__":
     app()

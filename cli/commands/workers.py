@@ -1,0 +1,72 @@
+"""`anneal worker`."""
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from cli.completion import WORKERS
+from cli.errors import CliError
+from cli.http import Client, Record
+from cli.output import Json, connect, out, print_json, print_record, print_table
+
+app = typer.Typer(no_args_is_help=True)
+Worker = Annotated[
+    str, typer.Argument(help="Id of the worker, its first characters, or its host's name.", autocompletion=WORKERS)
+]
+KEYS = ("id", "host", "state", "pools", "slots", "free_slots", "accelerators", "labels", "last_seen")
+
+
+@app.command("list")
+def worker_list(as_json: Json = False) -> None:
+    """Hosts that train: slots, accelerators, when they were last heard of."""
+    with connect() as client:
+        rows = list(client.pages("workers"))
+    if as_json:
+        print_json(rows)
+    else:
+        columns = {"id": "short", "host": "host", "state": "state", "pools": "pools", "free": "free"}
+        print_table([shown(row) for row in rows], columns | {"accelerators": "owns", "last seen": "last_seen"})
+
+
+@app.command("show")
+def worker_show(worker: Worker, as_json: Json = False) -> None:
+    """One worker."""
+    with connect() as client:
+        found = worker_find(client, worker)
+    if as_json:
+        print_json(found)
+    else:
+        print_record(shown(found), KEYS)
+
+
+@app.command("drain")
+def worker_drain(worker: Worker, as_json: Json = False) -> None:
+    """Give it nothing new; what it runs writes a checkpoint and goes back to the queue. A restart ends the drain."""
+    with connect() as client:
+        drained = client.post(f"workers/{worker_find(client, worker)['id']}/drain")
+    if as_json:
+        print_json(drained)
+    else:
+        out.print(f"worker {escape(drained['host'])} is draining")
+
+
+def worker_find(client: Client, wanted: str) -> Record:
+    """The one that is meant. Raises CliError that lists what there is."""
+    rows = list(client.pages("workers"))
+    found = [row for row in rows if row["id"].startswith(wanted) or row["host"] == wanted]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(f"{row['id'][:8]} ({row['host']})" for row in found or rows) or "none"
+    raise CliError(f"expected one worker {wanted!r}, found {len(found)}", f"Workers: {known}.", code="not_found")
+
+
+def shown(worker: Record) -> Record:
+    state = "gone" if worker["gone"] else "draining" if worker["draining"] else "serving"
+    return {
+        **worker,
+        "short": worker["id"][:8],
+        "state": state,
+        "free": f"{worker['free_slots']} of {worker['slots']}",
+        "owns": str(len(worker["accelerators"])),
+    }
