@@ -9,7 +9,6 @@ from django.http import Http404, HttpRequest, JsonResponse
 from pydantic import ValidationError as PydanticError
 from rest_framework import exceptions
 from rest_framework.response import Response
-from rest_framework.views import set_rollback
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +33,13 @@ class Problem(ValueError):  # noqa: N818 what the caller reads, not what broke
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:  # noqa: ARG001 DRF's signature
-    """DRF's hook. None = not ours: Django logs it and answers 500 by `server_error`."""
+    """DRF's hook. None = not ours: Django logs it and answers 500 by `server_error`.
+
+    Nothing is rolled back here: no request is a transaction (ATOMIC_REQUESTS is off), services are.
+    """
     problem = problem_of(exc)
     if problem is None:
         return None
-    set_rollback()
     headers = {}
     if isinstance(exc, exceptions.APIException):
         if getattr(exc, "auth_header", None):
