@@ -7,21 +7,27 @@ from storage.base import (
     SignedRequest,
     Stat,
     Storage,
+    StorageUnavailableError,
     TooLargeError,
     WrongSizeError,
+    part_sizes,
 )
 from storage.keys import key_check
 from storage.opening import open_storage
+from storage.options import S3Options
 
 __all__ = [
     "Capabilities",
     "DigestMismatchError",
     "PartLinks",
+    "S3Options",
     "SignedRequest",
     "Stat",
     "Storage",
+    "StorageUnavailableError",
     "TooLargeError",
     "WrongSizeError",
     "key_check",
     "open_storage",
+    "part_sizes",
 ]

@@ -7,6 +7,10 @@ from typing import Protocol
 
 PIECE_BYTES = 1 << 20
 """Bytes are moved in pieces of this size; memory use does not grow with a file."""
+PART_BYTES = 64 << 20
+"""Files of this size and more are sent in parts of it."""
+MAX_PARTS = 10_000
+"""No S3 server takes more."""
 
 
 class DigestMismatchError(ValueError):
@@ -19,6 +23,10 @@ class WrongSizeError(ValueError):
 
 class TooLargeError(ValueError):
     """More bytes came than were promised; nothing was stored."""
+
+
+class StorageUnavailableError(OSError):
+    """The backend does not answer, or fails; trying again may help."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,10 @@ class Capabilities:
     """A signed PUT with another content than promised is refused by the backend itself."""
     min_part_bytes: int
     """Smallest part of an upload in parts, but for the last one."""
+    ranges: bool = True
+    """A part of an object can be read without the rest."""
+    parts: bool = True
+    """Large files can be sent in signed parts."""
 
 
 class Storage(Protocol):
@@ -92,10 +104,29 @@ class Storage(Protocol):
         """A PUT of exactly `size` bytes, with that digest where given. The headers must be sent as they are."""
         ...
 
-    def presign_parts(self, key: str, *, sizes: Sequence[int], expires_seconds: int) -> PartLinks: ...
+    def presign_parts(
+        self, key: str, *, sizes: Sequence[int], expires_seconds: int, upload_id: str | None = None
+    ) -> PartLinks:
+        """Opens an upload in parts of these sizes; with `upload_id`: fresh links for one that is open."""
+        ...
 
     def complete_parts(self, key: str, upload_id: str, etags: Sequence[str], *, sha256: str | None = None) -> Stat:
         """Joins the parts. Raises ValueError for a missing or changed part, DigestMismatchError for another content."""
         ...
 
+    def abort_parts(self, key: str, upload_id: str) -> None:
+        """Throws away what was sent of an upload in parts; none open is fine."""
+        ...
+
+    def sweep_parts(self, *, older_than_seconds: float) -> int:
+        """Aborts uploads in parts that were begun longer ago than that; how many."""
+        ...
+
     def capabilities(self) -> Capabilities: ...
+
+
+def part_sizes(size: int, part_bytes: int = PART_BYTES) -> list[int]:
+    """How a file of `size` bytes is cut: equal parts and a rest, larger ones where there would be too many."""
+    part_bytes = max(part_bytes, -(-size // MAX_PARTS))
+    whole, rest = divmod(size, part_bytes)
+    return [part_bytes] * whole + ([rest] if rest else [])

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import time
@@ -17,6 +18,7 @@ from storage.signing import Grant, link_make
 
 STALE_SECONDS = 7 * 24 * 3600
 """Longer than any link is good for."""
+UPLOAD_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class LocalStorage:
@@ -32,7 +34,7 @@ class LocalStorage:
         self._objects, self._digests, self._incoming = (self.root / n for n in ("objects", "digests", "incoming"))
         for folder in (self._objects, self._digests, self._incoming):
             folder.mkdir(parents=True, exist_ok=True)
-        self._sweep()
+        self._sweep(STALE_SECONDS)
 
     def put_file(self, key: str, source: Path, *, sha256: str | None = None) -> Stat:
         with self.incoming(key, sha256=sha256) as incoming, source.open("rb") as file:
@@ -74,14 +76,21 @@ class LocalStorage:
     def presign_put(self, key: str, *, size: int, sha256: str | None, expires_seconds: int) -> SignedRequest:
         return self._link(Grant("PUT", key_check(key), _from_now(expires_seconds), size=size, sha256=sha256))
 
-    def presign_parts(self, key: str, *, sizes: Sequence[int], expires_seconds: int) -> PartLinks:
-        upload_id, until = secrets.token_hex(16), _from_now(expires_seconds)
-        (self._incoming / upload_id).mkdir()
+    def presign_parts(
+        self, key: str, *, sizes: Sequence[int], expires_seconds: int, upload_id: str | None = None
+    ) -> PartLinks:
+        key_check(key)
+        until = _from_now(expires_seconds)
+        if upload_id is None:
+            upload_id = secrets.token_hex(16)
+            (self._incoming / upload_id).mkdir()
         grants = (Grant("PUT", key_check(key), until, size=s, part=f"{upload_id}/{n}") for n, s in enumerate(sizes))
         return PartLinks(upload_id, tuple(self._link(grant) for grant in grants))
 
     def complete_parts(self, key: str, upload_id: str, etags: Sequence[str], *, sha256: str | None = None) -> Stat:
-        folder = self._below(self._incoming, key_check(upload_id))
+        folder = self._parts_folder(upload_id)
+        if not folder.is_dir():
+            raise ValueError(f"the upload of {key!r} in parts is not open: every part is missing")
         with self.incoming(key, sha256=sha256) as incoming:
             for number, etag in enumerate(etags):
                 part = hashlib.sha256()
@@ -93,6 +102,15 @@ class LocalStorage:
             stat = self.commit(key, incoming)
         shutil.rmtree(folder)
         return stat
+
+    def abort_parts(self, key: str, upload_id: str) -> None:
+        key_check(key)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self._parts_folder(upload_id))
+
+    def sweep_parts(self, *, older_than_seconds: float) -> int:
+        """And what else a killed process left half written."""
+        return self._sweep(older_than_seconds)
 
     def capabilities(self) -> Capabilities:
         return Capabilities(if_absent=True, put_checks_sha256=True, min_part_bytes=1)
@@ -112,12 +130,12 @@ class LocalStorage:
         self._record(key, incoming.mark, incoming.digest)
         return Stat(key, incoming.mark[0], incoming.digest)
 
-    def _sweep(self) -> None:
-        """Removes what a killed process left half written long ago."""
-        for path in self._incoming.iterdir():
+    def _sweep(self, older_than_seconds: float) -> int:
+        old = [path for path in self._incoming.iterdir() if _age_seconds(path) > older_than_seconds]
+        for path in old:
             with suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return len(old)
 
     def _link(self, grant: Grant) -> SignedRequest:
         return SignedRequest(link_make(grant, base=self.link_base, secret=self.secret), grant.method)
@@ -132,6 +150,11 @@ class LocalStorage:
         if not path.is_file():
             raise ValueError(f"part {path.name} was not sent")
         return path
+
+    def _parts_folder(self, upload_id: str) -> Path:
+        if not UPLOAD_ID.fullmatch(upload_id):
+            raise ValueError(f"expected the id of an upload in parts, got {upload_id!r:.100}")
+        return self._incoming / upload_id
 
     def _below(self, tree: Path, key: str) -> Path:
         """`key` below `tree`, also when somebody laid a symbolic link in there."""
@@ -164,6 +187,14 @@ def _pieces(path: Path, start: int, left: int) -> Iterator[bytes]:
         while left > 0 and (piece := file.read(min(PIECE_BYTES, left))):
             left -= len(piece)
             yield piece
+
+
+def _age_seconds(path: Path) -> float:
+    """Since the last change: a folder changes with each part that arrives. Gone meanwhile: none."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0
 
 
 def _from_now(seconds: int) -> int:

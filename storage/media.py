@@ -1,5 +1,6 @@
 """What a stored file is served as. Only plain pictures are shown by a browser; all else is saved."""
 
+from pathlib import PurePosixPath
 from urllib.parse import quote
 
 SIGNATURES = (
@@ -9,6 +10,13 @@ SIGNATURES = (
     (b"GIF89a", "image/gif"),
 )
 TEXT_ENDINGS = (".txt", ".json", ".jsonl", ".log", ".md", ".yaml", ".yml", ".csv")
+PICTURE_ENDINGS = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".gif": "image/gif",
+    ".webp": "image/webp",
+}
 INLINE = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 
@@ -20,6 +28,12 @@ def media_type(name: str, start: bytes) -> str:
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "image/webp"
     return "text/plain; charset=utf-8" if name.lower().endswith(TEXT_ENDINGS) else "application/octet-stream"
+
+
+def named_type(name: str) -> str:
+    """By name alone, where the content is not at hand. A browser never runs what is served as one of these."""
+    ending = PurePosixPath(name.lower()).suffix
+    return PICTURE_ENDINGS.get(ending) or media_type(name, b"")
 
 
 def disposition(kind: str, filename: str) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from storage import Storage
+from storage import Storage, open_storage
 from storage.links import link_app
 from storage.local import LocalStorage
+from tests.storage.seaweed import seaweed_running
 from tests.storage.server import serving
 
 SECRET = "a secret of the tests"
@@ -24,4 +25,10 @@ def local(folder: Path) -> Iterator[Storage]:
         yield made[0]
 
 
-BACKENDS: dict[str, Callable[[Path], AbstractContextManager[Storage]]] = {"local": local}
+@contextmanager
+def s3(folder: Path) -> Iterator[Storage]:
+    with seaweed_running(folder) as seaweed:
+        yield open_storage(f"{seaweed.url}/below/it", link_base="", secret=SECRET, s3=seaweed.options)
+
+
+BACKENDS: dict[str, Callable[[Path], AbstractContextManager[Storage]]] = {"local": local, "s3": s3}

@@ -108,7 +108,9 @@ def test_a_link_is_read_back_as_it_was_signed() -> None:
         link_read("a b/ü", query, secret="another secret", now=999)
 
 
-@pytest.mark.parametrize("url", ["", "/tmp/x", "file:relative", "file://host/x", "file:///", "s3://bucket", "http://x"])
+@pytest.mark.parametrize(
+    "url", ["", "/tmp/x", "file:relative", "file://host/x", "file:///", "s3://", "s3://key:secret@bucket", "http://x"]
+)
 def test_a_storage_url_that_is_none_says_what_was_expected(url: str) -> None:
     with pytest.raises(ValueError, match="file:///absolute/folder"):
         open_storage(url, link_base="http://x/storage", secret=SECRET)

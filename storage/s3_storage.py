@@ -1,0 +1,161 @@
+"""A bucket as storage: <prefix>/objects/<key>, and <prefix>/digests/<key> where the server knows no SHA-256."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Lock
+
+from storage.base import PART_BYTES, Capabilities, DigestMismatchError, PartLinks, SignedRequest, Stat
+from storage.keys import key_check, prefix_check
+from storage.media import disposition, named_type
+from storage.options import S3Options
+from storage.s3 import Bucket, Head, checksum_header
+from storage.s3_probe import probe
+
+
+class S3Storage:
+    """See `storage.base.Storage`. Safe for any number of processes and threads."""
+
+    def __init__(self, bucket: str, prefix: str, options: S3Options) -> None:
+        self._bucket = Bucket(bucket, f"{prefix}/" if prefix else "", options)
+        self._checksums = options.checksums
+        self._known: Capabilities | None = None
+        self._probing = Lock()
+
+    def put_file(self, key: str, source: Path, *, sha256: str | None = None) -> Stat:
+        place = _object(key)
+        with source.open("rb") as file:
+            found, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+            if sha256 not in (None, found):
+                raise DigestMismatchError(f"expected SHA-256 {sha256} for {key}, got {found}")
+            checked = self._sends_sha256()
+            if size >= PART_BYTES:
+                self._bucket.put_large(place, source, checked=checked)
+                self._record(key, self._bucket.head(place), found)
+            else:
+                file.seek(0)
+                self._bucket.put(place, file, sha256=found if checked else None)
+        return Stat(key, size, found)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Where the server knows no If-None-Match (`capabilities`), two callers at the same moment may both win."""
+        place = _object(key)
+        if self.capabilities().if_absent:
+            return self._bucket.put(place, data, if_absent=True)
+        try:
+            self._bucket.head(place)
+        except FileNotFoundError:
+            return self._bucket.put(place, data)
+        return False
+
+    def open_range(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        place = _object(key)
+        if length == 0:
+            self._bucket.head(place)
+            return iter(())
+        try:
+            return self._bucket.get(place, start, length)
+        except ValueError:
+            return iter(())
+
+    def stat(self, key: str) -> Stat:
+        head = self._bucket.head(_object(key))
+        sha256 = (head.sha256 if self._sends_sha256() else None) or self._recorded(key, head)
+        if sha256 is None:
+            sha256 = self._read_sha256(key)
+            self._record(key, head, sha256)
+        return Stat(key, head.size, sha256)
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+        found = self._bucket.list(_object_prefix(prefix))
+        return ((key.removeprefix("objects/"), size) for key, size in iter(sorted(found)))
+
+    def delete_prefix(self, prefix: str) -> None:
+        for tree in (_object_prefix(prefix), f"digests/{prefix}"):
+            self._bucket.delete([key for key, _ in self._bucket.list(tree)])
+
+    def presign_get(self, key: str, *, expires_seconds: int, filename: str | None = None) -> SignedRequest:
+        place, kind = _object(key), named_type(key)
+        shown = {
+            "ResponseContentType": kind,
+            "ResponseContentDisposition": disposition(kind, filename or key.rsplit("/", 1)[-1]),
+        }
+        url = self._bucket.sign("get_object", place, asked=shown, expires_seconds=expires_seconds)
+        return SignedRequest(url)
+
+    def presign_put(self, key: str, *, size: int, sha256: str | None, expires_seconds: int) -> SignedRequest:
+        place, asked, headers = _object(key), dict[str, object](ContentLength=size), dict[str, str]()
+        if sha256 is not None and self._sends_sha256():
+            asked["ChecksumSHA256"] = headers["x-amz-checksum-sha256"] = checksum_header(sha256)
+        url = self._bucket.sign("put_object", place, asked=asked, expires_seconds=expires_seconds)
+        return SignedRequest(url, "PUT", headers)
+
+    def presign_parts(
+        self, key: str, *, sizes: Sequence[int], expires_seconds: int, upload_id: str | None = None
+    ) -> PartLinks:
+        place = _object(key)
+        upload_id = upload_id or self._bucket.parts_open(place)
+        asked = ({"UploadId": upload_id, "PartNumber": n, "ContentLength": s} for n, s in enumerate(sizes, start=1))
+        urls = (self._bucket.sign("upload_part", place, asked=each, expires_seconds=expires_seconds) for each in asked)
+        return PartLinks(upload_id, tuple(SignedRequest(url, "PUT") for url in urls))
+
+    def complete_parts(self, key: str, upload_id: str, etags: Sequence[str], *, sha256: str | None = None) -> Stat:
+        """The server joins, then the whole is read once for its digest: S3 knows only one of the parts' digests."""
+        place = _object(key)
+        self._bucket.parts_join(place, upload_id, etags)
+        stat = self.stat(key)
+        if sha256 not in (None, stat.sha256):
+            self._bucket.delete([place, f"digests/{key}"])
+            raise DigestMismatchError(f"expected SHA-256 {sha256} for {key}, got {stat.sha256}")
+        return stat
+
+    def abort_parts(self, key: str, upload_id: str) -> None:
+        try:
+            self._bucket.parts_drop(_object(key), upload_id)
+        except ValueError:  # it is over already
+            return
+
+    def sweep_parts(self, *, older_than_seconds: float) -> int:
+        before = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
+        old = [(key, upload_id) for key, upload_id, begun in self._bucket.parts_list("objects/") if begun < before]
+        for key, upload_id in old:
+            self.abort_parts(key.removeprefix("objects/"), upload_id)
+        return len(old)
+
+    def capabilities(self) -> Capabilities:
+        """Found by a probe at the first call and kept. Raises OSError where the server does not answer."""
+        with self._probing:
+            if self._known is None:
+                self._known = probe(self._bucket)
+            return self._known
+
+    def _sends_sha256(self) -> bool:
+        if self._checksums == "auto":
+            return self.capabilities().put_checks_sha256
+        return self._checksums == "always"
+
+    def _read_sha256(self, key: str) -> str:
+        found = hashlib.sha256()
+        for piece in self.open_range(key):
+            found.update(piece)
+        return found.hexdigest()
+
+    def _recorded(self, key: str, head: Head) -> str | None:
+        try:
+            record = json.loads(b"".join(self._bucket.get(f"digests/{key}", 0, None)))
+        except (FileNotFoundError, ValueError):
+            return None
+        return str(record["sha256"]) if record["mark"] == head.mark else None
+
+    def _record(self, key: str, head: Head, sha256: str) -> None:
+        self._bucket.put(f"digests/{key}", json.dumps({"mark": head.mark, "sha256": sha256}).encode())
+
+
+def _object(key: str) -> str:
+    return f"objects/{key_check(key)}"
+
+
+def _object_prefix(prefix: str) -> str:
+    return f"objects/{prefix_check(prefix)}"
