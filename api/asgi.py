@@ -8,21 +8,27 @@ from django.core.asgi import get_asgi_application
 
 from api.body_limit import body_limited
 from api.files import LINK_PATH, storage_app
+from api.front import fronted
+from api.security_headers import secured
+from api.static_files import static_files
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "api.settings")
-django = body_limited(get_asgi_application())
+django = fronted(body_limited(get_asgi_application()))
 links = storage_app()
+static_paths, static = static_files()
 
 
-async def application(scope: Scope, receive: Receive, send: Send) -> None:
+async def serve(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
     elif links is not None and scope["type"] == "http" and scope["path"].startswith(LINK_PATH):
         await links(scope, receive, send)
+    elif scope["type"] == "http" and scope["path"] in static_paths:
+        await static(scope, receive, send)
     else:
         await django(scope, receive, send)
 
@@ -31,3 +37,6 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     while (await receive())["type"] != "lifespan.shutdown":
         await send({"type": "lifespan.startup.complete"})
     await send({"type": "lifespan.shutdown.complete"})
+
+
+application = secured(serve)

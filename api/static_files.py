@@ -1,0 +1,62 @@
+"""Static files of the panel and the pages, served beside Django: no second server and no thread of a request."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from http import HTTPStatus
+from typing import Any
+from wsgiref.headers import Headers
+
+from django.conf import settings
+from django.contrib.staticfiles.finders import get_finders
+from whitenoise.base import WhiteNoise
+
+Send = Callable[[Any], Awaitable[None]]
+StaticApp = Callable[[Any, Any, Send], Awaitable[None]]
+
+CHUNK_BYTES = 256 * 1024
+MAX_AGE_SECONDS = 3600
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def static_files() -> tuple[frozenset[str], StaticApp]:
+    """The paths that exist, found once in the installed apps (no collectstatic), and an ASGI app that serves them."""
+    noise = WhiteNoise(None, max_age=MAX_AGE_SECONDS, allow_all_origins=False, add_headers_function=_headers_add)
+    for url, path in _found():
+        noise.add_file_to_dictionary(url, path)
+
+    async def serve(scope: Any, receive: Any, send: Send) -> None:  # noqa: ARG001 ASGI's signature
+        answer = noise.files[scope["path"]].get_response(scope["method"], _environ(scope))
+        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
+        await send({"type": "http.response.start", "status": HTTPStatus(answer.status).value, "headers": headers})
+        if answer.file is not None:
+            with answer.file as file:
+                while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    return frozenset(noise.files), serve
+
+
+def _found() -> Iterator[tuple[str, str]]:
+    """Address and file; as with collectstatic, the app that is installed first wins."""
+    seen: set[str] = set()
+    for finder in get_finders():
+        for path, storage in finder.list([]):
+            if path not in seen:
+                seen.add(path)
+                yield f"{settings.STATIC_URL}{path}", storage.path(path)
+
+
+def _environ(scope: Any) -> dict[str, str]:
+    """The request's headers under the names that WSGI gives them: what whitenoise reads."""
+    pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+    return {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in pairs}
+
+
+def _headers_add(headers: Headers, path: str, url: str) -> None:  # noqa: ARG001 whitenoise's hook
+    for name, value in HEADERS.items():
+        headers[name] = value
