@@ -5,6 +5,7 @@ from pathlib import Path
 
 from api.databases import database_entry
 from api.environment import environment_read
+from api.panel.theme import UNFOLD as PANEL
 
 ANNEAL = environment_read(os.environ)
 
@@ -25,6 +26,8 @@ APPEND_SLASH = False
 DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 2**20
 
 INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -37,6 +40,7 @@ INSTALLED_APPS = [
     "api.accounts",
     "api.catalog",
     "api.jobs",
+    "api.panel",  # last: registers what the others left
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -64,14 +68,24 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = ANNEAL.public_url.startswith("https://")
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = ANNEAL.is_https
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SECURE_HSTS_SECONDS = 31536000 if ANNEAL.is_https else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = ANNEAL.is_https
+SILENCED_SYSTEM_CHECKS = [
+    "security.W008",  # whatever ends TLS redirects; probes and workers inside may speak http
+    "security.W021",  # whether a whole domain is on browsers' preload list is its owner's choice
+]
+
+UNFOLD = PANEL
 
 REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "api.errors.exception_handler",
     "DEFAULT_AUTHENTICATION_CLASSES": ["api.auth.TokenAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["api.auth.HasScope"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["api.parsing.StrictJSONParser"],
+    "DEFAULT_THROTTLE_CLASSES": ["api.accounts.limits.WriteRate"],
     "DEFAULT_PAGINATION_CLASS": "api.paging.Cursor",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
 }

@@ -42,6 +42,12 @@ def waiting_calls(pool: str) -> int:
         return int(connection.default_channel.client.llen(queue_name(pool)))
 
 
+def broker_answers() -> None:
+    """Raises one of BROKER_ERRORS where it does not."""
+    with app().connection_for_write() as connection:
+        connection.default_channel.client.ping()
+
+
 def queue_name(pool: str) -> str:
     return f"pool.{pool}"
 

@@ -1,0 +1,128 @@
+"""People, projects and tokens in the panel. Users and groups are edited here, each change with its audit row."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.models import Group, User
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.decorators import display
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+
+from api.accounts.models import Membership, Project, Token
+from api.accounts.tokens import token_revoke
+from api.jobs.clock import now
+from api.jobs.transitions import audit_add
+from api.panel.columns import link_to
+from api.panel.deeds import Deed, actor_of, deeds
+from api.panel.readonly import ReadOnly
+
+
+def revoke(token: Token, by: str) -> str:
+    token_revoke(token=token, by=by)
+    return f"{token} is void."
+
+
+REVOKE = Deed("revoke", "Revoke", "Whoever uses these tokens is refused from now on.", revoke, "key_off")
+
+
+class Audited(ModelAdmin):
+    """An edit in the panel leaves an audit row in the same transaction: Django saves within one."""
+
+    def save_model(self, request: Any, obj: Any, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        named = [name for name in form.changed_data if not name.startswith("password")]
+        self._tell(request, obj, "changed" if change else "added", {"fields": named})
+
+    def log_change(self, request: Any, obj: Any, message: Any) -> Any:
+        if message and "password" in str(message).lower() and not isinstance(message, list):
+            self._tell(request, obj, "password_changed", {})
+        return super().log_change(request, obj, message)
+
+    def has_delete_permission(self, request: Any, obj: Any = None) -> bool:  # noqa: ARG002 Django's hook
+        """A user that left is made inactive: what they did keeps its name."""
+        return False
+
+    def _tell(self, request: Any, obj: Any, kind: str, data: dict[str, Any]) -> None:
+        model = self.opts.model_name
+        audit_add(actor=actor_of(request), kind=f"{model}_{kind}", object=f"{model}:{obj.pk}", at=now(), data=data)
+
+
+class MembershipsOf(TabularInline):
+    model = Membership
+    fields = readonly_fields = (link_to("project"), link_to("user"), "role")
+    extra = 0
+    can_delete = False
+
+    def get_queryset(self, request: Any) -> Any:
+        return super().get_queryset(request).select_related("project", "user")
+
+    def has_add_permission(self, request: Any, obj: Any = None) -> bool:  # noqa: ARG002 Django's hooks
+        return False
+
+    def has_change_permission(self, request: Any, obj: Any = None) -> bool:  # noqa: ARG002
+        return False
+
+
+admin.site.unregister(User)
+admin.site.unregister(Group)
+
+
+@admin.register(User)
+class UserAdmin(Audited, DjangoUserAdmin):
+    form = UserChangeForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
+    inlines = (MembershipsOf,)
+    list_display = ("username", "email", "is_active", "is_staff", "is_superuser", "last_login", "date_joined")
+    ordering = ("username",)
+
+    def get_inlines(self, request: Any, obj: Any) -> Any:  # noqa: ARG002 Django's hook
+        return self.inlines if obj else ()
+
+
+@admin.register(Group)
+class GroupAdmin(Audited, DjangoGroupAdmin):
+    pass
+
+
+@admin.register(Project)
+class ProjectAdmin(ReadOnly):
+    list_display = ("name", "created")
+    search_fields = ("name",)
+    ordering = ("name",)
+    inlines = (MembershipsOf,)
+
+
+@admin.register(Membership)
+class MembershipAdmin(ReadOnly):
+    list_display = ("__str__", link_to("project"), link_to("user"), "role")
+    list_filter = ("role", "project")
+    list_select_related = ("project", "user")
+    search_fields = ("user__username", "project__name")
+
+
+@admin.register(Token)
+@deeds(REVOKE)
+class TokenAdmin(ReadOnly):
+    list_display = ("name", "kind", "token_state", link_to("user"), link_to("project"), "expires_at", "last_used")
+    list_filter = ("kind", "project")
+    list_select_related = ("user", "project")
+    search_fields = ("name", "user__username")
+    ordering = ("-created",)
+
+    @display(description="state", label={"live": "success", "revoked": "danger", "expired": "warning"})
+    def token_state(self, token: Token) -> str:
+        if token.revoked_at:
+            return "revoked"
+        return "expired" if token.expires_at and token.expires_at <= now() else "live"
+
+
+@admin.register(LogEntry)
+class LogEntryAdmin(ReadOnly):
+    list_display = ("action_time", link_to("user"), "__str__", "content_type")
+    list_filter = ("action_flag", "content_type")
+    list_select_related = ("user", "content_type")
+    search_fields = ("object_repr", "user__username")

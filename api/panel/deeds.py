@@ -1,0 +1,114 @@
+"""Buttons of the panel: each calls the service that REST calls, as the admin who pressed it, and says what came."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from django.contrib import messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.exceptions import ObjectDoesNotExist
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from unfold.decorators import action
+from unfold.enums import ActionVariant
+
+from api.errors import Problem
+
+MAX_AT_ONCE = 200
+Admin = TypeVar("Admin", bound=type)
+
+
+@dataclass(frozen=True)
+class Deed:
+    """One button, on the list for many records and on the page of one."""
+
+    name: str
+    title: str
+    does: str
+    """What will happen, read before it is confirmed."""
+    do: Callable[[Any, str], str]
+    """The record and the actor; returns what happened in a sentence. Raises Problem where it cannot be."""
+    icon: str
+    hurts: bool = True
+    """The list asks before it does this. The page always asks: a GET changes nothing."""
+
+
+def deeds(*known: Deed) -> Callable[[Admin], Admin]:
+    """Class decorator: gives a ReadOnly admin these buttons."""
+
+    def give(cls: Admin) -> Admin:
+        for deed in known:
+            setattr(cls, f"{deed.name}_chosen", _on_list(deed))
+            setattr(cls, f"{deed.name}_this", _on_page(deed))
+        cls.actions = [f"{deed.name}_chosen" for deed in known]  # type: ignore[attr-defined]  # of ModelAdmin
+        cls.actions_detail = [f"{deed.name}_this" for deed in known]  # type: ignore[attr-defined]
+        return cls
+
+    return give
+
+
+def actor_of(request: HttpRequest) -> str:
+    return f"user:{request.user.get_username()}"
+
+
+def _on_list(deed: Deed) -> Any:
+    def chosen(admin: Any, request: HttpRequest, queryset: Any) -> HttpResponse | None:
+        records = list(queryset[: MAX_AT_ONCE + 1])
+        if len(records) > MAX_AT_ONCE:
+            admin.refuse(request, f"At most {MAX_AT_ONCE} records at once; nothing was done.")
+        elif deed.hurts and "confirmed" not in request.POST:
+            kept = {"action": f"{deed.name}_chosen", "index": request.POST.get("index", "0")}
+            back = request.get_full_path()
+            return _ask(admin, request, deed, records, back, kept)
+        else:
+            _do(admin, request, deed, records)
+        return None
+
+    chosen.__name__ = f"{deed.name}_chosen"
+    return action(description=deed.title, permissions=["act"], icon=deed.icon)(chosen)  # type: ignore[arg-type]  # unfold's hints
+
+
+def _on_page(deed: Deed) -> Any:
+    def this(admin: Any, request: HttpRequest, object_id: str) -> HttpResponse:
+        record = admin.get_object(request, object_id)
+        if record is None:
+            raise Http404
+        page = reverse(f"admin:{admin.opts.app_label}_{admin.opts.model_name}_change", args=[record.pk])
+        if request.method != "POST":
+            return _ask(admin, request, deed, [record], page, {})
+        _do(admin, request, deed, [record])
+        return HttpResponseRedirect(page)
+
+    this.__name__ = f"{deed.name}_this"
+    variant = ActionVariant.DANGER if deed.hurts else ActionVariant.DEFAULT
+    made = action(description=deed.title, permissions=["act"], url_path=deed.name, icon=deed.icon, variant=variant)
+    return made(this)  # type: ignore[arg-type]
+
+
+def _ask(
+    admin: Any, request: HttpRequest, deed: Deed, records: list[Any], back: str, kept: dict[str, str]
+) -> TemplateResponse:
+    context = {
+        **admin.admin_site.each_context(request),
+        "title": deed.title,
+        "opts": admin.opts,
+        "deed": deed,
+        "records": records,
+        "kept": kept,
+        "chosen_name": ACTION_CHECKBOX_NAME,
+        "back": back,
+    }
+    return TemplateResponse(request, "panel/confirm.html", context)
+
+
+def _do(admin: Any, request: HttpRequest, deed: Deed, records: Iterable[Any]) -> None:
+    for record in records:
+        try:
+            said = deed.do(record, actor_of(request))
+        except Problem as problem:
+            admin.refuse(request, f"{deed.title} of {record}: {problem.message} {problem.hint}".strip())
+        except ObjectDoesNotExist:
+            admin.refuse(request, f"{deed.title} of {record}: it is no longer there.")
+        else:
+            admin.message_user(request, said, level=messages.SUCCESS)
