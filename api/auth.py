@@ -57,14 +57,15 @@ class WorkerAuthentication(BaseAuthentication):
 
 
 class HasScope(BasePermission):
-    """Reading needs the scope `read`, everything else `write`, or what the view names in `write_scope`."""
+    """Reading needs the scope `read`, the rest `write`, or what the view names in `read_scope` and `write_scope`."""
 
     message = "The token does not allow this; it needs another scope."
 
     def has_permission(self, request: Request, view: Any) -> bool:
         if not isinstance(request.auth, Token) or request.auth.kind != Token.Kind.USER:
             return False
-        scope = "read" if request.method in SAFE_METHODS else getattr(view, "write_scope", "write")
+        kind = "read" if request.method in SAFE_METHODS else "write"
+        scope = getattr(view, f"{kind}_scope", kind)
         return scope in request.auth.live_scopes
 
 
@@ -73,6 +74,11 @@ def project_of(request: Request) -> Project:
     token = token_of(request)
     assert token.project is not None, "project_of is for user tokens; worker tokens have no project"
     return token.project
+
+
+def actor_of(request: Request) -> str:
+    """For the audit: a person in their own name, whatever token they used."""
+    return f"user:{request.user.get_username()}"
 
 
 def token_of(request: Request) -> Token:

@@ -6,16 +6,20 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
 from api.accounts.models import Membership, Project, Token
+from api.jobs.transitions import audit_add
 
 USER_PREFIX = "ant_"
 WORKER_PREFIX = "anw_"
 ATTEMPT_PREFIX = "ana_"
 SCOPES = ("read", "write", "admin")
 SCOPES_OF_ROLE = {"reader": ("read",), "writer": ("read", "write"), "admin": SCOPES}
+SYSTEM = "system"
+"""Actor of what no request asked for."""
 LAST_USED_GRAIN = timedelta(seconds=60)
 """`last_used` is written at most this often, so that reads do not each cost a write."""
 
@@ -30,8 +34,16 @@ def token_hash(plain: str) -> str:
     return hashlib.sha256(plain.encode()).hexdigest()
 
 
+@transaction.atomic
 def user_token_create(
-    *, user: Any, project: Project, name: str, scopes: Iterable[str] = SCOPES, expires_at: datetime | None = None
+    *,
+    user: Any,
+    project: Project,
+    name: str,
+    scopes: Iterable[str] = SCOPES,
+    expires_at: datetime | None = None,
+    login: bool = False,
+    by: str = SYSTEM,
 ) -> tuple[str, Token]:
     """A token that speaks for `user` inside `project`. Raises ValueError for an unknown scope."""
     chosen = sorted(set(scopes))
@@ -46,18 +58,25 @@ def user_token_create(
         user=user,
         scopes=chosen,
         expires_at=expires_at,
+        login=login,
     )
+    _audit(token, "token_created", by)
     return plain, token
 
 
-def worker_token_create(*, name: str) -> tuple[str, Token]:
+@transaction.atomic
+def worker_token_create(*, name: str, expires_at: datetime | None = None, by: str = SYSTEM) -> tuple[str, Token]:
     plain, sha256 = token_new(WORKER_PREFIX)
-    return plain, Token.objects.create(kind=Token.Kind.WORKER, name=name, sha256=sha256)
+    token = Token.objects.create(kind=Token.Kind.WORKER, name=name, sha256=sha256, expires_at=expires_at)
+    _audit(token, "token_created", by)
+    return plain, token
 
 
-def token_revoke(*, token: Token) -> None:
+@transaction.atomic
+def token_revoke(*, token: Token, by: str = SYSTEM) -> None:
     """Idempotent: the first revocation's time stays."""
-    Token.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now())
+    if Token.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now()):
+        _audit(token, "token_revoked", by)
 
 
 def token_find(plain: str, kind: str) -> Token | None:
@@ -81,3 +100,9 @@ def _touch(token: Token) -> None:
     now = timezone.now()
     if token.last_used is None or now - token.last_used > LAST_USED_GRAIN:
         Token.objects.filter(pk=token.pk).update(last_used=now)
+
+
+def _audit(token: Token, kind: str, by: str) -> None:
+    told = {"name": token.name, "kind": token.kind, "user": token.user and token.user.get_username()}
+    at, project_id = timezone.now(), token.project_id
+    audit_add(actor=by, kind=kind, object=f"token:{token.pk}", at=at, project_id=project_id, data=told)

@@ -1,8 +1,19 @@
 from django.urls import path
 
-from api.accounts.views import LoginView, MeView
+from api.accounts import audit_views, project_views, token_views, views
 
 urlpatterns = [
-    path("auth/login", LoginView.as_view()),
-    path("me", MeView.as_view()),
+    path("auth/login", views.LoginView.as_view()),
+    path("auth/logout", views.LogoutView.as_view()),
+    path("me", views.MeView.as_view()),
+    path("me/password", views.PasswordView.as_view()),
+    path("projects", project_views.ProjectsView.as_view()),
+    path("projects/<str:name>", project_views.ProjectView.as_view()),
+    path("projects/<str:name>/members", project_views.MembersView.as_view()),
+    path("projects/<str:name>/members/<str:username>", project_views.MemberView.as_view()),
+    path("users", project_views.UsersView.as_view()),
+    path("tokens", token_views.TokensView.as_view()),
+    path("tokens/workers", token_views.WorkerTokensView.as_view()),
+    path("tokens/<uuid:token_id>", token_views.TokenView.as_view()),
+    path("audit", audit_views.AuditView.as_view()),
 ]

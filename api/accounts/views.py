@@ -1,50 +1,25 @@
-"""Login and `GET me`."""
+"""Login, logout, who am I, and the own password."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth import authenticate
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
-from pydantic import BaseModel, Field
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.throttling import AnonRateThrottle
 from rest_framework.views import APIView
 
-from api.accounts.models import Membership
-from api.accounts.tokens import user_token_create
-from api.auth import HasScope, TokenAuthentication, project_of, token_of
+from api.accounts.limits import LoginRate
+from api.accounts.models import Membership, Project
+from api.accounts.shapes import LoginRequest, LoginShape, MeShape, PasswordRequest
+from api.accounts.tokens import token_revoke, user_token_create
+from api.accounts.users import password_change
+from api.auth import actor_of, project_of, token_of
 from api.errors import Problem
-from trainers.spec import Contract
 
 LOGIN_DAYS = 30
-
-
-class LoginRequest(Contract):
-    username: str = Field(max_length=150)
-    password: str = Field(max_length=1000)
-    project: str | None = None
-    """Left out: the first one by name."""
-
-
-class LoginShape(BaseModel):
-    token: str
-    expires_at: datetime
-    project: str
-
-
-class MeShape(BaseModel):
-    user: str
-    project: str
-    scopes: list[str]
-
-
-class LoginRate(AnonRateThrottle):
-    """By address of the caller, counted in each process."""
-
-    rate = "30/min"
 
 
 class LoginView(APIView):
@@ -62,14 +37,22 @@ class LoginView(APIView):
             raise Problem("wrong_password", said, status=401, hint="Passwords are set by an admin.")
         project = _project_for(user, wanted.project)
         expires_at = timezone.now() + timedelta(days=LOGIN_DAYS)
-        plain, _ = user_token_create(user=user, project=project, name="login", expires_at=expires_at)
+        by = f"user:{user.get_username()}"
+        plain, _ = user_token_create(user=user, project=project, name="login", expires_at=expires_at, login=True, by=by)
         return Response({"token": plain, "expires_at": expires_at, "project": project.name})
 
 
-class MeView(APIView):
-    authentication_classes = (TokenAuthentication,)
-    permission_classes = (HasScope,)
+class LogoutView(APIView):
+    write_scope = "read"
 
+    @extend_schema(request=None, responses={204: None}, operation_id="logout")
+    def post(self, request: Request) -> Response:
+        """Revokes the token that this is called with."""
+        token_revoke(token=token_of(request), by=actor_of(request))
+        return Response(status=204)
+
+
+class MeView(APIView):
     @extend_schema(responses=MeShape, operation_id="me")
     def get(self, request: Request) -> Response:
         """Who the token speaks for."""
@@ -82,7 +65,19 @@ class MeView(APIView):
         )
 
 
-def _project_for(user: Any, name: str | None) -> Any:
+class PasswordView(APIView):
+    write_scope = "read"
+    throttle_classes = (LoginRate,)
+
+    @extend_schema(request=PasswordRequest, responses={204: None}, operation_id="me_password")
+    def post(self, request: Request) -> Response:
+        """Changes the own password and ends all logins, this one too; other tokens stay."""
+        wanted = PasswordRequest.model_validate(request.data)
+        password_change(user=request.user, old=wanted.old, new=wanted.new, by=actor_of(request))
+        return Response(status=204)
+
+
+def _project_for(user: Any, name: str | None) -> Project:
     memberships = Membership.objects.filter(user=user).select_related("project").order_by("project__name")
     if name is not None:
         memberships = memberships.filter(project__name=name)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.core.cache import cache
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -20,7 +19,6 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def quick_passwords(settings: Any) -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-    cache.clear()  # counts logins
 
 
 ME = "/api/v1/me"
@@ -153,10 +151,3 @@ def test_a_login_chooses_among_the_own_projects_only() -> None:
     answer = login(username="anna", password="a long password", project="other")
     assert answer.status_code == 403
     assert "other" in answer.json()["message"]
-
-
-def test_guessing_passwords_is_slowed_down() -> None:
-    answers = [login(username="anna", password="guess") for _ in range(31)]
-    assert [answer.status_code for answer in answers] == [401] * 30 + [429]
-    assert int(answers[-1].headers["retry-after"]) > 0
-    assert answers[-1].json()["code"] == "throttled"

@@ -1,0 +1,130 @@
+"""What the endpoints of accounts take and give."""
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trainers.spec import Contract
+
+Role = Literal["reader", "writer", "admin"]
+Scope = Literal["read", "write", "admin"]
+MAX_DAYS = 3660
+
+
+class Shape(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class LoginRequest(Contract):
+    username: str = Field(max_length=150)
+    password: str = Field(max_length=1000)
+    project: str | None = Field(None, max_length=100)
+    """Left out: the first one by name."""
+
+
+class LoginShape(Shape):
+    token: str
+    """Shown here and never again."""
+    expires_at: datetime
+    project: str
+
+
+class MeShape(Shape):
+    user: str
+    project: str
+    scopes: list[str]
+
+
+class PasswordRequest(Contract):
+    old: str = Field(max_length=1000)
+    new: str = Field(max_length=1000)
+
+
+class ProjectRequest(Contract):
+    name: str
+
+
+class ProjectShape(Shape):
+    name: str
+    role: Role | None
+    """The caller's own; null for a superuser who is no member."""
+    created: datetime
+
+
+class MemberRequest(Contract):
+    role: Role
+
+
+class MemberShape(Shape):
+    user: str
+    role: Role
+
+
+class UserRequest(Contract):
+    username: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,149}$")
+    role: Role = "writer"
+    """In the project of the caller's token."""
+
+
+class UserShape(Shape):
+    username: str
+    active: bool
+    superuser: bool
+    created: datetime
+    last_login: datetime | None
+
+
+class NewUserShape(Shape):
+    username: str
+    project: str
+    role: Role
+    password: str
+    """Shown here and never again; the person changes it with `POST me/password`."""
+
+
+class TokenRequest(Contract):
+    name: str = Field(min_length=1, max_length=100)
+    scopes: list[Scope] = Field(["read"], min_length=1, max_length=3)
+    """No more than the caller may do."""
+    project: str | None = Field(None, max_length=100)
+    """Left out: that of the caller's token."""
+    expires_in_days: int | None = Field(90, ge=1, le=MAX_DAYS)
+    """null: never."""
+
+
+class WorkerTokenRequest(Contract):
+    name: str = Field(min_length=1, max_length=100)
+    expires_in_days: int | None = Field(None, ge=1, le=MAX_DAYS)
+    """null: never."""
+
+
+class TokenShape(Shape):
+    id: UUID
+    kind: Literal["user", "worker"]
+    name: str
+    user: str | None
+    project: str | None
+    scopes: list[str]
+    login: bool
+    """Made with a password; ends when the password changes."""
+    created: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used: datetime | None
+    """To the minute."""
+
+
+class NewTokenShape(TokenShape):
+    token: str
+    """Shown here and never again."""
+
+
+class AuditShape(Shape):
+    id: int
+    at: datetime
+    actor: str
+    kind: str
+    object: str
+    data: dict[str, Any]

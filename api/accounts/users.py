@@ -1,0 +1,56 @@
+"""Writes of people: made by an admin, with a password that they change themselves."""
+
+import secrets
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from api.accounts.members import member_set
+from api.accounts.models import Project, Token
+from api.accounts.tokens import token_revoke
+from api.errors import Problem, invalid
+from api.jobs.transitions import audit_add
+
+
+@transaction.atomic
+def user_create(*, project: Project, username: str, role: str, by: str) -> str:
+    """A new person in the project; answers their first password. Raises Problem(409) where the name is taken."""
+    password = secrets.token_urlsafe(12)
+    users = get_user_model().objects
+    try:
+        if users.filter(username__iexact=username).exists():
+            raise IntegrityError
+        with transaction.atomic():
+            user = users.create_user(username=username, password=password)
+    except IntegrityError:
+        said = f"There is a user {username!r} already."
+        hint = "Add them with PUT projects/{name}/members/{user}."
+        raise Problem("name_taken", said, status=409, hint=hint, fields={"username": ["is taken"]}) from None
+    _audit(user, "user_created", by, project)
+    member_set(project=project, username=username, role=role, by=by)
+    return password
+
+
+@transaction.atomic
+def password_change(*, user: Any, old: str, new: str, by: str) -> None:
+    """Ends all logins of the person, this one too; tokens made for programs stay. Raises Problem."""
+    if not user.check_password(old):
+        raise invalid({"old": ["is not your password"]})
+    try:
+        validate_password(new, user)
+    except ValidationError as error:
+        raise invalid({"new": error.messages}) from None
+    user.set_password(new)
+    user.save(update_fields=["password"])
+    for token in Token.objects.filter(user=user, login=True, revoked_at=None):
+        token_revoke(token=token, by=by)
+    _audit(user, "password_changed", by, None)
+
+
+def _audit(user: Any, kind: str, by: str, project: Project | None) -> None:
+    at, project_id = timezone.now(), project and project.pk
+    audit_add(actor=by, kind=kind, object=f"user:{user.get_username()}"[:100], at=at, project_id=project_id)
