@@ -9,6 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from api.accounts.limits import ClaimRate
 from api.auth import WorkerAuthentication
 from api.environment import environment
 from api.jobs.services.claim import Claimed, ClaimRequest, attempt_claim
@@ -68,6 +69,8 @@ class GoodbyeView(HostView):
 
 @extend_schema(exclude=True)
 class ClaimsView(HostView):
+    throttle_classes = (ClaimRate,)
+
     def post(self, request: Request) -> Response:
         claimed = attempt_claim(request=ClaimRequest.model_validate(request.data))
         return Response(status=204) if claimed is None else Response(_claim(claimed))
