@@ -9,9 +9,11 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from storage import S3Options
+
 PREFIX = "ANNEAL_"
 Network = IPv4Network | IPv6Network
-SECRET = ("secret_key", "database_url", "broker_url")
+SECRET = ("secret_key", "database_url", "broker_url", "s3_secret_key")
 
 
 class Environment(BaseModel):
@@ -22,7 +24,7 @@ class Environment(BaseModel):
     database_url: str
     """sqlite:////absolute/file.sqlite3 or postgresql://user:password@host:5432/name."""
     storage_url: str
-    """Where files lie: file:///absolute/folder."""
+    """Where files lie: file:///absolute/folder or s3://bucket/prefix."""
     secret_key: str = Field(min_length=32)
     """Signs links and sessions; at least 32 characters, kept secret, the same in all processes."""
     public_url: str
@@ -33,6 +35,24 @@ class Environment(BaseModel):
     """More host names to answer to, separated by commas; that of public_url is always allowed."""
     debug: bool = False
     """Django's debug mode; never for others to reach."""
+    s3_endpoint: str = ""
+    """Where the API reaches the S3 server: http://host:port; empty = Amazon's."""
+    s3_public_endpoint: str = ""
+    """Where users and workers reach it, the host of signed links; empty = s3_endpoint."""
+    s3_region: str = "us-east-1"
+    """Region of the bucket; a part of every signature."""
+    s3_access_key: str = ""
+    """Key that may read, write, list and delete in the bucket; empty = found as boto3 does, as a host's role."""
+    s3_secret_key: str = ""
+    """The secret of s3_access_key."""
+    s3_addressing: Literal["path", "virtual"] = "path"
+    """Addresses as path = host/bucket/key, or virtual = bucket.host/key."""
+    s3_checksums: Literal["auto", "always", "never"] = "auto"
+    """Whether signed PUTs carry a SHA-256 that the server checks; auto = where a probe at start shows that it does."""
+    part_bytes: int = Field(64 * 2**20, ge=5 * 2**20, le=5 * 2**30)
+    """Files of this size and more are uploaded in parts of it; a part that breaks off is sent again alone."""
+    upload_hours: float = Field(48, gt=0)
+    """Uploads that did not become a version within this time are removed; longer than link_seconds."""
     trusted_proxies: str = ""
     """Addresses or networks of our own proxies, by commas; only their X-Forwarded-For and -Proto are believed."""
     docs_public: bool = True
@@ -78,7 +98,7 @@ class Environment(BaseModel):
     """How often the dispatcher tops up the queues and reaps."""
     dispatch_limit: int = Field(16, ge=1)
     """Most wake-up calls waiting in one pool's queue."""
-    link_seconds: int = Field(6 * 3600, ge=1)
+    link_seconds: int = Field(6 * 3600, ge=1, le=7 * 24 * 3600)
     """How long a signed link is good."""
     stream_poll_seconds: float = Field(0.5, gt=0)
     """How often the live stream looks for new events."""
@@ -129,6 +149,33 @@ class Environment(BaseModel):
                 "slow answer stops a trainer"
             )
         return self
+
+    @model_validator(mode="after")
+    def _upload_outlives_its_links(self) -> Self:
+        if self.upload_hours * 3600 <= self.link_seconds:
+            raise ValueError(
+                f"ANNEAL_UPLOAD_HOURS={self.upload_hours:g} must be more than link_seconds ({self.link_seconds} s), or "
+                "an upload could be removed while its links are still good; raise upload_hours"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _s3_keys_come_together(self) -> Self:
+        if bool(self.s3_access_key) != bool(self.s3_secret_key):
+            raise ValueError("ANNEAL_S3_ACCESS_KEY and ANNEAL_S3_SECRET_KEY belong together; set both or none")
+        return self
+
+    @property
+    def s3_options(self) -> S3Options:
+        return S3Options(
+            endpoint=self.s3_endpoint,
+            public_endpoint=self.s3_public_endpoint,
+            region=self.s3_region,
+            access_key=self.s3_access_key,
+            secret_key=self.s3_secret_key,
+            addressing=self.s3_addressing,
+            checksums=self.s3_checksums,
+        )
 
     @property
     def hosts(self) -> list[str]:
