@@ -1,10 +1,11 @@
 """Rows as the JSON that `docs/rest.md` promises."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-from api.catalog.models import Adaptor, Template
-from api.catalog.selectors import template_words
+from api.catalog.models import Adaptor, Template, TemplateVersion
+from api.catalog.shapes import TemplateContent
 from api.environment import environment
 from api.files import storage
 
@@ -55,7 +56,19 @@ def adaptor_detail(adaptor: Adaptor) -> JsonObject:
 
 
 def template_answer(template: Template) -> JsonObject:
-    return {**template_words(template), "created": template.created, "updated": template.updated}
+    """What stands in the template now."""
+    content = {word: getattr(template, word) for word in TemplateContent.model_fields}
+    return _template(template, template.version, content, template.updated)
+
+
+def template_version_answer(version: TemplateVersion) -> JsonObject:
+    shown = _template(version.template, version.version, version.content, version.created)
+    return {**shown, "actor": version.actor}
+
+
+def _template(template: Template, version: int, content: JsonObject, updated: datetime) -> JsonObject:
+    numbers = {"version": version, "latest": template.version}
+    return {"name": template.name, **numbers, **content, "created": template.created, "updated": updated}
 
 
 def linked(key: str, files: Sequence[JsonObject]) -> list[JsonObject]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar
 
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 
 from api.accounts.models import Project
 from api.catalog.models import (
@@ -11,7 +11,7 @@ from api.catalog.models import (
     Adaptor,
     DatasetVersion,
     PretrainedModelVersion,
-    Template,
+    TemplateVersion,
 )
 from api.catalog.names import ref_read
 from api.errors import Problem
@@ -83,28 +83,16 @@ def input_files(ref: InputRef) -> list[File]:
     raise Problem("input_gone", f"The files of {ref.name} are no longer recorded.", status=409)
 
 
-def template_request(project: Project, name: str) -> dict[str, Any]:
-    """What a job of this template asks for, in the words of `POST jobs`. Raises Problem 404."""
-    template = Template.objects.filter(project=project, name=name).first()
-    if template is None:
-        said = f"there is no template {name!r} in project {project.name!r}"
-        raise Problem("not_found", f"template: {said}.", status=404, fields={"template": [said]})
-    return template_words(template)
-
-
-def template_words(template: Template) -> dict[str, Any]:
-    """A template's record as the request that it stands for."""
-    return {
-        "name": template.name,
-        "method": template.method,
-        "params": template.params,
-        "dataset": template.dataset,
-        "model": template.model,
-        "adaptors": template.adaptors,
-        "resources": template.resources,
-        "pool": template.pool,
-        "priority": template.priority,
-    }
+def template_version(project: Project, ref: str, field: str = "template") -> TemplateVersion:
+    """`name` is what stands there now, `name@3` what stood there then. Raises Problem 404 that names `field`."""
+    name, number = ref_read(ref, field)
+    found = TemplateVersion.objects.select_related("template__project")
+    found = found.filter(template__project=project, template__name=name)
+    version = found.filter(version=F("template__version") if number is None else number).first()
+    if version is None:
+        said = f"there is no template {ref!r} in project {project.name!r}"
+        raise Problem("not_found", f"{field}: {said}.", status=404, fields={field: [said]})
+    return version
 
 
 def _one(found: QuerySet[Row], ref: str, field: str) -> Row:

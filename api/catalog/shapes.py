@@ -34,8 +34,9 @@ class VersionRequest(Contract):
     """What `uploads` answered."""
 
 
-class TemplateRequest(Contract):
-    name: str
+class TemplateContent(Contract):
+    """All that a template says but its name."""
+
     method: str
     params: dict[str, Any] = Field({})
     """Of the method; what is left out has its default."""
@@ -47,6 +48,10 @@ class TemplateRequest(Contract):
     """{accelerators: a count or exact indices, strategy}; left out: one accelerator where the pool has any."""
     pool: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_-]{0,49}$")
     priority: int | None = Field(None, ge=-1000, le=1000)
+
+
+class TemplateRequest(TemplateContent):
+    name: str
 
 
 class UploadLinkShape(Shape):
@@ -120,6 +125,10 @@ class AdaptorDetailShape(AdaptorSummaryShape):
 
 class TemplateShape(Shape):
     name: str
+    version: int
+    """Of what is shown here."""
+    latest: int
+    """The newest version there is."""
     method: str
     params: dict[str, Any]
     dataset: str | None
@@ -130,6 +139,12 @@ class TemplateShape(Shape):
     priority: int | None
     created: datetime
     updated: datetime
+    """When this version was made."""
+
+
+class TemplateVersionShape(TemplateShape):
+    actor: str
+    """Who made the version."""
 
 
 class MethodShape(Shape):

@@ -6,11 +6,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from api.auth import project_of
+from api.auth import actor_of, project_of
 from api.catalog.answers import template_answer
 from api.catalog.models import Template
 from api.catalog.shapes import TemplateRequest, TemplateShape
-from api.catalog.templates import template_create, template_update
+from api.catalog.templates import template_create, template_delete, template_update
 from api.catalog.views import PAGE, SEARCH
 from api.openapi import page_of
 from api.paging import Cursor
@@ -35,7 +35,7 @@ class TemplatesView(APIView):
     def post(self, request: Request) -> Response:
         """Saves parameters under a name. 409 where it is taken."""
         wanted = TemplateRequest.model_validate(request.data)
-        template = template_create(project=project_of(request), wanted=wanted)
+        template = template_create(project=project_of(request), wanted=wanted, by=actor_of(request))
         return Response(template_answer(template), status=201)
 
 
@@ -51,12 +51,12 @@ class TemplateView(APIView):
         template = template_or_404(request, name)
         body = {"name": name, **request.data} if isinstance(request.data, dict) else request.data
         wanted = TemplateRequest.model_validate(body)
-        return Response(template_answer(template_update(template=template, wanted=wanted)))
+        return Response(template_answer(template_update(template=template, wanted=wanted, by=actor_of(request))))
 
     @extend_schema(operation_id="templates_delete", responses={204: None})
     def delete(self, request: Request, name: str) -> Response:
         """Jobs that were made from it keep their parameters."""
-        template_or_404(request, name).delete()
+        template_delete(template=template_or_404(request, name), by=actor_of(request))
         return Response(status=204)
 
 

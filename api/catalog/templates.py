@@ -1,78 +1,103 @@
-"""Templates: what is checked before one is saved."""
+"""Writes of templates. Each change is a new version; what a version says is never changed."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from pydantic import ValidationError
+from django.utils import timezone
 
 from api.accounts.models import Project
-from api.catalog.models import Template
+from api.catalog.models import Template, TemplateVersion
 from api.catalog.names import name_check
-from api.catalog.selectors import resolve_inputs
 from api.catalog.shapes import TemplateRequest
-from api.errors import Problem, fields_of, invalid
-from trainers.params import METHODS, params_class
-from trainers.spec import Resources
+from api.catalog.template_check import template_content
+from api.errors import Problem
+from api.jobs.transitions import audit_add
+
+RESERVED = ("validate", "import")
+"""Words that stand in the place of a name in addresses."""
 
 
-def template_create(*, project: Project, wanted: TemplateRequest) -> Template:
+def template_create(*, project: Project, wanted: TemplateRequest, by: str) -> Template:
     """Raises Problem: 409 where the name is taken, 400 with fields as params.<name>."""
-    template = Template(project=project, name=name_check(wanted.name), **template_columns(project, wanted))
-    return _save(template)
+    name = template_name(wanted.name)
+    return _create(project, name, template_content(project, wanted), by, {})
 
 
-def template_update(*, template: Template, wanted: TemplateRequest) -> Template:
-    """Replaces all of it; another name renames it. Raises Problem."""
-    template.name = name_check(wanted.name)
-    for column, value in template_columns(template.project, wanted).items():
-        setattr(template, column, value)
-    return _save(template)
+def template_update(*, template: Template, wanted: TemplateRequest, by: str) -> Template:
+    """Replaces all by a new version; the same content again makes none. Another name renames it. Raises Problem."""
+    name, content = template_name(wanted.name), template_content(template.project, wanted)
+    return _replace(template, name, content, by, "template_updated")
 
 
-def template_columns(project: Project, wanted: TemplateRequest) -> dict[str, Any]:
-    """All columns but the name, checked."""
-    params = _params(wanted.method, wanted.params)
-    resolve_inputs(project, dataset=wanted.dataset, model=wanted.model, adaptors=wanted.adaptors)
-    _roles_check(wanted)
-    resources = _resources(wanted.resources)
-    return {**wanted.model_dump(exclude={"name"}), "params": params, "resources": resources}
+def template_restore(*, template: Template, version: TemplateVersion, by: str) -> Template:
+    """What the version said becomes the newest version. It is not checked: its inputs may be gone, as jobs will say."""
+    return _replace(template, template.name, version.content, by, "template_restored")
 
 
-def _save(template: Template) -> Template:
+def template_clone(*, version: TemplateVersion, name: str, by: str) -> Template:
+    """A template of its own that starts with what the version says. Raises Problem 409 where the name is taken."""
+    return _create(version.template.project, template_name(name), version.content, by, {"from": str(version)})
+
+
+@transaction.atomic
+def template_delete(*, template: Template, by: str) -> None:
+    """Jobs that were made from it keep their parameters and the name that it had."""
+    _told(template, "template_deleted", by, {"name": template.name})
+    template.delete()
+
+
+def template_import(*, project: Project, wanted: TemplateRequest, replace: bool, by: str) -> tuple[Template, bool]:
+    """The template, and whether it is new: one of the same name gets a version where `replace`, else it is a 409."""
+    found = Template.objects.select_related("project").filter(project=project, name=wanted.name).first()
+    if found is not None and replace:
+        return template_update(template=found, wanted=wanted, by=by), False
+    return template_create(project=project, wanted=wanted, by=by), True
+
+
+def template_name(name: str) -> str:
+    """The name itself. Raises Problem."""
+    if name in RESERVED:
+        said = f"{name!r} is a word of the API; choose another name"
+        raise Problem("invalid", f"name: {said}.", fields={"name": [said]})
+    return name_check(name)
+
+
+@transaction.atomic
+def _create(project: Project, name: str, content: Mapping[str, Any], by: str, told: dict[str, Any]) -> Template:
+    template = Template(project=project, name=name, **content)
+    _save(template)
+    TemplateVersion.objects.create(template=template, version=1, content=content, actor=by)
+    _told(template, "template_created", by, {"name": name, **told})
+    return template
+
+
+@transaction.atomic
+def _replace(template: Template, name: str, content: Mapping[str, Any], by: str, kind: str) -> Template:
+    template = Template.objects.select_for_update(of=("self",)).select_related("project").get(pk=template.pk)
+    before = {word: getattr(template, word) for word in content}
+    if (name, content) == (template.name, before):
+        return template
+    template.name = name
+    if content != before:
+        template.version += 1
+        for column, value in content.items():
+            setattr(template, column, value)
+        TemplateVersion.objects.create(template=template, version=template.version, content=content, actor=by)
+    _save(template)
+    _told(template, kind, by, {"name": name, "version": template.version})
+    return template
+
+
+def _save(template: Template) -> None:
     try:
         with transaction.atomic():
             template.save()
     except IntegrityError:
         said = f"there is a template {template.name!r} already; PUT to it to change it"
         raise Problem("name_taken", f"name: {said}.", status=409, fields={"name": [said]}) from None
-    return template
 
 
-def _params(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Only what was set, in the types that the method knows."""
-    if method not in METHODS:
-        said = f"unknown method {method!r:.100}; known methods: {', '.join(sorted(METHODS))}"
-        raise Problem("invalid", f"method: {said}.", fields={"method": [said]})
-    try:
-        return params_class(method).model_validate(given).model_dump(mode="json", exclude_unset=True)
-    except ValidationError as error:
-        raise invalid(fields_of(error, "params")) from None
-
-
-def _roles_check(wanted: TemplateRequest) -> None:
-    """A template may leave an input to the job, but it may not name one that the method has no use for."""
-    method = params_class(wanted.method)
-    for role in ("dataset", "model", "adaptors"):
-        if getattr(wanted, role) and role not in (*method.requires, *method.accepts):
-            said = f"method {wanted.method} has no use for it; leave it out"
-            raise Problem("invalid", f"{role}: {said}.", fields={role: [said]})
-
-
-def _resources(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if given is None:
-        return None
-    try:
-        return Resources.model_validate(given).model_dump(mode="json", exclude_unset=True)
-    except ValidationError as error:
-        raise invalid(fields_of(error, "resources")) from None
+def _told(template: Template, kind: str, by: str, data: dict[str, Any]) -> None:
+    about = f"template:{template.pk}"
+    audit_add(actor=by, kind=kind, object=about, project_id=template.project_id, at=timezone.now(), data=data)

@@ -7,7 +7,7 @@ from rest_framework.test import APIClient
 
 from api.accounts.models import Project
 from api.catalog.models import Template
-from api.catalog.selectors import template_request
+from api.catalog.selectors import template_version
 from api.errors import Problem
 from tests.api.world import World
 
@@ -116,8 +116,9 @@ def test_a_stranger_sees_no_template_and_may_not_use_our_inputs(
 
 def test_a_job_request_comes_out_of_a_template(user: APIClient, project: Project, body: dict[str, Any]) -> None:
     user.post(PATH, body, format="json")
-    request = template_request(project, "fast")
-    assert {name: request[name] for name in body} == body
+    version = template_version(project, "fast")
+    said = {"name": version.template.name, **version.content}
+    assert {name: said[name] for name in body} == body
     with pytest.raises(Problem, match="no template 'none'") as refused:
-        template_request(project, "none")
+        template_version(project, "none")
     assert refused.value.status == 404

@@ -1,0 +1,63 @@
+"""What is checked of a template before one is saved, and what a job of it would be told now."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from api.accounts.models import Project
+from api.catalog.selectors import resolve_inputs
+from api.catalog.shapes import TemplateContent
+from api.errors import Problem, fields_of, invalid
+from trainers.params import METHODS, params_class
+from trainers.spec import Resources
+
+
+def template_content(project: Project, wanted: TemplateContent) -> dict[str, Any]:
+    """All that a template says but its name, checked. Raises Problem with fields as params.<name>."""
+    params = _params(wanted.method, wanted.params)
+    resolve_inputs(project, dataset=wanted.dataset, model=wanted.model, adaptors=wanted.adaptors)
+    _roles_check(wanted)
+    resources = _resources(wanted.resources)
+    words = {word: getattr(wanted, word) for word in TemplateContent.model_fields}
+    return {**words, "params": params, "resources": resources}
+
+
+def template_verdict(project: Project, wanted: TemplateContent) -> dict[str, Any]:
+    """Whether it could be saved, what is wrong where, the warnings of a job, and its parameters with all defaults."""
+    try:
+        content = template_content(project, wanted)
+    except Problem as problem:
+        return {"valid": False, "message": problem.message, "fields": problem.fields, "warnings": [], "params": None}
+    params = params_class(wanted.method).model_validate(content["params"])
+    told = {"warnings": params.warnings(), "params": params.model_dump(mode="json")}
+    return {"valid": True, "message": "", "fields": {}, **told}
+
+
+def _params(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Only what was set, in the types that the method knows."""
+    if method not in METHODS:
+        said = f"unknown method {method!r:.100}; known methods: {', '.join(sorted(METHODS))}"
+        raise Problem("invalid", f"method: {said}.", fields={"method": [said]})
+    try:
+        return params_class(method).model_validate(given).model_dump(mode="json", exclude_unset=True)
+    except ValidationError as error:
+        raise invalid(fields_of(error, "params")) from None
+
+
+def _roles_check(wanted: TemplateContent) -> None:
+    """A template may leave an input to the job, but it may not name one that the method has no use for."""
+    method = params_class(wanted.method)
+    for role in ("dataset", "model", "adaptors"):
+        if getattr(wanted, role) and role not in (*method.requires, *method.accepts):
+            said = f"method {wanted.method} has no use for it; leave it out"
+            raise Problem("invalid", f"{role}: {said}.", fields={role: [said]})
+
+
+def _resources(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    try:
+        return Resources.model_validate(given).model_dump(mode="json", exclude_unset=True)
+    except ValidationError as error:
+        raise invalid(fields_of(error, "resources")) from None
