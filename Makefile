@@ -63,6 +63,7 @@ types: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m trainers.params.reference
+	$(BIN)/python -m docs.configuration
 	DJANGO_SETTINGS_MODULE=tests.typing_settings $(BIN)/python -m api openapi
 
 clean:
