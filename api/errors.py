@@ -10,6 +10,8 @@ from pydantic import ValidationError as PydanticError
 from rest_framework import exceptions
 from rest_framework.response import Response
 
+from storage import StorageUnavailableError
+
 log = logging.getLogger(__name__)
 
 Fields = dict[str, list[Any]]
@@ -66,6 +68,10 @@ def problem_of(exc: BaseException) -> Problem | None:
             return Problem("forbidden", str(exc) or "You may not do this.", status=403)
         case exceptions.APIException():
             return Problem(_code(exc), str(exc.detail), status=exc.status_code, hint=HINTS.get(exc.status_code, ""))
+        case StorageUnavailableError():
+            log.warning("the storage failed: %s", exc)
+            hint = "Try again; an admin sees the cause in the log and in /readyz."
+            return Problem("storage_unavailable", "The storage does not answer.", status=503, hint=hint)
         case ValueError():
             return Problem("invalid", str(exc))
         case _:
