@@ -1,13 +1,14 @@
 """The server: Django, and beside it what moves bytes without Django."""
 
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from django.core.asgi import get_asgi_application
 
 from api.body_limit import body_limited
-from api.files import LINK_PATH, storage_app
+from api.files import LINK_PATH, storage_app, storage_probe
 from api.front import fronted
 from api.security_headers import secured
 from api.static_files import static_files
@@ -34,6 +35,7 @@ async def serve(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
+    threading.Thread(target=storage_probe, name="storage-probe", daemon=True).start()
     while (await receive())["type"] != "lifespan.shutdown":
         await send({"type": "lifespan.startup.complete"})
     await send({"type": "lifespan.shutdown.complete"})

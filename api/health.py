@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.db import DatabaseError, connection
@@ -24,7 +26,15 @@ def readyz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
     checks: dict[str, Callable[[], str]] = {"database": _database, "storage": _storage}
     states = {name: check() for name, check in checks.items()}
     ready = all(state == "ok" for state in states.values())
-    return JsonResponse({"ready": ready, **states, "broker": _broker()}, status=200 if ready else 503)
+    can = storage_capabilities() if states["storage"] == "ok" else None
+    told = {"ready": ready, **states, "storage_capabilities": can, "broker": _broker()}
+    return JsonResponse(told, status=200 if ready else 503)
+
+
+def storage_capabilities() -> dict[str, Any]:
+    """What the storage was found to do, and where it lies. Raises OSError where it does not answer."""
+    kind = urlsplit(environment().storage_url).scheme
+    return {"kind": {"file": "folder"}.get(kind, kind), **asdict(storage().capabilities())}
 
 
 def _database() -> str:
