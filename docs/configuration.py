@@ -21,8 +21,8 @@ with one sentence. Switches take `true` and `false`.
 """
 API = "Read by `python -m api ...` and by the API's server process; the same values in every process of one platform."
 WORKER = "Read by `python -m worker`; how to run one is in [worker.md](worker.md)."
-PEOPLE = """Read by `anneal` and by the [Python client](client.md). `anneal up` makes the places of the settings above itself
-(database, storage, broker, addresses, keys) and passes on the rest from its own environment, as in
+PEOPLE = """Read by `anneal` and by the [Python client](client.md). `anneal up` makes the places of the settings above
+itself (database, storage, broker, addresses, keys) and passes on the rest from its own environment, as in
 `ANNEAL_SLOTS=2 anneal up`.
 
 | variable | default | meaning |

@@ -1,6 +1,5 @@
 """The environment, read once: every mistake has its sentence."""
 
-
 import pytest
 
 from worker.settings import settings_read
