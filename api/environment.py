@@ -5,15 +5,17 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
+from cryptography.fernet import Fernet
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from storage import S3Options
+from trainers.params.addresses import origin_of
 
 PREFIX = "ANNEAL_"
 Network = IPv4Network | IPv6Network
-SECRET = ("secret_key", "database_url", "broker_url", "s3_secret_key")
+SECRET = ("secret_key", "database_url", "broker_url", "s3_secret_key", "secrets_keys")
 
 
 class Environment(BaseModel):
@@ -53,6 +55,10 @@ class Environment(BaseModel):
     """Files of this size and more are uploaded in parts of it; a part that breaks off is sent again alone."""
     upload_hours: float = Field(48, gt=0)
     """Uploads that did not become a version within this time are removed; longer than link_seconds."""
+    secrets_keys: str = ""
+    """Fernet keys that keep project secrets, by commas: the first encrypts, all decrypt; empty = no project secrets."""
+    hub_endpoints: str = "https://huggingface.co"
+    """Hubs that jobs may fetch from, by commas; only what is listed here may be http or lie in a private network."""
     trusted_proxies: str = ""
     """Addresses or networks of our own proxies, by commas; only their X-Forwarded-For and -Proto are believed."""
     docs_public: bool = True
@@ -127,6 +133,20 @@ class Environment(BaseModel):
     def _broker_is_redis(cls, value: str) -> str:
         return value and _one_of_schemes(value, ("redis", "rediss"), "redis://127.0.0.1:6379/0")
 
+    @field_validator("secrets_keys")
+    @classmethod
+    def _secrets_keys_are_fernet(cls, value: str) -> str:
+        for key in _words(value):
+            _fernet_check(key)
+        return value
+
+    @field_validator("hub_endpoints")
+    @classmethod
+    def _hubs_are_addresses(cls, value: str) -> str:
+        for url in _words(value):
+            origin_of(url)
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _proxies_are_networks(cls, value: str) -> str:
@@ -183,6 +203,14 @@ class Environment(BaseModel):
         return [*named, urlsplit(self.public_url).hostname or "", "127.0.0.1", "localhost", "[::1]"]
 
     @property
+    def fernet_keys(self) -> list[str]:
+        return _words(self.secrets_keys)
+
+    @property
+    def hubs(self) -> list[str]:
+        return [url.rstrip("/") for url in _words(self.hub_endpoints)]
+
+    @property
     def trusted_networks(self) -> list[Network]:
         return _networks(self.trusted_proxies)
 
@@ -232,3 +260,15 @@ def _one_of_schemes(value: str, schemes: tuple[str, ...], example: str) -> str:
 def _networks(text: str) -> list[Network]:
     """Raises ValueError that names the first that is none."""
     return [ip_network(one.strip()) for one in text.split(",") if one.strip()]
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _fernet_check(key: str) -> None:
+    try:
+        Fernet(key)
+    except ValueError:
+        said = "expected keys of 32 bytes in URL-safe base64; make one with `python -m api secrets_key`"
+        raise ValueError(said) from None

@@ -8,6 +8,7 @@ from api.metrics import metrics
 
 urlpatterns = [
     path("api/v1/", include("api.accounts.urls")),
+    path("api/v1/", include("api.accounts.secrets_urls")),
     path("api/v1/", include("api.catalog.urls")),
     path("api/v1/", include("api.jobs.urls")),
     path("internal/v1/", include("api.jobs.agent_urls")),

@@ -84,3 +84,34 @@ class RateCount(models.Model):
 
     def __str__(self) -> str:
         return f"{self.count} in minute {self.minute}"
+
+
+class ProjectSecret(models.Model):
+    """A value that attempts may be given and nobody reads back. Written and opened by `secrets` alone."""
+
+    class Kind(models.TextChoices):
+        HUB = "hub", "token of a Hugging Face Hub: HF_TOKEN"
+        WANDB = "wandb", "key of Weights & Biases: WANDB_API_KEY"
+        GENERIC = "generic", "anything else: ANNEAL_SECRET_<NAME>"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="secrets")
+    name = models.CharField(max_length=50)
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    ciphertext = models.TextField()
+    """Fernet; see `secrets_cipher`."""
+    created = models.DateTimeField(auto_now_add=True)
+    rotated = models.DateTimeField(null=True)
+    """When the value was last replaced."""
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=["project", "name"], name="one_secret_per_name"),)
+
+    def __str__(self) -> str:
+        return f"{self.kind} secret {self.name}"
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that a trainer finds it in."""
+        fixed = {self.Kind.HUB: "HF_TOKEN", self.Kind.WANDB: "WANDB_API_KEY"}
+        return fixed.get(self.Kind(self.kind), f"ANNEAL_SECRET_{self.name.upper()}")
