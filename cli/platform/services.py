@@ -52,7 +52,7 @@ def inherited() -> dict[str, str]:
 
 def api_child(home: Home, env: dict[str, str], port: int) -> Child:
     serve = ["-m", "uvicorn", "api.asgi:application", "--host", "127.0.0.1", "--port", str(port)]
-    quiet = ["--no-access-log", "--timeout-graceful-shutdown", "5"]
+    quiet = ["--no-access-log", "--no-proxy-headers", "--timeout-graceful-shutdown", "5"]
     return Child("api", [*PYTHON, *serve, *quiet], env, home.logs / "api.log")
 
 
