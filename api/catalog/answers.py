@@ -62,8 +62,9 @@ def template_answer(template: Template) -> JsonObject:
 
 
 def template_version_answer(version: TemplateVersion) -> JsonObject:
-    shown = _template(version.template, version.version, version.content, version.created)
-    return {**shown, "actor": version.actor}
+    if version.version == version.template.version:
+        return template_answer(version.template)
+    return _template(version.template, version.version, version.content, version.created)
 
 
 def _template(template: Template, version: int, content: JsonObject, updated: datetime) -> JsonObject:

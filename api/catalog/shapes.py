@@ -54,6 +54,27 @@ class TemplateRequest(TemplateContent):
     name: str
 
 
+class VerdictRequest(TemplateContent):
+    name: str | None = None
+    """Not looked at: what is checked may have no name yet."""
+
+
+class VersionNumber(Contract):
+    version: int = Field(ge=1, le=999_999_999)
+
+
+class VerdictShape(Shape):
+    valid: bool
+    message: str
+    """Empty where it is valid."""
+    fields: dict[str, list[Any]]
+    """What is wrong with which value, by its dotted path."""
+    warnings: list[str]
+    """Allowed, but probably not meant."""
+    params: dict[str, Any] | None
+    """With every default; null where it is not valid."""
+
+
 class UploadLinkShape(Shape):
     path: str
     url: str | None

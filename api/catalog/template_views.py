@@ -7,8 +7,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from api.auth import actor_of, project_of
-from api.catalog.answers import template_answer
+from api.catalog.answers import template_answer, template_version_answer
 from api.catalog.models import Template
+from api.catalog.selectors import template_version
 from api.catalog.shapes import TemplateRequest, TemplateShape
 from api.catalog.templates import template_create, template_delete, template_update
 from api.catalog.views import PAGE, SEARCH
@@ -42,8 +43,8 @@ class TemplatesView(APIView):
 class TemplateView(APIView):
     @extend_schema(operation_id="templates_show", responses=TemplateShape)
     def get(self, request: Request, name: str) -> Response:
-        """One template with all that was set."""
-        return Response(template_answer(template_or_404(request, name)))
+        """All that was set: `name` is what stands there now, `name@3` what version 3 said."""
+        return Response(template_version_answer(template_version(project_of(request), name, "name")))
 
     @extend_schema(operation_id="templates_replace", request=TemplateRequest, responses=TemplateShape)
     def put(self, request: Request, name: str) -> Response:

@@ -6,6 +6,7 @@ from django.urls import path
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from pydantic import BaseModel
 
+from api.catalog import template_actions
 from api.catalog.adaptor_views import AdaptorsView, AdaptorView
 from api.catalog.shapes import (
     DatasetDetailShape,
@@ -48,7 +49,14 @@ urlpatterns = [
     *addresses("datasets", DatasetShape, DatasetDetailShape),
     *addresses("models", ModelShape, ModelDetailShape),
     path("templates", TemplatesView.as_view()),
+    path("templates/validate", template_actions.TemplateVerdictView.as_view()),
+    path("templates/import", template_actions.TemplateImportView.as_view()),
     path("templates/<str:name>", TemplateView.as_view()),
+    path("templates/<str:name>/versions", template_actions.TemplateVersionsView.as_view()),
+    path("templates/<str:name>/restore", template_actions.TemplateRestoreView.as_view()),
+    path("templates/<str:ref>/clone", template_actions.TemplateCloneView.as_view()),
+    path("templates/<str:ref>/validate", template_actions.TemplateVerdictOfView.as_view()),
+    path("templates/<str:ref>/export", template_actions.TemplateExportView.as_view()),
     path("adaptors", AdaptorsView.as_view()),
     path("adaptors/<str:ref>", AdaptorView.as_view()),
     path("methods", MethodsView.as_view()),
