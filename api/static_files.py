@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from http import HTTPStatus
 from typing import Any
-from wsgiref.headers import Headers
 
 from django.conf import settings
 from django.contrib.staticfiles.finders import get_finders
@@ -15,16 +14,11 @@ StaticApp = Callable[[Any, Any, Send], Awaitable[None]]
 
 CHUNK_BYTES = 256 * 1024
 MAX_AGE_SECONDS = 3600
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
 
 
 def static_files() -> tuple[frozenset[str], StaticApp]:
     """The paths that exist, found once in the installed apps (no collectstatic), and an ASGI app that serves them."""
-    noise = WhiteNoise(None, max_age=MAX_AGE_SECONDS, allow_all_origins=False, add_headers_function=_headers_add)
+    noise = WhiteNoise(None, max_age=MAX_AGE_SECONDS, allow_all_origins=False)
     for url, path in _found():
         noise.add_file_to_dictionary(url, path)
 
@@ -55,8 +49,3 @@ def _environ(scope: Any) -> dict[str, str]:
     """The request's headers under the names that WSGI gives them: what whitenoise reads."""
     pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
     return {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in pairs}
-
-
-def _headers_add(headers: Headers, path: str, url: str) -> None:  # noqa: ARG001 whitenoise's hook
-    for name, value in HEADERS.items():
-        headers[name] = value

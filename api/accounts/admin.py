@@ -7,6 +7,8 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
+from django.db import transaction
+from django.utils.decorators import method_decorator
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
@@ -29,25 +31,24 @@ REVOKE = Deed("revoke", "Revoke", "Whoever uses these tokens is refused from now
 
 
 class Audited(ModelAdmin):
-    """An edit in the panel leaves an audit row in the same transaction: Django saves within one."""
+    """An edit in the panel leaves an audit row, in the transaction that Django's admin saves in."""
 
-    def save_model(self, request: Any, obj: Any, form: Any, change: bool) -> None:
-        super().save_model(request, obj, form, change)
-        named = [name for name in form.changed_data if not name.startswith("password")]
-        self._tell(request, obj, "changed" if change else "added", {"fields": named})
+    def log_addition(self, request: Any, obj: Any, message: Any) -> Any:
+        self._tell(request, obj, "added", message)
+        return super().log_addition(request, obj, message)
 
     def log_change(self, request: Any, obj: Any, message: Any) -> Any:
-        if message and "password" in str(message).lower() and not isinstance(message, list):
-            self._tell(request, obj, "password_changed", {})
+        self._tell(request, obj, "changed", message)
         return super().log_change(request, obj, message)
 
     def has_delete_permission(self, request: Any, obj: Any = None) -> bool:  # noqa: ARG002 Django's hook
         """A user that left is made inactive: what they did keeps its name."""
         return False
 
-    def _tell(self, request: Any, obj: Any, kind: str, data: dict[str, Any]) -> None:
-        model = self.opts.model_name
-        audit_add(actor=actor_of(request), kind=f"{model}_{kind}", object=f"{model}:{obj.pk}", at=now(), data=data)
+    def _tell(self, request: Any, obj: Any, kind: str, message: Any) -> None:
+        """`message` names the fields, never their values."""
+        model, told = self.opts.model_name, {"message": message}
+        audit_add(actor=actor_of(request), kind=f"{model}_{kind}", object=f"{model}:{obj.pk}", at=now(), data=told)
 
 
 class MembershipsOf(TabularInline):
@@ -78,6 +79,10 @@ class UserAdmin(Audited, DjangoUserAdmin):
     inlines = (MembershipsOf,)
     list_display = ("username", "email", "is_active", "is_staff", "is_superuser", "last_login", "date_joined")
     ordering = ("username",)
+
+    @method_decorator(transaction.atomic)
+    def user_change_password(self, request: Any, id: str, form_url: str = "") -> Any:
+        return super().user_change_password(request, id, form_url)
 
     def get_inlines(self, request: Any, obj: Any) -> Any:  # noqa: ARG002 Django's hook
         return self.inlines if obj else ()

@@ -1,0 +1,193 @@
+"""The admin panel through Django's client: everything can be seen, nothing can be edited, buttons call the services."""
+
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from rest_framework.test import APIClient
+
+from api.accounts.models import Token
+from api.jobs.models import Audit, Event, Job, Worker
+from api.panel.admin import OURS
+from tests.api.conftest import host_make
+from tests.api.host import Agent, Host, step_event
+from tests.api.test_claim import submit
+from tests.api.world import World
+
+pytestmark = pytest.mark.django_db
+
+MODELS = [model for label in OURS for model in apps.get_app_config(label).get_models()]
+LABELS = [model._meta.label_lower for model in MODELS]
+SECRETS = ("token_hash", "sha256:", "ciphertext")
+
+
+@pytest.fixture
+def root(db: None) -> Client:  # noqa: ARG001 fixtures need fixtures
+    user = get_user_model().objects.create_superuser("root", password="a long password")
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def agent(world: World, user: APIClient, host: Host) -> Agent:
+    """A running job with events, a curve, a log and a checkpoint."""
+    submit(user, world)
+    agent = host.claim()
+    agent.start()
+    agent.events(step_event(2, 1))
+    agent.log(0, b"a line\n")
+    agent.checkpoint(1)
+    return agent
+
+
+def listed(model: Any) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+
+
+def page(record: Any) -> str:
+    return reverse(f"admin:{record._meta.app_label}_{record._meta.model_name}_change", args=[record.pk])
+
+
+def said(response: Any) -> list[str]:
+    return [str(message) for message in response.context["messages"]]
+
+
+def test_every_model_of_ours_is_in_the_panel() -> None:
+    assert [model for model in MODELS if not admin.site.is_registered(model)] == []
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.usefixtures("agent")
+def test_each_list_and_each_page_opens_and_can_be_searched(label: str, root: Client) -> None:
+    model: Any = apps.get_model(label)
+    assert root.get(listed(model), {"q": "a"}).status_code == 200
+    for record in model.objects.all()[:1]:
+        assert root.get(listed(model), {"q": str(record.pk)}).status_code in (200, 302)
+        text = root.get(page(record)).content.decode()
+        assert "<form" in text and not any(word in text for word in SECRETS)
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.usefixtures("agent")
+def test_no_record_is_added_changed_or_deleted_by_hand(label: str, root: Client) -> None:
+    model: Any = apps.get_model(label)
+    assert root.post(listed(model) + "add/", {}).status_code == 403
+    for record in model.objects.all()[:1]:
+        assert root.post(page(record), {"name": "changed"}).status_code == 403
+        assert root.post(page(record).removesuffix("change/") + "delete/", {"post": "yes"}).status_code == 403
+
+
+def test_strangers_are_sent_to_the_login(client: Client) -> None:
+    get_user_model().objects.create_user("member", password="a long password")
+    assert client.login(username="member", password="a long password")
+    assert client.get("/admin/").status_code == 302
+    assert Client().get(listed(Job)).headers["Location"].startswith("/admin/login/")
+
+
+@pytest.mark.usefixtures("agent")
+def test_a_job_is_cancelled_from_its_page_after_a_question(root: Client) -> None:
+    job = Job.objects.get()
+    button = reverse("admin:jobs_job_cancel_this", args=[job.pk])
+    asked = root.get(button)
+    assert "confirmed" in asked.content.decode()
+    job.refresh_from_db()
+    assert job.stop_requested == ""
+    done = root.post(button, {"confirmed": "yes"}, follow=True)
+    assert said(done) == ["first is asked to stop."]
+    assert Audit.objects.filter(actor="user:root", kind="job_cancel_requested", object=f"job:{job.pk}").count() == 1
+
+
+def test_the_list_asks_before_it_cancels_and_tells_what_could_not_be(
+    root: Client, world: World, user: APIClient, host: Host
+) -> None:
+    done, waiting = submit(user, world, name="done"), submit(user, world, name="waiting")
+    assert host.claim().finish().status_code == 200
+    chosen = {"action": "cancel_chosen", "_selected_action": [done, waiting]}
+    assert "waiting" in root.post(listed(Job), chosen).content.decode()
+    assert Job.objects.get(pk=waiting).state == "queued"
+    answer = root.post(listed(Job), {**chosen, "confirmed": "yes"}, follow=True)
+    assert Job.objects.get(pk=waiting).state == "cancelled"
+    assert any("done" in line and "succeeded, so it cannot become cancelled" in line for line in said(answer))
+
+
+def test_pause_and_requeue(root: Client, world: World, user: APIClient) -> None:
+    job = submit(user, world)
+    for button, state in (("pause", "paused"), ("requeue", "queued")):
+        root.post(listed(Job), {"action": f"{button}_chosen", "_selected_action": [job]})
+        assert Job.objects.get(pk=job).state == state
+    assert list(Audit.objects.filter(actor="user:root").values_list("kind", flat=True)) == ["job_paused", "job_queued"]
+
+
+def test_a_worker_is_drained_and_a_token_revoked(root: Client, host: Host) -> None:
+    worker = Worker.objects.get()
+    root.post(reverse("admin:jobs_worker_drain_this", args=[worker.pk]))
+    worker.refresh_from_db()
+    assert worker.draining
+    token = Token.objects.get()
+    root.post(reverse("admin:accounts_token_revoke_this", args=[token.pk]))
+    assert host.heartbeat().status_code == 401
+    kinds = Audit.objects.filter(actor="user:root").values_list("kind", flat=True)
+    assert {"worker_drain", "token_revoked"} <= set(kinds)
+
+
+def test_a_viewer_sees_but_has_no_buttons(world: World, user: APIClient) -> None:
+    viewer = get_user_model().objects.create_user("viewer", password="a long password", is_staff=True)
+    viewer.user_permissions.set(apps.get_model("auth.Permission").objects.filter(codename="view_job"))
+    client = Client()
+    client.force_login(viewer)
+    job = submit(user, world)
+    assert client.get(listed(Job)).status_code == 200
+    assert client.get(listed(Worker)).status_code == 403
+    assert client.post(reverse("admin:jobs_job_cancel_this", args=[job])).status_code == 403
+    client.post(listed(Job), {"action": "cancel_chosen", "_selected_action": [job], "confirmed": "yes"})
+    assert Job.objects.get(pk=job).state == "queued"
+
+
+def test_a_new_password_is_audited_without_it(root: Client) -> None:
+    person = get_user_model().objects.create_user("person", password="an old password")
+    url = reverse("admin:auth_user_password_change", args=[person.pk])
+    word = "a-new-Secret-word-77"
+    assert root.post(url, {"password1": word, "password2": word, "usable_password": "true"}).status_code == 302
+    person.refresh_from_db()
+    assert person.check_password(word)
+    row = Audit.objects.get(object=f"user:{person.pk}")
+    assert (row.actor, row.kind) == ("user:root", "user_changed")
+    assert "password" in str(row.data) and word not in str(row.data)
+
+
+@pytest.mark.usefixtures("agent")
+def test_the_dashboard_tells_states_queue_workers_and_what_it_stands_on(root: Client) -> None:
+    text = root.get("/admin/").content.decode()
+    for word in ("running", "Queue by pool", "testhost", "1 of 1", "sqlite", "workers poll", "Storage"):
+        assert word in text, word
+
+
+def queries(client: Client, url: str) -> int:
+    with CaptureQueriesContext(
+        connection,
+    ) as seen:
+        assert client.get(url).status_code == 200
+    return len(seen)
+
+
+@pytest.mark.usefixtures("agent")
+@pytest.mark.parametrize("label", [*LABELS, "dashboard"])
+def test_a_list_costs_the_same_however_long_it_is(label: str, root: Client, world: World, user: APIClient) -> None:
+    url = "/admin/" if label == "dashboard" else listed(apps.get_model(label))
+    few = queries(root, url)
+    for number in range(4):
+        submit(user, world, name=f"more {number}")
+        other = host_make()
+        again = other.claim()
+        again.start()
+        again.checkpoint(1)
+        again.finish()
+    assert queries(root, url) <= few + 1 < 25
+    assert Event.objects.count() > 10
