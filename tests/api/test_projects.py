@@ -1,0 +1,139 @@
+"""Projects, members and people over REST."""
+
+from typing import Any
+
+import pytest
+from django.contrib.auth import authenticate, get_user_model
+from rest_framework.test import APIClient
+
+from api.accounts.models import Membership, Project
+from api.jobs.models import Audit
+from tests.api.actors import person
+from tests.api.world import Environ
+
+pytestmark = pytest.mark.django_db
+MEMBERS = "/api/v1/projects/default/members"
+
+
+def put(client: APIClient, username: str, role: str, project: str = "default") -> Any:
+    return client.put(f"/api/v1/projects/{project}/members/{username}", {"role": role}, format="json")
+
+
+def superuser() -> APIClient:
+    client = person("default", "admin")
+    get_user_model().objects.update(is_superuser=True)
+    return client
+
+
+@pytest.fixture(autouse=True)
+def quick_passwords(settings: Any) -> None:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+def test_a_superuser_makes_a_project_and_is_its_admin() -> None:
+    client = superuser()
+    answer = client.post("/api/v1/projects", {"name": "cats"}, format="json")
+    assert (answer.status_code, answer.json()["role"]) == (201, "admin")
+    assert client.get("/api/v1/projects/cats").json()["name"] == "cats"
+    names = [row["name"] for row in client.get("/api/v1/projects").json()["results"]]
+    assert names == ["cats", "default"]
+
+
+def test_a_taken_or_impossible_project_name_is_refused() -> None:
+    client = superuser()
+    answer = client.post("/api/v1/projects", {"name": "default"}, format="json")
+    assert (answer.status_code, answer.json()["code"]) == (409, "name_taken")
+    answer = client.post("/api/v1/projects", {"name": "a/b"}, format="json")
+    assert (answer.status_code, list(answer.json()["fields"])) == (400, ["name"])
+
+
+def test_others_make_projects_only_where_the_setting_says_so(user: APIClient, environ: Environ) -> None:
+    assert user.post("/api/v1/projects", {"name": "cats"}, format="json").status_code == 403
+    environ(project_creation="anyone")
+    assert user.post("/api/v1/projects", {"name": "cats"}, format="json").status_code == 201
+
+
+def test_a_project_of_others_is_not_there(user: APIClient, stranger: APIClient) -> None:
+    for client, name in ((user, "other"), (stranger, "default"), (user, "nowhere")):
+        assert client.get(f"/api/v1/projects/{name}").status_code == 404
+        assert client.get(f"/api/v1/projects/{name}/members").status_code == 404
+        assert put(client, "admin-of-default", "reader", name).status_code == 404
+
+
+def test_a_superuser_opens_every_project() -> None:
+    person("other")
+    client = superuser()
+    assert client.get("/api/v1/projects/other").json() | {"created": ""} == {
+        "name": "other",
+        "role": None,
+        "created": "",
+    }
+
+
+def test_an_admin_adds_a_person_and_changes_the_role(user: APIClient) -> None:
+    get_user_model().objects.create_user("anna")
+    assert (put(user, "anna", "reader").status_code, put(user, "anna", "writer").status_code) == (201, 200)
+    members = user.get(MEMBERS).json()["results"]
+    assert members == [{"user": "anna", "role": "writer"}, {"user": "admin-of-default", "role": "admin"}]
+    told = [row.data for row in Audit.objects.filter(kind="member_set").order_by("id")]
+    assert told[1] == {"user": "anna", "role": "writer", "before": "reader"}
+    assert put(user, "nobody", "reader").status_code == 404
+    assert put(user, "anna", "king").status_code == 400
+
+
+def test_a_demoted_members_token_loses_its_scopes_at_once(user: APIClient) -> None:
+    writer = person("default", "writer")
+    assert writer.post("/api/v1/datasets", {"name": "a"}, format="json").status_code == 201
+    put(user, "writer-of-default", "reader")
+    assert writer.post("/api/v1/datasets", {"name": "b"}, format="json").status_code == 403
+    assert user.delete(f"{MEMBERS}/writer-of-default").status_code == 204
+    assert writer.get("/api/v1/datasets").status_code == 401
+
+
+def test_the_last_admin_stays(user: APIClient) -> None:
+    for answer in (put(user, "admin-of-default", "writer"), user.delete(f"{MEMBERS}/admin-of-default")):
+        assert (answer.status_code, answer.json()["code"]) == (409, "last_admin")
+    person("default", "writer")
+    put(user, "writer-of-default", "admin")
+    assert user.delete(f"{MEMBERS}/admin-of-default").status_code == 204
+    assert Membership.objects.get().role == "admin"
+
+
+def test_a_member_may_leave_and_may_not_put_others_out(user: APIClient) -> None:
+    reader = person("default", "reader")
+    assert reader.delete(f"{MEMBERS}/admin-of-default").status_code == 403
+    assert put(reader, "reader-of-default", "admin").status_code == 403
+    assert reader.delete(f"{MEMBERS}/reader-of-default").status_code == 204
+    assert user.delete(f"{MEMBERS}/reader-of-default").status_code == 404
+
+
+def test_an_admin_makes_a_person_who_then_logs_in(user: APIClient) -> None:
+    answer = user.post("/api/v1/users", {"username": "anna", "role": "reader"}, format="json")
+    assert (answer.status_code, answer.json()["project"]) == (201, "default")
+    login = {"username": "anna", "password": answer.json()["password"]}
+    assert APIClient().post("/api/v1/auth/login", login, format="json").json()["project"] == "default"
+    assert authenticate(**login) is not None
+    again = user.post("/api/v1/users", {"username": "ANNA"}, format="json")
+    assert (again.status_code, again.json()["fields"]) == (409, {"username": ["is taken"]})
+    assert not get_user_model().objects.get(username="anna").is_superuser
+
+
+def test_people_are_made_by_admins_and_listed_by_superusers(user: APIClient) -> None:
+    assert person("default", "writer").post("/api/v1/users", {"username": "x"}, format="json").status_code == 403
+    assert user.get("/api/v1/users").status_code == 403
+    listed = superuser().get("/api/v1/users").json()["results"]
+    assert {"admin-of-default", "writer-of-default"} == {row["username"] for row in listed}
+    assert not any("password" in row for row in listed)
+
+
+@pytest.mark.parametrize("count", [2, 30])
+def test_a_list_costs_the_same_number_of_queries(
+    user: APIClient, django_assert_max_num_queries: Any, count: int
+) -> None:
+    project = Project.objects.get(name="default")
+    for i in range(count):
+        Membership.objects.create(project=project, user=get_user_model().objects.create_user(f"u{i}"))
+    with django_assert_max_num_queries(4):  # token, its first use, role, page
+        user.get(MEMBERS)
+    with django_assert_max_num_queries(3):
+        user.get("/api/v1/projects")
