@@ -20,9 +20,9 @@ from api.catalog.models import (
     Upload,
 )
 from api.catalog.names import name_check
-from api.environment import environment
 from api.errors import Problem
 from api.files import storage
+from api.sending import file_links, nothing_to_send
 from trainers.spec import folder_digest
 
 File = dict[str, Any]
@@ -44,7 +44,7 @@ def record_create(*, project: Project, kind: str, name: str) -> Record:
 
 
 def upload_create(*, record: Record, kind: str, files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Signed links to PUT each file. Files that the record has already as a version need no sending: url null."""
+    """Signed links to PUT each file, large ones in parts. What the record has as a version needs no sending."""
     listed = files_check(files)
     _, versions = KINDS[kind]
     digest = folder_digest(listed)
@@ -124,15 +124,7 @@ def _adaptor_details(job: Any, partial: bool) -> dict[str, Any]:
 
 
 def _upload_link(upload: Upload, file: File, known: bool) -> dict[str, Any]:
-    if known:
-        return {"path": file["path"], "url": None, "method": "PUT", "headers": {}}
-    link = storage().presign_put(
-        f"{upload.key}/{file['path']}",
-        size=file["size"],
-        sha256=file["sha256"],
-        expires_seconds=environment().link_seconds,
-    )
-    return {"path": file["path"], "url": link.url, "method": link.method, "headers": link.headers}
+    return nothing_to_send(file["path"]) if known else file_links(f"{upload.key}/{file['path']}", file)
 
 
 def _version_fields(versions: type[Any], record: Record, upload: Upload, details: dict[str, Any]) -> dict[str, Any]:

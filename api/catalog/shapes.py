@@ -75,12 +75,30 @@ class VerdictShape(Shape):
     """With every default; null where it is not valid."""
 
 
+class PartLinkShape(Shape):
+    number: int
+    """From 1."""
+    url: str
+    size: int
+    """Bytes; the file's parts follow each other in order."""
+
+
+class JoinedShape(Shape):
+    path: str
+    size: int
+    sha256: str
+
+
 class UploadLinkShape(Shape):
     path: str
     url: str | None
-    """Null: this content is there already, nothing to send."""
+    """Null without parts: this content is there already, nothing to send."""
     method: str
     headers: dict[str, str]
+    upload_id: str | None
+    """Goes into `complete` with the ETags of the parts."""
+    parts: list[PartLinkShape]
+    """Of a large file: PUT each, then POST to `complete`; empty for one that goes to `url` whole."""
 
 
 class UploadShape(Shape):

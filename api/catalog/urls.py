@@ -11,6 +11,7 @@ from api.catalog.adaptor_views import AdaptorsView, AdaptorView
 from api.catalog.shapes import (
     DatasetDetailShape,
     DatasetShape,
+    JoinedShape,
     ModelDetailShape,
     ModelShape,
     NameRequest,
@@ -19,22 +20,26 @@ from api.catalog.shapes import (
     VersionRequest,
 )
 from api.catalog.template_views import TemplatesView, TemplateView
+from api.catalog.upload_views import UploadCompleteView
 from api.catalog.views import PAGE, SEARCH, RecordsView, RecordView, UploadsView, VersionsView
 from api.methods.views import MethodsView, MethodView
 from api.openapi import page_of
+from api.sending import Parts
 
 
 def addresses(kind: str, shape: type[BaseModel], detail: type[BaseModel]) -> list[Any]:
-    """The four addresses of datasets or models."""
+    """The five addresses of datasets or models."""
     listing = extend_schema(operation_id=f"{kind}_list", parameters=[SEARCH, *PAGE], responses=page_of(shape))
     create = extend_schema(operation_id=f"{kind}_create", request=NameRequest, responses={201: shape})
     show = extend_schema(operation_id=f"{kind}_show", responses=detail)
     announce = extend_schema(operation_id=f"{kind}_upload", request=UploadRequest, responses=UploadShape)
+    join = extend_schema(operation_id=f"{kind}_upload_complete", request=Parts, responses=JoinedShape)
     check = extend_schema(operation_id=f"{kind}_version", request=VersionRequest, responses={200: detail, 201: detail})
     return [
         path(kind, described(RecordsView, kind, get=listing, post=create)),
         path(f"{kind}/<str:ref>", described(RecordView, kind, get=show)),
         path(f"{kind}/<str:name>/uploads", described(UploadsView, kind, post=announce)),
+        path(f"{kind}/<str:name>/uploads/<uuid:upload_id>/complete", described(UploadCompleteView, kind, post=join)),
         path(f"{kind}/<str:name>/versions", described(VersionsView, kind, post=check)),
     ]
 

@@ -4,6 +4,7 @@ import uuid
 from typing import Any
 
 from django.http import Http404
+from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -17,6 +18,7 @@ from api.catalog.names import ref_read
 from api.catalog.selectors import records, versions_of
 from api.catalog.services import Record, record_create, upload_create, version_create
 from api.catalog.shapes import NameRequest, UploadRequest, VersionRequest
+from api.catalog.uploads import upload_deadline
 from api.paging import Cursor
 
 PAGE = (OpenApiParameter("cursor", str, description="From `next`."), OpenApiParameter("limit", int))
@@ -87,9 +89,10 @@ def record_or_404(project: Project, kind: str, name: str) -> Record:
 
 
 def upload_or_404(record: Record, kind: str, upload_id: uuid.UUID) -> Upload:
-    found = Upload.objects.filter(pk=upload_id, kind=kind, record_id=record.pk).first()
+    since = upload_deadline(timezone.now())
+    found = Upload.objects.filter(pk=upload_id, kind=kind, record_id=record.pk, created__gte=since).first()
     if found is None:
-        raise Http404(f"There is no upload {upload_id} of {record.name!r}.")
+        raise Http404(f"There is no upload {upload_id} of {record.name!r}, or it is too old.")
     return found
 
 

@@ -1,0 +1,73 @@
+"""Signed links to send a file by: one PUT, or parts from ANNEAL_PART_BYTES on, joined by `parts_join`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from api.environment import environment
+from api.errors import Problem
+from api.files import storage
+from storage import DigestMismatchError, Stat, part_sizes
+from storage.base import MAX_PARTS
+from trainers.spec import Contract
+
+JsonObject = dict[str, Any]
+
+
+class Parts(Contract):
+    """What a client says once it sent every part of a file."""
+
+    path: str = Field(min_length=1, max_length=1024)
+    upload_id: str = Field(min_length=1, max_length=1024)
+    """As it came with the links."""
+    etags: list[str] = Field(min_length=1, max_length=MAX_PARTS)
+    """The ETag header of each part's answer, in order."""
+
+
+def nothing_to_send(path: str) -> JsonObject:
+    return {"path": path, "url": None, "method": "PUT", "headers": {}, "upload_id": None, "parts": []}
+
+
+def file_links(key: str, file: Mapping[str, Any], *, upload_id: str | None = None) -> JsonObject:
+    """{path, url, method, headers, upload_id, parts} of one file; `url` is null where it goes in parts.
+
+    `upload_id`: fresh links for the parts of an upload that is open.
+    """
+    seconds, link = environment().link_seconds, nothing_to_send(file["path"])
+    if file["size"] < environment().part_bytes or not storage().capabilities().parts:
+        put = storage().presign_put(key, size=file["size"], sha256=file["sha256"], expires_seconds=seconds)
+        return {**link, "url": put.url, "method": put.method, "headers": put.headers}
+    sizes = part_sizes(file["size"], environment().part_bytes)
+    found = storage().presign_parts(key, sizes=sizes, expires_seconds=seconds, upload_id=upload_id)
+    numbered = enumerate(zip(found.parts, sizes, strict=True), start=1)
+    parts = [{"number": number, "url": part.url, "size": size} for number, (part, size) in numbered]
+    return {**link, "upload_id": found.upload_id, "parts": parts}
+
+
+def parts_join(key: str, file: Mapping[str, Any], parts: Parts) -> None:
+    """Makes one file of its parts; done before is fine. Raises Problem(409) for what is missing or another content."""
+    if is_whole(key, file):
+        return
+    etags: Sequence[str] = [etag.strip('"') for etag in parts.etags]
+    try:
+        stat = storage().complete_parts(key, parts.upload_id, etags, sha256=file["sha256"])
+    except DigestMismatchError as error:
+        raise Problem("wrong_digest", f"{file['path']}: {error}.", status=409, hint="Send the file again.") from None
+    except (ValueError, FileNotFoundError) as error:
+        hint = "Ask for links again and send every part."
+        raise Problem("part_missing", f"{file['path']}: {error}.", status=409, hint=hint) from None
+    if not _fits(stat, file):
+        said = f"{file['path']}: expected {file['size']} bytes, its parts have {stat.size}"
+        raise Problem("part_missing", f"{said}.", status=409, hint="Send every part.")
+
+
+def is_whole(key: str, file: Mapping[str, Any]) -> bool:
+    try:
+        return _fits(storage().stat(key), file)
+    except FileNotFoundError:
+        return False
+
+
+def _fits(stat: Stat, file: Mapping[str, Any]) -> bool:
+    return (stat.size, stat.sha256) == (file["size"], file["sha256"])
