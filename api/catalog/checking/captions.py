@@ -1,0 +1,88 @@
+"""Captions of pictures, as a trainer looks for them: metadata.jsonl, else metadata.csv, else a.txt or a.caption."""
+
+import re
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from api.catalog.checking.metadata import metadata_read
+from api.catalog.checking.text import text_read
+from api.catalog.checking.work import Work
+
+METADATA = ("metadata.jsonl", "metadata.csv")
+SIDECARS = (".txt", ".caption")
+CLIP_TOKENS = 75
+"""What a text encoder of the CLIP family reads; the rest of a caption is cut."""
+PIECES = re.compile(r"\w+|[^\w\s]")
+"""A tokenizer makes at least one token of each."""
+
+
+class Captions(NamedTuple):
+    total: int
+    texts: dict[str, str]
+    """By the picture's path; for the preview."""
+
+
+def captions_read(work: Work, pictures: set[str]) -> Captions:
+    """Notices for what is missing, empty, long or unused. Raises Refused with the lines or files at fault."""
+    paths = set(work.paths)
+    metadata = next((name for name in METADATA if name in paths), None)
+    for path in sorted(path for path in paths if PurePosixPath(path).name in METADATA and path != metadata):
+        said = f"{path} is not read: one metadata file at the top is"
+        work.notices.add("not read, since only one metadata file at the top is", said, file=path)
+    if metadata is None:
+        return _sidecars(work, paths, pictures)
+    count, texts = metadata_read(work, metadata, paths)
+    for path in sorted(pictures - set(texts)) if texts else ():
+        work.notices.add("no row in the metadata", f"{path} has no row in {metadata} and is not used", file=path)
+    for path, caption in texts.items():
+        caption_notice(work, path, caption)
+    return Captions(count, texts)
+
+
+def caption_notice(work: Work, path: str, caption: str) -> None:
+    if not caption.strip():
+        work.notices.add("empty caption", f"the caption of {path} is empty", file=path)
+    tokens = len(PIECES.findall(caption))
+    if tokens > CLIP_TOKENS:
+        said = (
+            f"the caption of {path} has {len(caption)} characters, {tokens} tokens or more; text encoders of the CLIP "
+            f"family read {CLIP_TOKENS}, so {tokens - CLIP_TOKENS} or more are lost"
+        )
+        work.notices.add("long caption", said, file=path)
+
+
+def _sidecars(work: Work, paths: set[str], pictures: set[str]) -> Captions:
+    by_stem: dict[str, list[str]] = {}
+    for path in sorted(pictures):
+        by_stem.setdefault(_stem(path), []).append(path)
+    found: dict[str, str] = {}
+    for suffix in SIDECARS:
+        for path in sorted(path for path in paths if PurePosixPath(path).suffix == suffix):
+            _sidecar(work, path, by_stem.get(_stem(path), []), found)
+    for path in sorted(pictures - set(found)):
+        work.notices.add("no caption beside it", f"{path} has no caption ({' or '.join(SIDECARS)})", file=path)
+    return Captions(len(found), found)
+
+
+def _sidecar(work: Work, path: str, pictures: list[str], found: dict[str, str]) -> None:
+    if not pictures:
+        work.notices.add("a caption without a picture", f"{path} has no picture beside it", file=path)
+        return
+    if pictures[0] in found:
+        work.notices.add("second caption", f"{path} is not read: {pictures[0]} has one already", file=path)
+        return
+    text = _caption_text(work, path)
+    for picture in pictures:
+        found[picture] = text
+    caption_notice(work, path, text)
+
+
+def _caption_text(work: Work, path: str) -> str:
+    text = text_read(work, path)
+    if work.open(path).read_bytes()[:3] == b"\xef\xbb\xbf":
+        work.notices.add("byte order mark", f"{path} starts with a byte order mark, which is left out", file=path)
+    return text.strip()
+
+
+def _stem(path: str) -> str:
+    return str(PurePosixPath(path).with_suffix(""))

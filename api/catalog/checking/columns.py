@@ -1,0 +1,75 @@
+"""Which columns the rows of a dataset have: what most rows say, all must."""
+
+import math
+from collections import Counter
+from typing import Any
+
+from api.catalog.checking.chat import CHAT_COLUMNS, chat_fault
+from api.catalog.checking.report import Refused
+
+USUAL_SHARE = 0.8
+"""A column that so many rows have is expected of all; so is a kind of value that so many of them have."""
+MAX_COLUMNS = 500
+KINDS = {str: "text", bool: "yes or no", int: "number", float: "number", list: "list", dict: "object", bytes: "bytes"}
+
+
+class Columns:
+    """`count` each row, `decide` once, then ask for each row's `fault`."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._seen: dict[str, Counter[str]] = {}
+        self._expected: dict[str, str | None] = {}
+        """Kind by column that is expected of all rows; None = any kind."""
+        self.chat: str | None = None
+        """The column of chats, if there is one."""
+
+    def count(self, row: Any) -> None:
+        if not isinstance(row, dict):
+            return
+        self._rows += 1
+        for name, value in row.items():
+            if value is not None and (name in self._seen or len(self._seen) <= MAX_COLUMNS):
+                self._seen.setdefault(name, Counter())[_kind(value)] += 1
+
+    def decide(self, path: str) -> None:
+        if len(self._seen) > MAX_COLUMNS:
+            raise Refused(f"{path}: the rows have more than {MAX_COLUMNS} columns; expected the same few in each")
+        for name, kinds in self._seen.items():
+            if kinds.total() >= USUAL_SHARE * self._rows:
+                kind, count = kinds.most_common(1)[0]
+                self._expected[name] = kind if count >= USUAL_SHARE * kinds.total() else None
+        self.chat = next((name for name in CHAT_COLUMNS if self._expected.get(name) == "list"), None)
+
+    def shown(self) -> list[dict[str, Any]]:
+        return [
+            {"name": name, "kind": kinds.most_common(1)[0][0], "in_all_rows": name in self._expected}
+            for name, kinds in self._seen.items()
+        ]
+
+    def fault(self, row: Any) -> str | None:
+        """What is wrong with the row, or None."""
+        if isinstance(row, ValueError):
+            return str(row)
+        if not isinstance(row, dict):
+            return f"expected an object, got {_named(row)}"
+        for name, kind in self._expected.items():
+            value = row.get(name)
+            if value is None:
+                return f"{name!r:.100} is missing"
+            if kind is not None and _kind(value) != kind:
+                return f"expected {kind} under {name!r:.100}, got {_named(value)}"
+        if any(isinstance(value, float) and not math.isfinite(value) for value in row.values()):
+            return "has a number that is not finite"
+        if self.chat is not None:
+            return chat_fault(row[self.chat])
+        texts = [value for value in row.values() if isinstance(value, str)]
+        return "every text is empty" if texts and not any(text.strip() for text in texts) else None
+
+
+def _kind(value: Any) -> str:
+    return KINDS.get(type(value), type(value).__name__)
+
+
+def _named(value: Any) -> str:
+    return "nothing" if value is None else f"{_kind(value)} {value!r:.60}"

@@ -1,0 +1,50 @@
+"""A dataset: pictures with captions, or rows of text. Which of them, its files say."""
+
+from typing import Any
+
+from api.catalog.checking.captions import METADATA
+from api.catalog.checking.header import PICTURE_ENDINGS
+from api.catalog.checking.loading import parquet
+from api.catalog.checking.picture_set import pictures_check
+from api.catalog.checking.report import Refused
+from api.catalog.checking.row_set import ROW_ENDINGS, rows_check
+from api.catalog.checking.work import Work, ending
+
+VECTORS = (".svg", ".svgz", ".eps", ".ai", ".pdf")
+
+
+def check(work: Work) -> dict[str, Any]:
+    """`details` of the version. Raises Refused."""
+    for path in work.paths:
+        if ending(path) in VECTORS:
+            raise Refused(f"{path}: vector drawings are not accepted", hint="Export it as PNG, then upload again.")
+    if _has_pictures(work):
+        return pictures_check(work)
+    tables = [path for path in work.paths if ending(path) in ROW_ENDINGS and path not in METADATA]
+    if not tables:
+        pictures, rows = " ".join(PICTURE_ENDINGS), " ".join(ROW_ENDINGS)
+        raise Refused(
+            f"expected at least one picture ({pictures}) or one file of rows ({rows}), got {len(work.paths)} files "
+            f"and none of them, the first is {work.paths[0]}"
+        )
+    packed = [path for path in tables if ending(path) == ".parquet" and parquet().has_pictures(work.open(path), path)]
+    if not packed:
+        return rows_check(work, tables)
+    if len(packed) < len(work.paths):
+        other = next(path for path in work.paths if path not in packed)
+        raise Refused(f"{packed[0]} holds pictures and cannot be mixed with other files, as {other}")
+    return _unpacked(work, packed)
+
+
+def _unpacked(work: Work, packed: list[str]) -> dict[str, Any]:
+    """Parquet files of pictures become picture files and a metadata.jsonl, which every image method can read."""
+    made = work.target / "files"
+    count = parquet().pictures_unpack([(work.open(path), path) for path in packed], made)
+    for path in packed:
+        work.notices.add("unpacked", f"{path} became picture files and metadata.jsonl ({count} pictures)", file=path)
+    work.replace_with(made)
+    return pictures_check(work)
+
+
+def _has_pictures(work: Work) -> bool:
+    return any(ending(path) in PICTURE_ENDINGS for path in work.paths)

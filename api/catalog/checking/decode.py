@@ -1,0 +1,112 @@
+"""Decodes a whole picture: what a header promises, its data may not hold."""
+
+import struct
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, ImageOps
+
+from api.catalog.checking.header import picture_size
+from api.catalog.checking.report import Refused
+
+HEAD_BYTES = 1 << 18
+"""So much of a picture is read to find its size."""
+MAX_PIXELS = 64_000_000
+"""As in `trainers.data.pixels`: a picture of more pixels is refused before it is decoded."""
+MAX_ASPECT = 16
+"""Longer side by shorter: no bucket that a trainer could use is that thin."""
+THUMBNAIL_SIDE = 256
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "MPO")
+SMALLER = "Make it smaller, then upload again."
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error, zlib.error)
+"""What PIL's decoders raise on bytes that are none of theirs."""
+
+Image.MAX_IMAGE_PIXELS = None  # refused below, where the file is named
+
+
+class Seen(NamedTuple):
+    width: int
+    """Pixels, as seen: EXIF orientation applied."""
+    height: int
+    kind: str
+    """By content: PNG, JPEG, WEBP, BMP, TIFF."""
+    mode: str
+    """Of PIL, as stored."""
+
+
+def picture_see(file: Path, name: str, thumbnail: Path) -> Seen:
+    """Writes a JPEG of at most THUMBNAIL_SIDE pixels a side. Raises Refused that names the picture."""
+    _header_check(file, name)
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            _size_check(name, *image.size)
+            _still_check(name, image)
+            kind = "JPEG" if image.format == "MPO" else str(image.format)
+            image.load()
+            seen = ImageOps.exif_transpose(image)
+            thumbnail.parent.mkdir(parents=True, exist_ok=True)
+            small_rgb(seen).save(thumbnail, "JPEG", quality=80)
+            return Seen(seen.width, seen.height, kind, image.mode)
+    except Refused:
+        raise
+    except BROKEN as error:
+        raise Refused(f"{name} cannot be decoded: {_plain(error, file)}") from None
+
+
+def small_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB as a trainer sees it: 16 bits scaled to 8, transparency laid on white. ValueError: unknown range."""
+    if image.mode == "F":
+        raise ValueError("expected 8 or 16 bits a channel, got floating point")
+    if image.mode.startswith("I"):
+        return _scaled(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        small = _shrunk(image.convert("RGBA"))
+        white = Image.new("RGBA", small.size, "white")
+        return Image.alpha_composite(white, small).convert("RGB")
+    return _shrunk(image.convert("RGB"))
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    grey = image.convert("I")
+    low, high = grey.getextrema()
+    if low < 0 or high > 65535:  # type: ignore[operator]  # one band: two numbers
+        raise ValueError(f"expected values of 16 bits, got {low}..{high}")
+    return _shrunk(grey).point(lambda value: value * (1 / 257) + 0.5).convert("L").convert("RGB")
+
+
+def _shrunk(image: Image.Image) -> Image.Image:
+    scale = min(1, THUMBNAIL_SIDE / max(image.size))
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+
+
+def _header_check(file: Path, name: str) -> None:
+    with file.open("rb") as opened:
+        head = opened.read(HEAD_BYTES)
+    try:
+        width, height = picture_size(head, name, whole=file.stat().st_size <= HEAD_BYTES)
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    if width and height:
+        _size_check(name, width, height)
+
+
+def _size_check(name: str, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        said = f"{name} is {width} x {height} = {width * height} pixels; at most {MAX_PIXELS} are accepted"
+        raise Refused(said, hint=SMALLER)
+    if max(width, height) > MAX_ASPECT * max(1, min(width, height)):
+        said = f"{name} is {width} x {height} pixels; expected the longer side at most {MAX_ASPECT} times the shorter"
+        raise Refused(said, hint="Crop it, then upload again.")
+
+
+def _still_check(name: str, image: Image.Image) -> None:
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # what phones write: the picture, then a preview
+        raise Refused(f"{name}: expected a still picture, got {frames} frames")
+
+
+def _plain(error: Exception, file: Path) -> str:
+    """PIL's message without our folders."""
+    said = str(error).replace(str(file), file.name)
+    return said if len(said) < 200 else type(error).__name__

@@ -1,0 +1,94 @@
+"""metadata.jsonl and metadata.csv: one row per picture, each fault with its line."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from api.catalog.checking.report import Refused
+from api.catalog.checking.text import text_read
+from api.catalog.checking.work import Work
+
+PATH_COLUMNS = ("file_name", "image")
+"""A job may name another column for the pictures; then only the trainer can check the paths."""
+CAPTION_COLUMNS = ("text", "caption", "prompt")
+Row = tuple[int, Any]
+"""Line number from 1, and the row; a line that cannot be read has a ValueError in its place."""
+
+
+def metadata_read(work: Work, path: str, paths: set[str]) -> tuple[int, dict[str, str]]:
+    """How many rows, and captions by picture (none where the columns have other names). Raises Refused by line."""
+    rows = list(_rows(path, text_read(work, path)))
+    columns = {column for _, row in rows if isinstance(row, dict) for column in row}
+    if rows and not columns & set(PATH_COLUMNS) and not any(isinstance(row, ValueError) for _, row in rows):
+        said = f"{path} has no column {' or '.join(PATH_COLUMNS)}; jobs must set image_column"
+        work.notices.add(said, said, file=path)
+        return len(rows), {}
+    caption_column = next((column for column in CAPTION_COLUMNS if column in columns), None)
+    lines: dict[str, int] = {}
+    texts: dict[str, str] = {}
+    faults = []
+    for number, row in rows:
+        try:
+            picture = _picture(row, paths, lines)
+            texts[picture] = _caption(row, caption_column)
+            lines[picture] = number
+        except ValueError as error:
+            faults.append(f"{path} line {number}: {error}")
+    if faults:
+        hint = "Mend the lines that are named, then upload again. One row per picture."
+        raise Refused(*faults, code="bad_metadata", hint=hint)
+    return len(lines), texts
+
+
+def _picture(row: Any, paths: set[str], lines: dict[str, int]) -> str:
+    """The picture that the row is of. Raises ValueError."""
+    if isinstance(row, ValueError):
+        raise row
+    given = next((row[column] for column in PATH_COLUMNS if column in row), None)
+    if not isinstance(given, str):
+        raise ValueError(f"expected the picture's path under file_name, got {given!r:.100}")
+    if given.startswith("/") or ".." in PurePosixPath(given.replace("\\", "/")).parts:
+        raise ValueError(f"{given!r:.200} leaves the dataset")
+    path = str(PurePosixPath(given))
+    if path not in paths:
+        raise ValueError(f"{given!r:.200} is not among the files")
+    if path in lines:
+        raise ValueError(f"{given!r:.200} has a row already, in line {lines[path]}; expected one per picture")
+    return path
+
+
+def _caption(row: dict[str, Any], column: str | None) -> str:
+    if column is None:
+        return ""
+    caption = row.get(column)
+    if not isinstance(caption, str):
+        raise ValueError(f"expected text under {column}, got {caption!r:.100}")
+    return caption
+
+
+def _rows(path: str, text: str) -> Iterator[Row]:
+    if path.endswith(".csv"):
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        try:
+            yield from ((reader.line_num, _cells(row)) for row in reader)
+        except csv.Error as error:
+            raise Refused(f"{path} is not CSV: {error}") from None
+        return
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, _object(line)
+
+
+def _cells(row: dict[Any, Any]) -> Any:
+    return ValueError("has more cells than the header") if None in row else row
+
+
+def _object(line: str) -> Any:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return ValueError("not JSON; expected one object per line")
+    return row if isinstance(row, dict) else ValueError(f"expected a JSON object, got {type(row).__name__}")

@@ -1,0 +1,103 @@
+"""Parquet: rows a batch at a time; columns of pictures as the Hugging Face datasets library writes them."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow  # type: ignore[import-untyped]
+from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
+
+from api.catalog.checking.header import PICTURE_STARTS
+from api.catalog.checking.metadata import CAPTION_COLUMNS
+from api.catalog.checking.report import Refused
+from api.catalog.checking.row_files import Row
+
+BATCH_ROWS = 64
+MAX_PICTURES = 50_000
+
+pyarrow.set_cpu_count(1)
+pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # others reserve more address space than a check may have
+
+
+def rows(file: Path, path: str) -> Iterator[Row]:
+    """Numbers from 1."""
+    opened = _opened(file, path)
+    number = 0
+    try:
+        for batch in opened.iter_batches(BATCH_ROWS, use_threads=False):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise _broken(path, error, f" after row {number}") from None
+
+
+def has_pictures(file: Path, path: str) -> bool:
+    return _picture_column(_opened(file, path)) is not None
+
+
+def pictures_unpack(packed: Sequence[tuple[Path, str]], folder: Path) -> int:
+    """Writes 000000.jpg, ... and metadata.jsonl into `folder`; how many. Names in the file are not trusted."""
+    folder.mkdir(parents=True)
+    count = 0
+    with (folder / "metadata.jsonl").open("w", encoding="utf-8") as metadata:
+        for file, path in packed:
+            opened = _opened(file, path)
+            picture, caption = _picture_column(opened), _caption_column(opened)
+            assert picture is not None, "only files that have pictures come here"
+            for number, row in rows(file, path):
+                name = _picture_write(folder, count, row[picture], f"{path} row {number}")
+                entry = {"file_name": name, **({"text": _caption(row[caption], path, number)} if caption else {})}
+                metadata.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                count += 1
+    return count
+
+
+def _picture_write(folder: Path, count: int, given: Any, where: str) -> str:
+    data = given.get("bytes") if isinstance(given, dict) else None
+    if count >= MAX_PICTURES:
+        raise Refused(f"{where}: more than {MAX_PICTURES} pictures")
+    if not data:
+        raise Refused(f"{where}: expected the bytes of a picture, got none")
+    ending = next((ending for start, ending in PICTURE_STARTS if data.startswith(start)), None)
+    if ending is None:
+        raise Refused(f"{where} is not a PNG, JPEG, WebP, BMP or TIFF picture")
+    name = f"{count:06d}{ending}"
+    (folder / name).write_bytes(data)
+    return name
+
+
+def _caption(value: Any, path: str, number: int) -> str:
+    if not isinstance(value, str):
+        raise Refused(f"{path} row {number}: expected a caption, got {value!r:.60}")
+    return value
+
+
+def _opened(file: Path, path: str) -> ParquetFile:
+    try:
+        return ParquetFile(file)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise _broken(path, error, "") from None
+
+
+def _broken(path: str, error: Exception, where: str) -> Refused:
+    return Refused(f"{path} is not a whole Parquet file{where}: {str(error).splitlines()[0]:.200}")
+
+
+def _picture_column(opened: ParquetFile) -> str | None:
+    for field in opened.schema_arrow:
+        if _is_picture(field.type):
+            return str(field.name)
+    return None
+
+
+def _is_picture(kind: Any) -> bool:
+    """struct<bytes: binary, path: string>"""
+    has_bytes = pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+    return has_bytes and bool(pyarrow.types.is_binary(kind.field("bytes").type))
+
+
+def _caption_column(opened: ParquetFile) -> str | None:
+    texts = [field.name for field in opened.schema_arrow if pyarrow.types.is_string(field.type)]
+    return next((name for name in CAPTION_COLUMNS if name in texts), texts[0] if texts else None)

@@ -1,0 +1,57 @@
+"""What a check says: a refusal that names file and reason, or notices beside what it found."""
+
+from collections.abc import Sequence
+from typing import Any
+
+MAX_NOTICES = 200
+"""So many notices and faults are kept in full; all are counted."""
+MAX_NAMED = 10
+"""So many files a warning names; the rest is counted."""
+HINT = "Mend the file, then upload again."
+
+
+class Refused(ValueError):  # noqa: N818 an answer, not a breakdown
+    """The files cannot become a version. `faults`: one sentence per fault, the first is the message."""
+
+    def __init__(self, *faults: str, code: str = "invalid", hint: str = HINT, count: int | None = None) -> None:
+        super().__init__(faults[0])
+        self.faults = [*faults[:MAX_NOTICES]]
+        self.count = count or len(faults)
+        self.code = code
+        self.hint = hint
+
+    def body(self) -> dict[str, Any]:
+        more = f" (and {self.count - 1} more)" if self.count > 1 else ""
+        unshown = self.count - len(self.faults)
+        shown = [*self.faults, *([f"and {unshown} more"] if unshown else [])]
+        message = f"{self.faults[0]}{more}."
+        return {"code": self.code, "message": message, "hint": self.hint, "fields": {"files": shown}}
+
+
+class Notices:
+    """What the owner should know of an accepted upload."""
+
+    def __init__(self) -> None:
+        self.kept: list[dict[str, Any]] = []
+        self.count = 0
+        self._files: dict[str, list[str]] = {}
+
+    def add(self, code: str, message: str, *, file: str, line: int | None = None) -> None:
+        """`code` in words, as in "no caption": warnings are grouped by it."""
+        self.count += 1
+        if len(self.kept) < MAX_NOTICES:
+            self.kept.append({"file": file, "line": line, "code": code.replace(" ", "_"), "message": message})
+        where = file if line is None else f"{file} line {line}"
+        self._files.setdefault(code, []).append(where)
+
+    def warnings(self) -> list[str]:
+        """One sentence per code, with the first files."""
+        return [f"{code}: {_named(files)}" for code, files in self._files.items()]
+
+    def details(self) -> dict[str, Any]:
+        return {"notices": self.kept, "num_notices": self.count, "warnings": self.warnings()}
+
+
+def _named(files: Sequence[str]) -> str:
+    more = f" and {len(files) - MAX_NAMED} more" if len(files) > MAX_NAMED else ""
+    return ", ".join(files[:MAX_NAMED]) + more

@@ -1,0 +1,101 @@
+"""A dataset of rows: .jsonl, .json, .csv or .parquet. Faulty lines of a .jsonl are left out, other files refused."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from api.catalog.checking.columns import Columns
+from api.catalog.checking.loading import parquet
+from api.catalog.checking.preview import shortened
+from api.catalog.checking.report import MAX_NOTICES, Refused
+from api.catalog.checking.row_files import Row, csv_rows, json_rows, jsonl_rows, utf8_check
+from api.catalog.checking.work import Work, ending
+
+ROW_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
+LONG_CHARACTERS = 100_000
+MAX_PREVIEW_ROWS = 5_000
+
+
+def rows_check(work: Work, paths: list[str]) -> dict[str, Any]:
+    """{kind, columns, num_rows, num_skipped, chat, ...}. Raises Refused that names file and line."""
+    for path in sorted(set(work.paths) - set(paths)):
+        work.notices.add("not used", f"{path} holds no rows and is not used", file=path)
+    columns = Columns()
+    for path in paths:
+        for _, row in rows_of(work, path):
+            columns.count(row)
+    columns.decide(paths[0])
+    num_rows, num_skipped = 0, 0
+    for path in paths:
+        good, bad = _file_check(work, path, columns)
+        num_rows, num_skipped = num_rows + good, num_skipped + bad
+    work.preview.finish()
+    return {
+        "kind": "rows",
+        "columns": columns.shown(),
+        "chat": columns.chat is not None,
+        "num_rows": num_rows,
+        "num_skipped": num_skipped,
+        "num_preview": work.preview.count,
+    }
+
+
+def rows_of(work: Work, path: str) -> Iterator[Row]:
+    file = work.open(path)
+    match ending(path):
+        case ".parquet":
+            return iter(parquet().rows(file, path))
+        case ".csv":
+            utf8_check(file, path)
+            return csv_rows(file, path)
+        case ".json":
+            utf8_check(file, path)
+            return json_rows(file, path)
+        case _:
+            utf8_check(file, path)
+            return jsonl_rows(file, path)
+
+
+def _file_check(work: Work, path: str, columns: Columns) -> tuple[int, int]:
+    """How many rows are good and how many were left out."""
+    good = 0
+    faults: list[tuple[int, str]] = []
+    bad_lines: set[int] = set()
+    for line, row in rows_of(work, path):
+        if fault := columns.fault(row):
+            bad_lines.add(line)
+            if len(faults) < MAX_NOTICES:
+                faults.append((line, f"{path} line {line}: {fault}"))
+            continue
+        good += 1
+        _row_show(work, path, line, row)
+    if not bad_lines and not good:
+        raise Refused(f"{path} has no rows")
+    if bad_lines:
+        _leave_out(work, path, bad_lines, faults, good)
+    return good, len(bad_lines)
+
+
+def _leave_out(work: Work, path: str, bad_lines: set[int], faults: list[tuple[int, str]], good: int) -> None:
+    if ending(path) != ".jsonl" or not good:
+        raise Refused(*(fault for _, fault in faults), code="bad_rows", count=len(bad_lines))
+    for line, fault in faults:
+        work.notices.add("left out", fault, file=path, line=line)
+    work.notices.count += len(bad_lines) - len(faults)
+    work.rewrite(path, _good_lines(work.open(path), bad_lines))
+
+
+def _good_lines(file: Path, bad_lines: set[int]) -> Iterator[bytes]:
+    with file.open("rb") as opened:
+        for number, line in enumerate(opened, start=1):
+            if number not in bad_lines and line.strip():
+                yield line
+
+
+def _row_show(work: Work, path: str, line: int, row: Any) -> None:
+    longest = max((len(value) for value in row.values() if isinstance(value, str)), default=0)
+    if longest > LONG_CHARACTERS:
+        said = f"{path} line {line} has a text of {longest} characters; methods cut or pack rows at their length"
+        work.notices.add("long row", said, file=path, line=line)
+    if work.preview.count < MAX_PREVIEW_ROWS:
+        work.preview.add({"path": path, "line": line, "row": shortened(row)})
