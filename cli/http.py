@@ -93,8 +93,8 @@ def known(query: Record) -> Record:
     return {name: value for name, value in query.items() if value is not None}
 
 
-def login(url: str, username: str, password: str) -> Login:
-    """Trades a password for a token."""
+def login(url: str, username: str, password: str, project: str | None = None) -> Login:
+    """Trades a password for a token that opens one project: the first by name where none is given."""
     with Client(Login(url=url, token="")) as client:
-        answer = client.post("auth/login", {"username": username, "password": password})
+        answer = client.post("auth/login", known({"username": username, "password": password, "project": project}))
     return Login(url=url, token=answer["token"])

@@ -7,7 +7,24 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from cli.commands import adaptors, datasets, jobs, login, methods, models, platform, sample, templates, workers
+from cli.commands import (
+    adaptors,
+    audit,
+    datasets,
+    jobs,
+    login,
+    members,
+    methods,
+    models,
+    platform,
+    projects,
+    sample,
+    secrets,
+    templates,
+    tokens,
+    users,
+    workers,
+)
 from cli.errors import CliError
 from cli.output import print_error
 
@@ -40,6 +57,7 @@ app = typer.Typer(
 app.command("up")(platform.up)
 app.command("demo")(platform.demo)
 app.command("login")(login.login)
+app.command("logout")(login.logout)
 app.add_typer(templates.app, name="template", help="Saved parameters of a method, with a dataset and a base model.")
 app.add_typer(datasets.app, name="dataset", help="Pictures with captions, by name and version.")
 app.add_typer(models.app, name="model", help="Base models in diffusers format, by name and version.")
@@ -48,6 +66,12 @@ app.add_typer(adaptors.app, name="adaptor", help="What training jobs leave: list
 app.command("sample")(sample.sample)
 app.add_typer(methods.app, name="method", help="What can be run, with every parameter.")
 app.add_typer(workers.app, name="worker", help="The hosts that train: list, show, drain.")
+app.add_typer(projects.app, name="project", help="Whose work lies together: list, show, create.")
+app.add_typer(members.app, name="member", help="Who may do what in a project.")
+app.add_typer(users.app, name="user", help="People: list, create, change your password.")
+app.add_typer(tokens.app, name="token", help="What programs and workers log in with.")
+app.add_typer(secrets.app, name="secret", help="What jobs need and nobody may read: tokens of a Hub, of W&B.")
+app.command("audit")(audit.audit)
 
 if __name__ == "__main__":
     app()

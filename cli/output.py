@@ -48,6 +48,22 @@ def print_table(rows: Iterable[Record], columns: dict[str, str]) -> None:
     out.print(table if table.row_count else "nothing here yet")
 
 
+def print_rows(rows: list[Record], columns: dict[str, str], *, as_json: bool) -> None:
+    """A list, for programs or for people."""
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, columns)
+
+
+def print_done(answer: Any, sentence: str, *, as_json: bool) -> None:
+    """What a change answered, for programs; what was done, for people."""
+    if as_json:
+        print_json(answer)
+    else:
+        out.print(escape(sentence), soft_wrap=True)
+
+
 def print_record(record: Record, keys: Iterable[str]) -> None:
     """One `key  value` line for each key that has a value."""
     for key in keys:

@@ -1,0 +1,46 @@
+"""`anneal project`."""
+
+from typing import Annotated
+
+import typer
+
+from cli.completion import PROJECTS
+from cli.http import Client
+from cli.output import Json, connect, print_done, print_json, print_record, print_rows
+
+app = typer.Typer(no_args_is_help=True)
+Project = Annotated[
+    str, typer.Argument(help="Name of the project; the login's own if left out.", autocompletion=PROJECTS)
+]
+
+
+@app.command("list")
+def project_list(as_json: Json = False) -> None:
+    """Your projects, with your role in each. A login opens one: `anneal login URL --project NAME` for another."""
+    with connect() as client:
+        rows = list(client.pages("projects"))
+    print_rows(rows, {"name": "name", "role": "role", "created": "created"}, as_json=as_json)
+
+
+@app.command("show")
+def project_show(project: Project = "", as_json: Json = False) -> None:
+    """One project."""
+    with connect() as client:
+        found = client.get(f"projects/{project or own_project(client)}")
+    if as_json:
+        print_json(found)
+    else:
+        print_record(found, ("name", "role", "created"))
+
+
+@app.command("create")
+def project_create(name: Annotated[str, typer.Argument(help="Name of the project.")], as_json: Json = False) -> None:
+    """Make a project and become its admin. Whether everybody may is a setting of the platform."""
+    with connect() as client:
+        made = client.post("projects", {"name": name})
+    print_done(made, f"created project {made['name']}", as_json=as_json)
+
+
+def own_project(client: Client) -> str:
+    """Name of the project that the login opens."""
+    return str(client.get("me")["project"])

@@ -1,0 +1,83 @@
+"""`anneal token`."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from cli.completion import PROJECTS, TOKENS
+from cli.errors import CliError
+from cli.http import Client, Record
+from cli.output import Json, connect, print_done, print_rows
+
+app = typer.Typer(no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="For people: what it is for.")]
+Days = Annotated[int | None, typer.Option(min=1, help="Days until it ends.")]
+
+
+class Scope(StrEnum):
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+
+@app.command("list")
+def token_list(as_json: Json = False) -> None:
+    """Your tokens in this project; an admin sees those of all. Their secrets are shown nowhere."""
+    with connect() as client:
+        rows = list(client.pages("tokens"))
+    columns = {"id": "short", "name": "name", "user": "user", "scopes": "scopes", "state": "state"}
+    shown = rows if as_json else [{**row, "short": row["id"][:8], "state": state_of(row)} for row in rows]
+    print_rows(shown, columns | {"ends": "expires_at", "last used": "last_used"}, as_json=as_json)
+
+
+@app.command("create")
+def token_create(
+    name: Name,
+    scope: Annotated[list[Scope] | None, typer.Option(help="read if left out; may be repeated.")] = None,
+    project: Annotated[str, typer.Option(help="That of the login if left out.", autocompletion=PROJECTS)] = "",
+    days: Days = 90,
+    for_ever: Annotated[bool, typer.Option("--for-ever", help="It never ends by itself.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a token for a program, with no more scopes than you have. It is shown once."""
+    body: Record = {"name": name, "scopes": [one.value for one in scope or [Scope.READ]]}
+    body |= {"expires_in_days": None if for_ever else days} | ({"project": project} if project else {})
+    made("tokens", body, as_json=as_json)
+
+
+@app.command("create-worker")
+def token_create_worker(name: Name, days: Days = None, as_json: Json = False) -> None:
+    """Make a token for worker hosts, which serve every project; for superusers. It ends with --days, else never."""
+    made("tokens/workers", {"name": name, "expires_in_days": days}, as_json=as_json)
+
+
+@app.command("revoke")
+def token_revoke(
+    token: Annotated[str, typer.Argument(help="Id of the token, or its first characters.", autocompletion=TOKENS)],
+    as_json: Json = False,
+) -> None:
+    """End a token for good."""
+    with connect() as client:
+        found = token_find(client, token)
+        client.delete(f"tokens/{found['id']}")
+    print_done({"revoked": found["id"]}, f"revoked {found['name']} ({found['id'][:8]})", as_json=as_json)
+
+
+def made(path: str, body: dict[str, Any], *, as_json: bool) -> None:
+    with connect() as client:
+        token = client.post(path, body)
+    said = f"{token['token']}\nIt is shown only this once; it ends {token['expires_at'] or 'never'}."
+    print_done(token, said, as_json=as_json)
+
+
+def token_find(client: Client, wanted: str) -> Record:
+    found = [row for row in client.pages("tokens") if row["id"].startswith(wanted)]
+    if len(found) != 1:
+        hint = "`anneal token list` shows their ids."
+        raise CliError(f"expected one token {wanted!r}, found {len(found)}", hint, code="not_found")
+    return found[0]
+
+
+def state_of(token: Record) -> str:
+    return "revoked" if token["revoked_at"] else "login" if token["login"] else token["kind"]
