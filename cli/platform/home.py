@@ -1,5 +1,6 @@
 """The folder of one embedded platform: what lies where, who may use it, which ports and secrets it has."""
 
+import base64
 import fcntl
 import json
 import os
@@ -104,6 +105,14 @@ def secret_key(home: Home) -> str:
     path = home.root / "secret_key"
     if not path.exists():
         text_write(path, secrets.token_urlsafe(48), mode=PRIVATE)
+    return path.read_text(encoding="utf-8")
+
+
+def secrets_key(home: Home) -> str:
+    """The Fernet key that encrypts project secrets, made at the first start."""
+    path = home.root / "secrets_key"
+    if not path.exists():
+        text_write(path, base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(), mode=PRIVATE)
     return path.read_text(encoding="utf-8")
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from cli.platform.children import Child
-from cli.platform.home import Home
+from cli.platform.home import Home, secrets_key
 
 PYTHON = [sys.executable, "-P"]  # -P: the folder we stand in is not importable
 DRAIN_SECONDS = 330
@@ -26,6 +26,7 @@ def api_env(home: Home, *, port: int, key: str, broker_url: str) -> dict[str, st
             "ANNEAL_DATABASE_URL": home.database_url,
             "ANNEAL_STORAGE_URL": home.storage_url,
             "ANNEAL_SECRET_KEY": key,
+            "ANNEAL_SECRETS_KEYS": secrets_key(home),
             "ANNEAL_PUBLIC_URL": api_url(port),
             "ANNEAL_BROKER_URL": broker_url,
         }
