@@ -1,6 +1,7 @@
 """The OpenAPI description: its shapes, and the file `docs/openapi.yaml` that is made from the views."""
 
 from functools import cache
+from http import HTTPStatus
 from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
@@ -48,14 +49,29 @@ class BearerToken(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-ca
 
 
 def errors_add(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """drf-spectacular's hook: says of every operation what an error looks like."""
-    shape = ErrorShape.model_json_schema()
-    result.setdefault("components", {}).setdefault("schemas", {})["Error"] = {**shape, "title": "Error"}
-    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    """drf-spectacular's hook: says which refusals each operation knows; a view names those beyond them itself."""
+    schemas = result.setdefault("components", {}).setdefault("schemas", {})
+    schemas[ErrorShape.__name__] = ErrorShape.model_json_schema()
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{ErrorShape.__name__}"}}}
     for operations in result["paths"].values():
-        for operation in operations.values():
-            operation["responses"]["default"] = {"description": "An error", "content": content}
+        for verb, operation in operations.items():
+            for code in _refusals(verb, operation):
+                operation["responses"].setdefault(str(code), {"description": code.phrase, "content": content})
+            operation["responses"] = dict(sorted(operation["responses"].items()))
     return result
+
+
+def _refusals(verb: str, operation: dict[str, Any]) -> list[HTTPStatus]:
+    found = [HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_ACCEPTABLE]
+    if operation.get("security", [{}]) != [{}]:
+        found += [HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN]
+    if any(parameter["in"] == "path" for parameter in operation.get("parameters", [])):
+        found += [HTTPStatus.NOT_FOUND]
+    if verb != "get":
+        found += [HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS]
+    if "requestBody" in operation:
+        found += [HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE]
+    return found
 
 
 def openapi_yaml() -> str:

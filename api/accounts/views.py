@@ -18,8 +18,10 @@ from api.accounts.tokens import token_revoke, user_token_create
 from api.accounts.users import password_change
 from api.auth import actor_of, project_of, token_of
 from api.errors import Problem
+from api.openapi import ErrorShape
 
 LOGIN_DAYS = 30
+LOGIN_ANSWERS = {200: LoginShape, 401: ErrorShape, 403: ErrorShape}
 
 
 class LoginView(APIView):
@@ -27,7 +29,7 @@ class LoginView(APIView):
     permission_classes = ()
     throttle_classes = (LoginRate,)
 
-    @extend_schema(request=LoginRequest, responses=LoginShape, operation_id="login", auth=[])
+    @extend_schema(request=LoginRequest, responses=LOGIN_ANSWERS, operation_id="login", auth=[])
     def post(self, request: Request) -> Response:
         """A user token for a name and a password."""
         wanted = LoginRequest.model_validate(request.data)

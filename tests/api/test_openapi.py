@@ -38,8 +38,9 @@ def test_every_operation_has_a_sentence_an_answer_and_the_error_shape(schema: An
         for verb, operation in operations.items():
             assert operation.get("description"), f"{verb} {path} says nothing of itself"
             assert any(code.startswith("2") for code in operation["responses"]), f"{verb} {path}"
-            error = operation["responses"]["default"]["content"]["application/json"]["schema"]
-            assert error == {"$ref": "#/components/schemas/Error"}
+            assert "default" not in operation["responses"], "each code is named, so that an unnamed one is noticed"
+            error = operation["responses"]["400"]["content"]["application/json"]["schema"]
+            assert error == {"$ref": "#/components/schemas/ErrorShape"}
 
 
 def test_only_the_login_needs_no_token(schema: Any) -> None:
