@@ -3,6 +3,7 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from api.docs_views import docs, schema
 from api.health import healthz, readyz
 from api.metrics import metrics
 
@@ -12,6 +13,8 @@ urlpatterns = [
     path("api/v1/", include("api.catalog.urls")),
     path("api/v1/", include("api.jobs.urls")),
     path("internal/v1/", include("api.jobs.agent_urls")),
+    path("api/docs", docs),
+    path("api/schema", schema),
     path("admin/", admin.site.urls),
     path("healthz", healthz),
     path("readyz", readyz),
