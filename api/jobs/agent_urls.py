@@ -11,6 +11,7 @@ urlpatterns = [
     path("attempts/<uuid:attempt_id>/events", agent_views.AttemptEventsView.as_view()),
     path("attempts/<uuid:attempt_id>/log", agent_views.AttemptLogView.as_view()),
     path("attempts/<uuid:attempt_id>/uploads", agent_views.AttemptUploadsView.as_view()),
+    path("attempts/<uuid:attempt_id>/uploads/complete", agent_views.AttemptUploadCompleteView.as_view()),
     path("attempts/<uuid:attempt_id>/artifacts", agent_views.AttemptArtifactsView.as_view()),
     path("attempts/<uuid:attempt_id>/finish", agent_views.AttemptFinishView.as_view()),
     path("attempts/<uuid:attempt_id>/links", agent_views.AttemptLinksView.as_view()),

@@ -14,7 +14,7 @@ from api.jobs.authentication import AttemptAuthentication, OwnAttempt
 from api.jobs.models import Attempt
 from api.jobs.services.attempt import Heartbeat, attempt_heartbeat, require_live
 from api.jobs.services.events import EventBatch, events_record
-from api.jobs.services.files import Publication, Uploads, artifact_publish, uploads_grant
+from api.jobs.services.files import Joining, Publication, Uploads, artifact_publish, upload_join, uploads_grant
 from api.jobs.services.finish import Finish, attempt_finish
 from api.jobs.services.inputs import attempt_links
 from api.jobs.services.log import MAX_BYTES, log_append
@@ -67,6 +67,11 @@ class AttemptUploadsView(AgentView):
         return Response(
             {"files": uploads_grant(attempt=_attempt(request), uploads=Uploads.model_validate(request.data))}
         )
+
+
+class AttemptUploadCompleteView(AgentView):
+    def post(self, request: Request, attempt_id: UUID) -> Response:  # noqa: ARG002
+        return Response(upload_join(attempt=_attempt(request), joining=Joining.model_validate(request.data)))
 
 
 class AttemptArtifactsView(AgentView):

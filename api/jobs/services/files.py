@@ -1,11 +1,11 @@
 """Files of an attempt: links to send them by, and the rows that publish them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import transaction
 from pydantic import Field
 
-from api.environment import environment
 from api.errors import Problem
 from api.files import storage
 from api.jobs.clock import now
@@ -13,6 +13,7 @@ from api.jobs.models import Artifact, Attempt, Job
 from api.jobs.services.attempt import live_lock, require_live
 from api.jobs.services.prune import checkpoints_prune
 from api.jobs.transitions import audit_add, event_add
+from api.sending import Parts, file_links, nothing_to_send, parts_join
 from storage.keys import key_check
 from trainers.spec import Contract, Sha256, folder_digest
 
@@ -26,8 +27,18 @@ class File(Contract):
     sha256: Sha256
 
 
+class FileToSend(File):
+    upload_id: str | None = Field(None, min_length=1, max_length=1024)
+    """Of an upload in parts that is open, to get fresh links for it."""
+
+
 class Uploads(Contract):
-    files: list[File] = Field(min_length=1, max_length=MAX_FILES)
+    files: list[FileToSend] = Field(min_length=1, max_length=MAX_FILES)
+
+
+class Joining(Parts):
+    size: int = Field(ge=0)
+    sha256: Sha256
 
 
 class Publication(Contract):
@@ -39,9 +50,20 @@ class Publication(Contract):
 
 
 def uploads_grant(*, attempt: Attempt, uploads: Uploads) -> list[dict[str, Any]]:
-    """Signed PUTs below the attempt's prefix; `url` is None for a file that already lies there."""
+    """Signed PUTs below the attempt's prefix, parts for large files; neither for a file that already lies there."""
     require_live(attempt)
+    _require_unpublished(attempt, uploads.files)
     return [_grant(attempt, file) for file in uploads.files]
+
+
+def upload_join(*, attempt: Attempt, joining: Joining) -> dict[str, Any]:
+    """Makes one file of the parts that were sent. The same again changes nothing. Raises Problem(409)."""
+    require_live(attempt)
+    file = File(path=joining.path, size=joining.size, sha256=joining.sha256)
+    _require_unpublished(attempt, [file])
+    parts = Parts(path=joining.path, upload_id=joining.upload_id, etags=joining.etags)
+    parts_join(file_key(attempt, file.path), file.model_dump(), parts)
+    return file.model_dump(mode="json")
 
 
 def artifact_publish(*, attempt: Attempt, publication: Publication) -> Artifact:
@@ -83,13 +105,21 @@ def file_key(attempt: Attempt, path: str) -> str:
     return key_check(f"{attempt.prefix}/{path}")
 
 
-def _grant(attempt: Attempt, file: File) -> dict[str, Any]:
+def _grant(attempt: Attempt, file: FileToSend) -> dict[str, Any]:
     key = file_key(attempt, file.path)
     if stored(attempt, file) is None:
-        return {"path": file.path, "url": None, "method": "PUT", "headers": {}}
-    seconds = environment().link_seconds
-    link = storage().presign_put(key, size=file.size, sha256=file.sha256, expires_seconds=seconds)
-    return {"path": file.path, "url": link.url, "method": link.method, "headers": link.headers}
+        return nothing_to_send(file.path)
+    return file_links(key, file.model_dump(), upload_id=file.upload_id)
+
+
+def _require_unpublished(attempt: Attempt, files: Sequence[File]) -> None:
+    """Raises Problem(409) for a path that was published with another content: nobody may lay that over it."""
+    rows = Artifact.objects.filter(attempt=attempt).values_list("files", flat=True)
+    published = {file["path"]: file["sha256"] for row in rows for file in row}
+    for file in files:
+        if published.get(file.path, file.sha256) != file.sha256:
+            said = f"{file.path} was published with SHA-256 {published[file.path]}, now {file.sha256} is to be sent"
+            raise Problem("artifact_differs", f"{said}.", status=409, hint="Send it under another path.")
 
 
 def _require_below(publication: Publication) -> None:
