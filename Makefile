@@ -64,6 +64,7 @@ types: $(READY)
 docs: $(READY)
 	$(BIN)/python -m trainers.params.reference
 	$(BIN)/python -m docs.configuration
+	$(BIN)/python -m docs.commands
 	DJANGO_SETTINGS_MODULE=tests.typing_settings $(BIN)/python -m api openapi
 
 clean:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from cli.main import app
+from docs.commands import commands
 from tests.cli.small_server import serving
 
 REFUSAL = {
@@ -77,6 +79,11 @@ def test_watch_exits_with_the_outcome_of_the_job(anneal: Anneal, state: str, cod
     assert plain.stderr == "warning: rough\n"
     assert lines.exit_code == code
     assert [json.loads(line) for line in lines.stdout.splitlines()] == [event, job]
+
+
+def test_every_command_speaks_json() -> None:
+    every = dict(commands(typer.main.get_command(app), "anneal"))
+    assert not [path for path, command in every.items() if not any("--json" in one.opts for one in command.params)]
 
 
 def test_the_command_runs_as_a_process(tmp_path: Path) -> None:
