@@ -55,6 +55,12 @@ class Environment(BaseModel):
     """Files of this size and more are uploaded in parts of it; a part that breaks off is sent again alone."""
     upload_hours: float = Field(48, gt=0)
     """Uploads that did not become a version within this time are removed; longer than link_seconds."""
+    check_now_bytes: int = Field(200 * 10**6, ge=0)
+    """Uploads up to this size are checked while the user waits; larger ones by the dispatcher."""
+    check_memory_bytes: int = Field(2 * 2**30, ge=2**29)
+    """Address space of the process that looks at uploaded files."""
+    check_seconds: int = Field(3600, ge=1)
+    """How long looking at one upload may take, on the clock and of a processor."""
     secrets_keys: str = ""
     """Fernet keys that keep project secrets, by commas: the first encrypts, all decrypt; empty = no project secrets."""
     hub_endpoints: str = "https://huggingface.co"
