@@ -14,9 +14,7 @@ from drf_spectacular.views import SpectacularSwaggerSplitView
 from api.environment import environment
 from api.errors import Problem, respond
 
-swagger: Any = SpectacularSwaggerSplitView.as_view(  # type: ignore[no-untyped-call]
-    url="/api/schema", authentication_classes=(), permission_classes=()
-)
+swagger: Any = SpectacularSwaggerSplitView.as_view(url="/api/schema", authentication_classes=(), permission_classes=())
 
 
 @require_GET
@@ -43,5 +41,5 @@ def _is_open(request: HttpRequest) -> bool:
 def _described() -> bytes:
     """Once per process: making it takes longer than anybody should be able to ask for."""
     made = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
-    raw: bytes = OpenApiJsonRenderer().render(made, renderer_context={})  # type: ignore[no-untyped-call]
+    raw: bytes = OpenApiJsonRenderer().render(made, renderer_context={})
     return raw

@@ -52,5 +52,5 @@ def password_change(*, user: Any, old: str, new: str, by: str) -> None:
 
 
 def _audit(user: Any, kind: str, by: str, project: Project | None) -> None:
-    at, project_id = timezone.now(), project and project.pk
+    at, project_id = timezone.now(), project.pk if project else None
     audit_add(actor=by, kind=kind, object=f"user:{user.get_username()}"[:100], at=at, project_id=project_id)
