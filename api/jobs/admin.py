@@ -12,7 +12,7 @@ from unfold.decorators import display
 from api.jobs.models import Artifact, Attempt, Audit, Event, Job, LogChunk, Metric, Worker
 from api.jobs.services.control import job_cancel, job_pause, job_resume
 from api.jobs.services.workers import worker_drain
-from api.panel.columns import link_to, outcome_label, reason_label, record_link, state_label
+from api.panel.columns import link_to, outcome_label, reason_label, record_link, state_label, worker_label
 from api.panel.deeds import Deed, deeds
 from api.panel.readonly import ReadOnly
 
@@ -111,7 +111,7 @@ class JobAdmin(ReadOnly):
         return super().get_queryset(request).select_related("project", "reserved_worker", "checkpoint")
 
     def get_fields(self, request: Any, obj: Any = None) -> Any:
-        return ["state_now", "reason_now", "see", *super().get_fields(request, obj)]
+        return ["see", *super().get_fields(request, obj)]
 
     def get_readonly_fields(self, request: Any, obj: Any = None) -> Any:
         return self.get_fields(request, obj)
@@ -120,14 +120,6 @@ class JobAdmin(ReadOnly):
     def progress_shown(self, job: Job) -> str:
         told = job.progress or {}
         return f"{told['step']} of {told['total']}" if "step" in told and "total" in told else "-"
-
-    @display(description="now", label=state_label.label)
-    def state_now(self, job: Job) -> str:
-        return job.state
-
-    @display(description="because", label=reason_label.label)
-    def reason_now(self, job: Job) -> str:
-        return reason_label(job)
 
     @display(description="see")
     def see(self, job: Job) -> SafeString:
@@ -164,16 +156,10 @@ class AttemptAdmin(ReadOnly):
 @admin.register(Worker)
 @deeds(DRAIN)
 class WorkerAdmin(ReadOnly):
-    list_display = ("host", "worker_state", "pools_shown", "slots", "free_slots", "cards", "last_seen", "id")
+    list_display = ("host", worker_label, "pools_shown", "slots", "free_slots", "cards", "last_seen", "id")
     list_filter = ("draining", "gone")
     search_fields = ("host",)
     ordering = ("gone", "-last_seen")
-
-    @display(
-        description="state", label={"takes jobs": "success", "draining": "warning", "gone": "info"}, ordering="gone"
-    )
-    def worker_state(self, worker: Worker) -> str:
-        return "gone" if worker.gone else "draining" if worker.draining else "takes jobs"
 
     @display(description="pools")
     def pools_shown(self, worker: Worker) -> str:

@@ -6,9 +6,12 @@ from django.contrib import admin
 from api.panel.readonly import Plain
 
 OURS = ("accounts", "catalog", "jobs")
+INNER = ("reaperpass", "ratecount")
+"""Bookkeeping of the program itself: no records that anybody looks for."""
 
+admin.site.index_title = "Dashboard"
 admin.site.index_template = "panel/dashboard.html"
 
 for model in (model for label in OURS for model in apps.get_app_config(label).get_models()):
-    if not admin.site.is_registered(model):
+    if not admin.site.is_registered(model) and model._meta.model_name not in INNER:
         admin.site.register(model, Plain)

@@ -5,12 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db.models import Field, ForeignKey, JSONField, Model
+from django.template.loader import render_to_string
 from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.decorators import display
 
-from api.jobs.models import Outcome, State
+from api.environment import environment
+from api.jobs.models import Outcome, State, Worker
+from api.jobs.selectors import LIVE_HEARTBEATS
 
 Column = Callable[[Any], Any]
 
@@ -77,31 +81,43 @@ def json_of(name: str) -> Column:
     return shown
 
 
-@display(description="state", ordering="state", label=STATE_COLOURS)
+def label(text: str, colour: str) -> SafeString:
+    """A coloured word: success, danger, warning, info or primary."""
+    return SafeString(render_to_string("unfold/helpers/label.html", {"text": text, "type": colour}))
+
+
+@display(description="state", ordering="state")
 def state_label(row: Any) -> str:
-    return str(row.state)
+    return label(row.state, STATE_COLOURS.get(row.state, ""))
 
 
-@display(description="outcome", ordering="outcome", label=OUTCOME_COLOURS)
+@display(description="outcome", ordering="outcome")
 def outcome_label(row: Any) -> str:
-    return str(row.outcome) or "live"
+    return label(row.outcome or "live", OUTCOME_COLOURS.get(row.outcome, "primary"))
 
 
-def reason_code(row: Any) -> str:
-    return str(row.reason["code"]) if row.reason else ""
-
-
-class _Reasons(dict[str, str]):
-    def __missing__(self, code: str) -> str:
-        return "danger"
-
-    def __contains__(self, code: object) -> bool:
-        return bool(code)
-
-
-@display(description="reason", label=_Reasons(REASON_COLOURS))
+@display(description="reason")
 def reason_label(row: Any) -> str:
-    return reason_code(row) or "-"
+    return label(row.reason["code"], REASON_COLOURS.get(row.reason["code"], "danger")) if row.reason else "-"
+
+
+@display(description="reason")
+def reason_told(row: Any) -> str:
+    """On the record's page: the word, the sentences, and what the log said."""
+    return format_html("{}{}", reason_label(row), json_of("reason")(row)) if row.reason else "-"
+
+
+@display(description="state", ordering="last_seen")
+def worker_label(worker: Worker) -> str:
+    """By this process's clock: a column costs no query."""
+    if worker.gone:
+        return label("gone", "")
+    if (timezone.now() - worker.last_seen).total_seconds() > LIVE_HEARTBEATS * environment().heartbeat_seconds:
+        return label("silent", "danger")
+    return label("draining", "warning") if worker.draining else label("takes jobs", "success")
+
+
+COLOURED = {"state": state_label, "outcome": outcome_label, "reason": reason_told}
 
 
 def fields_shown(model: type[Model]) -> list[str | Column]:
@@ -117,6 +133,8 @@ def is_secret(model: type[Model], field: "Field[Any, Any]") -> bool:
 
 
 def _field_shown(field: "Field[Any, Any]") -> str | Column:
+    if field.name in COLOURED:
+        return COLOURED[field.name]
     if isinstance(field, ForeignKey):
         return link_to(field.name)
     if isinstance(field, JSONField):

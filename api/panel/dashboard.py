@@ -5,20 +5,17 @@ from typing import Any
 from django.db import DatabaseError, connection
 from django.db.models import Count, Q
 from django.http import HttpRequest
-from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 
-from api import health
 from api.environment import environment
-from api.jobs.clock import now
+from api.health import storage_capabilities
 from api.jobs.gauges import attempts_live, jobs_by_state, queue_by_pool
 from api.jobs.models import Worker
 from api.jobs.queue import BROKER_ERRORS, broker_answers
-from api.jobs.selectors import LIVE_HEARTBEATS
-from api.panel.columns import STATE_COLOURS, record_link
+from api.panel.columns import STATE_COLOURS, label, record_link, worker_label
 
 MAX_WORKERS = 50
 Table = dict[str, Any]
@@ -36,10 +33,6 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]: 
     return context
 
 
-def label(text: str, colour: str) -> SafeString:
-    return SafeString(render_to_string("unfold/helpers/label.html", {"text": text, "type": colour}))
-
-
 def _queue() -> Table:
     """Pools with jobs that wait, or with workers."""
     rows = [[pool, wait.due, _ago(wait.oldest_seconds)] for pool, wait in sorted(queue_by_pool().items())]
@@ -47,28 +40,19 @@ def _queue() -> Table:
 
 
 def _workers() -> Table:
-    at = now()
     found = Worker.objects.annotate(live=Count("attempts", filter=Q(attempts__ended_at=None)))
     rows = [
         [
             record_link(worker),
-            label(*_worker_state(worker, (at - worker.last_seen).total_seconds())),
+            worker_label(worker),
             ", ".join(worker.pools),
             f"{worker.live} of {worker.slots}",
             len(worker.accelerators),
-            f"{timesince(worker.last_seen, at)} ago",
+            f"{timesince(worker.last_seen)} ago",
         ]
         for worker in found.order_by("gone", "-last_seen")[:MAX_WORKERS]
     ]
     return {"headers": ["Worker", "State", "Pools", "Slots in use", "Accelerators", "Last seen"], "rows": rows}
-
-
-def _worker_state(worker: Worker, silent_seconds: float) -> tuple[str, str]:
-    if worker.gone:
-        return "gone", "default"
-    if silent_seconds > LIVE_HEARTBEATS * environment().heartbeat_seconds:
-        return "silent", "danger"
-    return ("draining", "warning") if worker.draining else ("live", "success")
 
 
 def _stands_on() -> Table:
@@ -97,14 +81,16 @@ def _broker() -> SafeString:
 
 
 def _storage() -> list[list[Any]]:
-    """The capabilities that were probed at start, where the storage has a probe."""
-    probe = getattr(health, "storage_capabilities", None)
+    """Where it lies, and what it was found to do."""
     address = environment().storage_url.rpartition("@")[2]
-    if probe is None:
-        return [["Storage", address]]
-    found = probe()
-    told = found if isinstance(found, dict) else getattr(found, "model_dump", lambda: {"capabilities": found})()
-    return [["Storage", address], *([f"Storage: {name.replace('_', ' ')}", str(value)] for name, value in told.items())]
+    try:
+        found = storage_capabilities()
+    except OSError as error:
+        return [["Storage", _state("danger", "fails", f"{address}: {error}")]]
+    can = [name.replace("_", " ") for name, value in found.items() if value is True]
+    cannot = [name.replace("_", " ") for name, value in found.items() if value is False]
+    told = [["Storage", _state("success", "ok", address)], ["Storage can", ", ".join(can)]]
+    return told if not cannot else [*told, ["Storage cannot", ", ".join(cannot)]]
 
 
 def _state(colour: str, word: str, more: str) -> SafeString:

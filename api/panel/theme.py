@@ -5,7 +5,7 @@ from typing import Any
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "Anneal",
     "SITE_HEADER": "Anneal",
-    "SITE_SUBHEADER": "What runs, who did it, and why it stopped",
+    "SITE_SUBHEADER": "What runs, and why not",
     "SITE_SYMBOL": "thermostat",
     "SITE_URL": None,
     "SHOW_VIEW_ON_SITE": False,

@@ -2,17 +2,15 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from rest_framework.test import APIClient
 
-from api.asgi import application
 from tests.api.host import Agent, Host, event, step_event
+from tests.api.live import serving
 from tests.api.test_claim import submit
 from tests.api.world import Environ, World
 
@@ -22,15 +20,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def server(environ: Environ) -> Iterator[str]:
     environ(stream_poll_seconds=0.05, stream_keep_alive_seconds=0.2)
-    running = uvicorn.Server(uvicorn.Config(application, port=0, log_level="warning", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    deadline = time.monotonic() + 10
-    while not running.started and time.monotonic() < deadline:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
-    running.should_exit = True
-    thread.join(timeout=10)
+    with serving() as address:
+        yield address
 
 
 def stream(server: str, user: APIClient, job: str, **headers: str) -> Any:
