@@ -16,10 +16,13 @@ import structlog
 from trainers.errors import ReasonCode
 from worker.failure import AttemptError
 from worker.files import remove_tree, sha256_of
+from worker.parts import upload_parts
 from worker.report import AttemptApi, Pause, RefusedError, insist
-from worker.transfer import Retry, repeated, upload
+from worker.transfer import LinkExpiredError, Retry, repeated, upload
 
 FILES_AT_ONCE = 100
+JOIN_SECONDS = 900.0
+"""Longest wait for the API to join a large file and read it once."""
 log = structlog.get_logger()
 
 
@@ -86,7 +89,7 @@ class Publisher:
         for start in range(0, len(records), FILES_AT_ONCE):
             batch = records[start : start + FILES_AT_ONCE]
             for grant in self._grants(batch, retry.pause):
-                if grant["url"]:
+                if grant["url"] or grant.get("parts"):
                     self._upload_one(grant, places[grant["path"]], batch, retry)
         return records
 
@@ -124,19 +127,45 @@ class Publisher:
     def _upload_one(self, grant: dict[str, Any], local: Path, batch: list[dict[str, Any]], retry: Retry) -> None:
         links = [grant]
 
+        wanted = [record for record in batch if record["path"] == grant["path"]]
+
         def once() -> None:
             if links[0]["url"]:
                 url = urljoin(self._api.url, links[0]["url"])
                 upload(self._client, local, url, links[0].get("headers") or {}, retry.pause)
+            elif links[0].get("parts"):
+                self._upload_parts(links[0], local, wanted[0], retry)
 
         def expired() -> None:
-            wanted = [record for record in batch if record["path"] == grant["path"]]
             links[0] = self._grants(wanted, retry.pause)[0]
 
         repeated(f"upload of {grant['path']}", retry, once, expired=expired)
 
+    def _upload_parts(self, link: dict[str, Any], local: Path, record: dict[str, Any], retry: Retry) -> None:
+        """Raises LinkExpiredError where the parts did not make the file: all are sent again, by other links."""
+
+        def fresh() -> dict[str, Any]:
+            return self._grants([{**record, "upload_id": link["upload_id"]}], retry.pause)[0]
+
+        etags = upload_parts(self._client, local, link, retry, fresh)
+        body = {**record, "upload_id": link["upload_id"], "etags": etags}
+        try:
+            insist(
+                lambda: self._api.post("uploads/complete", body, timeout=JOIN_SECONDS),
+                self._backoff_seconds,
+                retry.pause,
+            )
+        except RefusedError as error:
+            if error.code not in ("part_missing", "wrong_digest"):
+                raise
+            raise LinkExpiredError(str(error)) from error
+
     def _grants(self, records: list[dict[str, Any]], pause: Pause) -> list[dict[str, Any]]:
-        return list(self._insist("uploads", {"files": records}, pause)["files"])
+        grants = self._insist("uploads", {"files": records}, pause)["files"]
+        return [{**grant, "parts": [self._absolute(part) for part in grant.get("parts") or ()]} for grant in grants]
+
+    def _absolute(self, part: dict[str, Any]) -> dict[str, Any]:
+        return {**part, "url": urljoin(self._api.url, part["url"])}
 
     def _insist(self, what: str, body: dict[str, Any], pause: Pause) -> dict[str, Any]:
         return insist(lambda: self._api.post(what, body), self._backoff_seconds, pause)

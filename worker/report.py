@@ -86,9 +86,9 @@ class AttemptApi:
         self._lease = lease
         self.url = api.url
 
-    def post(self, what: str, body: dict[str, Any]) -> dict[str, Any]:
-        """what: heartbeat, events, uploads, artifacts or links."""
-        return _json(self._send("POST", what, json=body)) or {}
+    def post(self, what: str, body: dict[str, Any], **options: Any) -> dict[str, Any]:
+        """what: heartbeat, events, uploads, uploads/complete, artifacts or links. `options` of httpx, as `timeout`."""
+        return _json(self._send("POST", what, json=body, **options)) or {}
 
     def log(self, offset: int, data: bytes) -> int:
         """Appends to the log at `offset`; returns the offset to go on from, which the API may correct."""

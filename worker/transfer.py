@@ -90,7 +90,7 @@ def download(client: httpx.Client, url: str, file: RemoteFile, target: Path, pau
             if response.status_code == 416:  # what we have is no beginning of it
                 part.unlink()
                 raise TransferError(f"{file.path}: status 416 for bytes from {have}")
-            _check(response, file.path)
+            check_answer(response, file.path)
             if have and response.status_code != 206:
                 digest, have = hashlib.sha256(), 0
             with part.open("ab" if have else "wb") as out:
@@ -112,7 +112,7 @@ def upload(client: httpx.Client, path: Path, url: str, headers: dict[str, str], 
         response = client.put(
             url, content=_chunks(file, pause), headers={**headers, "Content-Length": str(size)}, timeout=TIMEOUT
         )
-    _check(response, path.name)
+    check_answer(response, path.name)
 
 
 def _chunks(file: Any, pause: Pause) -> Iterator[bytes]:
@@ -121,7 +121,8 @@ def _chunks(file: Any, pause: Pause) -> Iterator[bytes]:
         yield chunk
 
 
-def _check(response: httpx.Response, what: str) -> None:
+def check_answer(response: httpx.Response, what: str) -> None:
+    """Raises LinkExpiredError, TransferError for what may pass next time, AttemptError for a refusal."""
     status = response.status_code
     if status in EXPIRED:
         raise LinkExpiredError(f"{what}: status {status}")

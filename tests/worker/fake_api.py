@@ -72,6 +72,9 @@ class FakeApi:
         self.corrupt_downloads = 0
         self.downloads: dict[str, int] = {}
         self.expired_links: set[str] = set()
+        self.part_bytes = 1 << 30
+        self.sent: list[str] = []
+        """Addresses of all PUTs that were answered 200, in order."""
         self.lock = threading.RLock()
         self.url = ""
 
@@ -148,6 +151,7 @@ class FakeApi:
             "heartbeat": self._heartbeat,
             "events": self._events,
             "uploads": self._uploads,
+            "uploads/complete": self.join,
             "artifacts": self._artifacts,
             "links": self._links,
             "finish": self._finish,
@@ -171,9 +175,25 @@ class FakeApi:
             key = f"jobs/{attempt.id}/{file['path']}"
             have = self.files.get(key)
             whole = have is not None and hashlib.sha256(have).hexdigest() == file["sha256"]
+            if not whole and file["size"] >= self.part_bytes:
+                return self.part_links(file)
             return {"path": file["path"], "url": None if whole else f"/storage/{key}", "method": "PUT", "headers": {}}
 
         return 200, {"files": [link(file) for file in body["files"]]}
+
+    def part_links(self, file: dict[str, Any]) -> dict[str, Any]:
+        upload = file.get("upload_id") or uuid.uuid4().hex
+        sizes = [min(self.part_bytes, file["size"] - start) for start in range(0, file["size"], self.part_bytes)]
+        parts = [{"number": n, "url": f"/storage/{upload}/{n}", "size": size} for n, size in enumerate(sizes, start=1)]
+        return {"path": file["path"], "url": None, "method": "PUT", "headers": {}, "upload_id": upload, "parts": parts}
+
+    def join(self, attempt: Attempt, body: dict[str, Any]) -> tuple[int, Any]:
+        keys = [f"{body['upload_id']}/{number}" for number in range(1, len(body["etags"]) + 1)]
+        data = b"".join(self.files.pop(key, b"") for key in keys)
+        if (len(data), hashlib.sha256(data).hexdigest()) != (body["size"], body["sha256"]):
+            return 409, {"code": "part_missing", "message": "send every part"}
+        self.files[f"jobs/{attempt.id}/{body['path']}"] = data
+        return 200, {}
 
     def _artifacts(self, attempt: Attempt, body: dict[str, Any]) -> tuple[int, Any]:
         self.check(attempt, body["files"])
@@ -248,7 +268,8 @@ class Handler(BaseHTTPRequestHandler):
             self.api.storage_failures -= 1
             return self._answer(503, None)
         self.api.files[self.path.removeprefix("/storage/")] = data
-        return self._answer(200, None)
+        self.api.sent.append(self.path)
+        return self._answer(200, None, {"ETag": f'"{hashlib.sha256(data).hexdigest()}"'})
 
     def do_GET(self) -> None:
         key = self.path.removeprefix("/storage/")
@@ -295,7 +316,7 @@ class Handler(BaseHTTPRequestHandler):
             return 404, {"code": "not_found", "message": "no such attempt"}
         if self._token() != attempt.token:
             return 401, {"code": "bad_token", "message": "token is void"}
-        return self.api.attempt_route(attempt, parts[2], body)
+        return self.api.attempt_route(attempt, "/".join(parts[2:]), body)
 
     def _parts(self) -> list[str]:
         return urlsplit(self.path).path.removeprefix("/internal/v1/").split("/")

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -83,15 +84,54 @@ def test_a_full_disk_has_its_reason(tmp_path: Path) -> None:
 
 
 def test_an_upload_whose_link_ran_out_gets_a_fresh_one(tmp_path: Path, api: FakeApi) -> None:
+    publisher, attempt = publishing(tmp_path, api)
+    api.expired_links.add(f"/storage/jobs/{attempt}/samples/a")
+    records = publisher.upload([("samples/a", tmp_path / "a")], RETRY)
+    assert records == [{"path": "samples/a", "size": FILE.size, "sha256": FILE.sha256}]
+    assert api.files[f"jobs/{attempt}/samples/a"] == DATA and not api.expired_links
+
+
+def test_a_large_file_goes_in_parts_and_a_failed_part_goes_again_alone(tmp_path: Path, api: FakeApi) -> None:
+    publisher, attempt = publishing(tmp_path, api)
+    api.part_bytes, api.storage_failures = 400, 2
+    publisher.upload([("samples/a", tmp_path / "a")], RETRY)
+    assert api.files[f"jobs/{attempt}/samples/a"] == DATA
+    assert [path.rpartition("/")[2] for path in api.sent] == ["1", "2", "3"]
+
+
+def test_parts_whose_links_ran_out_go_on_in_the_same_upload(tmp_path: Path, api: FakeApi) -> None:
+    publisher, attempt = publishing(tmp_path, api)
+    api.part_bytes, links = 400, api.part_links
+
+    def expiring(file: dict[str, Any]) -> dict[str, Any]:
+        found = links(file)
+        if "upload_id" not in file:
+            api.expired_links.add(found["parts"][1]["url"])
+        return found
+
+    api.part_links = expiring  # type: ignore[method-assign]
+    publisher.upload([("samples/a", tmp_path / "a")], RETRY)
+    assert api.files[f"jobs/{attempt}/samples/a"] == DATA and not api.expired_links
+    assert [path.rpartition("/")[2] for path in api.sent] == ["1", "2", "3"]
+
+
+def test_parts_that_made_no_file_are_all_sent_again(tmp_path: Path, api: FakeApi) -> None:
+    publisher, attempt = publishing(tmp_path, api)
+    api.part_bytes = 400
+    joined = api.join
+    answers = iter([(409, {"code": "part_missing", "message": "one is not there"})])
+    api.join = lambda attempt, body: next(answers, None) or joined(attempt, body)  # type: ignore[method-assign]
+    publisher.upload([("samples/a", tmp_path / "a")], RETRY)
+    assert api.files[f"jobs/{attempt}/samples/a"] == DATA
+    assert len(api.sent) == 6
+
+
+def publishing(tmp_path: Path, api: FakeApi) -> tuple[Publisher, str]:
+    """A publisher of an attempt, and the attempt's id; the file `a` holds DATA."""
     api.hello({"worker": "w"})
     api.add_job()
     api.claim({"claim_id": "c", "free_accelerators": []})
     attempt = api.only()
-    lease = Lease(0.0, 1e9)
-    speaker = Api(api.url, "anw_x").attempt(attempt.id, attempt.token, lease)
+    speaker = Api(api.url, "anw_x").attempt(attempt.id, attempt.token, Lease(0.0, 1e9))
     (tmp_path / "a").write_bytes(DATA)
-    api.expired_links.add(f"/storage/jobs/{attempt.id}/samples/a")
-    publisher = Publisher(speaker, httpx.Client(), tmp_path, tmp_path / "staging", 0.001)
-    records = publisher.upload([("samples/a", tmp_path / "a")], RETRY)
-    assert records == [{"path": "samples/a", "size": FILE.size, "sha256": FILE.sha256}]
-    assert api.files[f"jobs/{attempt.id}/samples/a"] == DATA and not api.expired_links
+    return Publisher(speaker, httpx.Client(), tmp_path, tmp_path / "staging", 0.001), attempt.id
