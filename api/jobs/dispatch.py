@@ -2,6 +2,7 @@
 
 import logging
 
+from api.catalog.removals import removals_sweep
 from api.environment import environment
 from api.jobs import queue
 from api.jobs.selectors import due_up_to, free_slots
@@ -12,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def dispatch_round() -> None:
-    """Tops up the queues, ends lost attempts, stores the logs of ended ones."""
+    """Tops up the queues, ends lost attempts, stores logs, removes the files of what was deleted."""
     if reaped := attempts_reap():
         log.warning("%d attempts ended as lost", reaped)
     if environment().broker_url:
@@ -21,6 +22,7 @@ def dispatch_round() -> None:
         logs_compact()
     except OSError as error:
         log.error("logs stay in the database: %s", error)
+    removals_sweep()
 
 
 def queues_top_up() -> dict[str, int]:

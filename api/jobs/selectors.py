@@ -11,7 +11,7 @@ from api.accounts.models import Project
 from api.environment import environment
 from api.jobs.clock import now
 from api.jobs.lines import ORDER, due
-from api.jobs.models import Attempt, Job, Metric, State, Worker
+from api.jobs.models import Job, State, Worker
 
 LIVE_HEARTBEATS = 4
 """A worker that missed so many is not counted on."""
@@ -21,17 +21,7 @@ FAR = 1000
 
 
 def jobs_of(project: Project) -> QuerySet[Job]:
-    return Job.objects.filter(project=project).prefetch_related("attempts__worker", "adaptors")
-
-
-def jobs_filter(jobs: QuerySet[Job], *, state: str = "", method: str = "", search: str = "") -> QuerySet[Job]:
-    """`state` may be several, separated by commas."""
-    wanted = [name for name in state.split(",") if name]
-    if unknown := [name for name in wanted if name not in State.values]:
-        raise ValueError(f"unknown state {unknown[0]!r}; known states: {', '.join(State.values)}")
-    found = jobs.filter(state__in=wanted) if wanted else jobs
-    found = found.filter(method=method) if method else found
-    return found.filter(name__icontains=search) if search else found
+    return Job.objects.filter(project=project).prefetch_related("attempts__worker", "adaptors", "labels")
 
 
 def job_find(jobs: QuerySet[Job], ref: str) -> Job:
@@ -51,21 +41,6 @@ def workers_live(pool: str | None = None) -> list[Worker]:
     since = now() - timedelta(seconds=LIVE_HEARTBEATS * environment().heartbeat_seconds)
     found = Worker.objects.filter(last_seen__gte=since, draining=False, gone=False)
     return [worker for worker in found if pool is None or pool in worker.pools]
-
-
-def curves(job: Job, name: str = "") -> dict[str, list[tuple[int, float]]]:
-    """[step, value] by metric. What an attempt did past the step that a later one resumed from is superseded."""
-    kept = Q(pk__in=())
-    attempts: list[Attempt] = list(job.attempts.order_by("-n"))
-    end: int | None = None
-    for attempt in attempts:
-        kept |= Q(attempt=attempt) if end is None else Q(attempt=attempt, step__lte=end)
-        end = attempt.start_step if end is None else min(end, attempt.start_step)
-    points = Metric.objects.filter(kept).order_by("name", "step").values_list("name", "step", "value")
-    series: dict[str, list[tuple[int, float]]] = {}
-    for each, step, value in points.filter(name=name) if name else points:
-        series.setdefault(each, []).append((step, value))
-    return series
 
 
 def due_by_pool() -> dict[str, int]:

@@ -53,6 +53,17 @@ class JobShape(BaseModel):
     adaptor: AdaptorShape | None
     waiting: str | None
     warnings: list[str]
+    template: str | None
+    """name@version that it came from."""
+    parent: UUID | None
+    """The job that it repeats."""
+    labels: list[str]
+    notes: str
+
+
+class MetricsShape(BaseModel):
+    series: dict[str, list[tuple[int, float]]]
+    """[step, value] by name."""
 
 
 class EventShape(BaseModel):
@@ -155,6 +166,10 @@ def _job(job: Job, waiting: str | None) -> JobShape:
         adaptor=adaptor and AdaptorShape(name=adaptor.name, version=adaptor.version, partial=adaptor.partial),
         waiting=waiting,
         warnings=job.warnings,
+        template=job.template or None,
+        parent=job.parent_id,
+        labels=sorted(label.name for label in job.labels.all()),
+        notes=job.notes,
     )
 
 

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from api.jobs import log_views, views, worker_views
+from api.jobs import log_views, result_views, views, worker_views
 from api.jobs.stream_view import job_stream
 
 urlpatterns = [
@@ -10,12 +10,13 @@ urlpatterns = [
     path("jobs/<str:ref>/pause", views.JobPauseView.as_view()),
     path("jobs/<str:ref>/resume", views.JobResumeView.as_view()),
     path("jobs/<str:ref>/control", views.JobControlView.as_view()),
-    path("jobs/<str:ref>/metrics", views.JobMetricsView.as_view()),
-    path("jobs/<str:ref>/events", views.JobEventsView.as_view()),
+    path("jobs/<str:ref>/rerun", views.JobRerunView.as_view()),
+    path("jobs/<str:ref>/metrics", result_views.JobMetricsView.as_view()),
+    path("jobs/<str:ref>/events", result_views.JobEventsView.as_view()),
     path("jobs/<str:ref>/log", log_views.JobLogView.as_view()),
     path("jobs/<str:ref>/stream", job_stream),
-    path("jobs/<str:ref>/samples", views.JobArtifactsView.as_view(kind="sample")),
-    path("jobs/<str:ref>/artifacts", views.JobArtifactsView.as_view()),
+    path("jobs/<str:ref>/samples", result_views.JobSamplesView.as_view()),
+    path("jobs/<str:ref>/artifacts", result_views.JobArtifactsView.as_view()),
     path("workers", worker_views.WorkersView.as_view()),
     path("workers/<uuid:worker_id>/drain", worker_views.WorkerDrainView.as_view()),
 ]

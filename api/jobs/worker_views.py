@@ -5,19 +5,26 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from api.auth import actor_of
+from api.catalog.views import PAGE
 from api.jobs.models import Worker
 from api.jobs.services.workers import worker_drain
 from api.jobs.shapes import WorkerShape, worker_shape
-from api.jobs.views import actor
 from api.openapi import page_of
+from api.paging import Cursor
+
+
+class LastSeenFirst(Cursor):
+    ordering = ("-last_seen", "-id")
 
 
 class WorkersView(APIView):
-    @extend_schema(operation_id="workers_list", responses=page_of(WorkerShape))
-    def get(self, request: Request) -> Response:  # noqa: ARG002
+    @extend_schema(operation_id="workers_list", parameters=[*PAGE], responses=page_of(WorkerShape))
+    def get(self, request: Request) -> Response:
         """Worker hosts, last seen first."""
-        found = Worker.objects.order_by("-last_seen")[:200]
-        return Response({"results": [worker_shape(worker) for worker in found], "next": None})
+        pages = LastSeenFirst()
+        rows = pages.paginate_queryset(Worker.objects.all(), request, view=self) or []
+        return pages.get_paginated_response([worker_shape(worker) for worker in rows])
 
 
 class WorkerDrainView(APIView):
@@ -26,4 +33,4 @@ class WorkerDrainView(APIView):
     @extend_schema(operation_id="workers_drain", request=None, responses=WorkerShape)
     def post(self, request: Request, worker_id: str) -> Response:
         """Nothing new for this worker; what it runs goes back to the queue with a checkpoint."""
-        return Response(worker_shape(worker_drain(worker_id=worker_id, by=actor(request))))
+        return Response(worker_shape(worker_drain(worker_id=worker_id, by=actor_of(request))))

@@ -13,7 +13,7 @@ from api.catalog.models import Dataset, DatasetVersion, PretrainedModel, Pretrai
 from api.jobs import clock
 from trainers.spec import folder_digest
 
-CLOCK_READERS = ("attempt", "claim", "control", "events", "files", "finish", "reap", "submit", "workers")
+CLOCK_READERS = ("attempt", "claim", "control", "events", "files", "finish", "queueing", "reap", "workers")
 """Modules of api.jobs.services that read the clock by name."""
 
 

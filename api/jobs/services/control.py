@@ -8,6 +8,7 @@ from api.errors import Problem
 from api.jobs import queue
 from api.jobs.clock import now
 from api.jobs.models import LIVE, Job, State, Stop
+from api.jobs.services.job_inputs import inputs_hold
 from api.jobs.transitions import audit_add, event_add, job_lock, job_move, state_problem
 from trainers.errors import ReasonCode, reason
 
@@ -40,12 +41,14 @@ def job_pause(*, job_id: Any, by: str) -> Job:
 
 @transaction.atomic
 def job_resume(*, job_id: Any, by: str) -> Job:
-    """Back to the queue; the next attempt goes on from the last published checkpoint. Raises Problem(409)."""
+    """Back to the queue; the next attempt goes on from the last published checkpoint. Raises Problem(409),
+    also where an input was deleted meanwhile."""
     job = job_lock(job_id)
     if job.state == State.QUEUED:
         return job
     if job.state in LIVE:
         raise state_problem(job, State.QUEUED)
+    inputs_hold(job.inputs.values_list("role", "name", "key"))
     fresh = {"stop_requested": Stop.NONE, "losses_without_checkpoint": 0, "not_before": None}
     job_move(job=job, to=State.QUEUED, by=by, at=now(), **IDLE | fresh)
     transaction.on_commit(lambda: queue.wake(job.pool))

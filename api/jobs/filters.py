@@ -1,0 +1,90 @@
+"""What a list of jobs can be narrowed by."""
+
+from typing import Any
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter
+from pydantic import AwareDatetime, Field
+from rest_framework.request import Request
+
+from api.catalog.models import Adaptor
+from api.catalog.names import ref_read
+from api.jobs.models import Job, JobInput, JobLabel, State
+from trainers.spec import Contract
+
+REF = "name, or name@version for exactly that one"
+FILTERS = [
+    OpenApiParameter("state", str, description="One or several states, separated by commas."),
+    OpenApiParameter("method", str),
+    OpenApiParameter("search", str, description="Part of the name."),
+    OpenApiParameter("template", str, description=f"The template that it came from: {REF}."),
+    OpenApiParameter("dataset", str, description=f"A dataset that it reads: {REF}."),
+    OpenApiParameter("model", str, description=f"A base model that it reads: {REF}."),
+    OpenApiParameter("adaptor", str, description=f"An adaptor that it reads or made: {REF}."),
+    OpenApiParameter("label", str),
+    OpenApiParameter("parent", OpenApiTypes.UUID, description="The job that it repeats."),
+    OpenApiParameter("created_after", OpenApiTypes.DATETIME, description="With an offset, as 2026-01-31T00:00:00Z."),
+    OpenApiParameter("created_before", OpenApiTypes.DATETIME),
+]
+
+
+class JobFilters(Contract):
+    state: str = ""
+    method: str = ""
+    search: str = Field("", max_length=200)
+    template: str = ""
+    dataset: str = ""
+    model: str = ""
+    adaptor: str = ""
+    label: str = Field("", max_length=50)
+    parent: str = Field("", pattern=r"^([0-9a-fA-F-]{32,36})?$")
+    created_after: AwareDatetime | None = None
+    created_before: AwareDatetime | None = None
+
+
+def filters_of(request: Request) -> JobFilters:
+    """Raises ValidationError that names the parameter."""
+    given = request.query_params
+    return JobFilters.model_validate({name: given[name] for name in JobFilters.model_fields if given.get(name)})
+
+
+def jobs_filter(jobs: QuerySet[Job], wanted: JobFilters) -> QuerySet[Job]:
+    """Raises ValueError for an unknown state, Problem for what is no reference."""
+    conditions: list[Any] = [
+        Q(state__in=states_of(wanted.state)) if wanted.state else None,
+        Q(method=wanted.method) if wanted.method else None,
+        Q(name__icontains=wanted.search) if wanted.search else None,
+        ref_condition("template", wanted.template, "template") if wanted.template else None,
+        _reads("dataset", wanted.dataset) if wanted.dataset else None,
+        _reads("model", wanted.model) if wanted.model else None,
+        Q(_reads("adaptor", wanted.adaptor)) | Q(_made(wanted.adaptor)) if wanted.adaptor else None,
+        Exists(JobLabel.objects.filter(job=OuterRef("pk"), name=wanted.label)) if wanted.label else None,
+        Q(parent=wanted.parent) if wanted.parent else None,
+        Q(created__gte=wanted.created_after) if wanted.created_after else None,
+        Q(created__lt=wanted.created_before) if wanted.created_before else None,
+    ]
+    return jobs.filter(*(condition for condition in conditions if condition is not None))
+
+
+def states_of(given: str) -> list[str]:
+    wanted = [name for name in given.split(",") if name]
+    if unknown := [name for name in wanted if name not in State.values]:
+        raise ValueError(f"unknown state {unknown[0]!r:.100}; known states: {', '.join(State.values)}")
+    return wanted
+
+
+def ref_condition(column: str, ref: str, field: str) -> Q:
+    """Whether the column, which holds name@version, is the one that `ref` names."""
+    name, number = ref_read(ref, field)
+    return Q(**{f"{column}__startswith": f"{name}@"}) if number is None else Q(**{column: f"{name}@{number}"})
+
+
+def _reads(role: str, ref: str) -> Exists:
+    return Exists(JobInput.objects.filter(ref_condition("name", ref, role), job=OuterRef("pk"), role=role))
+
+
+def _made(ref: str) -> Exists:
+    name, number = ref_read(ref, "adaptor")
+    found = Adaptor.objects.filter(job=OuterRef("pk"), name=name)
+    return Exists(found if number is None else found.filter(version=number))

@@ -1,0 +1,62 @@
+"""A job again: the same inputs by version, with what the request changes."""
+
+from typing import Any
+
+from pydantic import Field
+
+from api.catalog.selectors import resolve_inputs
+from api.jobs.models import Job
+from api.jobs.services.queueing import Asked, Wanted, job_queue, request_digest
+from trainers.spec import Contract, JobSpec
+
+
+class RerunRequest(Contract):
+    """What shall differ; an empty one is a clone."""
+
+    name: str | None = Field(None, min_length=1, max_length=200)
+    params: dict[str, Any] = Field({})
+    """Laid over the job's, key by key."""
+    dataset: str | None = None
+    """name or name@version; left out: the very version that the job read."""
+    model: str | None = None
+    adaptors: list[str] | None = None
+    resources: dict[str, Any] | None = None
+    """Laid over the job's, key by key."""
+    pool: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_-]{0,49}$")
+    priority: int | None = Field(None, ge=-1000, le=1000)
+
+
+def job_rerun(*, parent: Job, request: RerunRequest, by: str, idempotency_key: str | None = None) -> tuple[Job, bool]:
+    """The new job, queued, whose `parent` is the old one, and whether it is new. Raises as `job_create` does.
+
+    409 where an input was deleted meanwhile and the request names no other.
+    """
+    digest = request_digest(request, about=f"rerun of {parent.pk}")
+    asked = Asked(parent.project, by, idempotency_key, digest)
+    return job_queue(asked=asked, wanted=lambda: _wanted(parent, request))
+
+
+def _wanted(parent: Job, request: RerunRequest) -> Wanted:
+    spec = parent.spec
+    changed = {
+        "name": request.name or spec["name"],
+        "params": {**spec["params"], **request.params},
+        "inputs": {**spec["inputs"], **_inputs(parent, request)},
+        "resources": {**spec["resources"], **(request.resources or {})},
+    }
+    return Wanted(
+        spec=JobSpec.model_validate({**spec, **changed}),
+        pool=request.pool or parent.pool,
+        priority=parent.priority if request.priority is None else request.priority,
+        template=parent.template,
+        template_version=parent.template_version,
+        parent=parent,
+    )
+
+
+def _inputs(parent: Job, request: RerunRequest) -> dict[str, Any]:
+    """Only those that the request names."""
+    named = {"dataset": request.dataset, "model": request.model, "adaptors": request.adaptors}
+    given = {role: ref for role, ref in named.items() if ref is not None}
+    found = resolve_inputs(parent.project, **given)  # type: ignore[arg-type]  # each role has its own type
+    return {role: getattr(found, role) for role in given}
