@@ -24,7 +24,7 @@ has the options. Every command takes `--json`: then the answer is JSON on standa
 | 3 | the job was cancelled or paused |
 | 4 | the API does not answer |
 
-**Completion.** `anneal --install-completion` sets it up for the shell that you use (bash, zsh, fish); for one session of
+**Completion.** `anneal --install-completion` sets it up for your shell (bash, zsh, fish); for one session of
 bash, `eval "$(_ANNEAL_COMPLETE=source_bash anneal)"`. TAB then offers commands, options, the names of templates,
 datasets, models, adaptors, methods, projects and secrets, and the ids of jobs, workers and tokens, asked of the API;
 where it does not answer within a second, no names.
