@@ -1,8 +1,10 @@
 """One round of the dispatcher. Any number may run: calls name a pool, never a job; a second reaper changes nothing."""
 
 import logging
+import time
 
 from api.catalog.removals import removals_sweep
+from api.catalog.uploads import uploads_sweep
 from api.environment import environment
 from api.jobs import queue
 from api.jobs.selectors import due_up_to, free_slots
@@ -10,6 +12,23 @@ from api.jobs.services.log_storage import logs_compact
 from api.jobs.services.reap import attempts_reap
 
 log = logging.getLogger(__name__)
+
+
+class Every:
+    """Says "now" at the first question, and then once in so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._next = seconds, 0.0
+
+    def due(self) -> bool:
+        if time.monotonic() < self._next:
+            return False
+        self._next = time.monotonic() + self._seconds
+        return True
+
+
+SWEEPS = Every(600)
+"""Listing all open uploads of a bucket each round would cost more than it finds."""
 
 
 def dispatch_round() -> None:
@@ -22,7 +41,16 @@ def dispatch_round() -> None:
         logs_compact()
     except OSError as error:
         log.error("logs stay in the database: %s", error)
+    if SWEEPS.due():
+        _uploads_sweep()
     removals_sweep()
+
+
+def _uploads_sweep() -> None:
+    try:
+        uploads_sweep()
+    except OSError as error:
+        log.error("old uploads stay in the storage: %s", error)
 
 
 def queues_top_up() -> dict[str, int]:
