@@ -13,6 +13,9 @@ from cli.http import Client, Record, checked, reachable
 
 CHUNK_BYTES = 1 << 20
 PARALLEL_FILES = 4
+PART_TRIES = 3
+JOIN_SECONDS = 900
+"""Longest wait for the API to join a large file and read it once."""
 TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 OnBytes = Callable[[int], None]
 
@@ -24,15 +27,19 @@ def folder_upload(
     files = folder_files(folder)
     record_create(client, collection, name)
     upload = client.post(f"{collection}/{name}/uploads", {"files": files})
-    sizes = {file["path"]: file["size"] for file in files}
+    address = f"{collection}/{name}/uploads/{upload['upload']}"
     with httpx.Client(timeout=TIMEOUT) as storage, ThreadPoolExecutor(PARALLEL_FILES) as pool:
-        waiting = [
-            pool.submit(file_put, storage, link, folder / link["path"], sizes[link["path"]], on_bytes)
-            for link in upload["files"]
-            if link["url"]
-        ]
-        for one in waiting:
-            one.result()
+
+        def send(link: Record) -> None:
+            if link["parts"]:
+                etags = parts_put(storage, link, folder / link["path"], on_bytes)
+                joined = {"path": link["path"], "upload_id": link["upload_id"], "etags": etags}
+                client.post(f"{address}/complete", joined, timeout=JOIN_SECONDS)
+            elif link["url"]:
+                file_put(storage, link, folder / link["path"], on_bytes)
+
+        for _ in pool.map(send, upload["files"]):
+            pass
     version: Record = client.post(f"{collection}/{name}/versions", {"upload": upload["upload"]})
     return version
 
@@ -76,18 +83,51 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def file_put(storage: httpx.Client, link: Record, path: Path, size: int, on_bytes: OnBytes) -> None:
+def file_put(storage: httpx.Client, link: Record, path: Path, on_bytes: OnBytes) -> None:
+    size = path.stat().st_size
     headers = {"Content-Length": str(size), **(link.get("headers") or {})}
     with reachable(link["url"]):
-        response = storage.request(
-            link.get("method", "PUT"), link["url"], content=chunks(path, on_bytes), headers=headers
-        )
+        response = storage.put(link["url"], content=chunks(path, 0, size, on_bytes), headers=headers)
     checked(response)
 
 
-def chunks(path: Path, on_bytes: OnBytes) -> Iterator[bytes]:
+def parts_put(storage: httpx.Client, link: Record, path: Path, on_bytes: OnBytes) -> list[str]:
+    """Sends a large file part by part, each tried up to PART_TRIES times; returns the ETags in order."""
+    etags, start = list[str](), 0
+    for part in link["parts"]:
+        etags.append(part_put(storage, part, path, start, on_bytes))
+        start += part["size"]
+    return etags
+
+
+def part_put(storage: httpx.Client, part: Record, path: Path, start: int, on_bytes: OnBytes) -> str:
+    """What a broken try had sent is taken back from `on_bytes`."""
+    for left in reversed(range(PART_TRIES)):
+        sent: list[int] = []
+
+        def count(size: int, sent: list[int] = sent) -> None:
+            sent.append(size)
+            on_bytes(size)
+
+        try:
+            with reachable(part["url"]):
+                content = chunks(path, start, part["size"], count)
+                headers = {"Content-Length": str(part["size"])}
+                answer = checked(storage.put(part["url"], content=content, headers=headers))
+            return str(answer.headers["ETag"])
+        except CliError as error:
+            if not left or (isinstance(error, ApiError) and error.status < 500):
+                raise
+            on_bytes(-sum(sent))
+    raise AssertionError("the last try returns or raises")
+
+
+def chunks(path: Path, start: int, left: int, on_bytes: OnBytes) -> Iterator[bytes]:
+    """`left` bytes of the file from `start` on."""
     with path.open("rb") as file:
-        while block := file.read(CHUNK_BYTES):
+        file.seek(start)
+        while left > 0 and (block := file.read(min(CHUNK_BYTES, left))):
+            left -= len(block)
             on_bytes(len(block))
             yield block
 

@@ -1,10 +1,11 @@
 import hashlib
 from pathlib import Path
 
+import httpx
 import pytest
 
 from cli.errors import CliError
-from cli.transfers import file_download, folder_files
+from cli.transfers import file_download, folder_files, parts_put
 from tests.cli.small_server import serving
 
 CONTENT = b"picture" * 1000
@@ -44,3 +45,30 @@ def test_a_folder_is_listed_with_sizes_and_digests_and_without_hidden_files(tmp_
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CliError, match="no files"):
         folder_files(tmp_path)
+
+
+def test_a_failed_part_is_sent_again_alone_and_counted_once(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(CONTENT)
+    answers = iter([(200, {"ETag": '"one"'}, b""), (503, {}, b""), (200, {"ETag": '"two"'}, b"")])
+    asked, counted = list[str](), list[int]()
+
+    def answer(path: str, _: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+        asked.append(path)
+        return next(answers)
+
+    sizes = (3, len(CONTENT) - 3)
+    with serving(answer) as url, httpx.Client() as http:
+        parts = [{"number": n, "url": f"{url}/{n}", "size": size} for n, size in enumerate(sizes, start=1)]
+        assert parts_put(http, {"parts": parts}, tmp_path / "a", counted.append) == ['"one"', '"two"']
+    assert asked == ["/1", "/2", "/2"]
+    assert sum(counted) == len(CONTENT)
+
+
+def test_a_refused_part_is_final(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(CONTENT)
+    asked: list[str] = []
+    with serving(lambda path, _: asked.append(path) or (403, {}, b"")) as url, httpx.Client() as http:  # type: ignore[func-returns-value]
+        part = {"number": 1, "url": f"{url}/1", "size": len(CONTENT)}
+        with pytest.raises(CliError):
+            parts_put(http, {"parts": [part]}, tmp_path / "a", lambda _: None)
+    assert asked == ["/1"]
