@@ -15,7 +15,7 @@ from trainers.params.addresses import origin_of
 
 PREFIX = "ANNEAL_"
 Network = IPv4Network | IPv6Network
-SECRET = ("secret_key", "database_url", "broker_url", "s3_secret_key", "secrets_keys")
+SECRET = ("metrics_token", "secret_key", "database_url", "broker_url", "s3_secret_key", "secrets_keys")
 
 
 class Environment(BaseModel):
@@ -116,6 +116,10 @@ class Environment(BaseModel):
     """How often the live stream looks for new events."""
     stream_keep_alive_seconds: float = Field(15, gt=0)
     """A silent live stream says a comment this often."""
+    stream_ticket_seconds: int = Field(600, ge=1)
+    """How long a stream ticket opens its job's stream; it stands in addresses, so keep it short."""
+    metrics_token: str = ""
+    """Who asks for /metrics must send it as bearer token; empty = anybody who reaches the API."""
 
     @field_validator("database_url")
     @classmethod

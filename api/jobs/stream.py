@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 PAGE = 500
+"""Most events that are read of a job at once, and half of what waits in memory for one slow reader."""
 
 
 @dataclass(eq=False)
@@ -66,33 +67,42 @@ class Poller:
 
     async def _run(self) -> None:
         while self._followers:
+            # Who comes while we look may have seen less: asked for next time. Who does not keep up reads first.
+            asked = [follower for follower in self._followers if follower.messages.qsize() < PAGE]
             try:
-                news = await sync_to_async(self._look, thread_sensitive=False)(self._lowest())
+                news = await sync_to_async(self._look, thread_sensitive=False)(_lowest(asked))
             except OperationalError as error:
                 log.warning("live streams wait for the database: %s", error)
                 news = {}
-            for follower in list(self._followers):
-                if follower.job_id in news:
+            for follower in asked:
+                if follower in self._followers and follower.job_id in news:
                     self._give(follower, news[follower.job_id])
             await asyncio.sleep(environment().stream_poll_seconds)
-
-    def _lowest(self) -> dict[UUID, int]:
-        lowest: dict[UUID, int] = {}
-        for follower in self._followers:
-            lowest[follower.job_id] = min(follower.seq, lowest.get(follower.job_id, follower.seq))
-        return lowest
 
     def _give(self, follower: Follower, news: News) -> None:
         for event in news.events:
             if event["seq"] > follower.seq:
                 follower.messages.put_nowait(event)
                 follower.seq = event["seq"]
-        if news.progress is not None and news.progress != follower.progress and not news.ended:
+        if _is_new_progress(news, follower):
             follower.progress = news.progress
             follower.messages.put_nowait(_transient(news.progress, follower.seq))
         if news.ended:
             follower.messages.put_nowait(None)
             self._followers.discard(follower)
+
+
+def _lowest(followers: Iterable[Follower]) -> dict[UUID, int]:
+    lowest: dict[UUID, int] = {}
+    for follower in followers:
+        lowest[follower.job_id] = min(follower.seq, lowest.get(follower.job_id, follower.seq))
+    return lowest
+
+
+def _is_new_progress(news: News, follower: Follower) -> bool:
+    """Only the newest matters: none is queued behind what the reader has not read yet."""
+    changed = news.progress is not None and news.progress != follower.progress
+    return changed and not news.ended and follower.messages.empty()
 
 
 def news_of(lowest: dict[UUID, int]) -> dict[UUID, News]:

@@ -12,14 +12,18 @@ from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpRespons
 from rest_framework.exceptions import APIException, NotAuthenticated, PermissionDenied
 from rest_framework.request import Request
 
-from api.auth import HasScope, TokenAuthentication, project_of
+from api.accounts.models import Token
+from api.auth import HasScope, TokenAuthentication
 from api.environment import environment
 from api.errors import Problem, problem_of, respond
+from api.jobs.metrics import STREAMS
 from api.jobs.models import ENDED, Job
 from api.jobs.selectors import job_find
-from api.jobs.stream import Message, poller
+from api.jobs.stream import Follower, Message, poller
+from api.jobs.stream_ticket import ticket_token
 
 HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+MAX_DIGITS = 18
 
 
 async def job_stream(request: HttpRequest, ref: str) -> HttpResponse | StreamingHttpResponse:
@@ -40,17 +44,20 @@ async def job_stream(request: HttpRequest, ref: str) -> HttpResponse | Streaming
 
 async def _follow(job_id: UUID, after: int) -> AsyncIterator[bytes]:
     yield b": following\n\n"
-    async with poller().follow(job_id, after) as follower:
-        while True:
-            try:
-                async with asyncio.timeout(environment().stream_keep_alive_seconds):
-                    message = await follower.messages.get()
-            except TimeoutError:
-                yield b": keep-alive\n\n"
-                continue
-            if message is None:
-                return
-            yield _frame(message)
+    with STREAMS.track_inprogress():
+        async with poller().follow(job_id, after) as follower:
+            while (message := await _next(follower)) is not None:
+                yield message
+
+
+async def _next(follower: Follower) -> bytes | None:
+    """What is said next, a comment where nothing happens; None at the end."""
+    try:
+        async with asyncio.timeout(environment().stream_keep_alive_seconds):
+            message = await follower.messages.get()
+    except TimeoutError:
+        return b": keep-alive\n\n"
+    return None if message is None else _frame(message)
 
 
 def _frame(message: Message) -> bytes:
@@ -63,21 +70,27 @@ def _frame(message: Message) -> bytes:
 
 def _last_seen(request: HttpRequest) -> int:
     given = request.headers.get("Last-Event-ID") or request.GET.get("after") or "0"
-    if not given.isdecimal():
-        raise Problem("invalid", f"Last-Event-ID must be a whole number, got {given!r}.")
+    if not (given.isdecimal() and len(given) <= MAX_DIGITS):
+        raise Problem("invalid", f"Last-Event-ID must be a whole number, got {given[:50]!r}.")
     return int(given)
 
 
 def _authorized(request: HttpRequest, ref: str, after: int) -> tuple[UUID, bool]:
     """The job's id, and whether the caller has its terminal event already. The connection is given back."""
     try:
-        drf = Request(request, authenticators=[TokenAuthentication()])
-        if not drf.auth:
-            raise NotAuthenticated
-        if not HasScope().has_permission(drf, None):
+        ticket = request.GET.get("ticket")
+        token, only = ticket_token(ticket) if ticket else (_bearer_token(request), "")
+        if "read" not in token.live_scopes:
             raise PermissionDenied(HasScope.message)
-        jobs: Any = Job.objects.filter(project=project_of(drf)).only("state", "event_seq")
-        job = job_find(jobs, ref)
+        jobs: Any = Job.objects.filter(project=token.project_id).only("state", "event_seq")
+        job = job_find(jobs.filter(pk=only) if only else jobs, ref)
         return job.pk, job.state in ENDED and after >= job.event_seq
     finally:
         connection.close()
+
+
+def _bearer_token(request: HttpRequest) -> Token:
+    found = TokenAuthentication().authenticate(Request(request))
+    if found is None:
+        raise NotAuthenticated
+    return found[1]

@@ -1,6 +1,7 @@
 from django.urls import path
 
 from api.jobs import log_views, result_views, views, worker_views
+from api.jobs.stream_ticket import JobStreamTicketView
 from api.jobs.stream_view import job_stream
 
 urlpatterns = [
@@ -15,6 +16,7 @@ urlpatterns = [
     path("jobs/<str:ref>/events", result_views.JobEventsView.as_view()),
     path("jobs/<str:ref>/log", log_views.JobLogView.as_view()),
     path("jobs/<str:ref>/stream", job_stream),
+    path("jobs/<str:ref>/stream-ticket", JobStreamTicketView.as_view()),
     path("jobs/<str:ref>/samples", result_views.JobSamplesView.as_view()),
     path("jobs/<str:ref>/artifacts", result_views.JobArtifactsView.as_view()),
     path("workers", worker_views.WorkersView.as_view()),

@@ -1,7 +1,9 @@
 """Live streams from a real server: resumable, ending with the job, holding no database connection."""
 
+import asyncio
 import json
 import threading
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +11,10 @@ import httpx
 import pytest
 from rest_framework.test import APIClient
 
+from api.accounts.models import Token
+from api.accounts.tokens import token_revoke
+from api.jobs.stream import PAGE, News, Poller
+from tests.api.actors import person
 from tests.api.host import Agent, Host, event, step_event
 from tests.api.live import serving
 from tests.api.test_claim import submit
@@ -111,3 +117,90 @@ def test_many_streams_are_fed_by_one_poller(server: str, agent: Agent, user: API
     for thread in threads:
         thread.join(timeout=20)
     assert found == [3] * 10
+
+
+def ticketed(server: str, job: str, ticket: str) -> Any:
+    return httpx.stream("GET", f"{server}/api/v1/jobs/{job}/stream", params={"ticket": ticket}, timeout=10)
+
+
+def test_a_browser_follows_with_a_ticket_in_the_address(server: str, agent: Agent, user: APIClient) -> None:
+    answer = user.post(f"/api/v1/jobs/{agent.job}/stream-ticket")
+    assert answer.status_code == 200
+    agent.finish("failed")
+    with ticketed(server, agent.job, answer.json()["ticket"]) as response:
+        assert [one["seq"] for one in messages(response.iter_lines())] == [1, 2, 3]
+
+
+def test_a_ticket_opens_one_job_while_its_token_is_good(
+    server: str, agent: Agent, user: APIClient, world: World, environ: Environ
+) -> None:
+    ticket = user.post(f"/api/v1/jobs/{agent.job}/stream-ticket").json()["ticket"]
+    other = submit(user, world)
+    for job, given, status in ((other, ticket, 404), (agent.job, ticket + "x", 401), (agent.job, "x:y", 401)):
+        with ticketed(server, job, given) as response:
+            assert response.status_code == status
+    token_revoke(token=Token.objects.get(user__username="admin-of-default"))
+    with ticketed(server, agent.job, ticket) as response:
+        assert (response.status_code, json.loads(response.read())["code"]) == (401, "stream_ticket")
+    environ(stream_ticket_seconds=-1)
+    with ticketed(server, agent.job, ticket) as response:
+        assert "too old" in json.loads(response.read())["message"]
+
+
+def test_strangers_get_no_ticket_and_readers_do(agent: Agent, stranger: APIClient) -> None:
+    path = f"/api/v1/jobs/{agent.job}/stream-ticket"
+    assert stranger.post(path).status_code == 404
+    assert APIClient().post(path).status_code == 401
+    assert person("default", "reader").post(path).status_code == 200
+
+
+def test_who_joins_while_the_poller_looks_misses_nothing() -> None:
+    """A look that began before a follower came may know only what is new for the others."""
+    job = uuid.uuid4()
+    looking, go_on = threading.Event(), threading.Event()
+
+    def look(lowest: dict[uuid.UUID, int]) -> dict[uuid.UUID, News]:
+        looking.set()
+        assert go_on.wait(10)
+        told = [{"seq": seq, "kind": "warning", "time": ""} for seq in range(lowest[job] + 1, 5)]
+        return {job: News(told, ended=True, progress=None)}
+
+    async def follow(poller: Poller, after: int) -> list[int]:
+        async with poller.follow(job, after) as follower:
+            found = []
+            while (message := await follower.messages.get()) is not None:
+                found.append(message["seq"])
+            return found
+
+    async def both() -> list[list[int]]:
+        poller = Poller(look)
+        first = asyncio.create_task(follow(poller, 3))
+        await asyncio.to_thread(looking.wait, 10)
+        second = asyncio.create_task(follow(poller, 0))
+        await asyncio.sleep(0)
+        go_on.set()
+        return list(await asyncio.gather(first, second))
+
+    assert asyncio.run(both()) == [[4], [1, 2, 3, 4]]
+
+
+def test_a_reader_that_does_not_keep_up_fills_no_memory(environ: Environ) -> None:
+    environ(stream_poll_seconds=0.01)
+    job = uuid.uuid4()
+    looks: list[int] = []
+
+    def look(lowest: dict[uuid.UUID, int]) -> dict[uuid.UUID, News]:
+        looks.append(len(lowest))
+        after = lowest.get(job, 0)
+        told = [{"seq": seq, "kind": "warning", "time": ""} for seq in range(after + 1, after + PAGE + 1)]
+        return {job: News(told, ended=False, progress={"kind": "step", "step": len(looks)})} if lowest else {}
+
+    async def stuck() -> int:
+        poller = Poller(look)
+        async with poller.follow(job, 0) as follower:
+            while len(looks) < 6:
+                await asyncio.sleep(0.01)
+            return follower.messages.qsize()
+
+    assert asyncio.run(stuck()) <= PAGE + 1
+    assert sum(looks) <= 2

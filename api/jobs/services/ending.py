@@ -8,7 +8,6 @@ from django.db.models import F
 
 from api.environment import environment
 from api.jobs import queue
-from api.jobs.metrics import ATTEMPTS
 from api.jobs.models import AcceleratorLease, Attempt, Job, Outcome, State, Stop
 from api.jobs.services.control import IDLE
 from api.jobs.transitions import job_move
@@ -40,7 +39,6 @@ def attempt_end(
         job.refresh_from_db()
     to, why = _next_state(job, outcome, reason)
     job_move(job=job, to=to, by=by, at=at, reason=why, attempt=attempt, **_after(to))
-    ATTEMPTS.labels(outcome).inc()
     if to == State.QUEUED:
         transaction.on_commit(lambda: queue.wake(job.pool))
     return True

@@ -9,6 +9,7 @@ from django.db import transaction
 from pydantic import Field
 
 from api.jobs.clock import now
+from api.jobs.metrics import EVENT_LAG_SECONDS
 from api.jobs.models import Attempt, Job, Metric, State
 from api.jobs.services.attempt import live_lock
 from api.jobs.transitions import event_add, job_move
@@ -36,6 +37,7 @@ def events_record(*, attempt_id: Any, batch: EventBatch) -> int:
     for event in fresh:
         points += _fold(job, attempt, event, at)
     Metric.objects.bulk_create(points, ignore_conflicts=True)
+    EVENT_LAG_SECONDS.observe(max(0.0, at.timestamp() - fresh[0].time))
     attempt.event_seq = fresh[-1].seq
     if attempt.event_seq > attempt.progress_seq:
         attempt.progress_seq, attempt.progress_at = attempt.event_seq, at
