@@ -6,9 +6,9 @@ import pytest
 from rest_framework.test import APIClient
 
 from api.accounts.models import Project
+from api.catalog.adaptors import adaptor_publish
 from api.catalog.models import Adaptor, DatasetVersion, PretrainedModelVersion
 from api.catalog.selectors import input_files, resolve_inputs
-from api.catalog.services import adaptor_publish
 from api.errors import Problem
 from api.jobs.models import Attempt
 from tests.api.host import Host

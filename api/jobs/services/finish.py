@@ -6,7 +6,7 @@ from typing import Any, Literal
 from django.db import transaction
 from pydantic import Field
 
-from api.catalog.services import adaptor_publish
+from api.catalog.adaptors import adaptor_publish
 from api.errors import Problem
 from api.jobs.clock import now
 from api.jobs.models import Attempt, Job, Outcome, Stop
