@@ -27,6 +27,11 @@ class ReasonCode(StrEnum):
     CANCELLED = "cancelled"
     PAUSED = "paused"
     DRAINED = "drained"
+    REPO_NOT_FOUND = "repo_not_found"
+    REVISION_NOT_FOUND = "revision_not_found"
+    REPO_GATED = "repo_gated"
+    HUB_UNREACHABLE = "hub_unreachable"
+    ADDRESS_REFUSED = "address_refused"
     INTERNAL = "internal"
 
 
@@ -106,6 +111,25 @@ MEANINGS: dict[ReasonCode, Meaning] = {
     ReasonCode.PAUSED: Meaning("The job was paused.", "Resume it to go on from its last checkpoint.", False),
     ReasonCode.DRAINED: Meaning(
         "The worker was drained.", "The job goes back to the queue and resumes on another worker.", True
+    ),
+    ReasonCode.REPO_NOT_FOUND: Meaning(
+        "The Hub has no such repository.", "Look at the spelling of repo: owner/name as the Hub shows it.", False
+    ),
+    ReasonCode.REVISION_NOT_FOUND: Meaning(
+        "The repository has no such revision.", "Choose a branch, tag or commit that the Hub lists.", False
+    ),
+    ReasonCode.REPO_GATED: Meaning(
+        "The Hub does not let this job read the repository.",
+        "Accept its terms on the Hub, keep a token as a project secret of kind hub, name it in the job's secrets.",
+        False,
+    ),
+    ReasonCode.HUB_UNREACHABLE: Meaning(
+        "The Hub does not answer.", "Resume the job later; what is there already is not fetched again.", True
+    ),
+    ReasonCode.ADDRESS_REFUSED: Meaning(
+        "The address leads into a private network or is not https.",
+        "Ask the operator to list the Hub in ANNEAL_HUB_ENDPOINTS if it shall be reached.",
+        False,
     ),
     ReasonCode.INTERNAL: Meaning(
         "The trainer failed for a reason that Anneal does not know.",

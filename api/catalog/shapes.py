@@ -6,6 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.openapi import ErrorShape
+from trainers.params.base import Product
 from trainers.spec import Contract
 
 
@@ -27,6 +29,8 @@ class FileEntry(Contract):
 
 class UploadRequest(Contract):
     files: list[FileEntry]
+    unpack: bool = Field(False, strict=True)
+    """The files are one zip; its content becomes the version."""
 
 
 class VersionRequest(Contract):
@@ -114,12 +118,31 @@ class LinkedFileShape(Shape):
     """Signed link to GET it."""
 
 
+class UnreadyShape(Shape):
+    version: int
+    state: Literal["checking", "refused"]
+    reason: ErrorShape | None
+    """Why it was refused."""
+
+
+class NoticeShape(Shape):
+    file: str
+    line: int | None
+    code: str
+    message: str
+
+
 class DatasetShape(Shape):
-    """With the numbers of one version, in lists the latest; null where there is none yet."""
+    """With the numbers of one version, in lists the latest ready one; null where there is none yet."""
 
     name: str
     version: int | None
+    state: Literal["checking", "ready", "refused"] | None
+    reason: ErrorShape | None
+    """Why the version was refused."""
     versions: list[int]
+    """Those that are ready."""
+    unready: list[UnreadyShape]
     digest: str | None
     num_files: int | None
     size_bytes: int | None
@@ -130,6 +153,8 @@ class DatasetShape(Shape):
 
 
 class DatasetDetailShape(DatasetShape):
+    notices: list[NoticeShape]
+    """What the owner should know of single files and lines; at most 200, `details.num_notices` counts all."""
     files: list[LinkedFileShape]
 
 
@@ -139,6 +164,7 @@ class ModelShape(DatasetShape):
 
 
 class ModelDetailShape(ModelShape):
+    notices: list[NoticeShape]
     files: list[LinkedFileShape]
 
 
@@ -189,7 +215,7 @@ class TemplateVersionShape(TemplateShape):
 class MethodShape(Shape):
     method: str
     summary: str
-    product: Literal["adaptor", "samples"]
+    product: Product
     requires: list[str]
     accepts: list[str]
     schema_: dict[str, Any] = Field(alias="schema")

@@ -36,7 +36,7 @@ def method_show(
         print_json(found)
         return
     out.print(f"[bold]{found['method']}[/bold]  {escape(found['summary'])}")
-    out.print(f"needs {', '.join(found['requires'])}; makes {found['product']}\n")
+    out.print(f"needs {', '.join(found['requires']) or 'nothing'}; makes {found['product']}\n")
     required = found["schema"].get("required", [])
     rows = [field_row(name, field, name in required) for name, field in found["schema"]["properties"].items()]
     print_table(rows, {"parameter": "name", "type": "type", "default": "default", "range": "range", "meaning": "help"})

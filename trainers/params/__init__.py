@@ -1,6 +1,7 @@
 """Every method by name. To add one: its class here, one line."""
 
 from trainers.params.base import Params
+from trainers.params.fetch import FetchDatasetParams, FetchModelParams
 from trainers.params.image_lora import ImageLoraParams
 from trainers.params.sample_image import SampleImageParams
 
@@ -9,6 +10,8 @@ METHODS: dict[str, type[Params]] = {
     for params in (
         ImageLoraParams,
         SampleImageParams,
+        FetchModelParams,
+        FetchDatasetParams,
     )
 }
 

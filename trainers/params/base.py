@@ -4,6 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+Product = Literal["adaptor", "samples", "dataset", "model"]
+
 
 class Params(BaseModel):
     """Base of all parameter classes: frozen, unknown keys refused.
@@ -19,7 +21,7 @@ class Params(BaseModel):
     """One sentence for lists and help."""
     entry: ClassVar[str]
     """Dotted path of the function that runs it, loaded by `trainers.run`: `package.module:function`."""
-    product: ClassVar[Literal["adaptor", "samples"]]
+    product: ClassVar[Product]
     """What a succeeded job of this method leaves."""
     requires: ClassVar[tuple[str, ...]]
     """Inputs that must be there."""

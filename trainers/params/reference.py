@@ -16,6 +16,12 @@ HEAD = """# Parameters
 Every parameter of every method, written from the code by `python -m trainers.params.reference`; do not edit by hand.
 A parameter that is not listed is refused.
 """
+LEAVES = {
+    "adaptor": "an adaptor",
+    "samples": "samples",
+    "dataset": "a version of a dataset",
+    "model": "a version of a base model",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,9 +51,9 @@ def _method_section(name: str, params: type[Params]) -> str:
         "",
         params.summary,
         "",
-        f"Needs: {', '.join(params.requires)}. "
+        f"Needs: {', '.join(params.requires) or 'nothing'}. "
         + (f"Takes as well: {', '.join(params.accepts)}. " if params.accepts else "")
-        + f"Leaves: {'an adaptor' if params.product == 'adaptor' else params.product}.",
+        + f"Leaves: {LEAVES[params.product]}.",
         "",
         "| name | type | default | range | meaning |",
         "|---|---|---|---|---|",
