@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from api.catalog.models import Adaptor, Template, TemplateVersion
+from api.catalog.models import Adaptor, Template, TemplateVersion, VersionState
 from api.catalog.shapes import TemplateContent
 from api.environment import environment
 from api.files import storage
@@ -15,11 +15,15 @@ JsonObject = dict[str, Any]
 def version_summary(record: Any, version: Any, versions: Sequence[Any]) -> JsonObject:
     """`version` of `record`, or nulls where it has none yet; `versions`: all of them, oldest first."""
     details = dict(version.details) if version else {}
-    family = {"family": getattr(version, "family", None)} if record._meta.model_name == "pretrainedmodel" else {}
+    details.pop("notices", None)
+    family = {"family": getattr(version, "family", None) or None} if _is_model(record) else {}
     return {
         "name": record.name,
         "version": version.version if version else None,
-        "versions": [each.version for each in versions],
+        "state": version.state if version else None,
+        "reason": version.reason if version else None,
+        "versions": [each.version for each in versions if each.state == VersionState.READY],
+        "unready": [_unready(each) for each in versions if each.state != VersionState.READY],
         **family,
         "digest": version.digest if version else None,
         "num_files": version.num_files if version else None,
@@ -31,8 +35,19 @@ def version_summary(record: Any, version: Any, versions: Sequence[Any]) -> JsonO
 
 
 def version_detail(record: Any, version: Any, versions: Sequence[Any]) -> JsonObject:
-    files = linked(version.key, version.files) if version else []
-    return {**version_summary(record, version, versions), "files": files}
+    """With every notice and every file; those of a version that is not ready have no links."""
+    summary = version_summary(record, version, versions)
+    if version is None or version.state != VersionState.READY:
+        return {**summary, "notices": [], "files": []}
+    return {**summary, "notices": version.details.get("notices", []), "files": linked(version.key, version.files)}
+
+
+def _unready(version: Any) -> JsonObject:
+    return {"version": version.version, "state": version.state, "reason": version.reason}
+
+
+def _is_model(record: Any) -> bool:
+    return bool(record._meta.model_name == "pretrainedmodel")
 
 
 def adaptor_summary(adaptor: Adaptor) -> JsonObject:

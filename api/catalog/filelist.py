@@ -25,6 +25,12 @@ def files_check(files: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return listed
 
 
+def archive_check(files: Sequence[Mapping[str, Any]]) -> None:
+    """Raises Problem unless the list is one zip, as an upload to be unpacked must be."""
+    if len(files) != 1 or not files[0]["path"].lower().endswith(".zip"):
+        _refuse("files", f"expected one .zip to unpack, got {len(files)} files, the first is {files[0]['path']!r:.200}")
+
+
 def stored_check(storage: Storage, key: str, files: Sequence[Mapping[str, Any]]) -> None:
     """Raises Problem with the first file that does not lie below `key` with its size and SHA-256."""
     for file in files:

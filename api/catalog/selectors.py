@@ -12,6 +12,7 @@ from api.catalog.models import (
     DatasetVersion,
     PretrainedModelVersion,
     TemplateVersion,
+    VersionState,
 )
 from api.catalog.names import ref_read
 from api.errors import Problem
@@ -19,6 +20,7 @@ from trainers.spec import InputRef, Inputs
 
 File = dict[str, Any]
 Row = TypeVar("Row", DatasetVersion, PretrainedModelVersion)
+UNREADY_HINT = "Wait until its check is over, or name another version."
 
 
 def records(project: Project, kind: str) -> QuerySet[Any]:
@@ -31,6 +33,11 @@ def versions_of(found: Sequence[Any], kind: str) -> QuerySet[Any]:
     """The versions of those records, oldest first."""
     rows: QuerySet[Any] = KINDS[kind][1].objects.filter(record__in=found).order_by("version")
     return rows
+
+
+def latest_ready(versions: Sequence[Any]) -> Any:
+    """Of versions oldest first: the newest that may be used, or None."""
+    return next((version for version in reversed(versions) if version.state == VersionState.READY), None)
 
 
 def adaptors_of(project: Project) -> QuerySet[Adaptor]:
@@ -96,7 +103,17 @@ def template_version(project: Project, ref: str, field: str = "template") -> Tem
 
 
 def _one(found: QuerySet[Row], ref: str, field: str) -> Row:
-    return found.order_by("-version").first() or _unknown(ref, field)
+    """The newest version that may be used."""
+    ready = found.filter(state=VersionState.READY).order_by("-version").first()
+    if ready is not None:
+        return ready
+    unready = found.order_by("-version").first()
+    if unready is None:
+        _unknown(ref, field)
+    said = f"{unready} is {unready.state}, so nothing can use it"
+    if unready.reason:
+        said += f": {unready.reason['message']}"
+    raise Problem("version_not_ready", f"{field}: {said}", status=409, hint=UNREADY_HINT, fields={field: [said]})
 
 
 def _unknown(ref: str, field: str) -> NoReturn:
@@ -105,7 +122,8 @@ def _unknown(ref: str, field: str) -> NoReturn:
 
 
 def _version_ref(version: DatasetVersion) -> InputRef:
-    return InputRef(name=str(version), key=version.key, sha256=version.digest)
+    details = {"kind": version.details["kind"]} if "kind" in version.details else {}
+    return InputRef(name=str(version), key=version.key, sha256=version.digest, details=details)
 
 
 def _model_ref(version: PretrainedModelVersion) -> InputRef:

@@ -34,7 +34,9 @@ def addresses(kind: str, shape: type[BaseModel], detail: type[BaseModel]) -> lis
     show = extend_schema(operation_id=f"{kind}_show", responses=detail)
     announce = extend_schema(operation_id=f"{kind}_upload", request=UploadRequest, responses=UploadShape)
     join = extend_schema(operation_id=f"{kind}_upload_complete", request=Parts, responses=JoinedShape)
-    check = extend_schema(operation_id=f"{kind}_version", request=VersionRequest, responses={200: detail, 201: detail})
+    check = extend_schema(
+        operation_id=f"{kind}_version", request=VersionRequest, responses=dict.fromkeys((200, 201, 202), detail)
+    )
     return [
         path(kind, described(RecordsView, kind, get=listing, post=create)),
         path(f"{kind}/<str:ref>", described(RecordView, kind, get=show)),

@@ -13,10 +13,11 @@ from rest_framework.views import APIView
 from api.accounts.models import Project
 from api.auth import project_of
 from api.catalog.answers import version_detail, version_summary
-from api.catalog.models import Upload
+from api.catalog.incoming_versions import version_create
+from api.catalog.models import Upload, VersionState
 from api.catalog.names import ref_read
-from api.catalog.selectors import records, versions_of
-from api.catalog.services import Record, record_create, upload_create, version_create
+from api.catalog.selectors import latest_ready, records, versions_of
+from api.catalog.services import Record, record_create, upload_create
 from api.catalog.shapes import NameRequest, UploadRequest, VersionRequest
 from api.catalog.uploads import upload_deadline
 from api.paging import Cursor
@@ -48,15 +49,15 @@ class RecordView(APIView):
     kind = ""
 
     def get(self, request: Request, ref: str) -> Response:
-        """One version with its files: `name` is the latest, `name@3` exactly that one."""
+        """One version with its files: `name` is the latest ready one, `name@3` exactly that one, whatever its state."""
         name, number = ref_read(ref, "name")
         record = record_or_404(project_of(request), self.kind, name)
         rows = list(versions_of([record], self.kind).defer("files"))
-        wanted = [row for row in rows if row.version == number] if number else rows[-1:]
+        wanted = next((row for row in rows if row.version == number), None) if number else latest_ready(rows)
         if number and not wanted:
             known = ", ".join(str(row.version) for row in rows) or "none"
             raise Http404(f"{name!r} has no version {number}; it has {known}.")
-        return Response(version_detail(record, wanted[0] if wanted else None, rows))
+        return Response(version_detail(record, wanted, rows))
 
 
 class UploadsView(APIView):
@@ -65,20 +66,29 @@ class UploadsView(APIView):
     def post(self, request: Request, name: str) -> Response:
         """Gives signed links to PUT each file; then POST the upload's id to `versions`."""
         record = record_or_404(project_of(request), self.kind, name)
-        files = [file.model_dump() for file in UploadRequest.model_validate(request.data).files]
-        return Response(upload_create(record=record, kind=self.kind, files=files))
+        asked = UploadRequest.model_validate(request.data)
+        files = [file.model_dump() for file in asked.files]
+        return Response(upload_create(record=record, kind=self.kind, files=files, unpack=asked.unpack))
 
 
 class VersionsView(APIView):
     kind = ""
 
     def post(self, request: Request, name: str) -> Response:
-        """Checks the upload and makes it the next version (201); the same content again is the same version (200)."""
+        """Checks the upload and makes it the next version (201); the same content again is the same version (200).
+
+        A large upload is checked later: 202, and the version's `state` says when it is ready or why it was refused.
+        """
         record = record_or_404(project_of(request), self.kind, name)
         upload = upload_or_404(record, self.kind, VersionRequest.model_validate(request.data).upload)
-        version, made = version_create(record=record, upload=upload)
+        version, made = version_create(record=record, upload=upload, by=actor_of(request))
         rows = list(versions_of([record], self.kind).defer("files"))
-        return Response(version_detail(record, version, rows), status=201 if made else 200)
+        status = 202 if version.state == VersionState.CHECKING else 201 if made else 200
+        return Response(version_detail(record, version, rows), status=status)
+
+
+def actor_of(request: Request) -> str:
+    return f"user:{request.user.get_username()}"
 
 
 def record_or_404(project: Project, kind: str, name: str) -> Record:
@@ -102,4 +112,4 @@ def summaries(rows: list[Any], kind: str) -> list[dict[str, Any]]:
     for version in versions_of(rows, kind).defer("files"):
         by_record.setdefault(version.record_id, []).append(version)
     found = ((row, by_record.get(row.pk, [])) for row in rows)
-    return [version_summary(row, versions[-1] if versions else None, versions) for row, versions in found]
+    return [version_summary(row, latest_ready(versions), versions) for row, versions in found]

@@ -27,7 +27,8 @@ def test_a_dataset_is_uploaded_and_read_back(links: str) -> None:
     assert made.json()["digest"] == shown["digest"]
     assert (shown["version"], shown["versions"], shown["num_files"]) == (1, [1], 3)
     assert shown["size_bytes"] == sum(len(data) for data in files.values())
-    assert shown["details"] == {"num_pictures": 2, "num_captions": 2}
+    assert shown["details"].items() >= {"kind": "pictures", "num_pictures": 2, "num_captions": 2}.items()
+    assert (shown["state"], shown["reason"], shown["unready"], shown["notices"]) == ("ready", None, [], [])
     for file in shown["files"]:
         got = HTTP.get(file["url"].replace("http://testserver", links))
         assert got.content == files[file["path"]]

@@ -24,7 +24,7 @@ def metadata_read(work: Work, path: str, paths: set[str]) -> tuple[int, dict[str
     columns = {column for _, row in rows if isinstance(row, dict) for column in row}
     if rows and not columns & set(PATH_COLUMNS) and not any(isinstance(row, ValueError) for _, row in rows):
         said = f"{path} has no column {' or '.join(PATH_COLUMNS)}; jobs must set image_column"
-        work.notices.add(said, said, file=path)
+        work.notices.add("no column of pictures", said, file=path)
         return len(rows), {}
     caption_column = next((column for column in CAPTION_COLUMNS if column in columns), None)
     lines: dict[str, int] = {}
