@@ -31,6 +31,6 @@ def page_run(page: str, language: str, platform: Embedded, folder: Path) -> str:
 
 
 def reader(platform: Embedded) -> dict[str, str]:
-    """A person's environment: logged in, `anneal` and `python` in PATH."""
+    """A person's environment: logged in, `anneal` and `python` in PATH, `folder` that of the platform."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**os.environ, **platform.env, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    return {**os.environ, **platform.env, "PATH": path, "PYTHONPATH": str(ROOT), "folder": str(platform.root)}

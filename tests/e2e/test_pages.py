@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Embedded
+from cli.client import connect
+from cli.transfers import file_download
+from tests.e2e.conftest import STOP_SECONDS, Embedded, started
 from tests.e2e.pages import ROOT, blocks, page_run
 
 
@@ -36,3 +38,19 @@ def test_the_guide_to_the_api_runs_with_curl(embedded: Embedded, tmp_path: Path)
 @pytest.mark.slow
 def test_the_guide_to_the_api_runs_with_python(embedded: Embedded, tmp_path: Path) -> None:
     page_run("api.md", "python", embedded, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_backup_as_the_page_makes_it_comes_up_as_a_platform(embedded: Embedded, tmp_path: Path) -> None:
+    embedded.anneal("dataset", "add", "saved", str(ROOT / "examples" / "shapes" / "style"))
+    page_run("operating.md", "sh", embedded, tmp_path)
+    up, ready = started(tmp_path / "backup")
+    try:
+        with connect(ready["url"], embedded.login.token) as anneal:
+            saved = anneal.http.get("datasets/saved")
+            for file in saved["files"]:
+                file_download(file, tmp_path / file["path"])
+            assert saved["num_files"] == len(saved["files"]) == 25
+    finally:
+        up.terminate()
+        up.wait(STOP_SECONDS)
