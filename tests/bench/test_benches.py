@@ -51,6 +51,12 @@ def test_the_overhead_is_told_in_one_table() -> None:
     assert done.stdout.count("\n| ") == 16, done.stdout + done.stderr
 
 
+@pytest.mark.slow
+def test_the_allocators_settings_are_told_in_one_table() -> None:
+    done = run("bench.malloc", "--steps", "2", "--rounds", "1")
+    assert done.stdout.count("MALLOC_") >= 3, done.stdout + done.stderr
+
+
 def run(*command: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", *command], cwd=REPOSITORY, capture_output=True, text=True, timeout=900, check=False
