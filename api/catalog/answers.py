@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from api.catalog.models import Adaptor, Template, TemplateVersion, VersionState
+from api.catalog.models import Template, TemplateVersion, VersionState
 from api.catalog.shapes import TemplateContent
 from api.environment import environment
 from api.files import storage
@@ -48,26 +48,6 @@ def _unready(version: Any) -> JsonObject:
 
 def _is_model(record: Any) -> bool:
     return bool(record._meta.model_name == "pretrainedmodel")
-
-
-def adaptor_summary(adaptor: Adaptor) -> JsonObject:
-    return {
-        "name": adaptor.name,
-        "version": adaptor.version,
-        "job": adaptor.job_id,
-        "method": adaptor.method,
-        "base_model": str(adaptor.base_model) if adaptor.base_model else None,
-        "trigger_word": adaptor.trigger_word,
-        "partial": adaptor.partial,
-        "digest": adaptor.digest,
-        "size_bytes": adaptor.size_bytes,
-        "created": adaptor.created,
-    }
-
-
-def adaptor_detail(adaptor: Adaptor) -> JsonObject:
-    files = linked(adaptor.key, adaptor.files)
-    return {**adaptor_summary(adaptor), "manifest": adaptor.manifest, "files": files}
 
 
 def template_answer(template: Template) -> JsonObject:

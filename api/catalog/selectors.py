@@ -41,7 +41,7 @@ def latest_ready(versions: Sequence[Any]) -> Any:
 
 
 def adaptors_of(project: Project) -> QuerySet[Adaptor]:
-    return Adaptor.objects.filter(project=project).select_related("base_model__record")
+    return Adaptor.objects.filter(project=project).select_related("base_model__record").prefetch_related("tags")
 
 
 def dataset_version(project: Project, ref: str, field: str = "dataset") -> DatasetVersion:

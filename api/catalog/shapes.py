@@ -168,26 +168,6 @@ class ModelDetailShape(ModelShape):
     files: list[LinkedFileShape]
 
 
-class AdaptorSummaryShape(Shape):
-    name: str
-    version: int
-    job: UUID
-    method: str
-    base_model: str | None
-    """name@version"""
-    trigger_word: str
-    partial: bool
-    """The job was stopped before its last step."""
-    digest: str
-    size_bytes: int
-    created: datetime
-
-
-class AdaptorDetailShape(AdaptorSummaryShape):
-    manifest: dict[str, Any]
-    files: list[LinkedFileShape]
-
-
 class TemplateShape(Shape):
     name: str
     version: int

@@ -5,7 +5,6 @@ from typing import Any
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
-from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser, JSONParser
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -31,6 +30,7 @@ from api.catalog.template_views import template_or_404
 from api.catalog.template_yaml import MAX_BYTES, template_read, template_write
 from api.catalog.templates import template_clone, template_import, template_restore
 from api.catalog.views import PAGE
+from api.negotiation import OneKind
 from api.openapi import page_of
 from api.paging import Cursor
 
@@ -45,16 +45,6 @@ class YamlParser(BaseParser):
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:  # noqa: ARG002
         """One byte more than allowed is read, so that too much is noticed."""
         return stream.read(MAX_BYTES + 1)
-
-
-class OneKind(BaseContentNegotiation):
-    """For answers of one type, whatever the request would like: errors are JSON all the same."""
-
-    def select_parser(self, request: Request, parsers: Any) -> Any:  # noqa: ARG002 DRF's hook
-        return parsers[0]
-
-    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:  # noqa: ARG002
-        return renderers[0], renderers[0].media_type
 
 
 class NewestFirst(Cursor):

@@ -6,8 +6,9 @@ from django.urls import path
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from pydantic import BaseModel
 
-from api.catalog import template_actions
+from api.catalog import adaptor_extras, template_actions
 from api.catalog.adaptor_views import AdaptorsView, AdaptorView
+from api.catalog.lineage import UsedByShape
 from api.catalog.shapes import (
     DatasetDetailShape,
     DatasetShape,
@@ -28,7 +29,7 @@ from api.sending import Parts
 
 
 def addresses(kind: str, shape: type[BaseModel], detail: type[BaseModel]) -> list[Any]:
-    """The five addresses of datasets or models."""
+    """The addresses of datasets or models."""
     listing = extend_schema(operation_id=f"{kind}_list", parameters=[SEARCH, *PAGE], responses=page_of(shape))
     create = extend_schema(operation_id=f"{kind}_create", request=NameRequest, responses={201: shape})
     show = extend_schema(operation_id=f"{kind}_show", responses=detail)
@@ -37,9 +38,11 @@ def addresses(kind: str, shape: type[BaseModel], detail: type[BaseModel]) -> lis
     check = extend_schema(
         operation_id=f"{kind}_version", request=VersionRequest, responses=dict.fromkeys((200, 201, 202), detail)
     )
+    uses = extend_schema(operation_id=f"{kind}_used_by", responses=UsedByShape)
     return [
         path(kind, described(RecordsView, kind, get=listing, post=create)),
         path(f"{kind}/<str:ref>", described(RecordView, kind, get=show)),
+        path(f"{kind}/<str:ref>/used-by", described(adaptor_extras.UsedByView, kind, get=uses)),
         path(f"{kind}/<str:name>/uploads", described(UploadsView, kind, post=announce)),
         path(f"{kind}/<str:name>/uploads/<uuid:upload_id>/complete", described(UploadCompleteView, kind, post=join)),
         path(f"{kind}/<str:name>/versions", described(VersionsView, kind, post=check)),
@@ -66,6 +69,9 @@ urlpatterns = [
     path("templates/<str:ref>/export", template_actions.TemplateExportView.as_view()),
     path("adaptors", AdaptorsView.as_view()),
     path("adaptors/<str:ref>", AdaptorView.as_view()),
+    path("adaptors/<str:ref>/zip", adaptor_extras.AdaptorZipView.as_view()),
+    path("adaptors/<str:ref>/lineage", adaptor_extras.AdaptorLineageView.as_view()),
+    path("adaptors/<str:ref>/used-by", adaptor_extras.AdaptorUsedByView.as_view()),
     path("methods", MethodsView.as_view()),
     path("methods/<str:method>", MethodView.as_view()),
 ]

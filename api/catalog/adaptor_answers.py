@@ -1,0 +1,59 @@
+"""Adaptors as the JSON that docs/rest.md promises."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from api.catalog.answers import linked
+from api.catalog.models import Adaptor
+from api.catalog.shapes import LinkedFileShape, Shape
+
+
+class AdaptorSummaryShape(Shape):
+    name: str
+    version: int
+    job: UUID
+    method: str
+    base_model: str | None
+    """name@version"""
+    trigger_word: str
+    partial: bool
+    """The job was stopped before its last step."""
+    digest: str
+    size_bytes: int
+    metrics: dict[str, Any]
+    """The last values that the manifest has."""
+    tags: list[str]
+    notes: str
+    created: datetime
+
+
+class AdaptorDetailShape(AdaptorSummaryShape):
+    manifest: dict[str, Any]
+    files: list[LinkedFileShape]
+
+
+def adaptor_summary(adaptor: Adaptor) -> dict[str, Any]:
+    """Of an adaptor that came from `selectors.adaptors_of`, which fetches what is shown here."""
+    metrics = adaptor.manifest.get("metrics")
+    return {
+        "name": adaptor.name,
+        "version": adaptor.version,
+        "job": adaptor.job_id,
+        "method": adaptor.method,
+        "base_model": str(adaptor.base_model) if adaptor.base_model else None,
+        "trigger_word": adaptor.trigger_word,
+        "partial": adaptor.partial,
+        "digest": adaptor.digest,
+        "size_bytes": adaptor.size_bytes,
+        "metrics": metrics if isinstance(metrics, dict) else {},
+        "tags": sorted(tag.name for tag in adaptor.tags.all()),
+        "notes": adaptor.notes,
+        "created": adaptor.created,
+    }
+
+
+def adaptor_detail(adaptor: Adaptor) -> dict[str, Any]:
+    """With its manifest, and a signed link for each file."""
+    files = linked(adaptor.key, adaptor.files)
+    return {**adaptor_summary(adaptor), "manifest": adaptor.manifest, "files": files}
