@@ -83,7 +83,8 @@ class Agent:
         self.orders = Orders(tools.settings.drain_seconds)
         self._lease = Lease(sent_at, tools.times.self_fence_seconds)
         self._api = tools.api.attempt(claim.attempt.id, claim.attempt.token, self._lease)
-        masker = Masker([tools.settings.worker_token, claim.attempt.token, *secrets_in(tools.environ)])
+        known = (tools.settings.worker_token, claim.attempt.token, *claim.secrets.values())
+        masker = Masker([*known, *secrets_in(tools.environ)])
         self._spool = LogSpool(folder / "log", masker)
         self._control = ControlFile(folder / "in" / "control", claim.attempt.n)
         first_pause = tools.settings.backoff_seconds
@@ -160,6 +161,9 @@ class Agent:
         return End(Verdict("drained" if kind == "drain" else "stopped", reason(STOP_REASONS[kind])))
 
     def _fetch_inputs(self, held: ExitStack) -> None:
+        if missing := ", ".join(self._claim.missing_secrets):
+            said = f"The project's secret {missing} is gone, or no key opens it any more; put it again."
+            raise AttemptError(ReasonCode.BAD_PARAMETERS, said)
         for name in ("in", "out"):
             (self._folder / name).mkdir(parents=True)
         settings = self._tools.settings
@@ -214,6 +218,7 @@ class Agent:
             accelerators=self._claim.accelerators,
             kill_seconds=self._tools.times.kill_seconds,
             deadline=self._lease.deadline,
+            secrets=self._claim.secrets,
         )
 
     def _conclude(self, end: Exit, *, out_of_memory: bool) -> End:

@@ -2,14 +2,17 @@
 
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from trainers.spec import Resources
 from worker.clock import boottime
 from worker.files import write_whole
 from worker.report import Api
+
+Variable = Annotated[str, Field(pattern=r"^(HF_TOKEN|WANDB_API_KEY|ANNEAL_SECRET_[A-Z0-9_]{1,50})$")]
+"""Nothing that could change how a trainer starts, whoever sends it."""
 
 
 class Part(BaseModel):
@@ -49,6 +52,10 @@ class Claim(Part):
     spec: dict[str, Any]
     accelerators: tuple[int, ...] = ()
     inputs: dict[str, InputPart] = {}
+    secrets: dict[Variable, str] = Field({}, repr=False)
+    """For the trainer's environment alone; never on disk, never in a log."""
+    missing_secrets: tuple[str, ...] = ()
+    """Names that the job asks for and the project cannot give."""
     stop_grace_seconds: float = 300
     no_progress_seconds: float = 1800
 

@@ -3,7 +3,6 @@
 from typing import Any
 from uuid import UUID
 
-from drf_spectacular.utils import extend_schema
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -14,7 +13,9 @@ from api.auth import WorkerAuthentication
 from api.environment import environment
 from api.jobs.services.claim import Claimed, ClaimRequest, attempt_claim
 from api.jobs.services.inputs import attempt_inputs, attempt_spec
+from api.jobs.services.secrets import secrets_give
 from api.jobs.services.workers import Hello, worker_goodbye, worker_heartbeat, worker_hello
+from api.openapi import inside
 from trainers.spec import Contract
 
 TIMES = (
@@ -43,34 +44,34 @@ class HostView(APIView):
     permission_classes = (IsAuthenticated,)
 
 
-@extend_schema(exclude=True)
 class HelloView(HostView):
+    @inside("host_hello", Hello)
     def post(self, request: Request) -> Response:
         worker = worker_hello(hello=Hello.model_validate(request.data))
         times = {name: getattr(environment(), name) for name in TIMES}
         return Response({"worker": str(worker.pk), "draining": worker.draining, **times})
 
 
-@extend_schema(exclude=True)
 class HeartbeatView(HostView):
+    @inside("host_heartbeat", HostHeartbeat)
     def post(self, request: Request) -> Response:
         given = HostHeartbeat.model_validate(request.data)
         worker = worker_heartbeat(worker_id=given.worker, boot_id=given.boot_id, free_slots=given.free_slots)
         return Response({"draining": worker.draining})
 
 
-@extend_schema(exclude=True)
 class GoodbyeView(HostView):
+    @inside("host_goodbye", Boot)
     def post(self, request: Request) -> Response:
         given = Boot.model_validate(request.data)
         worker_goodbye(worker_id=given.worker, boot_id=given.boot_id)
         return Response(status=204)
 
 
-@extend_schema(exclude=True)
 class ClaimsView(HostView):
     throttle_classes = (ClaimRate,)
 
+    @inside("host_claim", ClaimRequest)
     def post(self, request: Request) -> Response:
         claimed = attempt_claim(request=ClaimRequest.model_validate(request.data))
         return Response(status=204) if claimed is None else Response(_claim(claimed))
@@ -78,12 +79,15 @@ class ClaimsView(HostView):
 
 def _claim(claimed: Claimed) -> dict[str, Any]:
     attempt, job = claimed.attempt, claimed.attempt.job
+    given = secrets_give(attempt=attempt)
     return {
         "attempt": {"id": str(attempt.pk), "n": attempt.n, "fence": attempt.fence, "token": claimed.token},
         "job": {"id": str(job.pk), "name": job.name, "project": str(job.project_id), "method": job.method},
         "spec": attempt_spec(attempt),
         "accelerators": attempt.accelerators,
         "inputs": attempt_inputs(attempt),
+        "secrets": given.values,
+        "missing_secrets": given.missing,
         "stop_grace_seconds": environment().stop_grace_seconds,
         "no_progress_seconds": environment().no_progress_seconds,
     }

@@ -38,7 +38,7 @@ def test_every_parameter_has_help_and_places_have_no_default(method: str) -> Non
 
 
 def test_an_unknown_method_lists_the_known() -> None:
-    with pytest.raises(ValueError, match="known methods: .*image_lora, .*sample_image"):
+    with pytest.raises(ValueError, match=r"known methods: .*image_lora, .*sample_image"):
         params_class("image_magic")
 
 

@@ -3,8 +3,8 @@
     python stub_trainer.py spec.json in/ out/ cache/
 
 `params` of the spec: steps, step_seconds, checkpoint_every, sample_every, start_at (resume), and `mode`:
-ok, crash, reason, no_manifest, half_manifest, hang, deaf (ignores control and SIGTERM), secrets, grandchildren,
-list_inputs.
+ok, crash, reason, no_manifest, half_manifest, hang, deaf (ignores control and SIGTERM), secrets, tell_secrets,
+grandchildren, list_inputs.
 Stamps its start and end, with pids, into the file named by STUB_STAMPS, outside of all that the platform sees.
 """
 
@@ -91,6 +91,11 @@ def misbehave() -> None:
         print("hub token hf_abcdefghijklmnopqrstuvwx and ours ana_" + "x" * 30, flush=True)
         print("wandb: " + "0123456789abcdef0123456789abcdef01234567", flush=True)
         print(json.dumps(sorted(os.environ)), flush=True)
+    if MODE == "tell_secrets":
+        for name in ("HF_TOKEN", "ANNEAL_SECRET_ODD"):
+            value = os.environ[name]
+            print(hashlib.sha256(value.encode()).hexdigest(), value, json.dumps(value), flush=True)
+            emit("warning", message=f"the secret is {value}")
     if MODE == "grandchildren":
         code = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000)"
         child = f"import subprocess,sys; subprocess.Popen([sys.executable, '-c', {code!r}], start_new_session=True)"

@@ -1,6 +1,7 @@
 """Where a trainer runs is an executor's business; what it is told and how it ends is the same everywhere."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,8 @@ class Launch:
     kill_seconds: float
     deadline: float
     """End of the lease on CLOCK_BOOTTIME; the executor itself ends the trainer then."""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """For the trainer's environment."""
 
 
 class Running(Protocol):

@@ -28,7 +28,7 @@ class LocalExecutor:
             attempt=launch.attempt,
             command=trainer_command(self._settings, launch),
             folder=launch.folder,
-            env=env,
+            env={**env, **launch.secrets},
             log=log,
             kill_seconds=launch.kill_seconds,
             deadline=launch.deadline,

@@ -14,7 +14,9 @@ from api.jobs import queue
 from api.jobs.clock import now
 from api.jobs.models import Job
 from api.jobs.services.accelerators import needs_text
+from api.jobs.services.hubs import hub_check
 from api.jobs.services.job_inputs import inputs_record
+from api.jobs.services.secrets import secrets_check
 from api.jobs.transitions import audit_add, event_add
 from trainers.spec import JobSpec, canonical_json
 
@@ -60,11 +62,18 @@ def job_queue(*, asked: Asked, wanted: Callable[[], Wanted]) -> tuple[Job, bool]
     if found := _of_key(asked):
         return found, False
     try:
-        return _insert(asked, wanted()), True
+        return _insert(asked, _allowed(asked.project, wanted())), True
     except IntegrityError:
         if found := _of_key(asked):
             return found, False
         raise
+
+
+def _allowed(project: Project, wanted: Wanted) -> Wanted:
+    """Raises Problem where the parameters name a secret or a Hub that this job may not have."""
+    secrets_check(project, wanted.spec.params)
+    hub_check(wanted.spec.params)
+    return wanted
 
 
 @transaction.atomic
