@@ -24,9 +24,19 @@ def folder_upload(
     client: Client, collection: str, name: str, folder: Path, on_bytes: OnBytes = lambda _: None
 ) -> Record:
     """Uploads `folder` as the next version of `<collection>/<name>`; the same content makes no new one."""
-    files = folder_files(folder)
+    return files_upload(client, collection, name, folder, {"files": folder_files(folder)}, on_bytes)
+
+
+def zip_upload(client: Client, collection: str, name: str, file: Path, on_bytes: OnBytes = lambda _: None) -> Record:
+    """Uploads one zip, whose content becomes the next version."""
+    asked = {"files": [file_entry(file, file.parent)], "unpack": True}
+    return files_upload(client, collection, name, file.parent, asked, on_bytes)
+
+
+def files_upload(client: Client, collection: str, name: str, folder: Path, asked: Record, on_bytes: OnBytes) -> Record:
+    """Sends the files of `folder` that `asked` announces; returns the version that they make."""
     record_create(client, collection, name)
-    upload = client.post(f"{collection}/{name}/uploads", {"files": files})
+    upload = client.post(f"{collection}/{name}/uploads", asked)
     address = f"{collection}/{name}/uploads/{upload['upload']}"
     with httpx.Client(timeout=TIMEOUT) as storage, ThreadPoolExecutor(PARALLEL_FILES) as pool:
 
@@ -56,13 +66,14 @@ def folder_files(folder: Path) -> list[Record]:
     """Every file below `folder` with size in bytes and SHA-256; hidden files and folders are left out."""
     if not folder.is_dir():
         raise CliError(f"expected a folder, got {folder}")
-    files = [
-        {"path": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "sha256": file_sha256(path)}
-        for path in folder_paths(folder)
-    ]
+    files = [file_entry(path, folder) for path in folder_paths(folder)]
     if not files:
         raise CliError(f"{folder} has no files")
     return files
+
+
+def file_entry(path: Path, folder: Path) -> Record:
+    return {"path": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "sha256": file_sha256(path)}
 
 
 def folder_paths(folder: Path) -> list[Path]:
