@@ -7,12 +7,12 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_GET
-from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
 from api.environment import environment
 from api.errors import Problem, respond
+from api.openapi import described
 
 swagger: Any = SpectacularSwaggerSplitView.as_view(url="/api/schema", authentication_classes=(), permission_classes=())
 
@@ -40,6 +40,5 @@ def _is_open(request: HttpRequest) -> bool:
 @cache
 def _described() -> bytes:
     """Once per process: making it takes longer than anybody should be able to ask for."""
-    made = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
-    raw: bytes = OpenApiJsonRenderer().render(made, renderer_context={})
+    raw: bytes = OpenApiJsonRenderer().render(described(), renderer_context={})
     return raw

@@ -1,16 +1,22 @@
 """The OpenAPI description: its shapes, and the file `docs/openapi.yaml` that is made from the views."""
 
+from collections.abc import Callable
 from functools import cache
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
+from django.urls import get_resolver
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import build_bearer_security_scheme_object
 from drf_spectacular.renderers import OpenApiYamlRenderer
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
 from pydantic import BaseModel, RootModel, create_model
 
+INTERNAL = "internal/"
+View = TypeVar("View", bound=Callable[..., Any])
 HEADER = "# Made by `python -m api openapi` from the views; a test fails when it is not current.\n"
 
 
@@ -40,12 +46,22 @@ def list_of(shape: type[BaseModel]) -> type[BaseModel]:
     return made
 
 
-class BearerToken(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+class UserToken(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     target_class = "api.auth.TokenAuthentication"
     name = "userToken"
 
     def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:  # noqa: ARG002 its hook
         return build_bearer_security_scheme_object("Authorization", "Bearer")
+
+
+class WorkerToken(UserToken):
+    target_class = "api.auth.WorkerAuthentication"
+    name = "workerToken"
+
+
+class AttemptToken(UserToken):
+    target_class = "api.jobs.authentication.AttemptAuthentication"
+    name = "attemptToken"
 
 
 def errors_add(result: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -74,7 +90,19 @@ def _refusals(verb: str, operation: dict[str, Any]) -> list[HTTPStatus]:
     return found
 
 
+def inside(name: str, request: Any) -> Callable[[View], View]:
+    """Describes a call of workers, for the tests; people read docs/protocol.md."""
+    answers = {200: OpenApiTypes.OBJECT, 204: None, 410: ErrorShape}
+    return extend_schema(operation_id=name, request=request, responses=answers)
+
+
+def described(*, internal: bool = False) -> dict[str, Any]:
+    """The description of the addresses that people call, or of those that workers call."""
+    patterns = [one for one in get_resolver().url_patterns if str(one.pattern).startswith(INTERNAL) == internal]
+    made: dict[str, Any] = SchemaGenerator(patterns=patterns).get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    return made
+
+
 def openapi_yaml() -> str:
-    schema = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
-    raw: bytes = OpenApiYamlRenderer().render(schema, renderer_context={})  # type: ignore[no-untyped-call]
+    raw: bytes = OpenApiYamlRenderer().render(described(), renderer_context={})  # type: ignore[no-untyped-call]
     return HEADER + raw.decode()

@@ -3,7 +3,8 @@
 from typing import Any
 from uuid import UUID
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from pydantic import Field
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
@@ -18,6 +19,7 @@ from api.jobs.services.files import Joining, Publication, Uploads, artifact_publ
 from api.jobs.services.finish import Finish, attempt_finish
 from api.jobs.services.inputs import attempt_links
 from api.jobs.services.log import MAX_BYTES, log_append
+from api.openapi import ErrorShape, inside
 from trainers.spec import Contract
 
 
@@ -33,18 +35,19 @@ class RawParser(BaseParser):
         return stream.read(MAX_BYTES + 1)
 
 
-@extend_schema(exclude=True)
 class AgentView(APIView):
     authentication_classes = (AttemptAuthentication,)
     permission_classes = (OwnAttempt,)
 
 
 class AttemptHeartbeatView(AgentView):
+    @inside("attempt_heartbeat", Heartbeat)
     def post(self, request: Request, attempt_id: UUID) -> Response:
         return Response(attempt_heartbeat(attempt_id=attempt_id, heartbeat=Heartbeat.model_validate(request.data)))
 
 
 class AttemptEventsView(AgentView):
+    @inside("attempt_events", EventBatch)
     def post(self, request: Request, attempt_id: UUID) -> Response:
         batch = EventBatch.model_validate(request.data)
         return Response({"next_seq": events_record(attempt_id=attempt_id, batch=batch)})
@@ -53,6 +56,12 @@ class AttemptEventsView(AgentView):
 class AttemptLogView(AgentView):
     parser_classes = (RawParser,)
 
+    @extend_schema(
+        operation_id="attempt_log",
+        parameters=[OpenApiParameter("Upload-Offset", int, OpenApiParameter.HEADER, required=True)],
+        request={"application/octet-stream": OpenApiTypes.BINARY},
+        responses={204: None, 410: ErrorShape},
+    )
     def patch(self, request: Request, attempt_id: UUID) -> Response:
         offset = request.headers.get("Upload-Offset", "")
         if not offset.isdecimal():
@@ -63,6 +72,7 @@ class AttemptLogView(AgentView):
 
 
 class AttemptUploadsView(AgentView):
+    @inside("attempt_uploads", Uploads)
     def post(self, request: Request, attempt_id: UUID) -> Response:  # noqa: ARG002 checked by OwnAttempt
         return Response(
             {"files": uploads_grant(attempt=_attempt(request), uploads=Uploads.model_validate(request.data))}
@@ -70,23 +80,27 @@ class AttemptUploadsView(AgentView):
 
 
 class AttemptUploadCompleteView(AgentView):
+    @inside("attempt_uploads_complete", Joining)
     def post(self, request: Request, attempt_id: UUID) -> Response:  # noqa: ARG002
         return Response(upload_join(attempt=_attempt(request), joining=Joining.model_validate(request.data)))
 
 
 class AttemptArtifactsView(AgentView):
+    @inside("attempt_artifacts", Publication)
     def post(self, request: Request, attempt_id: UUID) -> Response:  # noqa: ARG002
         artifact = artifact_publish(attempt=_attempt(request), publication=Publication.model_validate(request.data))
         return Response({"id": artifact.pk, "kind": artifact.kind, "path": artifact.path})
 
 
 class AttemptFinishView(AgentView):
+    @inside("attempt_finish", Finish)
     def post(self, request: Request, attempt_id: UUID) -> Response:  # noqa: ARG002
         ended = attempt_finish(attempt=_attempt(request), finish=Finish.model_validate(request.data))
         return Response({"outcome": ended.outcome, "reason": ended.reason})
 
 
 class AttemptLinksView(AgentView):
+    @inside("attempt_links", Links)
     def post(self, request: Request, attempt_id: UUID) -> Response:  # noqa: ARG002
         attempt = _attempt(request)
         require_live(attempt)
