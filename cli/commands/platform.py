@@ -9,15 +9,23 @@ from rich.markup import escape
 from cli.config import Login, config_path, login_save
 from cli.demo import run_demo
 from cli.output import Json, err, out, print_json_line
+from cli.platform.kinds import Asked, Database
 from cli.platform.start import Platform
 from cli.platform.up import platform_run
 
 
 def up(
     folder: Annotated[Path, typer.Option("--dir", help="Where everything is kept.")] = Path("var/anneal"),
+    database: Annotated[
+        Database | None, typer.Option("--db", help="Where records are kept; chosen once.", show_default="sqlite")
+    ] = None,
+    s3: Annotated[
+        bool | None, typer.Option("--s3/--no-s3", help="Keep files on an S3 server (SeaweedFS); chosen once.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run the whole platform on this machine until Ctrl-C: API, queue, dispatcher, one worker."""
+    asked = Asked(database, None if s3 is None else "s3" if s3 else "folder")
 
     def on_ready(platform: Platform) -> None:
         if as_json:
@@ -25,7 +33,7 @@ def up(
         else:
             welcome(platform)
 
-    platform_run(folder, lambda line: err.print(escape(line), style="dim", soft_wrap=True), on_ready)
+    platform_run(folder, lambda line: err.print(escape(line), style="dim", soft_wrap=True), on_ready, asked)
 
 
 def welcome(platform: Platform) -> None:

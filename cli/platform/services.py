@@ -4,6 +4,7 @@ import importlib.util
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from cli.platform.children import Child
@@ -17,7 +18,10 @@ IDENTITY_SECONDS = 2
 """A killed worker may come back this soon: on one host a lock on its folder keeps a second one away."""
 
 
-def api_env(home: Home, *, port: int, key: str, broker_url: str) -> dict[str, str]:
+def api_env(
+    home: Home, *, port: int, key: str, broker_url: str, places: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """`places`: variables of another database or storage than the folder's own."""
     return (
         {"ANNEAL_IDENTITY_SECONDS": str(IDENTITY_SECONDS)}
         | inherited()
@@ -30,6 +34,7 @@ def api_env(home: Home, *, port: int, key: str, broker_url: str) -> dict[str, st
             "ANNEAL_PUBLIC_URL": api_url(port),
             "ANNEAL_BROKER_URL": broker_url,
         }
+        | dict(places or {})
     )
 
 

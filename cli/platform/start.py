@@ -10,7 +10,10 @@ from cli.errors import CliError
 from cli.http import Record
 from cli.platform.children import Child, Say, child_start, child_stop, log_tail, tie_to_parent
 from cli.platform.home import Home, home_ports, secret_key
+from cli.platform.kinds import NOTHING_CHOSEN, Kinds
+from cli.platform.postgres import postgres_start
 from cli.platform.ready import answers_ping, answers_ready, wait_until
+from cli.platform.seaweed import seaweed_start
 from cli.platform.services import (
     PYTHON,
     api_child,
@@ -33,20 +36,40 @@ class Platform:
     url: str
     first: Record
     """What `setup` made at this start: user, password, token; {} where it was there before."""
+    kinds: Kinds = NOTHING_CHOSEN
     children: list[Child] = field(default_factory=list)
 
 
 def platform_start(platform: Platform, say: Say) -> None:
     home, ports = platform.home, home_ports(platform.home)
     platform.url = api_url(ports["api"])
+    places = database_start(platform, ports["database"]) | storage_start(platform)
     broker_url = broker_start(platform, ports["broker"], say)
-    env = api_env(home, port=ports["api"], key=secret_key(home), broker_url=broker_url)
+    env = api_env(home, port=ports["api"], key=secret_key(home), broker_url=broker_url, places=places)
     run_once(home, env, "migrate", "--no-input")
     platform.first, worker_token = setup(home, env)
     begin(platform, api_child(home, env, ports["api"]))
     wait_until(lambda: answers_ready(platform.url), platform.children[-1])
     begin(platform, dispatcher_child(home, env))
     begin(platform, worker_child(home, worker_env(home, port=ports["api"], token=worker_token, broker_url=broker_url)))
+
+
+def database_start(platform: Platform, port: int) -> dict[str, str]:
+    """Starts PostgreSQL where the folder asks for it; the API's variables that lead there."""
+    if platform.kinds.database == "sqlite":
+        return {}
+    child, url = postgres_start(platform.home, port)
+    platform.children.append(child)
+    return {"ANNEAL_DATABASE_URL": url}
+
+
+def storage_start(platform: Platform) -> dict[str, str]:
+    """Starts SeaweedFS where the folder asks for it; the API's variables that lead there."""
+    if platform.kinds.storage == "folder":
+        return {}
+    child, variables = seaweed_start(platform.home)
+    platform.children.append(child)
+    return variables
 
 
 def begin(platform: Platform, child: Child) -> None:

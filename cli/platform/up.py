@@ -10,17 +10,18 @@ from types import FrameType
 
 from cli.platform.children import Say, child_stop, children_check
 from cli.platform.home import home_locked, home_open
+from cli.platform.kinds import NOTHING_ASKED, Asked, kinds_kept
 from cli.platform.start import Platform, platform_start
 
 CHECK_SECONDS = 0.3
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def platform_run(root: Path, say: Say, on_ready: Callable[[Platform], None]) -> None:
+def platform_run(root: Path, say: Say, on_ready: Callable[[Platform], None], asked: Asked = NOTHING_ASKED) -> None:
     """Runs the platform in `root` until a stop signal. Raises CliError where a part does not start."""
     home = home_open(root)
     with home_locked(home), stop_signals() as stops:
-        platform = Platform(home=home, url="", first={})
+        platform = Platform(home=home, url="", first={}, kinds=kinds_kept(home, asked))
         try:
             platform_start(platform, say)
             on_ready(platform)
@@ -58,7 +59,7 @@ def platform_stop(platform: Platform, say: Say, stops: Stops) -> None:
             continue
         say(f"stopping {child.name}")
         assert child.process is not None
-        child.process.terminate()
+        child.process.send_signal(child.stop_signal)
         deadline = time.monotonic() + child.stop_seconds
         while child.alive and time.monotonic() < deadline and not stops.hurry:
             time.sleep(0.05)
