@@ -14,6 +14,7 @@ import httpx
 import structlog
 
 from trainers.errors import Reason, ReasonCode, reason
+from trainers.events import Step
 from worker.cache import InputCache
 from worker.claims import Claim
 from worker.control import ControlFile
@@ -111,6 +112,10 @@ class Agent:
         )
         self._trainer_ended = threading.Event()
         self._waits = Waits(self._lease, self.orders)
+
+    @property
+    def newest_step(self) -> Step | None:
+        return self._training.newest
 
     def run(self) -> None:
         """From claim to finish; returns when the API has the end, or it is on disk to be repeated."""

@@ -35,6 +35,9 @@ class InputCache:
     def __init__(self, root: Path, size_limit_bytes: int) -> None:
         self._root = root
         self._limit = size_limit_bytes
+        self.hits = 0
+        self.fetched = 0
+        """Inputs that were there already, and that had to come; of this process."""
         for name in ("entries", "fetching", "locks"):
             (root / name).mkdir(parents=True, exist_ok=True)
 
@@ -56,10 +59,16 @@ class InputCache:
         if not _locked(lock, fcntl.LOCK_SH):
             return False
         if self._is_whole(wanted):
+            self.hits += 1
             return True
         if _locked(lock, fcntl.LOCK_EX) and not self._is_whole(wanted):  # a failed conversion drops the shared lock
             self._fetch(wanted, fetch)
+            self.fetched += 1
         return _locked(lock, fcntl.LOCK_SH) and self._is_whole(wanted)
+
+    @property
+    def limit_bytes(self) -> int:
+        return self._limit
 
     def size_bytes(self) -> int:
         return sum(self._entry_size(entry.name) for entry in (self._root / "entries").iterdir())

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import structlog
 
+from trainers.events import Step
 from worker.accelerators import accelerators_of
 from worker.agent import Agent, Tools
 from worker.bell import Bell
@@ -19,7 +20,8 @@ from worker.consumer import Consumer
 from worker.executors.local import LocalExecutor
 from worker.files import disk_is_full, remove_tree, write_json
 from worker.identity import Identity, sweep_earlier_boots
-from worker.metrics import Metrics
+from worker.load import LoadMeter
+from worker.metrics import CacheCollector, CardCollector, Metrics, TrainingCollector
 from worker.outbox import Outbox
 from worker.registration import Pulse, Registration
 from worker.report import Api, RefusedError, UnreachableError
@@ -250,6 +252,13 @@ class Host:
         watch("free_accelerators", "Accelerators without an attempt.", lambda: len(slots.free_accelerators()))
         watch("pending_finishes", "Ends that the API has not answered.", lambda: len(outbox.pending()))
         watch("heartbeat_age_seconds", "Time since the API last answered.", self._registration.silence_seconds)
+        self._metrics.collect(
+            CacheCollector(self._tools.cache), CardCollector(LoadMeter()), TrainingCollector(self._newest_steps)
+        )
         if self._settings.metrics_port is not None:
             port = self._metrics.start(self._settings.metrics_port, self._settings.metrics_address)
             log.info("metrics_served", address=self._settings.metrics_address, port=port)
+
+    def _newest_steps(self) -> list[tuple[int, Step]]:
+        found = ((slot, agent.newest_step) for slot, agent in sorted(self._slots.agents().items()))
+        return [(slot, step) for slot, step in found if step is not None]

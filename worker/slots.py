@@ -12,6 +12,7 @@ class Slots:
         self._count = count
         self._accelerators = [accelerator.index for accelerator in accelerators]
         self._live: dict[str, tuple[Agent, tuple[int, ...]]] = {}
+        self._numbers: dict[str, int] = {}
         self._lock = threading.Lock()
         self.empty = threading.Event()
         self.empty.set()
@@ -22,11 +23,13 @@ class Slots:
             taken = [index for index in accelerators if index not in self._free_accelerators()]
             assert not taken, f"attempt {attempt} was given accelerators {taken}, free are {self._free_accelerators()}"
             self._live[attempt] = (agent, accelerators)
+            self._numbers[attempt] = next(n for n in range(len(self._live)) if n not in self._numbers.values())
             self.empty.clear()
 
     def give_back(self, attempt: str) -> None:
         with self._lock:
             self._live.pop(attempt, None)
+            self._numbers.pop(attempt, None)
             if not self._live:
                 self.empty.set()
 
@@ -40,6 +43,11 @@ class Slots:
     def live(self) -> list[str]:
         with self._lock:
             return sorted(self._live)
+
+    def agents(self) -> dict[int, Agent]:
+        """By slot: the lowest free number, kept while the attempt lives."""
+        with self._lock:
+            return {self._numbers[attempt]: agent for attempt, (agent, _) in self._live.items()}
 
     def stop_all(self, kind: StopKind) -> None:
         with self._lock:

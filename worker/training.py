@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from trainers.errors import Reason
-from trainers.events import Event
+from trainers.events import Event, Step
 from worker.clock import boottime
 from worker.control import ControlFile
 from worker.executors.base import Running
@@ -49,6 +49,8 @@ class Training:
         self._lease_told = 0.0
         self.progress_seq = 0
         self.last_step = 0
+        self.newest: Step | None = None
+        """What the trainer said last of its curves."""
         self.failed: Reason | None = None
         self.forced = False
         """A stop's grace was over, so the trainer was sent signals."""
@@ -77,6 +79,8 @@ class Training:
     def _note(self, event: Event) -> Artifact | None:
         data = event.data
         self.last_step = max(self.last_step, getattr(data, "step", 0))
+        if isinstance(data, Step):
+            self.newest = data
         if data.kind == "failed":
             self.failed = data.reason
         if data.kind == "checkpoint":

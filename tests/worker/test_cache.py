@@ -47,6 +47,14 @@ def slice_wait(_: float) -> None:
     threading.Event().wait(0.01)
 
 
+def test_hits_and_fetches_are_counted(tmp_path: Path) -> None:
+    cache, source = InputCache(tmp_path, 1000), Source({"a": b"1"})
+    for _ in range(3):
+        with cache.held(part(source.files), source, no_wait):
+            pass
+    assert (cache.fetched, cache.hits, cache.size_bytes()) == (1, 2, 1)
+
+
 def test_an_input_is_fetched_once_and_read_only(tmp_path: Path) -> None:
     cache, source = InputCache(tmp_path, 1000), Source({"a": b"1", "deep/b": b"22"})
     for _ in range(2):

@@ -1,6 +1,7 @@
 """The host process: identity, claims, slots, drain, and what a new boot does about an old one."""
 
 import json
+import re
 import signal
 import urllib.request
 
@@ -148,7 +149,14 @@ def test_metrics_tell_slots_and_attempts(api: FakeApi, start_host: StartHost) ->
     host = start_host(ANNEAL_METRICS_PORT="0")
     running(api)
     served = next(line for line in host.log.read_text().splitlines() if "metrics_served" in line)
-    with urllib.request.urlopen(f"http://127.0.0.1:{json.loads(served)['port']}/metrics") as answer:
-        text = answer.read().decode()
+    address = f"http://127.0.0.1:{json.loads(served)['port']}/metrics"
+    text = eventually(lambda: found if "training_loss{" in (found := scraped(address)) else None)
     assert "anneal_worker_slots 1.0" in text and "anneal_worker_live_attempts 1.0" in text
     assert "anneal_worker_heartbeat_age_seconds" in text
+    assert 'anneal_worker_cache_inputs_total{result="fetched"}' in text
+    assert re.search(r'^anneal_worker_training_step\{slot="0"\} [1-9]', text, re.MULTILINE)
+
+
+def scraped(address: str) -> str:
+    with urllib.request.urlopen(address) as answer:
+        return str(answer.read().decode())
