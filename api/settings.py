@@ -5,6 +5,7 @@ from pathlib import Path
 
 from api.databases import database_entry
 from api.environment import environment_read
+from api.logs import logging_config
 from api.panel.theme import UNFOLD as PANEL
 
 ANNEAL = environment_read(os.environ)
@@ -45,6 +46,7 @@ INSTALLED_APPS = [
     "api.panel",  # last: registers what the others left
 ]
 MIDDLEWARE = [
+    "api.observing.observed",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -102,10 +104,4 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": "INFO"},
-}
+LOGGING = logging_config()

@@ -1,0 +1,81 @@
+"""Every request: its latency and status by route for Prometheus, one log line, and an id that both sides know."""
+
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from asgiref.sync import iscoroutinefunction
+from django.http import HttpRequest, HttpResponseBase
+from django.utils.decorators import sync_and_async_middleware
+from prometheus_client import Histogram
+
+log = structlog.get_logger("api.request")
+
+REQUEST_SECONDS = Histogram(
+    "anneal_http_request_seconds",
+    "From a request to the start of its answer, by method, route and status class.",
+    ["method", "route", "status"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+UNKNOWN = "unknown"
+"""Label of what no route matched and of methods that nobody defined: labels stay few whatever is asked."""
+HEADER = "X-Request-ID"
+SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+QUIET = ("/healthz", "/readyz", "/metrics")
+
+
+@sync_and_async_middleware
+def observed(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+    """Outermost Django middleware: an exception is an answer of 500 by the time that it gets here."""
+    if iscoroutinefunction(get_response):
+        answer: Callable[[HttpRequest], Awaitable[HttpResponseBase]] = get_response
+
+        async def observe_async(request: HttpRequest) -> HttpResponseBase:
+            request_id, started = _begin(request), time.perf_counter()
+            return _end(request, await answer(request), request_id, time.perf_counter() - started)
+
+        return observe_async
+
+    def observe(request: HttpRequest) -> HttpResponseBase:
+        request_id, started = _begin(request), time.perf_counter()
+        return _end(request, get_response(request), request_id, time.perf_counter() - started)
+
+    return observe
+
+
+def _begin(request: HttpRequest) -> str:
+    """The caller's own id where it has a decent one; all log lines of this request carry it."""
+    given = request.headers.get(HEADER, "")
+    request_id = given if SAFE_ID.fullmatch(given) else uuid.uuid4().hex
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+    return request_id
+
+
+def _end(request: HttpRequest, response: HttpResponseBase, request_id: str, seconds: float) -> HttpResponseBase:
+    method = request.method if request.method in METHODS else UNKNOWN
+    status = response.status_code
+    REQUEST_SECONDS.labels(method, route_of(request), f"{status // 100}xx").observe(seconds)
+    response.headers[HEADER] = request_id
+    told = {"request_id": request_id, "method": method, "path": request.path, "status": status, "user": _user(request)}
+    say = log.error if status >= 500 else log.debug if request.path in QUIET else log.info
+    say("request", **told, duration_ms=round(1000 * seconds, 1))
+    return response
+
+
+def route_of(request: HttpRequest) -> str:
+    """The pattern, such as `api/v1/jobs/<str:ref>`; never the path, which would make as many labels as jobs."""
+    match = request.resolver_match
+    return (match.route or "/") if match else UNKNOWN
+
+
+def _user(request: HttpRequest) -> str | None:
+    """Who it was found to be; nobody is looked up for a log line."""
+    user: Any = request.__dict__.get("user") or getattr(request, "_cached_user", None)
+    if user is None or not getattr(user, "is_authenticated", False):
+        return None
+    return str(user.get_username()) if hasattr(user, "get_username") else type(user).__name__

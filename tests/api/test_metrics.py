@@ -1,0 +1,103 @@
+"""`/metrics` of the API, and that docs/metrics.md names each of them and no other."""
+
+import re
+from pathlib import Path
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from rest_framework.test import APIClient
+
+from api.metrics import DatabaseCollector
+from tests.api.conftest import host_make
+from tests.api.host import Agent, Host, event, step_event
+from tests.api.test_claim import submit
+from tests.api.world import Clock, Environ, World
+
+pytestmark = pytest.mark.django_db
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+OURS = re.compile(r"^# TYPE (anneal_\w+) (\w+)$", re.MULTILINE)
+ROW = re.compile(r"^\| `(anneal_\w+)` \| (\w+) \|", re.MULTILINE)
+
+
+def told(client: Client) -> str:
+    answer = client.get("/metrics")
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def value(text: str, sample: str) -> float:
+    found = re.search(rf"^{re.escape(sample)} (\S+)$", text, re.MULTILINE)
+    assert found, f"{sample} is not in\n{text}"
+    return float(found[1])
+
+
+def test_the_page_names_what_the_api_exports_and_nothing_else(client: Client) -> None:
+    api = PAGE.read_text().partition("## The worker")[0]
+    exported = {name: kind for name, kind in OURS.findall(told(client)) if not name.endswith("_created")}
+    assert dict(ROW.findall(api)) == {name.removesuffix("_total"): kind for name, kind in exported.items()}
+
+
+def test_the_queue_is_told_by_pool_with_its_oldest_wait(
+    client: Client, world: World, user: APIClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.jobs.gauges.now", clock.now)
+    host_make(pools=["idle"])
+    submit(user, world)
+    submit(user, world, pool="gpu")
+    text = told(client)
+    assert (value(text, 'anneal_queue_depth{pool="default"}'), value(text, 'anneal_queue_depth{pool="idle"}')) == (1, 0)
+    assert value(text, 'anneal_queue_oldest_seconds{pool="gpu"}') < 5
+    clock.advance(100)
+    assert value(told(client), 'anneal_queue_oldest_seconds{pool="gpu"}') > 99
+
+
+def test_jobs_attempts_claims_and_event_lag(client: Client, world: World, user: APIClient, host: Host) -> None:
+    before = told(client)
+    submit(user, world)
+    agent: Agent = host.claim()
+    agent.start()
+    agent.events(step_event(2, 1), event(3, "warning", message="slow"))
+    text = told(client)
+    assert value(text, 'anneal_jobs{state="running"}') == value(text, "anneal_attempts_live") == 1
+    for histogram, more in (("anneal_claim_latency_seconds", 1), ("anneal_event_lag_seconds", 2)):
+        assert value(text, f"{histogram}_count") - value(before, f"{histogram}_count") == more
+    agent.finish("lost")
+    assert value(told(client), 'anneal_attempts{outcome="lost"}') == 1
+    assert value(text, 'anneal_workers{state="live"}') == 1
+
+
+def test_requests_are_told_by_route_and_status_class(client: Client, user: APIClient) -> None:
+    def count(route: str, status: str) -> float:
+        sample = f'anneal_http_request_seconds_count{{method="GET",route="{route}",status="{status}"}}'
+        found = re.search(rf"^{re.escape(sample)} (\S+)$", told(client), re.MULTILINE)
+        return float(found[1]) if found else 0
+
+    route = "api/v1/jobs/<str:ref>"
+    missing, unknown = count(route, "4xx"), count("unknown", "4xx")
+    user.get("/api/v1/jobs/00000000-0000-0000-0000-000000000000")
+    user.get("/api/v1/jobs/11111111")
+    client.get("/no/such/place")
+    assert (count(route, "4xx") - missing, count("unknown", "4xx") - unknown) == (2, 1)
+
+
+def test_a_scrape_costs_the_same_however_long_the_queue_is(client: Client, world: World, user: APIClient) -> None:
+    for number in range(6):
+        submit(user, world, pool=f"pool-{number}")
+        host_make(pools=[f"pool-{number}"])
+    with CaptureQueriesContext(connection) as seen:
+        told(client)
+    assert len(seen) <= DatabaseCollector.QUERIES
+
+
+def test_the_token_of_the_settings_is_asked_for(client: Client, environ: Environ) -> None:
+    environ(metrics_token="scraper-secret")
+    assert client.get("/metrics").status_code == 401
+    assert client.get("/metrics", headers={"Authorization": "Bearer wrong"}).status_code == 401
+    assert client.get("/metrics", headers={"Authorization": "Bearer scraper-secret"}).status_code == 200
+
+
+def test_state_changes_are_no_scrape(client: Client) -> None:
+    assert client.post("/metrics").status_code == 405
