@@ -22,6 +22,8 @@ from trainers.tracking import Reporter
 from trainers.workspace import Outcome, Workspace
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".msgpack", ".h5", ".onnx")
+MAX_FILES = 9_000
+"""A finish lists at most 10,000."""
 NAMES_TOLD = 5
 PROGRESS_SECONDS = 1.0
 SPARE_BYTES = 1 << 28
@@ -114,6 +116,9 @@ def _choose(job: Fetch, kind: Kind, files: Sequence[HubFile]) -> list[HubFile]:
         wanted = " ".join(kind.endings)
         said = f"{job.source} has no file to fetch: expected {wanted}, got {_few([f.path for f in asked]) or 'none'}."
         raise TrainerError(kind.refusal, said)
+    if len(chosen) > MAX_FILES:
+        said = f"{job.source} has {len(chosen)} files to fetch; at most {MAX_FILES} are published; choose by allow."
+        raise TrainerError(ReasonCode.BAD_PARAMETERS, said)
     size = sum(file.size for file in chosen)
     if size > params.max_gigabytes * 1e9:
         said = (

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import QuerySet
@@ -56,13 +57,13 @@ def secret_or_404(project: Project, name: str) -> ProjectSecret:
     return found
 
 
-def secrets_named(project_id: object, names: Iterable[str]) -> dict[str, ProjectSecret]:
+def secrets_named(project_id: UUID, names: Iterable[str]) -> dict[str, ProjectSecret]:
     """Those of the names that are there."""
     return {found.name: found for found in ProjectSecret.objects.filter(project_id=project_id, name__in=list(names))}
 
 
 @transaction.atomic
-def _reseal(pk: object, by: str) -> int:
+def _reseal(pk: UUID, by: str) -> int:
     """Locked, so that a value that is replaced meanwhile is not put back."""
     secret = ProjectSecret.objects.select_for_update().filter(pk=pk).first()
     if secret is None:

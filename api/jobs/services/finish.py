@@ -12,6 +12,7 @@ from api.jobs.clock import now
 from api.jobs.models import Attempt, Job, Outcome, Stop
 from api.jobs.services.attempt import ended_problem
 from api.jobs.services.ending import attempt_end
+from api.jobs.services.fetched import KIND_OF_PRODUCT, version_publish
 from api.jobs.services.files import File, files_missing
 from api.jobs.transitions import job_lock
 from trainers.errors import Reason, ReasonCode
@@ -52,7 +53,7 @@ def _record(attempt_id: Any, finish: Finish, gap: str | None) -> Attempt:
     attempt = Attempt.objects.select_for_update().get(pk=attempt_id)
     if attempt.ended_at is not None:
         return _again(attempt, finish)
-    gap = gap or _adaptor_refusal(job, attempt, finish)
+    gap = gap or _adaptor_refusal(job, attempt, finish) or _version_refusal(job, attempt, finish)
     outcome, reason = _judge(finish, gap, Stop(job.stop_requested))
     told = {"exit_code": finish.exit_code, "finish_digest": finish.digest()}
     told |= {"last_step": attempt.last_step if finish.last_step is None else finish.last_step}
@@ -64,7 +65,7 @@ def _record(attempt_id: Any, finish: Finish, gap: str | None) -> Attempt:
 
 def _adaptor_refusal(job: Job, attempt: Attempt, finish: Finish) -> str | None:
     """Publishes the adaptor of a whole result, partial where the job was stopped; or why the catalog refused it."""
-    if finish.manifest is None or not _makes_adaptor(job.method) or finish.outcome not in WITH_MANIFEST:
+    if finish.manifest is None or _product(job) != "adaptor" or finish.outcome not in WITH_MANIFEST:
         return None
     files = [file.model_dump(mode="json") for file in finish.files]
     partial = finish.outcome == "stopped"
@@ -75,6 +76,19 @@ def _adaptor_refusal(job: Job, attempt: Attempt, finish: Finish) -> str | None:
             adaptor_publish(job=job, attempt=attempt, manifest=finish.manifest, files=files, partial=partial)
     except Problem as problem:
         return problem.message
+    return None
+
+
+def _version_refusal(job: Job, attempt: Attempt, finish: Finish) -> str | None:
+    """Makes a version of what a whole fetch brought; or why the catalog refused it. A stopped one leaves nothing."""
+    if finish.manifest is None or _product(job) not in KIND_OF_PRODUCT or finish.outcome != "succeeded":
+        return None
+    files = [file.model_dump(mode="json") for file in finish.files]
+    try:
+        with transaction.atomic():
+            version_publish(job=job, attempt=attempt, manifest=finish.manifest, files=files, at=now())
+    except ValueError as error:
+        return str(error)
     return None
 
 
@@ -123,11 +137,17 @@ def _manifest_gap(attempt: Attempt, finish: Finish) -> str | None:
         return f"the manifest's list of files cannot be read: {error!r}"
     if unsent := sorted(path for path, _, _ in named - sent):
         return f"the manifest names files that were not sent: {', '.join(unsent[:5])}"
-    if _makes_adaptor(attempt.job.method) and not any(file.path.startswith("adaptor/") for file in finish.files):
-        return "there is no file below adaptor/"
+    if (folder := _folder(attempt.job, finish)) and not any(file.path.startswith(folder) for file in finish.files):
+        return f"there is no file below {folder}"
     missing = files_missing(attempt, finish.files)
     return "; ".join(missing[:5]) or None
 
 
-def _makes_adaptor(method: str) -> bool:
-    return params_class(method).product == "adaptor"
+def _folder(job: Job, finish: Finish) -> str:
+    """Where the product must lie, with a slash at its end; empty for an end that owes none."""
+    owed = _product(job) == "adaptor" or (_product(job) in KIND_OF_PRODUCT and finish.outcome == "succeeded")
+    return f"{_product(job)}/" if owed else ""
+
+
+def _product(job: Job) -> str:
+    return params_class(job.method).product

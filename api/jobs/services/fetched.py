@@ -1,0 +1,50 @@
+"""What a fetch job brought becomes a version of a dataset or base model, where the files lie already."""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from api.catalog.incoming_versions import AnyVersion, version_from_files
+from api.catalog.models import KINDS
+from api.jobs.models import Attempt, Job
+from api.jobs.transitions import event_add
+from trainers.params import params_class
+
+KIND_OF_PRODUCT = {"dataset": "datasets", "model": "models"}
+"""Products that become a version; each lies in the folder of its name below out/."""
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def version_publish(
+    *, job: Job, attempt: Attempt, manifest: Mapping[str, Any], files: Sequence[Mapping[str, Any]], at: datetime
+) -> AnyVersion:
+    """The version, `checking` or the one that has this content already, with an event that names it.
+
+    `files`: [{path, size, sha256}] below the attempt's prefix. Call within the transaction of the finish.
+    """
+    product = params_class(job.method).product
+    kind = KIND_OF_PRODUCT[product]
+    record, _ = KINDS[kind][0].objects.get_or_create(project_id=job.project_id, name=job.spec["params"]["name"])
+    mine = [
+        {**file, "path": file["path"].removeprefix(f"{product}/")}
+        for file in files
+        if file["path"].startswith(f"{product}/")
+    ]
+    source = _source(job, manifest)
+    key = f"{attempt.prefix}/{product}"
+    version = version_from_files(record=record, key=key, files=mine, source=source, by=job.actor)
+    told = {"kind": kind, "name": record.name, "version": version.version, "state": version.state, "source": source}
+    event_add(job=job, kind="version", data=told, at=at, attempt=attempt)
+    return version
+
+
+def _source(job: Job, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the files came from: from the job's own words, but for the commit, which the trainer found."""
+    params = job.spec["params"]
+    told = manifest.get("source")
+    commit = told.get("commit") if isinstance(told, Mapping) else None
+    if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
+        raise ValueError(f"the manifest's source.commit must be 40 hexadecimal digits, got {commit!r:.60}")
+    asked = {name: params[name] for name in ("endpoint", "repo", "revision")}
+    return {**asked, "commit": commit, "job": str(job.pk)}

@@ -1,0 +1,116 @@
+"""The end of a fetch job: a version of a dataset or base model, with where it came from."""
+
+from typing import Any
+
+import pytest
+from rest_framework.test import APIClient
+
+from api.catalog.models import Dataset, DatasetVersion, PretrainedModelVersion
+from api.catalog.pending import versions_check
+from api.jobs.models import Audit
+from tests.api.actors import png
+from tests.api.host import Agent, Host
+
+pytestmark = pytest.mark.django_db
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+SOURCE = {"endpoint": "https://huggingface.co", "repo": "me/tiny", "revision": "main", "commit": COMMIT}
+FILES = {"a.png": png(8, 8), "metadata.jsonl": b'{"file_name": "a.png", "text": "a cat"}\n'}
+
+
+def submit(client: APIClient, method: str = "fetch_dataset", name: str = "tiny") -> str:
+    wanted = {"name": name, "repo": "me/tiny"}
+    answer = client.post("/api/v1/jobs", {"method": method, "params": wanted}, format="json")
+    assert answer.status_code == 201, answer.content
+    return str(answer.json()["id"])
+
+
+def body_of(agent: Agent, outcome: str = "succeeded", folder: str = "dataset", source: Any = SOURCE) -> dict[str, Any]:
+    sent = [agent.store(f"{folder}/{path}", data) for path, data in FILES.items()]
+    manifest = {"outcome": outcome, "files": sent, "source": source}
+    return {**agent.finish_body(outcome, manifest=False), "files": sent, "manifest": manifest}
+
+
+def finish(agent: Agent, outcome: str = "succeeded", **told: Any) -> Any:
+    return agent.post("finish", body_of(agent, outcome, **told))
+
+
+@pytest.fixture
+def agent(user: APIClient, host: Host) -> Agent:
+    submit(user)
+    found = host.claim()
+    found.start()
+    return found
+
+
+def state(client: APIClient, agent: Agent) -> tuple[str, str | None]:
+    job = client.get(f"/api/v1/jobs/{agent.job}").json()
+    return job["state"], job["reason"] and job["reason"]["detail"]
+
+
+def test_a_fetched_dataset_is_checked_and_says_where_it_came_from(user: APIClient, agent: Agent) -> None:
+    assert finish(agent).json()["outcome"] == "succeeded"
+    version = DatasetVersion.objects.get()
+    assert (version.state, version.key) == ("checking", f"jobs/{agent.job}/1/dataset")
+    assert versions_check() == 1
+    version.refresh_from_db()
+    assert version.state == "ready"
+    assert version.details["source"] == {**SOURCE, "job": agent.job}
+    assert version.details["num_pictures"] == 1
+    events = user.get(f"/api/v1/jobs/{agent.job}/events").json()
+    (told,) = [event["data"] for event in events if event["kind"] == "version"]
+    assert (told["kind"], told["name"], told["version"], told["source"]["commit"]) == ("datasets", "tiny", 1, COMMIT)
+    assert Audit.objects.filter(kind="version_created", actor="user:admin-of-default").exists()
+    assert user.get("/api/v1/datasets/tiny").json()["num_files"] == 2
+
+
+def test_the_same_content_again_is_the_same_version(user: APIClient, host: Host, agent: Agent) -> None:
+    finish(agent)
+    versions_check()
+    submit(user)
+    again = host.claim()
+    assert finish(again).json()["outcome"] == "succeeded"
+    assert DatasetVersion.objects.count() == 1
+
+
+def test_a_finish_that_is_sent_twice_makes_one_version_and_one_event(user: APIClient, agent: Agent) -> None:
+    body = body_of(agent)
+    assert [agent.post("finish", body).status_code for _ in range(2)] == [200, 200]
+    assert DatasetVersion.objects.count() == 1
+    events = user.get(f"/api/v1/jobs/{agent.job}/events").json()
+    assert [event["kind"] for event in events].count("version") == 1
+
+
+def test_a_version_goes_to_the_record_that_is_there(user: APIClient, agent: Agent) -> None:
+    user.post("/api/v1/datasets", {"name": "tiny"}, format="json")
+    finish(agent)
+    assert Dataset.objects.count() == 1
+
+
+def test_a_fetched_model_of_no_known_family_is_refused_with_its_reason(user: APIClient, host: Host) -> None:
+    submit(user, "fetch_model")
+    agent = host.claim()
+    assert finish(agent, folder="model").json()["outcome"] == "succeeded"
+    assert versions_check() == 1
+    version = PretrainedModelVersion.objects.get()
+    assert version.state == "refused" and "model_index.json" in version.reason["message"]
+
+
+@pytest.mark.parametrize(
+    "source", [None, {}, {"commit": "main"}, {"commit": COMMIT + "0"}, "x", {"commit": None}, {"commit": [COMMIT]}]
+)
+def test_a_manifest_without_the_commit_is_a_failure(user: APIClient, agent: Agent, source: Any) -> None:
+    assert finish(agent, source=source).json()["outcome"] == "failed"
+    found, detail = state(user, agent)
+    assert found == "failed" and "source.commit" in str(detail)
+    assert not Dataset.objects.exists()
+
+
+def test_files_elsewhere_are_no_dataset(user: APIClient, agent: Agent) -> None:
+    assert finish(agent, folder="model").json()["outcome"] == "failed"
+    assert state(user, agent) == ("failed", "there is no file below dataset/")
+
+
+def test_a_cancelled_fetch_leaves_no_version(user: APIClient, agent: Agent) -> None:
+    user.post(f"/api/v1/jobs/{agent.job}/cancel")
+    assert finish(agent, "stopped").json()["outcome"] == "stopped"
+    assert not DatasetVersion.objects.exists()
