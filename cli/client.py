@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
+from cli.checking import version_ready
 from cli.config import Login, login_load
 from cli.downloads import adaptor_write, job_log
 from cli.errors import UnreachableError
@@ -55,8 +56,8 @@ class Anneal:
         return Version.model_validate(self.http.get(f"datasets/{ref}"))
 
     def dataset_upload(self, name: str, folder: Path) -> Version:
-        """The folder as the next version; the same content again is the same version."""
-        return Version.model_validate(folder_upload(self.http, "datasets", name, folder))
+        """The folder as the next version, once it is checked; the same content again is the same version."""
+        return self._uploaded("datasets", folder_upload(self.http, "datasets", name, folder))
 
     def models(self, **query: Any) -> Iterator[Version]:
         return map(Version.model_validate, self.http.pages("models", **query))
@@ -65,7 +66,10 @@ class Anneal:
         return Version.model_validate(self.http.get(f"models/{ref}"))
 
     def model_upload(self, name: str, folder: Path) -> Version:
-        return Version.model_validate(folder_upload(self.http, "models", name, folder))
+        return self._uploaded("models", folder_upload(self.http, "models", name, folder))
+
+    def _uploaded(self, collection: str, version: Record) -> Version:
+        return Version.model_validate(version_ready(self.http, collection, version))
 
     def templates(self, **query: Any) -> Iterator[Template]:
         return map(Template.model_validate, self.http.pages("templates", **query))

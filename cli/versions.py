@@ -1,4 +1,4 @@
-"""list, show and add: the same three commands for datasets and base models."""
+"""Commands that datasets and base models share: list, show, add, used-by, delete."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,59 +6,126 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from cli.checking import version_ready
 from cli.completion import names_of
+from cli.errors import CliError, Exit
 from cli.http import Client, Record
-from cli.output import Json, connect, err, human_bytes, out, print_json, print_record, print_table, transfer_bar
-from cli.transfers import folder_size, folder_upload
+from cli.output import (
+    Json,
+    connect,
+    err,
+    human_bytes,
+    print_done,
+    print_json,
+    print_record,
+    print_rows,
+    print_table,
+    transfer_bar,
+)
+from cli.transfers import folder_size, folder_upload, zip_upload
+
+SHOWN = ("name", "version", "state", "versions", "family", "digest", "num_files", "size", "created")
+MOST_NOTICES = 20
 
 
 def add_commands(app: typer.Typer, collection: str, content: str) -> None:
     """Adds the commands for `collection` ("datasets" or "models") to `app`; `content` says what a folder holds."""
     ref = typer.Argument(help="Name, or name@version.", autocompletion=names_of(collection))
+    one = collection.removesuffix("s")
 
     @app.command("list")
-    def list_(as_json: Json = False) -> None:
+    def list_(
+        search: Annotated[str | None, typer.Option(help="Part of the name.")] = None, as_json: Json = False
+    ) -> None:
         """Names with their latest version."""
         with connect() as client:
-            rows = list(client.pages(collection))
-        if as_json:
-            print_json(rows)
-        else:
-            columns = {"name": "name", "version": "version", "files": "num_files", "size": "size", "created": "created"}
-            print_table([sized(row) for row in rows], columns)
+            rows = list(client.pages(collection, search=search))
+        columns = {"name": "name", "version": "version", "files": "num_files", "size": "size", "created": "created"}
+        print_rows(rows if as_json else [sized(row) for row in rows], columns, as_json=as_json)
 
     @app.command("show")
     def show(name: Annotated[str, ref], as_json: Json = False) -> None:
-        """One version: digest, size, files."""
+        """One version: state, digest, size, files, what the check noticed."""
         with connect() as client:
-            record = client.get(f"{collection}/{name}")
+            version = client.get(f"{collection}/{name}")
         if as_json:
-            print_json(record)
-            return
-        print_record(sized(record), ("name", "version", "versions", "family", "digest", "num_files", "size", "created"))
-        print_table([sized(file) for file in record.get("files") or []], {"file": "path", "size": "size"})
+            print_json(version)
+        else:
+            print_version(version)
 
-    @app.command("add", help=f"Upload {content} as the next version; the same content again makes no new one.")
+    @app.command(
+        "add", help=f"Upload {content}, or a zip of it, as the next version; the same content again makes no new one."
+    )
     def add(
-        name: Annotated[str, typer.Argument(help="Name; a new version if it exists.")],
-        folder: Annotated[Path, typer.Argument(help="What to upload.", exists=True, file_okay=False)],
+        name: Annotated[
+            str, typer.Argument(help="Name; a new version if it exists.", autocompletion=names_of(collection))
+        ],
+        path: Annotated[Path, typer.Argument(help="Folder or zip to upload.", exists=True)],
         as_json: Json = False,
     ) -> None:
         with connect() as client:
-            record = upload(client, collection, name, folder, quiet=as_json)
+            version = version_ready(client, collection, upload(client, collection, name, path, quiet=as_json))
+        size = human_bytes(version["size_bytes"])
+        said = f"{version['name']}@{version['version']}: {version['num_files']} files, {size}"
+        print_done(version, said, as_json=as_json)
+        if not as_json:
+            warnings_say(version)
+
+    @app.command("used-by")
+    def used_by(name: Annotated[str, ref], as_json: Json = False) -> None:
+        """Jobs, templates and adaptors that a version is in."""
+        with connect() as client:
+            uses = client.get(f"{collection}/{name}/used-by")
         if as_json:
-            print_json(record)
-        else:
-            size = human_bytes(record["size_bytes"])
-            out.print(f"{record['name']}@{record['version']}: {record['num_files']} files, {size}")
-            for warning in record.get("warnings") or []:
-                err.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
+            print_json(uses)
+            return
+        print_record(uses, ("num_jobs", "templates", "adaptors"))
+        print_table(uses["jobs"], {"job": "id", "name": "name", "state": "state"})
+
+    @app.command("delete")
+    def delete(
+        name: Annotated[str, ref],
+        all_versions: Annotated[bool, typer.Option("--all-versions", help="The name, with all it has.")] = False,
+        as_json: Json = False,
+    ) -> None:
+        """Delete a version that nothing uses, as in `NAME@3`."""
+        if all_versions == ("@" in name):
+            raise CliError(
+                f"expected name@version, or a name with --all-versions, got {name!r}",
+                f"`anneal {one} show {name.partition('@')[0]}` lists its versions.",
+                exit_code=Exit.USAGE,
+            )
+        with connect() as client:
+            client.delete(f"{collection}/{name}")
+        print_done({"deleted": name}, f"deleted {name}", as_json=as_json)
 
 
-def upload(client: Client, collection: str, name: str, folder: Path, *, quiet: bool) -> Record:
-    """Uploads with a progress bar; returns the version's record."""
-    with transfer_bar(f"uploading {name}", folder_size(folder), quiet=quiet) as on_bytes:
-        return folder_upload(client, collection, name, folder, on_bytes)
+def upload(client: Client, collection: str, name: str, path: Path, *, quiet: bool) -> Record:
+    """Uploads a folder or a zip with a progress bar; returns the version's record, which may still be checked."""
+    size_bytes = folder_size(path) if path.is_dir() else path.stat().st_size
+    with transfer_bar(f"uploading {name}", size_bytes, quiet=quiet) as on_bytes:
+        if path.is_dir():
+            return folder_upload(client, collection, name, path, on_bytes)
+        return zip_upload(client, collection, name, path, on_bytes)
+
+
+def print_version(version: Record) -> None:
+    print_record(sized(version), SHOWN)
+    if version.get("reason"):
+        print_record(version["reason"], ("message", "hint"))
+    print_table([sized(file) for file in version.get("files") or []], {"file": "path", "size": "size"})
+    notices = version.get("notices") or []
+    for notice in notices[:MOST_NOTICES]:
+        line = f":{notice['line']}" if notice.get("line") else ""
+        err.print(f"[yellow]notice:[/yellow] {escape(notice['file'] + line)}: {escape(notice['message'])}")
+    if len(notices) > MOST_NOTICES:
+        err.print(f"and {len(notices) - MOST_NOTICES} more; --json has them", style="dim")
+    warnings_say(version)
+
+
+def warnings_say(version: Record) -> None:
+    for warning in version.get("warnings") or []:
+        err.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
 
 
 def sized(record: Record) -> Record:

@@ -1,8 +1,32 @@
 """`anneal dataset`."""
 
+from itertools import islice
+from typing import Annotated
+
 import typer
 
+from cli.completion import DATASETS
+from cli.http import Record
+from cli.output import Json, connect, print_rows
 from cli.versions import add_commands
 
 app = typer.Typer(no_args_is_help=True)
-add_commands(app, "datasets", "a folder of pictures with metadata.jsonl, metadata.csv or one .txt beside each")
+add_commands(app, "datasets", "a folder of pictures with metadata.jsonl, metadata.csv or one .txt beside each, or rows")
+
+
+@app.command("preview")
+def dataset_preview(
+    name: Annotated[str, typer.Argument(help="Name, or name@version.", autocompletion=DATASETS)],
+    most: Annotated[int, typer.Option("--most", "-n", min=1, help="Items shown.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """What a trainer will read: pictures with their captions, or rows."""
+    with connect() as client:
+        items = list(islice(client.pages(f"datasets/{name}/preview", limit=min(most, 200)), most))
+    rows = items if as_json else [item_row(item) for item in items]
+    print_rows(rows, {"file": "path", "line": "line", "pixels": "pixels", "content": "content"}, as_json=as_json)
+
+
+def item_row(item: Record) -> Record:
+    pixels = f"{item['width']} x {item['height']}" if item.get("width") else None
+    return {**item, "pixels": pixels, "content": item["row"] if item.get("row") is not None else item.get("caption")}
