@@ -99,16 +99,14 @@ def _fetch(key: str, files: Sequence[File], source: Path, alive: Callable[[], No
 def _run(order: dict[str, Any], source: Path, target: Path, alive: Callable[[], None]) -> dict[str, Any]:
     found = environment()
     limits = {"memory_bytes": found.check_memory_bytes, "cpu_seconds": found.check_seconds, "file_bytes": FILE_BYTES}
-    reading, errors = target.with_name("reading"), target.with_name("errors")
+    wish, reading, errors = (target.with_name(name) for name in ("order", "reading", "errors"))
+    wish.write_text(json.dumps({**order, "limits": limits}))
     command = [sys.executable, "-P", "-m", "api.catalog.checking", str(source), str(target)]
-    with reading.open("wb") as out, errors.open("wb") as err:
+    with wish.open("rb") as into, reading.open("wb") as out, errors.open("wb") as err:
         child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=out, stderr=err, cwd=target, env=_variables(), start_new_session=True
+            command, stdin=into, stdout=out, stderr=err, cwd=target, env=_variables(), start_new_session=True
         )
-        assert child.stdin is not None
         try:
-            child.stdin.write(json.dumps({**order, "limits": limits}).encode())
-            child.stdin.close()
             _wait(child, time.monotonic() + found.check_seconds, alive)
         finally:
             child.kill()

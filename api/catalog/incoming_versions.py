@@ -43,8 +43,8 @@ def version_create(*, record: Record, upload: Upload, by: str) -> tuple[AnyVersi
         checked = folder_check(kind=upload.kind, key=upload.key, files=upload.files, unpack=upload.unpack)
     except Problem as problem:
         if problem.code != CHECK_FAILED:
-            upload.delete()
             prefixes_delete(upload.key)
+            upload.delete()
         raise
     version, made = _version_add(record, checked.files, folder_digest(checked.files), ready_fields(checked), by)
     if version.key != upload.key:
@@ -81,12 +81,16 @@ def file_fields(files: Sequence[File], digest: str) -> dict[str, Any]:
 
 
 def prefixes_delete(key: str) -> None:
-    """Removes the files of a version that is none, and what a check made of them. Those of a job stay the job's."""
-    if key.startswith(tuple(f"{kind}/" for kind in KINDS)):
-        storage().delete_prefix(f"{key}/")
-    for made in (key, files_key(key)):
-        storage().delete_prefix(preview_prefix(made))
-    storage().delete_prefix(f"{files_key(key)}/")
+    """Removes the files of a version that is none, and what a check made of them."""
+    for prefix in version_prefixes(key):
+        storage().delete_prefix(prefix)
+
+
+def version_prefixes(key: str) -> list[str]:
+    """All that the storage holds of a version alone. Files that a job published stay the job's."""
+    own = [f"{key}/"] if key.startswith(tuple(f"{kind}/" for kind in KINDS)) else []
+    made = files_key(key)
+    return [*own, preview_prefix(key), f"{made}/", preview_prefix(made)]
 
 
 def _same_content(record: Record, digest: str) -> AnyVersion | None:

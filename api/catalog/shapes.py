@@ -158,6 +158,21 @@ class DatasetDetailShape(DatasetShape):
     files: list[LinkedFileShape]
 
 
+class PreviewItemShape(Shape):
+    path: str
+    caption: str | None
+    width: int | None
+    """Pixels, as seen."""
+    height: int | None
+    type: str | None
+    """By content: PNG, JPEG, WEBP, BMP or TIFF."""
+    thumbnail: str | None
+    """Signed link to a JPEG of at most 256 pixels a side; null for rows."""
+    line: int | None
+    row: dict[str, Any] | None
+    """Long texts are cut; null for pictures."""
+
+
 class ModelShape(DatasetShape):
     family: str | None
     """Found in model_index.json."""

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from api.catalog import adaptor_extras, template_actions
 from api.catalog.adaptor_views import AdaptorsView, AdaptorView
 from api.catalog.lineage import UsedByShape
+from api.catalog.preview_views import DatasetPreviewView
 from api.catalog.shapes import (
     DatasetDetailShape,
     DatasetShape,
@@ -33,6 +34,7 @@ def addresses(kind: str, shape: type[BaseModel], detail: type[BaseModel]) -> lis
     listing = extend_schema(operation_id=f"{kind}_list", parameters=[SEARCH, *PAGE], responses=page_of(shape))
     create = extend_schema(operation_id=f"{kind}_create", request=NameRequest, responses={201: shape})
     show = extend_schema(operation_id=f"{kind}_show", responses=detail)
+    delete = extend_schema(operation_id=f"{kind}_delete", responses={204: None})
     announce = extend_schema(operation_id=f"{kind}_upload", request=UploadRequest, responses=UploadShape)
     join = extend_schema(operation_id=f"{kind}_upload_complete", request=Parts, responses=JoinedShape)
     check = extend_schema(
@@ -41,7 +43,7 @@ def addresses(kind: str, shape: type[BaseModel], detail: type[BaseModel]) -> lis
     uses = extend_schema(operation_id=f"{kind}_used_by", responses=UsedByShape)
     return [
         path(kind, described(RecordsView, kind, get=listing, post=create)),
-        path(f"{kind}/<str:ref>", described(RecordView, kind, get=show)),
+        path(f"{kind}/<str:ref>", described(RecordView, kind, get=show, delete=delete)),
         path(f"{kind}/<str:ref>/used-by", described(adaptor_extras.UsedByView, kind, get=uses)),
         path(f"{kind}/<str:name>/uploads", described(UploadsView, kind, post=announce)),
         path(f"{kind}/<str:name>/uploads/<uuid:upload_id>/complete", described(UploadCompleteView, kind, post=join)),
@@ -57,6 +59,7 @@ def described(view: type[Any], kind: str, **operations: Any) -> Any:
 
 urlpatterns = [
     *addresses("datasets", DatasetShape, DatasetDetailShape),
+    path("datasets/<str:ref>/preview", DatasetPreviewView.as_view()),
     *addresses("models", ModelShape, ModelDetailShape),
     path("templates", TemplatesView.as_view()),
     path("templates/validate", template_actions.TemplateVerdictView.as_view()),

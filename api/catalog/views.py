@@ -20,6 +20,7 @@ from api.catalog.selectors import latest_ready, records, versions_of
 from api.catalog.services import Record, record_create, upload_create
 from api.catalog.shapes import NameRequest, UploadRequest, VersionRequest
 from api.catalog.uploads import upload_deadline
+from api.catalog.version_delete import record_delete, version_delete
 from api.paging import Cursor
 
 PAGE = (OpenApiParameter("cursor", str, description="From `next`."), OpenApiParameter("limit", int))
@@ -50,14 +51,18 @@ class RecordView(APIView):
 
     def get(self, request: Request, ref: str) -> Response:
         """One version with its files: `name` is the latest ready one, `name@3` exactly that one, whatever its state."""
-        name, number = ref_read(ref, "name")
-        record = record_or_404(project_of(request), self.kind, name)
-        rows = list(versions_of([record], self.kind).defer("files"))
-        wanted = next((row for row in rows if row.version == number), None) if number else latest_ready(rows)
-        if number and not wanted:
-            known = ", ".join(str(row.version) for row in rows) or "none"
-            raise Http404(f"{name!r} has no version {number}; it has {known}.")
-        return Response(version_detail(record, wanted, rows))
+        record, version, rows = version_or_404(project_of(request), self.kind, ref)
+        return Response(version_detail(record, version, rows))
+
+    def delete(self, request: Request, ref: str) -> Response:
+        """`name@3` deletes that version, `name` all of them with the name. 409 names what uses it."""
+        _, number = ref_read(ref, "name")
+        record, version, _ = version_or_404(project_of(request), self.kind, ref)
+        if number:
+            version_delete(version=version, by=actor_of(request))
+        else:
+            record_delete(record=record, by=actor_of(request))
+        return Response(status=204)
 
 
 class UploadsView(APIView):
@@ -96,6 +101,20 @@ def record_or_404(project: Project, kind: str, name: str) -> Record:
     if found is None:
         raise Http404(f"There is no {name!r} among the {kind} of project {project.name!r}.")
     return found
+
+
+def version_or_404(project: Project, kind: str, ref: str) -> tuple[Record, Any, list[Any]]:
+    """The record, the version that `ref` means (None where none is ready), and all versions, oldest first."""
+    name, number = ref_read(ref, "name")
+    record = record_or_404(project, kind, name)
+    rows = list(versions_of([record], kind).select_related("record").defer("files"))
+    if number is None:
+        return record, latest_ready(rows), rows
+    wanted = next((row for row in rows if row.version == number), None)
+    if wanted is None:
+        known = ", ".join(str(row.version) for row in rows) or "none"
+        raise Http404(f"{name!r} has no version {number}; it has {known}.")
+    return record, wanted, rows
 
 
 def upload_or_404(record: Record, kind: str, upload_id: uuid.UUID) -> Upload:

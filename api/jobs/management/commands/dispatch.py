@@ -8,6 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import InterfaceError, OperationalError, connection
 
+from api.catalog.pending import versions_check_until
 from api.environment import environment
 from api.jobs.dispatch import dispatch_round
 
@@ -24,6 +25,8 @@ class Command(BaseCommand):
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
+        if not options["once"]:
+            threading.Thread(target=versions_check_until, args=(stop,), daemon=True, name="versions").start()
         while not stop.is_set():
             _round()
             if options["once"]:
