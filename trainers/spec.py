@@ -116,6 +116,11 @@ class JobSpec(Contract):
                 raise ValueError(f"method {self.method} needs inputs.{role}")
             if given and role not in allows:
                 raise ValueError(f"method {self.method} has no use for inputs.{role}; leave it out")
+        kind, dataset = self.params.dataset_kind, self.inputs.dataset
+        if kind and dataset and dataset.details.get("kind", kind) != kind:
+            raise ValueError(
+                f"method {self.method} needs a dataset of {kind}, but {dataset.name} holds {dataset.details['kind']}"
+            )
         scales = getattr(self.params, "adaptor_scales", ())
         if scales and len(scales) != len(self.inputs.adaptors):
             raise ValueError(

@@ -27,6 +27,8 @@ class Params(BaseModel):
     """Inputs that must be there."""
     accepts: ClassVar[tuple[str, ...]] = ()
     """Inputs that may be there too."""
+    dataset_kind: ClassVar[Literal["pictures", "rows"] | None] = None
+    """What the dataset must hold, as the check at upload found it; None = anything."""
 
     def warnings(self) -> list[str]:
         """Sentences shown at submit: allowed, but probably not meant."""

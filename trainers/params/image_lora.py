@@ -15,6 +15,7 @@ class ImageLoraParams(Params):
     entry: ClassVar[str] = "trainers.methods.image_lora:train"
     product: ClassVar[Literal["adaptor", "samples"]] = "adaptor"
     requires: ClassVar[tuple[str, ...]] = ("dataset", "model")
+    dataset_kind: ClassVar[Literal["pictures"]] = "pictures"
 
     adaptor_name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the adaptor that the job makes; a second job of the same name makes its next version."""
