@@ -98,10 +98,10 @@ def embedded(first_start: FirstStart) -> Iterator[Embedded]:
     assert up.wait(STOP_SECONDS) == 0
 
 
-def started(root: Path) -> tuple["subprocess.Popen[str]", Record]:
+def started(root: Path, *options: str) -> tuple["subprocess.Popen[str]", Record]:
     """`anneal up` in `root`, and what it printed when it was ready."""
     up = subprocess.Popen(
-        [sys.executable, "-m", "cli", "up", "--dir", str(root), "--json"],
+        [sys.executable, "-m", "cli", "up", "--dir", str(root), "--json", *options],
         env={**os.environ, **SHORT_TIMES},
         stdout=subprocess.PIPE,
         text=True,
