@@ -1,6 +1,6 @@
 from django.urls import path
 
-from api.jobs import log_views, result_views, views, worker_views
+from api.jobs import log_views, project_views, result_views, views, worker_views
 from api.jobs.stream_ticket import JobStreamTicketView
 from api.jobs.stream_view import job_stream
 
@@ -19,6 +19,8 @@ urlpatterns = [
     path("jobs/<str:ref>/stream-ticket", JobStreamTicketView.as_view()),
     path("jobs/<str:ref>/samples", result_views.JobSamplesView.as_view()),
     path("jobs/<str:ref>/artifacts", result_views.JobArtifactsView.as_view()),
+    path("samplings", project_views.SamplingsView.as_view()),
+    path("usage", project_views.UsageView.as_view()),
     path("workers", worker_views.WorkersView.as_view()),
     path("workers/<uuid:worker_id>/drain", worker_views.WorkerDrainView.as_view()),
 ]
