@@ -1,0 +1,94 @@
+"""Curves of a job: exact while they are short, thinned without losing a peak when they are long."""
+
+import math
+import random
+from typing import Any
+
+import pytest
+from rest_framework.test import APIClient
+
+from api.jobs.curves import curves
+from api.jobs.models import Attempt, Job, Metric
+from tests.api.host import Host
+from tests.api.world import World
+
+pytestmark = pytest.mark.django_db
+Points = list[tuple[int, float]]
+
+
+@pytest.fixture
+def attempt(world: World, user: APIClient, host: Host) -> Attempt:
+    user.post("/api/v1/jobs", world.request, format="json")
+    host.claim()
+    return Attempt.objects.get()
+
+
+def draw(attempt: Attempt, name: str, points: Points) -> None:
+    Metric.objects.bulk_create(Metric(attempt=attempt, name=name, step=s, value=v) for s, v in points)
+
+
+def noisy(count: int, seed: int = 0, gap: int = 1) -> Points:
+    chance = random.Random(seed)
+    return [(7 + gap * i, math.exp(-i / count) + chance.gauss(0, 0.1)) for i in range(count)]
+
+
+def thinned(points: Points, num_points: int) -> Points:
+    """What the database does, in Python: the first, the last, and both extremes of each stretch between."""
+    if len(points) <= num_points:
+        return points
+    first, last, parts = points[0][0], points[-1][0], (num_points - 2) // 2
+    stretches: dict[int, Points] = {}
+    for step, value in points[1:-1]:
+        stretches.setdefault((step - first) * parts // (last - first + 1), []).append((step, value))
+    kept = {points[0], points[-1]}
+    for part in stretches.values():
+        kept |= {min(part, key=lambda p: (p[1], p[0])), min(part, key=lambda p: (-p[1], p[0]))}
+    return sorted(kept)
+
+
+@pytest.mark.parametrize("num_points", [4, 5, 50, 499, 500, 1000])
+@pytest.mark.parametrize("gap", [1, 13])
+def test_a_long_curve_keeps_its_ends_and_its_peaks(attempt: Attempt, num_points: int, gap: int) -> None:
+    points = noisy(500, gap=gap)
+    points[250] = (points[250][0], 99.0)
+    draw(attempt, "loss", points)
+    given = curves(attempt.job, num_points=num_points)["loss"]
+    assert given == thinned(points, num_points)
+    assert len(given) <= num_points
+    assert (given[0], given[-1]) == (points[0], points[-1])
+    assert max(value for _, value in given) == 99.0
+
+
+def test_each_curve_is_thinned_by_its_own_steps(attempt: Attempt, django_assert_max_num_queries: Any) -> None:
+    lines = {"loss": noisy(300), "lr": noisy(5, 1), "late": [(s + 10**6, v) for s, v in noisy(200, 2)], "flat": []}
+    lines["flat"] = [(i, 1.0) for i in range(100)]
+    for name, points in lines.items():
+        draw(attempt, name, points)
+    job = attempt.job
+    with django_assert_max_num_queries(4):
+        given = curves(job, num_points=20)
+    assert given == {name: thinned(points, 20) for name, points in lines.items()}
+
+
+def test_several_names_are_asked_for_in_either_way(attempt: Attempt, user: APIClient) -> None:
+    for name in ("a", "b", "c"):
+        draw(attempt, name, [(1, 1.0)])
+    path = f"/api/v1/jobs/{attempt.job_id}/metrics"
+    for query, names in (("", "abc"), ("?name=a", "a"), ("?name=a,c", "ac"), ("?name=a&name=b", "ab"), ("?name=d", "")):
+        assert list(user.get(path + query).json()["series"]) == list(names)
+    for points in ("3", "100001", "many", "-1", "1e9"):
+        answer = user.get(f"{path}?points={points}")
+        assert (answer.status_code, list(answer.json()["fields"])) == (400, ["points"])
+    assert user.get(f"{path}?points=4").status_code == 200
+
+
+def test_a_superseded_part_stays_out_of_a_thinned_curve(attempt: Attempt) -> None:
+    draw(attempt, "loss", [(i, 5.0) for i in range(1, 101)])
+    fields = {f.attname: getattr(attempt, f.attname) for f in Attempt._meta.concrete_fields if f.name != "id"}
+    other = {"n": 2, "fence": 2, "token_hash": "x", "claim_id": "00000000-0000-0000-0000-000000000001"}
+    Attempt.objects.update(ended_at=attempt.started_at)
+    second = Attempt.objects.create(**{**fields, **other, "start_step": 40})
+    draw(second, "loss", [(i, 1.0) for i in range(41, 201)])
+    given = curves(Job.objects.get(), num_points=50)["loss"]
+    assert {value for step, value in given if step <= 40} == {5.0}
+    assert {value for step, value in given if step > 40} == {1.0}

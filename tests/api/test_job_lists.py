@@ -1,0 +1,114 @@
+"""Lists of jobs and of what they left: filters, pages, bounded queries."""
+
+from datetime import timedelta
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from rest_framework.test import APIClient
+
+from api.jobs.models import Artifact, Attempt, Job, JobInput, JobLabel
+from tests.api.host import Host
+from tests.api.world import World
+
+pytestmark = pytest.mark.django_db
+PATH = "/api/v1/jobs"
+
+
+def names(user: APIClient, query: str) -> list[str]:
+    answer = user.get(f"{PATH}?{query}")
+    assert answer.status_code == 200, answer.content
+    return [job["name"] for job in answer.json()["results"]]
+
+
+def test_each_filter_finds_what_it_says(world: World, user: APIClient) -> None:
+    for name in ("one", "two"):
+        user.post(PATH, {**world.request, "name": name}, format="json")
+    sampling = {"name": "look", "method": "sample_image", "params": {"prompt": "x"}, "model": "base"}
+    last = user.post(PATH, sampling, format="json").json()
+    first = Job.objects.get(name="one")
+    user.post(f"{PATH}/{first.pk}/pause")
+    between = quote((first.created + timedelta(microseconds=1)).isoformat())
+    for query, found in (
+        ("state=paused", ["one"]),
+        ("state=paused,queued", ["look", "two", "one"]),
+        ("method=sample_image", ["look"]),
+        ("dataset=shapes", ["two", "one"]),
+        ("dataset=shapes@1&search=o", ["two", "one"]),
+        ("dataset=shapes@2", []),
+        ("dataset=shape", []),
+        ("model=base", ["look", "two", "one"]),
+        (f"created_after={between}", ["look", "two"]),
+        (f"created_before={between}", ["one"]),
+        (f"created_after={between}&created_before={quote(last['created'])}", ["two"]),
+        (f"parent={first.pk}", []),
+    ):
+        assert names(user, query) == found, query
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "state=gone",
+        "dataset=a/b",
+        "adaptor=@1",
+        "created_after=yesterday",
+        "created_after=2026-01-01T00:00:00",
+        "parent=xyz",
+        "search=" + "x" * 201,
+    ],
+)
+def test_a_filter_that_makes_no_sense_is_refused(user: APIClient, query: str) -> None:
+    assert user.get(f"{PATH}?{query}").status_code == 400
+
+
+@pytest.mark.parametrize("count", [10, 100])
+def test_a_page_asks_as_often_for_many_jobs_as_for_few(
+    world: World, user: APIClient, count: int, django_assert_max_num_queries: Any
+) -> None:
+    user.post(PATH, world.request, format="json")
+    one = Job.objects.get()
+    fields = {f.attname: getattr(one, f.attname) for f in Job._meta.concrete_fields if f.name != "id"}
+    jobs = Job.objects.bulk_create(Job(**fields) for _ in range(count))
+    JobLabel.objects.bulk_create(JobLabel(job=job, name="all") for job in jobs)
+    JobInput.objects.bulk_create(JobInput(job=job, role="dataset", name="shapes@1", key="datasets/1") for job in jobs)
+    for query in ("", "state=queued,failed", "label=all&dataset=shapes", "adaptor=shapes"):
+        with django_assert_max_num_queries(12):
+            user.get(f"{PATH}?limit=200&{query}")
+    assert len(names(user, "limit=200&label=all&dataset=shapes")) == count
+
+
+@pytest.mark.parametrize("count", [10, 100])
+def test_artifacts_and_workers_come_in_pages(
+    world: World, user: APIClient, host: Host, count: int, django_assert_max_num_queries: Any
+) -> None:
+    user.post(PATH, world.request, format="json")
+    job = host.claim().job
+    attempt = Attempt.objects.get()
+    Artifact.objects.bulk_create(_artifact(attempt, number) for number in range(count))
+    path = f"{PATH}/{job}"
+    with django_assert_max_num_queries(8):
+        assert len(user.get(f"{path}/samples?limit=200").json()["results"]) == count
+    page, steps = user.get(f"{path}/samples?limit=7").json(), []
+    while True:
+        steps += [row["step"] for row in page["results"]]
+        if not page["next"]:
+            break
+        page = user.get(page["next"]).json()
+    assert steps == list(range(count))
+    for query, found in (
+        ("step=3", 1),
+        ("kind=checkpoint", 0),
+        ("attempt=2", 0),
+        ("attempt=1&search=3.png", count // 10),
+    ):
+        assert len(user.get(f"{path}/artifacts?limit=200&{query}").json()["results"]) == found, query
+    for query in ("kind=song", "step=-1", "step=99999999999999999999", "attempt=x"):
+        assert user.get(f"{path}/artifacts?{query}").status_code == 400
+    assert user.get("/api/v1/workers?limit=1").json()["next"] is None
+
+
+def _artifact(attempt: Attempt, number: int) -> Artifact:
+    file = {"path": f"samples/{number}.png", "size": 1, "sha256": "0" * 64}
+    told = {"path": file["path"], "files": [file], "sha256": "0" * 64, "size_bytes": 1, "created": attempt.started_at}
+    return Artifact(job=attempt.job, attempt=attempt, kind="sample", step=number, **told)
