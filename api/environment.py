@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from cryptography.fernet import Fernet
 from django.conf import settings
@@ -211,6 +211,13 @@ class Environment(BaseModel):
     def hosts(self) -> list[str]:
         named = [host.strip() for host in self.allowed_hosts.split(",") if host.strip()]
         return [*named, urlsplit(self.public_url).hostname or "", "127.0.0.1", "localhost", "[::1]"]
+
+    @property
+    def secret_values(self) -> list[str]:
+        """What must never be shown: keys, and the passwords inside addresses."""
+        values = [getattr(self, name) for name in SECRET if "://" not in getattr(self, name)]
+        passwords = [urlsplit(getattr(self, name)).password or "" for name in SECRET]
+        return [*values, *map(unquote, passwords), *passwords, *self.fernet_keys]
 
     @property
     def fernet_keys(self) -> list[str]:

@@ -104,4 +104,4 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }
 
-LOGGING = logging_config()
+LOGGING = logging_config(secrets=ANNEAL.secret_values)

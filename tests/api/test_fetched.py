@@ -92,7 +92,7 @@ def test_a_fetched_model_of_no_known_family_is_refused_with_its_reason(user: API
     assert finish(agent, folder="model").json()["outcome"] == "succeeded"
     assert versions_check() == 1
     version = PretrainedModelVersion.objects.get()
-    assert version.state == "refused" and "model_index.json" in version.reason["message"]
+    assert version.state == "refused" and "model_index.json" in str(version.reason)
 
 
 @pytest.mark.parametrize(
