@@ -48,6 +48,8 @@ RULES = (
     Rule(("api",), ("torch", "numpy", "transformers", "diffusers", "worker")),
     Rule(("api",), ("trainers",), allow=CONTRACT),
     Rule(("api",), ("celery",), but_not_in=("api/jobs/queue.py",)),
+    Rule(("api/catalog/checking",), ("django", "rest_framework", "storage"), allow=("storage.keys",)),
+    Rule(("api/catalog/checking",), ("api",), allow=("api.catalog.checking",)),
     Rule(("cli",), ("django", "torch", "celery", "api", "worker")),
 )
 
