@@ -3,8 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+from django.core.exceptions import ValidationError
+from rest_framework.exceptions import NotFound
 from rest_framework.pagination import CursorPagination
+from rest_framework.request import Request
 from rest_framework.response import Response
+
+from api.errors import Problem
 
 
 class Cursor(CursorPagination):
@@ -14,6 +19,16 @@ class Cursor(CursorPagination):
     page_size_query_param = "limit"
     max_page_size = 200
     ordering: Any = ("-created", "-id")
+
+    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any] | None:
+        try:
+            return super().paginate_queryset(queryset, request, view)
+        except (NotFound, ValidationError, ValueError, TypeError, OverflowError):
+            if self.cursor_query_param not in request.query_params:
+                raise
+            said = "is not one of ours"
+            hint = "Follow `next` as it was given."
+            raise Problem("bad_cursor", f"cursor: {said}.", hint=hint, fields={"cursor": [said]}) from None
 
     def get_paginated_response(self, data: Sequence[Any]) -> Response:
         return Response({"results": data, "next": self.get_next_link()})
