@@ -54,12 +54,12 @@ class UserToken(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call
         return build_bearer_security_scheme_object("Authorization", "Bearer")
 
 
-class WorkerToken(UserToken):
+class WorkerToken(UserToken):  # type: ignore[no-untyped-call]
     target_class = "api.auth.WorkerAuthentication"
     name = "workerToken"
 
 
-class AttemptToken(UserToken):
+class AttemptToken(UserToken):  # type: ignore[no-untyped-call]
     target_class = "api.jobs.authentication.AttemptAuthentication"
     name = "attemptToken"
 
@@ -81,8 +81,8 @@ def _refusals(verb: str, operation: dict[str, Any]) -> list[HTTPStatus]:
     found = [HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_ACCEPTABLE]
     if operation.get("security", [{}]) != [{}]:
         found += [HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN]
-    if any(parameter["in"] == "path" for parameter in operation.get("parameters", [])):
-        found += [HTTPStatus.NOT_FOUND]
+    if "requestBody" in operation or any(one["in"] == "path" for one in operation.get("parameters", [])):
+        found += [HTTPStatus.NOT_FOUND]  # what the address or the body names
     if verb != "get":
         found += [HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS]
     if "requestBody" in operation:
