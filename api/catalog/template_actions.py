@@ -100,7 +100,7 @@ class TemplateVerdictOfView(APIView):
 class TemplateExportView(APIView):
     content_negotiation_class = OneKind
 
-    @extend_schema(operation_id="templates_export", responses={(200, YAML): OpenApiTypes.STR})
+    @extend_schema(operation_id="templates_export", responses={(200, YAML): OpenApiTypes.OBJECT})
     def get(self, request: Request, ref: str) -> HttpResponse:
         """The template as a YAML file, to keep in git or to import elsewhere."""
         version = _version(request, ref)
