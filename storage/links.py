@@ -148,9 +148,9 @@ async def _body_write(incoming: Incoming, receive: Receive, limit: int) -> None:
 
 
 def _too_large(what: str) -> RefusalError:
-    return RefusalError(
-        413, "too_large", f"Refused: {what}.", "The link is for one file of one size; ask for a new link."
-    )
+    hint = "The link is for one file of one size; ask for a new link."
+    closed = {"connection": "close"}  # or the server would read the rest to its end
+    return RefusalError(413, "too_large", f"Refused: {what}.", hint, closed)
 
 
 async def _answer(send: Send, status: int, body: bytes, headers: dict[str, str]) -> None:

@@ -52,6 +52,14 @@ def test_the_overhead_is_told_in_one_table() -> None:
 
 
 @pytest.mark.slow
+def test_an_upload_is_measured_on_both_storages_and_refusals_with_it() -> None:
+    done = run("bench.upload", "--megabytes", "80")
+    assert done.stdout.count("| stored |") == 2, done.stdout + done.stderr
+    assert done.stdout.count("| 2 parts joined, digest read |") == 2
+    assert done.stdout.count("| 413 after ") + done.stdout.count("| WriteError after ") == 2
+
+
+@pytest.mark.slow
 def test_the_allocators_settings_are_told_in_one_table() -> None:
     done = run("bench.malloc", "--steps", "2", "--rounds", "1")
     assert done.stdout.count("MALLOC_") >= 3, done.stdout + done.stderr
