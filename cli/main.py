@@ -22,6 +22,7 @@ from cli.commands import (
     secrets,
     templates,
     tokens,
+    usage,
     users,
     workers,
 )
@@ -72,6 +73,7 @@ app.add_typer(users.app, name="user", help="People: list, create, change your pa
 app.add_typer(tokens.app, name="token", help="What programs and workers log in with.")
 app.add_typer(secrets.app, name="secret", help="What jobs need and nobody may read: tokens of a Hub, of W&B.")
 app.command("audit")(audit.audit)
+app.command("usage")(usage.usage)
 
 if __name__ == "__main__":
     app()
