@@ -15,7 +15,7 @@ from cli.follow import job_events
 from cli.http import Client, Record, known
 from cli.http import login as token_get
 from cli.records import Adaptor, Event, Job, Me, Picture, Template, Version
-from cli.transfers import file_download, folder_upload
+from cli.transfers import file_download, folder_upload, zip_upload
 
 SUBMIT_PAUSES_SECONDS = (0.5, 2.0)
 
@@ -55,9 +55,9 @@ class Anneal:
     def dataset(self, ref: str) -> Version:
         return Version.model_validate(self.http.get(f"datasets/{ref}"))
 
-    def dataset_upload(self, name: str, folder: Path) -> Version:
-        """The folder as the next version, once it is checked; the same content again is the same version."""
-        return self._uploaded("datasets", folder_upload(self.http, "datasets", name, folder))
+    def dataset_upload(self, name: str, path: Path) -> Version:
+        """A folder or a zip as the next version, once it is checked; the same content again is the same version."""
+        return self._upload("datasets", name, path)
 
     def models(self, **query: Any) -> Iterator[Version]:
         return map(Version.model_validate, self.http.pages("models", **query))
@@ -65,11 +65,12 @@ class Anneal:
     def model(self, ref: str) -> Version:
         return Version.model_validate(self.http.get(f"models/{ref}"))
 
-    def model_upload(self, name: str, folder: Path) -> Version:
-        return self._uploaded("models", folder_upload(self.http, "models", name, folder))
+    def model_upload(self, name: str, path: Path) -> Version:
+        return self._upload("models", name, path)
 
-    def _uploaded(self, collection: str, version: Record) -> Version:
-        return Version.model_validate(version_ready(self.http, collection, version))
+    def _upload(self, collection: str, name: str, path: Path) -> Version:
+        send = folder_upload if path.is_dir() else zip_upload
+        return Version.model_validate(version_ready(self.http, collection, send(self.http, collection, name, path)))
 
     def templates(self, **query: Any) -> Iterator[Template]:
         return map(Template.model_validate, self.http.pages("templates", **query))
