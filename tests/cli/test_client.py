@@ -1,12 +1,14 @@
 """The typed client against servers that misbehave; docs/client.md shows it at work against a real one."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from cli import client as client_module
 from cli.client import connect
 from cli.errors import (
+    BY_STATUS,
     ApiError,
     ConflictError,
     ForbiddenError,
@@ -107,3 +109,10 @@ def test_what_a_newer_api_says_is_kept() -> None:
     with serving(lambda *_: (200, {}, json.dumps(JOB).encode())) as url, connect(url, "ant_x") as anneal:
         job = anneal.job("00000000")
     assert job.model_extra == {"new_in_a_later_version": 1}
+
+
+def test_the_page_names_every_error() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "client.md").read_text(encoding="utf-8")
+    for status, kind in BY_STATUS.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{kind.__name__}`"))
+        assert str(status) in row
