@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 
@@ -53,11 +54,14 @@ class Client:
         self.request("DELETE", path)
 
     def pages(self, path: str, **query: Any) -> Iterator[Record]:
-        """Every record of a list, page after page."""
+        """Every record of a list, page after page.
+
+        Of `next` only the query counts: a proxy may know the API by another name, and the token goes to no other host.
+        """
         page = self.get(path, **query)
         yield from page["results"]
         while page["next"]:
-            page = self.request("GET", page["next"]).json()
+            page = self.get(path, **dict(parse_qsl(urlsplit(page["next"]).query)))
             yield from page["results"]
 
 
