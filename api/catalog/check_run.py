@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ FILE_BYTES = 1 << 40
 ALIVE_SECONDS = 5
 CHECK_FAILED = "check_failed"
 """Code of a refusal that says nothing about the files: the check itself broke, and may be tried again."""
+FOLDER = "anneal-check-"
 SLOTS = threading.BoundedSemaphore(2)
 """Checks at a time in one process: each may take `check_memory_bytes`."""
 
@@ -53,7 +55,7 @@ def folder_check(
 
     What is unpacked or rewritten lies below `files_key(key)` then, previews below `preview_prefix`. Raises Problem.
     """
-    with SLOTS, tempfile.TemporaryDirectory(prefix="anneal-check-") as folder:
+    with SLOTS, tempfile.TemporaryDirectory(prefix=FOLDER) as folder:
         source, target = Path(folder) / "in", Path(folder) / "out"
         target.mkdir()
         _fetch(key, files, source, alive)
@@ -69,6 +71,14 @@ def folder_check(
         for path in sorted((target / "preview").glob("*")):
             _keep(target / "preview", path.name, preview_prefix(place), alive)
         return Checked(place, made or [*files], report["details"], report["peak_bytes"])
+
+
+def stale_folders_sweep() -> None:
+    """Removes the copies that a killed process left."""
+    oldest = time.time() - 2 * environment().check_seconds
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
+        if folder.stat(follow_symlinks=False).st_mtime < oldest:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def files_key(key: str) -> str:

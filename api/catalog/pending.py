@@ -9,7 +9,7 @@ from datetime import timedelta
 from django.db import Error, IntegrityError, close_old_connections, connection, transaction
 from django.db.models import F, Q
 
-from api.catalog.check_run import CHECK_FAILED, Checked, folder_check
+from api.catalog.check_run import CHECK_FAILED, Checked, folder_check, stale_folders_sweep
 from api.catalog.filelist import stored_check
 from api.catalog.incoming_versions import AnyVersion, file_fields, prefixes_delete, ready_fields, version_audit
 from api.catalog.models import KINDS
@@ -30,6 +30,7 @@ CHECKER = "dispatcher"
 
 def versions_check_until(stop: threading.Event) -> None:
     """For a thread of the dispatcher: a long check must not keep lost attempts waiting."""
+    stale_folders_sweep()
     while not stop.wait(environment().dispatch_seconds):
         try:
             close_old_connections()

@@ -1,6 +1,9 @@
 """States of versions, archives, previews, deletion: what happens to files between upload and use."""
 
 import json
+import os
+import tempfile
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +14,7 @@ from PIL import Image
 from rest_framework.test import APIClient
 
 from api.accounts.models import Project
+from api.catalog.check_run import stale_folders_sweep
 from api.catalog.incoming_versions import version_from_files
 from api.catalog.models import Dataset, DatasetVersion, PretrainedModel, PretrainedModelVersion, Removal
 from api.catalog.pending import HOLD_SECONDS, MAX_TRIES, versions_check
@@ -262,3 +266,12 @@ def test_a_deleted_version_takes_its_files_and_its_number_with_it(links: str) ->
     removals_sweep()
     assert stored() == []
     assert not Dataset.objects.exists()
+
+
+def test_copies_that_a_killed_check_left_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name, age_seconds in (("anneal-check-old", 10**6), ("anneal-check-new", 0), ("other", 10**6)):
+        (tmp_path / name / "in").mkdir(parents=True)
+        os.utime(tmp_path / name, (time.time() - age_seconds,) * 2)
+    stale_folders_sweep()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["anneal-check-new", "other"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from api.catalog.checking.limits import die_with_parent, limits_set, peak_bytes
-from api.catalog.checking.report import Refused
+from api.catalog.checking.report import Refused, plain
 from api.catalog.checking.work import Work
 
 CHECKS = {"datasets": "api.catalog.checking.dataset", "models": "api.catalog.checking.model"}
@@ -21,7 +21,7 @@ def main() -> None:
     limits_set(**order["limits"])
     report = _report(order, source, target)
     temporary = target / "report.json.tmp"
-    temporary.write_text(json.dumps({**report, "peak_bytes": peak_bytes()}))
+    temporary.write_text(json.dumps({**plain(report), "peak_bytes": peak_bytes()}))
     temporary.replace(target / "report.json")
 
 

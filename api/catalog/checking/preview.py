@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from api.catalog.checking.report import plain
+
 BLOCK_ITEMS = 100
 MAX_ITEMS = 50_000
 MAX_TEXT = 2_000
@@ -31,7 +33,7 @@ class Preview:
         if self._block:
             number = (self.count - 1) // BLOCK_ITEMS
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / block_name(number)).write_text(json.dumps(self._block, ensure_ascii=False), "utf-8")
+            (self.folder / block_name(number)).write_text(json.dumps(plain(self._block), ensure_ascii=False), "utf-8")
             self._block = []
 
 

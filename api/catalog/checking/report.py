@@ -52,6 +52,15 @@ class Notices:
         return {"notices": self.kept, "num_notices": self.count, "warnings": self.warnings()}
 
 
+def plain(value: Any) -> Any:
+    """`value` (JSON) without what no database or answer can hold: NUL and halves of characters."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd").encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {plain(key): plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
 def _named(files: Sequence[str]) -> str:
     more = f" and {len(files) - MAX_NAMED} more" if len(files) > MAX_NAMED else ""
     return ", ".join(files[:MAX_NAMED]) + more
