@@ -1,0 +1,127 @@
+"""Pictures and captions that are odd but good, and those that are refused."""
+
+from io import BytesIO
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from api.catalog.checking.dataset import check
+from api.catalog.checking.report import MAX_NOTICES, Refused
+from tests.api.actors import Files, metadata, png
+from tests.api.checking.conftest import WorkOf
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def thumbnail(work: Any) -> Image.Image:
+    return Image.open(work.preview.folder / "000000.jpg")
+
+
+def test_orientation_is_applied(work_of: WorkOf) -> None:
+    image = Image.new("RGB", (40, 20), "white")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    work = work_of({"a.jpg": saved(image, "JPEG", exif=exif)})
+    check(work)
+    assert thumbnail(work).size == (20, 40)
+
+
+def test_sixteen_bits_are_scaled_not_cut(work_of: WorkOf) -> None:
+    image = Image.new("I;16", (256, 16))
+    for x in range(256):
+        for y in range(16):
+            image.putpixel((x, y), x * 257)
+    work = work_of({"a.png": saved(image, "PNG")})
+    check(work)
+    shown = thumbnail(work)
+    assert [abs(shown.getpixel((x, 8))[0] - x) < 6 for x in (0, 64, 128, 192, 255)] == [True] * 5  # type: ignore[index]
+
+
+def test_transparency_lies_on_white(work_of: WorkOf) -> None:
+    work = work_of({"a.png": saved(Image.new("RGBA", (8, 8), (255, 0, 0, 0)), "PNG")})
+    check(work)
+    assert thumbnail(work).getpixel((4, 4)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "CMYK", "RGB"])
+def test_every_usual_mode_is_seen(work_of: WorkOf, mode: str) -> None:
+    kind = "TIFF" if mode == "CMYK" else "PNG"
+    check(work_of({f"a.{kind.lower()}": saved(Image.new(mode, (30, 20)), kind)}))
+
+
+def test_moving_and_floating_pictures_are_refused(work_of: WorkOf) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    moving = saved(frames[0], "WEBP", save_all=True, append_images=frames[1:])
+    with pytest.raises(Refused, match=r"a\.webp: expected a still picture, got 2 frames"):
+        check(work_of({"a.webp": moving}))
+
+
+def test_floating_point_is_refused(work_of: WorkOf) -> None:
+    with pytest.raises(Refused, match=r"a\.tif .*floating point"):
+        check(work_of({"a.tif": saved(Image.new("F", (8, 8)), "TIFF")}))
+
+
+def test_the_same_picture_twice_is_noticed(work_of: WorkOf) -> None:
+    work = work_of({"a.png": png(), "b.png": png(), "a.txt": b"x", "b.txt": b"y"})
+    check(work)
+    assert [(n["file"], n["code"]) for n in work.notices.kept] == [("b.png", "the_same_picture_twice")]
+
+
+CAPTIONS = [
+    ({"a.txt": b"\xef\xbb\xbfcat"}, ["byte_order_mark"]),
+    ({"a.txt": b" \n"}, ["empty_caption"]),
+    ({"a.txt": b"word, " * 1000}, ["long_caption"]),
+    ({"a.txt": b"x", "a.caption": b"y"}, ["second_caption"]),
+    ({"b.txt": b"x"}, ["a_caption_without_a_picture", "no_caption_beside_it"]),
+    ({"metadata.jsonl": metadata([{"file_name": "a.png", "text": ""}])}, ["empty_caption"]),
+]
+
+
+@pytest.mark.parametrize(("files", "codes"), CAPTIONS)
+def test_odd_captions_are_noticed(work_of: WorkOf, files: Files, codes: list[str]) -> None:
+    work = work_of({"a.png": png(), **files})
+    check(work)
+    assert [notice["code"] for notice in work.notices.kept] == codes
+
+
+def test_a_long_caption_says_what_is_lost(work_of: WorkOf) -> None:
+    work = work_of({"a.png": png(), "a.txt": b"word " * 100})
+    check(work)
+    said = work.notices.kept[0]["message"]
+    assert "499 characters, 100 tokens or more" in said
+    assert "25 or more are lost" in said
+
+
+def test_a_caption_in_latin_1_is_refused_with_its_byte(work_of: WorkOf) -> None:
+    with pytest.raises(Refused, match=r"a\.txt is not UTF-8: byte 3 is 0xe9"):
+        check(work_of({"a.png": png(), "a.txt": b"caf\xe9"}))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"file_name": "a.png"}, "expected text under text, got None"),
+        ({"file_name": "a.png", "text": ["list"]}, "expected text under text, got"),
+        ({"file_name": "..\\..\\x.png", "text": "x"}, "leaves the dataset"),
+    ],
+)
+def test_a_row_without_a_caption_is_refused_by_line(work_of: WorkOf, row: Any, said: str) -> None:
+    files = {"a.png": png(), "b.png": png(), "metadata.jsonl": metadata([{"file_name": "b.png", "text": "x"}, row])}
+    with pytest.raises(Refused, match=r"metadata\.jsonl line 2") as caught:
+        check(work_of(files))
+    assert said in str(caught.value)
+
+
+def test_notices_are_bounded_and_all_counted(work_of: WorkOf) -> None:
+    work = work_of({"a.png": png(), "a.txt": b"x", **{f"{n}.txt": b"x" for n in range(MAX_NOTICES + 50)}})
+    check(work)
+    assert (len(work.notices.kept), work.notices.count) == (MAX_NOTICES, MAX_NOTICES + 50)
+    assert work.notices.warnings() == [
+        f"a caption without a picture: {', '.join(sorted(f'{n}.txt' for n in range(MAX_NOTICES + 50))[:10])} "
+        f"and {MAX_NOTICES + 40} more"
+    ]

@@ -1,0 +1,154 @@
+"""Rows of text: what is left out, what is refused, and that the reason names the line."""
+
+import json
+from io import BytesIO
+from typing import Any
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from api.catalog.checking.dataset import check
+from api.catalog.checking.report import Refused, plain
+from tests.api.actors import png
+from tests.api.checking.conftest import WorkOf
+
+
+def lines(*rows: Any) -> bytes:
+    return b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows)
+
+
+GOOD = [{"question": f"{n}?", "answer": str(n)} for n in range(10)]
+BAD = [
+    ({"question": "x"}, "'answer' is missing"),
+    ({"question": "x", "answer": None}, "'answer' is missing"),
+    ({"question": 1, "answer": "x"}, "expected text under 'question', got number 1"),
+    ({"question": "", "answer": "  "}, "every text is empty"),
+    ([1, 2], "expected an object, got list"),
+    (None, "expected an object, got nothing"),
+    (b'{"question": "x", "answer": NaN}', "NaN is no number"),
+    (b'{"question": "x", "answer": 1e999}', "expected text"),
+    (b"{broken", "not JSON"),
+    (b'{"question": "x", "answer": ' + b"[" * 40 + b"]" * 40 + b"}", "more than 32 brackets"),
+    (b"[" * 100_000, "more than 32 brackets"),
+]
+
+
+@pytest.mark.parametrize(("row", "said"), BAD)
+def test_a_faulty_line_is_left_out_with_a_notice(work_of: WorkOf, row: Any, said: str) -> None:
+    work = work_of({"a.jsonl": lines(*GOOD, row, b"", *GOOD), "b.jsonl": lines(*GOOD)})
+    details = check(work)
+    assert (details["kind"], details["num_rows"], details["num_skipped"]) == ("rows", 30, 1)
+    (notice,) = work.notices.kept
+    assert (notice["file"], notice["line"]) == ("a.jsonl", 11)
+    assert said in notice["message"]
+    assert [file["path"] for file in work.files] == ["a.jsonl", "b.jsonl"]
+    assert work.open("a.jsonl").read_bytes() == lines(*GOOD, *GOOD)
+    assert work.open("b.jsonl").read_bytes() == lines(*GOOD)
+
+
+def test_what_is_good_stays_as_it_was_sent(work_of: WorkOf) -> None:
+    work = work_of({"a.jsonl": lines(*GOOD)[:-1]})
+    details = check(work)
+    assert (details["num_rows"], work.made, work.notices.count) == (10, None, 0)
+    kinds = [(column["name"], column["kind"]) for column in details["columns"]]
+    assert kinds == [("question", "text"), ("answer", "text")]
+
+
+def test_a_column_may_be_empty_or_rare(work_of: WorkOf) -> None:
+    rows: list[Any] = [{"instruction": f"{n}", "input": "", "output": "x"} for n in range(9)]
+    details = check(work_of({"a.jsonl": lines(*rows, {**rows[0], "note": "rare"})}))
+    assert (details["num_rows"], details["num_skipped"]) == (10, 0)
+
+
+CHATS = [
+    ([("user", "a"), ("assistant", "b")], None),
+    ([("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c")], None),
+    ([("user", "a"), ("user", "b")], "turn 2: expected assistant, got user"),
+    ([("assistant", "a")], "turn 1: expected user, got assistant"),
+    ([("user", "a"), ("system", "b")], "turn 2: expected assistant, got system"),
+    ([("robot", "a")], "'robot'"),
+    ([("user", "")], "turn 1: expected text"),
+    ([], "the chat is empty"),
+]
+
+
+@pytest.mark.parametrize(("turns", "said"), CHATS)
+@pytest.mark.parametrize("names", [("role", "content"), ("from", "value")])
+def test_roles_of_chats_are_checked(work_of: WorkOf, turns: Any, said: str | None, names: tuple[str, str]) -> None:
+    def chat(turns: Any) -> dict[str, Any]:
+        return {"messages": [dict(zip(names, turn, strict=True)) for turn in turns]}
+
+    work = work_of({"a.jsonl": lines(chat(CHATS[0][0]), chat(turns))})
+    details = check(work)
+    assert (details["chat"], details["num_skipped"]) == (True, 1 if said else 0)
+    assert (said or "") in json.dumps(work.notices.kept)
+
+
+REFUSED = [
+    ("a.jsonl", lines(*GOOD).decode().encode("utf-16"), "a.jsonl is UTF-16; expected UTF-8"),
+    ("a.jsonl", lines({"text": "x"}) + b'{"text": "caf\xe9"}\n', "byte 27 is 0xe9"),
+    ("a.jsonl", json.dumps(GOOD, indent=1).encode(), "this is a JSON array; expected one object per line"),
+    ("a.jsonl", json.dumps(GOOD).encode(), "this is a JSON array; expected one object per line"),
+    ("a.jsonl", b"[1]\nnull\n", "a.jsonl line 1: expected an object"),
+    ("a.jsonl", b"\n\n", "a.jsonl has no rows"),
+    ("a.json", b"[" * 100_000, "more than 32 brackets"),
+    ("a.json", b'{"a": 1}', "expected an array of objects, got dict"),
+    ("a.json", json.dumps([*GOOD, 5]).encode(), "a.json line 11: expected an object"),
+    ("a.csv", b"q,a\n1,2\n3\n4,5,6\n", "a.csv line 3: expected 2 cells, got 1"),
+    ("a.csv", b"q,q\n1,2\n", "a different name for each column"),
+    ("a.csv", b'q,a\n"1,2\n', "a.csv line"),
+    ("a.csv", b"q,a\n\xff,2\n", "byte 4 is 0xff"),
+    ("a.parquet", b"PAR1 no", "a.parquet is not a whole Parquet file"),
+]
+
+
+@pytest.mark.parametrize(("path", "data", "said"), REFUSED)
+def test_what_cannot_be_mended_is_refused_and_named(work_of: WorkOf, path: str, data: bytes, said: str) -> None:
+    with pytest.raises(Refused) as caught:
+        check(work_of({path: data}))
+    assert said in json.dumps(caught.value.body(), ensure_ascii=False)
+
+
+def test_other_kinds_of_files_are_read_alike(work_of: WorkOf) -> None:
+    table = pyarrow.Table.from_pylist(GOOD)
+    buffer = BytesIO()
+    parquet.write_table(table, buffer)
+    cells = 'question,answer\n"a, ""b""\nc",=SUM(1)\n'.encode("utf-8-sig")
+    work = work_of({"a.json": json.dumps(GOOD).encode(), "b.csv": cells, "c.parquet": buffer.getvalue()})
+    assert check(work)["num_rows"] == 21
+    shown = json.loads((work.preview.folder / "items-00000.json").read_text())
+    assert shown[10]["row"] == {"question": 'a, "b"\nc', "answer": "=SUM(1)"}
+
+
+def test_a_long_row_is_accepted_in_linear_time(work_of: WorkOf) -> None:
+    work = work_of({"a.jsonl": lines({"text": "word " * 200_000})})
+    assert check(work)["num_rows"] == 1
+    assert "1000000 characters" in work.notices.kept[0]["message"]
+
+
+def test_what_no_database_can_hold_is_shown_without(work_of: WorkOf) -> None:
+    odd = b'{"text": "\\u0000 \\ud800 fine", "a\\u0000\\udfff": "x"}\n'
+    work = work_of({"a.jsonl": odd})
+    shown = json.dumps(plain(check(work)))
+    (item,) = json.loads((work.preview.folder / "items-00000.json").read_text())
+    assert item["row"]["text"] == "\ufffd ? fine"
+    for text in (shown, json.dumps(item)):
+        assert "\\u0000" not in text
+        assert "\\ud" not in text
+
+
+def test_files_without_rows_are_named(work_of: WorkOf) -> None:
+    work = work_of({"a.jsonl": lines(*GOOD), "README.md": b"read me"})
+    check(work)
+    assert [(notice["file"], notice["code"]) for notice in work.notices.kept] == [("README.md", "not_used")]
+
+
+def test_parquet_with_pictures_becomes_pictures(work_of: WorkOf) -> None:
+    rows = [{"image": {"bytes": png(seed=n), "path": "../../evil.png"}, "text": f"picture {n}"} for n in range(3)]
+    buffer = BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
+    work = work_of({"a.parquet": buffer.getvalue()})
+    details = check(work)
+    assert (details["kind"], details["num_pictures"], details["num_captions"]) == ("pictures", 3, 3)
+    assert work.paths == ["000000.png", "000001.png", "000002.png", "metadata.jsonl"]
