@@ -20,10 +20,15 @@ class StrictJSONParser(JSONParser):
             parsed = super().parse(stream, media_type, parser_context)
         except RecursionError:
             raise ParseError(f"it is nested deeper than {MAX_DEPTH} levels.") from None
-        for value in _values(parsed):
-            if said := _fault(value):
-                raise ParseError(said)
-        return parsed
+        return values_check(parsed)
+
+
+def values_check(parsed: Any) -> Any:
+    """The same, when every database can keep it. Raises ParseError."""
+    for value in _values(parsed):
+        if said := _fault(value):
+            raise ParseError(said)
+    return parsed
 
 
 def _values(parsed: Any) -> Iterator[Any]:

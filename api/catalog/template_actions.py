@@ -5,7 +5,7 @@ from typing import Any
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
-from rest_framework.parsers import BaseParser, JSONParser
+from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -33,6 +33,7 @@ from api.catalog.views import PAGE
 from api.negotiation import OneKind
 from api.openapi import page_of
 from api.paging import Cursor
+from api.parsing import StrictJSONParser, values_check
 
 YAML = "application/yaml"
 RENAME = OpenApiParameter("name", str, description="Save under this name instead of the file's.")
@@ -111,7 +112,7 @@ class TemplateExportView(APIView):
 
 
 class TemplateImportView(APIView):
-    parser_classes = (YamlParser, JSONParser)
+    parser_classes = (YamlParser, StrictJSONParser)
 
     @extend_schema(
         operation_id="templates_import",
@@ -124,7 +125,7 @@ class TemplateImportView(APIView):
     )
     def post(self, request: Request) -> Response:
         """Saves a template from a YAML file of at most 64 KiB, as `export` gives it."""
-        body = template_read(request.data) if isinstance(request.data, bytes) else request.data
+        body = values_check(template_read(request.data)) if isinstance(request.data, bytes) else request.data
         if (name := request.query_params.get("name")) and isinstance(body, dict):
             body = {**body, "name": name}
         wanted = TemplateRequest.model_validate(body)
