@@ -1,0 +1,77 @@
+"""Every operation of an OpenAPI description called with made-up values; what comes back is held against it."""
+
+from typing import Any
+
+import hypothesis
+import requests
+import schemathesis
+from hypothesis import strategies as st
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import Failure, FailureGroup
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+LEFT_OUT = ("logout",)
+"""It would end the caller's token for all that follow."""
+Names = dict[str, str]
+
+
+def fuzz(description: dict[str, Any], url: str, headers: dict[str, str], names: Names, num_examples: int) -> list[str]:
+    """One sentence for each operation that answered otherwise than it says. `names` are of records that exist."""
+    schema = schemathesis.openapi.from_dict(description)
+    wrong = []
+    with requests.Session() as session:
+        for found in schema.get_all_operations():
+            operation = found.ok()
+            if operation.definition.raw.get("operationId") in LEFT_OUT:
+                continue
+            said = _tried(operation, session, url, headers, names, num_examples)
+            wrong += [f"{operation.label}: {said}"] if said else []
+    return wrong
+
+
+def _tried(
+    operation: Any, session: requests.Session, url: str, headers: dict[str, str], names: Names, num_examples: int
+) -> str:
+    """What was wrong, or nothing. Half of the values are as described, half are not."""
+    cases = st.one_of(*(operation.as_strategy(generation_mode=mode) for mode in GenerationMode))
+
+    @hypothesis.given(case=cases, real=st.booleans())
+    @hypothesis.settings(
+        max_examples=num_examples,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    def check(case: Case, real: bool) -> None:
+        if real:
+            for name in case.path_parameters:
+                case.path_parameters[name] = real_name(operation.path, name, names)
+        answer = case.call(base_url=url, session=session, headers=headers, timeout=30)
+        case.validate_response(answer, checks=CHECKS)
+
+    try:
+        check()
+    except hypothesis.errors.Unsatisfiable:
+        return ""
+    except (Failure, FailureGroup, BaseExceptionGroup) as error:
+        return _sentence(error)
+    return ""
+
+
+def real_name(path: str, variable: str, names: Names) -> str:
+    """By the word before the variable, or by its own name."""
+    word = path.split(f"/{{{variable}}}")[0].rsplit("/", 1)[-1]
+    return names.get(f"{word}/{variable}") or names.get(variable) or names.get(word, "x")
+
+
+def _sentence(error: BaseException) -> str:
+    inner = getattr(error, "exceptions", (error,))
+    return "; ".join(str(one)[:1500] for one in inner[:3])
