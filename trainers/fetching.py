@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -37,6 +37,9 @@ class Kind(NamedTuple):
     endings: tuple[str, ...]
     refusal: ReasonCode
     """Why a job fails whose repository holds nothing of use."""
+    first: str = ""
+    """A small file that says what the repository is: fetched before the others, then `check` sees the folder."""
+    check: Callable[[Path, FetchParams], None] = lambda _folder, _params: None
 
 
 class StoppedError(Exception):
@@ -65,8 +68,7 @@ class Fetch:
 
 def fetch_into(work: Workspace, kind: Kind) -> Outcome:
     """Fills out/<folder> with the safe files of the repository; "stopped" leaves what is there for another try."""
-    params = work.spec.params
-    assert isinstance(params, FetchParams), f"fetch_into is for fetch_*, got {work.spec.method}"
+    params = _params(work)
     reporter = Reporter(work.events)
     control = Control(work.inputs / "control", start_processes(work.spec.resources), reporter)
     source = Source(params.endpoint, params.repo, kind.repo_type, params.revision)
@@ -89,7 +91,7 @@ def _fetch(job: Fetch, kind: Kind, parts: Path) -> Outcome:
     job.work.facts["source"] = {**source, "commit": commit}
     job.reporter.say(Started(total=len(chosen), details={**source, "commit": commit, "size_bytes": job.total_bytes}))
     _room_check(job, parts)
-    for number, file in enumerate(chosen):
+    for number, file in enumerate(sorted(chosen, key=lambda file: file.path != kind.first)):
         if (command := job.control.agree()) is not None:
             job.control.obeyed(command, number)
             if command.name == "stop":
@@ -98,6 +100,8 @@ def _fetch(job: Fetch, kind: Kind, parts: Path) -> Outcome:
         file_fetch(job.source, commit, file, part, job.heard)
         job.done_bytes += file.size
         _place(part, job.work.out / kind.folder / file.path)
+        if number == 0:
+            kind.check(job.work.out / kind.folder, _params(job.work))
     job.work.facts["steps"] = len(chosen)
     job.reporter.say(Progress(stage="fetch", done=job.total_bytes, total=job.total_bytes))
     return "succeeded"
@@ -105,8 +109,7 @@ def _fetch(job: Fetch, kind: Kind, parts: Path) -> Outcome:
 
 def _choose(job: Fetch, kind: Kind, files: Sequence[HubFile]) -> list[HubFile]:
     """What is fetched; of the rest that was asked for, a warning says what was left out and why."""
-    params = job.work.spec.params
-    assert isinstance(params, FetchParams)
+    params = _params(job.work)
     asked = [file for file in files if _asked_for(file.path, params)]
     chosen = [file for file in asked if _is_safe(file.path, kind.endings)]
     left = [file.path for file in asked if file not in chosen and not file.path.startswith(".")]
@@ -116,6 +119,8 @@ def _choose(job: Fetch, kind: Kind, files: Sequence[HubFile]) -> list[HubFile]:
         wanted = " ".join(kind.endings)
         said = f"{job.source} has no file to fetch: expected {wanted}, got {_few([f.path for f in asked]) or 'none'}."
         raise TrainerError(kind.refusal, said)
+    if kind.first not in ("", *(file.path for file in chosen)):
+        raise TrainerError(kind.refusal, f"{job.source} has no {kind.first}, or allow and ignore leave it out.")
     if len(chosen) > MAX_FILES:
         said = f"{job.source} has {len(chosen)} files to fetch; at most {MAX_FILES} are published; choose by allow."
         raise TrainerError(ReasonCode.BAD_PARAMETERS, said)
@@ -126,6 +131,12 @@ def _choose(job: Fetch, kind: Kind, files: Sequence[HubFile]) -> list[HubFile]:
         )
         raise TrainerError(ReasonCode.BAD_PARAMETERS, f"{said} and ignore, or raise it.")
     return chosen
+
+
+def _params(work: Workspace) -> FetchParams:
+    params = work.spec.params
+    assert isinstance(params, FetchParams), f"fetch_into is for fetch_*, got {work.spec.method}"
+    return params
 
 
 def _asked_for(path: str, params: FetchParams) -> bool:

@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 
 from cli.completion import DATASETS
+from cli.fetching import add_fetch
 from cli.http import Record
 from cli.output import Json, connect, print_rows
 from cli.versions import add_commands
 
 app = typer.Typer(no_args_is_help=True)
 add_commands(app, "datasets", "a folder of pictures with metadata.jsonl, metadata.csv or one .txt beside each, or rows")
+add_fetch(app, "datasets")
 
 
 @app.command("preview")

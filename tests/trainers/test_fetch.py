@@ -22,6 +22,7 @@ MODEL = {
     "tokenizer/merges.txt": b"a b\n",
 }
 UNSAFE = {"unet/model.bin": b"pickle", "pipeline.py": b"print(1)", ".gitattributes": b"", "README.md": b"# hi"}
+INDEX = {"model_index.json": MODEL["model_index.json"]}
 TOKEN = "hf_" + "t" * 30
 Fetch = Callable[..., Job]
 
@@ -95,12 +96,12 @@ def test_patterns_choose_and_leave_out(fetch: Fetch) -> None:
 
 def test_a_download_that_was_killed_goes_on_from_the_byte_where_it_was(fetch: Fetch, hub: Hub) -> None:
     size = 3 << 20
-    hub.files = {"weights.safetensors": os.urandom(size)}
+    hub.files = {**INDEX, "weights.safetensors": os.urandom(size)}
     hub.stall_after = 2 << 20
     job = fetch()
     process = FORKSERVER.Process(target=_run, args=(job.root, job.cache))
     process.start()
-    job.wait_until(lambda: bool(_parts(job)) and _parts(job)[0].stat().st_size > 0)
+    job.wait_until(lambda: bool(_parts(job)) and _parts(job)[0].stat().st_size > 1000)
     process.kill()
     process.join()
     have = _parts(job)[0].stat().st_size
@@ -118,11 +119,13 @@ def _run(root: Path, cache: Path) -> None:
 
 
 def _parts(job: Job) -> list[Path]:
-    return [path for path in (job.cache / "fetch").glob("*/*") if path.is_file()]
+    """The largest first."""
+    found = [path for path in (job.cache / "fetch").glob("*/*") if path.is_file()]
+    return sorted(found, key=lambda path: -path.stat().st_size)
 
 
 def test_a_connection_that_breaks_is_taken_up_again(fetch: Fetch, hub: Hub) -> None:
-    hub.files = {"weights.safetensors": os.urandom(3 << 20)}
+    hub.files = {**INDEX, "weights.safetensors": os.urandom(3 << 20)}
     hub.cut_after = (2 << 20) + 5
     job = fetch()
     assert job.run() == 0
@@ -131,12 +134,12 @@ def test_a_connection_that_breaks_is_taken_up_again(fetch: Fetch, hub: Hub) -> N
 
 
 def test_a_stop_in_the_middle_of_a_file_is_obeyed_and_keeps_what_is_there(fetch: Fetch, hub: Hub) -> None:
-    hub.files = {"weights.safetensors": os.urandom(3 << 20)}
+    hub.files = {**INDEX, "weights.safetensors": os.urandom(3 << 20)}
     hub.stall_after = 2 << 20
     job = fetch()
 
     def stop() -> None:
-        job.wait_until(lambda: bool(_parts(job)) and _parts(job)[0].stat().st_size > 0)
+        job.wait_until(lambda: bool(_parts(job)) and _parts(job)[0].stat().st_size > 1000)
         job.command(3, "stop")
         hub.going_on.set()
 
@@ -147,6 +150,19 @@ def test_a_stop_in_the_middle_of_a_file_is_obeyed_and_keeps_what_is_there(fetch:
     assert job.manifest["outcome"] == "stopped"
     assert [control.seq for control in job.of_kind("control")] == [3]
     assert _parts(job)
+
+
+def test_a_model_of_another_family_fails_before_its_weights_are_fetched(fetch: Fetch, hub: Hub) -> None:
+    hub.files = {"model.safetensors": os.urandom(2000), "model_index.json": b'{"_class_name": "FluxPipeline"}'}
+    reason = failed(fetch())
+    assert (reason.code, "FluxPipeline" in reason.message) == ("bad_base_model", True)
+    hub.files["model_index.json"] = MODEL["model_index.json"]
+    assert failed(fetch(folder="other", family="sdxl")).code == "bad_base_model"
+    del hub.files["model_index.json"]
+    assert failed(fetch(folder="none")).code == "bad_base_model"
+    assert not any("cdn" in path for _, path, _ in hub.requests)
+    hub.files = MODEL
+    assert fetch(folder="same", family="sd1").run() == 0
 
 
 @pytest.mark.parametrize(
@@ -228,12 +244,12 @@ def test_the_well_known_hub_may_not_resolve_to_a_private_address(
 
 
 def test_two_jobs_of_one_spec_do_not_disturb_each_other(fetch: Fetch, hub: Hub) -> None:
-    hub.files = {"weights.safetensors": os.urandom(3 << 20)}
+    hub.files = {**INDEX, "weights.safetensors": os.urandom(3 << 20)}
     hub.stall_after = 2 << 20
     first, second = fetch(), fetch(folder="second")
     process = FORKSERVER.Process(target=_run, args=(first.root, first.cache))
     process.start()
-    first.wait_until(lambda: bool(_parts(first)) and _parts(first)[0].stat().st_size > 0)
+    first.wait_until(lambda: bool(_parts(first)) and _parts(first)[0].stat().st_size > 1000)
     hub.stall_after = 0
     assert second.run() == 0
     hub.going_on.set()
