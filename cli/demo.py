@@ -10,11 +10,10 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from cli.commands.jobs import samples_of
 from cli.commands.sample import pictures_download
 from cli.commands.templates import template_put
 from cli.config import Login, login_save, login_saved
-from cli.downloads import adaptor_write, job_log
+from cli.downloads import adaptor_write, job_log, samples_of
 from cli.errors import CliError, Exit
 from cli.http import Client, Record
 from cli.output import err, out, print_json

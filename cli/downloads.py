@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from cli.atomic import text_write
 from cli.errors import CliError
-from cli.http import Client, Record
-from cli.transfers import OnBytes, file_download
+from cli.http import Client, Record, checked, reachable
+from cli.transfers import CHUNK_BYTES, OnBytes, file_download
 
 LOG_BYTES = 65_536
 
@@ -23,6 +24,31 @@ def inside(folder: Path, path: str) -> Path:
     target = (folder / path).resolve()
     if not target.is_relative_to(folder.resolve()):
         raise CliError(f"the API named a file outside of the folder: {path!r}", "Nothing was written there.")
+    return target
+
+
+def samples_of(client: Client, job: str, **query: Any) -> list[Record]:
+    """Every picture that the job made, with its link."""
+    return list(client.pages(f"jobs/{job}/samples", **query))
+
+
+def artifacts_write(artifacts: list[Record], folder: Path) -> list[Path]:
+    """Every file of them below `folder`, under its own path, with its digest checked."""
+    files = [file for artifact in artifacts for file in artifact["files"]]
+    return [file_download(file, inside(folder, file["path"])) for file in files]
+
+
+def response_write(client: Client, path: str, target: Path) -> Path:
+    """The body of a GET, streamed; a name that is there stays as it was until the whole body came."""
+    part = target.with_name(f".{target.name}.part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with reachable(client.login.url), client.http.stream("GET", path) as response, part.open("wb") as file:
+            for piece in checked(response).iter_bytes(CHUNK_BYTES):
+                file.write(piece)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
     return target
 
 

@@ -1,11 +1,16 @@
 """The options that templates and jobs share, and the request that they make."""
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from typing import Annotated, Any
 
 import typer
 
-from cli.completion import ADAPTORS, DATASETS, METHODS, MODELS
+from cli.completion import ADAPTORS, DATASETS, JOBS, METHODS, MODELS
 from cli.http import Client, Record, known
+
+JobRef = Annotated[str, typer.Argument(help="Id of the job, or its first 8 characters or more.", autocompletion=JOBS)]
 
 Method = Annotated[
     str, typer.Option("--method", "-m", help="What to run, for instance image_lora.", autocompletion=METHODS)
@@ -22,6 +27,35 @@ Accelerators = Annotated[
 ]
 Pool = Annotated[str | None, typer.Option(help="Workers that may take it.")]
 Priority = Annotated[int | None, typer.Option(help="Higher goes first.")]
+REQUEST: dict[str, Any] = {
+    "dataset": Dataset,
+    "model": Model,
+    "adaptors": Adaptors,
+    "accelerators": Accelerators,
+    "pool": Pool,
+    "priority": Priority,
+}
+"""Options in the order of the help."""
+
+
+def takes_request(command: Callable[..., None]) -> Callable[..., None]:
+    """Puts the shared options in the place of the parameter `request`, which gets the part of a request body that they
+    make. Typer reads signature and annotations, so both are written anew."""
+
+    @wraps(command)
+    def told(**given: Any) -> None:
+        asked = {name: given.pop(name) for name in REQUEST}
+        command(**given, request=request_body(**asked))
+
+    own = inspect.signature(command)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    shared = [inspect.Parameter(name, kind, default=None, annotation=option) for name, option in REQUEST.items()]
+    before: list[inspect.Parameter] = []
+    for parameter in own.parameters.values():
+        before += shared if parameter.name == "request" else [parameter.replace(kind=kind)]
+    told.__signature__ = own.replace(parameters=before)  # type: ignore[attr-defined]  # functions have it
+    told.__annotations__ = {parameter.name: parameter.annotation for parameter in before} | {"return": None}
+    return told
 
 
 def request_body(

@@ -19,17 +19,12 @@ class PlainLoader(yaml.SafeLoader):
     """YAML 1.2 as people read it: `mixed_precision: no` is text, only true and false are booleans; 1e-4 is a number."""
 
 
-class PlainDumper(yaml.SafeDumper):
-    """Quotes what a YAML 1.1 or 1.2 reader would take for something else than text."""
-
-
 PlainLoader.yaml_implicit_resolvers = {
     letter: [(tag, pattern) for tag, pattern in resolvers if tag not in (BOOLEAN[0], FLOAT[0])]
     for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 PlainLoader.add_implicit_resolver(*BOOLEAN)
 PlainLoader.add_implicit_resolver(*FLOAT)
-PlainDumper.add_implicit_resolver(*FLOAT)
 
 
 def yaml_load(path: Path) -> Record:
@@ -43,10 +38,6 @@ def yaml_load(path: Path) -> Record:
     if not isinstance(found, dict):
         raise CliError(f"{path}: expected `key: value` lines, got {type(found).__name__}", exit_code=Exit.USAGE)
     return found
-
-
-def yaml_dump(record: Record) -> str:
-    return yaml.dump(record, Dumper=PlainDumper, sort_keys=False, allow_unicode=True)
 
 
 def settings_parse(pairs: list[str], schema: Record | None = None) -> Record:

@@ -7,28 +7,18 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from cli.completion import JOBS, TEMPLATES
+from cli.commands import job_changes, job_results
+from cli.completion import ADAPTORS, DATASETS, MODELS, TEMPLATES
 from cli.downloads import job_log
 from cli.errors import CliError, Exit
 from cli.http import Client, Record
-from cli.output import Json, connect, err, out, print_json, print_json_line, print_record, print_table
-from cli.requests import (
-    Accelerators,
-    Adaptors,
-    Dataset,
-    Model,
-    Pool,
-    Priority,
-    Settings,
-    method_schema,
-    request_body,
-)
-from cli.transfers import file_download
+from cli.output import Json, connect, err, out, print_json, print_json_line, print_record, print_rows, print_table
+from cli.requests import JobRef as Job
+from cli.requests import Settings, method_schema, takes_request
 from cli.values import settings_parse, yaml_load
 from cli.watch import adaptor_ref, ending_sentence, job_watch, outcome
 
 app = typer.Typer(no_args_is_help=True)
-Job = Annotated[str, typer.Argument(help="Id of the job, or its first 8 characters or more.", autocompletion=JOBS)]
 
 
 class Command(StrEnum):
@@ -37,6 +27,7 @@ class Command(StrEnum):
 
 
 @app.command("submit")
+@takes_request
 def job_submit(
     template: Annotated[
         str, typer.Option("--template", "-t", help="Template to take parameters from.", autocompletion=TEMPLATES)
@@ -45,12 +36,7 @@ def job_submit(
     method: Annotated[str, typer.Option("--method", "-m", help="What to run, where there is no template.")] = "",
     name: Annotated[str, typer.Option(help="Name of the job.")] = "",
     set_: Settings = None,
-    dataset: Dataset = None,
-    model: Model = None,
-    adaptor: Adaptors = None,
-    accelerators: Accelerators = None,
-    pool: Pool = None,
-    priority: Priority = None,
+    request: Record = {},  # noqa: B006 stands for the shared options
     key: Annotated[str, typer.Option(help="Idempotency key: the same key gives the same job.")] = "",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it to its end; exit with its outcome.")] = False,
     as_json: Json = False,
@@ -60,7 +46,7 @@ def job_submit(
         body = yaml_load(file) if file else {}
         named = {"template": template, "method": method, "name": name}
         body |= {given: value for given, value in named.items() if value}
-        body |= request_body(dataset, model, adaptor, accelerators, pool, priority)
+        body |= request
         if set_:
             body["params"] = {**(body.get("params") or {}), **settings_parse(set_, schema_for(client, body))}
         job = client.post("jobs", body, headers={"Idempotency-Key": key} if key else {})
@@ -74,26 +60,27 @@ def job_submit(
 
 @app.command("list")
 def job_list(
-    state: Annotated[str | None, typer.Option(help="queued, running, succeeded, ...")] = None,
+    state: Annotated[str | None, typer.Option(help="queued, running, ...; several with commas.")] = None,
     method: Annotated[str | None, typer.Option(help="Only this method.")] = None,
     search: Annotated[str | None, typer.Option(help="Part of the name.")] = None,
+    template: Annotated[str | None, typer.Option(help="Came from it.", autocompletion=TEMPLATES)] = None,
+    dataset: Annotated[str | None, typer.Option(help="Reads it.", autocompletion=DATASETS)] = None,
+    model: Annotated[str | None, typer.Option(help="Reads it.", autocompletion=MODELS)] = None,
+    adaptor: Annotated[str | None, typer.Option(help="Reads or made it.", autocompletion=ADAPTORS)] = None,
+    label: Annotated[str | None, typer.Option(help="Has this label.")] = None,
+    parent: Annotated[str | None, typer.Option(help="Repeats this job (its whole id).")] = None,
+    since: Annotated[str | None, typer.Option(help="Made at or after, as 2026-01-31T00:00:00Z.")] = None,
+    until: Annotated[str | None, typer.Option(help="Made before.")] = None,
     as_json: Json = False,
 ) -> None:
     """Jobs, the newest first."""
+    asked = {"state": state, "method": method, "search": search, "template": template, "dataset": dataset}
+    asked |= {"model": model, "adaptor": adaptor, "label": label, "parent": parent}
     with connect() as client:
-        jobs = list(client.pages("jobs", state=state, method=method, search=search))
-    if as_json:
-        print_json(jobs)
-    else:
-        columns = {
-            "id": "short",
-            "name": "name",
-            "method": "method",
-            "state": "state",
-            "step": "step",
-            "created": "created",
-        }
-        print_table([{**job, "short": job["id"][:8], "step": step_text(job)} for job in jobs], columns)
+        jobs = list(client.pages("jobs", **asked, created_after=since, created_before=until))
+    columns = {"id": "short", "name": "name", "method": "method", "state": "state", "step": "step"}
+    rows = jobs if as_json else [{**job, "short": job["id"][:8], "step": step_text(job)} for job in jobs]
+    print_rows(rows, columns | {"labels": "labels", "created": "created"}, as_json=as_json)
 
 
 @app.command("show")
@@ -114,8 +101,12 @@ def job_show(job: Job, as_json: Json = False) -> None:
             "waiting",
             "step",
             "adaptor",
+            "template",
+            "parent",
             "pool",
             "priority",
+            "labels",
+            "notes",
             "created",
             "started",
             "ended",
@@ -181,40 +172,6 @@ def job_control(job: Job, command: Command, as_json: Json = False) -> None:
         out.print(f"job {escape(found['name'])}: asked for {command.value}")
 
 
-@app.command("metrics")
-def job_metrics(
-    job: Job,
-    name: Annotated[str | None, typer.Option(help="Only this curve, for instance loss.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Curves: loss, learning rate, speed."""
-    with connect() as client:
-        series = client.get(f"jobs/{job}/metrics", name=name)["series"]
-    if as_json:
-        print_json(series)
-    else:
-        columns = {"metric": "name", "points": "points", "first": "first", "last": "last"}
-        print_table([curve_row(curve, points) for curve, points in series.items() if points], columns)
-
-
-@app.command("samples")
-def job_samples(
-    job: Job,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Download them into this folder.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Pictures that the job made."""
-    with connect() as client:
-        samples = samples_of(client, job)
-    if output:
-        for sample in samples:
-            file_download(sample, output / Path(sample["path"]).name)
-    if as_json:
-        print_json(samples)
-    else:
-        print_table(samples, {"step": "step", "file": "path", "bytes": "size_bytes"})
-
-
 def schema_for(client: Client, body: Record) -> Record:
     """The schema that `--set` is read with."""
     method = body.get("method")
@@ -252,15 +209,15 @@ def act(job: str, verb: str, *, as_json: bool) -> None:
         out.print(f"job {escape(found['name'])}: {found['state']}{stopping}")
 
 
-def samples_of(client: Client, job: str) -> list[Record]:
-    rows: list[Record] = client.get(f"jobs/{job}/samples")["results"]
-    return rows
-
-
 def step_text(job: Record) -> str:
     progress: dict[str, Any] = job.get("progress") or {}
     return f"{progress['step']}/{progress['total']}" if "step" in progress else "-"
 
 
-def curve_row(name: str, points: list[list[float]]) -> Record:
-    return {"name": name, "points": len(points), "first": f"{points[0][1]:.6g}", "last": f"{points[-1][1]:.6g}"}
+app.command("rerun")(job_changes.job_rerun)
+app.command("priority")(job_changes.job_priority)
+app.command("note")(job_changes.job_note)
+app.command("delete")(job_changes.job_delete)
+app.command("metrics")(job_results.job_metrics)
+app.command("samples")(job_results.job_samples)
+app.command("artifacts")(job_results.job_artifacts)

@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cli.commands.jobs import samples_of
 from cli.completion import ADAPTORS
+from cli.downloads import samples_of
 from cli.errors import CliError, Exit
 from cli.http import Client, Record, known
-from cli.output import Json, connect, err, out, print_json
-from cli.requests import Accelerators, Model, Pool, Priority, Settings, method_schema, request_body
+from cli.output import Json, connect, err, out, print_json, print_rows
+from cli.requests import Accelerators, JobRef, Model, Pool, Priority, Settings, method_schema, request_body
 from cli.transfers import file_download
 from cli.values import settings_parse
 from cli.watch import ending_sentence, job_watch, outcome
@@ -52,8 +52,46 @@ def sample(
         job = client.post("jobs", {"name": f"sample: {prompt[:60]}", "method": METHOD, "params": given, **body})
         ended = wait(client, job, as_json=as_json)
         files = pictures_download(samples_of(client, job["id"]), output, compare=compare)
+    said(ended, files, as_json=as_json)
+
+
+def resample(
+    job: JobRef,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Picture to write; numbered if there are more.")
+    ] = Path("sample.png"),
+    seed: Annotated[int | None, typer.Option(min=0, help="Another seed; else the same pictures.")] = None,
+    set_: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Make the pictures of an earlier sampling again, with what is given here changed."""
+    with connect() as client:
+        params = known({"seed": seed}) | settings_parse(set_ or [], method_schema(client, METHOD))
+        again = client.post(f"jobs/{job}/rerun", {"params": params})
+        ended = wait(client, again, as_json=as_json)
+        compare = bool(ended["params"].get("compare"))
+        files = pictures_download(samples_of(client, again["id"]), output, compare=compare)
+    said(ended, files, as_json=as_json)
+
+
+def samplings(
+    adaptor: Annotated[str | None, typer.Option(help="Made with it.", autocompletion=ADAPTORS)] = None,
+    model: Model = None,
+    search: Annotated[str | None, typer.Option(help="Part of the prompt.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What was sampled, the newest first; `anneal resample JOB` makes it again."""
+    with connect() as client:
+        rows = list(client.pages("samplings", adaptor=adaptor, model=model, search=search))
+    if not as_json:
+        rows = [{**row, "short": row["job"][:8], "with": [one["name"] for one in row["adaptors"]]} for row in rows]
+    columns = {"job": "short", "prompt": "prompt", "seeds": "seeds", "adaptors": "with", "model": "model"}
+    print_rows(rows, columns | {"state": "state", "created": "created"}, as_json=as_json)
+
+
+def said(job: Record, files: list[Path], *, as_json: bool) -> None:
     if as_json:
-        print_json({"job": ended["id"], "files": [str(file) for file in files]})
+        print_json({"job": job["id"], "files": [str(file) for file in files]})
     else:
         out.print("\n".join(f"wrote {escape(str(file))}" for file in files), soft_wrap=True)
 

@@ -5,72 +5,61 @@ from typing import Annotated
 
 import typer
 
-from cli.completion import TEMPLATES
-from cli.errors import ApiError
+from cli.commands import template_history
+from cli.completion import METHODS, TEMPLATES
 from cli.http import Client, Record
-from cli.output import Json, connect, out, print_json, print_record, print_table
-from cli.requests import (
-    Accelerators,
-    Adaptors,
-    Dataset,
-    Method,
-    Model,
-    Pool,
-    Priority,
-    Settings,
-    method_schema,
-    request_body,
-)
-from cli.values import settings_parse, yaml_dump, yaml_load
+from cli.output import Json, connect, out, print_json, print_record, print_rows, print_table
+from cli.requests import Method, Settings, method_schema, takes_request
+from cli.values import settings_parse, yaml_load
 
 app = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name of the template.", autocompletion=TEMPLATES)]
+Ref = Annotated[
+    str, typer.Argument(help="Name of the template, or name@version.", autocompletion=TEMPLATES, metavar="NAME")
+]
 KEYS = ("name", "method", "params", "dataset", "model", "adaptors", "resources", "pool", "priority")
 
 
 @app.command("list")
-def template_list(as_json: Json = False) -> None:
+def template_list(
+    search: Annotated[str | None, typer.Option(help="Part of the name.")] = None,
+    method: Annotated[str | None, typer.Option(help="Only of this method.", autocompletion=METHODS)] = None,
+    as_json: Json = False,
+) -> None:
     """All templates."""
     with connect() as client:
-        rows = list(client.pages("templates"))
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(rows, {"name": "name", "method": "method", "dataset": "dataset", "model": "model"})
+        rows = list(client.pages("templates", search=search, method=method))
+    columns = {"name": "name", "version": "version", "method": "method", "dataset": "dataset", "model": "model"}
+    print_rows(rows, columns, as_json=as_json)
 
 
 @app.command("show")
-def template_show(name: Name, as_json: Json = False) -> None:
+def template_show(name: Ref, as_json: Json = False) -> None:
     """One template with its parameters."""
     with connect() as client:
         template = client.get(f"templates/{name}")
     if as_json:
         print_json(template)
     else:
-        print_record(template, [key for key in KEYS if key != "params"])
+        print_record(template, ["name", "version", "latest", *(key for key in KEYS[1:] if key != "params")])
         print_table(
             [{"name": k, "value": v} for k, v in template["params"].items()], {"parameter": "name", "": "value"}
         )
 
 
 @app.command("create")
+@takes_request
 def template_create(
     name: Name,
     method: Method,
-    dataset: Dataset = None,
-    model: Model = None,
-    adaptor: Adaptors = None,
     set_: Settings = None,
-    accelerators: Accelerators = None,
-    pool: Pool = None,
-    priority: Priority = None,
+    request: Record = {},  # noqa: B006 stands for the shared options
     as_json: Json = False,
 ) -> None:
     """Save parameters under a name; `anneal method show METHOD` lists them."""
     with connect() as client:
-        body = request_body(dataset, model, adaptor, accelerators, pool, priority)
         params = settings_parse(set_ or [], method_schema(client, method))
-        template = client.post("templates", {"name": name, "method": method, "params": params, **body})
+        template = client.post("templates", {"name": name, "method": method, "params": params, **request})
     said(template, as_json=as_json, verb="created")
 
 
@@ -80,7 +69,7 @@ def template_import(
     name: Annotated[str, typer.Option(help="Save under this name instead of the file's.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Save a template from a file; one of the same name is replaced."""
+    """Save a template from a file; one of the same name gets a new version."""
     body = yaml_load(file)
     with connect() as client:
         template = template_put(client, {**body, "name": name or body.get("name") or file.stem})
@@ -89,21 +78,22 @@ def template_import(
 
 @app.command("export")
 def template_export(
-    name: Name,
+    name: Ref,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; standard output if left out.")] = None,
     as_json: Json = False,
 ) -> None:
     """Print a template as YAML, to keep in git or to import elsewhere."""
     with connect() as client:
-        template = client.get(f"templates/{name}")
-    kept = {key: template[key] for key in KEYS if template.get(key) not in (None, [], {})}
-    if as_json:
-        print_json(kept)
-    elif output:
-        output.write_text(yaml_dump(kept), encoding="utf-8")
+        if as_json:
+            template = client.get(f"templates/{name}")
+            print_json({key: template[key] for key in KEYS if template.get(key) not in (None, [], {})})
+            return
+        text = client.request("GET", f"templates/{name}/export").text
+    if output:
+        output.write_text(text, encoding="utf-8")
         out.print(f"wrote {output}")
     else:
-        typer.echo(yaml_dump(kept), nl=False)
+        typer.echo(text, nl=False)
 
 
 @app.command("delete")
@@ -118,13 +108,8 @@ def template_delete(name: Name, as_json: Json = False) -> None:
 
 
 def template_put(client: Client, body: Record) -> Record:
-    """Makes the template, or replaces the one of the same name."""
-    try:
-        made: Record = client.post("templates", body)
-    except ApiError as error:
-        if error.status != 409:
-            raise
-        made = client.put(f"templates/{body['name']}", body)
+    """Makes the template, or a new version of the one of that name."""
+    made: Record = client.post("templates/import", body, params={"replace": "true"})
     return made
 
 
@@ -132,4 +117,10 @@ def said(template: Record, *, as_json: bool, verb: str) -> None:
     if as_json:
         print_json(template)
     else:
-        out.print(f"{verb} template {template['name']} ({template['method']})")
+        out.print(f"{verb} template {template['name']}@{template['version']} ({template['method']})")
+
+
+app.command("validate")(template_history.template_validate)
+app.command("clone")(template_history.template_clone)
+app.command("history")(template_history.template_versions)
+app.command("restore")(template_history.template_restore)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from cli.commands.jobs import samples_of
+from cli.downloads import samples_of
 from cli.follow import job_events
 from cli.http import Client, Record
 from cli.platform.children import Child, child_start, child_stop

@@ -1,0 +1,84 @@
+"""`anneal job`: curves, samples, artifacts."""
+
+import csv
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.downloads import artifacts_write, samples_of
+from cli.http import Record
+from cli.output import Json, connect, err, print_json, print_rows, print_table
+from cli.requests import JobRef
+from cli.transfers import file_download
+
+ALL_POINTS = 100_000
+"""The most that the API gives of one curve."""
+Series = dict[str, list[list[float]]]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Download them into this folder.")]
+
+
+def job_metrics(
+    job: JobRef,
+    name: Annotated[list[str] | None, typer.Option(help="Only this curve, for instance loss; may be repeated.")] = None,
+    points: Annotated[int | None, typer.Option(help="Most points of a curve; peaks are kept.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print name,step,value lines, for a spreadsheet.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Curves: loss, learning rate, speed."""
+    wanted = points or (ALL_POINTS if as_csv else None)
+    with connect() as client:
+        series: Series = client.get(f"jobs/{job}/metrics", name=name or None, points=wanted)["series"]
+    if as_json:
+        print_json(series)
+    elif as_csv:
+        csv_print(series)
+    else:
+        columns = {"metric": "name", "points": "points", "first": "first", "last": "last", "lowest": "lowest"}
+        print_table([curve_row(curve, points) for curve, points in series.items() if points], columns)
+
+
+def job_samples(
+    job: JobRef,
+    step: Annotated[int | None, typer.Option(help="Only those of this step.")] = None,
+    output: Output = None,
+    as_json: Json = False,
+) -> None:
+    """Pictures that the job made."""
+    with connect() as client:
+        samples = samples_of(client, job, step=step)
+    if output:
+        for sample in samples:
+            file_download(sample, output / Path(sample["path"]).name)
+    print_rows(samples, {"step": "step", "file": "path", "bytes": "size_bytes"}, as_json=as_json)
+
+
+def job_artifacts(
+    job: JobRef,
+    kind: Annotated[str | None, typer.Option(help="checkpoint, sample, tensorboard or other.")] = None,
+    step: Annotated[int | None, typer.Option(help="Only those of this step.")] = None,
+    attempt: Annotated[int | None, typer.Option(help="Only those of this attempt.")] = None,
+    output: Output = None,
+    as_json: Json = False,
+) -> None:
+    """Files that the job published: checkpoints, samples, logs of TensorBoard."""
+    with connect() as client:
+        found = list(client.pages(f"jobs/{job}/artifacts", kind=kind, step=step, attempt=attempt))
+    if output:
+        written = artifacts_write(found, output)
+        err.print(f"wrote {len(written)} files below {output}", soft_wrap=True)
+    columns = {"kind": "kind", "step": "step", "path": "path", "bytes": "size_bytes"}
+    print_rows(found, columns, as_json=as_json)
+
+
+def csv_print(series: Series) -> None:
+    lines = csv.writer(sys.stdout, lineterminator="\n")
+    lines.writerow(("name", "step", "value"))
+    lines.writerows((name, step, value) for name, points in series.items() for step, value in points)
+
+
+def curve_row(name: str, points: list[list[float]]) -> Record:
+    first, last = (f"{points[index][1]:.6g}" for index in (0, -1))
+    lowest = min(value for _, value in points)
+    return {"name": name, "points": len(points), "first": first, "last": last, "lowest": f"{lowest:.6g}"}
