@@ -3,21 +3,22 @@
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin import display
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
 from django.db import transaction
+from django.utils import timezone
 from django.utils.decorators import method_decorator
-from unfold.admin import ModelAdmin, TabularInline
-from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from api.accounts.models import Membership, Project, Token
 from api.accounts.tokens import token_revoke
 from api.jobs.clock import now
 from api.jobs.transitions import audit_add
-from api.panel.columns import link_to
+from api.panel.bases import ModelAdmin, Shown
+from api.panel.columns import label, link_to
 from api.panel.deeds import Deed, actor_of, deeds
 from api.panel.readonly import ReadOnly
 
@@ -51,20 +52,12 @@ class Audited(ModelAdmin):
         audit_add(actor=actor_of(request), kind=f"{model}_{kind}", object=f"{model}:{obj.pk}", at=now(), data=told)
 
 
-class MembershipsOf(TabularInline):
+class MembershipsOf(Shown):
     model = Membership
     fields = readonly_fields = (link_to("project"), link_to("user"), "role")
-    extra = 0
-    can_delete = False
 
     def get_queryset(self, request: Any) -> Any:
         return super().get_queryset(request).select_related("project", "user")
-
-    def has_add_permission(self, request: Any, obj: Any = None) -> bool:  # noqa: ARG002 Django's hooks
-        return False
-
-    def has_change_permission(self, request: Any, obj: Any = None) -> bool:  # noqa: ARG002
-        return False
 
 
 admin.site.unregister(User)
@@ -72,7 +65,7 @@ admin.site.unregister(Group)
 
 
 @admin.register(User)
-class UserAdmin(Audited, DjangoUserAdmin):
+class UserAdmin(Audited, DjangoUserAdmin):  # type: ignore[type-arg]  # generic in the stubs alone
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
@@ -118,11 +111,12 @@ class TokenAdmin(ReadOnly):
     search_fields = ("name", "user__username")
     ordering = ("-created",)
 
-    @display(description="state", label={"live": "success", "revoked": "danger", "expired": "warning"})
+    @display(description="state")
     def token_state(self, token: Token) -> str:
         if token.revoked_at:
-            return "revoked"
-        return "expired" if token.expires_at and token.expires_at <= now() else "live"
+            return label("revoked", "danger")
+        expired = token.expires_at is not None and token.expires_at <= timezone.now()
+        return label("expired", "warning") if expired else label("live", "success")
 
 
 @admin.register(LogEntry)

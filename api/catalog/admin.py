@@ -1,10 +1,9 @@
 """Datasets, base models, adaptors and templates in the panel: looked at, with links between them."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
-from unfold.admin import TabularInline
-from unfold.decorators import display
+from django.contrib.admin import display
 
 from api.catalog.models import (
     Adaptor,
@@ -15,25 +14,18 @@ from api.catalog.models import (
     Template,
     Upload,
 )
-from api.panel.columns import link_to
+from api.panel.bases import Shown
+from api.panel.columns import label, link_to
 from api.panel.readonly import ReadOnly
 
 
-class Versions(TabularInline):
+class Versions(Shown):
     """The versions of a record, on its page."""
 
-    fields: Any = ("version", "digest", "num_files", "size_bytes", "created")
+    fields = ("version", "digest", "num_files", "size_bytes", "created")
     readonly_fields = fields
-    extra = 0
-    can_delete = False
     show_change_link = True
     ordering = ("-version",)
-
-    def has_add_permission(self, request: Any, obj: Any = None) -> bool:  # noqa: ARG002 Django's hooks
-        return False
-
-    def has_change_permission(self, request: Any, obj: Any = None) -> bool:  # noqa: ARG002
-        return False
 
 
 class DatasetVersions(Versions):
@@ -46,7 +38,7 @@ class PretrainedModelVersions(Versions):
 
 class NamedAdmin(ReadOnly):
     list_display: Any = ("name", link_to("project"), "created")
-    list_filter: Any = ("project", "created")
+    list_filter: ClassVar[Any] = ("project", "created")
     list_select_related = ("project",)
     search_fields = ("name",)
     ordering = ("-created",)
@@ -63,8 +55,15 @@ class PretrainedModelAdmin(NamedAdmin):
 
 
 class VersionAdmin(ReadOnly):
-    list_display: Any = ("__str__", link_to("record"), link_to("record__project"), "num_files", "size_bytes", "created")
-    list_filter: Any = ("created",)
+    list_display: Any = (
+        "__str__",
+        link_to("record"),
+        link_to("record__project"),
+        "num_files",
+        "size_bytes",
+        "created",
+    )
+    list_filter: ClassVar[Any] = ("created",)
     list_select_related = ("record__project",)
     search_fields = ("record__name", "digest")
     ordering = ("-created",)
@@ -98,9 +97,9 @@ class AdaptorAdmin(ReadOnly):
     search_fields = ("name", "trigger_word", "digest")
     ordering = ("-created",)
 
-    @display(description="result", label={"whole": "success", "partial": "warning"}, ordering="partial")
+    @display(description="result", ordering="partial")
     def whole(self, adaptor: Adaptor) -> str:
-        return "partial" if adaptor.partial else "whole"
+        return label("partial", "warning") if adaptor.partial else label("whole", "success")
 
 
 @admin.register(Template)

@@ -3,15 +3,15 @@
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin import display
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from unfold.admin import TabularInline
-from unfold.decorators import display
 
 from api.jobs.models import Artifact, Attempt, Audit, Event, Job, LogChunk, Metric, Worker
 from api.jobs.services.control import job_cancel, job_pause, job_resume
 from api.jobs.services.workers import worker_drain
+from api.panel.bases import Shown
 from api.panel.columns import link_to, outcome_label, reason_label, record_link, state_label, worker_label
 from api.panel.deeds import Deed, deeds
 from api.panel.readonly import ReadOnly
@@ -59,7 +59,7 @@ DRAIN = Deed(
 )
 
 
-class AttemptsOfJob(TabularInline):
+class AttemptsOfJob(Shown):
     model = Attempt
     fields = readonly_fields = (
         "n",
@@ -71,19 +71,11 @@ class AttemptsOfJob(TabularInline):
         "started_at",
         "ended_at",
     )
-    extra = 0
-    can_delete = False
     show_change_link = True
     ordering = ("-n",)
 
     def get_queryset(self, request: Any) -> Any:
         return super().get_queryset(request).select_related("worker")
-
-    def has_add_permission(self, request: Any, obj: Any = None) -> bool:  # noqa: ARG002 Django's hooks
-        return False
-
-    def has_change_permission(self, request: Any, obj: Any = None) -> bool:  # noqa: ARG002
-        return False
 
 
 @admin.register(Job)

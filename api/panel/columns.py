@@ -4,13 +4,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from django.contrib.admin import display
 from django.db.models import Field, ForeignKey, JSONField, Model
 from django.template.loader import render_to_string
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.decorators import display
 
 from api.environment import environment
 from api.jobs.models import Outcome, State, Worker

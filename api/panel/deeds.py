@@ -66,7 +66,7 @@ def _on_list(deed: Deed) -> Any:
         return None
 
     chosen.__name__ = f"{deed.name}_chosen"
-    return action(description=deed.title, permissions=["act"], icon=deed.icon)(chosen)  # type: ignore[arg-type]  # unfold's hints
+    return action(description=deed.title, permissions=["act"], icon=deed.icon)(chosen)
 
 
 def _on_page(deed: Deed) -> Any:
@@ -83,7 +83,7 @@ def _on_page(deed: Deed) -> Any:
     this.__name__ = f"{deed.name}_this"
     variant = ActionVariant.DANGER if deed.hurts else ActionVariant.DEFAULT
     made = action(description=deed.title, permissions=["act"], url_path=deed.name, icon=deed.icon, variant=variant)
-    return made(this)  # type: ignore[arg-type]
+    return made(this)
 
 
 def _ask(

@@ -1,33 +1,26 @@
 """Records that are looked at: state moves through the services only, so nothing here is added, changed or deleted."""
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django.contrib import messages
 from django.db.models import ForeignKey, JSONField, QuerySet, TextField, UUIDField
 from django.http import HttpRequest
-from unfold.admin import ModelAdmin as UnfoldAdmin
 
+from api.panel.bases import ModelAdmin
 from api.panel.columns import Column, fields_shown, is_secret, link_to
-
-if TYPE_CHECKING:
-    from django.contrib.admin import ModelAdmin as Typed
-
-    Base = Typed[Any]
-else:
-    Base = UnfoldAdmin
 
 MAX_COLUMNS = 7
 
 
-class ReadOnly(Base):
+class ReadOnly(ModelAdmin):
     """Shows every field but secrets; what a subclass does not say is made from the model."""
 
     list_per_page = 50
     show_full_result_count = False
     list_fullwidth = True
-    ordering: Any = ("-pk",)
+    ordering: ClassVar[Any] = ("-pk",)
 
     @cached_property
     def _shown(self) -> list[str | Column]:
