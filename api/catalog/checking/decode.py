@@ -17,6 +17,9 @@ MAX_PIXELS = 64_000_000
 MAX_ASPECT = 16
 """Longer side by shorter: no bucket that a trainer could use is that thin."""
 THUMBNAIL_SIDE = 256
+ORIENTATION = 0x0112
+TURNED = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "MPO")
 SMALLER = "Make it smaller, then upload again."
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error, zlib.error)
@@ -44,10 +47,11 @@ def picture_see(file: Path, name: str, thumbnail: Path) -> Seen:
             _still_check(name, image)
             kind = "JPEG" if image.format == "MPO" else str(image.format)
             image.load()
-            seen = ImageOps.exif_transpose(image)
+            orientation = image.getexif().get(ORIENTATION, 1)
+            width, height = reversed(image.size) if orientation in TURNED else image.size
             thumbnail.parent.mkdir(parents=True, exist_ok=True)
-            small_rgb(seen).save(thumbnail, "JPEG", quality=80)
-            return Seen(seen.width, seen.height, kind, image.mode)
+            _upright(small_rgb(image), orientation).save(thumbnail, "JPEG", quality=80)
+            return Seen(width, height, kind, image.mode)
     except Refused:
         raise
     except BROKEN as error:
@@ -61,10 +65,16 @@ def small_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         return _scaled(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        small = _shrunk(image.convert("RGBA"))
+        small = _shrunk(image if image.mode == "RGBA" else image.convert("RGBA"))
         white = Image.new("RGBA", small.size, "white")
         return Image.alpha_composite(white, small).convert("RGB")
-    return _shrunk(image.convert("RGB"))
+    return _shrunk(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _upright(small: Image.Image, orientation: int) -> Image.Image:
+    """Turned as the whole picture asks for: turning that one would take its memory twice."""
+    small.getexif()[ORIENTATION] = orientation
+    return ImageOps.exif_transpose(small)
 
 
 def _scaled(image: Image.Image) -> Image.Image:
