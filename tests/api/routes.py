@@ -24,7 +24,7 @@ ATTEMPT = "attempt"
 V1 = "api/v1/"
 RECORDS = {
     "": {"GET": READ, "POST": WRITE},
-    "/<str:ref>": {"GET": READ},
+    "/<str:ref>": {"GET": READ, "DELETE": WRITE},
     "/<str:name>/uploads": {"POST": WRITE},
     "/<str:name>/uploads/<uuid:upload_id>/complete": {"POST": WRITE},
     "/<str:name>/versions": {"POST": WRITE},
@@ -54,6 +54,7 @@ ROUTES: dict[str, dict[str, str]] = {
     f"{V1}secrets/<str:name>": {"GET": ADMIN, "PUT": ADMIN, "DELETE": ADMIN},
     # catalog
     **{f"{V1}{kind}{rest}": methods for kind in ("datasets", "models") for rest, methods in RECORDS.items()},
+    f"{V1}datasets/<str:ref>/preview": {"GET": READ},
     f"{V1}templates": {"GET": READ, "POST": WRITE},
     f"{V1}templates/validate": {"POST": WRITE},
     f"{V1}templates/import": {"POST": WRITE},
