@@ -114,3 +114,12 @@ def test_a_cancelled_fetch_leaves_no_version(user: APIClient, agent: Agent) -> N
     user.post(f"/api/v1/jobs/{agent.job}/cancel")
     assert finish(agent, "stopped").json()["outcome"] == "stopped"
     assert not DatasetVersion.objects.exists()
+
+
+def test_a_job_whose_files_a_version_is_cannot_be_deleted(user: APIClient, agent: Agent) -> None:
+    finish(agent)
+    versions_check()
+    answer = user.delete(f"/api/v1/jobs/{agent.job}")
+    assert (answer.status_code, answer.json()["fields"]) == (409, {"versions": ["tiny@1"]})
+    assert user.delete("/api/v1/datasets/tiny@1").status_code == 204
+    assert user.delete(f"/api/v1/jobs/{agent.job}").status_code == 204

@@ -7,6 +7,7 @@ from typing import Any
 
 from api.catalog.incoming_versions import AnyVersion, version_from_files
 from api.catalog.models import KINDS
+from api.catalog.models import VersionState as State
 from api.jobs.models import Attempt, Job
 from api.jobs.transitions import event_add
 from trainers.params import params_class
@@ -37,6 +38,12 @@ def version_publish(
     told = {"kind": kind, "name": record.name, "version": version.version, "state": version.state, "source": source}
     event_add(job=job, kind="version", data=told, at=at, attempt=attempt)
     return version
+
+
+def versions_of_job(job: Job) -> list[AnyVersion]:
+    """Those whose files lie among the job's own; of a refused one nobody needs them."""
+    kept = [rows.objects.select_related("record").exclude(state=State.REFUSED) for _, rows in KINDS.values()]
+    return [version for rows in kept for version in rows.filter(key__startswith=f"jobs/{job.pk}/")]
 
 
 def _source(job: Job, manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from api.catalog.removals import removal_add
 from api.errors import Problem
 from api.jobs.clock import now
 from api.jobs.models import Job, State
+from api.jobs.services.fetched import versions_of_job
 from api.jobs.transitions import audit_add, job_lock
 
 ENDED_FOR_GOOD = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
@@ -32,3 +33,6 @@ def _require_unused(job: Job) -> None:
     if made := [str(adaptor) for adaptor in job.adaptors.all()]:
         said = f"Job {job.name} made {', '.join(made)}, which lies among its files."
         raise Problem("in_use", said, status=409, hint="Delete the adaptor first.", fields={"adaptors": [*made]})
+    if fetched := [str(version) for version in versions_of_job(job)]:
+        said = f"Job {job.name} fetched {', '.join(fetched)}, which lies among its files."
+        raise Problem("in_use", said, status=409, hint="Delete the version first.", fields={"versions": [*fetched]})
