@@ -36,7 +36,7 @@ def jobs_by_state() -> dict[str, int]:
 
 
 def attempts_by_outcome() -> dict[str, int]:
-    ended = Attempt.objects.exclude(ended_at=None).order_by()
+    ended = Attempt.objects.filter(ended_at__isnull=False).order_by()
     counted = dict(ended.values_list("outcome").annotate(Count("pk")))
     return {outcome: counted.get(outcome, 0) for outcome in Outcome.values}
 

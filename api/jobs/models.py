@@ -111,6 +111,7 @@ class Job(models.Model):
                 condition=Q(state="queued"),
             ),
             models.Index(fields=["project", "-created"], name="job_list"),
+            models.Index(fields=["state"], name="job_state"),
             models.Index(fields=["project", "method", "-created"], name="job_method_list"),
         )
 
@@ -226,6 +227,7 @@ class Attempt(models.Model):
         indexes = (
             models.Index(fields=["lease_expires_at"], name="attempt_lease", condition=Q(ended_at__isnull=True)),
             models.Index(fields=["worker"], name="attempt_live", condition=Q(ended_at__isnull=True)),
+            models.Index(fields=["outcome"], name="attempt_outcome", condition=Q(ended_at__isnull=False)),
             models.Index(fields=["id"], name="attempt_log_hot", condition=Q(log_stored__lt=F("log_bytes"))),
         )
 
