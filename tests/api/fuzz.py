@@ -1,5 +1,6 @@
 """Every operation of an OpenAPI description called with made-up values; what comes back is held against it."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import hypothesis
@@ -18,11 +19,19 @@ from schemathesis.specs.openapi.checks import (
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 LEFT_OUT = ("logout",)
 """It would end the caller's token for all that follow."""
-Names = dict[str, str]
 
 
-def fuzz(description: dict[str, Any], url: str, headers: dict[str, str], names: Names, num_examples: int) -> list[str]:
-    """One sentence for each operation that answered otherwise than it says. `names` are of records that exist."""
+@dataclass(frozen=True)
+class Target:
+    url: str
+    callers: dict[str, dict[str, str]]
+    """Headers, by who it is; each made-up request is sent by all of them."""
+    names: dict[str, str]
+    """Of records that exist."""
+
+
+def fuzz(description: dict[str, Any], target: Target, num_examples: int) -> list[str]:
+    """One sentence for each operation that answered otherwise than it says."""
     schema = schemathesis.openapi.from_dict(description)
     wrong = []
     with requests.Session() as session:
@@ -30,16 +39,15 @@ def fuzz(description: dict[str, Any], url: str, headers: dict[str, str], names: 
             operation = found.ok()
             if operation.definition.raw.get("operationId") in LEFT_OUT:
                 continue
-            said = _tried(operation, session, url, headers, names, num_examples)
+            said = _tried(operation, session, target, num_examples)
             wrong += [f"{operation.label}: {said}"] if said else []
     return wrong
 
 
-def _tried(
-    operation: Any, session: requests.Session, url: str, headers: dict[str, str], names: Names, num_examples: int
-) -> str:
+def _tried(operation: Any, session: requests.Session, target: Target, num_examples: int) -> str:
     """What was wrong, or nothing. Half of the values are as described, half are not."""
     cases = st.one_of(*(operation.as_strategy(generation_mode=mode) for mode in GenerationMode))
+    who = ""
 
     @hypothesis.given(case=cases, real=st.booleans())
     @hypothesis.settings(
@@ -51,22 +59,24 @@ def _tried(
         suppress_health_check=list(hypothesis.HealthCheck),
     )
     def check(case: Case, real: bool) -> None:
+        nonlocal who
         if real:
             for name in case.path_parameters:
-                case.path_parameters[name] = real_name(operation.path, name, names)
-        answer = case.call(base_url=url, session=session, headers=headers, timeout=30)
-        case.validate_response(answer, checks=CHECKS)
+                case.path_parameters[name] = real_name(operation.path, name, target.names)
+        for who, headers in target.callers.items():  # noqa: B007 told when a check raises
+            answer = case.call(base_url=target.url, session=session, headers=headers, timeout=30)
+            case.validate_response(answer, checks=CHECKS)
 
     try:
         check()
     except hypothesis.errors.Unsatisfiable:
         return ""
     except (Failure, FailureGroup, BaseExceptionGroup) as error:
-        return _sentence(error)
+        return f"as {who}: {_sentence(error)}"
     return ""
 
 
-def real_name(path: str, variable: str, names: Names) -> str:
+def real_name(path: str, variable: str, names: dict[str, str]) -> str:
     """By the word before the variable, or by its own name."""
     word = path.split(f"/{{{variable}}}")[0].rsplit("/", 1)[-1]
     return names.get(f"{word}/{variable}") or names.get(variable) or names.get(word, "x")
