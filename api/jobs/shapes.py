@@ -62,7 +62,7 @@ class JobShape(BaseModel):
 
 
 class MetricsShape(BaseModel):
-    series: dict[str, list[tuple[int, float]]]
+    series: dict[str, list[list[float]]]
     """[step, value] by name."""
 
 
