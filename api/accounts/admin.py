@@ -15,6 +15,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 
 from api.accounts.models import Membership, Project, Token
 from api.accounts.tokens import token_revoke
+from api.accounts.users import logins_end
 from api.jobs.clock import now
 from api.jobs.transitions import audit_add
 from api.panel.bases import ModelAdmin, Shown
@@ -40,6 +41,8 @@ class Audited(ModelAdmin):
 
     def log_change(self, request: Any, obj: Any, message: Any) -> Any:
         self._tell(request, obj, "changed", message)
+        if isinstance(obj, User) and "password" in str(message).lower():
+            logins_end(user=obj, by=actor_of(request))
         return super().log_change(request, obj, message)
 
     def has_delete_permission(self, request: Any, obj: Any = None) -> bool:  # noqa: ARG002 Django's hook

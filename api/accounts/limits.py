@@ -51,11 +51,15 @@ class LoginRate(MinuteRate):
     """By account and by address; both count each try, right or wrong, before the password is looked at."""
 
     def allow_request(self, request: Request, view: Any) -> bool:  # noqa: ARG002 DRF's signature
-        limits = environment()
-        if asked(what="login from", who=client_address(request)) > limits.logins_per_minute_address:
-            return False
-        account = _account(request)
-        return account is None or asked(what="login as", who=account) <= limits.logins_per_minute_account
+        return login_allowed(request, _account(request))
+
+
+def login_allowed(request: Any, account: str | None) -> bool:
+    """Counts a try from the request's address and, where it is known, as `account`."""
+    limits = environment()
+    if asked(what="login from", who=client_address(request)) > limits.logins_per_minute_address:
+        return False
+    return not account or asked(what="login as", who=account[:150].casefold()) <= limits.logins_per_minute_account
 
 
 class ClaimRate(MinuteRate):

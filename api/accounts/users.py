@@ -46,9 +46,15 @@ def password_change(*, user: Any, old: str, new: str, by: str) -> None:
         raise invalid({"new": error.messages}) from None
     user.set_password(new)
     user.save(update_fields=["password"])
+    logins_end(user=user, by=by)
+    _audit(user, "password_changed", by, None)
+
+
+@transaction.atomic
+def logins_end(*, user: Any, by: str) -> None:
+    """Voids what was made with the old password."""
     for token in Token.objects.filter(user=user, login=True, revoked_at=None):
         token_revoke(token=token, by=by)
-    _audit(user, "password_changed", by, None)
 
 
 def _audit(user: Any, kind: str, by: str, project: Project | None) -> None:

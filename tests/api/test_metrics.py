@@ -88,6 +88,17 @@ def test_requests_are_told_by_route_and_status_class(client: Client, user: APICl
     assert (count(route, "4xx") - missing, count("unknown", "4xx") - unknown) == (2, 1)
 
 
+def test_a_failure_of_ours_is_told_as_5xx_of_its_route(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr("api.metrics.jobs_by_state", broken)
+    client.raise_request_exception = False
+    assert client.get("/metrics").status_code == 500
+    monkeypatch.undo()
+    assert value(told(client), 'anneal_http_request_seconds_count{method="GET",route="metrics",status="5xx"}') >= 1
+
+
 def test_a_scrape_costs_the_same_however_long_the_queue_is(client: Client, world: World, user: APIClient) -> None:
     for number in range(6):
         submit(user, world, pool=f"pool-{number}")

@@ -12,13 +12,14 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from rest_framework.test import APIClient
 
-from api.accounts.models import Token
+from api.accounts.models import Project, Token
+from api.accounts.tokens import token_find, user_token_create
 from api.jobs.models import Audit, Event, Job, Worker
 from api.panel.admin import INNER, OURS
 from tests.api.conftest import host_make
 from tests.api.host import Agent, Host, step_event
 from tests.api.test_claim import submit
-from tests.api.world import World
+from tests.api.world import Environ, World
 
 pytestmark = pytest.mark.django_db
 
@@ -92,6 +93,15 @@ def test_strangers_are_sent_to_the_login(client: Client) -> None:
     assert Client().get(listed(Job)).headers["Location"].startswith("/admin/login/")
 
 
+def test_the_login_counts_tries_as_the_api_does(client: Client, environ: Environ) -> None:
+    environ(logins_per_minute_account=2)
+    get_user_model().objects.create_superuser("root", password="a long password")
+    for _ in range(2):
+        client.post("/admin/login/", {"username": "root", "password": "wrong"})
+    answer = client.post("/admin/login/", {"username": "ROOT", "password": "a long password"})
+    assert answer.status_code == 200 and "Too many tries" in answer.content.decode()
+
+
 @pytest.mark.usefixtures("agent")
 def test_a_job_is_cancelled_from_its_page_after_a_question(root: Client) -> None:
     job = Job.objects.get()
@@ -151,13 +161,15 @@ def test_a_viewer_sees_but_has_no_buttons(world: World, user: APIClient) -> None
     assert Job.objects.get(pk=job).state == "queued"
 
 
-def test_a_new_password_is_audited_without_it(root: Client) -> None:
+def test_a_new_password_is_audited_without_it_and_ends_logins(root: Client, project: Project) -> None:
     person = get_user_model().objects.create_user("person", password="an old password")
     url = reverse("admin:auth_user_password_change", args=[person.pk])
+    old, _ = user_token_create(user=person, project=project, name="login", login=True)
     word = "a-new-Secret-word-77"
     assert root.post(url, {"password1": word, "password2": word, "usable_password": "true"}).status_code == 302
     person.refresh_from_db()
     assert person.check_password(word)
+    assert token_find(old, Token.Kind.USER) is None
     row = Audit.objects.get(object=f"user:{person.pk}")
     assert (row.actor, row.kind) == ("user:root", "user_changed")
     assert "password" in str(row.data) and word not in str(row.data)
@@ -166,7 +178,7 @@ def test_a_new_password_is_audited_without_it(root: Client) -> None:
 @pytest.mark.usefixtures("agent")
 def test_the_dashboard_tells_states_queue_workers_and_what_it_stands_on(root: Client) -> None:
     text = root.get("/admin/").content.decode()
-    for word in ("running", "Queue by pool", "testhost", "1 of 1", "sqlite", "workers poll", "Storage"):
+    for word in ("running", "Queue by pool", "testhost", "1 of 1", connection.vendor, "workers poll", "Storage"):
         assert word in text, word
 
 

@@ -1,0 +1,21 @@
+"""The panel's login: as many tries as `POST auth/login` allows, counted together with them."""
+
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ValidationError
+from unfold.forms import AuthenticationForm as UnfoldForm
+
+from api.accounts.limits import login_allowed
+
+if TYPE_CHECKING:
+    from django.contrib.admin.forms import AdminAuthenticationForm as Form
+else:
+    Form = UnfoldForm
+
+
+class LimitedLogin(Form):
+    def clean(self) -> dict[str, Any]:
+        """Counts before the password is looked at."""
+        if not login_allowed(self.request, str(self.cleaned_data.get("username", ""))):
+            raise ValidationError("Too many tries for this account or address; wait a minute.")
+        return super().clean()
