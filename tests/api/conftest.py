@@ -1,4 +1,4 @@
-"""Django starts here, before the tests below are imported, on a SQLite file and a storage folder of their own."""
+"""Django starts here, before the tests below are imported, on a database and a storage folder of their own."""
 # ruff: noqa: E402 the environment comes first
 
 import atexit
@@ -7,12 +7,14 @@ import shutil
 import tempfile
 from typing import Any
 
+from tests.api.database import database_url
+
 FOLDER = tempfile.mkdtemp(prefix="anneal-tests-")
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 os.environ.update(
     {
         "DJANGO_SETTINGS_MODULE": "api.settings",
-        "ANNEAL_DATABASE_URL": f"sqlite:///{FOLDER}/anneal.sqlite3",
+        "ANNEAL_DATABASE_URL": database_url(FOLDER),
         "ANNEAL_STORAGE_URL": f"file://{FOLDER}/storage",
         "ANNEAL_SECRET_KEY": "only-for-tests-" + "x" * 32,
         "ANNEAL_PUBLIC_URL": "http://testserver",
@@ -25,7 +27,8 @@ from django.db import connections
 from pytest_django.fixtures import Settings
 
 django.setup()
-connections["default"].settings_dict["TEST"]["NAME"] = f"{FOLDER}/test.sqlite3"  # a file: threads share it, as in life
+if connections["default"].vendor == "sqlite":  # a file: threads share it, as in life
+    connections["default"].settings_dict["TEST"]["NAME"] = f"{FOLDER}/test.sqlite3"
 
 from rest_framework.test import APIClient
 

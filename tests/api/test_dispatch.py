@@ -14,6 +14,7 @@ from rest_framework.test import APIClient
 
 from api.jobs.clock import now
 from api.jobs.models import Attempt, Job
+from tests.api.database import running_url
 from tests.api.host import Host
 from tests.api.test_claim import submit
 from tests.api.test_queue import wait_for
@@ -24,8 +25,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def dispatcher() -> Iterator[subprocess.Popen[bytes]]:
-    name = connection.settings_dict["NAME"]
-    variables = {**os.environ, "ANNEAL_DATABASE_URL": f"sqlite:///{name}", "ANNEAL_DISPATCH_SECONDS": "0.1"}
+    url = running_url(str(connection.settings_dict["NAME"]))
+    variables = {**os.environ, "ANNEAL_DATABASE_URL": url, "ANNEAL_DISPATCH_SECONDS": "0.1"}
     process = subprocess.Popen([sys.executable, "-m", "api", "dispatch"], env=variables, stderr=subprocess.DEVNULL)
     yield process
     process.kill()
