@@ -65,6 +65,13 @@ def test_the_allocators_settings_are_told_in_one_table() -> None:
     assert done.stdout.count("MALLOC_") >= 3, done.stdout + done.stderr
 
 
+@pytest.mark.slow
+def test_streams_lose_nothing_while_they_are_measured() -> None:
+    done = run("bench.streams", "--streams", "20", "--seconds", "5", "--databases", "sqlite")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| 20 streams, sqlite |" in done.stdout and done.stdout.rstrip().endswith("| 0 | 0 |")
+
+
 def run(*command: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", *command], cwd=REPOSITORY, capture_output=True, text=True, timeout=900, check=False
