@@ -25,6 +25,7 @@ V1 = "api/v1/"
 RECORDS = {
     "": {"GET": READ, "POST": WRITE},
     "/<str:ref>": {"GET": READ, "DELETE": WRITE},
+    "/<str:ref>/used-by": {"GET": READ},
     "/<str:name>/uploads": {"POST": WRITE},
     "/<str:name>/uploads/<uuid:upload_id>/complete": {"POST": WRITE},
     "/<str:name>/versions": {"POST": WRITE},
@@ -65,7 +66,12 @@ ROUTES: dict[str, dict[str, str]] = {
     f"{V1}templates/<str:ref>/validate": {"POST": WRITE},
     f"{V1}templates/<str:ref>/export": {"GET": READ},
     f"{V1}adaptors": {"GET": READ},
-    f"{V1}adaptors/<str:ref>": {"GET": READ},
+    f"{V1}adaptors/<str:ref>": {"GET": READ, "PATCH": WRITE, "DELETE": WRITE},
+    f"{V1}adaptors/<str:ref>/lineage": {"GET": READ},
+    f"{V1}adaptors/<str:ref>/used-by": {"GET": READ},
+    f"{V1}adaptors/<str:ref>/zip": {"GET": READ},
+    f"{V1}samplings": {"GET": READ},
+    f"{V1}usage": {"GET": READ},
     f"{V1}methods": {"GET": READ},
     f"{V1}methods/<str:method>": {"GET": READ},
     # jobs
