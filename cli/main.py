@@ -1,7 +1,7 @@
 """The `anneal` command."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
@@ -55,27 +55,36 @@ app = typer.Typer(
     help="Train diffusion models: write a template, queue it, watch the job, use the adaptor.\n\n"
     "Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 job cancelled or paused, 4 the API does not answer.",
 )
-app.command("up")(platform.up)
-app.command("demo")(platform.demo)
-app.command("login")(login.login)
-app.command("logout")(login.logout)
-app.add_typer(templates.app, name="template", help="Saved parameters of a method, with a dataset and a base model.")
-app.add_typer(datasets.app, name="dataset", help="Pictures with captions, by name and version.")
-app.add_typer(models.app, name="model", help="Base models in diffusers format, by name and version.")
-app.add_typer(jobs.app, name="job", help="Queue, watch, stop and repeat jobs; what they left.")
-app.add_typer(adaptors.app, name="adaptor", help="What training jobs leave: find, show, download, trace, delete.")
-app.command("sample")(sample.sample)
-app.command("resample")(sample.resample)
-app.command("samplings")(sample.samplings)
-app.add_typer(methods.app, name="method", help="What can be run, with every parameter.")
-app.add_typer(workers.app, name="worker", help="The hosts that train: list, show, drain.")
-app.add_typer(projects.app, name="project", help="Whose work lies together: list, show, create.")
-app.add_typer(members.app, name="member", help="Who may do what in a project.")
-app.add_typer(users.app, name="user", help="People: list, create, change your password.")
-app.add_typer(tokens.app, name="token", help="What programs and workers log in with.")
-app.add_typer(secrets.app, name="secret", help="What jobs need and nobody may read: tokens of a Hub, of W&B.")
-app.command("audit")(audit.audit)
-app.command("usage")(usage.usage)
+TRAINING, PLATFORM, PEOPLE = "Training", "Platform", "People and access"
+COMMANDS: tuple[tuple[str, str, Callable[..., None]], ...] = (
+    (TRAINING, "sample", sample.sample),
+    (TRAINING, "resample", sample.resample),
+    (TRAINING, "samplings", sample.samplings),
+    (PLATFORM, "up", platform.up),
+    (PLATFORM, "demo", platform.demo),
+    (PLATFORM, "usage", usage.usage),
+    (PEOPLE, "login", login.login),
+    (PEOPLE, "logout", login.logout),
+    (PEOPLE, "audit", audit.audit),
+)
+GROUPS = (
+    (TRAINING, "template", templates.app, "Saved parameters of a method, with a dataset and a base model."),
+    (TRAINING, "dataset", datasets.app, "Pictures with captions, or rows, by name and version."),
+    (TRAINING, "model", models.app, "Base models in diffusers format, by name and version."),
+    (TRAINING, "job", jobs.app, "Queue, watch, stop and repeat jobs; what they left."),
+    (TRAINING, "adaptor", adaptors.app, "What training jobs leave: find, show, download, trace, delete."),
+    (TRAINING, "method", methods.app, "What can be run, with every parameter."),
+    (PLATFORM, "worker", workers.app, "The hosts that train: list, show, drain."),
+    (PEOPLE, "project", projects.app, "Whose work lies together: list, show, create."),
+    (PEOPLE, "member", members.app, "Who may do what in a project."),
+    (PEOPLE, "user", users.app, "People: list, create, change your password."),
+    (PEOPLE, "token", tokens.app, "What programs and workers log in with."),
+    (PEOPLE, "secret", secrets.app, "What jobs need and nobody may read: tokens of a Hub, of W&B."),
+)
+for panel, name, command in COMMANDS:
+    app.command(name, rich_help_panel=panel)(command)
+for panel, name, group, said in GROUPS:
+    app.add_typer(group, name=name, help=said, rich_help_panel=panel)
 
 if __name__ == "__main__":
     app()
