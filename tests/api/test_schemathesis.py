@@ -32,12 +32,12 @@ def scene(url: str) -> Scene:  # noqa: ARG001 its settings come first
 
 
 def test_what_people_are_answered_is_described(scene: Scene, url: str) -> None:
-    wrong = fuzz(described(), people(scene, url), num_examples=4)
+    wrong = fuzz(described(), people(scene, url), num_examples=3)
     assert not wrong, "\n\n".join(wrong)
 
 
 def test_what_machines_are_answered_is_described(scene: Scene, url: str) -> None:
-    wrong = fuzz(described(internal=True), machines(scene, url), num_examples=8)
+    wrong = fuzz(described(internal=True), machines(scene, url), num_examples=6)
     assert not wrong, "\n\n".join(wrong)
 
 
