@@ -1,13 +1,16 @@
 """Who needs an adaptor, where it came from, and how it goes."""
 
+import threading
 from typing import Any
 
 import pytest
+from django.db import connection
 from rest_framework.test import APIClient
 
 from api.catalog.models import Adaptor, Removal
 from api.catalog.removals import removals_sweep
 from api.files import storage
+from tests.api.actors import person
 from tests.api.host import Host
 from tests.api.world import World
 
@@ -115,3 +118,29 @@ def test_a_stranger_reaches_nothing(stranger: APIClient, train: Any) -> None:
     assert stranger.patch(f"{PATH}/shapes", {"notes": "x"}, format="json").status_code == 404
     assert stranger.delete(f"{PATH}/shapes").status_code == 404
     assert Adaptor.objects.get().notes == ""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_a_delete_and_a_submit_at_once_one_sees_the_other(user: APIClient, train: Any, project: Any) -> None:
+    """Either the job has its adaptor, or it was refused: never a job whose input is gone."""
+    for round_ in range(1, 5):
+        train()
+        ref, start = f"shapes@{round_}", threading.Barrier(2)
+        outcomes: dict[str, int] = {}
+
+        def delete(ref: str = ref, start: threading.Barrier = start, outcomes: Any = outcomes) -> None:
+            start.wait(timeout=10)
+            outcomes["delete"] = user.delete(f"{PATH}/{ref}").status_code
+            connection.close()
+
+        thread = threading.Thread(target=delete)
+        thread.start()
+        start.wait(timeout=10)
+        request = {"method": "sample_image", "params": {"prompt": "x"}, "model": "base", "adaptors": [ref]}
+        submitted = person(project.name, "writer").post("/api/v1/jobs", request, format="json")
+        thread.join(timeout=20)
+        there = Adaptor.objects.filter(version=round_).exists()
+        assert (submitted.status_code == 201) == there, (submitted.status_code, outcomes)
+        assert outcomes["delete"] == (409 if there else 204)
+        if there:
+            user.post(f"/api/v1/jobs/{submitted.json()['id']}/cancel")
