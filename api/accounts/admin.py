@@ -13,6 +13,7 @@ from django.utils import timezone
 from django.utils.decorators import method_decorator
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from api.accounts.members import member_remove, member_set
 from api.accounts.models import Membership, Project, Token
 from api.accounts.tokens import token_revoke
 from api.accounts.users import logins_end
@@ -29,6 +30,23 @@ def revoke(token: Token, by: str) -> str:
     return f"{token} is void."
 
 
+def leave(member: Membership, by: str) -> str:
+    member_remove(project=member.project, username=member.user.get_username(), by=by)
+    return f"{member.user} is no longer in {member.project}."
+
+
+def role(word: str) -> Deed:
+    """One button for each role."""
+
+    def give(member: Membership, by: str) -> str:
+        found, _ = member_set(project=member.project, username=member.user.get_username(), role=word, by=by)
+        return f"{found}."
+
+    does = f"These members may do what a {word} may, from their next request on."
+    return Deed(word, f"Make {word}", does, give, "badge", hurts=False)
+
+
+LEAVE = Deed("leave", "Remove", "These people lose the project, and their tokens for it their worth.", leave, "logout")
 REVOKE = Deed("revoke", "Revoke", "Whoever uses these tokens is refused from now on.", revoke, "key_off")
 
 
@@ -98,6 +116,7 @@ class ProjectAdmin(ReadOnly):
 
 
 @admin.register(Membership)
+@deeds(*(role(word) for word in Membership.Role.values), LEAVE)
 class MembershipAdmin(ReadOnly):
     list_display = ("__str__", link_to("project"), link_to("user"), "role")
     list_filter = ("role", "project")

@@ -108,7 +108,7 @@ def _do(admin: Any, request: HttpRequest, deed: Deed, records: Iterable[Any]) ->
             said = deed.do(record, actor_of(request))
         except Problem as problem:
             admin.refuse(request, f"{deed.title} of {record}: {problem.message} {problem.hint}".strip())
-        except ObjectDoesNotExist:
+        except (ObjectDoesNotExist, Http404):
             admin.refuse(request, f"{deed.title} of {record}: it is no longer there.")
         else:
             admin.message_user(request, said, level=messages.SUCCESS)

@@ -16,6 +16,7 @@ from api.accounts.models import Project, Token
 from api.accounts.tokens import token_find, user_token_create
 from api.jobs.models import Audit, Event, Job, Worker
 from api.panel.admin import INNER, OURS
+from tests.api.actors import person
 from tests.api.conftest import host_make
 from tests.api.host import Agent, Host, step_event
 from tests.api.test_claim import submit
@@ -146,6 +147,19 @@ def test_a_worker_is_drained_and_a_token_revoked(root: Client, host: Host) -> No
     assert host.heartbeat().status_code == 401
     kinds = Audit.objects.filter(actor="user:root").values_list("kind", flat=True)
     assert {"worker_drain", "token_revoked"} <= set(kinds)
+
+
+@pytest.mark.usefixtures("user")
+def test_a_member_gets_a_role_and_the_last_admin_keeps_it(root: Client, project: Project) -> None:
+    person("default", "reader")
+    first, second = project.memberships.order_by("pk")
+    root.post(reverse("admin:accounts_membership_writer_this", args=[second.pk]))
+    second.refresh_from_db()
+    assert second.role == "writer"
+    answer = root.post(reverse("admin:accounts_membership_leave_this", args=[first.pk]), follow=True)
+    assert "The last admin of a project stays its admin" in said(answer)[-1] and project.memberships.count() == 2
+    root.post(reverse("admin:accounts_membership_leave_this", args=[second.pk]))
+    assert list(project.memberships.all()) == [first]
 
 
 def test_a_viewer_sees_but_has_no_buttons(world: World, user: APIClient) -> None:

@@ -105,6 +105,22 @@ def test_a_job_is_cancelled_by_clicks(page: Any) -> None:
     assert job.state == "cancelled"
 
 
+FOLLOW = """address => new Promise((done, failed) => {
+    const seen = [], source = new EventSource(address);
+    source.addEventListener("state", event => {
+        seen.push(JSON.parse(event.data).data.state);
+        if (seen.at(-1) === "cancelled") { source.close(); done(seen); }
+    });
+    source.onerror = () => failed(new Error("the stream broke after " + seen));
+})"""
+
+
+def test_an_eventsource_follows_a_job_with_a_ticket(page: Any, user: APIClient) -> None:
+    job = Job.objects.get(name="a mistake").pk
+    ticket = user.post(f"/api/v1/jobs/{job}/stream-ticket").json()["ticket"]
+    assert page.evaluate(FOLLOW, f"/api/v1/jobs/{job}/stream?ticket={ticket}") == ["queued", "cancelled"]
+
+
 def keep(page: Any, name: str) -> None:
     if folder := os.environ.get("ANNEAL_SCREENSHOTS"):
         page.screenshot(path=f"{folder}/{name}.png", full_page=name.startswith("panel-job-"))
