@@ -16,6 +16,8 @@ PARALLEL_FILES = 4
 PART_TRIES = 3
 JOIN_SECONDS = 900
 """Longest wait for the API to join a large file and read it once."""
+CHECK_SECONDS = 900
+"""Longest wait for the API to look at an upload that it checks at once."""
 TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 OnBytes = Callable[[int], None]
 
@@ -50,7 +52,8 @@ def files_upload(client: Client, collection: str, name: str, folder: Path, asked
 
         for _ in pool.map(send, upload["files"]):
             pass
-    version: Record = client.post(f"{collection}/{name}/versions", {"upload": upload["upload"]})
+    sent = {"upload": upload["upload"]}
+    version: Record = client.post(f"{collection}/{name}/versions", sent, timeout=CHECK_SECONDS)
     return version
 
 

@@ -24,6 +24,8 @@ from trainers.spec import folder_digest
 File = dict[str, Any]
 Record = Dataset | PretrainedModel
 AnyVersion = DatasetVersion | PretrainedModelVersion
+MAX_FILES_NOW = 5_000
+"""Uploads of more files are checked by the dispatcher, however small they are."""
 
 
 def version_create(*, record: Record, upload: Upload, by: str) -> tuple[AnyVersion, bool]:
@@ -36,7 +38,7 @@ def version_create(*, record: Record, upload: Upload, by: str) -> tuple[AnyVersi
     if found is not None:
         return found, False
     stored_check(storage(), upload.key, upload.files)
-    if sum(file["size"] for file in upload.files) > environment().check_now_bytes:
+    if _is_large(upload.files):
         values = {"key": upload.key, "unpack": upload.unpack, "state": State.CHECKING}
         return _version_add(record, upload.files, upload.digest, values, by)
     try:
@@ -91,6 +93,10 @@ def version_prefixes(key: str) -> list[str]:
     own = [f"{key}/"] if key.startswith(tuple(f"{kind}/" for kind in KINDS)) else []
     made = files_key(key)
     return [*own, preview_prefix(key), f"{made}/", preview_prefix(made)]
+
+
+def _is_large(files: Sequence[File]) -> bool:
+    return len(files) > MAX_FILES_NOW or sum(file["size"] for file in files) > environment().check_now_bytes
 
 
 def _same_content(record: Record, digest: str) -> AnyVersion | None:

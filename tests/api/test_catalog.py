@@ -132,6 +132,6 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(links: str, django_as
     anna = person()
     for number in range(6):
         upload(anna, links, "datasets", f"cats{number}", {"a.png": png(seed=number)})
-    for path in ("datasets", "datasets/cats1", "models", "templates", "adaptors"):
+    for path in ("datasets", "datasets/cats1", "datasets/cats1/preview", "models", "templates", "adaptors"):
         with django_assert_max_num_queries(5):
             assert anna.get(f"/api/v1/{path}").status_code == 200

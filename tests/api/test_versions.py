@@ -88,6 +88,12 @@ def test_a_large_upload_is_checked_later(links: str, environ: Environ) -> None:
     assert list(kinds) == [("version_created", "user:writer-of-default"), ("version_ready", "dispatcher")]
 
 
+def test_an_upload_of_very_many_files_is_checked_later(links: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.catalog.incoming_versions.MAX_FILES_NOW", 2)
+    assert upload(person(), links, "datasets", "cats", pictures(2)).status_code == 202
+    assert upload(person(), links, "datasets", "dogs", pictures(1)).status_code == 201
+
+
 def test_a_version_refused_later_says_why_and_cannot_be_used(links: str, environ: Environ, world: World) -> None:
     environ(check_now_bytes=10)
     anna = person(world.project.name)

@@ -25,7 +25,8 @@ def check(work: Work) -> dict[str, Any]:
         pictures, rows = " ".join(PICTURE_ENDINGS), " ".join(ROW_ENDINGS)
         raise Refused(
             f"expected at least one picture ({pictures}) or one file of rows ({rows}), got {len(work.paths)} files "
-            f"and none of them, the first is {work.paths[0]}"
+            f"and none of them, the first is {work.paths[0]}",
+            hint="A zip is unpacked where its upload says `unpack: true`.",
         )
     packed = [path for path in tables if ending(path) == ".parquet" and parquet().has_pictures(work.open(path), path)]
     if not packed:
