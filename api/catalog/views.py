@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from api.accounts.models import Project
-from api.auth import project_of
+from api.auth import actor_of, project_of
 from api.catalog.answers import version_detail, version_summary
 from api.catalog.incoming_versions import version_create
 from api.catalog.models import Upload, VersionState
@@ -90,10 +90,6 @@ class VersionsView(APIView):
         rows = list(versions_of([record], self.kind).defer("files"))
         status = 202 if version.state == VersionState.CHECKING else 201 if made else 200
         return Response(version_detail(record, version, rows), status=status)
-
-
-def actor_of(request: Request) -> str:
-    return f"user:{request.user.get_username()}"
 
 
 def record_or_404(project: Project, kind: str, name: str) -> Record:
