@@ -23,7 +23,8 @@ HINT = "Delete or change what is named, then try again."
 def record_delete(*, record: Record, by: str) -> None:
     """With all its versions. Raises Problem 409 that names the jobs, templates and adaptors which use one."""
     locked = type(record).objects.select_for_update().get(pk=record.pk)
-    versions: list[Any] = list(locked.versions.select_related("record").order_by("version"))
+    rows = locked.versions.select_for_update(of=("self",)).select_related("record")
+    versions: list[Any] = list(rows.order_by("version"))
     _unused_check(locked, versions, [locked.name, *(str(version) for version in versions)])
     _versions_delete(versions, by)
     locked.delete()
@@ -33,6 +34,7 @@ def record_delete(*, record: Record, by: str) -> None:
 def version_delete(*, version: AnyVersion, by: str) -> None:
     """Raises Problem 409 like `record_delete`. A bare name in a template counts where no other version is ready."""
     record = type(version.record).objects.select_for_update().get(pk=version.record_id)
+    record.versions.select_for_update().filter(pk=version.pk).first()  # a submit holds it until its job can be seen
     others = record.versions.exclude(pk=version.pk).filter(state=State.READY)
     names = [str(version)] if others.exists() else [str(version), record.name]
     _unused_check(record, [version], names)
