@@ -119,7 +119,9 @@ class JobAdmin(ReadOnly):
         audit = reverse("admin:jobs_audit_changelist")
         lists = [(name, reverse(f"admin:jobs_{name}_changelist") + f"?job__id__exact={job.pk}") for name in OF_A_JOB]
         found = [*lists, ("audit", f"{audit}?object__exact=job:{job.pk}")]
-        return format_html_join(" · ", '<a class="text-primary-600 underline" href="{1}">{0}</a>', found)
+        return format_html_join(
+            " · ", '<a class="text-primary-600 underline dark:text-primary-500" href="{1}">{0}</a>', found
+        )
 
 
 OF_A_JOB = ("event", "artifact")
