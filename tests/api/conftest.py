@@ -7,22 +7,30 @@ import shutil
 import tempfile
 from typing import Any
 
+import pytest
+
 from tests.api.database import database_url
 
 FOLDER = tempfile.mkdtemp(prefix="anneal-tests-")
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
-os.environ.update(
-    {
-        "DJANGO_SETTINGS_MODULE": "api.settings",
-        "ANNEAL_DATABASE_URL": database_url(FOLDER),
-        "ANNEAL_STORAGE_URL": f"file://{FOLDER}/storage",
-        "ANNEAL_SECRET_KEY": "only-for-tests-" + "x" * 32,
-        "ANNEAL_PUBLIC_URL": "http://testserver",
-    }
-)
+OURS = {
+    "DJANGO_SETTINGS_MODULE": "api.settings",
+    "ANNEAL_DATABASE_URL": database_url(FOLDER),
+    "ANNEAL_STORAGE_URL": f"file://{FOLDER}/storage",
+    "ANNEAL_SECRET_KEY": "only-for-tests-" + "x" * 32,
+    "ANNEAL_PUBLIC_URL": "http://testserver",
+}
+os.environ.update(OURS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Each process of xdist makes its own: one that inherits ours reads Django's settings before it comes here."""
+    for name in OURS:
+        os.environ.pop(name, None)
+
 
 import django
-import pytest
 from django.db import connections
 from pytest_django.fixtures import Settings
 
