@@ -49,6 +49,7 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(PYTEST) -m slow
+	ANNEAL_TEST_DATABASE=postgresql $(PYTEST) tests/api -m "not slow" $(PARALLEL)
 
 lint: $(READY)
 	$(BIN)/ruff check .
