@@ -1,7 +1,5 @@
 """Decodes a whole picture: what a header promises, its data may not hold."""
 
-import struct
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +20,6 @@ TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "MPO")
 SMALLER = "Make it smaller, then upload again."
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error, zlib.error)
-"""What PIL's decoders raise on bytes that are none of theirs."""
 
 Image.MAX_IMAGE_PIXELS = None  # refused below, where the file is named
 
@@ -52,9 +48,9 @@ def picture_see(file: Path, name: str, thumbnail: Path) -> Seen:
             thumbnail.parent.mkdir(parents=True, exist_ok=True)
             _upright(small_rgb(image), orientation).save(thumbnail, "JPEG", quality=80)
             return Seen(width, height, kind, image.mode)
-    except Refused:
+    except (Refused, MemoryError):
         raise
-    except BROKEN as error:
+    except Exception as error:  # PIL's decoders raise anything on bytes that are none of theirs
         raise Refused(f"{name} cannot be decoded: {_plain(error, file)}") from None
 
 

@@ -15,6 +15,7 @@ from api.catalog.checking.row_files import Row
 
 BATCH_ROWS = 64
 MAX_PICTURES = 50_000
+BROKEN = (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError)
 
 pyarrow.set_cpu_count(1)
 pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # others reserve more address space than a check may have
@@ -29,7 +30,7 @@ def rows(file: Path, path: str) -> Iterator[Row]:
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
+    except BROKEN as error:
         raise _broken(path, error, f" after row {number}") from None
 
 
@@ -77,7 +78,7 @@ def _caption(value: Any, path: str, number: int) -> str:
 def _opened(file: Path, path: str) -> ParquetFile:
     try:
         return ParquetFile(file)
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
+    except BROKEN as error:
         raise _broken(path, error, "") from None
 
 
