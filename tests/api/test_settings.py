@@ -41,6 +41,10 @@ def test_a_missing_place_is_named(name: str) -> None:
         ("ANNEAL_LEASE_SECONDS", "280", "ANNEAL_LEASE_SECONDS=280 must be more than"),
         ("ANNEAL_KILL_SECONDS", "45", "= 305, or two trainers could run one job"),
         ("ANNEAL_HEARTBEAT_SECONDS", "235", "one slow answer stops a trainer"),
+        ("ANNEAL_UPLOAD_HOURS", "6", "an upload could be removed while its links are still good"),
+        ("ANNEAL_S3_ACCESS_KEY", "key", "belong together; set both or none"),
+        ("ANNEAL_PART_BYTES", "1048576", "greater than or equal to 5242880"),
+        ("ANNEAL_S3_ADDRESSING", "host", "'path' or 'virtual'"),
     ],
 )
 def test_a_wrong_value_is_refused_with_a_sentence(name: str, value: str, said: str) -> None:
