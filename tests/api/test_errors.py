@@ -74,7 +74,11 @@ def test_health_ready_and_metrics_answer_without_a_token(client: APIClient, host
     ready = client.get("/readyz")
     assert (ready.status_code, ready.json()["database"], ready.json()["storage"]) == (200, "ok", "ok")
     told = client.get("/metrics").content.decode()
-    for name in ('anneal_jobs{state="queued"} 0.0', 'anneal_workers{state="live"} 1.0', "anneal_claim_latency_seconds_count"):
+    for name in (
+        'anneal_jobs{state="queued"} 0.0',
+        'anneal_workers{state="live"} 1.0',
+        "anneal_claim_latency_seconds_count",
+    ):
         assert name in told
 
 

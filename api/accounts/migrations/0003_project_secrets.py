@@ -5,7 +5,6 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
         ("accounts", "0002_rates_and_login_tokens"),
     ]
@@ -38,9 +37,7 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
-                "constraints": [
-                    models.UniqueConstraint(fields=("project", "name"), name="one_secret_per_name")
-                ],
+                "constraints": [models.UniqueConstraint(fields=("project", "name"), name="one_secret_per_name")],
             },
         ),
     ]
