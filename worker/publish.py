@@ -37,6 +37,8 @@ class Artifact:
     staged: Path
     done: threading.Event = field(default_factory=threading.Event)
     """Set when it is published, or never will be."""
+    turn: threading.Event = field(default_factory=threading.Event)
+    """Set when the API has every event before the one that shows it."""
 
 
 class Publisher:
@@ -116,6 +118,7 @@ class Publisher:
         """Uploads and publishes; once more where the API does not find what was uploaded."""
         for last in (False, True):
             records = self.upload(_files_of(artifact), retry)
+            _wait_for_turn(artifact, retry.pause)
             body = {"kind": artifact.kind, "step": artifact.step, "path": artifact.path, "files": records}
             try:
                 self._insist("artifacts", {**body, "details": artifact.details}, retry.pause)
@@ -180,6 +183,12 @@ def _files_of(artifact: Artifact) -> list[tuple[str, Path]]:
         return [(artifact.path, artifact.staged)]
     found = sorted(path for path in artifact.staged.rglob("*") if path.is_file())
     return [(f"{artifact.path}/{path.relative_to(artifact.staged).as_posix()}", path) for path in found]
+
+
+def _wait_for_turn(artifact: Artifact, pause: Pause) -> None:
+    """A job resumes after its checkpoint, so the steps up to it are told first, or the curve would lack them."""
+    while artifact.kind == "checkpoint" and not artifact.turn.wait(0.05):
+        pause(0)
 
 
 def _link_all(source: Path, target: Path) -> None:

@@ -49,11 +49,17 @@ class Sender:
             last = ended.is_set()
             while batch := self._batch():
                 self._send_events(batch, pause)
+            self._give_turn()
             while self._log_offset < self._spool.size():
                 self._send_log(pause)
             if last and not self._entries:
                 return
             ended.wait(EVERY_SECONDS) if not last else pause(EVERY_SECONDS)
+
+    def _give_turn(self) -> None:
+        """What stands before the first that waits is sent, so its file may become real."""
+        if self._entries and (artifact := self._entries[0].artifact):
+            artifact.turn.set()
 
     def _batch(self) -> list[Event]:
         found: list[Event] = []
@@ -74,7 +80,8 @@ class Sender:
         except RefusedError as error:
             log.error("events_refused", first_seq=batch[0].seq, count=len(batch), error=str(error))
         for _ in batch:
-            self._entries.popleft()
+            if artifact := self._entries.popleft().artifact:
+                artifact.turn.set()
 
     def _send_log(self, pause: Pause) -> None:
         data = self._spool.read(self._log_offset, LOG_LIMIT)

@@ -35,6 +35,8 @@ class Attempt:
     events: list[dict[str, Any]] = field(default_factory=list)
     log: bytes = b""
     artifacts: list[dict[str, Any]] = field(default_factory=list)
+    told_at_artifact: list[int] = field(default_factory=list)
+    """The last step that was told when each of them came."""
     finish: dict[str, Any] = field(default_factory=dict)
     """Empty while there is none."""
     finishes: int = 0
@@ -200,6 +202,7 @@ class FakeApi:
         if any((known["kind"], known["path"]) == (body["kind"], body["path"]) for known in attempt.artifacts):
             return 409, {"code": "artifact_differs", "message": "published with another content"}
         attempt.artifacts.append(body)
+        attempt.told_at_artifact.append(max((event["data"].get("step", 0) for event in attempt.events), default=0))
         return 200, {}
 
     def _links(self, _: Attempt, body: dict[str, Any]) -> tuple[int, Any]:

@@ -40,6 +40,15 @@ def test_cancel_keeps_a_checkpoint_and_a_partial_adaptor(api: FakeApi, start_hos
     assert [(stop["seq"], stop["command"]) for stop in stops] == [(0, "stop")]
 
 
+def test_a_checkpoint_is_published_after_the_steps_before_it(api: FakeApi, start_host: StartHost) -> None:
+    """Else a job that resumes after it would never tell them."""
+    api.add_job(steps=8, checkpoint_every=2)
+    start_host()
+    attempt = finished(api)
+    assert [found["step"] for found in attempt.artifacts] == [2, 4, 6, 8]
+    assert all(told >= found["step"] for told, found in zip(attempt.told_at_artifact, attempt.artifacts, strict=True))
+
+
 def test_a_step_that_is_saved_twice_is_published_once_and_stays_whole(api: FakeApi, start_host: StartHost) -> None:
     api.add_job(steps=10_000, checkpoint_every=1, step_seconds=0.2)
     start_host()
