@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	if $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done)
 BIN := .venv/bin
 READY := .venv/.ready
-EXTRAS := api,s3,postgres,worker,train,embedded,dev
+EXTRAS := api,s3,postgres,worker,train,quantization,optimizers,wandb,embedded,dev
 PYTEST := $(BIN)/python -m pytest --durations=20
 PARALLEL ?= -n 2
 TYPED := api worker trainers storage cli

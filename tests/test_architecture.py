@@ -11,7 +11,17 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("api", "worker", "trainers", "storage", "cli")
 CONTRACT = ("trainers.spec", "trainers.events", "trainers.errors", "trainers.params")
 """All that worker and api may know of the trainers."""
-OPTIONAL = ("deepspeed", "bitsandbytes", "wandb", "kubernetes", "pynvml", "xformers", "prodigyopt", "torchao")
+OPTIONAL = (
+    "deepspeed",
+    "bitsandbytes",
+    "wandb",
+    "kubernetes",
+    "pynvml",
+    "xformers",
+    "prodigyopt",
+    "lion_pytorch",
+    "torchao",
+)
 """Optional libraries live in one adapter module each."""
 
 

@@ -15,13 +15,13 @@ def adaptors_apply(
 ) -> Base:
     """`base` with every adaptor active at its scale, and with the prediction type that they were trained with.
 
-    The weights are shared: `base.unet` itself gets the adaptors; `disable_adapters()` and `enable_adapters()` switch
+    The weights are shared: `base.network` itself gets the adaptors; `disable_adapters()` and `enable_adapters()` switch
     them. Raises TrainerError(BAD_ADAPTOR) for one that was trained on another base model, or that does not fit.
     """
     predictions: list[tuple[str, str]] = []
     for index, (adaptor, folder, scale) in enumerate(zip(adaptors, folders, scales, strict=True)):
         _check_base(adaptor, adaptor.details.get("base_sha256"), model)
-        metadata = adaptor_load(base.unet, _weights_folder(folder), name=f"adaptor_{index}", scale=scale)
+        metadata = adaptor_load(base.network, _weights_folder(folder), name=f"adaptor_{index}", scale=scale)
         _check_base(adaptor, metadata.get("base_sha256"), model)
         if prediction := metadata.get("prediction_type") or adaptor.details.get("prediction_type"):
             predictions.append((adaptor.name, str(prediction)))

@@ -17,7 +17,7 @@ from trainers.models.base import Base
 class Denoising:
     """Callable as the loop's loss: a micro-batch -> the sum over its samples of the weighted mean square."""
 
-    unet: nn.Module
+    network: nn.Module
     device: torch.device
     alphas_cumprod_T: Tensor
     """On the CPU, fp32."""
@@ -32,7 +32,7 @@ class Denoising:
         noisy_BCHW = add_noise(batch.latents_BCHW, batch.noise_BCHW, abar_B)
         target_BCHW = target(self.prediction_type, batch.latents_BCHW, batch.noise_BCHW, abar_B)
         with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
-            predicted_BCHW = self.unet(
+            predicted_BCHW = self.network(
                 _to(noisy_BCHW, device, self.dtype),
                 _to(batch.timesteps_B, device),
                 encoder_hidden_states=_to(batch.embeddings_BLD, device, self.dtype),
@@ -64,7 +64,7 @@ def denoising(base: Base, device: torch.device, *, snr_gamma: float | None, dtyp
             "prediction_type='epsilon' cannot be trained on this base model, whose noise schedule ends without any "
             "signal (rescale_betas_zero_snr); choose prediction_type='v_prediction'",
         )
-    return Denoising(base.unet, device, abar_T, prediction_type, snr_gamma, dtype)
+    return Denoising(base.network, device, abar_T, prediction_type, snr_gamma, dtype)
 
 
 def _to(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:

@@ -52,10 +52,10 @@ def pictures_sample(
 @torch.no_grad()
 def validation_loss(objective: Denoising, batches: Sequence[MicroBatch], processes: Processes) -> float:
     """Mean loss of a sample, with dropout off; every rank takes its share and gets the same answer."""
-    training = objective.unet.training
-    objective.unet.eval()
+    training = objective.network.training
+    objective.network.eval()
     total = torch.zeros((), device=processes.device)
     for batch in processes.mine(batches):
         total += objective(batch)[0]
-    objective.unet.train(training)
+    objective.network.train(training)
     return float(processes.sum(total)) / sum(len(batch.timesteps_B) for batch in batches)

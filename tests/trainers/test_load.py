@@ -34,7 +34,7 @@ def test_a_base_is_whole_frozen_and_in_eval_mode(tiny_sd: Path) -> None:
     base = load_base(tiny_sd, torch.float32)
     assert base.family == "sd1"
     assert base.scheduler_config["_class_name"] == "DDIMScheduler"
-    for part in (base.unet, base.vae, base.text_encoder):
+    for part in (base.network, base.vae, base.text_encoders[0]):
         assert not part.training
         assert not any(parameter.requires_grad for parameter in part.parameters())
 
@@ -42,7 +42,7 @@ def test_a_base_is_whole_frozen_and_in_eval_mode(tiny_sd: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_every_part_has_the_dtype_that_was_asked_for(tiny_sd: Path, dtype: torch.dtype) -> None:
     base = load_base(tiny_sd, dtype)
-    for part in (base.unet, base.vae, base.text_encoder):
+    for part in (base.network, base.vae, base.text_encoders[0]):
         assert {parameter.dtype for parameter in part.parameters()} == {dtype}
 
 
@@ -51,14 +51,14 @@ def test_weights_stored_in_fp16_are_read_as_fp32_without_passing_through_fp16_ag
     halves = {key: value.half() for key, value in load_file(path).items()}
     save_file(halves, path, metadata={"format": "pt"})
     base = load_base(folder, torch.float32)
-    state = base.unet.state_dict()
+    state = base.network.state_dict()
     assert all(state[key].dtype == torch.float32 and torch.equal(state[key], halves[key].float()) for key in halves)
 
 
 def test_the_pipeline_shares_the_live_parts(tiny_sd: Path) -> None:
     base = load_base(tiny_sd, torch.float32)
     pipeline = base.pipeline()
-    assert pipeline.unet is base.unet and pipeline.vae is base.vae and pipeline.text_encoder is base.text_encoder
+    assert pipeline.unet is base.network and pipeline.vae is base.vae and pipeline.text_encoder is base.text_encoders[0]
 
 
 def test_text_is_encoded_to_77_states_and_long_text_is_cut(tiny_sd: Path) -> None:
@@ -160,7 +160,7 @@ def test_half_precision_variant_files_alone_are_enough(folder: Path) -> None:
     for part in ("unet", "vae", "text_encoder"):
         (path,) = (folder / part).glob("*.safetensors")
         path.rename(path.with_name(path.name.replace(".safetensors", ".fp16.safetensors")))
-    assert load_base(folder, torch.float32).unet.dtype == torch.float32
+    assert load_base(folder, torch.float32).network.dtype == torch.float32
 
 
 def test_an_unknown_scheduler_is_refused_with_the_known(folder: Path) -> None:

@@ -46,7 +46,7 @@ def adaptor(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def save_adaptor(tiny_sd: Path, folder: Path, **metadata: str) -> Path:
-    unet = load_base(tiny_sd, torch.float32).unet
+    unet = load_base(tiny_sd, torch.float32).network
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in attach(unet, r=4, alpha=8, dropout=0.0, seed=1):

@@ -96,14 +96,14 @@ def test_the_global_random_state_is_left_alone(base: Base) -> None:
 def test_live_weights_are_used_without_dropout_and_train_mode_is_put_back(tiny_sd: Path) -> None:
     base = load_base(tiny_sd, torch.float32)
     (before,) = draw(base)
-    parameters = attach(base.unet, r=4, alpha=8, dropout=0.5, seed=0)
+    parameters = attach(base.network, r=4, alpha=8, dropout=0.5, seed=0)
     with torch.no_grad():
         for parameter in parameters:
             parameter.add_(0.1)
     first, second = draw(base)[0], draw(base)[0]
     assert distance(first, second) == 0
     assert distance(first, before) > 0
-    assert base.unet.training
+    assert base.network.training
     assert all(parameter.requires_grad and parameter.grad is None for parameter in parameters)
 
 

@@ -92,7 +92,7 @@ def examples_encode(
 ) -> Examples | None:
     """Encodes what `cache` does not hold, one item at a time, so that no bit depends on neighbours. None: stopped."""
     captions = [caption_with_trigger(trigger_word, picture.caption) for picture in pictures]
-    vae, text_encoder = weights_digest(base.vae), weights_digest(base.text_encoder)
+    vae, text_encoder = weights_digest(base.vae), weights_digest(base.text_encoders[0])
     keys, squares = _squares(pictures, framing, vae)
 
     def encode_square(picture: Picture, crop: Crop) -> Tensor:
@@ -124,7 +124,7 @@ def examples_encode(
 
 
 def _token_ids(base: Base, text: str) -> list[int]:
-    ids: list[int] = base.tokenizer(text, truncation=True, max_length=base.tokenizer.model_max_length).input_ids
+    ids: list[int] = base.tokenizers[0](text, truncation=True, max_length=base.tokenizers[0].model_max_length).input_ids
     return ids
 
 

@@ -59,11 +59,11 @@ def rows_encode(site: Site[ImageLoraParams], base: Base, rows: Rows) -> Examples
 
 
 def _warn_of_long_captions(site: Site[ImageLoraParams], base: Base, rows: Rows) -> None:
-    limit, trigger = base.tokenizer.model_max_length, site.params.trigger_word
+    limit, trigger = base.tokenizers[0].model_max_length, site.params.trigger_word
     texts = [caption_with_trigger(trigger, picture.caption) for picture in rows.pictures]
     long = [
         picture.where
-        for picture, ids in zip(rows.pictures, base.tokenizer(texts, verbose=False).input_ids, strict=True)
+        for picture, ids in zip(rows.pictures, base.tokenizers[0](texts, verbose=False).input_ids, strict=True)
         if len(ids) > limit
     ]
     if long:

@@ -81,7 +81,7 @@ def _base(site: Site[ImageLoraParams]) -> Base:
 
 def _attached(base: Base, params: ImageLoraParams) -> list[nn.Parameter]:
     seed = integer(2**63 - 1, params.seed, Purpose.LORA_INIT)
-    return attach(base.unet, r=params.lora_r, alpha=params.lora_alpha, dropout=params.lora_dropout, seed=seed)
+    return attach(base.network, r=params.lora_r, alpha=params.lora_alpha, dropout=params.lora_dropout, seed=seed)
 
 
 def _resumable(site: Site[ImageLoraParams], base: Base, parameters: Sequence[nn.Parameter]) -> Resumable:
@@ -91,8 +91,8 @@ def _resumable(site: Site[ImageLoraParams], base: Base, parameters: Sequence[nn.
         processes=site.processes,
         control=site.control,
         reporter=site.reporter,
-        weights=lambda: lora_state(base.unet),
-        load_weights=lambda state: lora_load_state(base.unet, state),
+        weights=lambda: lora_state(base.network),
+        load_weights=lambda state: lora_load_state(base.network, state),
         optimizer=adamw(
             parameters,
             learning_rate=params.learning_rate,
@@ -109,7 +109,7 @@ def _free_encoders(base: Base, params: ImageLoraParams) -> None:
     """Frees what only the encoding needed; sample pictures need it all."""
     if not params.eval_prompts:
         base.vae.to("meta")
-        base.text_encoder.to("meta")
+        base.text_encoders[0].to("meta")
 
 
 def _task(
@@ -206,6 +206,6 @@ def _export(site: Site[ImageLoraParams], base: Base, progress: Progress, outcome
         "prediction_type": prediction_type,
         "step": str(progress.step),
     }
-    adaptor_save(base.unet, work.out / "adaptor", metadata=header)
+    adaptor_save(base.network, work.out / "adaptor", metadata=header)
     latest = sorted((work.out / "samples").glob(f"step-{progress.step:08d}-*.png"))
     card_write(work.out / "adaptor", manifest_body(work, outcome), latest)

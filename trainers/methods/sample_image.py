@@ -121,12 +121,12 @@ def _draw_columns(
 
 
 def _switch_adaptors(base: Base, *, on: bool) -> None:
-    if not getattr(base.unet, "peft_config", None):
+    if not getattr(base.network, "peft_config", None):
         return
     if on:
-        base.unet.enable_adapters()
+        base.network.enable_adapters()
     else:
-        base.unet.disable_adapters()
+        base.network.disable_adapters()
 
 
 def _teller(reporter: Reporter, *, column: int, columns: int) -> Callable[[int, int], None]:

@@ -12,10 +12,11 @@ class Base:
 
     family: str
     """Name of the module in `trainers.models` that knows this architecture: "sd1"."""
-    unet: Any  # diffusers and transformers have no types that mypy can use
+    network: Any  # diffusers and transformers have no types that mypy can use
+    """The denoiser that LoRA pairs sit on: a UNet or a transformer."""
     vae: Any
-    text_encoder: Any
-    tokenizer: Any
+    text_encoders: tuple[Any, ...]
+    tokenizers: tuple[Any, ...]
     scheduler_config: dict[str, Any]
     """The base's own scheduler_config.json, with `_class_name`."""
     pipeline_class: Any
@@ -23,10 +24,10 @@ class Base:
     def pipeline(self) -> Any:
         """A new diffusers pipeline around these very components: nothing is copied or read again."""
         return self.pipeline_class(
-            unet=self.unet,
+            unet=self.network,
             vae=self.vae,
-            text_encoder=self.text_encoder,
-            tokenizer=self.tokenizer,
+            text_encoder=self.text_encoders[0],
+            tokenizer=self.tokenizers[0],
             scheduler=scheduler_of(self.scheduler_config),
             safety_checker=None,
             feature_extractor=None,

@@ -25,10 +25,10 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
     _check_architecture(part_config(folder, "unet"), part_config(folder, "vae"), part_config(folder, "text_encoder"))
     return Base(
         family="sd1",
-        unet=part_load(UNet2DConditionModel, folder, "unet", dtype).to(device),
+        network=part_load(UNet2DConditionModel, folder, "unet", dtype).to(device),
         vae=part_load(AutoencoderKL, folder, "vae", dtype).to(device),
-        text_encoder=part_load(CLIPTextModel, folder, "text_encoder", dtype).to(device),
-        tokenizer=_tokenizer(folder),
+        text_encoders=(part_load(CLIPTextModel, folder, "text_encoder", dtype).to(device),),
+        tokenizers=(_tokenizer(folder),),
         scheduler_config=_scheduler_config(part_config(folder, "scheduler", "scheduler_config.json")),
         pipeline_class=StableDiffusionPipeline,
     )
@@ -37,14 +37,14 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
 @torch.no_grad()
 def encode_text(base: Base, captions: list[str]) -> Tensor:
     """Last hidden state of CLIP, (B, 77, D); what is past 77 tokens is cut."""
-    tokens = base.tokenizer(
+    tokens = base.tokenizers[0](
         captions,
         padding="max_length",
-        max_length=base.tokenizer.model_max_length,
+        max_length=base.tokenizers[0].model_max_length,
         truncation=True,
         return_tensors="pt",
     )
-    hidden_BLD: Tensor = base.text_encoder(tokens.input_ids.to(base.text_encoder.device))[0]
+    hidden_BLD: Tensor = base.text_encoders[0](tokens.input_ids.to(base.text_encoders[0].device))[0]
     return hidden_BLD
 
 

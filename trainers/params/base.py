@@ -30,6 +30,10 @@ class Params(BaseModel):
     dataset_kind: ClassVar[Literal["pictures", "rows"] | None] = None
     """What the dataset must hold, as the check at upload found it; None = anything."""
 
+    def products(self) -> tuple[Product, ...]:
+        """What a succeeded job with these parameters leaves; more than one, or another, where a parameter says so."""
+        return (self.product,)
+
     def warnings(self) -> list[str]:
         """Sentences shown at submit: allowed, but probably not meant."""
         return []

@@ -47,7 +47,7 @@ def sample_images(
         pipe._interrupt = pipe._interrupt or bool(should_stop and should_stop())
         return tensors
 
-    with _evaluating(base.unet), torch.no_grad():
+    with _evaluating(base.network), torch.no_grad():
         latents_BCHW = pipeline(
             prompt=prompts,
             negative_prompt=[negative_prompt] * len(prompts),
@@ -65,7 +65,7 @@ def sample_images(
 
 def default_size(base: Base) -> int:
     """Side in pixels of the square pictures that the base was trained on."""
-    return int(base.unet.config.sample_size) * vae_factor(base)
+    return int(base.network.config.sample_size) * vae_factor(base)
 
 
 def vae_factor(base: Base) -> int:
@@ -77,12 +77,12 @@ def _noise(base: Base, generators: list[torch.Generator], width: int | None, hei
     """Standard normal (B, C, H/8, W/8), drawn per picture on the CPU, so that the device does not matter."""
     factor = vae_factor(base)
     shape = (
-        int(base.unet.config.in_channels),
+        int(base.network.config.in_channels),
         (height or default_size(base)) // factor,
         (width or default_size(base)) // factor,
     )
     noise_BCHW = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-    return noise_BCHW.to(base.unet.device, base.unet.dtype)
+    return noise_BCHW.to(base.network.device, base.network.dtype)
 
 
 def _decode(base: Base, pipeline: Any, latent_BCHW: Tensor, seed: int) -> Image.Image:
