@@ -27,12 +27,19 @@ class Params(BaseModel):
     """Inputs that must be there."""
     accepts: ClassVar[tuple[str, ...]] = ()
     """Inputs that may be there too."""
-    dataset_kind: ClassVar[Literal["pictures", "rows"] | None] = None
+    dataset_kind: ClassVar[Literal["pictures", "rows", "weights"] | None] = None
     """What the dataset must hold, as the check at upload found it; None = anything."""
+    model_families: ClassVar[tuple[str, ...]] = ()
+    """Families of the base models that it takes, as the check at upload found them; empty = any."""
 
     def products(self) -> tuple[Product, ...]:
         """What a succeeded job with these parameters leaves; more than one, or another, where a parameter says so."""
         return (self.product,)
+
+    @property
+    def product_name(self) -> str:
+        """Name in the catalog of the adaptor, dataset or base model that the job leaves; "" where it leaves none."""
+        return str(getattr(self, "adaptor_name", "") or getattr(self, "name", ""))
 
     def warnings(self) -> list[str]:
         """Sentences shown at submit: allowed, but probably not meant."""
