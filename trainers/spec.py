@@ -39,9 +39,13 @@ class InputRef(Contract):
 
 
 class Inputs(Contract):
-    """Where each lands: in/dataset, in/model, in/adaptor/<index>, in/checkpoint."""
+    """Each at its place below in/: dataset, datasets/<index>, class_dataset, model, adaptor/<index>, checkpoint."""
 
     dataset: InputRef | None = None
+    further_datasets: tuple[InputRef, ...] = ()
+    """Read after the dataset, in this order."""
+    class_dataset: InputRef | None = None
+    """Pictures of the class, for prior preservation."""
     model: InputRef | None = None
     adaptors: tuple[InputRef, ...] = ()
     checkpoint: InputRef | None = None
@@ -110,17 +114,14 @@ class JobSpec(Contract):
     @model_validator(mode="after")
     def _inputs_of_method(self) -> Self:
         needs, allows = self.params.requires, (*self.params.requires, *self.params.accepts, "checkpoint")
-        for role in ("dataset", "model", "adaptors", "checkpoint"):
+        for role in Inputs.model_fields:
             given = bool(getattr(self.inputs, role))
             if role in needs and not given:
                 raise ValueError(f"method {self.method} needs inputs.{role}")
             if given and role not in allows:
                 raise ValueError(f"method {self.method} has no use for inputs.{role}; leave it out")
-        kind, dataset = self.params.dataset_kind, self.inputs.dataset
-        if kind and dataset and dataset.details.get("kind", kind) != kind:
-            raise ValueError(
-                f"method {self.method} needs a dataset of {kind}, but {dataset.name} holds {dataset.details['kind']}"
-            )
+        self._kinds_check()
+        self._family_check()
         scales = getattr(self.params, "adaptor_scales", ())
         if scales and len(scales) != len(self.inputs.adaptors):
             raise ValueError(
@@ -129,6 +130,20 @@ class JobSpec(Contract):
         if getattr(self.params, "compare", False) and not self.inputs.adaptors:
             raise ValueError("compare=true shows what an adaptor changes, but inputs.adaptors is empty; give one")
         return self
+
+    def _kinds_check(self) -> None:
+        kind = self.params.dataset_kind
+        for dataset in (self.inputs.dataset, *self.inputs.further_datasets, self.inputs.class_dataset):
+            if kind and dataset and dataset.details.get("kind", kind) != kind:
+                said = f"needs a dataset of {kind}, but {dataset.name} holds {dataset.details['kind']}"
+                raise ValueError(f"method {self.method} {said}")
+
+    def _family_check(self) -> None:
+        model, known = self.inputs.model, self.params.model_families
+        family = model.details.get("family") if model else None
+        if model and family and known and family not in known:
+            said = f"takes base models of the families {', '.join(known)}, but {model.name} is of the family {family}"
+            raise ValueError(f"method {self.method} {said}")
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, without the checkpoint: a resumed attempt runs the same spec."""

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from trainers.params import params_class
 from trainers.spec import JobSpec, Resources, canonical_json, folder_digest, spec_load
 
 SHA = "ab" * 32
@@ -163,3 +164,25 @@ def test_a_spec_as_json_holds_all_defaults_so_that_a_later_default_changes_no_ol
     stored = json.loads(spec().model_dump_json())
     assert stored["params"]["num_inference_steps"] == 30
     assert stored["resources"] == {"accelerators": 0, "strategy": "single", "processes": None}
+
+
+def test_a_base_model_of_another_family_is_refused_with_both_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(params_class("sample_image"), "model_families", ("sd1", "sdxl"))
+    message = refusal(inputs={"model": MODEL | {"details": {"family": "llada"}}})
+    assert "takes base models of the families sd1, sdxl, but tiny@1 is of the family llada" in message
+    assert spec(inputs={"model": MODEL | {"details": {"family": "sdxl"}}}).inputs.model
+
+
+def test_every_dataset_of_a_job_must_be_of_the_kind_that_its_method_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = params_class("sample_image")
+    monkeypatch.setattr(method, "accepts", ("dataset", "further_datasets", "class_dataset"))
+    monkeypatch.setattr(method, "dataset_kind", "pictures")
+    rows = {"name": "sums@1", "key": "datasets/1", "sha256": SHA, "details": {"kind": "rows"}}
+    for given in ({"dataset": rows}, {"further_datasets": [rows]}, {"class_dataset": rows}):
+        assert "needs a dataset of pictures, but sums@1 holds rows" in refusal(inputs={"model": MODEL, **given})
+
+
+def test_further_datasets_are_refused_where_a_method_reads_none() -> None:
+    dataset = {"name": "shapes@1", "key": "datasets/1", "sha256": SHA}
+    assert "no use for inputs.further_datasets" in refusal(inputs={"model": MODEL, "further_datasets": [dataset]})
+    assert "no use for inputs.class_dataset" in refusal(inputs={"model": MODEL, "class_dataset": dataset})
