@@ -8,6 +8,7 @@ from trainers.params import METHODS, params_class
 from trainers.params.base import Params
 from trainers.params.fetch import FetchParams
 from trainers.params.image_lora import ImageLoraParams
+from trainers.params.image_lora_rules import SWITCHES
 
 
 def refusal(**values: Any) -> str:
@@ -21,7 +22,7 @@ def test_a_method_says_what_it_is(method: str) -> None:
     params = params_class(method)
     assert params.method == method
     assert params.summary.endswith(".")
-    roles = {"dataset", "model", "adaptors"}
+    roles = {"dataset", "model", "adaptors", "further_datasets", "class_dataset"}
     assert set(params.requires) | set(params.accepts) <= roles
 
 
@@ -44,7 +45,7 @@ def test_an_unknown_method_lists_the_known() -> None:
 
 def test_defaults_are_those_of_the_specification() -> None:
     params = ImageLoraParams(adaptor_name="dog")
-    assert (params.learning_rate, params.num_train_epochs, params.train_batch_size) == (1e-4, 100, 1)
+    assert (params.rate, params.num_train_epochs, params.train_batch_size) == (1e-4, 100, 1)
     assert (params.lora_r, params.lora_alpha, params.resolution, params.seed) == (8, 16, 512, 42)
 
 
@@ -73,6 +74,45 @@ def test_warm_up_steps_follow_the_schedule(values: dict[str, Any], steps: int) -
 
 
 @pytest.mark.parametrize(
+    ("values", "rates"),
+    [
+        ({}, (1e-4, 1e-5)),
+        ({"optimizer": "prodigy"}, (1.0, 0.1)),
+        ({"optimizer": "lion"}, (3e-5, 3e-6)),
+        ({"learning_rate": 2e-3}, (2e-3, 2e-4)),
+        ({"train_text_encoder": True, "text_encoder_learning_rate": 1e-6}, (1e-4, 1e-6)),
+    ],
+)
+def test_rates_follow_the_optimizer_unless_given(values: dict[str, Any], rates: tuple[float, float]) -> None:
+    params = ImageLoraParams(adaptor_name="dog", **values)
+    assert (params.rate, params.text_encoder_rate) == pytest.approx(rates)
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_value_that_would_do_nothing_is_refused_with_both_fields_and_the_way_out(name: str) -> None:
+    values: dict[str, Any] = {
+        "keep_tokens": 2,
+        "mask_column": "other",
+        "class_prompt": "a dog",
+        "num_class_images": 7,
+        "wandb_project": "dogs",
+        "secrets": ("key",),
+        "optimizer": "adafactor",
+        "ema_decay": 0.95,
+        "rotation_degrees": 9,
+    }
+    switch = SWITCHES[name]
+    idle = {switch.field: "adafactor"} if switch.field == "optimizer" else {}
+    message = refusal(**{name: values.get(name, 0.05 if "weight" in name else 0.25), **idle})
+    assert f"{name}=" in message and f"{switch.field}=" in message and "does nothing" in message
+
+
+def test_prior_preservation_needs_the_class_prompt() -> None:
+    assert "class_prompt" in refusal(prior_preservation=True)
+    assert ImageLoraParams(adaptor_name="dog", prior_preservation=True, class_prompt="a dog").prior_weight == 1.0
+
+
+@pytest.mark.parametrize(
     "values",
     [
         {"resolution": 500},
@@ -81,7 +121,7 @@ def test_warm_up_steps_follow_the_schedule(values: dict[str, Any], steps: int) -
         {"noise_offset": float("inf")},
         {"seed": 2**63},
         {"lora_r": 3},
-        {"optimizer": "lion"},
+        {"optimizer": "sgd"},
         {"snr_gamma": 0},
     ],
 )
@@ -115,3 +155,21 @@ def test_a_warm_up_as_long_as_the_job_warns() -> None:
     short = {"adaptor_name": "a", "max_train_steps": 40, "lr_scheduler": "cosine"}
     assert "fills all 40 steps" in ImageLoraParams.model_validate(short).warnings()[0]
     assert ImageLoraParams.model_validate(short | {"lr_warmup_steps": 5}).warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"optimizer": "prodigy", "learning_rate": 1e-4}, "learning_rate=0.0001 scales down"),
+        ({"optimizer": "lion"}, "0.99 is usual"),
+        ({"eval_prompt": "a", "eval_every_steps": 100}, "evaluating every 100 steps takes 50%"),
+        ({"eval_prompt": "a", "eval_every_epochs": 2}, "fewer than 200 pictures"),
+    ],
+)
+def test_what_is_probably_not_meant_is_said_at_submit(values: dict[str, Any], said: str) -> None:
+    assert said in " ".join(ImageLoraParams(adaptor_name="a", **values).warnings())
+
+
+def test_an_evaluation_of_a_fifth_of_the_forwards_is_not_warned_of() -> None:
+    values = {"eval_prompt": "a", "eval_num_inference_steps": 20, "eval_every_steps": 160}
+    assert ImageLoraParams(adaptor_name="a", **values).warnings() == []

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from trainers.adaptor_save import adaptor_save
 from trainers.card import card_write
 from trainers.control import Control
 from trainers.data.examples import Examples
@@ -18,7 +19,7 @@ from trainers.distributed import start_processes
 from trainers.evaluation import pictures_sample, validation_loss
 from trainers.events import Started
 from trainers.loop import Progress, StepBatch, Task, fit
-from trainers.lora import adaptor_save, attach, lora_load_state, lora_state
+from trainers.lora import attach, lora_load_state, lora_state
 from trainers.manifest import manifest_body
 from trainers.models.base import Base
 from trainers.models.load import load_base
@@ -95,7 +96,7 @@ def _resumable(site: Site[ImageLoraParams], base: Base, parameters: Sequence[nn.
         load_weights=lambda state: lora_load_state(base.network, state),
         optimizer=adamw(
             parameters,
-            learning_rate=params.learning_rate,
+            learning_rate=params.rate,
             betas=(params.adam_beta1, params.adam_beta2),
             weight_decay=params.adam_weight_decay,
             epsilon=params.adam_epsilon,

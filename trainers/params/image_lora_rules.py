@@ -1,0 +1,122 @@
+"""Rules between the fields of `image_lora`: what is refused, and what is allowed but probably not meant."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from trainers.params.image_lora import ImageLoraParams
+
+EVALUATION_SHARE = 0.2
+"""Of all forwards of the network; more is warned of."""
+
+
+class Switch(NamedTuple):
+    """A field without effect unless another has one of these values."""
+
+    field: str
+    values: tuple[Any, ...]
+
+
+SWITCHES: dict[str, Switch] = {
+    "color_jitter_brightness": Switch("color_jitter", (True,)),
+    "color_jitter_contrast": Switch("color_jitter", (True,)),
+    "color_jitter_saturation": Switch("color_jitter", (True,)),
+    "color_jitter_hue": Switch("color_jitter", (True,)),
+    "rotation_degrees": Switch("random_rotation", (True,)),
+    "rotation_prob": Switch("random_rotation", (True,)),
+    "keep_tokens": Switch("caption_shuffle", (True,)),
+    "mask_column": Switch("masked_loss", ("mask_column",)),
+    "unmasked_weight": Switch("masked_loss", ("alpha", "mask_column")),
+    "text_encoder_learning_rate": Switch("train_text_encoder", (True,)),
+    "huber_c": Switch("loss_type", ("huber",)),
+    "class_prompt": Switch("prior_preservation", (True,)),
+    "num_class_images": Switch("prior_preservation", (True,)),
+    "prior_weight": Switch("prior_preservation", (True,)),
+    "ema_decay": Switch("use_ema", (True,)),
+    "wandb_project": Switch("log_to_wandb", (True,)),
+    "secrets": Switch("log_to_wandb", (True,)),
+    "adam_beta1": Switch("optimizer", ("adamw", "adamw8bit", "prodigy", "lion")),
+    "adam_beta2": Switch("optimizer", ("adamw", "adamw8bit", "prodigy", "lion")),
+    "adam_epsilon": Switch("optimizer", ("adamw", "adamw8bit", "prodigy")),
+}
+
+
+def fields_agree(params: "ImageLoraParams") -> None:
+    """Raises ValueError that names both fields, both values and a way out."""
+    _warm_up_agrees(params)
+    for name, switch in SWITCHES.items():
+        _is_not_idle(params, name, switch)
+    if params.prior_preservation and not params.class_prompt.strip():
+        raise ValueError(
+            "prior_preservation=true needs class_prompt, the caption of the class pictures; "
+            "set class_prompt, for instance to 'a photo of a dog'"
+        )
+
+
+def probably_not_meant(params: "ImageLoraParams") -> list[str]:
+    found = []
+    if params.eval_prompts and params.eval_num_inference_steps < 10:
+        found.append(f"eval_num_inference_steps={params.eval_num_inference_steps} is below 10: samples will be rough")
+    if params.max_train_steps and params.warmup_steps >= params.max_train_steps:
+        found.append(
+            f"the warm-up of {params.warmup_steps} steps fills all {params.max_train_steps} steps, so learning_rate is "
+            "hardly reached; lower lr_warmup_steps"
+        )
+    if params.optimizer == "prodigy" and params.rate < 0.1:
+        found.append(
+            f"learning_rate={params.rate:g} scales down the rate that prodigy finds by itself; leave it empty (1.0)"
+        )
+    if params.optimizer == "lion" and params.adam_beta2 > 0.99:
+        found.append(f"adam_beta2={params.adam_beta2:g} is slow for lion; 0.99 is usual")
+    if params.eval_prompts:
+        found += _evaluation_warnings(params)
+    return found
+
+
+def _warm_up_agrees(params: "ImageLoraParams") -> None:
+    if params.lr_scheduler == "constant" and params.lr_warmup_steps:
+        raise ValueError(
+            f"lr_warmup_steps={params.lr_warmup_steps} does nothing with lr_scheduler='constant'; "
+            "choose lr_scheduler='constant_with_warmup', or leave lr_warmup_steps empty"
+        )
+    if params.max_train_steps and params.lr_warmup_steps and params.lr_warmup_steps > params.max_train_steps:
+        raise ValueError(
+            f"lr_warmup_steps={params.lr_warmup_steps} is more than max_train_steps={params.max_train_steps}; "
+            "lower lr_warmup_steps"
+        )
+
+
+def _is_not_idle(params: "ImageLoraParams", name: str, switch: Switch) -> None:
+    """A value other than the default must be able to do something."""
+    value, default = getattr(params, name), type(params).model_fields[name].default
+    setting = getattr(params, switch.field)
+    if value != default and setting not in switch.values:
+        wanted = " or ".join(_shown(one) for one in switch.values)
+        raise ValueError(
+            f"{name}={_shown(value)} does nothing with {switch.field}={_shown(setting)}; "
+            f"choose {switch.field}={wanted}, or leave {name} at its default"
+        )
+
+
+def _evaluation_warnings(params: "ImageLoraParams") -> list[str]:
+    """Forwards are counted per picture. Where epochs count, the dataset's size decides, which is not known here."""
+    forwards, ease = params.evaluation_forwards, "lower eval_num_inference_steps"
+    if params.eval_every_steps is None:
+        per_evaluation = params.eval_every_epochs * EVALUATION_SHARE / (1 - EVALUATION_SHARE)
+        return [
+            f"evaluating every {params.eval_every_epochs} epochs takes more than {EVALUATION_SHARE:.0%} of the "
+            f"network's forwards where there are fewer than {forwards / per_evaluation:.0f} pictures; "
+            f"raise eval_every_epochs or {ease}"
+        ]
+    trained = params.eval_every_steps * params.train_batch_size * params.gradient_accumulation_steps
+    share = forwards / (forwards + trained)
+    if share <= EVALUATION_SHARE:
+        return []
+    return [
+        f"evaluating every {params.eval_every_steps} steps takes {share:.0%} of the network's forwards; "
+        f"raise eval_every_steps or {ease}"
+    ]
+
+
+def _shown(value: Any) -> str:
+    """As a person types it."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)
