@@ -28,20 +28,20 @@ class Denoising:
 
     def __call__(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         device = self.device
-        abar_B = self.alphas_cumprod_T[batch.timesteps_B]
+        abar_B = self.alphas_cumprod_T[batch.times_B]
         noisy_BCHW = add_noise(batch.latents_BCHW, batch.noise_BCHW, abar_B)
         target_BCHW = target(self.prediction_type, batch.latents_BCHW, batch.noise_BCHW, abar_B)
         with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
             predicted_BCHW = self.network(
                 _to(noisy_BCHW, device, self.dtype),
-                _to(batch.timesteps_B, device),
-                encoder_hidden_states=_to(batch.embeddings_BLD, device, self.dtype),
+                _to(batch.times_B, device),
+                encoder_hidden_states=_to(batch.text["prompt"], device, self.dtype),
                 return_dict=False,
             )[0]
         loss_B = mean_square(predicted_BCHW, _to(target_BCHW, device))
         if self.snr_gamma is not None:
             loss_B = loss_B * _to(min_snr_weight(self.prediction_type, abar_B, self.snr_gamma), device)
-        return loss_B.sum(), {}
+        return (loss_B * _to(batch.weights_B, device)).sum(), {}
 
 
 def denoising(base: Base, device: torch.device, *, snr_gamma: float | None, dtype: torch.dtype) -> Denoising:

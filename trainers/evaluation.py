@@ -58,4 +58,4 @@ def validation_loss(objective: Denoising, batches: Sequence[MicroBatch], process
     for batch in processes.mine(batches):
         total += objective(batch)[0]
     objective.network.train(training)
-    return float(processes.sum(total)) / sum(len(batch.timesteps_B) for batch in batches)
+    return float(processes.sum(total)) / sum(len(batch.times_B) for batch in batches)

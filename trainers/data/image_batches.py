@@ -21,8 +21,17 @@ class MicroBatch:
 
     latents_BCHW: Tensor
     noise_BCHW: Tensor
-    timesteps_B: Tensor
-    embeddings_BLD: Tensor
+    times_B: Tensor
+    """int64 timesteps (DDPM), or fp32 s in (0, 1] (flow)."""
+    text: dict[str, Tensor]
+    """What the family's `predict` wants, batch axis first; token ids ("ids/...") where a text encoder is trained."""
+    sizes_B6: Tensor
+    """fp32, in pixels: height and width as seen before the resize, top and left of the crop, its height and width."""
+    weights_B: Tensor
+    """fp32 weight of each sample's mean loss in the batch's sum: that of its time, and 1/count where a StepBatch's
+    count is 1, since pictures and class pictures are counted apart."""
+    mask_B1HW: Tensor | None = None
+    """Weights of the loss in latent resolution (masked_loss)."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +108,18 @@ def _sample(examples: Examples, row: int, draws: Draws, step: int, position: int
 
 
 def _one(latent_CHW: Tensor, noise_CHW: Tensor, timestep: int, embedding_LD: Tensor) -> MicroBatch:
-    return MicroBatch(latent_CHW[None], noise_CHW[None], torch.tensor([timestep]), embedding_LD[None])
+    height, width = latent_CHW.shape[1] * 8, latent_CHW.shape[2] * 8
+    sizes_16 = torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32)
+    text = {"prompt": embedding_LD[None]}
+    return MicroBatch(latent_CHW[None], noise_CHW[None], torch.tensor([timestep]), text, sizes_16, torch.ones(1))
 
 
 def _stack(samples: Sequence[MicroBatch]) -> MicroBatch:
     return MicroBatch(
         torch.cat([sample.latents_BCHW for sample in samples]),
         torch.cat([sample.noise_BCHW for sample in samples]),
-        torch.cat([sample.timesteps_B for sample in samples]),
-        torch.cat([sample.embeddings_BLD for sample in samples]),
+        torch.cat([sample.times_B for sample in samples]),
+        {name: torch.cat([sample.text[name] for sample in samples]) for name in samples[0].text},
+        torch.cat([sample.sizes_B6 for sample in samples]),
+        torch.cat([sample.weights_B for sample in samples]),
     )
