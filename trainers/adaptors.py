@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from trainers.adaptor_load import adaptor_load
 from trainers.errors import ReasonCode, TrainerError
-from trainers.lora import adaptor_load
 from trainers.models.base import Base
 from trainers.spec import InputRef
 

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from tests.tiny_sd import build_tiny_sd
 from trainers.adaptor_file import WEIGHTS
+from trainers.adaptor_load import adaptor_load
+from trainers.adaptor_save import adaptor_save
 from trainers.errors import ReasonCode, TrainerError
-from trainers.lora import adaptor_load, adaptor_save, attach, lora_load_state, lora_state
+from trainers.lora import attach, lora_load_state, lora_state
 from trainers.models.base import Base
 from trainers.models.load import load_base
 

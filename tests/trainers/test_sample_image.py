@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
+from trainers.adaptor_save import adaptor_save
 from trainers.errors import ReasonCode, TrainerError
 from trainers.events import Event, EventWriter, Payload, Sample, read_events
-from trainers.lora import adaptor_save, attach
+from trainers.lora import attach
 from trainers.methods.sample_image import columns_of, sample
 from trainers.models.load import load_base
 from trainers.params.sample_image import SampleImageParams
