@@ -44,6 +44,8 @@ class Template(Answer):
     method: str
     params: dict[str, Any]
     dataset: str | None = None
+    further_datasets: list[str] = []
+    class_dataset: str | None = None
     model: str | None = None
     adaptors: list[str] = []
 

@@ -16,6 +16,13 @@ Method = Annotated[
     str, typer.Option("--method", "-m", help="What to run, for instance image_lora.", autocompletion=METHODS)
 ]
 Dataset = Annotated[str | None, typer.Option(help="Dataset: name or name@version.", autocompletion=DATASETS)]
+FurtherDatasets = Annotated[
+    list[str] | None,
+    typer.Option("--further-dataset", help="A dataset read after the first; may be repeated.", autocompletion=DATASETS),
+]
+ClassDataset = Annotated[
+    str | None, typer.Option(help="Pictures of the class, for prior preservation.", autocompletion=DATASETS)
+]
 Model = Annotated[str | None, typer.Option(help="Base model: name or name@version.", autocompletion=MODELS)]
 Adaptors = Annotated[
     list[str] | None,
@@ -29,6 +36,8 @@ Pool = Annotated[str | None, typer.Option(help="Workers that may take it.")]
 Priority = Annotated[int | None, typer.Option(help="Higher goes first.")]
 REQUEST: dict[str, Any] = {
     "dataset": Dataset,
+    "further_datasets": FurtherDatasets,
+    "class_dataset": ClassDataset,
     "model": Model,
     "adaptors": Adaptors,
     "accelerators": Accelerators,
@@ -58,28 +67,13 @@ def takes_request(command: Callable[..., None]) -> Callable[..., None]:
     return told
 
 
-def request_body(
-    dataset: str | None,
-    model: str | None,
-    adaptors: list[str] | None,
-    accelerators: int | None,
-    pool: str | None,
-    priority: int | None,
-) -> Record:
-    """What was given, and nothing else: the API fills in the rest."""
+def request_body(*, accelerators: int | None = None, **asked: Any) -> Record:
+    """What was given, and nothing else: the API fills in the rest. `asked`: the names of REQUEST."""
     resources: dict[str, Any] | None = None
     if accelerators is not None:
         resources = {"accelerators": accelerators, "strategy": "ddp" if accelerators > 1 else "single"}
-    return known(
-        {
-            "dataset": dataset,
-            "model": model,
-            "adaptors": adaptors or None,
-            "resources": resources,
-            "pool": pool,
-            "priority": priority,
-        }
-    )
+    several = {name: asked.pop(name, None) or None for name in ("further_datasets", "adaptors")}
+    return known({**asked, **several, "resources": resources})
 
 
 def method_schema(client: Client, method: str) -> Record:

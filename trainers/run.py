@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m trainers.run", description=__doc__)
     for name, text in (
         ("spec", "the job as JSON"),
-        ("in", "inputs: dataset/ model/ adaptor/ checkpoint/ control"),
+        ("in", "inputs: dataset/ datasets/ class_dataset/ model/ adaptor/ checkpoint/ control"),
         ("out", "events, checkpoints, samples, adaptor, manifest"),
         ("cache", "latents and text embeddings, safe to delete"),
     ):

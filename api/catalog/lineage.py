@@ -103,5 +103,7 @@ def job_link(job: Job) -> JobLinkShape:
 def _inputs(job: Job) -> list[InputShape]:
     given = job.spec["inputs"]
     named = [("dataset", given.get("dataset")), ("model", given.get("model"))]
+    named += [("further dataset", ref) for ref in given.get("further_datasets", [])]
+    named.append(("class dataset", given.get("class_dataset")))
     named += [("adaptor", ref) for ref in given.get("adaptors", [])]
     return [InputShape(role=role, name=ref["name"], sha256=ref["sha256"]) for role, ref in named if ref]

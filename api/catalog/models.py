@@ -218,6 +218,8 @@ class Template(Named):
     """Only what was set; defaults are filled in when a job is made."""
     dataset = models.CharField(max_length=120, null=True)
     """References are names, or name@version."""
+    further_datasets = models.JSONField(default=list)
+    class_dataset = models.CharField(max_length=120, null=True)
     model = models.CharField(max_length=120, null=True)
     adaptors = models.JSONField(default=list)
     resources: Any = models.JSONField(null=True)

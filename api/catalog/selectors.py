@@ -71,11 +71,20 @@ def adaptor_version(project: Project, ref: str, field: str = "adaptors") -> Adap
 
 
 def resolve_inputs(
-    project: Project, *, dataset: str | None = None, model: str | None = None, adaptors: Sequence[str] = ()
+    project: Project,
+    *,
+    dataset: str | None = None,
+    further_datasets: Sequence[str] = (),
+    class_dataset: str | None = None,
+    model: str | None = None,
+    adaptors: Sequence[str] = (),
 ) -> Inputs:
     """The immutable inputs behind the names. Raises Problem (a ValueError) that names the field."""
+    further = [dataset_version(project, ref, f"further_datasets.{i}") for i, ref in enumerate(further_datasets)]
     return Inputs(
         dataset=_version_ref(dataset_version(project, dataset)) if dataset else None,
+        further_datasets=tuple(_version_ref(version) for version in further),
+        class_dataset=_version_ref(dataset_version(project, class_dataset, "class_dataset")) if class_dataset else None,
         model=_model_ref(model_version(project, model)) if model else None,
         adaptors=tuple(_adaptor_ref(adaptor_version(project, ref, f"adaptors.{i}")) for i, ref in enumerate(adaptors)),
     )

@@ -10,6 +10,10 @@ from api.openapi import ErrorShape
 from trainers.params.base import Product
 from trainers.spec import Contract
 
+INPUT_ROLES = ("dataset", "further_datasets", "class_dataset", "model", "adaptors")
+"""What a template or a request names; the checkpoint is the job's own affair."""
+MAX_DATASETS = 20
+
 
 class Shape(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
@@ -46,6 +50,10 @@ class TemplateContent(Contract):
     """Of the method; what is left out has its default."""
     dataset: str | None = None
     """name or name@version"""
+    further_datasets: list[str] = Field([], max_length=MAX_DATASETS)
+    """Read after it, in this order."""
+    class_dataset: str | None = None
+    """Pictures of the class, for prior preservation."""
     model: str | None = None
     adaptors: list[str] = Field([])
     resources: dict[str, Any] | None = None
@@ -192,6 +200,8 @@ class TemplateShape(Shape):
     method: str
     params: dict[str, Any]
     dataset: str | None
+    further_datasets: list[str]
+    class_dataset: str | None
     model: str | None
     adaptors: list[str]
     resources: dict[str, Any] | None

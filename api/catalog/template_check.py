@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from api.accounts.models import Project
 from api.catalog.selectors import resolve_inputs
-from api.catalog.shapes import TemplateContent
+from api.catalog.shapes import INPUT_ROLES, TemplateContent
 from api.errors import Problem, fields_of, invalid
 from trainers.params import METHODS, params_class
 from trainers.spec import Resources
@@ -16,7 +16,7 @@ from trainers.spec import Resources
 def template_content(project: Project, wanted: TemplateContent) -> dict[str, Any]:
     """All that a template says but its name, checked. Raises Problem with fields as params.<name>."""
     params = _params(wanted.method, wanted.params)
-    resolve_inputs(project, dataset=wanted.dataset, model=wanted.model, adaptors=wanted.adaptors)
+    resolve_inputs(project, **{role: getattr(wanted, role) for role in INPUT_ROLES})
     _roles_check(wanted)
     resources = _resources(wanted.resources)
     words = {word: getattr(wanted, word) for word in TemplateContent.model_fields}
@@ -48,7 +48,7 @@ def _params(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
 def _roles_check(wanted: TemplateContent) -> None:
     """A template may leave an input to the job, but it may not name one that the method has no use for."""
     method = params_class(wanted.method)
-    for role in ("dataset", "model", "adaptors"):
+    for role in INPUT_ROLES:
         if getattr(wanted, role) and role not in (*method.requires, *method.accepts):
             said = f"method {wanted.method} has no use for it; leave it out"
             raise Problem("invalid", f"{role}: {said}.", fields={role: [said]})

@@ -13,6 +13,13 @@ from api.jobs.models import Job, State
 Used = DatasetVersion | PretrainedModelVersion | Adaptor
 MAX_NAMED = 50
 UNFINISHED = (State.QUEUED, State.CLAIMED, State.RUNNING, State.PAUSED)
+"""A paused job may go on, and fetches its inputs again then."""
+COLUMNS: dict[type[Any], tuple[str, ...]] = {
+    DatasetVersion: ("dataset", "further_datasets", "class_dataset"),
+    PretrainedModelVersion: ("model",),
+    Adaptor: ("adaptors",),
+}
+"""Of a template, those that name one or several of the kind."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +57,14 @@ def adaptors_from(version: Used) -> QuerySet[Adaptor]:
 def templates_using(version: Used) -> list[str]:
     """Templates whose newest version names it: as name@version, or by the bare name that means it."""
     refs = {str(version)} | ({_name(version)} if _is_meant_by_name(version) else set())
-    found = Template.objects.filter(project=_project(version)).order_by("name")
-    if isinstance(version, Adaptor):
-        rows = found.exclude(adaptors=[]).values_list("name", "adaptors")
-        return [name for name, adaptors in rows if refs & set(adaptors)]
-    role = "dataset" if isinstance(version, DatasetVersion) else "model"
-    return list(found.filter(**{f"{role}__in": refs}).values_list("name", flat=True))
+    return templates_naming(_project(version), type(version), refs)
+
+
+def templates_naming(project: Project, kind: type[Any], refs: set[str]) -> list[str]:
+    """Templates whose newest version names one of `refs` as an input of that kind, by name."""
+    columns = COLUMNS[kind]
+    rows = Template.objects.filter(project=project).order_by("name").values_list("name", *columns)
+    return [str(name) for name, *values in rows if any(refs & _words(value) for value in values)]
 
 
 def used_version(project: Project, kind: str, ref: str) -> Used | None:
@@ -65,6 +74,10 @@ def used_version(project: Project, kind: str, ref: str) -> Used | None:
     wanted = Q(state=VersionState.READY) if number is None else Q(version=number)
     version: Used | None = found.filter(wanted).order_by("-version").first()
     return version
+
+
+def _words(value: Any) -> set[str]:
+    return set(value) if isinstance(value, list) else {value}
 
 
 def _name(version: Used) -> str:

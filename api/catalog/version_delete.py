@@ -6,16 +6,14 @@ from typing import Any
 from django.db import transaction
 
 from api.catalog.incoming_versions import AnyVersion, Record, version_audit, version_prefixes
-from api.catalog.models import Adaptor, Dataset, PretrainedModelVersion, Template
+from api.catalog.models import Adaptor, PretrainedModelVersion
 from api.catalog.models import VersionState as State
 from api.catalog.removals import removal_add
+from api.catalog.uses import UNFINISHED, templates_naming
 from api.errors import Problem
 from api.jobs.models import Job
-from api.jobs.models import State as JobState
 
 MAX_NAMED = 10
-UNFINISHED = (JobState.QUEUED, JobState.CLAIMED, JobState.RUNNING, JobState.PAUSED)
-"""A paused job may go on, and fetches its inputs again then."""
 HINT = "Delete or change what is named, then try again."
 
 
@@ -52,7 +50,7 @@ def _versions_delete(versions: Sequence[AnyVersion], by: str) -> None:
 def _unused_check(record: Record, versions: Sequence[AnyVersion], names: Sequence[str]) -> None:
     users = {
         "jobs": _jobs(record, versions),
-        "templates": _templates(record, names),
+        "templates": templates_naming(record.project, record.versions.model, {*names})[:MAX_NAMED],
         "adaptors": _adaptors(versions),
     }
     if any(users.values()):
@@ -62,21 +60,10 @@ def _unused_check(record: Record, versions: Sequence[AnyVersion], names: Sequenc
 
 def _jobs(record: Record, versions: Sequence[AnyVersion]) -> list[Any]:
     keys = [version.key for version in versions]
-    found = Job.objects.filter(project=record.project_id, state__in=UNFINISHED)
-    found = found.filter(**{f"spec__inputs__{_role(record)}__key__in": keys})
+    found = Job.objects.filter(project=record.project_id, state__in=UNFINISHED, inputs__key__in=keys).distinct()
     return [f"{job.name} ({job.pk})" for job in found.only("name", "id").order_by("created")[:MAX_NAMED]]
-
-
-def _templates(record: Record, names: Sequence[str]) -> list[Any]:
-    found = Template.objects.filter(project=record.project_id, **{f"{_role(record)}__in": names})
-    return list(found.order_by("name").values_list("name", flat=True)[:MAX_NAMED])
 
 
 def _adaptors(versions: Sequence[AnyVersion]) -> list[Any]:
     bases = [version.pk for version in versions if isinstance(version, PretrainedModelVersion)]
     return [str(adaptor) for adaptor in Adaptor.objects.filter(base_model__in=bases).order_by("created")[:MAX_NAMED]]
-
-
-def _role(record: Record) -> str:
-    """What a job and a template call it."""
-    return "dataset" if isinstance(record, Dataset) else "model"

@@ -48,7 +48,7 @@ def sample(
         given = known({**params, "adaptor_scales": scales or None})
         given |= settings_parse(set_ or [], method_schema(client, METHOD))
         model = model or base_model_of(client, refs)
-        body = request_body(None, model, refs, accelerators, pool, priority)
+        body = request_body(model=model, adaptors=refs, accelerators=accelerators, pool=pool, priority=priority)
         job = client.post("jobs", {"name": f"sample: {prompt[:60]}", "method": METHOD, "params": given, **body})
         ended = wait(client, job, as_json=as_json)
         files = pictures_download(samples_of(client, job["id"]), output, compare=compare)

@@ -17,7 +17,8 @@ Name = Annotated[str, typer.Argument(help="Name of the template.", autocompletio
 Ref = Annotated[
     str, typer.Argument(help="Name of the template, or name@version.", autocompletion=TEMPLATES, metavar="NAME")
 ]
-KEYS = ("name", "method", "params", "dataset", "model", "adaptors", "resources", "pool", "priority")
+INPUTS = ("dataset", "further_datasets", "class_dataset", "model", "adaptors")
+KEYS = ("name", "method", "params", *INPUTS, "resources", "pool", "priority")
 
 
 @app.command("list")

@@ -78,7 +78,7 @@ def test_a_job_says_which_version_it_came_from(user: APIClient) -> None:
 def test_validate_says_what_is_wrong_and_saves_nothing(user: APIClient, body: dict[str, Any]) -> None:
     good = user.post(f"{PATH}/validate", {key: body[key] for key in body if key != "name"}, format="json").json()
     assert (good["valid"], good["fields"], good["params"]["lora_r"]) == (True, {}, 8)
-    assert good["params"]["learning_rate"] > 0, "defaults are filled in"
+    assert good["params"]["adam_beta1"] > 0, "defaults are filled in"
     bad = user.post(f"{PATH}/validate", {**body, "params": {"adaptor_name": "x", "lora_r": 0}}, format="json")
     assert (bad.status_code, bad.json()["valid"], list(bad.json()["fields"])) == (200, False, ["params.lora_r"])
     assert user.post(f"{PATH}/validate", {"params": 3}, format="json").status_code == 400

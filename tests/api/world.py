@@ -31,15 +31,15 @@ class World:
 def world_make(project: Project) -> World:
     pictures = [file_entry("a.png", b"a"), file_entry("metadata.jsonl", b"{}")]
     dataset = Dataset.objects.create(project=project, name="shapes")
-    _version(DatasetVersion, dataset, "datasets/1", pictures)
+    version_make(DatasetVersion, dataset, "datasets/1", pictures)
     model = PretrainedModel.objects.create(project=project, name="base")
-    _version(PretrainedModelVersion, model, "models/1", [file_entry("model_index.json", b"{}")], family="sd1")
+    version_make(PretrainedModelVersion, model, "models/1", [file_entry("model_index.json", b"{}")], family="sd1")
     params = {"adaptor_name": "shapes", "max_train_steps": 10}
     request = {"name": "first", "method": "image_lora", "params": params, "dataset": "shapes", "model": "base"}
     return World(project, {**request, "resources": {"accelerators": 0}})
 
 
-def _version(rows: Any, record: Any, key: str, files: list[dict[str, Any]], **more: Any) -> None:
+def version_make(rows: Any, record: Any, key: str, files: list[dict[str, Any]], **more: Any) -> None:
     size = sum(file["size"] for file in files)
     told = {"digest": folder_digest(files), "files": files, "num_files": len(files), "size_bytes": size}
     rows.objects.create(record=record, version=1, key=key, **told, **more)

@@ -41,6 +41,8 @@ def attempt_links(attempt: Attempt, paths: list[str]) -> list[dict[str, Any]]:
 def _places(attempt: Attempt) -> Iterator[tuple[str, str, Files]]:
     inputs = Inputs.model_validate(attempt.job.spec["inputs"])
     named: list[tuple[str, InputRef | None]] = [("dataset", inputs.dataset), ("model", inputs.model)]
+    named += [(f"datasets/{index}", dataset) for index, dataset in enumerate(inputs.further_datasets)]
+    named.append(("class_dataset", inputs.class_dataset))
     named += [(f"adaptor/{index}", adaptor) for index, adaptor in enumerate(inputs.adaptors)]
     for place, ref in named:
         if ref is not None:

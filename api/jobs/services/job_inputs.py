@@ -30,8 +30,9 @@ def inputs_hold(wanted: Iterable[tuple[str, str, str]]) -> None:
 
 
 def _named(inputs: Inputs) -> Iterator[tuple[str, InputRef]]:
-    if inputs.dataset:
-        yield "dataset", inputs.dataset
+    for dataset in (inputs.dataset, *inputs.further_datasets, inputs.class_dataset):
+        if dataset:
+            yield "dataset", dataset
     if inputs.model:
         yield "model", inputs.model
     for adaptor in inputs.adaptors:

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from api.catalog.selectors import resolve_inputs
+from api.catalog.shapes import INPUT_ROLES, MAX_DATASETS
 from api.jobs.models import Job
 from api.jobs.services.queueing import Asked, Wanted, job_queue, request_digest
 from trainers.spec import Contract, JobSpec
@@ -18,6 +19,10 @@ class RerunRequest(Contract):
     """Laid over the job's, key by key."""
     dataset: str | None = None
     """name or name@version; left out: the very version that the job read."""
+    further_datasets: list[str] | None = Field(None, max_length=MAX_DATASETS)
+    """Read after it, in this order."""
+    class_dataset: str | None = None
+    """Pictures of the class, for prior preservation."""
     model: str | None = None
     adaptors: list[str] | None = None
     resources: dict[str, Any] | None = None
@@ -56,7 +61,6 @@ def _wanted(parent: Job, request: RerunRequest) -> Wanted:
 
 def _inputs(parent: Job, request: RerunRequest) -> dict[str, Any]:
     """Only those that the request names."""
-    named = {"dataset": request.dataset, "model": request.model, "adaptors": request.adaptors}
-    given = {role: ref for role, ref in named.items() if ref is not None}
-    found = resolve_inputs(parent.project, **given)  # type: ignore[arg-type]  # each role has its own type
+    given = {role: ref for role in INPUT_ROLES if (ref := getattr(request, role)) is not None}
+    found = resolve_inputs(parent.project, **given)
     return {role: getattr(found, role) for role in given}

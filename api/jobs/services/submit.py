@@ -7,6 +7,7 @@ from pydantic import Field
 from api.accounts.models import Project
 from api.catalog.models import TemplateVersion
 from api.catalog.selectors import resolve_inputs, template_version
+from api.catalog.shapes import MAX_DATASETS
 from api.errors import Problem
 from api.jobs.models import Job
 from api.jobs.selectors import workers_live
@@ -26,6 +27,10 @@ class JobRequest(Contract):
     """Of the method; laid over the template's, key by key."""
     dataset: str | None = None
     """name or name@version"""
+    further_datasets: list[str] | None = Field(None, max_length=MAX_DATASETS)
+    """Read after it, in this order."""
+    class_dataset: str | None = None
+    """Pictures of the class, for prior preservation."""
     model: str | None = None
     adaptors: list[str] | None = None
     resources: dict[str, Any] | None = None
@@ -73,7 +78,14 @@ def _spec(project: Project, request: JobRequest, pool: str) -> JobSpec:
         raise Problem(
             "invalid", "method: is needed", hint="Name a template or a method.", fields={"method": ["is needed"]}
         )
-    inputs = resolve_inputs(project, dataset=request.dataset, model=request.model, adaptors=request.adaptors or [])
+    inputs = resolve_inputs(
+        project,
+        dataset=request.dataset,
+        further_datasets=request.further_datasets or [],
+        class_dataset=request.class_dataset,
+        model=request.model,
+        adaptors=request.adaptors or [],
+    )
     return JobSpec.model_validate(
         {
             "name": request.name or request.method,
