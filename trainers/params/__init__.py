@@ -3,12 +3,14 @@
 from trainers.params.base import Params
 from trainers.params.fetch import FetchDatasetParams, FetchModelParams
 from trainers.params.image_lora import ImageLoraParams
+from trainers.params.masked_text import MaskedTextParams
 from trainers.params.sample_image import SampleImageParams
 
 METHODS: dict[str, type[Params]] = {
     params.method: params
     for params in (
         ImageLoraParams,
+        MaskedTextParams,
         SampleImageParams,
         FetchModelParams,
         FetchDatasetParams,
