@@ -15,7 +15,7 @@ from trainers.data.images import Picture
 from trainers.data.pixels import Crop, Interpolation, pixels, resized_size
 from trainers.distributed import Processes
 from trainers.models import sd1
-from trainers.models.base import Base
+from trainers.models.base import Base, TextSettings
 from trainers.noise import Purpose, uniform
 from trainers.tracking import Reporter
 
@@ -110,9 +110,13 @@ def examples_encode(
     )
     texts = dict.fromkeys([*captions, *further_texts])
     tokens = {text: cache_key(tokens=_token_ids(base, text), encoder=text_encoder) for text in texts}
+
+    def embedded(text: str) -> Tensor:
+        return sd1.encode_text(base, [text], TextSettings())[0]["prompt"]
+
     embeddings = moments and tensors_cached(
         cache / "embeddings",
-        {key: lambda text=text: sd1.encode_text(base, [text])[0] for text, key in tokens.items()},  # type: ignore[misc]
+        {key: lambda text=text: embedded(text) for text, key in tokens.items()},  # type: ignore[misc]
         stage="encoding captions",
         processes=processes,
         control=control,

@@ -1,20 +1,16 @@
 """Opens a base model folder. The family comes from the folder's own model_index.json, never from the user."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from trainers.errors import ReasonCode, TrainerError
-from trainers.models import sd1
+from trainers.models import sd2
 from trainers.models.base import Base
-
-FAMILIES: dict[str, Callable[[Path, torch.dtype, torch.device | str], Base]] = {
-    "StableDiffusionPipeline": sd1.load,
-}
-SUPPORTED = "Stable Diffusion 1.x (StableDiffusionPipeline)"
+from trainers.models.families import FAMILIES, Family, family_module
+from trainers.models.parts import part_config
 
 
 def load_base(folder: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> Base:
@@ -22,13 +18,23 @@ def load_base(folder: Path, dtype: torch.dtype, device: torch.device | str = "cp
 
     Raises TrainerError(BAD_BASE_MODEL) that names what was found and what is supported.
     """
+    return family_of(folder).load(folder, dtype, device)
+
+
+def family_of(folder: Path) -> Family:
+    """The family of the base model in `folder`: by its pipeline class, 1.x and 2.x by the width of the text encoder."""
     name = model_index(folder).get("_class_name")
-    if name not in FAMILIES:
+    found = [family for family in FAMILIES.values() if name == family.PIPELINE]
+    if not found:
+        supported = ", ".join(f"{family.TITLE} ({family.PIPELINE})" for family in FAMILIES.values())
         raise TrainerError(
             ReasonCode.BAD_BASE_MODEL,
-            f"expected {SUPPORTED}, found {name or 'no _class_name'} in {folder.name}/model_index.json",
+            f"expected {supported}, found {name or 'no _class_name'} in {folder.name}/model_index.json",
         )
-    return FAMILIES[name](folder, dtype, device)
+    if name == sd2.PIPELINE and (folder / "text_encoder").is_dir():
+        width = part_config(folder, "text_encoder").get("hidden_size")
+        return family_module("sd2" if width == sd2.TEXT_WIDTH else "sd1")
+    return found[0]
 
 
 def model_index(folder: Path) -> dict[str, Any]:

@@ -1,74 +1,99 @@
-"""Stable Diffusion 1.x: one UNet, one CLIP text encoder, one VAE. A family module: load, encode_text, encode_image."""
+"""Stable Diffusion 1.x: one UNet, one CLIP text encoder, one VAE. `trainers.models.families` says what a name does."""
 
 # B batch, L tokens, D text width, C channels, H height, W width
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from torch import Tensor, nn
+from transformers import CLIPTextModel
 
 from trainers.errors import ReasonCode, TrainerError
-from trainers.models.base import Base
+from trainers.models.base import Base, TextSettings
+from trainers.models.clip_text import clip_ids, clip_last, clip_tokenizer
+from trainers.models.latents import encode_image
+from trainers.models.lora_targets import TargetKind, clip_targets, convolutions, named_targets
 from trainers.models.parts import part_config, part_load, parts_check
-from trainers.models.schedulers import SCHEDULERS
+from trainers.models.saving import save
+from trainers.models.scheduler_config import diffusion_scheduler
+from trainers.models.text import Text, encode_one_by_one
 
+__all__ = ["encode_image", "save"]
+
+NAME = "sd1"
+TITLE = "Stable Diffusion 1.x"
+PIPELINE = "StableDiffusionPipeline"
+IS_FLOW = False
+PIXEL_MULTIPLE = 8
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-SD2_TEXT_WIDTH = 1024
-PREDICTIONS = ("epsilon", "v_prediction")
+UNCHECKED = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+ATTENTION = (".to_q", ".to_k", ".to_v", ".to_out.0")
+FEED_FORWARD = (".ff.net.0.proj", ".ff.net.2")
 
 
 def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
+    return load_as(NAME, folder, dtype, device)
+
+
+def load_as(family: str, folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
+    """Stable Diffusion 1.x and 2.x lie in the same parts."""
     parts_check(folder, PARTS)
-    _check_architecture(part_config(folder, "unet"), part_config(folder, "vae"), part_config(folder, "text_encoder"))
+    _check_widths(part_config(folder, "unet"), part_config(folder, "text_encoder"))
+    latents_check(part_config(folder, "unet"), part_config(folder, "vae"))
+    scheduler_config = diffusion_scheduler(folder)
     return Base(
-        family="sd1",
+        family=family,
         network=part_load(UNet2DConditionModel, folder, "unet", dtype).to(device),
         vae=part_load(AutoencoderKL, folder, "vae", dtype).to(device),
         text_encoders=(part_load(CLIPTextModel, folder, "text_encoder", dtype).to(device),),
-        tokenizers=(_tokenizer(folder),),
-        scheduler_config=_scheduler_config(part_config(folder, "scheduler", "scheduler_config.json")),
+        tokenizers=(clip_tokenizer(folder),),
+        scheduler_config=scheduler_config,
         pipeline_class=StableDiffusionPipeline,
+        pipeline_config=UNCHECKED,
     )
 
 
-@torch.no_grad()
-def encode_text(base: Base, captions: list[str]) -> Tensor:
-    """Last hidden state of CLIP, (B, 77, D); what is past 77 tokens is cut."""
-    tokens = base.tokenizers[0](
-        captions,
-        padding="max_length",
-        max_length=base.tokenizers[0].model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    )
-    hidden_BLD: Tensor = base.text_encoders[0](tokens.input_ids.to(base.text_encoders[0].device))[0]
-    return hidden_BLD
+def tokenize(base: Base, texts: Sequence[str], settings: TextSettings) -> list[Text]:
+    return [{"ids/0": clip_ids(base.tokenizers[0], text, min_chunks=settings.min_chunks)} for text in texts]
 
 
-@torch.no_grad()
-def encode_image(base: Base, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance of the VAE's posterior, fp32 (B, 4, H/8, W/8), unscaled; pixels in [-1, 1]."""
-    posterior = base.vae.encode(pixels_BCHW.to(base.vae.device, base.vae.dtype)).latent_dist
-    return posterior.mean.float(), posterior.logvar.float()
+def embed(base: Base, ids: Text, settings: TextSettings) -> Text:
+    """ "prompt" (B, L, D); L is 77 for each chunk of the longest text."""
+    masked = {"mask": ids["mask"]} if "mask" in ids else {}
+    return {"prompt": clip_last(base.text_encoders[0], ids["ids/0"], settings.clip_skip)} | masked
 
 
-def _check_architecture(unet: dict[str, Any], vae: dict[str, Any], text: dict[str, Any]) -> None:
-    width, cross, channels = text.get("hidden_size"), unet.get("cross_attention_dim"), unet.get("in_channels")
-    latents = vae.get("latent_channels")
-    if width == SD2_TEXT_WIDTH:
-        raise TrainerError(
-            ReasonCode.BAD_BASE_MODEL,
-            f"expected Stable Diffusion 1.x, found Stable Diffusion 2.x (text encoder of width {width}), "
-            "which is not supported yet",
-        )
-    if width != cross:
-        raise TrainerError(
-            ReasonCode.BAD_BASE_MODEL,
-            f"text_encoder has hidden_size {width} but the unet has cross_attention_dim {cross}; they must be equal",
-        )
+def encode_text(base: Base, texts: Sequence[str], settings: TextSettings) -> list[Text]:
+    return encode_one_by_one(tokenize, embed, base, texts, settings)
+
+
+def predict(
+    base: Base, noisy_BCHW: Tensor, times_B: Tensor, text: Text, _sizes_B6: Tensor | None, _guidance: float
+) -> Tensor:
+    predicted_BCHW: Tensor = base.network(
+        noisy_BCHW,
+        times_B,
+        encoder_hidden_states=text["prompt"],
+        encoder_attention_mask=text.get("mask"),
+        return_dict=False,
+    )[0]
+    return predicted_BCHW
+
+
+def targets(network: nn.Module, kind: TargetKind, conv: bool) -> list[str]:
+    linear = named_targets(network, kind, ATTENTION, FEED_FORWARD)
+    return sorted(linear + convolutions(network)) if conv else linear
+
+
+def text_targets(encoder: nn.Module) -> list[str]:
+    return clip_targets(encoder)
+
+
+def latents_check(unet: dict[str, Any], vae: dict[str, Any]) -> None:
+    channels, latents = unet.get("in_channels"), vae.get("latent_channels")
     if channels != latents:
         raise TrainerError(
             ReasonCode.BAD_BASE_MODEL,
@@ -76,27 +101,10 @@ def _check_architecture(unet: dict[str, Any], vae: dict[str, Any], text: dict[st
         )
 
 
-def _tokenizer(folder: Path) -> CLIPTokenizer:
-    try:
-        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"tokenizer cannot be read: {error}") from error
-    return tokenizer
-
-
-def _scheduler_config(config: dict[str, Any]) -> dict[str, Any]:
-    name, prediction = config.get("_class_name"), config.get("prediction_type", "epsilon")
-    if name not in SCHEDULERS:
-        raise TrainerError(
-            ReasonCode.BAD_BASE_MODEL, f"expected a scheduler of {', '.join(sorted(SCHEDULERS))}, found {name}"
-        )
-    if prediction not in PREDICTIONS:
-        raise TrainerError(
-            ReasonCode.BAD_BASE_MODEL, f"expected prediction_type {' or '.join(PREDICTIONS)}, found {prediction}"
-        )
-    if config.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in SCHEDULERS[name]().config:
+def _check_widths(unet: dict[str, Any], text: dict[str, Any]) -> None:
+    width, cross = text.get("hidden_size"), unet.get("cross_attention_dim")
+    if width != cross:
         raise TrainerError(
             ReasonCode.BAD_BASE_MODEL,
-            f"the scheduler config says rescale_betas_zero_snr, which {name} would ignore; use DDIMScheduler",
+            f"text_encoder has hidden_size {width} but the unet has cross_attention_dim {cross}; they must be equal",
         )
-    return config
