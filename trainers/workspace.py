@@ -12,7 +12,7 @@ Outcome = Literal["succeeded", "stopped"]
 
 @dataclass(frozen=True)
 class Workspace:
-    """`inputs` (read-only: dataset/ datasets/<i>/ class_dataset/ model/ adaptor/<i>/ checkpoint/ control), `out` and `cache` of one attempt.
+    """`inputs`, `out` and `cache` of one attempt; what lies in the first, `trainers.spec.Inputs` says, and `control`.
 
     A method is a function `Workspace -> Outcome`; it writes below `out` and never deletes what it did not write.
     """

@@ -12,12 +12,11 @@ from api.jobs.clock import now
 from api.jobs.models import Attempt, Job, Outcome, Stop
 from api.jobs.services.attempt import ended_problem
 from api.jobs.services.ending import attempt_end
-from api.jobs.services.fetched import KIND_OF_PRODUCT, version_publish
 from api.jobs.services.files import File, files_missing
+from api.jobs.services.made_versions import KIND_OF_PRODUCT, products, version_publish
 from api.jobs.transitions import job_lock
 from trainers.errors import Reason, ReasonCode
 from trainers.errors import reason as reason_of
-from trainers.params import params_class
 from trainers.spec import Contract, canonical_json
 
 WITH_MANIFEST = ("succeeded", "stopped")
@@ -65,7 +64,7 @@ def _record(attempt_id: Any, finish: Finish, gap: str | None) -> Attempt:
 
 def _adaptor_refusal(job: Job, attempt: Attempt, finish: Finish) -> str | None:
     """Publishes the adaptor of a whole result, partial where the job was stopped; or why the catalog refused it."""
-    if finish.manifest is None or _product(job) != "adaptor" or finish.outcome not in WITH_MANIFEST:
+    if finish.manifest is None or "adaptor" not in products(job) or finish.outcome not in WITH_MANIFEST:
         return None
     files = [file.model_dump(mode="json") for file in finish.files]
     partial = finish.outcome == "stopped"
@@ -80,13 +79,16 @@ def _adaptor_refusal(job: Job, attempt: Attempt, finish: Finish) -> str | None:
 
 
 def _version_refusal(job: Job, attempt: Attempt, finish: Finish) -> str | None:
-    """Makes a version of what a whole fetch brought; or why the catalog refused it. A stopped one leaves nothing."""
-    if finish.manifest is None or _product(job) not in KIND_OF_PRODUCT or finish.outcome != "succeeded":
+    """Makes versions of a whole result; or why the catalog refused one. A stopped job leaves none."""
+    if finish.manifest is None or finish.outcome != "succeeded":
         return None
     files = [file.model_dump(mode="json") for file in finish.files]
+    told: dict[str, Any] = {"job": job, "attempt": attempt, "manifest": finish.manifest, "files": files, "at": now()}
     try:
         with transaction.atomic():
-            version_publish(job=job, attempt=attempt, manifest=finish.manifest, files=files, at=now())
+            for product in products(job):
+                if product in KIND_OF_PRODUCT:
+                    version_publish(product=product, **told)
     except ValueError as error:
         return str(error)
     return None
@@ -137,17 +139,14 @@ def _manifest_gap(attempt: Attempt, finish: Finish) -> str | None:
         return f"the manifest's list of files cannot be read: {error!r}"
     if unsent := sorted(path for path, _, _ in named - sent):
         return f"the manifest names files that were not sent: {', '.join(unsent[:5])}"
-    if (folder := _folder(attempt.job, finish)) and not any(file.path.startswith(folder) for file in finish.files):
-        return f"there is no file below {folder}"
+    for folder in _folders(attempt.job, finish):
+        if not any(file.path.startswith(folder) for file in finish.files):
+            return f"there is no file below {folder}"
     missing = files_missing(attempt, finish.files)
     return "; ".join(missing[:5]) or None
 
 
-def _folder(job: Job, finish: Finish) -> str:
-    """Where the product must lie, with a slash at its end; empty for an end that owes none."""
-    owed = _product(job) == "adaptor" or (_product(job) in KIND_OF_PRODUCT and finish.outcome == "succeeded")
-    return f"{_product(job)}/" if owed else ""
-
-
-def _product(job: Job) -> str:
-    return params_class(job.method).product
+def _folders(job: Job, finish: Finish) -> list[str]:
+    """Where each product must lie, with a slash at its end; a stopped job owes no version."""
+    owed = ("adaptor", *(KIND_OF_PRODUCT if finish.outcome == "succeeded" else ()))
+    return [f"{product}/" for product in products(job) if product in owed]

@@ -8,7 +8,7 @@ from api.catalog.removals import removal_add
 from api.errors import Problem
 from api.jobs.clock import now
 from api.jobs.models import Job, State
-from api.jobs.services.fetched import versions_of_job
+from api.jobs.services.made_versions import versions_of_job
 from api.jobs.transitions import audit_add, job_lock
 
 ENDED_FOR_GOOD = (State.SUCCEEDED, State.FAILED, State.CANCELLED)

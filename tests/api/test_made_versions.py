@@ -1,4 +1,4 @@
-"""The end of a fetch job: a version of a dataset or base model, with where it came from."""
+"""The end of a job that leaves a dataset or base model: a version, with where it came from."""
 
 from typing import Any
 
@@ -10,6 +10,8 @@ from api.catalog.pending import versions_check
 from api.jobs.models import Audit
 from tests.api.actors import png
 from tests.api.host import Agent, Host
+from tests.api.world import World
+from trainers.params import params_class
 
 pytestmark = pytest.mark.django_db
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -93,6 +95,40 @@ def test_a_fetched_model_of_no_known_family_is_refused_with_its_reason(user: API
     assert versions_check() == 1
     version = PretrainedModelVersion.objects.get()
     assert version.state == "refused" and "model_index.json" in str(version.reason)
+
+
+@pytest.fixture
+def both(world: World, user: APIClient, host: Host, monkeypatch: pytest.MonkeyPatch) -> Agent:
+    """An attempt of a job that leaves an adaptor and a base model."""
+    monkeypatch.setattr(params_class("image_lora"), "products", lambda _: ("adaptor", "model"))
+    assert user.post("/api/v1/jobs", world.request, format="json").status_code == 201
+    agent = host.claim()
+    agent.start()
+    return agent
+
+
+def test_a_job_may_leave_an_adaptor_and_the_model_that_it_is_fused_into(user: APIClient, both: Agent) -> None:
+    adaptor, model = both.store("adaptor/weights", b"w"), both.store("model/model_index.json", b"{}")
+    both_files = {"outcome": "succeeded", "files": [adaptor, model]}
+    body = {**both.finish_body("succeeded", manifest=False), "files": [adaptor, model], "manifest": both_files}
+    assert both.post("finish", body).json()["outcome"] == "succeeded"
+    assert user.get("/api/v1/adaptors/shapes").json()["version"] == 1
+    version = PretrainedModelVersion.objects.get(record__name="shapes")
+    made = {"method": "image_lora", "job": both.job, "model": ["base@1"], "datasets": ["shapes@1"]}
+    assert (version.state, version.details["source"]) == ("checking", made)
+
+
+def test_a_job_that_owes_two_things_and_sends_one_has_failed(user: APIClient, both: Agent) -> None:
+    assert both.finish("succeeded").json()["outcome"] == "failed"
+    assert state(user, both) == ("failed", "there is no file below model/")
+    assert not user.get("/api/v1/adaptors").json()["results"]
+
+
+def test_a_stopped_job_leaves_a_partial_adaptor_and_no_model(user: APIClient, both: Agent) -> None:
+    user.post(f"/api/v1/jobs/{both.job}/cancel")
+    assert both.finish("stopped").json()["outcome"] == "stopped"
+    assert user.get("/api/v1/adaptors/shapes").json()["partial"] is True
+    assert not PretrainedModelVersion.objects.filter(record__name="shapes").exists()
 
 
 @pytest.mark.parametrize(
