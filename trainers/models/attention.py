@@ -1,0 +1,189 @@
+"""Attention in which every token of a text sees all of it: padded rows, packed documents, cached canvases.
+
+Registered with transformers under `NAME`; the native classes call it, and a `layout` keyword of their forward says how
+the tokens lie. Without a layout it is transformers' own SDPA, so that the plain path is the original mathematics.
+"""
+
+# B batch, H heads, T tokens of all documents, L length of a row, S queries of a cached step, D width of a head
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "anneal"
+
+
+class Layout(Protocol):
+    """Attention of one layer for tokens that do not simply lie in rows."""
+
+    def attend(
+        self,
+        layer: int,
+        query_BHSD: Tensor,
+        key_BHSD: Tensor,
+        value_BHSD: Tensor,
+        *,
+        dropout: float,
+        scale: float | None,
+        window: int | None,
+    ) -> Tensor:
+        """(B, H, S, D) from queries and from keys and values of perhaps fewer heads. `window`: |i - j| at most."""
+        ...
+
+
+def attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    layout: Layout | None = None,
+    **_unused: Any,
+) -> tuple[Tensor, None]:
+    """What transformers' attention classes call; never causal, whatever the module's flag says."""
+    if layout is None:
+        out, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=False
+        )
+        return out, None
+    window = None if sliding_window is None else sliding_window - 1  # the classes add one for flash attention's sake
+    out = layout.attend(module.layer_idx, query, key, value, dropout=dropout, scale=scaling, window=window)
+    return out.transpose(1, 2).contiguous(), None
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Documents end to end in one row of T tokens; each attends to itself alone."""
+
+    lengths: tuple[int, ...]
+    bounds: Tensor
+    """int32 (documents + 1,) on the tokens' device: where each begins."""
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], device: torch.device) -> "Packed":
+        bounds = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+        return cls(tuple(lengths), bounds.to(device))
+
+    def attend(
+        self,
+        layer: int,  # noqa: ARG002 - all layers alike
+        query_BHSD: Tensor,
+        key_BHSD: Tensor,
+        value_BHSD: Tensor,
+        *,
+        dropout: float,
+        scale: float | None,
+        window: int | None,
+    ) -> Tensor:
+        half = query_BHSD.dtype in (torch.float16, torch.bfloat16)
+        if query_BHSD.is_cuda and half and not dropout:
+            return self._varlen(query_BHSD, key_BHSD, value_BHSD, scale, window)
+        return self._by_length(query_BHSD, key_BHSD, value_BHSD, dropout, scale, window)
+
+    def _varlen(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None) -> Tensor:
+        query_THD, key_THD, value_THD = (x[0].transpose(0, 1) for x in (query, key, value))
+        longest = max(self.lengths)
+        out_THD = varlen_attn(
+            query_THD,
+            key_THD,
+            value_THD,
+            self.bounds,
+            self.bounds,
+            longest,
+            longest,
+            scale=scale,
+            window_size=(-1, -1) if window is None else (window, window),
+            enable_gqa=query_THD.shape[1] != key_THD.shape[1],
+        )
+        assert isinstance(out_THD, Tensor)
+        return out_THD.transpose(0, 1)[None]
+
+    def _by_length(
+        self, query: Tensor, key: Tensor, value: Tensor, dropout: float, scale: float | None, window: int | None
+    ) -> Tensor:
+        """The plain version: documents of one length as one batch, no mask between documents ever built."""
+        pieces = [torch.split(x[0], list(self.lengths), dim=1) for x in (query, key, value)]
+        groups: dict[int, list[int]] = defaultdict(list)
+        for document, length in enumerate(self.lengths):
+            groups[length].append(document)
+        out: dict[int, Tensor] = {}
+        for length, documents in groups.items():
+            batch = [torch.stack([piece[d] for d in documents]) for piece in pieces]
+            mask = None if window is None else window_mask(length, window, query.device)
+            seen = sdpa(*batch, mask=mask, dropout=dropout, scale=scale)
+            out.update(zip(documents, seen.unbind(0), strict=True))
+        return torch.cat([out[d] for d in range(len(self.lengths))], dim=1)[None]
+
+
+@dataclass
+class Cache:
+    """Keys and values of whole rows, of which a step computes some columns anew and sees the others as they were."""
+
+    seen_BL: Tensor
+    """bool: not padding."""
+    columns_BS: Tensor
+    """Where the tokens of this step lie in their rows."""
+    keys: dict[int, Tensor] = field(default_factory=dict)
+    values: dict[int, Tensor] = field(default_factory=dict)
+
+    def attend(
+        self,
+        layer: int,
+        query_BHSD: Tensor,
+        key_BHSD: Tensor,
+        value_BHSD: Tensor,
+        *,
+        dropout: float,
+        scale: float | None,
+        window: int | None,
+    ) -> Tensor:
+        if layer not in self.keys:
+            self.keys[layer], self.values[layer] = key_BHSD, value_BHSD
+        else:
+            where = self.columns_BS[:, None, :, None].expand_as(key_BHSD)
+            self.keys[layer] = self.keys[layer].scatter(2, where, key_BHSD)
+            self.values[layer] = self.values[layer].scatter(2, where, value_BHSD)
+        mask = self._mask(window)
+        return sdpa(query_BHSD, self.keys[layer], self.values[layer], mask=mask, dropout=dropout, scale=scale)
+
+    def _mask(self, window: int | None) -> Tensor | None:
+        if window is None:
+            return None if bool(self.seen_BL.all()) else self.seen_BL[:, None, None, :]
+        columns_L = torch.arange(self.seen_BL.shape[1], device=self.seen_BL.device)
+        near_BSL = (self.columns_BS[:, :, None] - columns_L).abs() <= window
+        return (near_BSL & self.seen_BL[:, None, :])[:, None]
+
+
+def sdpa(
+    query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, dropout: float, scale: float | None
+) -> Tensor:
+    """SDPA where several query heads may share one of keys and values."""
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    out: Tensor = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale)
+    return out
+
+
+def window_mask(length: int, window: int, device: torch.device) -> Tensor | None:
+    """bool (L, L), true where |i - j| <= window; None where that is everywhere."""
+    if length <= window + 1:
+        return None
+    columns_L = torch.arange(length, device=device)
+    return (columns_L[:, None] - columns_L).abs() <= window
+
+
+AttentionInterface.register(NAME, attend)
+AttentionMaskInterface.register(NAME, sdpa_mask)

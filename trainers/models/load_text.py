@@ -1,0 +1,72 @@
+"""Opens the folder of a text model: LLaDA and Dream as their authors ship them, BERT, ModernBERT, causal ones, ours."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers.initialization import no_init_weights
+
+from trainers.models.attention import NAME as ATTENTION
+from trainers.models.mask_token import mask_token_make
+from trainers.models.text_base import TextBase
+from trainers.models.text_families import MARK, config_read, family_of, marked
+from trainers.models.text_family import TextFamily, same_name
+from trainers.models.text_ids import ids_of, ids_tell
+from trainers.models.text_tensors import weights_fill
+from trainers.models.text_tokenizer import tokenizer_load
+
+
+def load_text(
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    *,
+    quantization: Literal["none", "nf4"] = "none",
+) -> TextBase:
+    """The model of `folder` in `dtype` on `device`, frozen, in eval mode, seeing both sides; no remote code.
+
+    A causal checkpoint gets a mask token: a spare row of its vocabulary, or one row more. Raises
+    TrainerError(BAD_BASE_MODEL) that says what was found and what was expected.
+    """
+    raw = config_read(folder)
+    family = family_of(raw)
+    mark = marked(raw)
+    tokenizer = tokenizer_load(folder, family)
+    model = _network(folder, family, raw, dtype, "cpu" if quantization == "nf4" else device)
+    ids = ids_of(family, mark, raw, tokenizer, int(model.config.vocab_size))
+    if ids.mask is None:
+        ids = mask_token_make(model, tokenizer, ids)
+    ids_tell(tokenizer, ids)
+    assert ids.mask is not None and ids.eos is not None and ids.pad is not None
+    base = TextBase(
+        family=family.name,
+        model=model.eval().requires_grad_(False),
+        tokenizer=tokenizer,
+        mask_id=ids.mask,
+        eos_id=ids.eos,
+        pad_id=ids.pad,
+        bos_id=ids.bos,
+        shift=family.shift,
+        was_causal=bool(mark.get("was_causal", family.is_causal)),
+        max_positions=int(model.config.max_position_embeddings),
+    )
+    if quantization == "nf4":
+        _quantise(base, device)
+    return base
+
+
+def _network(folder: Path, family: TextFamily, raw: dict[str, Any], dtype: torch.dtype, device: Any) -> Any:
+    """The native class with the folder's weights; original names unless the folder bears our mark."""
+    ours = bool(marked(raw))
+    config = family.model_class.config_class.from_dict(raw) if ours else family.config_of(raw)
+    config.is_causal = False
+    if not ours:
+        config.update({MARK: {"family": family.name, "original_config": raw}})
+    with no_init_weights(), torch.device(device):
+        model = family.model_class._from_config(config, dtype=dtype, attn_implementation=ATTENTION)
+    weights_fill(model, folder, same_name if ours else family.native_name)
+    return model
+
+
+def _quantise(base: TextBase, device: torch.device | str) -> None:
+    raise NotImplementedError
