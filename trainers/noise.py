@@ -32,6 +32,13 @@ class Purpose(IntEnum):
     TOKEN = 15
     BLOCK = 16
     COIN = 17
+    RESPONSE_CUT = 18
+    COLUMNS_CUT = 19
+    VALIDATION_MASK = 20
+    CAPTION_SHUFFLE = 21
+    COLOR = 22
+    ROTATION = 23
+    CLASS_ORDER = 24
 
 
 def stream(seed: int, purpose: Purpose, step: int = 0, position: int = 0) -> np.random.Generator:
