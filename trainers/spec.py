@@ -129,6 +129,11 @@ class JobSpec(Contract):
             )
         if getattr(self.params, "compare", False) and not self.inputs.adaptors:
             raise ValueError("compare=true shows what an adaptor changes, but inputs.adaptors is empty; give one")
+        picture = getattr(self.params, "input_image", None)
+        if picture and not self.inputs.dataset:
+            raise ValueError(f"input_image={picture!r} names a file of inputs.dataset, which is empty; give one")
+        if self.inputs.dataset and "input_image" in type(self.params).model_fields and not picture:
+            raise ValueError("inputs.dataset is there, but input_image is empty; name the picture to start from")
         return self
 
     def _kinds_check(self) -> None:
@@ -144,6 +149,8 @@ class JobSpec(Contract):
         if model and family and known and family not in known:
             said = f"takes base models of the families {', '.join(known)}, but {model.name} is of the family {family}"
             raise ValueError(f"method {self.method} {said}")
+        if family and (problem := self.params.family_problem(family)):
+            raise ValueError(problem)
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, without the checkpoint: a resumed attempt runs the same spec."""

@@ -85,7 +85,7 @@ def scheduler_of(config: dict[str, Any], sampler: str = "default") -> Any:
     kept = {key: own.config[key] for key in KEPT if key in own.config} | extra | change
     if not config.get("rescale_betas_zero_snr"):
         return cls(**kept)
-    if cls is LMSDiscreteScheduler:  # knows no rescaling
+    if sampler == "lms":  # knows no rescaling
         return cls(**kept | {"trained_betas": _rescaled(own.betas)})
     return cls(**kept, rescale_betas_zero_snr=True)
 
@@ -99,7 +99,7 @@ def _flow(own: Any, sampler: str) -> Any:
             f"scheduler={sampler} needs a base model trained to say noise or velocity, "
             f"but this one is a flow model; choose default or {', '.join(FLOW_SAMPLERS)}",
         )
-    return FlowMatchEulerDiscreteScheduler(**{key: own.config[key] for key in FLOW_KEPT})
+    return SCHEDULERS[FLOW](**{key: own.config[key] for key in FLOW_KEPT})
 
 
 def _rescaled(betas_T: torch.Tensor) -> list[float]:

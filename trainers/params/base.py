@@ -36,6 +36,10 @@ class Params(BaseModel):
         """What a succeeded job with these parameters leaves; more than one, or another, where a parameter says so."""
         return (self.product,)
 
+    def family_problem(self, family: str) -> str:  # noqa: ARG002 - for those who care
+        """Which of these parameters a base model of that family cannot take, and why; "" where all fit."""
+        return ""
+
     @property
     def product_name(self) -> str:
         """Name in the catalog of the adaptor, dataset or base model that the job leaves; "" where it leaves none."""
