@@ -27,11 +27,11 @@ def adaptor_save(unet: nn.Module, folder: Path, *, metadata: dict[str, str]) -> 
         ),
     }
     tensors = {f"unet.{key}": value for key, value in lora_state(unet).items()}
-    bytes_write(folder / WEIGHTS, _file_bytes(tensors, header))
+    bytes_write(folder / WEIGHTS, file_bytes(tensors, header))
     return folder / WEIGHTS
 
 
-def _file_bytes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+def file_bytes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
     """A safetensors file; the library itself writes metadata in a random order, which would change the digest."""
     plain = save(tensors)
     size = int.from_bytes(plain[:8], "little")

@@ -20,9 +20,9 @@ def adaptors_apply(
     """
     predictions: list[tuple[str, str]] = []
     for index, (adaptor, folder, scale) in enumerate(zip(adaptors, folders, scales, strict=True)):
-        _check_base(adaptor, adaptor.details.get("base_sha256"), model)
-        metadata = adaptor_load(base.network, _weights_folder(folder), name=f"adaptor_{index}", scale=scale)
-        _check_base(adaptor, metadata.get("base_sha256"), model)
+        base_check(adaptor, adaptor.details.get("base_sha256"), model)
+        metadata = adaptor_load(base.network, weights_folder(folder), name=f"adaptor_{index}", scale=scale)
+        base_check(adaptor, metadata.get("base_sha256"), model)
         if prediction := metadata.get("prediction_type") or adaptor.details.get("prediction_type"):
             predictions.append((adaptor.name, str(prediction)))
     if len({kind for _, kind in predictions}) > 1:
@@ -32,12 +32,12 @@ def adaptors_apply(
     return replace(base, scheduler_config=base.scheduler_config | override)
 
 
-def _weights_folder(folder: Path) -> Path:
+def weights_folder(folder: Path) -> Path:
     """The product of a training job holds its weights in `adaptor/`; that folder alone does as well."""
     return folder / "adaptor" if (folder / "adaptor").is_dir() else folder
 
 
-def _check_base(adaptor: InputRef, trained_on: object, model: InputRef) -> None:
+def base_check(adaptor: InputRef, trained_on: object, model: InputRef) -> None:
     if trained_on and trained_on != model.sha256:
         raise TrainerError(
             ReasonCode.BAD_ADAPTOR,

@@ -25,7 +25,7 @@ def attach(unet: nn.Module, *, r: int, alpha: float, dropout: float, seed: int) 
     config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=TARGETS)  # type: ignore[arg-type]
     inject(unet, config, TRAINED, None)
     for name, layer in lora_layers(unet, TRAINED):
-        _init_pair(layer, name, seed)
+        pair_init(layer, name, seed)
     unet.train()
     halves = [half for _, layer in lora_layers(unet, TRAINED) for half in (_a(layer, TRAINED), _b(layer, TRAINED))]
     return [parameter for half in halves for parameter in half.parameters()]
@@ -60,7 +60,7 @@ def inject(unet: nn.Module, config: LoraConfig, name: str, state: dict[str, Tens
         _b(layer, name).float()
 
 
-def _init_pair(layer: LoraLayer, name: str, seed: int) -> None:
+def pair_init(layer: LoraLayer, name: str, seed: int) -> None:
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
     a = _a(layer, TRAINED).weight
