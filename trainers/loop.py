@@ -14,7 +14,7 @@ from trainers.control import Command, Control
 from trainers.distributed import Processes
 from trainers.events import Validation
 from trainers.noise import Purpose, integer
-from trainers.optim import Schedule
+from trainers.optim import Schedule, skips_on_device
 from trainers.state import rng_load_state, rng_state
 from trainers.steplog import Entry, StepLog
 from trainers.tracking import Reporter
@@ -65,6 +65,10 @@ class Task(Generic[Micro]):
     validate: Callable[[int], dict[str, float]] | None = None
     further_metrics: tuple[str, ...] = ()
     """What `loss` sums beside the loss; reported as means over the global batch."""
+    after_update: Callable[[int], None] | None = None
+    """Called with the number of steps done after each optimizer step: a moving average of the weights."""
+    log_every: int = 1
+    """Steps between two `step` events; the first and the last are always told."""
 
 
 @dataclass
@@ -85,7 +89,7 @@ def fit(task: Task[Any], progress: Progress, *, processes: Processes, control: C
     Raises TrainerError NON_FINITE_LOSS, naming the step, before a bad value reaches the weights.
     """
     base_rates = [group["initial_lr"] for group in _with_initial_rates(task.optimizer)]
-    log = StepLog(reporter, total=task.total_steps, unit=task.unit, device=processes.device)
+    log = StepLog(reporter, total=task.total_steps, unit=task.unit, device=processes.device, log_every=task.log_every)
     update = _Update(task, base_rates, processes)
     with ThreadPoolExecutor(1, "batches") as pool:
         ahead: Future[StepBatch[Any]] | None = None
@@ -131,6 +135,8 @@ class _Update(Generic[Micro]):
         grad_norm = torch.nn.utils.clip_grad_norm_(task.parameters, task.max_grad_norm)
         self._step(means["loss"], grad_norm)
         optimizer.zero_grad(set_to_none=True)
+        if task.after_update:
+            task.after_update(step)
         readings = {**means, "grad_norm": grad_norm}
         if task.scaler.is_enabled():
             readings["loss_scale"] = self._loss_scale()
@@ -164,8 +170,12 @@ class _Update(Generic[Micro]):
         else:
             bad = bad | ~torch.isfinite(grad_norm)
         self._refused = torch.maximum(self._refused, bad.float())
-        if not scaler.is_enabled():
+        if scaler.is_enabled():
+            return
+        if skips_on_device(optimizer):
             optimizer.grad_scale, optimizer.found_inf = None, self._refused  # type: ignore[attr-defined]
+            optimizer.step()
+        elif not self._refused.item():
             optimizer.step()
 
     def _loss_scale(self) -> Tensor:

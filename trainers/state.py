@@ -1,6 +1,7 @@
 """What must be put back for an exact resume, as tensors and plain values: no pickle."""
 
 import random
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +18,10 @@ class State(NamedTuple):
 def optimizer_state(optimizer: torch.optim.Optimizer) -> State:
     """Tensors as `<parameter index>.<name>`; values: {"groups": [...], "others": {<index>.<name>: number}}."""
     full = optimizer.state_dict()
-    flat = {f"{index}.{name}": value for index, named in full["state"].items() for name, value in named.items()}
+    flat = {f"{index}.{name}": value for index, named in full["state"].items() for name, value in _flat(named)}
     tensors = {name: value.detach().cpu() for name, value in flat.items() if isinstance(value, Tensor)}
     others = {name: value for name, value in flat.items() if not isinstance(value, Tensor)}
-    return State(tensors, {"groups": full["param_groups"], "others": others})
+    return State(_unshared(tensors), {"groups": full["param_groups"], "others": others})
 
 
 def optimizer_load_state(optimizer: torch.optim.Optimizer, state: State) -> None:
@@ -29,6 +30,25 @@ def optimizer_load_state(optimizer: torch.optim.Optimizer, state: State) -> None
         index, _, key = name.partition(".")
         named.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": named, "param_groups": state.values["groups"]})
+
+
+def _flat(named: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Entries of one parameter; bitsandbytes lays those in 8 bits into a table of their own, and loads them without."""
+    for name, value in named.items():
+        if isinstance(value, dict):
+            yield from value.items()
+        else:
+            yield name, value
+
+
+def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A file of tensors holds no two names of one memory, as bitsandbytes' tables are."""
+    seen: set[int] = set()
+    found = {}
+    for name, tensor in tensors.items():
+        found[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return found
 
 
 def rng_state() -> State:

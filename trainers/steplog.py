@@ -32,16 +32,24 @@ class StepLog:
     """Collects entries, says the `step` events, and raises where a step was refused."""
 
     def __init__(
-        self, reporter: Reporter, *, total: int, unit: Literal["images", "tokens"], device: torch.device
+        self,
+        reporter: Reporter,
+        *,
+        total: int,
+        unit: Literal["images", "tokens"],
+        device: torch.device,
+        log_every: int = 1,
     ) -> None:
         self.last_metrics: dict[str, float] = {}
         self._reporter = reporter
         self._total = total
         self._unit: Literal["images", "tokens"] = unit
         self._device = device
+        self._log_every = log_every
         self._entries: list[Entry] = []
         self._started = self._flushed = time.monotonic()
         self._done = 0
+        self._untold_units = 0
 
     def add(self, entry: Entry) -> None:
         self._entries.append(entry)
@@ -58,22 +66,30 @@ class StepLog:
         table = torch.stack([torch.stack([*(e.readings[name].float() for name in names), e.refused]) for e in entries])
         rows = table.tolist()
         now = time.monotonic()
-        per_second = sum(entry.units for entry in entries) / max(now - self._flushed, 1e-9)
-        self._flushed = now
+        self._untold_units += sum(entry.units for entry in entries)
+        per_second = self._untold_units / max(now - self._flushed, 1e-9)
         for entry, (*values, refused) in zip(entries, rows, strict=True):
             metrics = dict(zip(names, values, strict=True))
             if refused:
                 raise _refused(entry.step, metrics)
             self._done += 1
-            self._say(entry, metrics, per_second)
+            self._note(entry, metrics)
+            if self._is_told(entry.step):
+                self._say(entry, per_second)
+                self._flushed, self._untold_units = now, 0
+
+    def _is_told(self, step: int) -> bool:
+        return self._done == 1 or step == self._total or step % self._log_every == 0
 
     def resume_clock(self) -> None:
         """Leaves out of images per second the time since the last flush: evaluation, checkpoint."""
-        self._flushed = time.monotonic()
+        self._flushed, self._untold_units = time.monotonic(), 0
 
-    def _say(self, entry: Entry, metrics: dict[str, float], per_second: float) -> None:
+    def _note(self, entry: Entry, metrics: dict[str, float]) -> None:
         finite = {name: value for name, value in metrics.items() if -float("inf") < value < float("inf")}
         self.last_metrics = {**finite, **entry.numbers}
+
+    def _say(self, entry: Entry, per_second: float) -> None:
         elapsed = time.monotonic() - self._started
         self._reporter.say(
             Step(

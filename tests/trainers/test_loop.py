@@ -214,3 +214,29 @@ def test_an_error_in_the_batches_reaches_the_caller(tmp_path: Path) -> None:
 
     with pytest.raises(KeyError, match="row 7"):
         Bench(tmp_path, numbers).fit()
+
+
+def test_an_optimizer_without_a_skip_on_the_device_refuses_just_as_well(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda step: [[math.nan if step == 2 else 1.0]])
+    plain = torch.optim.SGD([bench.weight], lr=0.1)
+    with pytest.raises(TrainerError, match="step 3 was refused before the update"):
+        bench.fit(replace(bench.task, optimizer=plain))
+    assert bench.weight.item() == pytest.approx(1.8, abs=1e-6)
+
+
+def test_only_every_so_manieth_step_is_told_with_the_first_and_the_last(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda _: [[1.0]], total_steps=7)
+    bench.fit(replace(bench.task, log_every=3))
+    assert [step.step for step in bench.steps()] == [1, 3, 6, 7]
+
+
+def test_a_refused_step_is_named_also_where_it_would_not_be_told(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda step: [[math.nan if step == 1 else 1.0]])
+    with pytest.raises(TrainerError, match="step 2 was refused"):
+        bench.fit(replace(bench.task, log_every=10))
+
+
+def test_each_update_is_followed_by_the_call_with_its_step(tmp_path: Path) -> None:
+    bench, seen = Bench(tmp_path, lambda _: [[1.0]]), []
+    bench.fit(replace(bench.task, after_update=lambda step: seen.append((step, round(bench.weight.item(), 3)))))
+    assert seen == [(1, 1.9), (2, 1.8), (3, 1.7), (4, 1.6)]

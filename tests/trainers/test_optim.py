@@ -1,7 +1,14 @@
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
-from trainers.optim import ScheduleName, adamw, schedule
+from trainers.checkpoint import checkpoint_load, checkpoint_save
+from trainers.errors import TrainerError
+from trainers.optim import Group, OptimizerName, ScheduleName, adamw, optimizer_of, schedule
+from trainers.optional import optional_module
+from trainers.state import State, optimizer_load_state, optimizer_state
 
 PINNED: list[tuple[ScheduleName, list[float]]] = [
     ("constant", [1, 1, 1, 1, 1, 1, 1]),
@@ -37,3 +44,123 @@ def test_adamw_is_the_textbook_update() -> None:
         update = (m / (1 - 0.8**step)) / ((v / (1 - 0.9**step)).sqrt() + 1e-3)
         expected = expected * (1 - 0.1 * 0.05) - 0.1 * update
     assert torch.allclose(weight.detach(), expected, atol=1e-6)
+
+
+OPTIMIZERS: tuple[OptimizerName, ...] = ("adamw", "adamw8bit", "prodigy", "adafactor", "lion")
+
+
+def optimizer_on(name: OptimizerName, *shapes: tuple[int, ...]) -> torch.optim.Optimizer:
+    """One group a shape; large ones are kept in 8 bits by adamw8bit."""
+    generator = torch.Generator().manual_seed(0)
+    groups = [
+        Group(
+            f"group{i}",
+            [torch.nn.Parameter(torch.randn(shape, generator=generator))],
+            1.0 if name == "prodigy" else 1e-2,
+        )
+        for i, shape in enumerate(shapes)
+    ]
+    return optimizer_of(name, groups, betas=(0.9, 0.999), weight_decay=0.01, epsilon=1e-8)
+
+
+def weights_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
+
+
+def descend(optimizer: torch.optim.Optimizer, steps: int) -> None:
+    """Towards 0, from wherever the weights are."""
+    for _ in range(steps):
+        sum((weight - 0.1).square().sum() for weight in weights_of(optimizer)).backward()  # type: ignore[union-attr]
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_goes_downhill(name: OptimizerName) -> None:
+    optimizer = optimizer_on(name, (6, 4))
+    before = weights_of(optimizer)[0].abs().sum().item()
+    descend(optimizer, 40)
+    assert weights_of(optimizer)[0].abs().sum().item() < before
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_state_through_a_checkpoint_goes_on_to_the_same_bits(name: OptimizerName, tmp_path: Path) -> None:
+    whole, first, second = (optimizer_on(name, (128, 64), (8, 4)) for _ in range(3))
+    descend(whole, 5)
+    descend(first, 2)
+    state = optimizer_state(first)
+    checkpoint_save(tmp_path, step=2, tensors={"optimizer": state.tensors}, state={"o": state.values}, keep=1)
+    loaded = checkpoint_load(tmp_path / "step-00000002")
+    with torch.no_grad():
+        for weight, value in zip(weights_of(second), weights_of(first), strict=True):
+            weight.copy_(value)
+    optimizer_load_state(second, State(loaded.tensors["optimizer"], loaded.state["o"]))
+    descend(second, 3)
+    assert all(torch.equal(a, b) for a, b in zip(weights_of(second), weights_of(whole), strict=True))
+
+
+def test_adamw8bit_keeps_large_moments_in_8_bits() -> None:
+    optimizer = optimizer_on("adamw8bit", (128, 64), (8, 4))
+    descend(optimizer, 1)
+    tensors = optimizer_state(optimizer).tensors
+    assert (tensors["0.state1"].dtype, tensors["1.state1"].dtype) == (torch.uint8, torch.float32)
+
+
+def test_adamw8bit_of_small_matrices_is_adamw() -> None:
+    exact, small = optimizer_on("adamw", (8, 4)), optimizer_on("adamw8bit", (8, 4))
+    descend(exact, 5)
+    descend(small, 5)
+    assert torch.allclose(weights_of(small)[0], weights_of(exact)[0], atol=1e-6)
+
+
+def test_lion_is_the_textbook_update() -> None:
+    optimizer = optimizer_on("lion", (6,))
+    weight = weights_of(optimizer)[0]
+    expected, momentum = weight.detach().clone(), torch.zeros(6)
+    for _ in range(3):
+        gradient = 2 * (expected - 0.1)
+        expected = expected * (1 - 1e-2 * 0.01) - 1e-2 * torch.sign(0.9 * momentum + 0.1 * gradient)
+        momentum = 0.999 * momentum + 0.001 * gradient
+        descend(optimizer, 1)
+        assert torch.allclose(weight.detach(), expected, atol=1e-6)
+
+
+def test_adafactor_moves_by_its_rate_though_the_weight_is_zero() -> None:
+    weight = torch.nn.Parameter(torch.zeros(6, 4))
+    optimizer = optimizer_of("adafactor", [Group("n", [weight], 1e-2)], betas=(0, 0), weight_decay=0, epsilon=1e-8)
+    weight.grad = torch.ones(6, 4)
+    optimizer.step()
+    assert torch.allclose(weight.detach(), torch.full((6, 4), -1e-2))
+
+
+def test_prodigy_finds_its_rate() -> None:
+    optimizer = optimizer_on("prodigy", (6, 4))
+    descend(optimizer, 30)
+    assert optimizer.param_groups[0]["d"] > 5 * optimizer.param_groups[0]["d0"]
+
+
+def test_groups_have_their_rates_and_names_where_there_are_several() -> None:
+    network, text = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
+    groups = [Group("network", [network], 1e-3), Group("text_encoder", [text], 1e-4)]
+    several = optimizer_of("adamw", groups, betas=(0.9, 0.999), weight_decay=0, epsilon=1e-8)
+    alone = optimizer_of(
+        "adamw", [groups[0], Group("text_encoder", [], 1e-4)], betas=(0.9, 0.999), weight_decay=0, epsilon=1e-8
+    )
+    assert [(group["name"], group["lr"]) for group in several.param_groups] == [
+        ("network", 1e-3),
+        ("text_encoder", 1e-4),
+    ]
+    assert ["name" in group for group in alone.param_groups] == [False]
+
+
+def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "trainers.with_lion", raising=False)
+    monkeypatch.setitem(sys.modules, "lion_pytorch", None)
+    with pytest.raises(TrainerError, match=r"lion_pytorch is not installed .* install anneal\[optimizers\]") as caught:
+        optimizer_on("lion", (2,))
+    assert caught.value.reason.code == "missing_library"
+
+
+def test_a_broken_import_of_ours_is_not_called_a_missing_library() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        optional_module("trainers.with_nothing", "optimizers")

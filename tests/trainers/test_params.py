@@ -77,7 +77,7 @@ def test_warm_up_steps_follow_the_schedule(values: dict[str, Any], steps: int) -
     ("values", "rates"),
     [
         ({}, (1e-4, 1e-5)),
-        ({"optimizer": "prodigy"}, (1.0, 0.1)),
+        ({"optimizer": "prodigy"}, (1.0, 1.0)),
         ({"optimizer": "lion"}, (3e-5, 3e-6)),
         ({"learning_rate": 2e-3}, (2e-3, 2e-4)),
         ({"train_text_encoder": True, "text_encoder_learning_rate": 1e-6}, (1e-4, 1e-6)),

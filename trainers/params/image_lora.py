@@ -132,7 +132,7 @@ class ImageLoraParams(Params):
     train_text_encoder: bool = False
     """Pairs on the attention of the CLIP text encoders too; T5 is never trained."""
     text_encoder_learning_rate: float | None = Field(None, ge=1e-8, le=1.0)
-    """Rate of the text encoders' pairs; none = a tenth of the other rate."""
+    """Rate of the text encoders' pairs; none = a tenth of the other rate; with prodigy the same."""
 
     clip_skip: int = Field(0, ge=0, le=11)
     """So many of the last layers of the CLIP text encoders are left out."""
@@ -219,6 +219,7 @@ class ImageLoraParams(Params):
         - `mask_column` needs `masked_loss` mask_column, `unmasked_weight` needs any `masked_loss`.
         - `text_encoder_learning_rate` needs `train_text_encoder`, `huber_c` needs `loss_type` huber.
         - `class_prompt`, `num_class_images` and `prior_weight` need `prior_preservation`, which needs `class_prompt`.
+        - `text_encoder_learning_rate` is `learning_rate` with prodigy, which finds one rate for all.
         - `ema_decay` needs `use_ema`; `wandb_project` and `secrets` need `log_to_wandb`.
         - `adam_beta1` and `adam_beta2` are refused with adafactor, `adam_epsilon` with adafactor and lion.
         - `snr_gamma`, `noise_offset` and `prediction_type` are refused for SD3 and Flux, `timestep_*` for the others.
@@ -234,8 +235,9 @@ class ImageLoraParams(Params):
     @property
     def text_encoder_rate(self) -> float:
         """Learning rate of the text encoders' pairs."""
-        given = self.text_encoder_learning_rate
-        return 0.1 * self.rate if given is None else given
+        if self.text_encoder_learning_rate is not None:
+            return self.text_encoder_learning_rate
+        return self.rate if self.optimizer == "prodigy" else 0.1 * self.rate
 
     @property
     def warmup_steps(self) -> int:

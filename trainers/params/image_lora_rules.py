@@ -45,6 +45,11 @@ def fields_agree(params: "ImageLoraParams") -> None:
     _warm_up_agrees(params)
     for name, switch in SWITCHES.items():
         _is_not_idle(params, name, switch)
+    if params.optimizer == "prodigy" and params.text_encoder_rate != params.rate:
+        raise ValueError(
+            f"text_encoder_learning_rate={params.text_encoder_rate:g} and learning_rate={params.rate:g} differ, but "
+            "optimizer='prodigy' finds one rate for all; leave text_encoder_learning_rate empty"
+        )
     if params.prior_preservation and not params.class_prompt.strip():
         raise ValueError(
             "prior_preservation=true needs class_prompt, the caption of the class pictures; "
