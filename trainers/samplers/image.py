@@ -1,18 +1,46 @@
-"""Text to image with the live weights of a base model."""
+"""Pictures from text, from a picture, or inside a mask, with the live weights of a base model."""
 
 # B batch, C channels, H height, W width
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 
 from trainers.errors import ReasonCode, TrainerError
-from trainers.models.base import Base
-from trainers.models.schedulers import scheduler_of
+from trainers.models.base import Base, TextSettings
+from trainers.models.families import family_module
+from trainers.samplers.denoise import LatentStart, denoise
+from trainers.samplers.guidance import network_says, vae_factor
+from trainers.samplers.prompts import Prompts, is_guided, prompts_encode
+
+FLUX_SIDE = 128
+"""Latents along one side of Flux' own pictures; its config does not say."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A picture to start from, of the size that is drawn."""
+
+    picture: Image.Image
+    """8-bit RGB."""
+    strength: float
+    """How far it is dissolved in noise first, in (0, 1]."""
+    mask: Image.Image | None = None
+    """8-bit grey: 128 and above is painted anew, the rest stays as it is to the pixel."""
+
+
+@dataclass(frozen=True)
+class Previews:
+    every: int
+    """Denoising steps between two previews; none is made of the last step."""
+    show: Callable[[int, list[Image.Image]], None]
+    """Called with the steps done and what each picture looks like by then."""
 
 
 def sample_images(
@@ -26,83 +54,130 @@ def sample_images(
     width: int | None,
     height: int | None,
     scheduler: str = "default",
+    guidance_rescale: float = 0.0,
+    settings: TextSettings = TextSettings(),  # noqa: B008 - frozen
+    start: Start | None = None,
+    encoded: Prompts | None = None,
+    previews: Previews | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> list[Image.Image]:
     """Picture i shows `prompts[i]` from `seeds[i]`, all denoised as one batch; width and height in pixels.
 
-    A picture depends on its own seed, not on its neighbours (up to the kernels' rounding). `on_progress(done, total)`
+    A picture depends on its own seed, not on its neighbours (up to the kernels' rounding). `encoded`: what
+    `prompts_encode` made of the same texts before, for a base whose text encoders are gone. `on_progress(done, total)`
     is called after each denoising step; where `should_stop()` then says yes, the answer is the empty list. Weights,
     train mode and the global random state are left as they were. Raises TrainerError(NON_FINITE_LOSS).
     """
     assert prompts and len(prompts) == len(seeds)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    pipeline: Any = base.pipeline()
-    pipeline.scheduler = scheduler_of(base.scheduler_config, scheduler)
-    pipeline.set_progress_bar_config(disable=True)
 
-    def after_step(pipe: Any, step: int, _timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def watch(done: int, total: int, clean: Callable[[], Tensor]) -> bool:
         if on_progress:
-            on_progress(step + 1, num_inference_steps)
-        pipe._interrupt = pipe._interrupt or bool(should_stop and should_stop())
-        return tensors
+            on_progress(done, total)
+        if should_stop and should_stop():
+            return False
+        if previews and done % previews.every == 0 and done < total:
+            previews.show(done, _pictures(base, clean(), seeds, start))
+        return True
 
-    with _evaluating(base.network), torch.no_grad():
-        latents_BCHW = pipeline(
-            prompt=prompts,
-            negative_prompt=[negative_prompt] * len(prompts),
+    with _evaluating(base), torch.no_grad():
+        guided = is_guided(base, guidance_scale)
+        text = encoded or prompts_encode(base, prompts, negative_prompt, settings, guided=guided)
+        latent_start = _latent_start(base, start, generators) if start else None  # draws before the noise does
+        latents_BCHW = denoise(
+            base,
+            network_says(base, text, guidance_scale=guidance_scale, guidance_rescale=guidance_rescale),
+            noise_BCHW=_noise(base, generators, width, height),
+            generators=generators,
             num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            latents=_noise(base, generators, width, height),
-            generator=generators,
-            callback_on_step_end=after_step,
-            output_type="latent",
-        ).images
-        if pipeline._interrupt:
-            return []
-        return [_decode(base, pipeline, latents_BCHW[i : i + 1], seeds[i]) for i in range(len(seeds))]
+            scheduler=scheduler,
+            start=latent_start,
+            watch=watch,
+        )
+        return [] if latents_BCHW is None else _pictures(base, latents_BCHW, seeds, start)
 
 
 def default_size(base: Base) -> int:
     """Side in pixels of the square pictures that the base was trained on."""
-    return int(base.network.config.sample_size) * vae_factor(base)
-
-
-def vae_factor(base: Base) -> int:
-    """Pixels per latent along one side: 8 for Stable Diffusion 1.x."""
-    return int(2 ** (len(base.vae.config.block_out_channels) - 1))
+    return int(getattr(base.network.config, "sample_size", None) or FLUX_SIDE) * vae_factor(base)
 
 
 def _noise(base: Base, generators: list[torch.Generator], width: int | None, height: int | None) -> Tensor:
-    """Standard normal (B, C, H/8, W/8), drawn per picture on the CPU, so that the device does not matter."""
+    """Standard normal (B, C, H/8, W/8), drawn per picture on the CPU, so that device and dtype do not matter."""
     factor = vae_factor(base)
     shape = (
-        int(base.network.config.in_channels),
+        int(base.vae.config.latent_channels),
         (height or default_size(base)) // factor,
         (width or default_size(base)) // factor,
     )
-    noise_BCHW = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-    return noise_BCHW.to(base.network.device, base.network.dtype)
+    return _drawn(generators, shape).to(base.network.device)
 
 
-def _decode(base: Base, pipeline: Any, latent_BCHW: Tensor, seed: int) -> Image.Image:
+def _drawn(generators: list[torch.Generator], shape: tuple[int, ...]) -> Tensor:
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+
+
+def _latent_start(base: Base, start: Start, generators: list[torch.Generator]) -> LatentStart:
+    """The picture in latents, each drawing with a sample of its own from the VAE's posterior."""
+    pixels_CHW = torch.from_numpy(np.array(start.picture, dtype=np.float32) / 255).permute(2, 0, 1) * 2 - 1
+    mean_BCHW, logvar_BCHW = family_module(base.family).encode_image(base, pixels_CHW[None])
+    noise_BCHW = _drawn(generators, tuple(mean_BCHW.shape[1:])).to(mean_BCHW.device)
+    latents_BCHW = mean_BCHW + (0.5 * logvar_BCHW).exp() * noise_BCHW
+    scaled_BCHW = (latents_BCHW - _shift(base)) * base.vae.config.scaling_factor
+    mask_11HW = None
+    if start.mask:
+        whole_HW = torch.from_numpy(_repainted(start.mask)).float()
+        mask_11HW = functional.interpolate(whole_HW[None, None], size=tuple(scaled_BCHW.shape[2:]))
+        mask_11HW = mask_11HW.to(base.network.device)
+    return LatentStart(scaled_BCHW.to(base.network.device), start.strength, mask_11HW)
+
+
+def _repainted(mask: Image.Image) -> "np.ndarray[tuple[int, int], np.dtype[np.bool_]]":
+    """Where the mask says to paint, (H, W)."""
+    found: np.ndarray[tuple[int, int], np.dtype[np.bool_]] = np.asarray(mask.convert("L")) >= 128
+    return found
+
+
+def _shift(base: Base) -> float:
+    return float(getattr(base.vae.config, "shift_factor", None) or 0.0)
+
+
+def _pictures(base: Base, latents_BCHW: Tensor, seeds: list[int], start: Start | None) -> list[Image.Image]:
+    pictures = [_decode(base, latents_BCHW[i : i + 1], seed) for i, seed in enumerate(seeds)]
+    if start is None or start.mask is None:
+        return pictures
+    mask = Image.fromarray(_repainted(start.mask).astype(np.uint8) * 255)
+    return [Image.composite(picture, start.picture, mask) for picture in pictures]
+
+
+def _decode(base: Base, latents_BCHW: Tensor, seed: int) -> Image.Image:
     """One picture at a time: memory stays that of one, and neighbours cannot change its bits."""
-    latent_BCHW = latent_BCHW.to(base.vae.dtype) / base.vae.config.scaling_factor
-    pixels_BCHW = base.vae.decode(latent_BCHW, return_dict=False)[0]
+    unscaled_BCHW = latents_BCHW / base.vae.config.scaling_factor + _shift(base)
+    pixels_BCHW = base.vae.decode(unscaled_BCHW.to(base.vae.device, base.vae.dtype), return_dict=False)[0]
     if not torch.isfinite(pixels_BCHW).all():
         raise TrainerError(
             ReasonCode.NON_FINITE_LOSS,
             f"the picture of seed {seed} has values that are NaN or infinite",
         )
-    picture: Image.Image = pipeline.image_processor.postprocess(pixels_BCHW, output_type="pil")[0]
-    return picture
+    bright_HWC = (pixels_BCHW[0].float() * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0) * 255
+    return Image.fromarray(bright_HWC.round().to(torch.uint8).cpu().numpy())
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    training = network.training
-    network.eval()
+def _evaluating(base: Base) -> Iterator[None]:
+    """Dropout off in the network and in the text encoders; their modes are put back."""
+    with ExitStack() as modes:
+        for module in (base.network, *base.text_encoders):
+            modes.enter_context(_evaluating_one(module))
+        yield
+
+
+@contextmanager
+def _evaluating_one(module: nn.Module) -> Iterator[None]:
+    training = module.training
+    module.eval()
     try:
         yield
     finally:
-        network.train(training)
+        module.train(training)
