@@ -9,46 +9,125 @@ from torch import Tensor, nn
 
 from trainers.data.image_batches import MicroBatch
 from trainers.errors import ReasonCode, TrainerError
-from trainers.losses import PredictionType, add_noise, alphas_cumprod, mean_square, min_snr_weight, target
-from trainers.models.base import Base
+from trainers.losses import (
+    PredictionType,
+    add_noise,
+    alphas_cumprod,
+    flow_noise,
+    flow_target,
+    huber,
+    min_snr_weight,
+    sample_means,
+    squared,
+    target,
+)
+from trainers.models.base import Base, TextSettings
+from trainers.models.families import family_module
+from trainers.models.text import Text, holds_ids
+from trainers.params.image_lora import ImageLoraParams
 
 
 @dataclass(frozen=True)
-class Denoising:
-    """Callable as the loop's loss: a micro-batch -> the sum over its samples of the weighted mean square."""
+class Ddpm:
+    """Noising by the base's own betas."""
 
-    network: nn.Module
-    device: torch.device
     alphas_cumprod_T: Tensor
     """On the CPU, fp32."""
     prediction_type: PredictionType
     snr_gamma: float | None
+
+    def noisy(self, batch: MicroBatch) -> Tensor:
+        return add_noise(batch.latents_BCHW, batch.noise_BCHW, self.alphas_cumprod_T[batch.times_B])
+
+    def target(self, batch: MicroBatch) -> Tensor:
+        return target(self.prediction_type, batch.latents_BCHW, batch.noise_BCHW, self.alphas_cumprod_T[batch.times_B])
+
+    def weights(self, batch: MicroBatch) -> Tensor:
+        """[B]: the batch's own, times min-SNR's."""
+        if self.snr_gamma is None:
+            return batch.weights_B
+        abar_B = self.alphas_cumprod_T[batch.times_B]
+        return batch.weights_B * min_snr_weight(self.prediction_type, abar_B, self.snr_gamma)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Straight paths from picture to noise."""
+
+    def noisy(self, batch: MicroBatch) -> Tensor:
+        return flow_noise(batch.latents_BCHW, batch.noise_BCHW, batch.times_B)
+
+    def target(self, batch: MicroBatch) -> Tensor:
+        return flow_target(batch.latents_BCHW, batch.noise_BCHW)
+
+    def weights(self, batch: MicroBatch) -> Tensor:
+        return batch.weights_B
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """Callable as the loop's loss: a micro-batch -> the sum over its samples of the weighted mean error."""
+
+    base: Base
+    device: torch.device
     dtype: torch.dtype
     """Compute dtype of the frozen base; the loss is fp32."""
+    noising: Ddpm | Flow
+    huber_c: float | None
+    """None: squared error."""
+    guidance: float
+    """That Flux is told."""
+    text_settings: TextSettings
+
+    @property
+    def network(self) -> nn.Module:
+        network: nn.Module = self.base.network
+        return network
 
     def __call__(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         device = self.device
-        abar_B = self.alphas_cumprod_T[batch.times_B]
-        noisy_BCHW = add_noise(batch.latents_BCHW, batch.noise_BCHW, abar_B)
-        target_BCHW = target(self.prediction_type, batch.latents_BCHW, batch.noise_BCHW, abar_B)
         with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
-            predicted_BCHW = self.network(
-                _to(noisy_BCHW, device, self.dtype),
+            predicted_BCHW = family_module(self.base.family).predict(
+                self.base,
+                _to(self.noising.noisy(batch), device, self.dtype),
                 _to(batch.times_B, device),
-                encoder_hidden_states=_to(batch.text["prompt"], device, self.dtype),
-                return_dict=False,
-            )[0]
-        loss_B = mean_square(predicted_BCHW, _to(target_BCHW, device))
-        if self.snr_gamma is not None:
-            loss_B = loss_B * _to(min_snr_weight(self.prediction_type, abar_B, self.snr_gamma), device)
-        return (loss_B * _to(batch.weights_B, device)).sum(), {}
+                self._text(batch.text),
+                _to(batch.sizes_B6, device),
+                self.guidance,
+            )
+        target_BCHW = _to(self.noising.target(batch), device)
+        if self.huber_c is None:
+            error_BCHW = squared(predicted_BCHW, target_BCHW)
+        else:
+            error_BCHW = huber(predicted_BCHW, target_BCHW, self.huber_c)
+        loss_B = sample_means(error_BCHW, None if batch.mask_B1HW is None else _to(batch.mask_B1HW, device))
+        return (loss_B * _to(self.noising.weights(batch), device)).sum(), {}
+
+    def _text(self, text: Text) -> Text:
+        """Embeddings on the device; token ids go through the text encoders, which learn."""
+        text = {key: _to(value, self.device) for key, value in text.items()}
+        if holds_ids(text):
+            text = family_module(self.base.family).embed(self.base, text, self.text_settings)
+        return {key: value.to(self.dtype) if value.is_floating_point() else value for key, value in text.items()}
 
 
-def denoising(base: Base, device: torch.device, *, snr_gamma: float | None, dtype: torch.dtype) -> Denoising:
-    """The objective on the base model's own betas and prediction type.
+def denoising(base: Base, device: torch.device, params: ImageLoraParams, dtype: torch.dtype) -> Denoising:
+    """The objective of `params` on `base`, by its own betas and prediction type, or by flow matching.
 
     TrainerError BAD_PARAMETERS: epsilon on a base whose last step has no signal, where it says nothing.
     """
+    return Denoising(
+        base=base,
+        device=device,
+        dtype=dtype,
+        noising=Flow() if family_module(base.family).IS_FLOW else _ddpm(base, params.snr_gamma),
+        huber_c=params.huber_c if params.loss_type == "huber" else None,
+        guidance=params.flux_guidance,
+        text_settings=TextSettings(params.clip_skip, params.max_sequence_length),
+    )
+
+
+def _ddpm(base: Base, snr_gamma: float | None) -> Ddpm:
     try:
         abar_T = alphas_cumprod(base.scheduler_config)
     except ValueError as error:
@@ -64,7 +143,7 @@ def denoising(base: Base, device: torch.device, *, snr_gamma: float | None, dtyp
             "prediction_type='epsilon' cannot be trained on this base model, whose noise schedule ends without any "
             "signal (rescale_betas_zero_snr); choose prediction_type='v_prediction'",
         )
-    return Denoising(base.network, device, abar_T, prediction_type, snr_gamma, dtype)
+    return Ddpm(abar_T, prediction_type, snr_gamma)
 
 
 def _to(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:

@@ -84,6 +84,53 @@ def offset_noise(noise_BCHW: Tensor, shift_BC: Tensor, strength: float) -> Tenso
     return noise_BCHW + strength * shift_BC[:, :, None, None]
 
 
-def mean_square(predicted_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
-    """Mean squared error of each sample, in fp32: [B]."""
-    return (predicted_BCHW.float() - target_BCHW.float()).square().mean(dim=(1, 2, 3))
+def flow_noise(x0_BCHW: Tensor, noise_BCHW: Tensor, time_B: Tensor) -> Tensor:
+    """x_s = (1 - s) x0 + s e (Esser et al. 2024, "Scaling rectified flow transformers", eq. 13)."""
+    time_B111 = time_B.view(-1, 1, 1, 1)
+    return (1 - time_B111) * x0_BCHW + time_B111 * noise_BCHW
+
+
+def flow_target(x0_BCHW: Tensor, noise_BCHW: Tensor) -> Tensor:
+    """The velocity dx_s/ds = e - x0."""
+    return noise_BCHW - x0_BCHW
+
+
+def logit_normal_time(normal: float) -> float:
+    """sigmoid of a standard normal draw: most times lie in the middle (Esser et al. 2024, eq. 19)."""
+    return 1 / (1 + math.exp(-normal))
+
+
+def mode_time(uniform: float, scale: float = 1.29) -> float:
+    """1 - u - k (cos^2(pi u / 2) - 1 + u): heavy in the middle, with all of [0, 1] (Esser et al. 2024, eq. 20)."""
+    return 1 - uniform - scale * (math.cos(math.pi * uniform / 2) ** 2 - 1 + uniform)
+
+
+def cosmap_weight(time: float) -> float:
+    """2 / (pi (1 - 2 s + 2 s^2)), of mean 1 over s in [0, 1]: uniform times that count as the cosine schedule's."""
+    return 2 / (math.pi * (1 - 2 * time + 2 * time**2))
+
+
+def shifted_time(time: float, shift: float) -> float:
+    """k s / (1 + (k - 1) s): k > 1 moves times towards noise, 1 leaves them (Esser et al. 2024, eq. 23)."""
+    return shift * time / (1 + (shift - 1) * time)
+
+
+def flux_mu(num_tokens: int) -> float:
+    """Flux: log of the shift, linear in the picture's tokens, 0.5 at 256 and 1.15 at 4096."""
+    return 0.5 + (1.15 - 0.5) * (num_tokens - 256) / (4096 - 256)
+
+
+def squared(predicted_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
+    """Squared error of each element, in fp32."""
+    return (predicted_BCHW.float() - target_BCHW.float()).square()
+
+
+def huber(predicted_BCHW: Tensor, target_BCHW: Tensor, c: float) -> Tensor:
+    """2 c (sqrt(d^2 + c^2) - c) of each difference d, in fp32: d^2 near 0, 2 c |d| far away (Charbonnier)."""
+    return 2 * c * ((squared(predicted_BCHW, target_BCHW) + c**2).sqrt() - c)
+
+
+def sample_means(error_BCHW: Tensor, mask_B1HW: Tensor | None = None) -> Tensor:
+    """Mean of each sample's elements, [B]; each element times its place's weight where there is a mask."""
+    weighted_BCHW = error_BCHW if mask_B1HW is None else error_BCHW * mask_B1HW
+    return weighted_BCHW.mean(dim=(1, 2, 3))

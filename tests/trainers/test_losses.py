@@ -1,8 +1,11 @@
+import math
 from typing import Any
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from diffusers.training_utils import compute_density_for_timestep_sampling, compute_loss_weighting_for_sd3
 
 from trainers import losses
 
@@ -77,8 +80,78 @@ def test_noise_offset_shifts_each_channel_of_each_picture_as_a_whole() -> None:
     assert torch.allclose(moved, 0.1 * shift[:, :, None, None].expand_as(noise), atol=1e-6)
 
 
-def test_mean_square_is_per_sample_and_in_fp32() -> None:
+def test_means_are_per_sample_and_in_fp32() -> None:
     predicted = torch.stack([torch.full((4, 2, 2), 1.0), torch.full((4, 2, 2), 3.0)]).half()
-    found = losses.mean_square(predicted, torch.zeros(2, 4, 2, 2))
+    found = losses.sample_means(losses.squared(predicted, torch.zeros(2, 4, 2, 2)))
     assert found.tolist() == [1.0, 9.0]
     assert found.dtype == torch.float32
+
+
+def test_a_mask_weighs_places() -> None:
+    error, mask = torch.ones(1, 4, 2, 2), torch.tensor([[[[1.0, 0.1], [0.1, 0.1]]]])
+    assert torch.allclose(losses.sample_means(error, mask), torch.tensor([1.3 / 4]))
+
+
+def test_huber_is_the_formula_and_lies_between_square_and_line() -> None:
+    difference = torch.tensor([0.0, 0.001, 0.3, 50.0]).view(1, 1, 2, 2)
+    found = losses.huber(difference, torch.zeros(1, 1, 2, 2), 0.1).flatten()
+    c, d = 0.1, difference.flatten()
+    assert torch.allclose(found, 2 * c * ((d**2 + c**2).sqrt() - c), rtol=1e-4, atol=1e-8)
+    assert found[1] == pytest.approx(0.001**2, rel=1e-2)
+    assert found[3] == pytest.approx(2 * c * (50 - c), rel=1e-3)
+
+
+def test_flow_noising_runs_straight_from_picture_to_noise_at_the_targets_velocity() -> None:
+    x0, noise, times = images(1), images(2), torch.tensor([0.0, 0.25, 0.5, 1.0])
+    noisy = losses.flow_noise(x0, noise, times)
+    assert torch.equal(noisy[0], x0[0]) and torch.equal(noisy[3], noise[3])
+    ahead = losses.flow_noise(x0, noise, times + 0.5)
+    assert torch.allclose((ahead - noisy) / 0.5, losses.flow_target(x0, noise), atol=1e-5)
+
+
+def test_flow_noising_is_that_of_diffusers() -> None:
+    scheduler: Any = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0)  # type: ignore[no-untyped-call]
+    x0, noise = images(1), images(2)
+    times = scheduler.timesteps[[0, 10, 500, 999]]
+    reference = scheduler.scale_noise(x0, times, noise)
+    assert torch.allclose(losses.flow_noise(x0, noise, times / 1000), reference, atol=1e-5)
+
+
+def test_times_of_sd3_are_those_of_diffusers_training() -> None:
+    draws = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    theirs = density("logit_normal", logit_mean=0.0, logit_std=1.0)
+    assert torch.allclose(torch.tensor([losses.logit_normal_time(float(n)) for n in draws]), theirs, atol=1e-6)
+    uniforms = torch.rand(64, generator=torch.Generator().manual_seed(0))
+    theirs = density("mode", mode_scale=1.29)
+    assert torch.allclose(torch.tensor([losses.mode_time(float(u)) for u in uniforms]), theirs, atol=1e-6)
+
+
+def density(scheme: str, **options: float) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    drawn: torch.Tensor = compute_density_for_timestep_sampling(scheme, 64, generator=generator, **options)  # type: ignore[no-untyped-call, arg-type]
+    return drawn
+
+
+def test_cosmap_weights_are_those_of_diffusers_training_and_have_mean_1() -> None:
+    times = (torch.arange(1000) + 0.5) / 1000
+    found = torch.tensor([losses.cosmap_weight(float(time)) for time in times])
+    assert torch.allclose(found, compute_loss_weighting_for_sd3("cosmap", times))  # type: ignore[no-untyped-call]
+    assert found.mean() == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_the_shift_is_that_of_the_scheduler(shift: float) -> None:
+    plain: Any = FlowMatchEulerDiscreteScheduler(shift=1.0)  # type: ignore[no-untyped-call]
+    shifted: Any = FlowMatchEulerDiscreteScheduler(shift=shift)  # type: ignore[no-untyped-call]
+    ours = torch.tensor([losses.shifted_time(float(s), shift) for s in plain.sigmas])
+    assert torch.allclose(ours, shifted.sigmas, atol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [256, 1024, 4096])
+def test_mu_of_flux_and_its_shift_are_those_of_diffusers(tokens: int) -> None:
+    assert losses.flux_mu(tokens) == pytest.approx(calculate_shift(tokens), rel=1e-6)
+    scheduler: Any = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)  # type: ignore[no-untyped-call]
+    times = torch.tensor([0.1, 0.5, 1.0])
+    theirs = scheduler.time_shift(losses.flux_mu(tokens), 1.0, times)
+    ours = [losses.shifted_time(float(time), math.exp(losses.flux_mu(tokens))) for time in times]
+    assert torch.allclose(torch.tensor(ours), theirs, atol=1e-6)

@@ -18,8 +18,10 @@ from trainers.denoising import denoising
 from trainers.distributed import start_processes
 from trainers.evaluation import pictures_sample, validation_loss
 from trainers.events import Started
+from trainers.family_check import family_check
 from trainers.loop import Progress, StepBatch, Task, fit
 from trainers.lora import attach, lora_load_state, lora_state
+from trainers.losses import alphas_cumprod
 from trainers.manifest import manifest_body
 from trainers.models.base import Base
 from trainers.models.load import load_base
@@ -75,6 +77,7 @@ def _base(site: Site[ImageLoraParams]) -> Base:
     """The base model in the compute dtype; an override of the prediction type holds for training and sampling."""
     params = site.params
     base = load_base(site.work.model, DTYPES[params.mixed_precision], site.processes.device)
+    family_check(base, params)
     if params.prediction_type:
         base = replace(base, scheduler_config=base.scheduler_config | {"prediction_type": params.prediction_type})
     return base
@@ -130,8 +133,8 @@ def _task(
         seed=params.seed,
     )
     total_steps = params.max_train_steps or params.num_train_epochs * plan.steps_per_epoch
-    objective = denoising(base, processes.device, snr_gamma=params.snr_gamma, dtype=DTYPES[params.mixed_precision])
-    draws = draws_of(base, params, len(objective.alphas_cumprod_T))
+    objective = denoising(base, processes.device, params, DTYPES[params.mixed_precision])
+    draws = draws_of(base, params, len(alphas_cumprod(base.scheduler_config)))
 
     def batch(step: int) -> StepBatch[MicroBatch]:
         assert examples is not None
@@ -207,6 +210,6 @@ def _export(site: Site[ImageLoraParams], base: Base, progress: Progress, outcome
         "prediction_type": prediction_type,
         "step": str(progress.step),
     }
-    adaptor_save(base.network, work.out / "adaptor", metadata=header)
+    adaptor_save(base, work.out / "adaptor", metadata=header, config=params.model_dump(mode="json"))
     latest = sorted((work.out / "samples").glob(f"step-{progress.step:08d}-*.png"))
     card_write(work.out / "adaptor", manifest_body(work, outcome), latest)
