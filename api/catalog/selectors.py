@@ -20,6 +20,8 @@ from trainers.spec import InputRef, Inputs
 
 File = dict[str, Any]
 Row = TypeVar("Row", DatasetVersion, PretrainedModelVersion)
+MODEL_FACTS = ("max_positions", "was_causal")
+"""Of a language model, what a job is checked against."""
 UNREADY_HINT = "Wait until its check is over, or name another version."
 
 
@@ -136,7 +138,9 @@ def _version_ref(version: DatasetVersion) -> InputRef:
 
 
 def _model_ref(version: PretrainedModelVersion) -> InputRef:
-    return InputRef(name=str(version), key=version.key, sha256=version.digest, details={"family": version.family})
+    known = {fact: version.details[fact] for fact in MODEL_FACTS if fact in version.details}
+    details = {"family": version.family, **known}
+    return InputRef(name=str(version), key=version.key, sha256=version.digest, details=details)
 
 
 def _adaptor_ref(adaptor: Adaptor) -> InputRef:

@@ -31,8 +31,8 @@ def captions_read(work: Work, pictures: set[str]) -> Captions:
         work.notices.add("not read, since only one metadata file at the top is", said, file=path)
     if metadata is None:
         return _sidecars(work, paths, pictures)
-    count, texts = metadata_read(work, metadata, paths)
-    for path in sorted(pictures - set(texts)) if texts else ():
+    count, texts, named = metadata_read(work, metadata, paths)
+    for path in sorted(pictures - set(texts) - named) if texts else ():
         work.notices.add("no row in the metadata", f"{path} has no row in {metadata} and is not used", file=path)
     for path, caption in texts.items():
         caption_notice(work, path, caption)

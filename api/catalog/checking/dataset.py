@@ -1,4 +1,4 @@
-"""A dataset: pictures with captions, or rows of text. Which of them, its files say."""
+"""A dataset: pictures with captions, rows of text, or a LoRA to import. Which of them, its files say."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from api.catalog.checking.loading import parquet
 from api.catalog.checking.picture_set import pictures_check
 from api.catalog.checking.report import Refused
 from api.catalog.checking.row_set import ROW_ENDINGS, rows_check
+from api.catalog.checking.weight_set import is_weight_set, weight_set_check
 from api.catalog.checking.work import Work, ending
 
 VECTORS = (".svg", ".svgz", ".eps", ".ai", ".pdf")
@@ -20,12 +21,14 @@ def check(work: Work) -> dict[str, Any]:
             raise Refused(f"{path}: vector drawings are not accepted", hint="Export it as PNG, then upload again.")
     if _has_pictures(work):
         return pictures_check(work)
+    if is_weight_set(work.paths):
+        return weight_set_check(work)
     tables = [path for path in work.paths if ending(path) in ROW_ENDINGS and path not in METADATA]
     if not tables:
         pictures, rows = " ".join(PICTURE_ENDINGS), " ".join(ROW_ENDINGS)
         raise Refused(
-            f"expected at least one picture ({pictures}) or one file of rows ({rows}), got {len(work.paths)} files "
-            f"and none of them, the first is {work.paths[0]}",
+            f"expected at least one picture ({pictures}), one file of rows ({rows}) or one LoRA (.safetensors), got "
+            f"{len(work.paths)} files and none of them, the first is {work.paths[0]}",
             hint="A zip is unpacked where its upload says `unpack: true`.",
         )
     packed = [path for path in tables if ending(path) == ".parquet" and parquet().has_pictures(work.open(path), path)]

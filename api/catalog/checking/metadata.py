@@ -18,14 +18,17 @@ Row = tuple[int, Any]
 """Line number from 1, and the row; a line that cannot be read has a ValueError in its place."""
 
 
-def metadata_read(work: Work, path: str, paths: set[str]) -> tuple[int, dict[str, str]]:
-    """How many rows, and captions by picture (none where the columns have other names). Raises Refused by line."""
+def metadata_read(work: Work, path: str, paths: set[str]) -> tuple[int, dict[str, str], set[str]]:
+    """How many rows, captions by picture (none where the columns have other names), and all files that rows name.
+
+    Raises Refused by line.
+    """
     rows = list(_rows(path, text_read(work, path)))
     columns = {column for _, row in rows if isinstance(row, dict) for column in row}
     if rows and not columns & set(PATH_COLUMNS) and not any(isinstance(row, ValueError) for _, row in rows):
         said = f"{path} has no column {' or '.join(PATH_COLUMNS)}; jobs must set image_column"
         work.notices.add("no column of pictures", said, file=path)
-        return len(rows), {}
+        return len(rows), {}, set()
     caption_column = next((column for column in CAPTION_COLUMNS if column in columns), None)
     lines: dict[str, int] = {}
     texts: dict[str, str] = {}
@@ -40,7 +43,8 @@ def metadata_read(work: Work, path: str, paths: set[str]) -> tuple[int, dict[str
     if faults:
         hint = "Mend the lines that are named, then upload again. One row per picture."
         raise Refused(*faults, code="bad_metadata", hint=hint)
-    return len(lines), texts
+    cells = {value for _, row in rows for value in row.values() if isinstance(value, str)}
+    return len(lines), texts, cells & paths
 
 
 def _picture(row: Any, paths: set[str], lines: dict[str, int]) -> str:

@@ -1,6 +1,7 @@
 """Parquet: rows a batch at a time; columns of pictures as the Hugging Face datasets library writes them."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from api.catalog.checking.row_files import Row
 
 BATCH_ROWS = 64
 MAX_PICTURES = 50_000
+UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 BROKEN = (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError)
 
 pyarrow.set_cpu_count(1)
@@ -35,24 +37,36 @@ def rows(file: Path, path: str) -> Iterator[Row]:
 
 
 def has_pictures(file: Path, path: str) -> bool:
-    return _picture_column(_opened(file, path)) is not None
+    return bool(_picture_columns(_opened(file, path)))
 
 
 def pictures_unpack(packed: Sequence[tuple[Path, str]], folder: Path) -> int:
-    """Writes 000000.jpg, ... and metadata.jsonl into `folder`; how many. Names in the file are not trusted."""
+    """Writes 000000.jpg, ... and metadata.jsonl into `folder`; how many. Names in the file are not trusted.
+
+    Further columns of pictures (masks) become folders, further columns of text stay columns.
+    """
     folder.mkdir(parents=True)
     count = 0
     with (folder / "metadata.jsonl").open("w", encoding="utf-8") as metadata:
         for file, path in packed:
             opened = _opened(file, path)
-            picture, caption = _picture_column(opened), _caption_column(opened)
-            assert picture is not None, "only files that have pictures come here"
+            (picture, *masks), caption = _picture_columns(opened), _caption_column(opened)
+            texts = [name for name in _text_columns(opened) if name != "file_name"]
             for number, row in rows(file, path):
-                name = _picture_write(folder, count, row[picture], f"{path} row {number}")
-                entry = {"file_name": name, **({"text": _caption(row[caption], path, number)} if caption else {})}
+                where = f"{path} row {number}"
+                entry = {name: row[name] for name in texts if row[name] is not None}
+                entry |= {"text": _caption(row[caption], path, number)} if caption else {}
+                entry |= {"file_name": _picture_write(folder, count, row[picture], where)}
+                entry |= {mask: _mask_write(folder, mask, count, row[mask], where) for mask in masks if row[mask]}
                 metadata.write(json.dumps(entry, ensure_ascii=False) + "\n")
                 count += 1
     return count
+
+
+def _mask_write(folder: Path, column: str, count: int, given: Any, where: str) -> str:
+    below = UNSAFE.sub("_", column)[:50]
+    (folder / below).mkdir(exist_ok=True)
+    return f"{below}/{_picture_write(folder / below, count, given, f'{where}, {column}')}"
 
 
 def _picture_write(folder: Path, count: int, given: Any, where: str) -> str:
@@ -86,11 +100,8 @@ def _broken(path: str, error: Exception, where: str) -> Refused:
     return Refused(f"{path} is not a whole Parquet file{where}: {str(error).splitlines()[0]:.200}")
 
 
-def _picture_column(opened: ParquetFile) -> str | None:
-    for field in opened.schema_arrow:
-        if _is_picture(field.type):
-            return str(field.name)
-    return None
+def _picture_columns(opened: ParquetFile) -> list[str]:
+    return [str(field.name) for field in opened.schema_arrow if _is_picture(field.type)]
 
 
 def _is_picture(kind: Any) -> bool:
@@ -100,5 +111,9 @@ def _is_picture(kind: Any) -> bool:
 
 
 def _caption_column(opened: ParquetFile) -> str | None:
-    texts = [field.name for field in opened.schema_arrow if pyarrow.types.is_string(field.type)]
+    texts = _text_columns(opened)
     return next((name for name in CAPTION_COLUMNS if name in texts), texts[0] if texts else None)
+
+
+def _text_columns(opened: ParquetFile) -> list[str]:
+    return [str(field.name) for field in opened.schema_arrow if pyarrow.types.is_string(field.type)]

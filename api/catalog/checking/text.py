@@ -1,6 +1,8 @@
 """Small text files, read whole: UTF-8 or nothing."""
 
 import codecs
+import json
+from typing import Any
 
 from api.catalog.checking.report import Refused
 from api.catalog.checking.work import Work
@@ -27,6 +29,19 @@ def text_read(work: Work, path: str) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise not_utf8(path, error.start, raw[error.start]) from None
+
+
+def json_object(work: Work, path: str) -> dict[str, Any]:
+    """Raises Refused where it is no JSON object."""
+    try:
+        value = json.loads(text_read(work, path))
+    except Refused:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"{path} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise Refused(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
 
 
 def encoding_check(start: bytes, path: str) -> None:

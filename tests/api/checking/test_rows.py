@@ -152,3 +152,18 @@ def test_parquet_with_pictures_becomes_pictures(work_of: WorkOf) -> None:
     details = check(work)
     assert (details["kind"], details["num_pictures"], details["num_captions"]) == ("pictures", 3, 3)
     assert work.paths == ["000000.png", "000001.png", "000002.png", "metadata.jsonl"]
+
+
+def test_parquet_with_masks_and_several_captions_keeps_them(work_of: WorkOf) -> None:
+    picture = {"bytes": png(8, 8), "path": "x.png"}
+    row = {"image": picture, "mask": picture, "caption": "a cat", "long caption": "a cat on a mat", "file_name": "../x"}
+    buffer = BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist([row, {**row, "mask": None}]), buffer)
+    work = work_of({"data.parquet": buffer.getvalue()})
+    details = check(work)
+    assert [details[name] for name in ("kind", "num_pictures", "num_captions")] == ["pictures", 3, 2]
+    rows = [json.loads(line) for line in (work.folder / "metadata.jsonl").read_text().splitlines()]
+    texts = {"text": "a cat", "caption": "a cat", "long caption": "a cat on a mat"}
+    assert rows[0] == {**texts, "file_name": "000000.png", "mask": "mask/000000.png"}
+    assert rows[1] == {**texts, "file_name": "000001.png"}
+    assert not [notice for notice in work.notices.kept if "no_row" in notice["code"]]

@@ -1,0 +1,140 @@
+"""Image models in diffusers format: which family a folder is of, and whether it has that family's parts."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from api.catalog.checking.lora import is_lora, lora_check
+from api.catalog.checking.report import Refused
+from api.catalog.checking.shapes import shapes_check
+from api.catalog.checking.tensor_files import tensor_files_read
+from api.catalog.checking.text import json_object
+from api.catalog.checking.weights import Tensors
+from api.catalog.checking.work import Work, ending
+
+Parts = Mapping[str, tuple[str, ...]]
+"""Classes that each part may have; empty = the trainer decides."""
+CLIP, CLIP_PROJECTED = ("CLIPTextModel",), ("CLIPTextModelWithProjection",)
+CLIP_TOKENS = ("CLIPTokenizer", "CLIPTokenizerFast")
+T5, T5_TOKENS = ("T5EncoderModel",), ("T5Tokenizer", "T5TokenizerFast")
+UNET: Parts = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": CLIP,
+    "tokenizer": CLIP_TOKENS,
+    "scheduler": (),
+}
+SDXL: Parts = {**UNET, "text_encoder_2": CLIP_PROJECTED, "tokenizer_2": CLIP_TOKENS}
+SD3: Parts = {
+    "transformer": ("SD3Transformer2DModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": CLIP_PROJECTED,
+    "text_encoder_2": CLIP_PROJECTED,
+    "text_encoder_3": T5,
+    "tokenizer": CLIP_TOKENS,
+    "tokenizer_2": CLIP_TOKENS,
+    "tokenizer_3": T5_TOKENS,
+    "scheduler": (),
+}
+FLUX: Parts = {
+    "transformer": ("FluxTransformer2DModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": CLIP,
+    "text_encoder_2": T5,
+    "tokenizer": CLIP_TOKENS,
+    "tokenizer_2": T5_TOKENS,
+    "scheduler": (),
+}
+
+
+class Pipeline(NamedTuple):
+    family: str
+    parts: Parts
+    left_out: tuple[str, ...] = ()
+    """Parts that model_index.json may say are not there."""
+
+
+PIPELINES = {
+    "StableDiffusionPipeline": Pipeline("sd1", UNET),
+    "StableDiffusionXLPipeline": Pipeline("sdxl", SDXL),
+    "StableDiffusion3Pipeline": Pipeline("sd3", SD3, ("text_encoder_3", "tokenizer_3")),
+    "FluxPipeline": Pipeline("flux", FLUX),
+}
+"""By `_class_name` in model_index.json; of the first, the width of the text encoder says whether it is 1.x or 2.x."""
+WITHOUT_WEIGHTS = ("tokenizer", "scheduler")
+SD2_TEXT_WIDTH = 1024
+
+
+def pipeline_check(work: Work) -> dict[str, Any]:
+    """{family, pipeline, components}. Raises Refused that names the file at fault."""
+    index = json_object(work, "model_index.json")
+    pipeline = _pipeline(index)
+    parts = [part for part in pipeline.parts if not (part in pipeline.left_out and _is_absent(index, part))]
+    for part in parts:
+        _part_check(part, pipeline.parts[part], index, work.paths)
+    weighty = [part for part in parts if not part.startswith(WITHOUT_WEIGHTS)]
+    configs = {part: _config(work, part) for part in weighty}
+    family = "sd2" if pipeline.family == "sd1" and _is_sd2(configs) else pipeline.family
+    shapes_check(family, configs, _weights_check(work, weighty))
+    return {"family": family, "pipeline": index["_class_name"], "components": _components(work)}
+
+
+def _pipeline(index: Mapping[str, Any]) -> Pipeline:
+    name = index.get("_class_name")
+    found = PIPELINES.get(name) if isinstance(name, str) else None
+    if found is None:
+        known = ", ".join(PIPELINES)
+        said = f"model_index.json: expected _class_name to be one of {known}, got {name!r:.100}"
+        raise Refused(said, code="unknown_family")
+    return found
+
+
+def _is_sd2(configs: Mapping[str, Mapping[str, Any]]) -> bool:
+    return configs["text_encoder"].get("hidden_size") == SD2_TEXT_WIDTH
+
+
+def _is_absent(index: Mapping[str, Any], part: str) -> bool:
+    return index.get(part) in (None, [None, None])
+
+
+def _part_check(part: str, classes: tuple[str, ...], index: Mapping[str, Any], paths: list[str]) -> None:
+    """A part that a trainer opens is named, of a known class, and there with safetensors where it has weights."""
+    given = index.get(part)
+    name = given[1] if isinstance(given, list) and len(given) == 2 else None
+    if not isinstance(name, str) or (classes and name not in classes):
+        wanted = " or ".join(classes) or "a scheduler"
+        said = f"model_index.json: expected {part} to be {wanted}, got {given!r:.100}"
+        raise Refused(said, code="unknown_family")
+    inside = [path for path in paths if path.startswith(f"{part}/")]
+    if not inside:
+        raise Refused(f"model_index.json names the part {part}, but there is no file below {part}/")
+    if not part.startswith(WITHOUT_WEIGHTS) and not any(ending(path) == ".safetensors" for path in inside):
+        raise Refused(f"there is no .safetensors file below {part}/")
+
+
+def _weights_check(work: Work, parts: list[str]) -> dict[str, Tensors]:
+    """The tensors of each part."""
+    base: dict[str, Tensors] = {part: {} for part in parts}
+    loras: dict[str, Tensors] = {}
+    for path, tensors in tensor_files_read(work).items():
+        if is_lora(tensors):
+            loras[path] = tensors
+        elif (part := path.split("/")[0]) in base:
+            base[part].update(tensors)
+    for path, tensors in loras.items():
+        lora_check(path, tensors, base, work.notices)
+    return base
+
+
+def _components(work: Work) -> dict[str, int]:
+    """Bytes by part; what lies at the top counts for none."""
+    sizes: dict[str, int] = {}
+    for file in work.files:
+        part, inside, _ = str(file["path"]).partition("/")
+        if inside:
+            sizes[part] = sizes.get(part, 0) + int(file["size"])
+    return sizes
+
+
+def _config(work: Work, part: str) -> dict[str, Any]:
+    path = f"{part}/config.json"
+    return json_object(work, path) if path in work.paths else {}

@@ -1,0 +1,44 @@
+"""A LoRA that was made elsewhere, uploaded as a dataset to be imported."""
+
+import pytest
+
+from api.catalog.checking.dataset import check
+from api.catalog.checking.report import Refused
+from tests.api.actors import png
+from tests.api.checking.conftest import WorkOf
+from tests.api.checking.test_weights import weights
+
+PAIRS = {
+    "kohya": ("lora_unet_to_q.lora_down.weight", "lora_unet_to_q.lora_up.weight"),
+    "peft": ("unet.to_q.lora_A.weight", "unet.to_q.lora_B.weight"),
+    "before peft": ("unet.processor.to_q_lora.down.weight", "unet.processor.to_q_lora.up.weight"),
+}
+
+
+def lora(names: tuple[str, str], rank: int = 4) -> bytes:
+    down, up = ("F16", (rank, 8), bytes(16 * rank)), ("F16", (8, rank), bytes(16 * rank))
+    return weights(**{names[0]: down, names[1]: up})
+
+
+@pytest.mark.parametrize("names", PAIRS.values(), ids=PAIRS)
+def test_a_lora_is_a_dataset_of_weights(work_of: WorkOf, names: tuple[str, str]) -> None:
+    details = check(work_of({"style.safetensors": lora(names), "adapter_config.json": b"{}"}))
+    assert (details["kind"], details["num_modules"], details["ranks"]) == ("weights", 1, [4])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("x.hada_w1_a", "LoHa"), ("x.lokr_w1", "LoKr"), ("x.oft_blocks", "OFT"), ("x.weight", "no LoRA")]
+)
+def test_what_is_no_lora_is_named(work_of: WorkOf, name: str, kind: str) -> None:
+    with pytest.raises(Refused, match=kind) as caught:
+        check(work_of({"x.safetensors": weights(**{name: ("F16", (4, 8), bytes(64))})}))
+    assert caught.value.code == "not_a_lora"
+
+
+def test_a_lora_with_values_that_are_not_finite_is_refused(work_of: WorkOf) -> None:
+    with pytest.raises(Refused, match="1 of 2 values that are not finite"):
+        check(work_of({"x.safetensors": weights(**{"a.lora_down.weight": ("F16", (2, 1), b"\0\x7c\0\0")})}))
+
+
+def test_pictures_beside_weights_are_a_dataset_of_pictures(work_of: WorkOf) -> None:
+    assert check(work_of({"x.safetensors": lora(PAIRS["peft"]), "a.png": png(8, 8)}))["kind"] == "pictures"
