@@ -37,8 +37,8 @@ class Kind(NamedTuple):
     endings: tuple[str, ...]
     refusal: ReasonCode
     """Why a job fails whose repository holds nothing of use."""
-    first: str = ""
-    """A small file that says what the repository is: fetched before the others, then `check` sees the folder."""
+    first: tuple[str, ...] = ()
+    """Small files of which any says what the repository is: fetched before the others, then `check` sees the folder."""
     check: Callable[[Path, FetchParams], None] = lambda _folder, _params: None
 
 
@@ -91,16 +91,17 @@ def _fetch(job: Fetch, kind: Kind, parts: Path) -> Outcome:
     job.work.facts["source"] = {**source, "commit": commit}
     job.reporter.say(Started(total=len(chosen), details={**source, "commit": commit, "size_bytes": job.total_bytes}))
     _room_check(job, parts)
-    for number, file in enumerate(sorted(chosen, key=lambda file: file.path != kind.first)):
+    num_first = sum(file.path in kind.first for file in chosen)
+    for number, file in enumerate(sorted(chosen, key=lambda file: file.path not in kind.first), start=1):
         if (command := job.control.agree()) is not None:
-            job.control.obeyed(command, number)
+            job.control.obeyed(command, number - 1)
             if command.name == "stop":
                 return "stopped"
         part = parts / hashlib.sha256(f"{commit}/{file.path}".encode()).hexdigest()
         file_fetch(job.source, commit, file, part, job.heard)
         job.done_bytes += file.size
         _place(part, job.work.out / kind.folder / file.path)
-        if number == 0:
+        if number == num_first:
             kind.check(job.work.out / kind.folder, _params(job.work))
     job.work.facts["steps"] = len(chosen)
     job.reporter.say(Progress(stage="fetch", done=job.total_bytes, total=job.total_bytes))
@@ -119,8 +120,9 @@ def _choose(job: Fetch, kind: Kind, files: Sequence[HubFile]) -> list[HubFile]:
         wanted = " ".join(kind.endings)
         said = f"{job.source} has no file to fetch: expected {wanted}, got {_few([f.path for f in asked]) or 'none'}."
         raise TrainerError(kind.refusal, said)
-    if kind.first not in ("", *(file.path for file in chosen)):
-        raise TrainerError(kind.refusal, f"{job.source} has no {kind.first}, or allow and ignore leave it out.")
+    if kind.first and not any(file.path in kind.first for file in chosen):
+        said = f"{job.source} has no {' or '.join(kind.first)}, or allow and ignore leave them out."
+        raise TrainerError(kind.refusal, said)
     if len(chosen) > MAX_FILES:
         said = f"{job.source} has {len(chosen)} files to fetch; at most {MAX_FILES} are published; choose by allow."
         raise TrainerError(ReasonCode.BAD_PARAMETERS, said)

@@ -151,6 +151,10 @@ class JobSpec(Contract):
             raise ValueError(f"method {self.method} {said}")
         if family and (problem := self.params.family_problem(family)):
             raise ValueError(problem)
+        positions = model.details.get("max_positions") if model else None
+        length = getattr(self.params, "max_length", None)
+        if model and positions and length and length > positions:
+            raise ValueError(f"max_length={length} is more than the {positions} positions of {model.name}; lower it")
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, without the checkpoint: a resumed attempt runs the same spec."""

@@ -153,9 +153,9 @@ def test_a_stop_in_the_middle_of_a_file_is_obeyed_and_keeps_what_is_there(fetch:
 
 
 def test_a_model_of_another_family_fails_before_its_weights_are_fetched(fetch: Fetch, hub: Hub) -> None:
-    hub.files = {"model.safetensors": os.urandom(2000), "model_index.json": b'{"_class_name": "FluxPipeline"}'}
+    hub.files = {"model.safetensors": os.urandom(2000), "model_index.json": b'{"_class_name": "KandinskyPipeline"}'}
     reason = failed(fetch())
-    assert (reason.code, "FluxPipeline" in reason.message) == ("bad_base_model", True)
+    assert (reason.code, "KandinskyPipeline" in reason.message) == ("bad_base_model", True)
     hub.files["model_index.json"] = MODEL["model_index.json"]
     assert failed(fetch(folder="other", family="sdxl")).code == "bad_base_model"
     del hub.files["model_index.json"]
@@ -163,6 +163,24 @@ def test_a_model_of_another_family_fails_before_its_weights_are_fetched(fetch: F
     assert not any("cdn" in path for _, path, _ in hub.requests)
     hub.files = MODEL
     assert fetch(folder="same", family="sd1").run() == 0
+
+
+def test_the_width_of_the_text_encoder_tells_stable_diffusion_2_from_1(fetch: Fetch, hub: Hub) -> None:
+    hub.files = MODEL | {"text_encoder/config.json": b'{"hidden_size": 1024}'}
+    assert failed(fetch(folder="first", family="sd1")).message == "me/tiny is of family sd2; expected sd1."
+    assert not any("unet" in path for _, path, _ in hub.requests if path.startswith("/me/tiny/resolve"))
+    assert fetch(folder="second", family="sd2").run() == 0
+
+
+def test_a_language_model_comes_with_its_tokenizer(fetch: Fetch, hub: Hub) -> None:
+    kept = {"config.json": b'{"model_type": "LLaDA"}', "model.safetensors": os.urandom(2000), "merges.txt": b"a b"}
+    kept |= {"tokenizer.model": b"spiece", "chat_template.jinja": b"{{ messages }}"}
+    hub.files = kept | {"modeling_llada.py": b"print()"}
+    job = fetch(family="llada")
+    assert job.run() == 0
+    assert fetched(job) == kept
+    hub.files = {**hub.files, "config.json": b'{"model_type": "gpt2"}'}
+    assert "model_type is 'gpt2', expected one of llada" in failed(fetch(folder="other")).message
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,11 @@ from pathlib import Path
 
 from trainers.errors import ReasonCode, TrainerError
 from trainers.fetching import Kind, fetch_into
-from trainers.models.load import model_index
+from trainers.models.load import family_of
+from trainers.models.text_families import config_read
+from trainers.models.text_families import family_of as text_family_of
 from trainers.params.fetch import FetchModelParams, FetchParams
 from trainers.workspace import Outcome, Workspace
-
-FAMILY_OF_PIPELINE = {"StableDiffusionPipeline": "sd1"}
-"""The same as in the catalog, which looks again when the files are published."""
 
 
 def fetch(work: Workspace) -> Outcome:
@@ -17,21 +16,22 @@ def fetch(work: Workspace) -> Outcome:
 
 
 def family_check(folder: Path, params: FetchParams) -> None:
-    """Raises TrainerError(BAD_BASE_MODEL) where model_index.json is missing or names another family than asked for."""
+    """Raises TrainerError(BAD_BASE_MODEL) where the configuration names another family than asked for, or none of ours.
+
+    The catalog looks again when the files are published.
+    """
     assert isinstance(params, FetchModelParams)
-    pipeline = model_index(folder).get("_class_name")
-    family = FAMILY_OF_PIPELINE.get(str(pipeline))
-    wanted = [params.family] if params.family else sorted(FAMILY_OF_PIPELINE.values())
-    if family not in wanted:
-        said = f"{params.repo} is a {pipeline} ({family or 'of no supported family'}); expected {' or '.join(wanted)}."
-        raise TrainerError(ReasonCode.BAD_BASE_MODEL, said)
+    is_pipeline = (folder / "model_index.json").is_file()
+    family = family_of(folder).NAME if is_pipeline else text_family_of(config_read(folder)).name
+    if params.family not in ("", family):
+        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"{params.repo} is of family {family}; expected {params.family}.")
 
 
 MODEL = Kind(
     "model",
     "model",
-    (".safetensors", ".json", ".txt"),
+    (".safetensors", ".json", ".txt", ".model", ".jinja"),
     ReasonCode.BAD_BASE_MODEL,
-    first="model_index.json",
+    first=("model_index.json", "config.json", "text_encoder/config.json"),
     check=family_check,
 )

@@ -47,12 +47,12 @@ class FetchParams(Params):
 
 class FetchModelParams(FetchParams):
     method: ClassVar[str] = "fetch_model"
-    summary: ClassVar[str] = "Download a base model in diffusers format from a Hugging Face Hub."
+    summary: ClassVar[str] = "Download a base model (diffusers format, or a language model) from a Hugging Face Hub."
     entry: ClassVar[str] = "trainers.methods.fetch_model:fetch"
     product: ClassVar[Product] = "model"
 
     family: str = Field("", max_length=20, pattern=r"^[a-z0-9_]*$")
-    """Refuse a model of another family than this, as sd1; empty = any that is supported."""
+    """Refuse a model of another family than this, as sdxl or llada; empty = any that is supported."""
 
 
 class FetchDatasetParams(FetchParams):
