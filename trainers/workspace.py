@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trainers.events import EventWriter
+from trainers.kept import Kept
 from trainers.spec import JobSpec
 
 Outcome = Literal["succeeded", "stopped"]
@@ -25,6 +26,8 @@ class Workspace:
     """None on every rank but 0."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What the method adds to the manifest: seconds spent, cache digest, ..."""
+    kept: Kept = field(default_factory=Kept)
+    """What the process still has in memory from the job before."""
 
     @property
     def dataset(self) -> Path:

@@ -13,10 +13,11 @@ from trainers.adaptor_save import adaptor_save
 from trainers.errors import ReasonCode, TrainerError
 from trainers.events import Event, EventWriter, Payload, Sample, read_events
 from trainers.lora import attach
-from trainers.methods.sample_image import columns_of, sample
+from trainers.methods.sample_image import sample
 from trainers.models.load import load_base
 from trainers.params.sample_image import SampleImageParams
 from trainers.run import run
+from trainers.samplers.columns import columns_of
 from trainers.spec import InputRef, JobSpec
 from trainers.workspace import Workspace
 
@@ -47,12 +48,12 @@ def adaptor(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def save_adaptor(tiny_sd: Path, folder: Path, **metadata: str) -> Path:
-    unet = load_base(tiny_sd, torch.float32).network
+    base = load_base(tiny_sd, torch.float32)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in attach(unet, r=4, alpha=8, dropout=0.0, seed=1):
+        for parameter in attach(base.network, r=4, alpha=8, dropout=0.0, seed=1):
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-    adaptor_save(unet, folder, metadata=metadata)
+    adaptor_save(base, folder, metadata=metadata)
     return folder
 
 
