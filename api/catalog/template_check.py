@@ -9,6 +9,7 @@ from api.accounts.models import Project
 from api.catalog.selectors import resolve_inputs
 from api.catalog.shapes import INPUT_ROLES, TemplateContent
 from api.errors import Problem, fields_of, invalid
+from api.jobs.services.devices import resources_for
 from trainers.params import METHODS, params_class
 from trainers.spec import Resources
 
@@ -19,6 +20,7 @@ def template_content(project: Project, wanted: TemplateContent) -> dict[str, Any
     resolve_inputs(project, **{role: getattr(wanted, role) for role in INPUT_ROLES})
     _roles_check(wanted)
     resources = _resources(wanted.resources)
+    resources_for(wanted.method, params, resources, wanted.pool or "default")
     words = {word: getattr(wanted, word) for word in TemplateContent.model_fields}
     return {**words, "params": params, "resources": resources}
 

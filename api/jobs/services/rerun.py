@@ -7,6 +7,7 @@ from pydantic import Field
 from api.catalog.selectors import resolve_inputs
 from api.catalog.shapes import INPUT_ROLES, MAX_DATASETS
 from api.jobs.models import Job
+from api.jobs.services.devices import devices_named, resources_for
 from api.jobs.services.queueing import Asked, Wanted, job_queue, request_digest
 from trainers.spec import Contract, JobSpec
 
@@ -42,16 +43,18 @@ def job_rerun(*, parent: Job, request: RerunRequest, by: str, idempotency_key: s
 
 
 def _wanted(parent: Job, request: RerunRequest) -> Wanted:
-    spec = parent.spec
+    spec, pool = parent.spec, request.pool or parent.pool
+    params = {**spec["params"], **request.params}
+    before = {} if devices_named(request.params) else spec["resources"]
     changed = {
         "name": request.name or spec["name"],
-        "params": {**spec["params"], **request.params},
+        "params": params,
         "inputs": {**spec["inputs"], **_inputs(parent, request)},
-        "resources": {**spec["resources"], **(request.resources or {})},
+        "resources": resources_for(parent.method, params, {**before, **(request.resources or {})}, pool),
     }
     return Wanted(
         spec=JobSpec.model_validate({**spec, **changed}),
-        pool=request.pool or parent.pool,
+        pool=pool,
         priority=parent.priority if request.priority is None else request.priority,
         template=parent.template,
         template_version=parent.template_version,

@@ -10,7 +10,7 @@ from api.catalog.selectors import resolve_inputs, template_version
 from api.catalog.shapes import MAX_DATASETS
 from api.errors import Problem
 from api.jobs.models import Job
-from api.jobs.selectors import workers_live
+from api.jobs.services.devices import resources_for
 from api.jobs.services.queueing import Asked, Wanted, job_queue, request_digest
 from trainers.spec import Contract, JobSpec
 
@@ -92,10 +92,6 @@ def _spec(project: Project, request: JobRequest, pool: str) -> JobSpec:
             "method": request.method,
             "params": request.params,
             "inputs": inputs,
-            "resources": {"accelerators": _default_accelerators(pool), **(request.resources or {})},
+            "resources": resources_for(request.method, request.params, request.resources, pool),
         }
     )
-
-
-def _default_accelerators(pool: str) -> int:
-    return 1 if any(worker.accelerators for worker in workers_live(pool)) else 0
