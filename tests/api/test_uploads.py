@@ -105,7 +105,7 @@ def test_odd_names_survive(anna: APIClient, links: str) -> None:
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"readme.txt": b"no picture"}, ["at least one picture"]),
+        ({"readme.md": b"no picture"}, ["at least one picture"]),
         ({"a.png": b"<html>"}, ["a.png is not a PNG"]),
         ({"a.gif": b"GIF89a" + struct.pack("<HH", 7, 5)}, ["a.gif is a GIF", "PNG"]),
         ({"a.svg": b"<svg/>", "b.png": png()}, ["a.svg", "vector"]),

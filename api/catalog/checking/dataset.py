@@ -7,7 +7,7 @@ from api.catalog.checking.header import PICTURE_ENDINGS
 from api.catalog.checking.loading import parquet
 from api.catalog.checking.picture_set import pictures_check
 from api.catalog.checking.report import Refused
-from api.catalog.checking.row_set import ROW_ENDINGS, rows_check
+from api.catalog.checking.row_set import PLAIN_ENDING, ROW_ENDINGS, rows_check
 from api.catalog.checking.weight_set import is_weight_set, weight_set_check
 from api.catalog.checking.work import Work, ending
 
@@ -24,8 +24,9 @@ def check(work: Work) -> dict[str, Any]:
     if is_weight_set(work.paths):
         return weight_set_check(work)
     tables = [path for path in work.paths if ending(path) in ROW_ENDINGS and path not in METADATA]
+    tables = tables or [path for path in work.paths if ending(path) == PLAIN_ENDING]
     if not tables:
-        pictures, rows = " ".join(PICTURE_ENDINGS), " ".join(ROW_ENDINGS)
+        pictures, rows = " ".join(PICTURE_ENDINGS), " ".join((*ROW_ENDINGS, PLAIN_ENDING))
         raise Refused(
             f"expected at least one picture ({pictures}), one file of rows ({rows}) or one LoRA (.safetensors), got "
             f"{len(work.paths)} files and none of them, the first is {work.paths[0]}",

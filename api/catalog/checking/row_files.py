@@ -90,6 +90,20 @@ def csv_rows(file: Path, path: str) -> Iterator[Row]:
             raise Refused(f"{path} line {reader.line_num} is not CSV: {error}") from None
 
 
+def paragraph_rows(file: Path) -> Iterator[Row]:
+    """Paragraphs, which empty lines part, as rows of one column `text`; each by the line that it starts in."""
+    paragraph: list[str] = []
+    with file.open(encoding="utf-8-sig") as opened:
+        for number, line in enumerate(opened, start=1):
+            if line.strip():
+                paragraph.append(line)
+            elif paragraph:
+                yield number - len(paragraph), {"text": "".join(paragraph).rstrip("\n")}
+                paragraph = []
+    if paragraph:
+        yield number - len(paragraph) + 1, {"text": "".join(paragraph).rstrip("\n")}
+
+
 def json_read(text: str) -> Any:
     """The value, or a ValueError that says what is wrong. Lists and objects nest MAX_DEPTH deep at most."""
     try:

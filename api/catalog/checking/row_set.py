@@ -1,4 +1,4 @@
-"""A dataset of rows: .jsonl, .json, .csv or .parquet. Faulty lines of a .jsonl are left out, other files refused."""
+"""A dataset of rows (.jsonl .json .csv .parquet .txt). Faulty lines of a .jsonl are left out, other files refused."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +8,12 @@ from api.catalog.checking.columns import Columns
 from api.catalog.checking.loading import parquet
 from api.catalog.checking.preview import shortened
 from api.catalog.checking.report import MAX_NOTICES, Refused
-from api.catalog.checking.row_files import Row, csv_rows, json_rows, jsonl_rows, utf8_check
+from api.catalog.checking.row_files import Row, csv_rows, json_rows, jsonl_rows, paragraph_rows, utf8_check
 from api.catalog.checking.work import Work, ending
 
 ROW_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
+PLAIN_ENDING = ".txt"
+"""Plain text is rows where there are no others: beside them it is a licence or a note."""
 LONG_CHARACTERS = 100_000
 MAX_PREVIEW_ROWS = 5_000
 
@@ -48,6 +50,9 @@ def rows_of(work: Work, path: str) -> Iterator[Row]:
         case ".csv":
             utf8_check(file, path)
             return csv_rows(file, path)
+        case ".txt":
+            utf8_check(file, path)
+            return paragraph_rows(file)
         case ".json":
             utf8_check(file, path)
             return json_rows(file, path)

@@ -167,3 +167,21 @@ def test_parquet_with_masks_and_several_captions_keeps_them(work_of: WorkOf) -> 
     assert rows[0] == {**texts, "file_name": "000000.png", "mask": "mask/000000.png"}
     assert rows[1] == {**texts, "file_name": "000001.png"}
     assert not [notice for notice in work.notices.kept if "no_row" in notice["code"]]
+
+
+def test_paragraphs_of_plain_text_are_rows(work_of: WorkOf) -> None:
+    work = work_of({"a.txt": b"\n\nOne day\nin May.\n \n\nThen", "b.txt": b"Last.\n"})
+    details = check(work)
+    assert (details["kind"], details["num_rows"], details["columns"][0]["name"]) == ("rows", 3, "text")
+    shown = json.loads((work.target / "preview/items-00000.json").read_text())
+    assert [(item["line"], item["row"]["text"]) for item in shown] == [
+        (3, "One day\nin May."),
+        (7, "Then"),
+        (1, "Last."),
+    ]
+
+
+def test_plain_text_beside_rows_is_not_used(work_of: WorkOf) -> None:
+    work = work_of({"rows.jsonl": b'{"text": "a"}', "LICENSE.txt": b"Free."})
+    assert check(work)["num_rows"] == 1
+    assert [notice["file"] for notice in work.notices.kept] == ["LICENSE.txt"]
