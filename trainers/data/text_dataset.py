@@ -1,0 +1,106 @@
+"""The dataset of a `masked_text` job as its parameters ask for it: read, encoded, cut, split."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from trainers.data.chat import Encoded, tongue_of
+from trainers.data.dialogues import dialogues_of
+from trainers.data.documents import Counts, EosPadding, documents_of
+from trainers.data.plan import split
+from trainers.data.rows import bad_rows, rows_read
+from trainers.data.tokens import dialogues_encode
+from trainers.errors import ReasonCode, TrainerError
+from trainers.events import Warning_
+from trainers.models.text_base import TextBase
+from trainers.params.masked_text import MaskedTextParams
+from trainers.site import Site
+
+FEWEST_ROWS = 10
+"""Below it nothing is held out."""
+USUAL_LENGTH = 1024
+
+
+@dataclass(frozen=True)
+class TextDataset:
+    documents: Sequence[Encoded]
+    trained: Sequence[int]
+    held_out: Sequence[int]
+    counts: Counts
+    chat_format: str
+
+    def facts(self) -> dict[str, object]:
+        """For the manifest: what became of the rows."""
+        return {**asdict(self.counts), "held_out": len(self.held_out), "chat_format": self.chat_format}
+
+
+def dataset_read(site: Site[MaskedTextParams], base: TextBase) -> TextDataset:
+    """Rank 0 encodes and fills the cache, then all read it. TrainerError BAD_DATASET: a faulty row, or nothing left."""
+    if site.processes.rank == 0:
+        _encode(site, base)
+    site.processes.barrier()
+    rows = _encode(site, base)
+    padding = EosPadding.parse(site.params.eos_padding)
+    documents, _, counts = documents_of(
+        rows,
+        max_length=max_length_of(site.params, base),
+        truncation=site.params.truncation,
+        padding=padding,
+        eos_id=base.eos_id,
+    )
+    _tell(site, counts)
+    trained, held_out = _split(site, len(documents))
+    return TextDataset(documents, trained, held_out, counts, tongue_of(base).format.name)
+
+
+def max_length_of(params: MaskedTextParams, base: TextBase) -> int:
+    """Tokens of a document; a place is left for the BOS that Dream may put before it."""
+    if params.max_length is not None and params.max_length > base.max_positions:
+        raise TrainerError(
+            ReasonCode.BAD_PARAMETERS,
+            f"max_length={params.max_length} is more than the {base.max_positions} positions of the base model",
+        )
+    length = params.max_length or min(USUAL_LENGTH, base.max_positions)
+    return length - int(length == base.max_positions and params.training_method == "dream")
+
+
+def _encode(site: Site[MaskedTextParams], base: TextBase) -> list[Encoded]:
+    params = site.params
+    dialogues = dialogues_of(
+        rows_read(site.work.dataset),
+        input_template=params.input_template,
+        output_template=params.output_template,
+    )
+    return dialogues_encode(
+        tongue_of(base),
+        dialogues,
+        supervise_all=params.supervise_turns == "all",
+        num_proc=params.num_proc,
+        cache=site.work.cache,
+    )
+
+
+def _split(site: Site[MaskedTextParams], count: int) -> tuple[list[int], list[int]]:
+    share = site.params.validation_split
+    if share and count < FEWEST_ROWS:
+        _warn(site, f"{count} rows are fewer than {FEWEST_ROWS}, so none is held out and there is no validation")
+        share = 0.0
+    return split(count, share, site.params.seed)
+
+
+def _tell(site: Site[MaskedTextParams], counts: Counts) -> None:
+    dropped = counts.filtered + counts.without_response
+    if not counts.documents:
+        raise bad_rows(
+            f"none of {counts.rows} rows is left: {counts.filtered} are longer than max_length, "
+            f"{counts.without_response} would lose their response at max_length"
+        )
+    if counts.truncated or dropped:
+        _warn(
+            site,
+            f"of {counts.rows} rows {counts.truncated} were cut at max_length, {counts.filtered} dropped for being "
+            f"longer, {counts.without_response} dropped since nothing of their response was left",
+        )
+
+
+def _warn(site: Site[MaskedTextParams], message: str) -> None:
+    site.reporter.say(Warning_(message=message))
