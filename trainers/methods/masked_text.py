@@ -1,0 +1,120 @@
+"""Method `masked_text`: fine-tunes a text-diffusion model, all of it or by LoRA. Builds the parts and calls fit."""
+
+from contextlib import ExitStack
+
+from trainers.control import Control
+from trainers.data.text_batches import TextMicroBatch, text_step_batch
+from trainers.data.text_dataset import TextDataset, dataset_read
+from trainers.data.text_plan import TextPlan
+from trainers.events import Started, Warning_
+from trainers.loop import StepBatch, Task, fit
+from trainers.optim import schedule
+from trainers.params.masked_text import MaskedTextParams
+from trainers.resume import Resumable
+from trainers.site import Site
+from trainers.text_device import processes_start
+from trainers.text_export import facts, products_write
+from trainers.text_training import DTYPES, Trained, recipe_of, resumable_of, trained_base
+from trainers.text_validation import validate
+from trainers.tracking import Reporter, TensorBoard
+from trainers.unmasking import Unmasking
+from trainers.workspace import Outcome, Workspace
+
+NEVER = 1 << 62
+"""Steps between two evaluations where there are none."""
+
+
+def train(work: Workspace) -> Outcome:
+    """Trains, and writes the adaptor or the fused model (a partial one when stopped)."""
+    assert isinstance(work.spec.params, MaskedTextParams)
+    with ExitStack() as stack:
+        processes, reporter = processes_start(work.spec.params, work.spec.resources), Reporter(work.events)
+        control = Control(work.inputs / "control", processes, reporter)
+        stack.callback(control.close)
+        return _train(Site(work, work.spec.params, processes, control, reporter), stack)
+
+
+def _train(site: Site[MaskedTextParams], stack: ExitStack) -> Outcome:
+    for message in site.params.warnings():
+        site.reporter.say(Warning_(message=message))
+    trained = trained_base(site)
+    dataset = dataset_read(site, trained.base)
+    resumable = resumable_of(site, trained)
+    progress = resumable.restore()
+    if site.params.log_to_tensorboard and site.processes.rank == 0:
+        board = TensorBoard(site.work.out, progress.step)
+        stack.callback(board.close)
+        site.reporter.listen(board)
+    task = _task(site, trained, dataset, resumable)
+    site.reporter.say(Started(total=task.total_steps, step=progress.step, details=_details(site, trained, dataset)))
+    outcome = fit(task, progress, processes=site.processes, control=site.control, reporter=site.reporter)
+    if site.processes.rank == 0:
+        site.work.facts.update(steps=progress.step, metrics=progress.metrics, seconds=progress.seconds)
+        site.work.facts.update(facts(site.params, trained.base, dataset))
+        products_write(site, trained, progress)
+    return outcome
+
+
+def _task(
+    site: Site[MaskedTextParams], trained: Trained, dataset: TextDataset, resumable: Resumable
+) -> Task[TextMicroBatch]:
+    params, processes, base = site.params, site.processes, trained.base
+    plan = TextPlan(
+        num_documents=len(dataset.trained),
+        batch_size=params.batch_size,
+        accumulation=params.gradient_accumulation_steps,
+        world_size=processes.world_size,
+        seed=params.seed,
+    )
+    total_steps = params.num_train_epochs * plan.steps_per_epoch or params.train_steps
+    recipe = recipe_of(params, base)
+    suppress = base.mask_id if params.suppress_mask_logit else None
+    objective = Unmasking(base, processes.device, DTYPES[params.dtype], suppress)
+
+    def batch(step: int) -> StepBatch[TextMicroBatch]:
+        return text_step_batch(dataset.documents, dataset.trained, recipe, plan, step, processes.rank)
+
+    def validated(_step: int) -> dict[str, float]:
+        return validate(objective, dataset.documents, dataset.held_out, recipe, processes)
+
+    evaluates = params.eval_strategy != "no"
+    return Task(
+        total_steps=total_steps,
+        seed=params.seed,
+        batch=batch,
+        loss=objective,
+        parameters=trained.parameters,
+        optimizer=resumable.optimizer,
+        schedule=schedule(
+            params.learning_rate_schedule, warmup_steps=_warmup_steps(params, total_steps), total_steps=total_steps
+        ),
+        max_grad_norm=params.max_grad_norm,
+        scaler=resumable.scaler,
+        checkpoint_every=params.steps_of(params.save_steps, total_steps),
+        evaluate_every=_evaluate_every(params, plan, total_steps),
+        unit="tokens",
+        save=resumable.save,
+        validate=validated if evaluates and dataset.held_out else None,
+        further_metrics=("masked_nll",),
+        log_every=params.steps_of(params.logging_steps, total_steps),
+    )
+
+
+def _warmup_steps(params: MaskedTextParams, total_steps: int) -> int:
+    return 0 if params.learning_rate_schedule == "constant" else round(params.warmup_ratio * total_steps)
+
+
+def _evaluate_every(params: MaskedTextParams, plan: TextPlan, total_steps: int) -> int:
+    if params.eval_strategy == "no":
+        return NEVER
+    return plan.steps_per_epoch if params.eval_strategy == "epoch" else params.steps_of(params.eval_steps, total_steps)
+
+
+def _details(site: Site[MaskedTextParams], trained: Trained, dataset: TextDataset) -> dict[str, object]:
+    return {
+        "device": str(site.processes.device),
+        "world_size": site.processes.world_size,
+        "family": trained.base.family,
+        "trainable_parameters": sum(parameter.numel() for parameter in trained.parameters),
+        "dataset": dataset.facts(),
+    }

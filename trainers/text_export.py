@@ -1,0 +1,62 @@
+"""What a `masked_text` job leaves: an adaptor or a fused model, and what its manifest says of them."""
+
+from typing import Any
+
+from trainers.data.text_dataset import TextDataset, max_length_of
+from trainers.loop import Progress
+from trainers.models.load_text import load_text
+from trainers.models.text_base import TextBase
+from trainers.models.text_lora import text_adaptor_load, text_adaptor_save
+from trainers.models.text_merge import lora_merge, model_write, stored_dtype
+from trainers.params.masked_text import MaskedTextParams
+from trainers.site import Site
+from trainers.text_training import DTYPES, Trained
+
+
+def products_write(site: Site[MaskedTextParams], trained: Trained, progress: Progress) -> None:
+    """out/adaptor for LoRA, out/model for a full fine-tune, both with `fuse`. A model's file is in `dtype`."""
+    work, params = site.work, site.params
+    if not params.lora:
+        model_write(trained.base, work.out / "model", dtype=DTYPES[params.dtype])
+        return
+    text_adaptor_save(trained.base, work.out / "adaptor", _header(site, progress))
+    if params.fuse:
+        fresh = load_text(work.model, stored_dtype(work.model))
+        text_adaptor_load(fresh, work.out / "adaptor", "fuse", 1.0)
+        lora_merge(fresh)
+        fresh.shift = trained.base.shift
+        model_write(fresh, work.out / "model")
+
+
+def facts(params: MaskedTextParams, base: TextBase, dataset: TextDataset) -> dict[str, Any]:
+    """For the manifest: what was decided, and what became of the rows."""
+    return {
+        "family": base.family,
+        "training_method": params.training_method,
+        "perbatch_cutoff": params.cuts_per_batch,
+        "resp_cutoff_ratio": params.cut_ratio,
+        "loss_weight_type": params.weighting,
+        "geo_p": params.geo_p,
+        "loss_norm_type": params.loss_norm_type,
+        "mask_prompt_loss": params.mask_prompt_loss,
+        "eos_padding": params.eos_padding,
+        "eos_token": base.tokenizer.convert_ids_to_tokens(base.eos_id),
+        "pad_token": base.tokenizer.convert_ids_to_tokens(base.pad_id),
+        "mask_token": base.tokenizer.convert_ids_to_tokens(base.mask_id),
+        "max_length": max_length_of(params, base),
+        "dataset": dataset.facts(),
+        "equal_on_any_processes": not params.model_dropout and not (params.lora and params.lora_dropout),
+    }
+
+
+def _header(site: Site[MaskedTextParams], progress: Progress) -> dict[str, str]:
+    model = site.work.spec.inputs.model
+    assert model is not None
+    return {
+        "base_sha256": model.sha256,
+        "base_name": model.name,
+        "base_model": model.name,
+        "name": site.params.adaptor_name,
+        "training_method": site.params.training_method,
+        "step": str(progress.step),
+    }
