@@ -1,37 +1,93 @@
-"""Puts a saved adaptor on a live network, or refuses it."""
+"""Reads a saved adaptor and puts it on a live base, or refuses it."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from peft import LoraConfig, set_peft_model_state_dict
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from trainers.adaptor_file import AdaptorFile, adaptor_read, targets_check
+from trainers.adaptor_file import AdaptorFile, adaptor_open, bad
+from trainers.adaptor_layers import TEXT_PREFIX, layers, pairs_check, plain_name, roots
+from trainers.adaptor_pairs import Pair, Pairs, scaled
+from trainers.foreign_family import family_check
+from trainers.kohya import kohya_pairs
 from trainers.lora import inject, lora_layers
+from trainers.models.base import Base
+from trainers.peft_keys import peft_pairs
 
 
-def adaptor_load(unet: nn.Module, folder: Path, *, name: str, scale: float = 1.0) -> dict[str, str]:
-    """Adds the adaptor of `folder` to `unet` under `name`, active beside those already there; its file's metadata.
+@dataclass(frozen=True)
+class Adaptor:
+    pairs: Pairs
+    metadata: dict[str, str]
+    """The header's entries, as whoever wrote the file put them."""
+    file: AdaptorFile
+
+
+def adaptor_load(base: Base, folder: Path, *, name: str, scale: float = 1.0) -> dict[str, str]:
+    """Adds the adaptor of `folder` to `base` under `name`, active beside those already there; its file's metadata.
 
     Raises TrainerError(BAD_ADAPTOR) that names the key, shapes or tensor that do not fit.
     """
-    file = adaptor_read(folder)
-    targets_check(unet, file)
-    inject(unet, _config_of(file), name, file.tensors)
-    set_peft_model_state_dict(unet, file.tensors, adapter_name=name)
-    unet.set_adapter(list(unet.peft_config))  # type: ignore[operator, arg-type]
-    for _, layer in lora_layers(unet, name):
-        layer.set_scale(name, scale)
-    unet.requires_grad_(False)
-    return file.metadata
+    adaptor = adaptor_read(base, folder)
+    for part, pairs in adaptor.pairs.items():
+        _put(roots(base)[part], pairs, name, scale)
+    return adaptor.metadata
 
 
-def _config_of(file: AdaptorFile) -> LoraConfig:
-    ranks = {module: file.tensors[f"{module}.lora_A.weight"].shape[0] for module in file.modules}
+def adaptor_read(base: Base, folder: Path) -> Adaptor:
+    """The adaptor of `folder`, of diffusers' or kohya's names, checked against every layer of `base`."""
+    file = adaptor_open(folder)
+    family_check(file, base)
+    pairs = kohya_pairs(base, file) if file.format == "kohya" else peft_pairs(file)
+    pairs_check(base, pairs)
+    for part, by_layer in pairs.items():
+        with_magnitude = [layer for layer, pair in by_layer.items() if pair.magnitude_O is not None]
+        if with_magnitude and len(with_magnitude) < len(by_layer):
+            without = next(layer for layer in by_layer if layer not in with_magnitude)
+            raise bad(f"{part}.{without} has no DoRA magnitude, but {part}.{with_magnitude[0]} has one")
+    return Adaptor(pairs, file.metadata, file)
+
+
+def _put(root: nn.Module, pairs: dict[str, Pair], name: str, scale: float) -> None:
+    known = layers(root)
+    is_dora = any(pair.magnitude_O is not None for pair in pairs.values())
+    placed = {layer: scaled(pair, scale, known[layer].weight) if is_dora else pair for layer, pair in pairs.items()}
+    training = root.training
+    inject(root, _config(root, placed, is_dora), name, None)
+    with torch.no_grad():
+        for live_name, layer in lora_layers(root, name):
+            _fill(layer, name, placed[plain_name(live_name)])
+            if not is_dora:
+                layer.set_scale(name, scale)
+    names = list(root.peft_config)  # type: ignore[arg-type]
+    for module in root.modules():
+        if isinstance(module, LoraLayer):
+            module.set_adapter(names)
+    root.train(training).requires_grad_(False)
+
+
+def _fill(layer: Any, name: str, pair: Pair) -> None:
+    layer.lora_A[name].weight.copy_(pair.down)
+    layer.lora_B[name].weight.copy_(pair.up)
+    if pair.magnitude_O is not None:
+        magnitude = layer.lora_magnitude_vector[name].weight
+        magnitude.copy_(pair.magnitude_O.reshape(magnitude.shape))
+
+
+def _config(root: nn.Module, pairs: dict[str, Pair], is_dora: bool) -> LoraConfig:
+    """The layers, ranks and alphas of `pairs`, by the names that `root` has for its layers."""
+    live = set(dict(root.named_modules()))
+    named = {layer if layer in live else TEXT_PREFIX + layer: pair for layer, pair in pairs.items()}
+    ranks = {layer: pair.rank for layer, pair in named.items()}
     return LoraConfig(
         r=next(iter(ranks.values())),
         lora_alpha=1,
-        target_modules=list(file.modules),
-        rank_pattern={f"^{module}": rank for module, rank in ranks.items()},
-        alpha_pattern={f"^{module}": file.alpha(module, rank) for module, rank in ranks.items()},
-        use_rslora=file.use_rslora,
+        target_modules=list(named),
+        rank_pattern={f"^{layer}": rank for layer, rank in ranks.items()},
+        alpha_pattern={f"^{layer}": pair.alpha for layer, pair in named.items()},
+        use_dora=is_dora,
     )

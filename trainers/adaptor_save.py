@@ -1,33 +1,61 @@
-"""Writes a trained adaptor as files that diffusers and other tools read."""
+"""Writes an adaptor as the two files that other tools read: diffusers' and kohya's."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
-from trainers.adaptor_file import WEIGHTS
+from trainers.adaptor_file import KOHYA, WEIGHTS
+from trainers.adaptor_layers import live_pairs
+from trainers.adaptor_pairs import Pairs
 from trainers.atomic import bytes_write
-from trainers.lora import TARGETS, TRAINED, lora_state
+from trainers.kohya import kohya_tensors
+from trainers.kohya_header import kohya_header
+from trainers.lora import TRAINED
+from trainers.models.base import Base
+from trainers.peft_keys import HEADER, peft_header, peft_tensors
 
 
-def adaptor_save(unet: nn.Module, folder: Path, *, metadata: dict[str, str]) -> Path:
-    """Writes `folder/pytorch_lora_weights.safetensors`; diffusers' `load_lora_weights` reads it with the same alpha.
+def adaptor_save(
+    base: Base,
+    folder: Path,
+    *,
+    metadata: Mapping[str, str],
+    config: Mapping[str, Any] | None = None,
+    state: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Writes the pairs in training on `base` below `folder`; the path of the diffusers file.
 
-    `metadata` joins the file's header. Equal weights and metadata give equal bytes.
+    `state` stands in for the live weights where it is given (EMA). `metadata` and `config`: see `adaptor_write`.
     """
-    config: LoraConfig = unet.peft_config[TRAINED]  # type: ignore[index, assignment]
-    header = {
-        **metadata,
-        "format": "pt",
-        "lora_adapter_metadata": json.dumps(
-            {"unet.r": config.r, "unet.lora_alpha": config.lora_alpha, "unet.target_modules": TARGETS}, sort_keys=True
-        ),
-    }
-    tensors = {f"unet.{key}": value for key, value in lora_state(unet).items()}
-    bytes_write(folder / WEIGHTS, file_bytes(tensors, header))
+    return adaptor_write(base, folder, live_pairs(base, TRAINED, state), metadata=metadata, config=config)
+
+
+def adaptor_write(
+    base: Base,
+    folder: Path,
+    pairs: Pairs,
+    *,
+    metadata: Mapping[str, str],
+    config: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes `pairs` as diffusers and as kohya file. Equal weights, metadata and config give equal bytes.
+
+    `metadata` joins the header of the diffusers file: base_sha256, base_name, name, trigger_word, prediction_type,
+    step. `config` is the job's parameters; its `no_metadata` keeps kohya's entries about the training away.
+    """
+    assert pairs, "an adaptor without pairs"
+    params = config or {}
+    header = {**metadata, "format": "pt", HEADER: peft_header(pairs)}
+    bytes_write(folder / WEIGHTS, file_bytes(peft_tensors(pairs), header))
+    tensors = kohya_tensors(base, pairs)
+    told = {} if params.get("no_metadata") else kohya_header(tensors, pairs, base.family, metadata, params)
+    # lora_adapter_metadata would make diffusers look for peft's names
+    functional = {key: metadata[key] for key in ("base_sha256", "prediction_type") if key in metadata}
+    bytes_write(folder / KOHYA, file_bytes(tensors, {**functional, **told, "format": "pt"}))
     return folder / WEIGHTS
 
 

@@ -21,7 +21,7 @@ def adaptors_apply(
     predictions: list[tuple[str, str]] = []
     for index, (adaptor, folder, scale) in enumerate(zip(adaptors, folders, scales, strict=True)):
         base_check(adaptor, adaptor.details.get("base_sha256"), model)
-        metadata = adaptor_load(base.network, weights_folder(folder), name=f"adaptor_{index}", scale=scale)
+        metadata = adaptor_load(base, weights_folder(folder), name=f"adaptor_{index}", scale=scale)
         base_check(adaptor, metadata.get("base_sha256"), model)
         if prediction := metadata.get("prediction_type") or adaptor.details.get("prediction_type"):
             predictions.append((adaptor.name, str(prediction)))
