@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # two threads on a busy core cost ten times the CPU; torch reads it at import
@@ -20,6 +21,20 @@ def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     builder = importlib.import_module("tests.tiny_sd")  # tests of the API shall not wait for torch
     folder: Path = builder.build_tiny_sd(tmp_path_factory.mktemp("tiny_sd"))
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a random base of the kind: sd1, sd2, sdxl, sd3, sd3_without_t5, sd35, flux or flux_schnell. Read only."""
+    made = {"sd1": tiny_sd}
+
+    def folder_of(kind: str) -> Path:
+        if kind not in made:
+            builder = importlib.import_module("tests.tiny_families")
+            made[kind] = builder.BUILDERS[kind](tmp_path_factory.mktemp(f"tiny_{kind}"))
+        return made[kind]
+
+    return folder_of
 
 
 @pytest.fixture(scope="session")

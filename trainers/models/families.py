@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from trainers.models import sd1, sd2
+from trainers.models import flux, sd1, sd2, sd3, sdxl
 from trainers.models.base import Base, TextSettings
 from trainers.models.lora_targets import TargetKind
 from trainers.models.text import Text
@@ -73,7 +73,7 @@ class Family(Protocol):
         ...
 
 
-FAMILIES: dict[str, Family] = {module.NAME: module for module in (sd1, sd2)}
+FAMILIES: dict[str, Family] = {module.NAME: module for module in (sd1, sd2, sdxl, sd3, flux)}
 
 
 def family_module(name: str) -> Family:

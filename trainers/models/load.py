@@ -1,8 +1,6 @@
 """Opens a base model folder. The family comes from the folder's own model_index.json, never from the user."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -10,7 +8,7 @@ from trainers.errors import ReasonCode, TrainerError
 from trainers.models import sd2
 from trainers.models.base import Base
 from trainers.models.families import FAMILIES, Family, family_module
-from trainers.models.parts import part_config
+from trainers.models.parts import model_index, part_config
 
 
 def load_base(folder: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> Base:
@@ -35,22 +33,3 @@ def family_of(folder: Path) -> Family:
         width = part_config(folder, "text_encoder").get("hidden_size")
         return family_module("sd2" if width == sd2.TEXT_WIDTH else "sd1")
     return found[0]
-
-
-def model_index(folder: Path) -> dict[str, Any]:
-    """model_index.json of `folder`, or TrainerError(BAD_BASE_MODEL)."""
-    path = folder / "model_index.json"
-    if not path.is_file():
-        single = sorted(f.name for f in folder.glob("*.safetensors")) if folder.is_dir() else []
-        found = f"found the single file {single[0]}" if single else "found none"
-        raise TrainerError(
-            ReasonCode.BAD_BASE_MODEL,
-            f"expected a model_index.json (diffusers layout) in the base model folder, {found}",
-        )
-    try:
-        index = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"model_index.json is not JSON: {error}") from error
-    if not isinstance(index, dict):
-        raise TrainerError(ReasonCode.BAD_BASE_MODEL, "model_index.json is not a JSON object")
-    return index

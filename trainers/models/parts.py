@@ -15,6 +15,25 @@ diffusers_logging.disable_progress_bar()
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
+def model_index(folder: Path) -> dict[str, Any]:
+    """model_index.json of `folder`, or TrainerError(BAD_BASE_MODEL)."""
+    path = folder / "model_index.json"
+    if not path.is_file():
+        single = sorted(f.name for f in folder.glob("*.safetensors")) if folder.is_dir() else []
+        found = f"found the single file {single[0]}" if single else "found none"
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL,
+            f"expected a model_index.json (diffusers layout) in the base model folder, {found}",
+        )
+    try:
+        index = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"model_index.json is not JSON: {error}") from error
+    if not isinstance(index, dict):
+        raise TrainerError(ReasonCode.BAD_BASE_MODEL, "model_index.json is not a JSON object")
+    return index
+
+
 def part_load(cls: Any, folder: Path, part: str, dtype: torch.dtype) -> Any:
     """`cls` (a diffusers or transformers model) from `folder/part`, in eval mode with its weights frozen."""
     variant = _variant(folder, part)
@@ -51,6 +70,15 @@ def parts_check(folder: Path, parts: tuple[str, ...]) -> None:
     if missing := [part for part in parts if not (folder / part).is_dir()]:
         raise TrainerError(
             ReasonCode.BAD_BASE_MODEL, f"the base model lacks {', '.join(missing)}; it needs {', '.join(parts)}"
+        )
+
+
+def equal(given: tuple[str, str, Any], wanted: tuple[str, str, Any]) -> None:
+    """Two parts must agree: each is (part, name in its config, value)."""
+    if given[2] != wanted[2]:
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL,
+            f"{given[0]} has {given[1]} {given[2]} but {wanted[0]} has {wanted[1]} {wanted[2]}; they must be equal",
         )
 
 

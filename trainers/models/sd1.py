@@ -14,12 +14,12 @@ from transformers import CLIPTextModel
 from trainers.errors import ReasonCode, TrainerError
 from trainers.models.base import Base, TextSettings
 from trainers.models.clip_text import clip_ids, clip_last, clip_tokenizer
-from trainers.models.latents import encode_image
 from trainers.models.lora_targets import TargetKind, clip_targets, convolutions, named_targets
-from trainers.models.parts import part_config, part_load, parts_check
+from trainers.models.parts import equal, part_config, part_load, parts_check
 from trainers.models.saving import save
 from trainers.models.scheduler_config import diffusion_scheduler
 from trainers.models.text import Text, encode_one_by_one
+from trainers.models.vae import encode_image
 
 __all__ = ["encode_image", "save"]
 
@@ -102,9 +102,7 @@ def latents_check(unet: dict[str, Any], vae: dict[str, Any]) -> None:
 
 
 def _check_widths(unet: dict[str, Any], text: dict[str, Any]) -> None:
-    width, cross = text.get("hidden_size"), unet.get("cross_attention_dim")
-    if width != cross:
-        raise TrainerError(
-            ReasonCode.BAD_BASE_MODEL,
-            f"text_encoder has hidden_size {width} but the unet has cross_attention_dim {cross}; they must be equal",
-        )
+    equal(
+        ("text_encoder", "hidden_size", text.get("hidden_size")),
+        ("the unet", "cross_attention_dim", unet.get("cross_attention_dim")),
+    )
