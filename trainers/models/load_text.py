@@ -4,16 +4,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 from transformers.initialization import no_init_weights
 
 from trainers.models.attention import NAME as ATTENTION
 from trainers.models.mask_token import mask_token_make
-from trainers.models.text_base import TextBase
+from trainers.models.text_base import TextBase, body
 from trainers.models.text_families import MARK, config_read, family_of, marked
 from trainers.models.text_family import TextFamily, same_name
 from trainers.models.text_ids import ids_of, ids_tell
 from trainers.models.text_tensors import weights_fill
 from trainers.models.text_tokenizer import tokenizer_load
+from trainers.optional import optional_module
 
 
 def load_text(
@@ -69,4 +71,11 @@ def _network(folder: Path, family: TextFamily, raw: dict[str, Any], dtype: torch
 
 
 def _quantise(base: TextBase, device: torch.device | str) -> None:
-    raise NotImplementedError
+    """The linear layers below the head in 4 bits, one after the other, so that the device never holds them twice."""
+    library = optional_module("trainers.with_bitsandbytes", "quantization")
+    network = body(base)
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, nn.Linear):
+            parent, _, leaf = name.rpartition(".")
+            setattr(network.get_submodule(parent), leaf, library.linear_nf4(layer, torch.device(device)))
+    base.model.to(device)

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from trainers.models.attention import Cache, Packed, window_mask
 
+MASK_ROW = "mask_row"
+"""Name under which an embedding holds the mask token's trained row (trainers.models.mask_row)."""
+
 
 @dataclass
 class TextBase:
@@ -101,10 +104,9 @@ def head_features(base: TextBase, hidden_ND: Tensor) -> Tensor:
 def head_weight(base: TextBase) -> tuple[Tensor, Tensor | None]:
     """The head's matrix (V, D) and bias (V,), so that logits = features @ weight.T + bias."""
     head = base.model.get_output_embeddings()
-    if hasattr(head, "token_adapter"):  # tied to an input embedding of which the mask token's row is trained
-        row = head.token_adapter
-        weight = row.get_merged_weights(row.active_adapters).detach()
-        return weight, None
+    row = getattr(input_embedding(base), MASK_ROW, None)
+    if row is not None and base.model.config.tie_word_embeddings:
+        head.weight.data[base.mask_id] = row.row.detach().to(head.weight.dtype)  # the head sees it, never trains it
     return head.weight, head.bias
 
 

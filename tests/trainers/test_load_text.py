@@ -1,0 +1,504 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, Qwen2ForCausalLM
+
+from tests.tiny_text import BUILDERS, build_tiny_llama, dream_tensors, llada_tensors
+from trainers.errors import ReasonCode, TrainerError
+from trainers.models.load_text import load_text
+from trainers.models.save_text import export_original, save_text
+from trainers.models.text_base import (
+    TextBase,
+    body,
+    cache_fill,
+    dropout_set,
+    head_features,
+    head_weight,
+    hidden_cached,
+    hidden_packed,
+    hidden_padded,
+    logits,
+)
+
+FAMILIES = list(BUILDERS)
+LENGTHS = (40, 7, 40, 23)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One tiny checkpoint of each family in its original format. Read only."""
+    root = tmp_path_factory.mktemp("text")
+    return {family: build(root / family) for family, build in BUILDERS.items()}
+
+
+@pytest.fixture(scope="module")
+def bases(folders: dict[str, Path]) -> dict[str, TextBase]:
+    return {family: load_text(folder, torch.float32) for family, folder in folders.items()}
+
+
+@pytest.fixture
+def copy(folders: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
+    return lambda family: Path(shutil.copytree(folders[family], tmp_path / family))
+
+
+def rows_of(base: TextBase, lengths: tuple[int, ...] = LENGTHS) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(0, base.vocab_size, (length,), generator=generator) for length in lengths]
+
+
+def padded(rows: list[Tensor], base: TextBase, *, left: bool = False, width: int = 45) -> tuple[Tensor, Tensor]:
+    ids, seen = torch.full((len(rows), width), base.pad_id), torch.zeros(len(rows), width, dtype=torch.long)
+    for index, row in enumerate(rows):
+        place = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[index, place], seen[index, place] = row, 1
+    return ids, seen
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(TrainerError) as caught:
+        load_text(folder, torch.float32)
+    assert caught.value.reason.code == ReasonCode.BAD_BASE_MODEL
+    return caught.value.reason.message
+
+
+LLADA_NAMES = {
+    "attn_norm": "input_layernorm",
+    "ff_norm": "post_attention_layernorm",
+    "q_proj": "self_attn.q_proj",
+    "k_proj": "self_attn.k_proj",
+    "v_proj": "self_attn.v_proj",
+    "attn_out": "self_attn.o_proj",
+    "ff_proj": "mlp.gate_proj",
+    "up_proj": "mlp.up_proj",
+    "ff_out": "mlp.down_proj",
+}
+
+
+def reference_llada(base: TextBase) -> Any:
+    """A plain LlamaForCausalLM with the checkpoint's tensors renamed by hand, which sees both sides by its config."""
+    state = {}
+    for name, tensor in llada_tensors(base.vocab_size, 4, 0).items():
+        path = name.removeprefix("model.transformer.").removesuffix(".weight")
+        outer = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
+        if path not in outer:
+            _, layer, part = path.split(".")
+            path = f"model.layers.{layer}.{LLADA_NAMES[part]}"
+        state[f"{outer.get(path, path)}.weight"] = tensor
+    config = type(base.model.config).from_dict(base.model.config.to_dict() | {"is_causal": False})
+    model = LlamaForCausalLM(config).eval()
+    model.load_state_dict(state, strict=True)
+    return model
+
+
+def reference_dream(base: TextBase) -> Any:
+    config = type(base.model.config).from_dict(base.model.config.to_dict() | {"is_causal": False})
+    model = Qwen2ForCausalLM(config).eval()
+    model.load_state_dict(dream_tensors(base.vocab_size, 0), strict=True)
+    return model
+
+
+@pytest.mark.parametrize(("family", "reference"), [("llada", reference_llada), ("dream", reference_dream)])
+@torch.no_grad()
+def test_logits_equal_the_stock_class_with_renamed_tensors_to_the_last_bit(
+    bases: dict[str, TextBase], family: str, reference: Callable[[TextBase], Any]
+) -> None:
+    base = bases[family]
+    stock = reference(base)
+    (row,) = rows_of(base, (31,))
+    assert stock.config._attn_implementation == "sdpa"
+    assert torch.equal(logits(base, hidden_padded(base, row[None])), stock(row[None]).logits)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_every_token_sees_both_sides(bases: dict[str, TextBase], family: str) -> None:
+    base = bases[family]
+    (row,) = rows_of(base, (6,))
+    other = row.clone()
+    other[-1] = (other[-1] + 1) % base.vocab_size
+    assert base.model.config.is_causal is False
+    assert (hidden_padded(base, row[None])[0, 0] - hidden_padded(base, other[None])[0, 0]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_a_row_depends_on_neither_padding_nor_neighbours(bases: dict[str, TextBase], family: str) -> None:
+    base = bases[family]
+    rows = rows_of(base)
+    alone = [hidden_padded(base, row[None])[0] for row in rows]
+    for left in (False, True):
+        ids, seen = padded(rows, base, left=left)
+        hidden = hidden_padded(base, ids, seen)
+        for index, row in enumerate(rows):
+            torch.testing.assert_close(hidden[index][seen[index].bool()], alone[index], atol=5e-6, rtol=0)
+            assert len(row) == int(seen[index].sum())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_a_mask_of_ones_is_no_mask_to_the_last_bit(bases: dict[str, TextBase], family: str) -> None:
+    base = bases[family]
+    ids = torch.stack(rows_of(base, (20, 20)))
+    assert torch.equal(hidden_padded(base, ids, torch.ones_like(ids)), hidden_padded(base, ids))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_documents_equal_padded_ones_with_their_gradients(folders: dict[str, Path], family: str) -> None:
+    base = load_text(folders[family], torch.float64)
+    base.model.requires_grad_(True)
+    rows = rows_of(base)
+    ids, seen = padded(rows, base)
+    weights = torch.randn(sum(LENGTHS), base.model.config.hidden_size, dtype=torch.float64)
+    found = []
+    for hidden in (
+        hidden_packed(base, torch.cat(rows), LENGTHS),
+        hidden_padded(base, ids, seen)[seen.bool()],
+    ):
+        base.model.zero_grad()
+        (hidden * weights).sum().backward()  # type: ignore[no-untyped-call]
+        grads = [p.grad.clone() for p in body(base).parameters() if p.grad is not None]
+        found.append((hidden.detach(), grads))
+    (packed, packed_grads), (plain, plain_grads) = found
+    torch.testing.assert_close(packed, plain, atol=1e-10, rtol=0)
+    assert len(packed_grads) == len(plain_grads) > 10
+    for one, other in zip(packed_grads, plain_grads, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_a_cached_step_equals_a_whole_forward_where_all_changed_columns_are_given(
+    bases: dict[str, TextBase], family: str
+) -> None:
+    """One layer sees only what its columns hold, so a step over every column must equal a fresh forward."""
+    base = bases[family]
+    ids, seen = padded(rows_of(base), base)
+    whole, cache = cache_fill(base, ids, seen.bool())
+    torch.testing.assert_close(whole[seen.bool()], hidden_padded(base, ids, seen)[seen.bool()], atol=5e-6, rtol=0)
+    same = hidden_cached(base, ids[:, 3:7], torch.arange(3, 7).expand(4, 4), cache)
+    torch.testing.assert_close(same, whole[:, 3:7], atol=5e-6, rtol=0)
+    changed = ids.clone()
+    changed[:, 3:7] = (changed[:, 3:7] + 1) % base.vocab_size
+    columns = torch.arange(ids.shape[1]).expand_as(ids)
+    again = hidden_cached(base, changed, columns, cache)
+    torch.testing.assert_close(again[seen.bool()], hidden_padded(base, changed, seen)[seen.bool()], atol=5e-6, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_features_times_the_heads_matrix_are_the_logits(bases: dict[str, TextBase], family: str) -> None:
+    base = bases[family]
+    (row,) = rows_of(base, (9,))
+    hidden = hidden_padded(base, row[None])
+    weight, bias = head_weight(base)
+    made = head_features(base, hidden) @ weight.T + (0 if bias is None else bias)
+    torch.testing.assert_close(made, base.model(row[None]).logits, atol=1e-5, rtol=0)
+    assert torch.equal(logits(base, hidden), base.model(row[None]).logits)
+
+
+@torch.no_grad()
+def test_bert_uses_all_of_its_512_positions(bases: dict[str, TextBase]) -> None:
+    base = bases["bert"]
+    assert base.max_positions == 512
+    (row,) = rows_of(base, (512,))
+    hidden = hidden_packed(base, torch.cat([row, row[:3]]), (512, 3))
+    torch.testing.assert_close(hidden[:512], hidden_padded(base, row[None])[0], atol=5e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_modernbert_sees_a_window_in_its_local_layers(bases: dict[str, TextBase]) -> None:
+    """With a window over everything the states differ: the window is real, and all three forwards keep it."""
+    base = bases["modernbert"]
+    (row,) = rows_of(base, (40,))
+    narrow = hidden_packed(base, row, (40,))
+    windows = [module for module in base.model.modules() if getattr(module, "sliding_window", None)]
+    before = [module.sliding_window for module in windows]
+    for module in windows:
+        module.sliding_window = 100
+    wide = hidden_packed(base, row, (40,))
+    for module, value in zip(windows, before, strict=True):
+        module.sliding_window = value
+    assert (narrow - wide).abs().max() > 1e-3
+
+
+def test_special_ids_come_from_config_and_tokenizer(bases: dict[str, TextBase]) -> None:
+    def token(family: str, ids: int | None) -> str | None:
+        return None if ids is None else str(bases[family].tokenizer.convert_ids_to_tokens(ids))
+
+    told = {
+        name: tuple(token(name, i) for i in (base.mask_id, base.eos_id, base.pad_id, base.bos_id))
+        for name, base in bases.items()
+    }
+    assert told == {
+        "llada": ("<|mdm_mask|>", "<|endoftext|>", "<|endoftext|>", "<|startoftext|>"),
+        "dream": ("<|mask|>", "<|endoftext|>", "<|endoftext|>", "<|beginoftext|>"),
+        "bert": ("[MASK]", "[SEP]", "[PAD]", "[CLS]"),
+        "modernbert": ("[MASK]", "[SEP]", "[PAD]", "[CLS]"),
+        "llama": ("<|mask|>", "</s>", "</s>", "<s>"),
+        "qwen2": ("<|mask|>", "<|im_end|>", "<|endoftext|>", None),
+        "qwen3": ("<|mask|>", "<|im_end|>", "<|endoftext|>", None),
+    }
+    assert {name for name, base in bases.items() if base.shift} == {"dream"}
+    assert {name for name, base in bases.items() if base.was_causal} == {"llama", "qwen2", "qwen3"}
+
+
+def test_ids_of_the_full_size_models_stand_in_where_nothing_says_them(copy: Callable[[str], Path]) -> None:
+    """A LLaDA of the real vocabulary whose config and tokenizer say no special token."""
+    folder = copy("llada")
+    (folder / "tokenizer_config.json").write_text("{}")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"] = []
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    for file in folder.glob("*.safetensors"):
+        tensors = load_file(file)
+        for name in ("model.transformer.wte.weight", "model.transformer.ff_out.weight"):
+            if name in tensors:
+                tensors[name] = torch.zeros(126464, 32)
+        save_file(tensors, file)
+    gone = {"eos_token_id": None, "pad_token_id": None, "mask_token_id": None}
+    edit(folder / "config.json", vocab_size=126464, embedding_size=126464, **gone)
+    base = load_text(folder, torch.float32)
+    assert (base.mask_id, base.eos_id, base.pad_id, base.bos_id) == (126336, 126081, 126081, 126080)
+
+
+@pytest.mark.parametrize("spare", [4, 0])
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_causal_base_gets_a_mask_token_in_a_spare_row_or_one_row_more(tmp_path: Path, spare: int, tied: bool) -> None:
+    folder = build_tiny_llama(tmp_path, spare_rows=spare, tied=tied)
+    stored = load_file(folder / "model.safetensors")
+    base = load_text(folder, torch.float32)
+    known = len(stored["model.embed_tokens.weight"]) - spare
+    embedding, head = base.model.get_input_embeddings().weight, base.model.get_output_embeddings().weight
+    assert base.mask_id == known == base.tokenizer.mask_token_id
+    assert base.tokenizer("a<|mask|>", add_special_tokens=False).input_ids[-1] == known
+    assert base.vocab_size == len(embedding) == len(head) == known + max(spare, 1)
+    assert (embedding is head) == tied
+    matrices = [("model.embed_tokens.weight", embedding)] + ([] if tied else [("lm_head.weight", head)])
+    for name, weight in matrices:
+        assert torch.equal(weight[:known], stored[name][:known])
+        expected = stored[name][known] if spare else stored[name].mean(0)
+        torch.testing.assert_close(weight[known], expected)
+
+
+def test_a_tokenizer_larger_than_the_network_is_refused(copy: Callable[[str], Path]) -> None:
+    folder = copy("llama")
+    tensors = load_file(folder / "model.safetensors")
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        tensors[name] = tensors[name][:200].clone()
+    save_file(tensors, folder / "model.safetensors")
+    edit(folder / "config.json", vocab_size=200)
+    assert "the tokenizer has 264 tokens but the network 200 rows" in refusal(folder)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_a_saved_model_opens_here_and_in_stock_transformers(
+    bases: dict[str, TextBase], family: str, tmp_path: Path
+) -> None:
+    base = bases[family]
+    save_text(base, tmp_path / "saved")
+    again = load_text(tmp_path / "saved", torch.float32)
+    (row,) = rows_of(base, (12,))
+    expected = logits(base, hidden_padded(base, row[None]))
+    assert torch.equal(logits(again, hidden_padded(again, row[None])), expected)
+    assert not again.was_causal
+    same = ("family", "mask_id", "eos_id", "pad_id", "bos_id", "shift", "max_positions")
+    assert [getattr(again, name) for name in same] == [getattr(base, name) for name in same]
+    stock = type(base.model).from_pretrained(tmp_path / "saved").eval()
+    assert torch.equal(stock(row[None]).logits, expected)
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").mask_token_id == base.mask_id
+
+
+@torch.no_grad()
+def test_a_saved_llada_is_a_llama_for_the_auto_class(bases: dict[str, TextBase], tmp_path: Path) -> None:
+    save_text(bases["llada"], tmp_path / "saved", dtype=torch.bfloat16)
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    assert type(stock) is LlamaForCausalLM
+    assert stock.dtype == torch.bfloat16 and stock.config.is_causal is False
+
+
+@pytest.mark.parametrize("family", ["llada", "dream"])
+def test_the_original_format_comes_back_name_by_name(
+    bases: dict[str, TextBase], folders: dict[str, Path], family: str, tmp_path: Path
+) -> None:
+    save_text(bases[family], tmp_path / "saved")
+    export_original(load_text(tmp_path / "saved", torch.float32), tmp_path / "original")
+    before = {k: v for file in folders[family].glob("*.safetensors") for k, v in load_file(file).items()}
+    after = load_file(tmp_path / "original" / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    config = json.loads((tmp_path / "original" / "config.json").read_text())
+    first = json.loads((folders[family] / "config.json").read_text())
+    assert {key: config[key] for key in first} == first
+    assert "diffusion" not in config and "is_causal" not in config
+    assert load_text(tmp_path / "original", torch.float32).family == family
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_weights_are_held_in_the_dtype_that_is_asked_for(folders: dict[str, Path], dtype: torch.dtype) -> None:
+    base = load_text(folders["dream"], dtype)
+    assert {parameter.dtype for parameter in base.model.parameters()} == {dtype}
+    assert hidden_padded(base, torch.tensor([[1, 2]])).dtype == dtype
+    assert not any(parameter.requires_grad for parameter in base.model.parameters()) and not base.model.training
+
+
+@torch.no_grad()
+def test_four_bit_weights_are_those_of_nf4_and_the_head_stays_whole(
+    bases: dict[str, TextBase], folders: dict[str, Path]
+) -> None:
+    quantise = pytest.importorskip("bitsandbytes").functional
+    base = load_text(folders["llada"], torch.float32, quantization="nf4")
+    plain = load_text(folders["llada"], torch.float32)
+    for module in body(plain).modules():
+        if isinstance(module, torch.nn.Linear):
+            codes, state = quantise.quantize_4bit(module.weight.data, quant_type="nf4")
+            module.weight.copy_(quantise.dequantize_4bit(codes, state))
+    (row,) = rows_of(base, (30,))
+    near, rounded = hidden_padded(base, row[None]), hidden_padded(plain, row[None])
+    exact = hidden_padded(bases["llada"], row[None])
+    assert (near - rounded).abs().max() < 0.05 < 0.5 < (near - exact).abs().max()  # its CPU kernel computes in bf16
+    assert type(base.model.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
+    assert type(base.model.lm_head) is torch.nn.Linear
+
+
+def test_dropout_reaches_every_layer_and_attention(folders: dict[str, Path]) -> None:
+    for family in FAMILIES:
+        base = load_text(folders[family], torch.float32)
+        ids = torch.stack(rows_of(base, (20,)))
+        base.model.train()
+        dropout_set(base, 0.0)
+        assert torch.equal(hidden_padded(base, ids), hidden_padded(base, ids))
+        dropout_set(base, 0.3)
+        assert not torch.equal(hidden_packed(base, ids[0], (20,)), hidden_packed(base, ids[0], (20,)))
+
+
+def test_missing_and_unexpected_tensors_are_named(copy: Callable[[str], Path]) -> None:
+    folder = copy("llada")
+    file = next(f for f in sorted(folder.glob("*.safetensors")) if "model.transformer.wte.weight" in load_file(f))
+    tensors = load_file(file)
+    gone = tensors.pop("model.transformer.wte.weight")
+    save_file(tensors, file)
+    assert "the weights model.embed_tokens.weight are missing" in refusal(folder)
+    save_file(tensors | {"model.transformer.wte.weight": gone, "model.transformer.wpe.weight": gone.clone()}, file)
+    assert "model.transformer.wpe.weight fit no weight of the network" in refusal(folder)
+    save_file(tensors | {"model.transformer.wte.weight": gone[:5].clone()}, file)
+    assert "model.transformer.wte.weight has shape (5, 32), expected (271, 32)" in refusal(folder)
+
+
+def test_a_shard_that_is_not_there_is_named(copy: Callable[[str], Path]) -> None:
+    folder = copy("dream")
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    assert "names the shard model-00002-of-00002.safetensors, which is not there" in refusal(folder)
+
+
+def test_pickle_weights_are_never_loaded(copy: Callable[[str], Path]) -> None:
+    folder = copy("bert")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    assert "found pytorch_model.bin, which is pickle and never loaded" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"alibi": True}, "alibi is True, expected False"),
+        ({"layer_norm_type": "default"}, "layer_norm_type is 'default', expected 'rms'"),
+        ({"d_model": None}, "expected a whole number as d_model, got None"),
+        ({"model_type": "gpt2"}, "model_type is 'gpt2', expected one of llada, dream, bert"),
+    ],
+)
+def test_a_config_of_another_network_is_refused(
+    copy: Callable[[str], Path], change: dict[str, Any], sentence: str
+) -> None:
+    folder = copy("llada")
+    edit(folder / "config.json", **change)
+    assert sentence in refusal(folder)
+
+
+def test_a_window_over_the_past_is_refused(copy: Callable[[str], Path]) -> None:
+    folder = copy("qwen2")
+    edit(folder / "config.json", use_sliding_window=True, sliding_window=8, max_window_layers=0, layer_types=None)
+    assert "use_sliding_window is true, expected false" in refusal(folder)
+
+
+def test_nothing_is_executed_that_the_folder_brings(copy: Callable[[str], Path]) -> None:
+    folder = copy("dream")
+    marker = folder / "EXECUTED"
+    for name in ("modeling_dream", "tokenization_dream", "configuration_dream"):
+        (folder / f"{name}.py").write_text(f"open({str(marker)!r}, 'w')")
+    assert load_text(folder, torch.float32).family == "dream"
+    assert not marker.exists()
+
+
+def test_bert_of_old_names_and_with_other_heads_opens(copy: Callable[[str], Path], bases: dict[str, TextBase]) -> None:
+    folder = copy("bert")
+    tensors = load_file(folder / "model.safetensors")
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+        for name, value in tensors.items()
+    }
+    others = {"bert.pooler.dense.weight": torch.ones(2), "cls.seq_relationship.bias": torch.ones(2)}
+    save_file(old | others, folder / "model.safetensors")
+    again = load_text(folder, torch.float32)
+    ids = torch.tensor([[5, 6, 7]])
+    assert torch.equal(hidden_padded(again, ids), hidden_padded(bases["bert"], ids))
+
+
+@pytest.mark.acceptance
+@torch.no_grad()
+def test_the_real_stories260k_becomes_a_diffusion_base(shared_data: Path, tmp_path: Path) -> None:
+    base = load_text(shared_data / "weights" / "stories260K", torch.float32)
+    assert (base.family, base.was_causal, base.mask_id, base.vocab_size) == ("llama", True, 512, 513)
+    stock = LlamaForCausalLM.from_pretrained(shared_data / "weights" / "stories260K").eval()
+    ids = torch.tensor([base.tokenizer("Once upon a time", add_special_tokens=False).input_ids])
+    causal = stock(ids).logits
+    ours = logits(base, hidden_padded(base, ids))[..., :512]
+    stock.config.is_causal = False
+    torch.testing.assert_close(ours, stock(ids).logits, atol=1e-5, rtol=0)
+    assert not torch.allclose(ours, causal, atol=1e-2)
+    save_text(base, tmp_path / "saved")
+    assert load_text(tmp_path / "saved", torch.float32).vocab_size == 513
+
+
+REAL_TOKENIZERS = [
+    ("bert-base-uncased", "bert", 103, 30522),
+    ("gpt2", "llama", 50257, 50257),
+    ("qwen3-0.6b", "qwen3", 151669, 151936),
+]
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize(("name", "family", "mask_id", "vocab_size"), REAL_TOKENIZERS)
+def test_real_tokenizers_serve_tiny_models(
+    shared_data: Path, copy: Callable[[str], Path], name: str, family: str, mask_id: int, vocab_size: int
+) -> None:
+    folder = copy(family)
+    for old in (*folder.glob("tokenizer*"), *folder.glob("vocab*"), *folder.glob("merges*")):
+        old.unlink()
+    for file in (shared_data / "tokenizers" / name).iterdir():
+        if file.name not in ("config.json", "README.md"):
+            shutil.copy(file, folder / file.name)
+    tensors = load_file(folder / "model.safetensors")
+    width = 32
+    resized = {
+        key: torch.randn(vocab_size, *value.shape[1:]) * 0.1
+        if key.endswith(("embed_tokens.weight", "lm_head.weight", "word_embeddings.weight", "predictions.bias"))
+        else value
+        for key, value in tensors.items()
+    }
+    save_file(resized, folder / "model.safetensors")
+    edit(folder / "config.json", vocab_size=vocab_size)
+    base = load_text(folder, torch.float32)
+    assert base.mask_id == mask_id and base.vocab_size == max(vocab_size, mask_id + 1)
+    ids = base.tokenizer("Hello world 你好", add_special_tokens=False).input_ids
+    assert hidden_packed(base, torch.tensor(ids), (len(ids),)).shape == (len(ids), width)
