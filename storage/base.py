@@ -82,6 +82,10 @@ class Storage(Protocol):
         """Stores `data` unless the key exists. Of concurrent callers exactly one gets True."""
         ...
 
+    def copy(self, source: str, target: str) -> Stat:
+        """Makes `target` the same object as `source`, in place of what lies there, without sending its bytes here."""
+        ...
+
     def open_range(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """The bytes from `start`, `length` of them or all that follow, in pieces of at most PIECE_BYTES."""
         ...

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from storage.base import PIECE_BYTES, Capabilities, PartLinks, SignedRequest, Stat
-from storage.incoming import Incoming, Mark, file_mark
+from storage.incoming import Incoming, Mark, file_mark, folder_sync
 from storage.keys import key_check, prefix_check
 from storage.signing import Grant, link_make
 
@@ -46,6 +46,21 @@ class LocalStorage:
         with self.incoming(key) as incoming:
             incoming.write(data)
             return incoming.commit_if_absent()
+
+    def copy(self, source: str, target: str) -> Stat:
+        """A second link: objects are replaced, never written into."""
+        place, temporary = self._below(self._objects, key_check(target)), self._temporary()
+        os.link(self._existing(source), temporary)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(place)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            raise ValueError(f"{target!r} clashes with another object: a file cannot also be a folder") from None
+        finally:
+            temporary.unlink(missing_ok=True)  # a rename onto the same file does nothing
+        folder_sync(place.parent)
+        self._record(target, file_mark(place.stat()), self.stat(source).sha256)
+        return self.stat(target)
 
     def open_range(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         path = self._existing(key)

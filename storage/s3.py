@@ -67,6 +67,12 @@ class Bucket:
         with self._errors(key):
             self._client.upload_file(str(source), at["Bucket"], at["Key"], ExtraArgs=extra, Config=TRANSFER)
 
+    def copy(self, source: str, target: str) -> None:
+        """On the server; large objects in parts."""
+        at = self._at(target)
+        with self._errors(source):
+            self._client.copy(self._at(source), at["Bucket"], at["Key"], Config=TRANSFER)
+
     def get(self, key: str, start: int, length: int | None) -> Iterator[bytes]:
         """The request is sent at once, the bytes are read as they are asked for. Raises ValueError behind the end."""
         asked = {} if not start and length is None else {"Range": _range(start, length)}

@@ -50,6 +50,13 @@ class S3Storage:
             return self._bucket.put(place, data)
         return False
 
+    def copy(self, source: str, target: str) -> Stat:
+        sha256 = self.stat(source).sha256
+        self._bucket.copy(_object(source), _object(target))
+        head = self._bucket.head(_object(target))
+        self._record(target, head, sha256)
+        return Stat(target, head.size, sha256)
+
     def open_range(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         place = _object(key)
         if length == 0:

@@ -54,6 +54,28 @@ def test_a_second_put_replaces_the_first(storage: Storage, prefix: str, source: 
     assert b"".join(storage.open_range(f"{prefix}/a.bin")) == b"other"
 
 
+def test_a_copy_is_an_object_of_its_own(storage: Storage, prefix: str, source: Path) -> None:
+    put = storage.put_file(f"{prefix}/from/a.bin", source)
+    for _ in range(2):
+        made = storage.copy(f"{prefix}/from/a.bin", f"{prefix}/to/b.bin")
+        assert (made.key, made.size, made.sha256) == (f"{prefix}/to/b.bin", put.size, put.sha256)
+    storage.delete_prefix(f"{prefix}/from/")
+    assert b"".join(storage.open_range(f"{prefix}/to/b.bin")) == source.read_bytes()
+    assert storage.stat(f"{prefix}/to/b.bin") == made
+
+
+def test_what_lies_at_the_target_of_a_copy_is_replaced(
+    storage: Storage, prefix: str, source: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other").write_bytes(b"other")
+    storage.put_file(f"{prefix}/a.bin", source)
+    storage.put_file(f"{prefix}/b.bin", tmp_path / "other")
+    storage.copy(f"{prefix}/b.bin", f"{prefix}/a.bin")
+    assert b"".join(storage.open_range(f"{prefix}/a.bin")) == b"other"
+    with pytest.raises(FileNotFoundError, match="nothing-here"):
+        storage.copy(f"{prefix}/nothing-here", f"{prefix}/a.bin")
+
+
 def test_what_is_not_there_is_a_file_not_found(storage: Storage, prefix: str) -> None:
     with pytest.raises(FileNotFoundError, match="nothing-here"):
         storage.stat(f"{prefix}/nothing-here")
