@@ -1,0 +1,55 @@
+"""One row of a dataset of pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from trainers.data.sources import Source, source_name, source_sha256
+from trainers.errors import ReasonCode, TrainerError
+
+NAMED = 5
+"""How many offenders an error names."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    source: Source
+    caption: str
+    """As written; may be empty where a trigger word stands in."""
+    where: str
+    """For errors: "cat.png (metadata.jsonl row 3)"."""
+    mask: Source | None = None
+    """Where a column names one."""
+
+    @property
+    def name(self) -> str:
+        return source_name(self.source)
+
+    def sha256(self) -> str:
+        return source_sha256(self.source)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    rows: list[Picture]
+    warnings: list[str]
+    """What was changed or passed over, for people."""
+
+
+class Columns(NamedTuple):
+    """Names of the columns of a table of pictures."""
+
+    image: str = "image"
+    """Also matches the usual file_name."""
+    caption: str | None = "text"
+    """None: captions are not asked for, and are empty."""
+    mask: str | None = None
+    """None: masks are not asked for."""
+
+
+def bad_dataset(message: str) -> TrainerError:
+    return TrainerError(ReasonCode.BAD_DATASET, message)
+
+
+def first_names(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
