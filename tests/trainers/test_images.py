@@ -10,13 +10,17 @@ import torch
 from PIL import Image
 
 from tests.trainers.job import picture_make
-from trainers.data.images import Picture, Pictures, pictures_read
+from trainers.data.buckets import Shape
+from trainers.data.images import pictures_read
+from trainers.data.picture import Columns, Picture, Pictures
 from trainers.data.pixels import Crop, decoded, picture_size, pixels, resized_size
 from trainers.errors import TrainerError
 
+SQUARE = Shape(64, 64)
+
 
 def read(folder: Path, *, image: str = "image", caption: str = "text", trigger: str = "") -> Pictures:
-    return pictures_read(folder, image_column=image, caption_column=caption, trigger_word=trigger)
+    return pictures_read(folder, Columns(image, caption), trigger_word=trigger)
 
 
 def refusal(folder: Path, **options: str) -> str:
@@ -44,7 +48,7 @@ def picture(path: Path) -> Picture:
 class TestMetadata:
     def test_jsonl_gives_the_rows_in_its_order(self, folder: Path) -> None:
         metadata(folder, {"file_name": "b.png", "text": " two "}, {"file_name": "a.png", "text": "one"})
-        assert [(row.path.name, row.caption) for row in read(folder).rows] == [("b.png", "two"), ("a.png", "one")]
+        assert [(row.name, row.caption) for row in read(folder).rows] == [("b.png", "two"), ("a.png", "one")]
 
     def test_csv_is_read_with_quotes_and_commas(self, folder: Path) -> None:
         folder.joinpath("metadata.csv").write_text('file_name,text\na.png,"a cat, ""sitting"""\nb.png,dog\n')
@@ -110,20 +114,20 @@ class TestPixels:
     def test_the_shorter_side_becomes_the_resolution(self, tmp_path: Path) -> None:
         for size, expected in (((200, 100), (128, 64)), ((100, 150), (64, 96)), ((64, 64), (64, 64))):
             picture_make(tmp_path / "x.png", size, seed=1)
-            assert resized_size(picture(tmp_path / "x.png"), 64) == expected
+            assert resized_size(picture(tmp_path / "x.png"), SQUARE) == expected
 
     def test_the_crop_is_cut_where_it_says_and_flipped(self, tmp_path: Path) -> None:
         ramp = np.zeros((64, 128, 3), dtype=np.uint8)
         ramp[:, :, 0] = np.arange(128)[None, :]
         Image.fromarray(ramp).save(tmp_path / "ramp.png")
-        found = pixels(picture(tmp_path / "ramp.png"), Crop(10, 0, False), resolution=64, interpolation="nearest")
-        mirrored = pixels(picture(tmp_path / "ramp.png"), Crop(10, 0, True), resolution=64, interpolation="nearest")
+        found = pixels(picture(tmp_path / "ramp.png"), Crop(10, 0, False, SQUARE), interpolation="nearest")
+        mirrored = pixels(picture(tmp_path / "ramp.png"), Crop(10, 0, True, SQUARE), interpolation="nearest")
         assert torch.allclose(found[0, 0], torch.arange(10, 74) / 127.5 - 1)
         assert torch.equal(mirrored, found.flip(-1))
 
     def test_values_run_from_minus_1_to_1(self, tmp_path: Path) -> None:
         Image.new("RGB", (64, 64), (0, 128, 255)).save(tmp_path / "x.png")
-        found = pixels(picture(tmp_path / "x.png"), Crop(0, 0, False), resolution=64, interpolation="lanczos")
+        found = pixels(picture(tmp_path / "x.png"), Crop(0, 0, False, SQUARE), interpolation="lanczos")
         assert found[:, 0, 0].tolist() == pytest.approx([-1, 128 / 127.5 - 1, 1], abs=1e-6)
 
     def test_sixteen_bits_are_scaled_not_clipped(self, tmp_path: Path) -> None:
@@ -148,7 +152,7 @@ class TestPixels:
     def test_a_thin_picture_that_would_become_huge_is_refused(self, tmp_path: Path) -> None:
         Image.new("RGB", (1, 4000)).save(tmp_path / "thin.png")
         with pytest.raises(TrainerError, match="1 x 4000 becomes 512 x 2048000"):
-            resized_size(picture(tmp_path / "thin.png"), 512)
+            resized_size(picture(tmp_path / "thin.png"), Shape(512, 512))
 
 
 @pytest.mark.acceptance

@@ -1,8 +1,11 @@
-"""From a file to the square that is trained on."""
+"""From a source to the pixels that are trained on."""
+
+# C channels, H height, W width
 
 import math
+import re
+from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -10,13 +13,17 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from trainers.data.images import Picture, bad_dataset
+from trainers.data.augment import UNCHANGED, Change, jittered, turned_crop
+from trainers.data.buckets import Shape
+from trainers.data.picture import Picture, bad_dataset
+from trainers.data.sources import Cell, Source, source_changed_at, source_file, source_name
 
 MAX_PIXELS = 64_000_000
 """A picture of more pixels is refused before it is decoded."""
 TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 ORIENTATION = 0x0112
+ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 Interpolation = Literal["lanczos", "bilinear", "bicubic", "nearest"]
 FILTERS: dict[str, Image.Resampling] = {
     "lanczos": Image.Resampling.LANCZOS,
@@ -24,63 +31,112 @@ FILTERS: dict[str, Image.Resampling] = {
     "bicubic": Image.Resampling.BICUBIC,
     "nearest": Image.Resampling.NEAREST,
 }
+TURN_FILTERS = FILTERS | {"lanczos": Image.Resampling.BICUBIC}
+"""Pillow turns pictures with these only."""
 
 
 class Crop(NamedTuple):
-    """A square of `resolution` pixels, measured after the resize."""
+    """A place in the picture, in pixels after the resize that makes it cover `shape`."""
 
     left: int
     top: int
     flip: bool
+    shape: Shape
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        return self.left, self.top, self.left + self.shape.width, self.top + self.shape.height
 
 
-def resized_size(picture: Picture, resolution: int) -> tuple[int, int]:
-    """(width, height) as seen once the shorter side is `resolution`; only the file's header is read."""
+class Seen(NamedTuple):
+    """What a picture's header says."""
+
+    width: int
+    """As seen, EXIF orientation applied."""
+    height: int
+    mode: str
+    """PIL's name of the pixel format."""
+    format: str
+    orientation: int
+    """EXIF; 1 = upright."""
+    has_alpha: bool
+
+
+def resized_size(picture: Picture, shape: Shape) -> Shape:
+    """Size as seen once the picture just covers `shape`; only the header is read."""
     width, height = picture_size(picture)
-    scale = resolution / min(width, height)
-    resized = max(resolution, round(width * scale)), max(resolution, round(height * scale))
+    scale = max(shape.width / width, shape.height / height)
+    resized = Shape(max(shape.width, round(width * scale)), max(shape.height, round(height * scale)))
     if math.prod(resized) > MAX_PIXELS:
         raise bad_dataset(
-            f"{picture.where}: {width} x {height} becomes {resized[0]} x {resized[1]} at resolution {resolution}; "
-            f"expected at most {MAX_PIXELS} pixels"
+            f"{picture.where}: {width} x {height} becomes {resized.width} x {resized.height} to cover "
+            f"{shape.width} x {shape.height}; expected at most {MAX_PIXELS} pixels"
         )
     return resized
 
 
 def picture_size(picture: Picture) -> tuple[int, int]:
     """(width, height) as seen, EXIF orientation applied; only the header is read."""
-    with _opened(picture) as image:
+    seen = header_read(picture)
+    return seen.width, seen.height
+
+
+def header_read(picture: Picture) -> Seen:
+    """TrainerError BAD_DATASET: not a still picture of at most MAX_PIXELS."""
+    return _header(picture, source_changed_at(picture.source))
+
+
+@lru_cache(maxsize=4096)
+def _header(picture: Picture, _changed_at: int) -> Seen:
+    with _opened(picture.source, picture.where) as image:
         width, height = image.size
         try:
-            turned = image.getexif().get(ORIENTATION) in TURNED
-        except (OSError, SyntaxError, ValueError) as error:
+            orientation = int(image.getexif().get(ORIENTATION, 1))
+        except (OSError, SyntaxError, ValueError, TypeError) as error:
             raise bad_dataset(f"{picture.where} has EXIF data that cannot be read: {error}") from error
-    return (height, width) if turned else (width, height)
+        size = (height, width) if orientation in TURNED else (width, height)
+        return Seen(*size, image.mode, image.format or "", orientation, has_alpha(image))
 
 
-def pixels(picture: Picture, crop: Crop, *, resolution: int, interpolation: Interpolation) -> Tensor:
+def pixels(picture: Picture, crop: Crop, *, interpolation: Interpolation, change: Change = UNCHANGED) -> Tensor:
     """pixels_CHW of the crop, fp32 in [-1, 1]. TrainerError BAD_DATASET names the picture."""
-    image = _resized(picture, picture.path.stat().st_mtime_ns, resolution, interpolation)
-    image = image.crop((crop.left, crop.top, crop.left + resolution, crop.top + resolution))
-    if crop.flip:
-        image = ImageOps.mirror(image)
+    image = crop_image(picture, crop, interpolation=interpolation, change=change)
     return torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1
 
 
+def crop_image(
+    picture: Picture, crop: Crop, *, interpolation: Interpolation, change: Change = UNCHANGED
+) -> Image.Image:
+    """The crop as an 8-bit RGB picture: turned, cut, jittered, flipped."""
+    size = resized_size(picture, crop.shape)
+    image = _resized(picture, source_changed_at(picture.source), size, interpolation)
+    if change.degrees:
+        image = turned_crop(image, crop.box, change.degrees, TURN_FILTERS[interpolation])
+    else:
+        image = image.crop(crop.box)
+    image = jittered(image, change)
+    return ImageOps.mirror(image) if crop.flip else image
+
+
 @lru_cache(maxsize=1)
-def _resized(picture: Picture, _changed: int, resolution: int, interpolation: Interpolation) -> Image.Image:
+def _resized(picture: Picture, _changed_at: int, size: Shape, interpolation: Interpolation) -> Image.Image:
     """Kept for the next crop of the same picture: decoding costs more than cropping."""
-    return decoded(picture).resize(resized_size(picture, resolution), FILTERS[interpolation])
+    return decoded(picture).resize(size, FILTERS[interpolation])
 
 
 def decoded(picture: Picture) -> Image.Image:
     """8-bit RGB: EXIF orientation applied, 16 bits scaled to 8, transparency laid on white."""
+    return decoded_by(to_rgb, picture.source, picture.where)
+
+
+def decoded_by(convert: Callable[[Image.Image], Image.Image], source: Source, where: str) -> Image.Image:
+    """`convert` of the whole picture, EXIF orientation applied. TrainerError BAD_DATASET names `where`."""
     try:
-        with _opened(picture) as image:
+        with _opened(source, where) as image:
             image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
+            return convert(ImageOps.exif_transpose(image))
     except (OSError, SyntaxError, ValueError) as error:
-        raise bad_dataset(f"{picture.where} cannot be decoded: {error}") from error
+        raise bad_dataset(f"{where} cannot be decoded: {error}") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -92,27 +148,33 @@ def to_rgb(image: Image.Image) -> Image.Image:
         if grey.min() < 0 or grey.max() > 65535:
             raise ValueError(f"expected values of 16 bits, got {grey.min()}..{grey.max()}")
         return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if has_alpha(image):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
 
 
-def _opened(picture: Picture) -> Image.Image:
+def has_alpha(image: Image.Image) -> bool:
+    return image.mode in ALPHA_MODES or "transparency" in image.info
+
+
+def _opened(source: Source, where: str) -> Image.Image:
     """Header only; refused where it promises too many pixels."""
     try:
-        image = Image.open(picture.path)
+        image = Image.open(source_file(source))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise bad_dataset(f"{picture.where} cannot be read as a picture: {_plain(error, picture.path)}") from error
+        raise bad_dataset(f"{where} cannot be read as a picture: {_plain(error, source)}") from error
     if math.prod(image.size) > MAX_PIXELS:
-        raise bad_dataset(f"{picture.where}: expected at most {MAX_PIXELS} pixels, got {image.width} x {image.height}")
+        raise bad_dataset(f"{where}: expected at most {MAX_PIXELS} pixels, got {image.width} x {image.height}")
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # what phones write: the picture, then a preview
-        raise bad_dataset(f"{picture.where}: expected a still picture, got {frames} frames")
+        raise bad_dataset(f"{where}: expected a still picture, got {frames} frames")
     return image
 
 
-def _plain(error: Exception, path: Path) -> str:
-    """PIL's message without the worker's folders."""
-    return str(error).replace(str(path), path.name)
+def _plain(error: Exception, source: Source) -> str:
+    """PIL's message without the worker's folders and its own objects."""
+    if isinstance(source, Cell):
+        return re.sub(r"<_io\.BytesIO object at \w+>", source_name(source), str(error))
+    return str(error).replace(str(source), source.name)
