@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from tests.trainers.job import Job
-from trainers.data.plan import Plan, split
 from trainers.distributed import Processes, start_processes
 from trainers.errors import TrainerError
 from trainers.spec import Resources
@@ -33,35 +32,6 @@ def test_two_processes_give_the_curve_and_gradient_norms_of_one(pictures: int, m
     assert validations[1] == pytest.approx(validations[0], rel=1e-5)
     assert [sample.path for sample in two.of_kind("sample")] == [sample.path for sample in one.of_kind("sample")]
     assert two.manifest["world_size"] == 2
-
-
-def test_every_position_has_one_rank_and_micro_batch_whatever_the_split() -> None:
-    for batch_size, accumulation, world_size in ((1, 1, 1), (2, 3, 2), (3, 1, 4), (5, 2, 1)):
-        plan = Plan(23, batch_size, accumulation, world_size, seed=1)
-        for step in range(plan.steps_per_epoch):
-            count = len(plan.rows(step))
-            shares = [plan.shares(count, rank) for rank in range(world_size)]
-            assert sorted(p for share in shares for micro in share for p in micro) == list(range(count))
-            assert all(len(share) <= accumulation for share in shares)
-            assert all(0 < len(micro) <= batch_size for share in shares for micro in share)
-
-
-def test_an_epoch_sees_every_row_once_and_the_next_in_another_order() -> None:
-    plan = Plan(10, 3, 1, 1, seed=1)
-    epochs = [[row for step in range(4 * e, 4 * e + 4) for row in plan.rows(step)] for e in range(2)]
-    assert plan.steps_per_epoch == 4
-    assert len(plan.rows(3)) == 1
-    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10))
-    assert epochs[0] != epochs[1]
-
-
-def test_held_out_rows_are_chosen_by_the_seed() -> None:
-    trained, held_out = split(10, 0.25, seed=1)
-    assert len(held_out) == 2
-    assert sorted(trained + held_out) == list(range(10))
-    assert split(10, 0.25, seed=2)[1] != held_out
-    assert split(10, 0.0, seed=1)[1] == []
-    assert len(split(3, 0.01, seed=1)[1]) == 1
 
 
 def test_missing_gradients_count_as_zero() -> None:

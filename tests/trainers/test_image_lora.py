@@ -94,4 +94,4 @@ def test_a_caption_that_is_cut_is_said(job: Job) -> None:
     job.dataset.joinpath("1.txt").write_text("a very long caption " * 30)
     assert job.run() == 0
     (warning,) = job.of_kind("warning")
-    assert warning.message == "1 captions have more than 77 tokens and are cut; the first is 1.png"
+    assert warning.message == "1 captions have more than 225 tokens and are cut; the first is 1.png"

@@ -1,6 +1,6 @@
 """Micro-batches of `image_lora`: every draw is a function of (seed, step, position in the global batch)."""
 
-# B batch, C channels, H height, W width (of latents), L tokens, D text width, T training timesteps
+# B batch, C channels, H height, W width (of latents)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainers.data.examples import Examples
+from trainers.data.augment import Augment, change_drawn
+from trainers.data.examples import Examples, Row
+from trainers.data.pixels import Crop
 from trainers.data.plan import Plan
 from trainers.loop import StepBatch
 from trainers.losses import offset_noise
+from trainers.models.text import Text, text_stack
 from trainers.noise import Purpose, integer, normal, uniform
+from trainers.times import Times
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class MicroBatch:
     noise_BCHW: Tensor
     times_B: Tensor
     """int64 timesteps (DDPM), or fp32 s in (0, 1] (flow)."""
-    text: dict[str, Tensor]
+    text: Text
     """What the family's `predict` wants, batch axis first; token ids ("ids/...") where a text encoder is trained."""
     sizes_B6: Tensor
     """fp32, in pixels: height and width as seen before the resize, top and left of the crop, its height and width."""
@@ -39,45 +43,83 @@ class Draws:
     """What decides how a row is seen at a step."""
 
     seed: int
-    num_timesteps: int
+    times: Times
     scaling_factor: float
     """Of the VAE: latents are (sample - shift) x scale."""
     shift_factor: float
-    flips: int
-    places: int
+    augment: Augment
     caption_dropout_rate: float
     dropped_text: str
     """What stands for a dropped caption: the trigger word, or nothing."""
     noise_offset: float
+    unmasked_weight: float
+    """Of the loss where a mask is black."""
+    prior_weight: float
+    """Of the class pictures' mean loss."""
+
+
+@dataclass(frozen=True)
+class _Sample:
+    latent_CHW: Tensor
+    noise_CHW: Tensor
+    time: int | float
+    text: Text
+    sizes: tuple[int, ...]
+    weight: float
+    mask_1HW: Tensor | None
 
 
 def step_batch(
-    examples: Examples, rows: Sequence[int], draws: Draws, plan: Plan, step: int, rank: int
+    examples: Examples,
+    rows: Sequence[int],
+    draws: Draws,
+    plan: Plan,
+    step: int,
+    rank: int,
+    class_rows: Sequence[int] = (),
 ) -> StepBatch[MicroBatch]:
-    """This rank's part of `step` (from 0). `rows` maps the plan's rows to those of `examples`."""
+    """This rank's part of `step` (from 0). `rows` and `class_rows` map the plan's rows to those of `examples`.
+
+    The positions of class pictures follow those of the others. Where there are any, the step's loss is
+    mean(pictures) + prior_weight x mean(class pictures), and its count is 1.
+    """
     batch = [rows[index] for index in plan.rows(step)]
-    micro_batches = [
-        _stack([_sample(examples, batch[position], draws, step, position) for position in positions])
-        for positions in plan.shares(len(batch), rank)
-    ]
-    return StepBatch(micro_batches, count=len(batch), units=len(batch), epoch=plan.epoch(step + 1))
+    of_class = [class_rows[index] for index in plan.class_rows(step)] if class_rows else []
+    seen = batch + sorted(of_class, key=lambda row: examples.latents.views[row].shape)
+    kinds = [(examples.rows[row].of_class, examples.latents.views[row].shape) for row in seen]
+
+    def sample(position: int) -> _Sample:
+        share = 1.0 if not of_class else 1 / len(batch) if position < len(batch) else draws.prior_weight / len(of_class)
+        return _sample(examples, seen[position], draws, step, position, share)
+
+    mine = plan.micro_batches(kinds)[rank :: plan.world_size]
+    return StepBatch(
+        [_stack([sample(position) for position in positions]) for positions in mine],
+        count=1 if of_class else len(batch),
+        units=len(seen),
+        epoch=plan.epoch(step + 1),
+    )
 
 
-def validation_batches(
-    examples: Examples, rows: Sequence[int], draws: Draws, timesteps_per_row: int
-) -> list[MicroBatch]:
-    """One micro-batch a row: it is seen at `timesteps_per_row` fixed timesteps, evenly spread, with fixed noise."""
-    spread = [int((k + 0.5) / timesteps_per_row * draws.num_timesteps) for k in range(timesteps_per_row)]
+def validation_batches(examples: Examples, rows: Sequence[int], draws: Draws, times_per_row: int) -> list[MicroBatch]:
+    """One micro-batch a row: it is seen at `times_per_row` fixed times, evenly spread, with fixed noise."""
 
-    def seen(row: int, index: int, timestep: int) -> MicroBatch:
-        moments_2CHW = examples.moments_of(row, 0, 0)
+    def seen(row: int, index: int) -> _Sample:
+        crop = examples.latents.views[row].crops[0][0]
+        moments_2CHW = examples.latents.moments(row, crop)
         shape = tuple(moments_2CHW[0].shape)
         eps_CHW = normal(shape, draws.seed, Purpose.VALIDATION_LATENT, row, index)
-        noise_CHW = normal(shape, draws.seed, Purpose.VALIDATION_NOISE, row, index)
-        text = examples.captions[row]
-        return _one(latent(moments_2CHW, eps_CHW, draws), noise_CHW, timestep, examples.embeddings[text])
+        return _Sample(
+            latent_CHW=latent(moments_2CHW, eps_CHW, draws),
+            noise_CHW=normal(shape, draws.seed, Purpose.VALIDATION_NOISE, row, index),
+            time=draws.times.fixed((index + 0.5) / times_per_row, *shape[1:]),
+            text=examples.texts[examples.rows[row].texts[0]],
+            sizes=examples.latents.views[row].sizes(crop),
+            weight=1.0,
+            mask_1HW=_loss_weights(examples.latents.mask(row, crop), draws),
+        )
 
-    return [_stack([seen(row, index, timestep) for index, timestep in enumerate(spread)]) for row in rows]
+    return [_stack([seen(row, index) for index in range(times_per_row)]) for row in rows]
 
 
 def latent(moments_2CHW: Tensor, eps_CHW: Tensor, draws: Draws) -> Tensor:
@@ -87,39 +129,60 @@ def latent(moments_2CHW: Tensor, eps_CHW: Tensor, draws: Draws) -> Tensor:
     return (sample_CHW - draws.shift_factor) * draws.scaling_factor
 
 
-def _sample(examples: Examples, row: int, draws: Draws, step: int, position: int) -> MicroBatch:
-    seed = draws.seed
-    flip = integer(draws.flips, seed, Purpose.FLIP, step, position)
-    place = integer(draws.places, seed, Purpose.CROP, step, position)
-    moments_2CHW = examples.moments_of(row, flip, place)
+def view_drawn(crops: Sequence[Sequence[Crop]], seed: int, step: int, position: int) -> Crop:
+    """One of crops[flip][place]."""
+    flip = integer(len(crops), seed, Purpose.FLIP, step, position)
+    return crops[flip][integer(len(crops[flip]), seed, Purpose.CROP, step, position)]
+
+
+def text_drawn(row: Row, draws: Draws, step: int, position: int) -> str:
+    """The trigger word alone where the caption is dropped, else one of the row's texts."""
+    dropped = uniform(draws.seed, Purpose.CAPTION_DROPOUT, step, position) < draws.caption_dropout_rate
+    if dropped and not row.of_class:
+        return draws.dropped_text
+    if len(row.texts) == 1:
+        return row.texts[0]
+    return row.texts[integer(len(row.texts), draws.seed, Purpose.CAPTION_SHUFFLE, step, position)]
+
+
+def _sample(examples: Examples, row: int, draws: Draws, step: int, position: int, share: float) -> _Sample:
+    """Row `row` at a place of a step; `share` is what its loss counts in the step's, beside its time's weight."""
+    seed, view = draws.seed, examples.latents.views[row]
+    crop = view_drawn(view.crops, seed, step, position)
+    change = change_drawn(draws.augment, seed, step, position)
+    moments_2CHW = examples.latents.moments(row, crop, change)
     shape = tuple(moments_2CHW[0].shape)
     noise_CHW = normal(shape, seed, Purpose.NOISE, step, position)
     if draws.noise_offset:
         shift_C = normal(shape[:1], seed, Purpose.NOISE_OFFSET, step, position)
         noise_CHW = offset_noise(noise_CHW[None], shift_C[None], draws.noise_offset)[0]
-    dropped = uniform(seed, Purpose.CAPTION_DROPOUT, step, position) < draws.caption_dropout_rate
-    text = draws.dropped_text if dropped else examples.captions[row]
-    return _one(
-        latent(moments_2CHW, normal(shape, seed, Purpose.LATENT, step, position), draws),
-        noise_CHW,
-        integer(draws.num_timesteps, seed, Purpose.TIMESTEP, step, position),
-        examples.embeddings[text],
+    time, weight = draws.times.draw(seed, step, position, *shape[1:])
+    of_class = examples.rows[row].of_class
+    return _Sample(
+        latent_CHW=latent(moments_2CHW, normal(shape, seed, Purpose.LATENT, step, position), draws),
+        noise_CHW=noise_CHW,
+        time=time,
+        text=examples.texts[text_drawn(examples.rows[row], draws, step, position)],
+        sizes=view.sizes(crop),
+        weight=share * weight,
+        mask_1HW=None if of_class else _loss_weights(examples.latents.mask(row, crop, change), draws),
     )
 
 
-def _one(latent_CHW: Tensor, noise_CHW: Tensor, timestep: int, embedding_LD: Tensor) -> MicroBatch:
-    height, width = latent_CHW.shape[1] * 8, latent_CHW.shape[2] * 8
-    sizes_16 = torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32)
-    text = {"prompt": embedding_LD[None]}
-    return MicroBatch(latent_CHW[None], noise_CHW[None], torch.tensor([timestep]), text, sizes_16, torch.ones(1))
+def _loss_weights(mask_1HW: Tensor | None, draws: Draws) -> Tensor | None:
+    if mask_1HW is None:
+        return None
+    return draws.unmasked_weight + (1 - draws.unmasked_weight) * mask_1HW
 
 
-def _stack(samples: Sequence[MicroBatch]) -> MicroBatch:
+def _stack(samples: Sequence[_Sample]) -> MicroBatch:
+    masks = [sample.mask_1HW for sample in samples if sample.mask_1HW is not None]
     return MicroBatch(
-        torch.cat([sample.latents_BCHW for sample in samples]),
-        torch.cat([sample.noise_BCHW for sample in samples]),
-        torch.cat([sample.times_B for sample in samples]),
-        {name: torch.cat([sample.text[name] for sample in samples]) for name in samples[0].text},
-        torch.cat([sample.sizes_B6 for sample in samples]),
-        torch.cat([sample.weights_B for sample in samples]),
+        torch.stack([sample.latent_CHW for sample in samples]),
+        torch.stack([sample.noise_CHW for sample in samples]),
+        torch.tensor([sample.time for sample in samples]),
+        text_stack([sample.text for sample in samples]),
+        torch.tensor([sample.sizes for sample in samples], dtype=torch.float32),
+        torch.tensor([sample.weight for sample in samples], dtype=torch.float32),
+        torch.stack(masks) if masks else None,
     )

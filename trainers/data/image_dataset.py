@@ -1,91 +1,149 @@
-"""The dataset of an `image_lora` job as its parameters ask for it: read, split, encoded, drawn from."""
+"""The dataset of an `image_lora` job as its parameters ask for it: encoded, planned, drawn from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from trainers.data.examples import Examples, Framing, caption_with_trigger, examples_encode
+from trainers.data.augment import Augment
+from trainers.data.buckets import Shape, shape_for, shapes_of
+from trainers.data.desk import Desk
+from trainers.data.examples import Encoding, Examples, Row, examples_encode
+from trainers.data.framing import Framing
 from trainers.data.image_batches import Draws
-from trainers.data.images import Picture, bad_dataset, pictures_read
-from trainers.data.plan import split
+from trainers.data.image_rows import Rows, example_rows
+from trainers.data.masks import mask_source
+from trainers.data.picture import Picture
+from trainers.data.pixels import picture_size
+from trainers.data.plan import Plan
+from trainers.data.texts import TextKind
 from trainers.events import Warning_
-from trainers.models.base import Base
+from trainers.models.base import Base, TextSettings
+from trainers.models.clip_text import MAX_CHUNKS
+from trainers.models.families import family_module
 from trainers.params.image_lora import ImageLoraParams
 from trainers.site import Site
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The dataset, and which rows of it are trained on."""
-
-    pictures: Sequence[Picture]
-    trained: Sequence[int]
-    held_out: Sequence[int]
-
-
-def rows_read(site: Site[ImageLoraParams]) -> Rows:
-    params = site.params
-    found = pictures_read(
-        site.work.dataset,
-        image_column=params.image_column,
-        caption_column=params.caption_column,
-        trigger_word=params.trigger_word,
-    )
-    for message in found.warnings:
-        site.reporter.say(Warning_(message=message))
-    trained, held_out = split(len(found.rows), params.validation_split, params.seed)
-    if not trained:
-        raise bad_dataset(
-            f"expected at least 2 pictures with validation_split={params.validation_split}, got {len(found.rows)}"
-        )
-    return Rows(found.rows, trained, held_out)
+from trainers.times import times_of
 
 
 def rows_encode(site: Site[ImageLoraParams], base: Base, rows: Rows) -> Examples | None:
-    """Moments and embeddings; None where a stop was wanted meanwhile, which fit then obeys before its first step."""
-    params = site.params
-    dropped = [params.trigger_word] if params.caption_dropout_rate else []
-    _warn_of_long_captions(site, base, rows)
+    """Moments and embeddings; None where a stop was wanted meanwhile, which fit then obeys before its first step.
+
+    A warning says which cache a parameter switches off, which pictures have no mask, and which captions are cut.
+    """
+    params, examples = site.params, example_rows(rows, site.params)
+    for message in (
+        *_caches_off(params),
+        *_without_mask(params, rows.pictures),
+        *_long_captions(base, params, examples),
+    ):
+        site.reporter.say(Warning_(message=message))
     return examples_encode(
         base,
-        rows.pictures,
-        framing_of(params),
-        trigger_word=params.trigger_word,
-        further_texts=dropped,
-        cache=site.work.cache,
-        processes=site.processes,
-        control=site.control,
-        reporter=site.reporter,
+        examples,
+        encoding_of(base, params),
+        further_texts=[params.trigger_word] if params.caption_dropout_rate else [],
+        desk=Desk(site.work.cache, site.processes, site.control, site.reporter),
     )
 
 
-def _warn_of_long_captions(site: Site[ImageLoraParams], base: Base, rows: Rows) -> None:
-    limit, trigger = base.tokenizers[0].model_max_length, site.params.trigger_word
-    texts = [caption_with_trigger(trigger, picture.caption) for picture in rows.pictures]
-    long = [
-        picture.where
-        for picture, ids in zip(rows.pictures, base.tokenizers[0](texts, verbose=False).input_ids, strict=True)
-        if len(ids) > limit
-    ]
-    if long:
-        site.reporter.say(
-            Warning_(message=f"{len(long)} captions have more than {limit} tokens and are cut; the first is {long[0]}")
-        )
+def plan_of(site: Site[ImageLoraParams], base: Base, rows: Rows) -> Plan:
+    """Which rows (of `rows.trained` and `rows.of_class`) make up which step."""
+    params = site.params
+    shapes: Sequence[Shape] = ()
+    if params.aspect_ratio_buckets:
+        framing = framing_of(params, family_module(base.family).PIXEL_MULTIPLE)
+        shapes = [shape_in(framing, rows.pictures[place]) for place in rows.trained]
+    return Plan(
+        num_rows=len(rows.trained),
+        batch_size=params.train_batch_size,
+        accumulation=params.gradient_accumulation_steps,
+        world_size=site.processes.world_size,
+        seed=params.seed,
+        shapes=shapes,
+        num_class_rows=len(rows.class_pictures),
+    )
 
 
-def draws_of(base: Base, params: ImageLoraParams, num_timesteps: int) -> Draws:
-    framing = framing_of(params)
+def draws_of(base: Base, params: ImageLoraParams) -> Draws:
     return Draws(
         seed=params.seed,
-        num_timesteps=num_timesteps,
+        times=times_of(base, params),
         scaling_factor=base.vae.config.scaling_factor,
         shift_factor=base.vae.config.get("shift_factor") or 0.0,
-        flips=framing.flips,
-        places=framing.places,
+        augment=augment_of(params),
         caption_dropout_rate=params.caption_dropout_rate,
         dropped_text=params.trigger_word,
         noise_offset=params.noise_offset,
+        unmasked_weight=params.unmasked_weight,
+        prior_weight=params.prior_weight,
     )
 
 
-def framing_of(params: ImageLoraParams) -> Framing:
-    return Framing(params.resolution, params.image_interpolation_mode, params.center_crop, params.random_flip)
+def encoding_of(base: Base, params: ImageLoraParams) -> Encoding:
+    augment = augment_of(params)
+    kept: TextKind = "kept" if params.cache_text_embeddings else "fresh"
+    return Encoding(
+        framing=framing_of(params, family_module(base.family).PIXEL_MULTIPLE),
+        keep_latents=params.cache_latents and not augment.jitters and not augment.turns,
+        text="ids" if params.train_text_encoder else kept,
+        text_settings=TextSettings(params.clip_skip, params.max_sequence_length),
+        mask=None if params.masked_loss == "none" else params.masked_loss,
+    )
+
+
+def framing_of(params: ImageLoraParams, multiple: int) -> Framing:
+    square = Shape(params.resolution, params.resolution)
+    shapes = tuple(shapes_of(params.resolution, multiple)) if params.aspect_ratio_buckets else (square,)
+    return Framing(shapes, params.image_interpolation_mode, params.center_crop, params.random_flip)
+
+
+def shape_in(framing: Framing, picture: Picture) -> Shape:
+    return shape_for(*picture_size(picture), list(framing.shapes))
+
+
+def augment_of(params: ImageLoraParams) -> Augment:
+    jitter = params.color_jitter
+    return Augment(
+        brightness=params.color_jitter_brightness * jitter,
+        contrast=params.color_jitter_contrast * jitter,
+        saturation=params.color_jitter_saturation * jitter,
+        hue=params.color_jitter_hue * jitter,
+        degrees=params.rotation_degrees,
+        rotation_prob=params.rotation_prob * params.random_rotation,
+    )
+
+
+def _caches_off(params: ImageLoraParams) -> list[str]:
+    augment = augment_of(params)
+    changing = [name for name, on in (("color_jitter", augment.jitters), ("random_rotation", augment.turns)) if on]
+    found = []
+    if changing and params.cache_latents:
+        found.append(
+            f"{' and '.join(changing)} changes pictures at every draw, so latents are not cached: "
+            "each picture is encoded when it is drawn"
+        )
+    if params.train_text_encoder and params.cache_text_embeddings:
+        found.append(
+            "train_text_encoder changes embeddings at every step, so they are not cached: captions are embedded anew"
+        )
+    return found
+
+
+def _without_mask(params: ImageLoraParams, pictures: Sequence[Picture]) -> list[str]:
+    if params.masked_loss != "alpha":
+        return []
+    opaque = [picture.where for picture in pictures if mask_source(picture, "alpha") is None]
+    if not opaque:
+        return []
+    return [f"{len(opaque)} pictures have no alpha channel, so all of them counts; the first is {opaque[0]}"]
+
+
+def _long_captions(base: Base, params: ImageLoraParams, rows: Sequence[Row]) -> list[str]:
+    """T5 reads a caption where the family has it, else CLIP in its chunks."""
+    tokenizer, limit = base.tokenizers[-1], MAX_CHUNKS * (base.tokenizers[0].model_max_length - 2)
+    if family_module(base.family).IS_FLOW:
+        limit = params.max_sequence_length or tokenizer.model_max_length
+    texts = [row.texts[0] for row in rows]
+    lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False).input_ids]
+    long = [row.picture.where for row, length in zip(rows, lengths, strict=True) if length > limit]
+    if not long:
+        return []
+    return [f"{len(long)} captions have more than {limit} tokens and are cut; the first is {long[0]}"]

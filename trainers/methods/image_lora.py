@@ -12,8 +12,8 @@ from trainers.card import card_write
 from trainers.control import Control
 from trainers.data.examples import Examples
 from trainers.data.image_batches import MicroBatch, step_batch, validation_batches
-from trainers.data.image_dataset import Rows, draws_of, rows_encode, rows_read
-from trainers.data.plan import Plan
+from trainers.data.image_dataset import draws_of, plan_of, rows_encode
+from trainers.data.image_rows import Rows, rows_read
 from trainers.denoising import denoising
 from trainers.distributed import start_processes
 from trainers.evaluation import pictures_sample, validation_loss
@@ -21,7 +21,6 @@ from trainers.events import Started
 from trainers.family_check import family_check
 from trainers.loop import Progress, StepBatch, Task, fit
 from trainers.lora import attach, lora_load_state, lora_state
-from trainers.losses import alphas_cumprod
 from trainers.manifest import manifest_body
 from trainers.models.base import Base
 from trainers.models.load import load_base
@@ -62,7 +61,7 @@ def _train(site: Site[ImageLoraParams], stack: ExitStack) -> Outcome:
     examples = rows_encode(site, base, rows)
     if examples:
         resumable.inputs_cached(examples.digest())
-    _free_encoders(base, params)
+    _free_encoders(base, params, examples)
     task = _task(site, base, rows, examples, resumable, parameters)
     site.reporter.say(
         Started(total=task.total_steps, step=progress.step, details=_details(site, rows, parameters, resumable))
@@ -109,11 +108,15 @@ def _resumable(site: Site[ImageLoraParams], base: Base, parameters: Sequence[nn.
     )
 
 
-def _free_encoders(base: Base, params: ImageLoraParams) -> None:
+def _free_encoders(base: Base, params: ImageLoraParams, examples: Examples | None) -> None:
     """Frees what only the encoding needed; sample pictures need it all."""
-    if not params.eval_prompts:
+    if params.eval_prompts or examples is None:
+        return
+    if not examples.needs_vae:
         base.vae.to("meta")
-        base.text_encoders[0].to("meta")
+    if not examples.needs_text_encoders:
+        for encoder in base.text_encoders:
+            encoder.to("meta")
 
 
 def _task(
@@ -125,20 +128,14 @@ def _task(
     parameters: Sequence[nn.Parameter],
 ) -> Task[MicroBatch]:
     params, processes = site.params, site.processes
-    plan = Plan(
-        num_rows=len(rows.trained),
-        batch_size=params.train_batch_size,
-        accumulation=params.gradient_accumulation_steps,
-        world_size=processes.world_size,
-        seed=params.seed,
-    )
+    plan = plan_of(site, base, rows)
     total_steps = params.max_train_steps or params.num_train_epochs * plan.steps_per_epoch
     objective = denoising(base, processes.device, params, DTYPES[params.mixed_precision])
-    draws = draws_of(base, params, len(alphas_cumprod(base.scheduler_config)))
+    draws = draws_of(base, params)
 
     def batch(step: int) -> StepBatch[MicroBatch]:
         assert examples is not None
-        return step_batch(examples, rows.trained, draws, plan, step, processes.rank)
+        return step_batch(examples, rows.trained, draws, plan, step, processes.rank, rows.of_class)
 
     def validate(_step: int) -> dict[str, float]:
         assert examples is not None
@@ -183,7 +180,7 @@ def _details(
         "device": str(site.processes.device),
         "world_size": site.processes.world_size,
         "pictures": len(rows.trained),
-        "held_out": [rows.pictures[index].path.name for index in rows.held_out],
+        "held_out": [rows.pictures[index].name for index in rows.held_out],
         "trainable_parameters": sum(parameter.numel() for parameter in parameters),
         "cache_digest": resumable.cache_digest,
     }

@@ -1,0 +1,120 @@
+"""The rows of an `image_lora` job: all its datasets, how often an epoch sees each, what is held out, and its class."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from trainers.data.captions import texts_of
+from trainers.data.examples import Row
+from trainers.data.images import pictures_read
+from trainers.data.picture import Columns, Picture, Pictures, bad_dataset
+from trainers.data.plan import split
+from trainers.errors import ReasonCode, TrainerError
+from trainers.events import Warning_
+from trainers.params.image_lora import ImageLoraParams
+from trainers.site import Site
+from trainers.spec import InputRef
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Places are those in `pictures`, then those in `class_pictures`."""
+
+    pictures: Sequence[Picture]
+    trained: Sequence[int]
+    """Place of each row of an epoch; a dataset that repeats has each of its places so often."""
+    held_out: Sequence[int]
+    class_pictures: Sequence[Picture] = ()
+
+    @property
+    def of_class(self) -> Sequence[int]:
+        """Places of the class pictures."""
+        return range(len(self.pictures), len(self.pictures) + len(self.class_pictures))
+
+
+def rows_read(site: Site[ImageLoraParams]) -> Rows:
+    """The job's datasets in order, and what the class dataset gives of the class pictures."""
+    params = site.params
+    pictures: list[Picture] = []
+    repeats: list[int] = []
+    for found, times in zip(_datasets(site), repeats_of(site), strict=True):
+        for message in found.warnings:
+            site.reporter.say(Warning_(message=message))
+        pictures += found.rows
+        repeats += [times] * len(found.rows)
+    trained, held_out = split(len(pictures), params.validation_split, params.seed)
+    if not trained:
+        raise bad_dataset(
+            f"expected at least 2 pictures with validation_split={params.validation_split}, got {len(pictures)}"
+        )
+    rows = Rows(pictures, [place for place in trained for _ in range(repeats[place])], held_out)
+    if site.work.spec.inputs.class_dataset:
+        return with_class(rows, params, site.work.inputs / "class_dataset")
+    return rows
+
+
+def with_class(rows: Rows, params: ImageLoraParams, folder: Path) -> Rows:
+    """`rows` with the pictures of `folder` behind its class pictures, num_class_images in all; captions are unread."""
+    found = pictures_read(folder, Columns(params.image_column, caption=None), trigger_word="").rows
+    wanted = params.num_class_images - len(rows.class_pictures)
+    return replace(rows, class_pictures=[*rows.class_pictures, *found[:wanted]])
+
+
+def class_pictures_missing(rows: Rows, params: ImageLoraParams) -> int:
+    """How many class pictures the base model still has to make."""
+    return params.num_class_images - len(rows.class_pictures) if params.prior_preservation else 0
+
+
+def example_rows(rows: Rows, params: ImageLoraParams) -> list[Row]:
+    """Pictures with the texts that they are trained with; class pictures have the class prompt."""
+    return [
+        *(
+            Row(
+                picture,
+                texts_of(
+                    picture.caption,
+                    params.trigger_word,
+                    shuffle=params.caption_shuffle,
+                    keep_tokens=params.keep_tokens,
+                ),
+            )
+            for picture in rows.pictures
+        ),
+        *(Row(picture, [params.class_prompt], of_class=True) for picture in rows.class_pictures),
+    ]
+
+
+def repeats_of(site: Site[ImageLoraParams]) -> Sequence[int]:
+    """How often an epoch sees each dataset."""
+    count, given = 1 + len(site.work.spec.inputs.further_datasets), site.params.repeats
+    if given and len(given) != count:
+        raise TrainerError(
+            ReasonCode.BAD_PARAMETERS,
+            f"repeats has {len(given)} values for {count} datasets; give one each, the job's dataset first",
+        )
+    return given or [1] * count
+
+
+def _datasets(site: Site[ImageLoraParams]) -> Iterator[Pictures]:
+    params, inputs = site.params, site.work.spec.inputs
+    columns = Columns(
+        params.image_column, params.caption_column, params.mask_column if params.masked_loss == "mask_column" else None
+    )
+    if not inputs.further_datasets:
+        yield pictures_read(site.work.dataset, columns, trigger_word=params.trigger_word)
+        return
+    further = site.work.inputs / "datasets"
+    folders = [site.work.dataset, *(further / str(index) for index in range(len(inputs.further_datasets)))]
+    for folder, ref in zip(folders, (inputs.dataset, *inputs.further_datasets), strict=True):
+        assert ref is not None
+        yield _named(folder, ref, columns, params.trigger_word)
+
+
+def _named(folder: Path, ref: InputRef, columns: Columns, trigger_word: str) -> Pictures:
+    """Of one dataset among several: whatever is said of it begins with its name."""
+    try:
+        found = pictures_read(folder, columns, trigger_word=trigger_word)
+    except TrainerError as error:
+        raise bad_dataset(f"{ref.name}: {error.reason.message}") from error
+    rows = [replace(row, where=f"{ref.name}: {row.where}") for row in found.rows]
+    return Pictures(rows, [f"{ref.name}: {message}" for message in found.warnings])
