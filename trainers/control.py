@@ -64,8 +64,10 @@ class Control:
         if command.seq:
             self._reporter.say(ControlEvent(seq=command.seq, command=command.name, step=step))
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True
+        if callable(self._previous):  # a process that serves several jobs wants to know too
+            self._previous(number, frame)
 
     def _read(self) -> int:
         """The file as one integer; 0 where there is no command. Rank 0 alone reads: its host has the file."""

@@ -1,7 +1,8 @@
 """python -m trainers.run spec.json in/ out/ cache/: one job, from directory to directory.
 
 Exit code 0 only with a whole `out/manifest.json`; 1 with the event `failed`, which has the Reason. With several
-processes: torchrun --nproc-per-node 2 -m trainers.run spec.json in/ out/ cache/.
+processes: torchrun --nproc-per-node 2 -m trainers.run spec.json in/ out/ cache/. One process for several jobs:
+python -m trainers.run --serve cache/ (see trainers/serve.py).
 """
 
 import argparse
@@ -20,8 +21,10 @@ from trainers.atomic import json_write
 from trainers.distributed import stop_processes
 from trainers.errors import Reason, ReasonCode, TrainerError, reason
 from trainers.events import EventWriter, Failed, Finished
+from trainers.kept import Kept
 from trainers.lifeline import tie_to_parent
 from trainers.manifest import manifest_write
+from trainers.serve import serve
 from trainers.spec import JobSpec, Resources, spec_load
 from trainers.workspace import Outcome, Workspace
 
@@ -29,21 +32,29 @@ DETAIL_CHARACTERS = 4000
 
 
 def main(arguments: list[str] | None = None) -> int:
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["--serve"]:
+        return _serve(given[1:])
     parser = argparse.ArgumentParser(prog="python -m trainers.run", description=__doc__)
     for name, text in (
         ("spec", "the job as JSON"),
-        ("in", "inputs: dataset/ datasets/ class_dataset/ model/ adaptor/ checkpoint/ control"),
+        ("in", "inputs: dataset/ model/ adaptor/ checkpoint/ control"),
         ("out", "events, checkpoints, samples, adaptor, manifest"),
         ("cache", "latents and text embeddings, safe to delete"),
     ):
         parser.add_argument(name, type=Path, help=text)
-    given = parser.parse_args(arguments)
+    folders = parser.parse_args(given)
     tie_to_parent()
-    return run(given.spec, getattr(given, "in"), given.out, given.cache)
+    return run(folders.spec, getattr(folders, "in"), folders.out, folders.cache)
 
 
 def run(spec_path: Path, inputs: Path, out: Path, cache: Path) -> int:
     """Runs the job as this rank and returns its exit code."""
+    return 1 if job_run(spec_path, inputs, out, cache, Kept()) else 0
+
+
+def job_run(spec_path: Path, inputs: Path, out: Path, cache: Path, kept: Kept) -> Reason | None:
+    """Runs the job as this rank; why it failed, which is also its last event, or None."""
     rank = int(os.environ.get("RANK", 0))
     out.mkdir(parents=True, exist_ok=True)
     cache.mkdir(parents=True, exist_ok=True)
@@ -54,16 +65,15 @@ def run(spec_path: Path, inputs: Path, out: Path, cache: Path) -> int:
         choose_accelerators(spec.resources)
         if rank == 0:
             make_room(out)
-        run_method(Workspace(spec=spec, inputs=inputs, out=out, cache=cache, events=events))
+        run_method(Workspace(spec=spec, inputs=inputs, out=out, cache=cache, events=events, kept=kept))
     except Exception as error:
         traceback.print_exc()
-        report_failure(error, rank, out, events)
-        return 1
+        return report_failure(error, rank, out, events)
     finally:
         stop_processes()
         if events:
             events.close()
-    return 0
+    return None
 
 
 def run_method(workspace: Workspace) -> None:
@@ -98,16 +108,17 @@ def make_room(out: Path) -> None:
     path.unlink()
 
 
-def report_failure(error: Exception, rank: int, out: Path, events: EventWriter | None) -> None:
+def report_failure(error: Exception, rank: int, out: Path, events: EventWriter | None) -> Reason:
     """Rank 0 says `failed`; another rank leaves its reason, since it is the cause of what rank 0 then sees."""
     found = reason_of(error)
     if events is None:
         json_write(out / f".failed-rank-{rank}.json", found.model_dump(mode="json"))
-        return
+        return found
     if found.code == ReasonCode.INTERNAL:
         others = [Reason.model_validate_json(path.read_bytes()) for path in sorted(out.glob(".failed-rank-*.json"))]
         found = next((other for other in others if other.code != ReasonCode.INTERNAL), found)
     events.emit(Failed(reason=found))
+    return found
 
 
 def reason_of(error: Exception) -> Reason:
@@ -122,6 +133,15 @@ def reason_of(error: Exception) -> Reason:
     if "No space left on device" in str(error):
         return reason(ReasonCode.DISK_FULL, detail=detail)
     return reason(ReasonCode.INTERNAL, detail=detail)
+
+
+def _serve(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m trainers.run --serve", description="Jobs from standard input.")
+    parser.add_argument("cache", type=Path, help="latents and text embeddings, safe to delete")
+    cache: Path = parser.parse_args(arguments).cache
+    tie_to_parent()
+    kept = Kept()
+    return serve(sys.stdin, lambda line: job_run(line.spec, line.inputs, line.out, cache, kept))
 
 
 if __name__ == "__main__":

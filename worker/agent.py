@@ -34,6 +34,7 @@ from worker.outbox import Outbox
 from worker.outcome import STOP_REASONS, Ending, Verdict, verdict_of
 from worker.publish import Publisher
 from worker.report import Api, RefusedError, backoff
+from worker.resident_key import what_stays
 from worker.sender import Sender
 from worker.settings import Settings
 from worker.supervise import Exit
@@ -223,6 +224,7 @@ class Agent:
             accelerators=self._claim.accelerators,
             kill_seconds=self._tools.times.kill_seconds,
             deadline=self._lease.deadline,
+            stays=what_stays(self._claim),
             secrets=self._claim.secrets,
         )
 

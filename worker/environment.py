@@ -4,8 +4,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import urlsplit
 
-from worker.tree import ATTEMPT_MARK, WORKER_MARK
-
 ALLOWED = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LC_[A-Z]+|TZ|TMPDIR|LD_LIBRARY_PATH|PYTHONPATH|VIRTUAL_ENV|XDG_CACHE_HOME"
     r"|(OMP|MKL|OPENBLAS)_NUM_THREADS"
@@ -18,15 +16,14 @@ PROXIES = re.compile(r"(https?|all)_proxy", re.IGNORECASE)
 
 
 def trainer_environment(
-    environ: Mapping[str, str], *, attempt: str, worker: str, accelerators: Sequence[int], extra: Iterable[str] = ()
+    environ: Mapping[str, str], *, marks: Mapping[str, str], accelerators: Sequence[int], extra: Iterable[str] = ()
 ) -> dict[str, str]:
-    """What a trainer sees of `environ`, with the marks of its attempt and exactly its accelerators."""
+    """What a trainer sees of `environ`, with the marks that it is found by and exactly its accelerators."""
     wanted = set(extra)
     kept = {name: value for name, value in environ.items() if ALLOWED.fullmatch(name.upper()) or name in wanted}
     return {
         **kept,
-        ATTEMPT_MARK: attempt,
-        WORKER_MARK: worker,
+        **marks,
         "PYTHONUNBUFFERED": "1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order that nvidia-smi counts in
         "CUDA_VISIBLE_DEVICES": ",".join(str(index) for index in accelerators),

@@ -75,6 +75,7 @@ class Host:
         cache = InputCache(settings.state_dir / "cache", settings.cache_bytes)
         trainer_cache = settings.state_dir / "trainer-cache"
         trainer_cache.mkdir(exist_ok=True)
+        self._executor = LocalExecutor(settings, self._spawner, self._identity.worker, environ)
         self._tools = Tools(
             settings=settings,
             times=Times(),
@@ -82,7 +83,7 @@ class Host:
             storage=httpx.Client(follow_redirects=True),
             cache=cache,
             trainer_cache=trainer_cache,
-            executor=LocalExecutor(settings, self._spawner, self._identity.worker, environ),
+            executor=self._executor,
             outbox=self._outbox,
             environ=environ,
         )
@@ -238,6 +239,7 @@ class Host:
                 self._hurried += 1
                 self._slots.hurry_all()
             self._bell.wait(1.0)
+        self._executor.close()
         self._pulse.close()
         self._registration.goodbye()
         self._spawner.close()
@@ -250,6 +252,7 @@ class Host:
         watch("live_attempts", "Attempts that run now.", lambda: len(slots.live()))
         watch("accelerators", "Accelerators of this host.", lambda: len(self._accelerators))
         watch("free_accelerators", "Accelerators without an attempt.", lambda: len(slots.free_accelerators()))
+        watch("resident_models", "Base models kept in memory after a sampling job.", self._executor.residents.count)
         watch("pending_finishes", "Ends that the API has not answered.", lambda: len(outbox.pending()))
         watch("heartbeat_age_seconds", "Time since the API last answered.", self._registration.silence_seconds)
         self._metrics.collect(

@@ -44,7 +44,7 @@ class Settings(Frozen):
     trainer_python: str = sys.executable
     """Interpreter that has the trainers installed."""
     trainer_command: tuple[str, ...] = ()
-    """Replaces `python -m trainers.run`, for tests and wrappers; split like a shell does."""
+    """Replaces `python -m trainers.run`, for tests and wrappers; split like a shell does. Gets `--serve` as well."""
     trainer_environment: tuple[str, ...] = ()
     """More environment variables that trainers may see, separated by commas."""
     metrics_port: int | None = Field(None, ge=0, le=65535)
@@ -57,6 +57,10 @@ class Settings(Frozen):
     """How often the transfer of one input is tried before the attempt fails."""
     drain_seconds: float | None = Field(None, ge=0)
     """Longest wait for a trainer's checkpoint when this host is told to stop; empty = the job's stop_grace_seconds."""
+    resident_models: int = Field(1, ge=0, le=16)
+    """Base models that stay in memory after a sampling job, each in a trainer of its own; all must fit; 0 = none."""
+    resident_seconds: float = Field(600, gt=0)
+    """How long such a trainer waits for the next job of its base model before it ends."""
     publish_seconds: float = Field(900, gt=0)
     """How long results are offered to the storage after the trainer's end before the attempt fails."""
 

@@ -1,11 +1,15 @@
 """The shim: parent of one attempt's trainer, and the one that makes sure that nothing of it is left.
 
-    python -m worker.shim <host pid> <attempt> <kill seconds> <deadline> <folder> -- command...
+    python -m worker.shim <host pid> <mark> <its value> <kill seconds> <deadline> <folder> -- command...
 
 stdin: orders of the host, one a line: `deadline <CLOCK_BOOTTIME seconds>`, `terminate`, `kill`; its end means that the
     host is gone.
 stdout: one JSON object when all is over: {"code": status, negative for a signal, "fenced": whether the lease ran out}.
 stderr: becomes the trainer's standard output and error.
+
+With the mark of a resident (see residents.py) the trainer takes attempts from its standard input, one at a time. Each
+is one more order, `job {"attempt": ..., "deadline": ..., "line": what the trainer reads}`, and one more line of stdout
+once it is over and nothing but the trainer itself is left: {"attempt": ..., "code": status}.
 
 The shim keeps the lease itself, so that a host that hangs or was stopped cannot keep a trainer alive.
 Standard library only.
@@ -18,17 +22,21 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from typing import Any
 
 from worker.clock import boottime
-from worker.tree import ATTEMPT_MARK, become_subreaper, descendants, die_with_parent, kill_until_none, marked
+from worker.shim_jobs import Jobs
+from worker.tree import RESIDENT_MARK, become_subreaper, descendants, die_with_parent, kill_until_none, marked
 
+NEVER = float("inf")
 TICK_SECONDS = 1.0
 """Longest wait: poll does not count suspended time, the lease does."""
 
 
 @dataclass
 class Shim:
-    attempt: str
+    mark: str
+    mark_value: str
     kill_seconds: float
     deadline: float
     folder: str
@@ -38,6 +46,8 @@ class Shim:
     kill_at: float | None = None
     code: int | None = None
     pid: int = 0
+    jobs: Jobs | None = None
+    """For a resident."""
     _orders: bytes = b""
     _bell: tuple[int, int] = field(default_factory=lambda: os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
 
@@ -64,16 +74,19 @@ class Shim:
                 os._exit(70)
 
         # Standard input carries the pipe: torchrun closes every other descriptor before it starts its ranks.
+        stdin, stdout = self.jobs.trainer_ends if self.jobs else (deadman, sys.stderr.fileno())
         self.pid = subprocess.Popen(
             self.command,
-            stdin=deadman,
-            stdout=sys.stderr,
+            stdin=stdin,
+            stdout=stdout,
             stderr=sys.stderr,
             cwd=self.folder,
-            env={**os.environ, "ANNEAL_DEADMAN_FD": "0", "ANNEAL_PARENT_PID": str(me)},
+            env={**os.environ, "ANNEAL_DEADMAN_FD": str(deadman if self.jobs else 0), "ANNEAL_PARENT_PID": str(me)},
+            pass_fds=(deadman,) if self.jobs else (),
             preexec_fn=before_exec,
         ).pid
-        os.close(deadman)
+        for ours in {deadman, *(self.jobs.trainer_ends if self.jobs else ())}:
+            os.close(ours)
 
     def _must_kill(self) -> bool:
         now = boottime()
@@ -91,11 +104,16 @@ class Shim:
     def _wait(self, seconds: float) -> None:
         """Until an order, a signal, a child's end or `seconds`."""
         watched = [self._bell[0]] if self.host_gone else [0, self._bell[0]]
+        answers = self.jobs.answers if self.jobs else None
+        if answers is not None:
+            watched.append(answers)
         ready, _, _ = select.select(watched, [], [], min(seconds, self._seconds_left()))
         if self._bell[0] in ready:
             os.read(self._bell[0], 4096)
         if 0 in ready:
             self._obey(os.read(0, 4096))
+        if self.jobs and answers in ready:
+            self._hear(self.jobs)
         self._reap()
 
     def _seconds_left(self) -> float:
@@ -112,6 +130,28 @@ class Shim:
                 self._terminate(boottime())
             elif order == b"kill":
                 self.kill_at = boottime()
+            elif order == b"job" and self.jobs:
+                self._begin(self.jobs, json.loads(value))
+
+    def _begin(self, jobs: Jobs, job: dict[str, Any]) -> None:
+        if boottime() >= job["deadline"]:
+            self._report(attempt=job["attempt"], code=None, fenced=True)
+            return
+        self.deadline = job["deadline"]
+        jobs.give(job["attempt"], job["line"])
+
+    def _hear(self, jobs: Jobs) -> None:
+        """Once the attempt is over, and all that it may have left: the trainer waits, without a lease."""
+        code = jobs.read()
+        if code is None:
+            return
+        attempt, jobs.attempt, self.deadline = jobs.attempt, "", NEVER
+        kill_until_none(lambda: self._left() - {self.pid}, lambda: self._wait(0.02))
+        self._report(attempt=attempt, code=code)
+
+    def _report(self, **what: object) -> None:
+        if not self.host_gone:
+            os.write(1, json.dumps(what).encode() + b"\n")
 
     def _reap(self) -> None:
         try:
@@ -123,13 +163,17 @@ class Shim:
 
     def _left(self) -> set[int]:
         self._reap()
-        return descendants(os.getpid()) | marked(ATTEMPT_MARK, self.attempt)
+        return descendants(os.getpid()) | marked(self.mark, self.mark_value)
+
+    def report_end(self) -> None:
+        self._report(code=self.code, fenced=self.fenced)
 
 
 def main(argv: list[str]) -> int:
-    host, attempt, kill_seconds, deadline, folder, dashes, *command = argv
-    assert dashes == "--" and command, f"expected <host> <attempt> <kill> <deadline> <folder> -- command, got {argv}"
-    shim = Shim(attempt, float(kill_seconds), float(deadline), folder, command)
+    host, mark, value, kill_seconds, deadline, folder, dashes, *command = argv
+    assert dashes == "--" and command, f"expected <host> <mark> <value> <kill> <deadline> <folder> -- ..., got {argv}"
+    jobs = Jobs() if mark == RESIDENT_MARK else None
+    shim = Shim(mark, value, float(kill_seconds), float(deadline), folder, command, jobs=jobs)
 
     def host_died(*_: object) -> None:
         shim.host_gone = True
@@ -141,8 +185,7 @@ def main(argv: list[str]) -> int:
         return 1
     become_subreaper()
     shim.run()
-    if not shim.host_gone:
-        os.write(1, json.dumps({"code": shim.code, "fenced": shim.fenced}).encode() + b"\n")
+    shim.report_end()
     return 0
 
 

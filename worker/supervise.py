@@ -67,7 +67,7 @@ class Supervisor:
     ) -> None:
         assert env[ATTEMPT_MARK] == attempt, f"environment mark {env.get(ATTEMPT_MARK)} is not attempt {attempt}"
         self._attempt = attempt
-        arguments = [attempt, str(kill_seconds), repr(deadline), str(folder), "--", *command]
+        arguments = [ATTEMPT_MARK, attempt, str(kill_seconds), repr(deadline), str(folder), "--", *command]
         self._shim = spawner.shim(arguments, env, log)
         self.shim_pid = self._shim.pid
         self._exit: Exit | None = None
@@ -111,7 +111,7 @@ class Supervisor:
         if report.endswith(b"\n"):
             self._exit = Exit(**json.loads(report))
         else:
-            sweep(self._attempt)
+            sweep(ATTEMPT_MARK, self._attempt)
             self._exit = Exit(code=None, shim_died=True)
         self._ended.set()
         with self._writing:
@@ -119,6 +119,6 @@ class Supervisor:
         self._shim.stdout.close()
 
 
-def sweep(attempt: str) -> int:
-    """Kills whatever bears the attempt's mark until none is left; returns how many signals were sent."""
-    return kill_until_none(lambda: marked(ATTEMPT_MARK, attempt), lambda: time.sleep(0.02))
+def sweep(mark: str, value: str) -> int:
+    """Kills whatever bears the mark until none is left; returns how many signals were sent."""
+    return kill_until_none(lambda: marked(mark, value), lambda: time.sleep(0.02))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 ATTEMPT_MARK = "ANNEAL_ATTEMPT"
 """Environment variable that every process of an attempt inherits: the attempt's id."""
+RESIDENT_MARK = "ANNEAL_RESIDENT"
+"""In its place: the id of a trainer that runs several attempts, one after another."""
 WORKER_MARK = "ANNEAL_WORKER_ID"
 """The same for the worker's id, so that a new boot finds all that an old one left."""
 

@@ -4,6 +4,9 @@ import pytest
 
 from worker.accelerators import accelerators_of, parse_query
 from worker.environment import secrets_in, trainer_environment
+from worker.tree import ATTEMPT_MARK, WORKER_MARK
+
+MARKS = {ATTEMPT_MARK: "a", WORKER_MARK: "w"}
 
 
 def test_only_the_allow_list_passes() -> None:
@@ -21,14 +24,14 @@ def test_only_the_allow_list_passes() -> None:
         "AWS_SECRET_ACCESS_KEY": "x",
         "MINE": "1",
     }
-    env = trainer_environment(given | secret, attempt="a", worker="w", accelerators=(), extra=("MINE",))
+    env = trainer_environment(given | secret, marks=MARKS, accelerators=(), extra=("MINE",))
     assert given.items() <= env.items() and env["MINE"] == "1"
     assert not {"ANNEAL_WORKER_TOKEN", "WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET"} & set(env)
 
 
 @pytest.mark.parametrize(("accelerators", "seen"), [((), ""), ((2, 0), "2,0")])
 def test_exactly_the_assigned_accelerators_are_visible(accelerators: tuple[int, ...], seen: str) -> None:
-    env = trainer_environment({"CUDA_VISIBLE_DEVICES": "7"}, attempt="a", worker="w", accelerators=accelerators)
+    env = trainer_environment({"CUDA_VISIBLE_DEVICES": "7"}, marks=MARKS, accelerators=accelerators)
     assert env["CUDA_VISIBLE_DEVICES"] == seen and env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
 

@@ -59,7 +59,7 @@ def start(spawner: Spawner, tmp_path: Path) -> Iterator[StartTrainer]:
 
     yield start
     for attempt in attempts:
-        sweep(attempt)
+        sweep(ATTEMPT_MARK, attempt)
 
 
 def end_of(supervisor: Supervisor, within: float = 10) -> Exit:

@@ -50,7 +50,7 @@ def two_ranks(tmp_path: Path) -> Iterator[TwoRanks]:
     ranks = [int(word.removeprefix("pid=")) for word in words if word.startswith("pid=")]
     launcher = next(int(word.removeprefix("parent=")) for word in words if word.startswith("parent="))
     yield attempt, supervisor, launcher, ranks
-    sweep(attempt)
+    sweep(ATTEMPT_MARK, attempt)
     spawner.close()
 
 

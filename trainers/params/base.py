@@ -32,6 +32,9 @@ class Params(BaseModel):
     model_families: ClassVar[tuple[str, ...]] = ()
     """Families of the base models that it takes, as the check at upload found them; empty = any."""
 
+    stays: ClassVar[tuple[str, ...]] = ()
+    """Fields that say, with the base model, what stays in memory for the next job of this method; empty = nothing."""
+
     def products(self) -> tuple[Product, ...]:
         """What a succeeded job with these parameters leaves; more than one, or another, where a parameter says so."""
         return (self.product,)

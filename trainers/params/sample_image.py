@@ -27,6 +27,7 @@ class SampleImageParams(Params):
     accepts: ClassVar[tuple[str, ...]] = ("adaptors", "dataset")
     dataset_kind: ClassVar[Literal["pictures", "rows", "weights"] | None] = "pictures"
     model_families: ClassVar[tuple[str, ...]] = ("sd1", "sd2", "sdxl", "sd3", "flux")
+    stays: ClassVar[tuple[str, ...]] = ("mixed_precision",)
 
     prompt: str = Field(min_length=1, max_length=2000)
     """What the picture shall show; past 75 tokens in chunks of 75, up to 225."""

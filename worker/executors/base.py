@@ -20,6 +20,8 @@ class Launch:
     kill_seconds: float
     deadline: float
     """End of the lease on CLOCK_BOOTTIME; the executor itself ends the trainer then."""
+    stays: str = ""
+    """What the trainer may keep in memory for the next attempt of the same, as a key; "" = nothing."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """For the trainer's environment."""
 

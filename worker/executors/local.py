@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 
 from worker.environment import trainer_environment
-from worker.executors.base import Launch
+from worker.executors.base import Launch, Running
+from worker.residents import Residents
 from worker.settings import Settings
 from worker.supervise import Spawner, Supervisor
+from worker.trainer_command import trainer_command
+from worker.tree import ATTEMPT_MARK, WORKER_MARK
 
 
 class LocalExecutor:
@@ -14,12 +17,20 @@ class LocalExecutor:
         self._spawner = spawner
         self._worker = worker
         self._environ = environ
+        self.residents = Residents(settings, spawner, worker, environ)
 
-    def start(self, launch: Launch, log: int) -> Supervisor:
+    def start(self, launch: Launch, log: int) -> Running:
+        return self.residents.start(launch, log) or self._start_own(launch, log)
+
+    def close(self) -> None:
+        self.residents.close()
+
+    def _start_own(self, launch: Launch, log: int) -> Supervisor:
+        """A trainer for this attempt alone; those that only wait are in its way where they hold its accelerators."""
+        self.residents.make_room(launch.accelerators)
         env = trainer_environment(
             self._environ,
-            attempt=launch.attempt,
-            worker=self._worker,
+            marks={ATTEMPT_MARK: launch.attempt, WORKER_MARK: self._worker},
             accelerators=launch.accelerators,
             extra=self._settings.trainer_environment,
         )
@@ -33,15 +44,3 @@ class LocalExecutor:
             kill_seconds=launch.kill_seconds,
             deadline=launch.deadline,
         )
-
-
-def trainer_command(settings: Settings, launch: Launch) -> list[str]:
-    """One process runs without torchrun; several are its ranks."""
-    folders = [str(launch.folder / name) for name in ("spec.json", "in", "out")] + [str(launch.cache)]
-    if settings.trainer_command:
-        return [*settings.trainer_command, *folders]
-    processes = len(launch.accelerators) or launch.resources.num_processes
-    if launch.resources.strategy == "single":
-        return [settings.trainer_python, "-m", "trainers.run", *folders]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return [settings.trainer_python, *torchrun, "-m", "trainers.run", *folders]
