@@ -9,38 +9,40 @@ from pyarrow.parquet import ParquetFile
 
 from trainers.data.image_folder import inside
 from trainers.data.image_tables import columns_check
-from trainers.data.picture import Columns, Picture, bad_dataset
+from trainers.data.picture import Columns, Faults, Picture, bad_dataset, refuse
 from trainers.data.sources import Cell, Source
 
 
-def parquet_pictures(path: Path, columns: Columns) -> list[Picture]:
+def parquet_pictures(path: Path, columns: Columns, faults: Faults | None = None) -> list[Picture]:
     """One picture a row: bytes, a struct {bytes, path}, or the name of a file beside the table."""
     try:
         file = ParquetFile(path)
         schema = file.schema_arrow
         image = "file_name" if columns.image == "image" and "image" not in schema.names else columns.image
-        columns = Columns(image, columns.caption, columns.mask)
+        columns = columns._replace(image=image)
         columns_check(columns, schema.names, path.name)
-        captions = _captions(file, columns.caption, path) if columns.caption else [""] * file.metadata.num_rows
+        captions = _captions(file, columns.caption, path)
         images = _sources(file, columns.image, path)
         masks = _sources(file, columns.mask, path) if columns.mask else [None] * len(captions)
     except (OSError, pyarrow.ArrowException) as error:
         raise bad_dataset(f"{path.name} cannot be read as Parquet: {error}") from error
-    return [
-        Picture(source, caption, f"{path.name} row {row}", mask)
-        for row, (source, caption, mask) in enumerate(zip(images, captions, masks, strict=True), start=1)
-    ]
+    found: list[Picture] = []
+    for row, (source, caption, mask) in enumerate(zip(images, captions, masks, strict=True), start=1):
+        if caption is None:
+            refuse(f"{path.name} row {row}: expected text in {columns.caption!r}, got nothing", faults)
+        else:
+            found.append(Picture(source, caption.strip(), f"{path.name} row {row}", mask))
+    return found
 
 
-def _captions(file: ParquetFile, column: str, path: Path) -> list[str]:
+def _captions(file: ParquetFile, column: str | None, path: Path) -> list[str | None]:
+    if column is None:
+        return [""] * int(file.metadata.num_rows)
     kind = file.schema_arrow.field(column).type
     if not _is_text(kind):
         raise bad_dataset(f"{path.name}: expected text in {column!r}, got {kind}")
     values: list[str | None] = file.read(columns=[column]).column(column).to_pylist()
-    for row, value in enumerate(values, start=1):
-        if value is None:
-            raise bad_dataset(f"{path.name} row {row}: expected text in {column!r}, got nothing")
-    return [value.strip() for value in values if value is not None]
+    return values
 
 
 def _sources(file: ParquetFile, column: str, path: Path) -> list[Source]:

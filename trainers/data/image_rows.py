@@ -7,7 +7,7 @@ from pathlib import Path
 from trainers.data.captions import texts_of
 from trainers.data.examples import Row
 from trainers.data.images import pictures_read
-from trainers.data.picture import Columns, Picture, Pictures, bad_dataset
+from trainers.data.picture import Columns, Faults, Picture, Pictures, bad_dataset
 from trainers.data.plan import split
 from trainers.errors import ReasonCode, TrainerError
 from trainers.events import Warning_
@@ -32,12 +32,12 @@ class Rows:
         return range(len(self.pictures), len(self.pictures) + len(self.class_pictures))
 
 
-def rows_read(site: Site[ImageLoraParams]) -> Rows:
+def rows_read(site: Site[ImageLoraParams], faults: Faults | None = None) -> Rows:
     """The job's datasets in order, and what the class dataset gives of the class pictures."""
     params = site.params
     pictures: list[Picture] = []
     repeats: list[int] = []
-    for found, times in zip(_datasets(site), repeats_of(site), strict=True):
+    for found, times in zip(_datasets(site, faults), repeats_of(site), strict=True):
         for message in found.warnings:
             site.reporter.say(Warning_(message=message))
         pictures += found.rows
@@ -95,26 +95,29 @@ def repeats_of(site: Site[ImageLoraParams]) -> Sequence[int]:
     return given or [1] * count
 
 
-def _datasets(site: Site[ImageLoraParams]) -> Iterator[Pictures]:
+def _datasets(site: Site[ImageLoraParams], faults: Faults | None) -> Iterator[Pictures]:
     params, inputs = site.params, site.work.spec.inputs
     columns = Columns(
         params.image_column, params.caption_column, params.mask_column if params.masked_loss == "mask_column" else None
     )
     if not inputs.further_datasets:
-        yield pictures_read(site.work.dataset, columns, trigger_word=params.trigger_word)
+        yield pictures_read(site.work.dataset, columns, trigger_word=params.trigger_word, faults=faults)
         return
     further = site.work.inputs / "datasets"
     folders = [site.work.dataset, *(further / str(index) for index in range(len(inputs.further_datasets)))]
     for folder, ref in zip(folders, (inputs.dataset, *inputs.further_datasets), strict=True):
         assert ref is not None
-        yield _named(folder, ref, columns, params.trigger_word)
+        yield _named(folder, ref, columns, params.trigger_word, faults)
 
 
-def _named(folder: Path, ref: InputRef, columns: Columns, trigger_word: str) -> Pictures:
+def _named(folder: Path, ref: InputRef, columns: Columns, trigger_word: str, faults: Faults | None) -> Pictures:
     """Of one dataset among several: whatever is said of it begins with its name."""
+    own: Faults | None = None if faults is None else []
     try:
-        found = pictures_read(folder, columns, trigger_word=trigger_word)
+        found = pictures_read(folder, columns, trigger_word=trigger_word, faults=own)
     except TrainerError as error:
         raise bad_dataset(f"{ref.name}: {error.reason.message}") from error
+    if faults is not None and own:
+        faults += [f"{ref.name}: {message}" for message in own]
     rows = [replace(row, where=f"{ref.name}: {row.where}") for row in found.rows]
     return Pictures(rows, [f"{ref.name}: {message}" for message in found.warnings])

@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from trainers.data.image_folder import inside
-from trainers.data.picture import Columns, Picture, bad_dataset
+from trainers.data.picture import Columns, Faults, Picture, bad_dataset, refuse
+from trainers.errors import TrainerError
 
 Row = Mapping[str, Any]
 
 
-def table_pictures(path: Path, columns: Columns) -> list[Picture]:
+def table_pictures(path: Path, columns: Columns, faults: Faults | None = None) -> list[Picture]:
     """One picture a row; file names count from the table's own folder."""
     table = _jsonl(path) if path.suffix == ".jsonl" else _csv(path)
     there = list(dict.fromkeys(name for _, row in table for name in row))
     image = "file_name" if columns.image == "image" and "image" not in there else columns.image
     if table:
-        columns_check(Columns(image, columns.caption, columns.mask), there, path.name)
-    return [_picture(path, row, line, Columns(image, columns.caption, columns.mask)) for line, row in table]
+        columns_check(columns._replace(image=image), there, path.name)
+    columns = columns._replace(image=image)
+    found = (_picture_or_fault(path, row, line, columns, faults) for line, row in table)
+    return [picture for picture in found if picture]
 
 
 def columns_check(columns: Columns, there: list[str], table: str) -> None:
@@ -36,6 +39,14 @@ def text_read(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise bad_dataset(f"{path.name} is not UTF-8: {error}") from error
+
+
+def _picture_or_fault(table: Path, row: Row, line: int, columns: Columns, faults: Faults | None) -> Picture | None:
+    try:
+        return _picture(table, row, line, columns)
+    except TrainerError as error:
+        refuse(error.reason.message, faults)
+        return None
 
 
 def _picture(table: Path, row: Row, line: int, columns: Columns) -> Picture:

@@ -6,10 +6,11 @@ from pathlib import Path
 from trainers.data.image_folder import SIDECARS, SUFFIXES, picture_files, tables_of
 from trainers.data.image_parquet import parquet_pictures
 from trainers.data.image_tables import table_pictures, text_read
-from trainers.data.picture import Columns, Picture, Pictures, bad_dataset, first_names
+from trainers.data.picture import Columns, Faults, Picture, Pictures, bad_dataset, first_names, refuse
+from trainers.errors import TrainerError
 
 
-def pictures_read(folder: Path, columns: Columns, *, trigger_word: str) -> Pictures:
+def pictures_read(folder: Path, columns: Columns, *, trigger_word: str, faults: Faults | None = None) -> Pictures:
     """All pictures of `folder` with their captions, in the order of its tables, else by name.
 
     TrainerError BAD_DATASET names the column, file or row that is missing. A caption that is empty is refused where
@@ -17,66 +18,77 @@ def pictures_read(folder: Path, columns: Columns, *, trigger_word: str) -> Pictu
     """
     tables, warnings = tables_of(folder)
     if tables and tables[0].suffix == ".parquet":
-        found = Pictures([row for path in tables for row in parquet_pictures(path, columns)], warnings)
+        found = Pictures([row for path in tables for row in parquet_pictures(path, columns, faults)], warnings)
     elif tables:
-        rows = [row for path in tables for row in table_pictures(path, columns)]
+        rows = [row for path in tables for row in table_pictures(path, columns, faults)]
         found = Pictures(rows, warnings + _unused(folder, rows, tables))
     else:
-        found = _from_sidecars(folder, columns, trigger_word)
-    if not found.rows:
+        found = _from_sidecars(folder, columns, trigger_word, faults)
+    if not found.rows and not faults:
         raise bad_dataset(f"expected pictures ({', '.join(SUFFIXES)}), metadata.jsonl or Parquet, found none")
-    _refuse_missing_files(found.rows)
-    if columns.caption:
-        _refuse_empty_captions(found.rows, trigger_word)
-    return found
+    rows = _with_files(found.rows, faults)
+    return Pictures(_with_captions(rows, trigger_word, faults) if columns.caption else rows, found.warnings)
 
 
 def _unused(folder: Path, rows: Sequence[Picture], tables: Sequence[Path]) -> list[str]:
     named = {source for row in rows for source in (row.source, row.mask)}
     unused = [path.name for path in picture_files(folder) if path not in named]
-    tables_said = ", ".join(dict.fromkeys(path.name for path in tables))
-    return (
-        [f"{len(unused)} pictures are not in {tables_said} and are not used: {first_names(unused)}"] if unused else []
-    )
+    said = ", ".join(dict.fromkeys(path.name for path in tables))
+    return [f"{len(unused)} pictures are not in {said} and are not used: {first_names(unused)}"] if unused else []
 
 
-def _from_sidecars(folder: Path, columns: Columns, trigger_word: str) -> Pictures:
+def _from_sidecars(folder: Path, columns: Columns, trigger_word: str, faults: Faults | None) -> Pictures:
     files = picture_files(folder)
     if files and columns.mask:
         raise bad_dataset(
             f"mask_column={columns.mask!r} needs metadata.jsonl, metadata.csv or Parquet that has it, found none"
         )
-    captions = {path: _sidecar(path) for path in files} if columns.caption else dict.fromkeys(files, "")
+    captions = {path: _sidecar(path, faults) for path in files} if columns.caption else dict.fromkeys(files, "")
     missing = [path.relative_to(folder).as_posix() for path in files if captions[path] is None]
-    warnings = []
     if missing and len(missing) == len(files) and trigger_word:
-        warnings = [f"no picture has a caption; each is trained with the trigger word {trigger_word!r} alone"]
-    elif missing:
-        raise bad_dataset(
-            f"{len(missing)} of {len(files)} pictures have no caption ({' or '.join(SIDECARS)} beside them, or "
-            f"metadata.jsonl): {first_names(missing)}"
-        )
-    return Pictures([Picture(path, captions[path] or "", path.name) for path in files], warnings)
-
-
-def _sidecar(path: Path) -> str | None:
-    found = next((path.with_suffix(s) for s in SIDECARS if path.with_suffix(s).is_file()), None)
-    return text_read(found).strip() if found else None
-
-
-def _refuse_missing_files(rows: Sequence[Picture]) -> None:
-    missing = [
-        row.where
-        for row in rows
-        if any(isinstance(source, Path) and not source.is_file() for source in (row.source, row.mask))
-    ]
+        alone = f"no picture has a caption; each is trained with the trigger word {trigger_word!r} alone"
+        return Pictures([Picture(path, "", path.name) for path in files], [alone])
     if missing:
-        raise bad_dataset(f"{len(missing)} of {len(rows)} pictures are not in the dataset: {first_names(missing)}")
-
-
-def _refuse_empty_captions(rows: Sequence[Picture], trigger_word: str) -> None:
-    empty = [row.where for row in rows if not row.caption]
-    if empty and not trigger_word:
-        raise bad_dataset(
-            f"{len(empty)} of {len(rows)} captions are empty: {first_names(empty)}; write them, or set trigger_word"
+        kinds = " or ".join(SIDECARS)
+        _refuse_each(
+            missing,
+            f"{len(missing)} of {len(files)} pictures have no caption ({kinds} beside them, or metadata.jsonl)",
+            "",
+            faults,
         )
+    return Pictures(
+        [Picture(path, caption, path.name) for path, caption in captions.items() if caption is not None], []
+    )
+
+
+def _sidecar(path: Path, faults: Faults | None) -> str | None:
+    """None: it has none, or one that cannot be read."""
+    found = next((path.with_suffix(s) for s in SIDECARS if path.with_suffix(s).is_file()), None)
+    try:
+        return text_read(found).strip() if found else None
+    except TrainerError as error:
+        refuse(error.reason.message, faults)
+        return None
+
+
+def _with_files(rows: Sequence[Picture], faults: Faults | None) -> list[Picture]:
+    def is_there(row: Picture) -> bool:
+        return all(not isinstance(source, Path) or source.is_file() for source in (row.source, row.mask))
+
+    missing = [row.where for row in rows if not is_there(row)]
+    if missing:
+        _refuse_each(missing, f"{len(missing)} of {len(rows)} pictures are not in the dataset", "", faults)
+    return [row for row in rows if is_there(row)]
+
+
+def _with_captions(rows: Sequence[Picture], trigger_word: str, faults: Faults | None) -> list[Picture]:
+    empty = [row.where for row in rows if not row.caption and not trigger_word]
+    if empty:
+        way_out = "; write them, or set trigger_word"
+        _refuse_each(empty, f"{len(empty)} of {len(rows)} captions are empty", way_out, faults)
+    return [row for row in rows if row.caption or trigger_word]
+
+
+def _refuse_each(names: Sequence[str], what: str, way_out: str, faults: Faults | None) -> None:
+    """One sentence for all where the dataset is refused; where faults are collected every name is said."""
+    refuse(f"{what}: {first_names(names) if faults is None else ', '.join(names)}{way_out}", faults)

@@ -36,6 +36,10 @@ class Pictures:
     """What was changed or passed over, for people."""
 
 
+Faults = list[str]
+"""Where a reader is given one, it says there what is wrong with a row and passes it over, instead of refusing all."""
+
+
 class Columns(NamedTuple):
     """Names of the columns of a table of pictures."""
 
@@ -53,3 +57,10 @@ def bad_dataset(message: str) -> TrainerError:
 
 def first_names(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def refuse(message: str, faults: Faults | None) -> None:
+    """Raises BAD_DATASET, or notes it where faults are collected."""
+    if faults is None:
+        raise bad_dataset(message)
+    faults.append(message)
