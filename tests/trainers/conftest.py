@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiny_text import BUILDERS
 from tests.trainers.job import Job, job_make
 
 
@@ -12,6 +13,17 @@ from tests.trainers.job import Job, job_make
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Encoded pictures and captions of all jobs: it is content-keyed, so sharing it is part of what is tested."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a random text base by family, each made once. Read only."""
+    root = tmp_path_factory.mktemp("tiny_text")
+
+    def folder_of(family: str) -> Path:
+        return root / family if (root / family).exists() else BUILDERS[family](root / family)
+
+    return folder_of
 
 
 @pytest.fixture

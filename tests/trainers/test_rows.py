@@ -1,0 +1,83 @@
+"""Rows are read from every kind of file, and a faulty one is refused with its place and reason."""
+
+import json
+from pathlib import Path
+
+import pyarrow
+import pytest
+from pyarrow.parquet import write_table
+
+from trainers.data.rows import rows_read
+from trainers.errors import TrainerError
+
+ROWS = [{"prompt": "a", "completion": 'b, "quoted"\nline'}, {"prompt": "ü", "completion": "d"}]
+
+
+def write(folder: Path, ending: str) -> None:
+    path = folder / f"rows{ending}"
+    if ending == ".parquet":
+        write_table(pyarrow.Table.from_pylist(ROWS), path)
+    elif ending == ".csv":
+        path.write_text('﻿prompt,completion\na,"b, ""quoted""\nline"\nü,d\n', encoding="utf-8")
+    elif ending == ".json":
+        path.write_text(json.dumps(ROWS))
+    else:
+        path.write_text("\n\n".join(json.dumps(row) for row in ROWS))
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".csv", ".parquet"])
+def test_the_same_rows_come_from_every_kind_of_file(ending: str, tmp_path: Path) -> None:
+    write(tmp_path, ending)
+    assert [row.columns for row in rows_read(tmp_path)] == ROWS
+
+
+def test_a_text_file_is_its_paragraphs(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\n\n\nthree\n")
+    found = rows_read(tmp_path)
+    assert [(row.where, row.columns["text"]) for row in found] == [
+        ("a.txt line 1", "one\ntwo"),
+        ("a.txt line 5", "three"),
+    ]
+
+
+def test_files_are_read_in_the_order_of_their_names_below_folders_too(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for name in ("b/c.jsonl", "a.jsonl", "d.md"):
+        (tmp_path / name).write_text(json.dumps({"text": name}))
+    assert [row.columns["text"] for row in rows_read(tmp_path)] == ["a.jsonl", "b/c.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", '{"text": "x"}\n{"text": \n[1]', "a.jsonl line 2: not JSON"),
+        ("a.jsonl", '{"text": "x"}\n[1]', "a.jsonl line 2: expected an object, got list"),
+        ("a.jsonl", '{"text": NaN}', "NaN is no number"),
+        ("a.jsonl", '[{"text": "x"}]', "this is a JSON array"),
+        ("a.json", '{"text": "x"}', "expected an array of objects, got dict"),
+        ("a.json", "[" * 5000, "brackets in each other"),
+        ("a.csv", "a,b\n1,2,3\n", "a.csv line 2: expected 2 cells, got 3"),
+        ("a.csv", "a,a\n1,2\n", "a different name for each column"),
+        ("a.parquet", "no", "cannot be read as Parquet"),
+        ("a.jsonl", "", "hold none"),
+        ("a.png", "", "found none of them"),
+    ],
+)
+def test_what_is_faulty_is_named(name: str, content: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(TrainerError) as refused:
+        rows_read(tmp_path)
+    assert said in refused.value.reason.message
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"\xff\xfea\0", "UTF-16"), (b'{"text": "\xe9"}', "byte 0xe9 at 10")])
+def test_other_encodings_are_named(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(content)
+    with pytest.raises(TrainerError, match=said):
+        rows_read(tmp_path)
+
+
+def test_many_faults_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("\n".join(["1"] * 9))
+    with pytest.raises(TrainerError, match=r"a.jsonl line 5: .* and 4 more"):
+        rows_read(tmp_path)
