@@ -28,19 +28,22 @@ MAX_FILES_NOW = 5_000
 """Uploads of more files are checked by the dispatcher, however small they are."""
 
 
-def version_create(*, record: Record, upload: Upload, by: str) -> tuple[AnyVersion, bool]:
-    """The version that the upload's content is, and whether it is new.
+def version_create(
+    *, record: Record, upload: Upload, by: str, source: Mapping[str, Any] | None = None
+) -> tuple[AnyVersion, bool]:
+    """The version that the upload's content is, and whether it is new. `source` is kept as details["source"].
 
     Large uploads are `checking` when this returns. Raises Problem that names the file at fault; the upload and its
     files are gone then, unless a file was not sent or the check itself failed.
     """
-    found = _same_content(record, upload.digest)
+    found = same_content(record, upload.digest)
     if found is not None:
         return found, False
+    told: dict[str, Any] = {"source": dict(source)} if source else {}
     stored_check(storage(), upload.key, upload.files)
     if _is_large(upload.files):
-        values = {"key": upload.key, "unpack": upload.unpack, "state": State.CHECKING}
-        return _version_add(record, upload.files, upload.digest, values, by)
+        later = {"key": upload.key, "unpack": upload.unpack, "state": State.CHECKING, "details": told}
+        return _version_add(record, upload.files, upload.digest, later, by)
     try:
         checked = folder_check(kind=upload.kind, key=upload.key, files=upload.files, unpack=upload.unpack)
     except Problem as problem:
@@ -48,7 +51,9 @@ def version_create(*, record: Record, upload: Upload, by: str) -> tuple[AnyVersi
             prefixes_delete(upload.key)
             upload.delete()
         raise
-    version, made = _version_add(record, checked.files, folder_digest(checked.files), ready_fields(checked), by)
+    values = ready_fields(checked)
+    values["details"] = {**told, **values["details"]}
+    version, made = _version_add(record, checked.files, folder_digest(checked.files), values, by)
     if version.key != upload.key:
         storage().delete_prefix(f"{upload.key}/")
     if not made and version.key != checked.key:
@@ -99,7 +104,8 @@ def _is_large(files: Sequence[File]) -> bool:
     return len(files) > MAX_FILES_NOW or sum(file["size"] for file in files) > environment().check_now_bytes
 
 
-def _same_content(record: Record, digest: str) -> AnyVersion | None:
+def same_content(record: Record, digest: str) -> AnyVersion | None:
+    """The record's version of that digest that may be used, now or soon."""
     found: AnyVersion | None = record.versions.filter(digest=digest).exclude(state=State.REFUSED).first()
     return found
 
@@ -110,7 +116,7 @@ def _version_add(
 ) -> tuple[AnyVersion, bool]:
     """The record's next version, or the one that has this content."""
     locked = type(record).objects.select_for_update().get(pk=record.pk)
-    if (found := _same_content(record, digest)) is not None:
+    if (found := same_content(record, digest)) is not None:
         return found, False
     highest = record.versions.aggregate(highest=Max("version"))["highest"] or 0
     locked.last_version = max(locked.last_version, highest) + 1

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from api.catalog import adaptor_extras, template_actions
 from api.catalog.adaptor_views import AdaptorsView, AdaptorView
+from api.catalog.caption_views import DatasetCaptionsView
 from api.catalog.lineage import UsedByShape
 from api.catalog.preview_views import DatasetPreviewView
 from api.catalog.shapes import (
@@ -60,6 +61,7 @@ def described(view: type[Any], kind: str, **operations: Any) -> Any:
 urlpatterns = [
     *addresses("datasets", DatasetShape, DatasetDetailShape),
     path("datasets/<str:ref>/preview", DatasetPreviewView.as_view()),
+    path("datasets/<str:ref>/captions", DatasetCaptionsView.as_view()),
     *addresses("models", ModelShape, ModelDetailShape),
     path("templates", TemplatesView.as_view()),
     path("templates/validate", template_actions.TemplateVerdictView.as_view()),

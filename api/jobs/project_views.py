@@ -6,10 +6,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from api.auth import project_of
-from api.catalog.views import PAGE
+from api.auth import actor_of, project_of
+from api.catalog.caption_views import version_answer
+from api.catalog.models import Dataset
+from api.catalog.shapes import DatasetDetailShape
+from api.catalog.views import PAGE, record_or_404
 from api.jobs.filters import REF
 from api.jobs.models import Job
+from api.jobs.picked_samples import SamplesRequest, dataset_from_samples
 from api.jobs.samplings import SamplingShape, sampling_shapes, samplings_filter
 from api.jobs.usage import UsageShape, usage
 from api.openapi import page_of
@@ -39,6 +43,22 @@ class SamplingsView(APIView):
         pages = Cursor()
         rows = pages.paginate_queryset(found, request, view=self) or []
         return pages.get_paginated_response(sampling_shapes(list(rows)))
+
+
+class DatasetSamplesView(APIView):
+    @extend_schema(
+        operation_id="datasets_from_samples",
+        request=SamplesRequest,
+        responses=dict.fromkeys((200, 201, 202), DatasetDetailShape),
+    )
+    def post(self, request: Request, name: str) -> Response:
+        """Makes a version of chosen pictures of jobs, each with its prompt as caption, or adds them to the latest."""
+        project = project_of(request)
+        record = record_or_404(project, "datasets", name)
+        asked = SamplesRequest.model_validate(request.data)
+        assert isinstance(record, Dataset)
+        version, made = dataset_from_samples(project=project, record=record, request=asked, by=actor_of(request))
+        return version_answer(version, made=made)
 
 
 class UsageView(APIView):

@@ -20,6 +20,7 @@ urlpatterns = [
     path("jobs/<str:ref>/samples", result_views.JobSamplesView.as_view()),
     path("jobs/<str:ref>/artifacts", result_views.JobArtifactsView.as_view()),
     path("samplings", project_views.SamplingsView.as_view()),
+    path("datasets/<str:name>/samples", project_views.DatasetSamplesView.as_view()),
     path("usage", project_views.UsageView.as_view()),
     path("workers", worker_views.WorkersView.as_view()),
     path("workers/<uuid:worker_id>/drain", worker_views.WorkerDrainView.as_view()),

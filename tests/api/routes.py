@@ -56,6 +56,8 @@ ROUTES: dict[str, dict[str, str]] = {
     # catalog
     **{f"{V1}{kind}{rest}": methods for kind in ("datasets", "models") for rest, methods in RECORDS.items()},
     f"{V1}datasets/<str:ref>/preview": {"GET": READ},
+    f"{V1}datasets/<str:ref>/captions": {"POST": WRITE},
+    f"{V1}datasets/<str:name>/samples": {"POST": WRITE},
     f"{V1}templates": {"GET": READ, "POST": WRITE},
     f"{V1}templates/validate": {"POST": WRITE},
     f"{V1}templates/import": {"POST": WRITE},
@@ -118,6 +120,8 @@ BODIES: dict[tuple[str, str], Body] = {
         "files": [{"path": "a.txt", "size": 1, "sha256": "0" * 64}]
     },
     ("POST", f"{V1}datasets/<str:name>/versions"): lambda scene: {"upload": scene.seconds["datasets/upload_id"]},
+    ("POST", f"{V1}datasets/<str:ref>/captions"): lambda _: {"captions": {"a.png": "a cat"}},
+    ("POST", f"{V1}datasets/<str:name>/samples"): lambda scene: {"picks": [{"job": scene.names["jobs"]}]},
     ("PUT", f"{V1}templates/<str:name>"): lambda scene: {"method": "image_lora", "params": scene.request["params"]},
     ("POST", f"{V1}templates"): lambda _: {"name": "new", "method": "image_lora", "params": {"adaptor_name": "a"}},
     ("POST", f"{V1}templates/<str:ref>/clone"): lambda _: {"name": "copy"},
