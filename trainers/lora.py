@@ -1,10 +1,12 @@
-"""LoRA pairs on a diffusion network while they train. The math is peft's; the checks are ours.
+"""LoRA pairs on one network while they train. The math is peft's; the checks are ours.
 
-W' = W + (alpha / r) B A (Hu et al. 2021, "LoRA"). A pair stays in fp32 whatever the dtype of W.
+W' = W + (alpha / r) B A (Hu et al. 2021, "LoRA"). A pair stays in fp32 whatever the dtype of W. With DoRA the length of
+each row of W' is a parameter of its own (Liu et al. 2024).
 """
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
@@ -16,23 +18,47 @@ TRAINED = "default"
 """Name under which the pair in training is known to peft."""
 
 
-def attach(unet: nn.Module, *, r: int, alpha: float, dropout: float, seed: int) -> list[nn.Parameter]:
-    """Puts a fresh pair on every attention projection and returns its parameters, fp32, in a fixed order.
+def attach(
+    network: nn.Module,
+    *,
+    r: int,
+    alpha: float,
+    dropout: float,
+    seed: int,
+    targets: Sequence[str] = TARGETS,
+    conv_rank: int = 0,
+    use_dora: bool = False,
+) -> list[nn.Parameter]:
+    """Puts a fresh pair on every module of `targets` and returns their parameters, fp32, in a fixed order.
 
     A is uniform in +-1/sqrt(inputs), drawn from `seed` and the layer's name alone; B is zero, so the network starts
-    unchanged. The network is left in train mode, where dropout works.
+    unchanged. Convolutions among the targets have rank `conv_rank`, scaled by alpha / r too. The network is left in
+    train mode, where dropout works.
     """
-    config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=TARGETS)  # type: ignore[arg-type]
-    inject(unet, config, TRAINED, None)
-    for name, layer in lora_layers(unet, TRAINED):
+    modules = dict(network.named_modules())
+    convolutions = [name for name in targets if isinstance(modules.get(name), nn.Conv2d)]
+    config = LoraConfig(
+        r=r,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # peft takes any number
+        lora_dropout=dropout,
+        target_modules=list(targets),
+        rank_pattern={f"^{name}": conv_rank for name in convolutions},
+        alpha_pattern={f"^{name}": conv_rank * alpha / r for name in convolutions},
+        use_dora=use_dora,
+    )
+    inject(network, config, TRAINED, None)
+    layers = lora_layers(network, TRAINED)
+    for name, layer in layers:
         pair_init(layer, name, seed)
-    unet.train()
-    halves = [half for _, layer in lora_layers(unet, TRAINED) for half in (_a(layer, TRAINED), _b(layer, TRAINED))]
-    return [parameter for half in halves for parameter in half.parameters()]
+    network.train()
+    return [parameter for _, layer in layers for part in _parts(layer, TRAINED) for parameter in part.parameters()]
 
 
 def lora_state(unet: nn.Module) -> dict[str, Tensor]:
-    """The pair in training by name, `<module>.lora_A.weight` (r, in) and `.lora_B.weight` (out, r), fp32 on the CPU."""
+    """The pairs in training by name, fp32 on the CPU: `<module>.lora_A.weight` (r, in), `.lora_B.weight` (out, r).
+
+    With DoRA `<module>.lora_magnitude_vector` (out) as well.
+    """
     state = get_peft_model_state_dict(unet, adapter_name=TRAINED)
     return {key: state[key].detach().cpu().contiguous() for key in sorted(state)}
 
@@ -56,8 +82,8 @@ def inject(unet: nn.Module, config: LoraConfig, name: str, state: dict[str, Tens
     unet._hf_peft_config_loaded = True  # type: ignore[assignment]
     unet.train(training)
     for _, layer in lora_layers(unet, name):
-        _a(layer, name).float()
-        _b(layer, name).float()
+        for part in _parts(layer, name):
+            part.float()
 
 
 def pair_init(layer: LoraLayer, name: str, seed: int) -> None:
@@ -73,6 +99,12 @@ def pair_init(layer: LoraLayer, name: str, seed: int) -> None:
 def lora_layers(unet: nn.Module, name: str) -> list[tuple[str, LoraLayer]]:
     found = [(n, m) for n, m in unet.named_modules() if isinstance(m, LoraLayer) and name in m.lora_A]
     return sorted(found, key=lambda item: item[0])
+
+
+def _parts(layer: LoraLayer, name: str) -> list[nn.Module]:
+    """A, B, and with DoRA the lengths."""
+    lengths = [layer.lora_magnitude_vector[name]] if name in layer.lora_magnitude_vector else []
+    return [_a(layer, name), _b(layer, name), *lengths]
 
 
 def _a(layer: LoraLayer, name: str) -> nn.Linear:

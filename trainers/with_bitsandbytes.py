@@ -25,7 +25,7 @@ def linear_nf4(layer: nn.Linear, device: torch.device) -> nn.Module:
 
     The bias, and what it computes in, keep their dtype.
     """
-    made: nn.Module = LIBRARY.nn.Linear4bit(
+    made = LIBRARY.nn.Linear4bit(
         layer.in_features,
         layer.out_features,
         bias=layer.bias is not None,
@@ -35,4 +35,6 @@ def linear_nf4(layer: nn.Linear, device: torch.device) -> nn.Module:
     )
     made.weight = LIBRARY.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4", module=made)
     made.bias = layer.bias
-    return made.requires_grad_(False).to(device)
+    made.support_avx512bf16_for_cpu = False  # it would lay the weights out anew in evaluation, and give other bits
+    placed: nn.Module = made.requires_grad_(False).to(device)
+    return placed
