@@ -25,7 +25,7 @@ def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_base(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder of a random base of the kind: sd1, sd2, sdxl, sd3, sd3_without_t5, sd35, flux or flux_schnell. Read only."""
+    """Folder of a random base of a kind: sd1, sd2, sdxl, sd3, sd3_without_t5, sd35, flux, flux_schnell. Read only."""
     made = {"sd1": tiny_sd}
 
     def folder_of(kind: str) -> Path:

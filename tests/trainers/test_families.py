@@ -1,0 +1,375 @@
+"""Every family against stock diffusers: the same embeddings, the same denoising, the same files."""
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline, FluxPipeline
+from torch import Tensor
+
+from trainers.errors import ReasonCode, TrainerError
+from trainers.models import flux
+from trainers.models.base import Base, TextSettings
+from trainers.models.families import family_module
+from trainers.models.load import load_base
+from trainers.models.lora_targets import TargetKind
+from trainers.models.text import text_stack
+
+KINDS = ("sd1", "sd2", "sdxl", "sd3", "sd3_without_t5", "sd35", "flux", "flux_schnell")
+CLIP_KINDS = ("sd1", "sd2", "sdxl")
+PLAIN = TextSettings()
+PROMPT = "a photo of dog, 3 cats"
+SIZES = (80.0, 96.0, 8.0, 4.0, 64.0, 64.0)
+"""Original height and width, top and left of the crop, height and width of the target."""
+STEPS = 3
+GUIDANCE = 3.5
+FLUX: Any = FluxPipeline
+STOCK: Any = DiffusionPipeline
+
+
+@pytest.fixture(scope="session")
+def loaded(tiny_base: Callable[[str], Path]) -> Callable[[str], Base]:
+    """Base of a kind, in fp32. Its weights are not to be changed."""
+    return cache(lambda kind: load_base(tiny_base(kind), torch.float32))
+
+
+@pytest.fixture
+def spoilt(tiny_base: Callable[[str], Path], tmp_path: Path) -> Callable[[str, str, dict[str, Any]], str]:
+    """Changes a part's config in a copy of a base; what is said when it is opened."""
+
+    def message(kind: str, path: str, changes: dict[str, Any]) -> str:
+        folder = Path(shutil.copytree(tiny_base(kind), tmp_path / kind))
+        config = json.loads((folder / path).read_text()) | changes
+        (folder / path).write_text(json.dumps(config))
+        return refusal(folder)
+
+    return message
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(TrainerError) as caught:
+        load_base(folder, torch.float32)
+    assert caught.value.reason.code == ReasonCode.BAD_BASE_MODEL
+    return str(caught.value)
+
+
+def encoded(base: Base, text: str, settings: TextSettings = PLAIN) -> dict[str, Tensor]:
+    return family_module(base.family).encode_text(base, [text], settings)[0]
+
+
+def stock_embeddings(base: Base, text: str, **options: Any) -> dict[str, Tensor]:
+    """What the pipeline's own encode_prompt makes, under our names."""
+    pipe = base.pipeline()
+    with torch.no_grad():
+        if base.family in ("sd1", "sd2"):
+            return {"prompt": pipe.encode_prompt(text, "cpu", 1, False, **options)[0][0]}
+        if base.family == "sdxl":
+            prompt, _, pooled, _ = pipe.encode_prompt(text, do_classifier_free_guidance=False, **options)
+        elif base.family == "sd3":
+            prompt, _, pooled, _ = pipe.encode_prompt(text, None, None, do_classifier_free_guidance=False, **options)
+        else:
+            prompt, pooled, _ = pipe.encode_prompt(text, **options)
+    return {"prompt": prompt[0], "pooled": pooled[0]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_embeddings_are_those_of_the_pipeline(kind: str, loaded: Callable[[str], Base]) -> None:
+    base = loaded(kind)
+    ours, theirs = encoded(base, PROMPT), stock_embeddings(base, PROMPT)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert not torch.equal(ours["prompt"], encoded(base, "a cat")["prompt"])
+
+
+@pytest.mark.parametrize("kind", ["sdxl", "sd3"])
+def test_clip_skip_leaves_layers_out_as_the_pipeline_does(kind: str, loaded: Callable[[str], Base]) -> None:
+    base = loaded(kind)
+    ours = encoded(base, PROMPT, TextSettings(clip_skip=1))
+    assert torch.equal(ours["prompt"], stock_embeddings(base, PROMPT, clip_skip=1)["prompt"])
+    assert not torch.equal(ours["prompt"], encoded(base, PROMPT)["prompt"])
+
+
+def test_clip_skip_of_stable_diffusion_1_takes_earlier_states_through_the_final_norm(
+    loaded: Callable[[str], Base],
+) -> None:
+    base = loaded("sd1")  # the pipeline's own clip_skip asks for a module that transformers 5 no longer has
+    encoder, ids = base.text_encoders[0], family_module("sd1").tokenize(base, [PROMPT], PLAIN)[0]["ids/0"]
+    with torch.no_grad():
+        states = encoder(ids, output_hidden_states=True).hidden_states
+        for skip in (0, 1):
+            expected = encoder.final_layer_norm(states[-1 - skip])[0]
+            assert torch.equal(encoded(base, PROMPT, TextSettings(clip_skip=skip))["prompt"], expected)
+
+
+def test_a_clip_skip_that_leaves_no_layer_is_refused(loaded: Callable[[str], Base]) -> None:
+    with pytest.raises(TrainerError, match="text encoder, which has 2; lower clip_skip"):
+        encoded(loaded("sd1"), PROMPT, TextSettings(clip_skip=12))
+
+
+@pytest.mark.parametrize("kind", ["sd3", "sd3_without_t5", "flux"])
+def test_max_sequence_length_is_what_t5_reads(kind: str, loaded: Callable[[str], Base]) -> None:
+    base = loaded(kind)
+    ours = encoded(base, PROMPT, TextSettings(max_sequence_length=20))
+    assert torch.equal(ours["prompt"], stock_embeddings(base, PROMPT, max_sequence_length=20)["prompt"])
+    assert len(ours["prompt"]) == (20 if kind == "flux" else 97)
+
+
+@pytest.mark.parametrize("kind", CLIP_KINDS)
+def test_a_long_prompt_fills_chunks_of_75_tokens_up_to_225(kind: str, loaded: Callable[[str], Base]) -> None:
+    base = loaded(kind)
+    words = ["dog " * 75, "cat " * 75, "photo " * 10]
+    long = encoded(base, "".join(words[:2]))["prompt"]
+    assert torch.equal(long, torch.cat([encoded(base, word)["prompt"] for word in words[:2]]))
+    assert torch.equal(encoded(base, "dog " * 225)["prompt"], encoded(base, "dog " * 400)["prompt"])
+    assert len(encoded(base, "dog " * 400)["prompt"]) == 231
+    assert len(encoded(base, "dog", TextSettings(min_chunks=2))["prompt"]) == 154
+
+
+@pytest.mark.parametrize("kind", CLIP_KINDS)
+def test_a_prompt_is_seen_the_same_beside_a_longer_one(kind: str, loaded: Callable[[str], Base]) -> None:
+    base = loaded(kind)
+    short, long = encoded(base, "a dog"), encoded(base, "dog " * 80)
+    noisy, times = latents(base, batch=2), times_of(base, 2)
+    alone = predict(base, noisy[:1], times[:1], text_stack([short]))
+    beside = predict(base, noisy, times, text_stack([short, long]))
+    assert torch.allclose(alone, beside[:1], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_denoising_is_that_of_the_stock_pipeline(kind: str, loaded: Callable[[str], Base]) -> None:
+    base = loaded(kind)
+    start = latents(base)
+    assert torch.allclose(our_denoising(base, start), stock_denoising(base, start), atol=2e-5)
+
+
+def latents(base: Base, batch: int = 1) -> Tensor:
+    shape = (batch, int(base.vae.config.latent_channels), 8, 8)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(5))
+
+
+def times_of(base: Base, count: int) -> Tensor:
+    return torch.full((count,), 0.4) if family_module(base.family).IS_FLOW else torch.full((count,), 400)
+
+
+@torch.no_grad()
+def predict(base: Base, noisy: Tensor, times: Tensor, text: dict[str, Tensor], guidance: float = GUIDANCE) -> Tensor:
+    sizes = torch.tensor([SIZES] * len(noisy))
+    return family_module(base.family).predict(base, noisy, times, text, sizes, guidance)
+
+
+def our_denoising(base: Base, latent: Tensor) -> Tensor:
+    """The scheduler's steps around `predict`."""
+    scheduler = base.pipeline().scheduler
+    if base.family == "flux":
+        scheduler.set_timesteps(sigmas=[1 - i / STEPS for i in range(STEPS)], mu=0.5 + 0.65 * (16 - 256) / 3840)
+    else:
+        scheduler.set_timesteps(STEPS)
+    is_flow = family_module(base.family).IS_FLOW
+    latent = latent if is_flow else latent * scheduler.init_noise_sigma
+    text = text_stack([encoded(base, PROMPT)])
+    for time in scheduler.timesteps:
+        seen = latent if is_flow else scheduler.scale_model_input(latent, time)
+        says = predict(base, seen, (time / 1000 if is_flow else time)[None], text)
+        latent = scheduler.step(says, time, latent, return_dict=False)[0]
+    return latent
+
+
+def stock_denoising(base: Base, latent: Tensor) -> Tensor:
+    pipe = base.pipeline()
+    pipe.set_progress_bar_config(disable=True)
+    options: dict[str, Any] = {"guidance_scale": 1.0}
+    if base.family == "flux":
+        options = {"guidance_scale": GUIDANCE, "height": 64, "width": 64}
+        latent = FLUX._pack_latents(latent, 1, 16, 8, 8)
+    elif base.family == "sdxl":
+        sizes = {"original_size": (80, 96), "crops_coords_top_left": (8, 4), "target_size": (64, 64)}
+        options |= {**sizes, "height": 64, "width": 64}
+    done: Tensor = pipe(PROMPT, num_inference_steps=STEPS, latents=latent, output_type="latent", **options).images
+    return FLUX._unpack_latents(done, 64, 64, 8) if base.family == "flux" else done
+
+
+@pytest.mark.parametrize("sizes", [(64.0, 96.0, 8.0, 4.0, 64.0, 64.0), (80.0, 96.0, 0.0, 4.0, 64.0, 64.0)])
+def test_sdxl_sees_the_sizes_of_the_picture(sizes: tuple[float, ...], loaded: Callable[[str], Base]) -> None:
+    base, family = loaded("sdxl"), family_module("sdxl")
+    text, noisy, times = text_stack([encoded(loaded("sdxl"), PROMPT)]), latents(base), times_of(base, 1)
+    with torch.no_grad():
+        usual = family.predict(base, noisy, times, text, torch.tensor([SIZES]), 1.0)
+        other = family.predict(base, noisy, times, text, torch.tensor([sizes]), 1.0)
+    assert not torch.allclose(usual, other, atol=1e-6)
+
+
+def test_only_a_flux_with_a_guidance_embedding_looks_at_guidance(loaded: Callable[[str], Base]) -> None:
+    for kind, looks in (("flux", True), ("flux_schnell", False)):
+        base = loaded(kind)
+        text, noisy = text_stack([encoded(base, PROMPT)]), latents(base)
+        low, high = (predict(base, noisy, times_of(base, 1), text, guidance) for guidance in (1.0, 7.0))
+        assert torch.equal(low, high) is not looks
+
+
+def test_packing_of_flux_is_that_of_diffusers_and_has_an_inverse() -> None:
+    latent = torch.randn(2, 16, 6, 10)
+    packed = flux.packed(latent)
+    assert torch.equal(packed, FLUX._pack_latents(latent, 2, 16, 6, 10))
+    assert torch.equal(flux.unpacked(packed, 6, 10), latent)
+    assert torch.equal(flux.patch_places(6, 10), FLUX._prepare_latent_image_ids(2, 3, 5, "cpu", torch.float32))
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sdxl", "sd3", "flux"])
+def test_pictures_are_encoded_to_the_moments_of_the_vae(kind: str, loaded: Callable[[str], Base]) -> None:
+    base = loaded(kind)
+    pixels = torch.rand(1, 3, 64, 48, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    mean, logvar = family_module(base.family).encode_image(base, pixels)
+    with torch.no_grad():
+        theirs = base.vae.encode(pixels).latent_dist
+    assert torch.equal(mean, theirs.mean) and torch.equal(logvar, theirs.logvar)
+    assert mean.shape == (1, base.vae.config.latent_channels, 8, 6)
+
+
+@pytest.mark.parametrize("kind", ["sd2", "sdxl", "sd3_without_t5", "sd35", "flux"])
+def test_a_saved_base_is_opened_with_equal_weights_by_us_and_by_diffusers(
+    kind: str, loaded: Callable[[str], Base], tmp_path: Path
+) -> None:
+    base = loaded(kind)
+    family_module(base.family).save(base, tmp_path)
+    ours = load_base(tmp_path, torch.float32)
+    absent = {"text_encoder_3": None, "tokenizer_3": None} if kind == "sd3_without_t5" else {}
+    theirs = STOCK.from_pretrained(tmp_path, use_safetensors=True, local_files_only=True, **absent)
+    assert ours.scheduler_config == base.scheduler_config
+    assert type(theirs) is base.pipeline_class
+    for name, part in base.parts().items():
+        if isinstance(part, torch.nn.Module):
+            assert_equal_weights(ours.parts()[name], part)
+            assert_equal_weights(getattr(theirs, name), part)
+
+
+def assert_equal_weights(found: torch.nn.Module, wanted: torch.nn.Module) -> None:
+    state, expected = found.state_dict(), wanted.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[key], expected[key]) for key in expected)
+
+
+def test_sdxl_keeps_what_its_index_says_of_empty_negative_prompts(
+    tiny_base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_base("sdxl"), tmp_path / "sdxl"))
+    index = json.loads((folder / "model_index.json").read_text()) | {"force_zeros_for_empty_prompt": False}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    assert load_base(folder, torch.float32).pipeline().config.force_zeros_for_empty_prompt is False
+
+
+@pytest.mark.parametrize("kind", ["sdxl", "sd3", "flux"])
+def test_a_vae_that_overflows_in_fp16_stays_in_fp32(kind: str, tiny_base: Callable[[str], Path]) -> None:
+    half, brain = (load_base(tiny_base(kind), dtype) for dtype in (torch.float16, torch.bfloat16))
+    assert half.vae.dtype == torch.float32 and half.network.dtype == torch.float16
+    assert brain.vae.dtype == brain.network.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("task", ["image_to_image", "inpainting"])
+@pytest.mark.parametrize("kind", ["sd1", "sdxl", "sd3", "flux"])
+def test_further_pipelines_share_the_live_parts(kind: str, task: Any, loaded: Callable[[str], Base]) -> None:
+    base = loaded(kind)
+    pipe = base.pipeline(task)
+    assert all(getattr(pipe, name) is part for name, part in base.parts().items())
+    assert {"image_to_image": "Img2Img", "inpainting": "Inpaint"}[task] in type(pipe).__name__
+
+
+TARGETS = {
+    "sd1": ("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k", "ff.net.0.proj", "time_embedding.linear_1"),
+    "sdxl": ("mid_block.attentions.0.transformer_blocks.1.attn1.to_out.0", "ff.net.2", "add_embedding.linear_2"),
+    "sd35": ("transformer_blocks.0.attn2.to_q", "ff_context.net.2", "time_text_embed.text_embedder.linear_1"),
+    "flux": ("single_transformer_blocks.0.attn.to_v", "single_transformer_blocks.0.proj_mlp", "x_embedder"),
+}
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_targets_grow_from_attention_to_all_linear_modules(kind: str, loaded: Callable[[str], Base]) -> None:
+    base = loaded(kind)
+    sizes: tuple[TargetKind, ...] = ("attention", "attention+ff", "all-linear")
+    found = [family_module(base.family).targets(base.network, size, False) for size in sizes]
+    assert set(found[0]) < set(found[1]) < set(found[2])
+    for index, ending in enumerate(TARGETS[kind]):
+        assert any(name.endswith(ending) for name in found[index])
+        assert index == 0 or not any(name.endswith(ending) for name in found[index - 1])
+    linear = [n for n, module in base.network.named_modules() if isinstance(module, torch.nn.Linear)]
+    assert found[2] == sorted(linear)
+
+
+def test_convolutions_are_targets_of_unets_alone(loaded: Callable[[str], Base]) -> None:
+    plain, more = (family_module("sdxl").targets(loaded("sdxl").network, "attention", conv) for conv in (False, True))
+    added = set(more) - set(plain)
+    assert "down_blocks.0.resnets.0.conv1" in added and not added & {"conv_in", "conv_out"}
+    for kind in ("sd3", "flux"):
+        with pytest.raises(TrainerError, match="has no convolutions; set conv_rank=0"):
+            family_module(kind).targets(loaded(kind).network, "attention", True)
+
+
+@pytest.mark.parametrize(("kind", "counts"), [("sd1", [8]), ("sdxl", [12, 12]), ("sd3", [12, 12, 0]), ("flux", [8, 0])])
+def test_text_targets_are_the_attention_of_clip(kind: str, counts: list[int], loaded: Callable[[str], Base]) -> None:
+    base = loaded(kind)
+    found = [family_module(base.family).text_targets(encoder) for encoder in base.text_encoders]
+    assert [len(names) for names in found] == counts
+    assert any(name.endswith("encoder.layers.1.self_attn.out_proj") for name in found[0])
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sdxl", "sd3", "flux"])
+def test_embeddings_are_differentiable_for_training_of_text_encoders(
+    kind: str, tiny_base: Callable[[str], Path]
+) -> None:
+    base = load_base(tiny_base(kind), torch.float32)
+    family = family_module(base.family)
+    weight = next(
+        p for n, p in base.text_encoders[0].named_parameters() if n.endswith("layers.0.self_attn.q_proj.weight")
+    )
+    weight.requires_grad_(True)
+    ids = text_stack(family.tokenize(base, ["a dog", "a cat"], PLAIN))
+    text = family.embed(base, ids, PLAIN)
+    for key in ("pooled",) if kind == "flux" else ("prompt",):
+        text[key].square().sum().backward()  # type: ignore[no-untyped-call]
+    assert weight.grad is not None and weight.grad.abs().sum() > 0
+    alone = family.encode_text(base, ["a cat"], PLAIN)[0]
+    assert all(torch.allclose(text[key][1].detach(), alone[key], atol=1e-5) for key in alone)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "changes", "said"),
+    [
+        (
+            "sdxl",
+            "unet/config.json",
+            {"cross_attention_dim": 7},
+            "hidden_size 96 but the unet has cross_attention_dim 7",
+        ),
+        ("sdxl", "unet/config.json", {"addition_time_embed_dim": 4}, "has width 72 but the unet has"),
+        ("sdxl", "vae/config.json", {"latents_mean": [0.0] * 4}, "found latents_mean"),
+        ("sd3", "transformer/config.json", {"joint_attention_dim": 9}, "d_model 64 but the transformer has"),
+        ("sd3", "transformer/config.json", {"pooled_projection_dim": 9}, "projection_dim 48 but the transformer"),
+        ("flux", "vae/config.json", {"latent_channels": 4}, "times 4 16 but the transformer has in_channels 64"),
+        ("flux", "scheduler/scheduler_config.json", {"_class_name": "DDIMScheduler"}, "found DDIMScheduler"),
+        (
+            "sd1",
+            "scheduler/scheduler_config.json",
+            {"_class_name": "FlowMatchEulerDiscreteScheduler"},
+            "found FlowMatch",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_each_other_are_refused_with_both_values(
+    kind: str, path: str, changes: dict[str, Any], said: str, spoilt: Callable[[str, str, dict[str, Any]], str]
+) -> None:
+    assert said in spoilt(kind, path, changes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"), [("sdxl", "text_encoder_2"), ("sd3", "text_encoder_3"), ("flux", "tokenizer_2")]
+)
+def test_a_missing_part_of_any_family_is_named(
+    kind: str, part: str, tiny_base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_base(kind), tmp_path / kind))
+    shutil.rmtree(folder / part)
+    assert f"the base model lacks {part};" in refusal(folder)
