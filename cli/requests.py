@@ -49,22 +49,33 @@ REQUEST: dict[str, Any] = {
 
 def takes_request(command: Callable[..., None]) -> Callable[..., None]:
     """Puts the shared options in the place of the parameter `request`, which gets the part of a request body that they
-    make. Typer reads signature and annotations, so both are written anew."""
+    make."""
+    return takes("request", REQUEST, request_body)(command)
 
-    @wraps(command)
-    def told(**given: Any) -> None:
-        asked = {name: given.pop(name) for name in REQUEST}
-        command(**given, request=request_body(**asked))
 
-    own = inspect.signature(command)
-    kind = inspect.Parameter.KEYWORD_ONLY
-    shared = [inspect.Parameter(name, kind, default=None, annotation=option) for name, option in REQUEST.items()]
-    before: list[inspect.Parameter] = []
-    for parameter in own.parameters.values():
-        before += shared if parameter.name == "request" else [parameter.replace(kind=kind)]
-    told.__signature__ = own.replace(parameters=before)  # type: ignore[attr-defined]  # functions have it
-    told.__annotations__ = {parameter.name: parameter.annotation for parameter in before} | {"return": None}
-    return told
+def takes(
+    place: str, options: dict[str, Any], make: Callable[..., Record]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Puts `options` in the place of the parameter `place`, which gets what `make` makes of their values. Typer reads
+    signature and annotations, so both are written anew."""
+
+    def taking(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def told(**given: Any) -> None:
+            asked = {name: given.pop(name) for name in options}
+            command(**given, **{place: make(**asked)})
+
+        own = inspect.signature(command)
+        kind = inspect.Parameter.KEYWORD_ONLY
+        shared = [inspect.Parameter(name, kind, default=None, annotation=option) for name, option in options.items()]
+        before: list[inspect.Parameter] = []
+        for parameter in own.parameters.values():
+            before += shared if parameter.name == place else [parameter.replace(kind=kind)]
+        told.__signature__ = own.replace(parameters=before)  # type: ignore[attr-defined]  # functions have it
+        told.__annotations__ = {parameter.name: parameter.annotation for parameter in before} | {"return": None}
+        return told
+
+    return taking
 
 
 def request_body(*, accelerators: int | None = None, **asked: Any) -> Record:

@@ -41,19 +41,44 @@ def yaml_load(path: Path) -> Record:
 
 
 def settings_parse(pairs: list[str], schema: Record | None = None) -> Record:
-    """`["lora_r=16"]` as parameters: JSON where it reads as JSON, else text, as in `schema`."""
+    """`["lora_r=16"]` as parameters: JSON where it reads as JSON, else text, as in `schema`.
+
+    A list is JSON, or numbers separated by commas, or one text for each time that its key is given.
+    """
     properties = (schema or {}).get("properties", {})
     values: Record = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise CliError(f"--set expects key=value, got {pair!r}", exit_code=Exit.USAGE)
-        values[key] = value if is_text(properties.get(key, {})) else json_or_text(value)
+        field = choice_of(properties.get(key, {}))
+        values[key] = [*values.get(key, []), *list_read(field, value)] if is_list(field) else value_read(field, value)
     return values
 
 
-def is_text(field: Record) -> bool:
-    return field.get("type") == "string"
+def choice_of(field: Record) -> Record:
+    """The one choice of a field that may also be none."""
+    choices = [choice for choice in field.get("anyOf", ()) if choice.get("type") != "null"]
+    return {**choices[0], "nullable": True} if len(choices) == 1 else field
+
+
+def is_list(field: Record) -> bool:
+    return field.get("type") == "array"
+
+
+def list_read(field: Record, value: str) -> list[Any]:
+    found = json_or_text(value)
+    if isinstance(found, list):
+        return found
+    if choice_of(field.get("items", {})).get("type") == "string":
+        return [value]
+    return [json_or_text(one.strip()) for one in value.split(",")] if value else []
+
+
+def value_read(field: Record, value: str) -> Any:
+    if field.get("type") != "string":
+        return json_or_text(value)
+    return None if field.get("nullable") and value == "null" else value
 
 
 def json_or_text(value: str) -> Any:

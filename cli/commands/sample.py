@@ -1,7 +1,7 @@
 """`anneal sample`: queue a sampling job, wait for it, download its pictures."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -10,8 +10,19 @@ from cli.completion import ADAPTORS
 from cli.downloads import samples_of
 from cli.errors import CliError, Exit
 from cli.http import Client, Record, known
+from cli.input_pictures import input_pictures
 from cli.output import Json, connect, err, out, print_json, print_rows
-from cli.requests import Accelerators, JobRef, Model, Pool, Priority, Settings, method_schema, request_body
+from cli.requests import (
+    Accelerators,
+    JobRef,
+    Model,
+    Pool,
+    Priority,
+    Settings,
+    method_schema,
+    request_body,
+    takes,
+)
 from cli.transfers import file_download
 from cli.values import settings_parse
 from cli.watch import ending_sentence, job_watch, outcome
@@ -23,6 +34,27 @@ AdaptorScales = Annotated[
 ]
 
 
+PICTURE = {"exists": True, "dir_okay": False}
+PARAMS: dict[str, Any] = {
+    "negative_prompt": Annotated[str | None, typer.Option(help="What it shall not show.")],
+    "num_images": Annotated[int | None, typer.Option("--num-images", "-n", min=1, max=8, help="Pictures to make.")],
+    "seed": Annotated[int | None, typer.Option(min=0, help="Picture i is drawn from seed + i.")],
+    "num_inference_steps": Annotated[int | None, typer.Option("--steps", min=1, help="Denoising steps.")],
+    "guidance_scale": Annotated[float | None, typer.Option("--guidance", help="How closely to follow the prompt.")],
+    "guidance_rescale": Annotated[float | None, typer.Option(help="Takes back contrast that guidance adds, 0 to 1.")],
+    "scheduler": Annotated[str | None, typer.Option(help="default, euler, euler_a, lms, dpm++_2m, ddim or unipc.")],
+    "width": Annotated[int | None, typer.Option(help="Pixels; a multiple of 8, of 16 for SD3 and Flux.")],
+    "height": Annotated[int | None, typer.Option(help="Pixels.")],
+    "strength": Annotated[float | None, typer.Option(help="How far --image is dissolved in noise first, up to 1.")],
+    "clip_skip": Annotated[int | None, typer.Option(help="Layers of CLIP left out at its end.")],
+    "max_sequence_length": Annotated[int | None, typer.Option(help="Tokens for T5, in SD3 and Flux.")],
+    "intermediate_every": Annotated[int | None, typer.Option("--every", help="Keep what every so many steps show.")],
+    "mixed_precision": Annotated[str | None, typer.Option("--precision", help="no, fp16 or bf16.")],
+}
+"""Options of one parameter each; what is left out has its default."""
+
+
+@takes("params", PARAMS, lambda **given: known(given))
 def sample(
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the picture shall show.")],
     model: Model = None,
@@ -30,11 +62,12 @@ def sample(
     compare: Annotated[
         bool, typer.Option("--compare", help="Base, adaptor, adaptor + trigger word side by side.")
     ] = False,
+    image: Annotated[Path | None, typer.Option("--image", "-i", help="Picture to start from.", **PICTURE)] = None,
+    mask: Annotated[Path | None, typer.Option(help="White = paint anew, black = keep.", **PICTURE)] = None,
+    params: Record = {},  # noqa: B006 stands for the options above
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Picture to write; numbered if there are more.")
     ] = Path("sample.png"),
-    num_images: Annotated[int | None, typer.Option("--num-images", "-n", min=1, max=8)] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Picture i is drawn from seed + i.")] = None,
     set_: Settings = None,
     accelerators: Accelerators = None,
     pool: Pool = None,
@@ -44,11 +77,17 @@ def sample(
     """Make pictures with a base model and adaptors; without --model, the one that the first adaptor was trained on."""
     refs, scales = adaptors_parse(adaptor or [])
     with connect() as client:
-        params = {"prompt": prompt, "compare": compare or None, "num_images": num_images, "seed": seed}
-        given = known({**params, "adaptor_scales": scales or None})
-        given |= settings_parse(set_ or [], method_schema(client, METHOD))
-        model = model or base_model_of(client, refs)
-        body = request_body(model=model, adaptors=refs, accelerators=accelerators, pool=pool, priority=priority)
+        pictures, dataset = input_pictures(client, image, mask)
+        told = {"prompt": prompt, "compare": compare or None, "adaptor_scales": scales or None}
+        given = {**known(told), **params, **pictures, **settings_parse(set_ or [], method_schema(client, METHOD))}
+        body = request_body(
+            dataset=dataset,
+            model=model or base_model_of(client, refs),
+            adaptors=refs,
+            accelerators=accelerators,
+            pool=pool,
+            priority=priority,
+        )
         job = client.post("jobs", {"name": f"sample: {prompt[:60]}", "method": METHOD, "params": given, **body})
         ended = wait(client, job, as_json=as_json)
         files = pictures_download(samples_of(client, job["id"]), output, compare=compare)
@@ -127,10 +166,17 @@ def base_model_of(client: Client, refs: list[str]) -> str:
 
 
 def pictures_download(samples: list[Record], output: Path, *, compare: bool) -> list[Path]:
-    """With `compare` the sheet alone, else each picture."""
-    wanted = [one for one in samples if (Path(one["path"]).stem == "comparison") == compare]
+    """With `compare` the sheet alone, else each picture; then what the denoising showed on the way."""
+    finished = [one for one in samples if not is_step(one)]
+    wanted = [one for one in finished if (Path(one["path"]).stem == "comparison") == compare]
     if not wanted:
         raise CliError("the job succeeded but has no pictures", "Look at its log.")
-    if len(wanted) == 1:
-        return [file_download(wanted[0], output)]
-    return [file_download(one, output.with_stem(f"{output.stem}-{index}")) for index, one in enumerate(wanted)]
+    names = [output] if len(wanted) == 1 else [output.with_stem(f"{output.stem}-{i}") for i in range(len(wanted))]
+    files = [file_download(one, name) for one, name in zip(wanted, names, strict=True)]
+    steps = [one for one in samples if is_step(one)]
+    return files + [file_download(one, output.with_stem(f"{output.stem}-{Path(one['path']).stem}")) for one in steps]
+
+
+def is_step(sample: Record) -> bool:
+    """Whether it shows a picture that is still noisy."""
+    return "denoising_step" in (sample.get("details") or {})

@@ -37,6 +37,34 @@ def test_a_text_field_stays_text_though_it_reads_as_a_number() -> None:
     assert settings_parse(["trigger_word=42"], schema) == {"trigger_word": "42"}
 
 
+LISTS = {
+    "properties": {
+        "scales": {"type": "array", "items": {"type": "number"}},
+        "prompts": {"type": "array", "items": {"type": "string"}},
+        "word": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "length": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "found"),
+    [
+        (["scales=0.5,1"], {"scales": [0.5, 1]}),
+        (["scales=[0.5, 1]"], {"scales": [0.5, 1]}),
+        (["scales=2"], {"scales": [2]}),
+        (["scales="], {"scales": []}),
+        (["prompts=one, two", "prompts=3"], {"prompts": ["one, two", "3"]}),
+        (['prompts=["a", "b"]'], {"prompts": ["a", "b"]}),
+        (["word=5"], {"word": "5"}),
+        (["word=null"], {"word": None}),
+        (["length=5"], {"length": 5}),
+    ],
+)
+def test_lists_and_what_may_be_none_are_read_by_their_schema(pairs: list[str], found: dict[str, object]) -> None:
+    assert settings_parse(pairs, LISTS) == found
+
+
 def test_a_setting_without_equals_is_wrong_usage() -> None:
     with pytest.raises(CliError, match="key=value") as caught:
         settings_parse(["lora_r"])
