@@ -4,6 +4,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,6 +39,14 @@ class MicroBatch:
     """Weights of the loss in latent resolution (masked_loss)."""
 
 
+class Dropout(NamedTuple):
+    """Of captions."""
+
+    rate: float
+    text: str
+    """What stands for a dropped caption: the trigger word, or nothing."""
+
+
 @dataclass(frozen=True)
 class Draws:
     """What decides how a row is seen at a step."""
@@ -48,9 +57,7 @@ class Draws:
     """Of the VAE: latents are (sample - shift) x scale."""
     shift_factor: float
     augment: Augment
-    caption_dropout_rate: float
-    dropped_text: str
-    """What stands for a dropped caption: the trigger word, or nothing."""
+    dropout: Dropout
     noise_offset: float
     unmasked_weight: float
     """Of the loss where a mask is black."""
@@ -135,14 +142,14 @@ def view_drawn(crops: Sequence[Sequence[Crop]], seed: int, step: int, position: 
     return crops[flip][integer(len(crops[flip]), seed, Purpose.CROP, step, position)]
 
 
-def text_drawn(row: Row, draws: Draws, step: int, position: int) -> str:
+def text_drawn(row: Row, dropout: Dropout, seed: int, step: int, position: int) -> str:
     """The trigger word alone where the caption is dropped, else one of the row's texts."""
-    dropped = uniform(draws.seed, Purpose.CAPTION_DROPOUT, step, position) < draws.caption_dropout_rate
+    dropped = uniform(seed, Purpose.CAPTION_DROPOUT, step, position) < dropout.rate
     if dropped and not row.of_class:
-        return draws.dropped_text
+        return dropout.text
     if len(row.texts) == 1:
         return row.texts[0]
-    return row.texts[integer(len(row.texts), draws.seed, Purpose.CAPTION_SHUFFLE, step, position)]
+    return row.texts[integer(len(row.texts), seed, Purpose.CAPTION_SHUFFLE, step, position)]
 
 
 def _sample(examples: Examples, row: int, draws: Draws, step: int, position: int, share: float) -> _Sample:
@@ -162,7 +169,7 @@ def _sample(examples: Examples, row: int, draws: Draws, step: int, position: int
         latent_CHW=latent(moments_2CHW, normal(shape, seed, Purpose.LATENT, step, position), draws),
         noise_CHW=noise_CHW,
         time=time,
-        text=examples.texts[text_drawn(examples.rows[row], draws, step, position)],
+        text=examples.texts[text_drawn(examples.rows[row], draws.dropout, seed, step, position)],
         sizes=view.sizes(crop),
         weight=share * weight,
         mask_1HW=None if of_class else _loss_weights(examples.latents.mask(row, crop, change), draws),

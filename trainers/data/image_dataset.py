@@ -7,7 +7,7 @@ from trainers.data.buckets import Shape, shape_for, shapes_of
 from trainers.data.desk import Desk
 from trainers.data.examples import Encoding, Examples, Row, examples_encode
 from trainers.data.framing import Framing
-from trainers.data.image_batches import Draws
+from trainers.data.image_batches import Draws, Dropout
 from trainers.data.image_rows import Rows, example_rows
 from trainers.data.masks import mask_source
 from trainers.data.picture import Picture
@@ -46,18 +46,19 @@ def rows_encode(site: Site[ImageLoraParams], base: Base, rows: Rows) -> Examples
 
 def plan_of(site: Site[ImageLoraParams], base: Base, rows: Rows) -> Plan:
     """Which rows (of `rows.trained` and `rows.of_class`) make up which step."""
-    params = site.params
-    shapes: Sequence[Shape] = ()
-    if params.aspect_ratio_buckets:
-        framing = framing_of(params, family_module(base.family).PIXEL_MULTIPLE)
-        shapes = [shape_in(framing, rows.pictures[place]) for place in rows.trained]
+    framing = framing_of(site.params, family_module(base.family).PIXEL_MULTIPLE)
+    return plan_for(site.params, framing, rows, site.processes.world_size)
+
+
+def plan_for(params: ImageLoraParams, framing: Framing, rows: Rows, world_size: int) -> Plan:
+    several = len(framing.shapes) > 1
     return Plan(
         num_rows=len(rows.trained),
         batch_size=params.train_batch_size,
         accumulation=params.gradient_accumulation_steps,
-        world_size=site.processes.world_size,
+        world_size=world_size,
         seed=params.seed,
-        shapes=shapes,
+        shapes=[shape_in(framing, rows.pictures[place]) for place in rows.trained] if several else (),
         num_class_rows=len(rows.class_pictures),
     )
 
@@ -69,8 +70,7 @@ def draws_of(base: Base, params: ImageLoraParams) -> Draws:
         scaling_factor=base.vae.config.scaling_factor,
         shift_factor=base.vae.config.get("shift_factor") or 0.0,
         augment=augment_of(params),
-        caption_dropout_rate=params.caption_dropout_rate,
-        dropped_text=params.trigger_word,
+        dropout=dropout_of(params),
         noise_offset=params.noise_offset,
         unmasked_weight=params.unmasked_weight,
         prior_weight=params.prior_weight,
@@ -97,6 +97,10 @@ def framing_of(params: ImageLoraParams, multiple: int) -> Framing:
 
 def shape_in(framing: Framing, picture: Picture) -> Shape:
     return shape_for(*picture_size(picture), list(framing.shapes))
+
+
+def dropout_of(params: ImageLoraParams) -> Dropout:
+    return Dropout(params.caption_dropout_rate, params.trigger_word)
 
 
 def augment_of(params: ImageLoraParams) -> Augment:

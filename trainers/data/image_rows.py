@@ -32,25 +32,33 @@ class Rows:
         return range(len(self.pictures), len(self.pictures) + len(self.class_pictures))
 
 
-def rows_read(site: Site[ImageLoraParams], faults: Faults | None = None) -> Rows:
+def rows_read(site: Site[ImageLoraParams]) -> Rows:
     """The job's datasets in order, and what the class dataset gives of the class pictures."""
-    params = site.params
-    pictures: list[Picture] = []
-    repeats: list[int] = []
+    rows = rows_of(pictures_repeated(site), site.params)
+    if site.work.spec.inputs.class_dataset:
+        return with_class(rows, site.params, site.work.inputs / "class_dataset")
+    return rows
+
+
+def pictures_repeated(site: Site[ImageLoraParams], faults: Faults | None = None) -> list[tuple[Picture, int]]:
+    """All pictures of all datasets in order, and how often an epoch sees each; warnings are said."""
+    pictures: list[tuple[Picture, int]] = []
     for found, times in zip(_datasets(site, faults), repeats_of(site), strict=True):
         for message in found.warnings:
             site.reporter.say(Warning_(message=message))
-        pictures += found.rows
-        repeats += [times] * len(found.rows)
+        pictures += [(picture, times) for picture in found.rows]
+    return pictures
+
+
+def rows_of(pictures: Sequence[tuple[Picture, int]], params: ImageLoraParams) -> Rows:
+    """Splits off what is held out. TrainerError BAD_DATASET: nothing is left to train on."""
     trained, held_out = split(len(pictures), params.validation_split, params.seed)
     if not trained:
         raise bad_dataset(
             f"expected at least 2 pictures with validation_split={params.validation_split}, got {len(pictures)}"
         )
-    rows = Rows(pictures, [place for place in trained for _ in range(repeats[place])], held_out)
-    if site.work.spec.inputs.class_dataset:
-        return with_class(rows, params, site.work.inputs / "class_dataset")
-    return rows
+    places = [place for place in trained for _ in range(pictures[place][1])]
+    return Rows([picture for picture, _ in pictures], places, held_out)
 
 
 def with_class(rows: Rows, params: ImageLoraParams, folder: Path) -> Rows:

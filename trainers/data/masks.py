@@ -26,15 +26,19 @@ def mask_of(
 
     An opaque picture is seen whole. A mask of another size than its picture is stretched over it.
     """
+    image = mask_image(picture, kind, crop, change)
+    small = np.array(image.resize((width, height), Image.Resampling.BOX), dtype=np.float32)
+    return torch.from_numpy(small)[None] / 255
+
+
+def mask_image(picture: Picture, kind: MaskKind, crop: Crop, change: Change = UNCHANGED) -> Image.Image:
+    """8-bit grey, as large as the crop."""
     image = _mask_resized(picture, kind, source_changed_at(picture.source), resized_size(picture, crop.shape))
     if change.degrees:
         image = turned_crop(image, crop.box, change.degrees, Image.Resampling.BILINEAR)
     else:
         image = image.crop(crop.box)
-    if crop.flip:
-        image = ImageOps.mirror(image)
-    small = np.array(image.resize((width, height), Image.Resampling.BOX), dtype=np.float32)
-    return torch.from_numpy(small)[None] / 255
+    return ImageOps.mirror(image) if crop.flip else image
 
 
 def mask_source(picture: Picture, kind: MaskKind) -> Source | None:

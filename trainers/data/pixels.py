@@ -92,7 +92,9 @@ def _header(picture: Picture, _changed_at: int) -> Seen:
         width, height = image.size
         try:
             orientation = int(image.getexif().get(ORIENTATION, 1))
-        except (OSError, SyntaxError, ValueError, TypeError) as error:
+        except OSError as error:  # a PNG is read to its end for it
+            raise bad_dataset(f"{picture.where} cannot be decoded: {error}") from error
+        except (SyntaxError, ValueError, TypeError) as error:
             raise bad_dataset(f"{picture.where} has EXIF data that cannot be read: {error}") from error
         size = (height, width) if orientation in TURNED else (width, height)
         return Seen(*size, image.mode, image.format or "", orientation, has_alpha(image))

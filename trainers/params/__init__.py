@@ -3,6 +3,7 @@
 from trainers.params.base import Params
 from trainers.params.fetch import FetchDatasetParams, FetchModelParams
 from trainers.params.image_lora import ImageLoraParams
+from trainers.params.inspect_dataset import InspectDatasetParams
 from trainers.params.masked_text import MaskedTextParams
 from trainers.params.sample_image import SampleImageParams
 
@@ -14,6 +15,7 @@ METHODS: dict[str, type[Params]] = {
         SampleImageParams,
         FetchModelParams,
         FetchDatasetParams,
+        InspectDatasetParams,
     )
 }
 

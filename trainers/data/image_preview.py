@@ -1,0 +1,148 @@
+"""What an `image_lora` job would see of its dataset: every file's fate, and the first samples as they are drawn."""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from trainers.data.augment import change_drawn
+from trainers.data.framing import Framing, View, view_of
+from trainers.data.image_batches import text_drawn, view_drawn
+from trainers.data.image_changes import changes_of
+from trainers.data.image_dataset import augment_of, dropout_of, framing_of, plan_for
+from trainers.data.image_rows import Rows, example_rows, pictures_repeated, rows_of
+from trainers.data.masks import mask_image
+from trainers.data.picture import Faults, Picture
+from trainers.data.pixels import crop_image
+from trainers.errors import TrainerError
+from trainers.events import Progress, Sample, Started
+from trainers.models.load import family_of
+from trainers.params.image_lora import ImageLoraParams
+from trainers.params.inspect_dataset import InspectDatasetParams
+from trainers.samplers.pictures import picture_write
+from trainers.site import Site
+
+ANY_MULTIPLE = 8
+"""Of sides of buckets, where no base model says."""
+TELL_EVERY = 20
+
+
+class File(NamedTuple):
+    """What becomes of one picture."""
+
+    picture: Picture
+    view: View | None
+    """None: it is refused."""
+    said: list[str]
+    """Its changes, or why it is refused."""
+
+
+def preview(site: Site[InspectDatasetParams]) -> dict[str, Any]:
+    """The report. What training would refuse is named and left out of the rest, so that one look finds everything."""
+    params, faults = site.params.template(), Faults()
+    assert isinstance(params, ImageLoraParams)
+    try:
+        pictures = pictures_repeated(Site(site.work, params, site.processes, site.control, site.reporter), faults)
+        framing = framing_of(params, _multiple(site))
+        site.reporter.say(Started(total=len(pictures), details={"pictures": len(pictures)}))
+        files = _files(site, [picture for picture, _ in pictures], framing)
+        fit = [pair for pair, file in zip(pictures, files, strict=False) if file.view]
+        rows = rows_of(fit, params)
+    except TrainerError as error:
+        return {"refused": error.reason.message, "faults": [*faults], "files": [], "samples": []}
+    refused = [*faults, *(said for file in files if not file.view for said in file.said)]
+    plan = plan_for(params, framing, rows, site.processes.world_size)
+    views = [file.view for file in files if file.view]
+    return {
+        "refused": refused[0] if refused else "",
+        "faults": refused,
+        "stopped": len(files) < len(pictures),
+        "pictures": len(fit),
+        "rows_per_epoch": len(rows.trained),
+        "steps_per_epoch": plan.steps_per_epoch,
+        "held_out": [rows.pictures[place].where for place in rows.held_out],
+        "shapes": dict(Counter(f"{view.shape.width}x{view.shape.height}" for view in views).most_common()),
+        "files": [_told(file) for file in files if file.said],
+        "samples": _samples(site, params, rows, views),
+    }
+
+
+def _multiple(site: Site[InspectDatasetParams]) -> int:
+    return family_of(site.work.model).PIXEL_MULTIPLE if site.work.spec.inputs.model else ANY_MULTIPLE
+
+
+def _files(site: Site[InspectDatasetParams], pictures: Sequence[Picture], framing: Framing) -> list[File]:
+    """All of them, or fewer where a stop was wanted."""
+    found: list[File] = []
+    first: dict[str, str] = {}
+    for done, picture in enumerate(pictures, start=1):
+        if site.control.agree_to_stop():
+            break
+        found.append(_file(picture, framing, first))
+        if done % TELL_EVERY == 0 or done == len(pictures):
+            site.reporter.say(Progress(stage="reading pictures", done=done, total=len(pictures)))
+    return found
+
+
+def _file(picture: Picture, framing: Framing, first: dict[str, str]) -> File:
+    """`first` remembers which picture had a content first."""
+    try:
+        sha256 = picture.sha256()
+        view = view_of(picture, framing, sha256)
+        said = changes_of(picture, view)
+    except TrainerError as error:
+        return File(picture, None, [error.reason.message])
+    twin = first.setdefault(sha256, picture.where)
+    return File(picture, view, said if twin == picture.where else [*said, f"the same bytes as {twin}"])
+
+
+def _told(file: File) -> dict[str, Any]:
+    what = {"changes": file.said} if file.view else {"refused": file.said[0]}
+    return {"file": file.picture.name, "where": file.picture.where, **what}
+
+
+def _samples(
+    site: Site[InspectDatasetParams], params: ImageLoraParams, rows: Rows, views: Sequence[View]
+) -> list[dict[str, Any]]:
+    """The first samples of the training, each a PNG of exactly the pixels that are encoded."""
+    plan = plan_for(params, framing_of(params, _multiple(site)), rows, site.processes.world_size)
+    drawn = (
+        (step, position, rows.trained[row])
+        for step in range(plan.steps_per_epoch)
+        for position, row in enumerate(plan.rows(step))
+    )
+    examples = example_rows(rows, params)
+    found = []
+    for index, (step, position, place) in enumerate(islice(drawn, site.params.num_rows)):
+        picture, view = rows.pictures[place], views[place]
+        crop = view_drawn(view.crops, params.seed, step, position)
+        change = change_drawn(augment_of(params), params.seed, step, position)
+        text = text_drawn(examples[place], dropout_of(params), params.seed, step, position)
+        details = {
+            "file": picture.where,
+            "caption": picture.caption,
+            "step": step + 1,
+            "position": position,
+            "original": list(view.original),
+            "resized": list(view.resized),
+            "crop": crop._asdict(),
+            "change": change._asdict(),
+        }
+        cut = crop_image(picture, crop, interpolation=params.image_interpolation_mode, change=change)
+        path = _write(site, f"sample-{index:02d}.png", cut, text, details)
+        masks = {}
+        if params.masked_loss != "none":
+            mask = mask_image(picture, params.masked_loss, crop, change)
+            masks = {"mask": _write(site, f"sample-{index:02d}-mask.png", mask, text, details)}
+        found.append({"path": path, "text": text, **details, **masks})
+    return found
+
+
+def _write(site: Site[InspectDatasetParams], name: str, image: Image.Image, text: str, details: dict[str, Any]) -> str:
+    path = f"samples/{name}"
+    if site.processes.rank == 0:
+        picture_write(site.work.out / path, image, {"prompt": text})
+    site.reporter.say(Sample(step=0, path=path, label=str(details["file"]), prompt=text, details=details))
+    return path

@@ -1,0 +1,45 @@
+"""Method `inspect_dataset`: what a training job would see of a dataset, and what is wrong with it."""
+
+import importlib
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from trainers.atomic import json_write
+from trainers.control import Control
+from trainers.distributed import start_processes
+from trainers.params.inspect_dataset import InspectDatasetParams
+from trainers.site import Site
+from trainers.tracking import Reporter
+from trainers.workspace import Outcome, Workspace
+
+Preview = Callable[[Site[InspectDatasetParams]], dict[str, Any]]
+"""Says Sample events for what it writes below out/samples, and returns the report; "stopped" where it broke off."""
+PREVIEWS = {
+    "image_lora": "trainers.data.image_preview:preview",
+    "masked_text": "trainers.data.text_preview:preview",
+}
+"""Loaded when wanted: pictures need other libraries than texts."""
+LONG = ("files", "samples", "faults")
+"""Lists of the report that the manifest only counts."""
+
+
+def inspect(work: Workspace) -> Outcome:
+    """The whole report goes to out/samples/report.json, its summary into the manifest."""
+    params = work.spec.params
+    assert isinstance(params, InspectDatasetParams)
+    with ExitStack() as stack:
+        processes, reporter = start_processes(work.spec.resources), Reporter(work.events)
+        control = Control(work.inputs / "control", processes, reporter)
+        stack.callback(control.close)
+        report = _preview(params.template_method)(Site(work, params, processes, control, reporter))
+    json_write(work.out / "samples" / "report.json", report)
+    counts = {f"num_{name}": len(report.get(name, [])) for name in LONG}
+    work.facts["inspection"] = {name: value for name, value in report.items() if name not in LONG} | counts
+    return "stopped" if report.get("stopped") else "succeeded"
+
+
+def _preview(method: str) -> Preview:
+    module, _, name = PREVIEWS[method].partition(":")
+    preview: Preview = getattr(importlib.import_module(module), name)
+    return preview
