@@ -1,6 +1,7 @@
 from django.urls import path
 
 from api.jobs import log_views, project_views, result_views, views, worker_views
+from api.jobs.preview_views import TemplatePreviewView
 from api.jobs.stream_ticket import JobStreamTicketView
 from api.jobs.stream_view import job_stream
 
@@ -19,6 +20,7 @@ urlpatterns = [
     path("jobs/<str:ref>/stream-ticket", JobStreamTicketView.as_view()),
     path("jobs/<str:ref>/samples", result_views.JobSamplesView.as_view()),
     path("jobs/<str:ref>/artifacts", result_views.JobArtifactsView.as_view()),
+    path("templates/<str:ref>/preview", TemplatePreviewView.as_view()),
     path("samplings", project_views.SamplingsView.as_view()),
     path("datasets/<str:name>/samples", project_views.DatasetSamplesView.as_view()),
     path("usage", project_views.UsageView.as_view()),

@@ -67,6 +67,7 @@ ROUTES: dict[str, dict[str, str]] = {
     f"{V1}templates/<str:ref>/clone": {"POST": WRITE},
     f"{V1}templates/<str:ref>/validate": {"POST": WRITE},
     f"{V1}templates/<str:ref>/export": {"GET": READ},
+    f"{V1}templates/<str:ref>/preview": {"POST": WRITE},
     f"{V1}adaptors": {"GET": READ},
     f"{V1}adaptors/<str:ref>": {"GET": READ, "PATCH": WRITE, "DELETE": WRITE},
     f"{V1}adaptors/<str:ref>/lineage": {"GET": READ},
