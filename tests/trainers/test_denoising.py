@@ -1,0 +1,215 @@
+"""The objective, family by family, against its closed form and the formulas of diffusers' training."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from trainers.data.image_batches import MicroBatch
+from trainers.denoising import denoising
+from trainers.errors import ReasonCode, TrainerError
+from trainers.family_check import family_check
+from trainers.losses import alphas_cumprod, cosmap_weight, huber, min_snr_weight
+from trainers.models.base import Base, TextSettings
+from trainers.models.families import family_module
+from trainers.models.load import load_base
+from trainers.models.text import text_stack
+from trainers.params.image_lora import ImageLoraParams
+
+CPU = torch.device("cpu")
+SIZES = torch.tensor([[64.0, 96.0, 0.0, 4.0, 64.0, 64.0], [64.0, 64.0, 0.0, 0.0, 64.0, 64.0]])
+FAMILIES = ("sd1", "sd2", "sdxl", "sd3", "flux")
+
+
+@pytest.fixture(scope="session")
+def loaded(tiny_base: Callable[[str], Path]) -> Callable[[str], Base]:
+    """Base of a kind, in fp32. Its weights are not to be changed."""
+    return cache(lambda kind: load_base(tiny_base(kind), torch.float32))
+
+
+def params(**given: Any) -> ImageLoraParams:
+    return ImageLoraParams(adaptor_name="a", resolution=64, **given)
+
+
+def batch_of(base: Base, **changes: Any) -> MicroBatch:
+    family = family_module(base.family)
+    generator = torch.Generator().manual_seed(11)
+    shape = (2, int(base.vae.config.latent_channels), 8, 8)
+    x0, noise = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+    times = torch.tensor([0.2, 0.9]) if family.IS_FLOW else torch.tensor([100, 900])
+    text = text_stack(family.encode_text(base, ["a dog", "a cat"], TextSettings()))
+    return replace(MicroBatch(x0, noise, times, text, SIZES, torch.ones(2)), **changes)
+
+
+@torch.no_grad()
+def loss(base: Base, batch: MicroBatch, **given: Any) -> Tensor:
+    return denoising(base, CPU, params(**given), torch.float32)(batch)[0]
+
+
+@torch.no_grad()
+def residuals(base: Base, batch: MicroBatch, guidance: float = 1.0) -> tuple[Tensor, Tensor]:
+    """What the network says and what it should say, by diffusers' DDPM or the straight path of flow matching."""
+    family = family_module(base.family)
+    if family.IS_FLOW:
+        s = batch.times_B.view(-1, 1, 1, 1)
+        noisy, wanted = (1 - s) * batch.latents_BCHW + s * batch.noise_BCHW, batch.noise_BCHW - batch.latents_BCHW
+    else:
+        names = ("beta_start", "beta_end", "beta_schedule", "rescale_betas_zero_snr")
+        config = {name: base.scheduler_config[name] for name in names if name in base.scheduler_config}
+        ddpm: Any = DDPMScheduler(**config)  # type: ignore[no-untyped-call]
+        noisy = ddpm.add_noise(batch.latents_BCHW, batch.noise_BCHW, batch.times_B)
+        wanted = batch.noise_BCHW
+        if base.scheduler_config.get("prediction_type") == "v_prediction":
+            wanted = ddpm.get_velocity(batch.latents_BCHW, batch.noise_BCHW, batch.times_B)
+    return family.predict(base, noisy, batch.times_B, batch.text, batch.sizes_B6, guidance), wanted
+
+
+def square(said: Tensor, wanted: Tensor) -> Tensor:
+    return (said - wanted).square().mean(dim=(1, 2, 3))
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_the_loss_of_every_family_is_the_mean_square_of_what_its_network_should_say(
+    kind: str, loaded: Callable[[str], Base]
+) -> None:
+    base = loaded(kind)
+    batch = batch_of(base)
+    said, wanted = residuals(base, batch)
+    assert torch.allclose(loss(base, batch), square(said, wanted).sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sd3"])
+def test_weights_mask_and_huber_weigh_the_error(kind: str, loaded: Callable[[str], Base]) -> None:
+    base = loaded(kind)
+    mask = torch.ones(2, 1, 8, 8)
+    mask[:, :, :4] = 0.1
+    weights = torch.tensor([0.25, cosmap_weight(0.9)])
+    batch = batch_of(base, weights_B=weights, mask_B1HW=mask)
+    said, wanted = residuals(base, batch)
+    expected = (((said - wanted) ** 2 * mask).mean(dim=(1, 2, 3)) * weights).sum()
+    assert torch.allclose(loss(base, batch), expected, rtol=1e-5)
+    expected = ((huber(said, wanted, 0.3) * mask).mean(dim=(1, 2, 3)) * weights).sum()
+    assert torch.allclose(loss(base, batch, loss_type="huber", huber_c=0.3), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sd2"])
+def test_min_snr_weighs_noise_and_velocity_by_their_own_formula(kind: str, loaded: Callable[[str], Base]) -> None:
+    base = loaded(kind)
+    batch = batch_of(base)
+    abar = alphas_cumprod(base.scheduler_config)[batch.times_B]
+    snr = abar / (1 - abar)
+    weights = snr.clamp(max=5) / (snr if kind == "sd1" else snr + 1)
+    assert torch.allclose(loss(base, batch, snr_gamma=5), (square(*residuals(base, batch)) * weights).sum(), rtol=1e-5)
+    assert torch.allclose(weights, min_snr_weight("epsilon" if kind == "sd1" else "v_prediction", abar, 5))
+
+
+def test_an_override_of_the_prediction_type_changes_the_target(loaded: Callable[[str], Base]) -> None:
+    base = loaded("sd1")
+    velocity = replace(base, scheduler_config=base.scheduler_config | {"prediction_type": "v_prediction"})
+    batch = batch_of(base)
+    assert torch.allclose(loss(velocity, batch), square(*residuals(velocity, batch)).sum(), rtol=1e-5)
+    assert not torch.allclose(loss(velocity, batch), loss(base, batch), rtol=1e-2)
+
+
+@pytest.mark.parametrize("scheduler", ["PNDMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"])
+def test_the_sampler_that_a_base_ships_does_not_matter(scheduler: str, loaded: Callable[[str], Base]) -> None:
+    """PNDM has no velocity and Euler scales its noise: training takes the betas alone."""
+    base = loaded("sd2")
+    other = replace(base, scheduler_config=base.scheduler_config | {"_class_name": scheduler})
+    assert torch.equal(loss(other, batch_of(base)), loss(base, batch_of(base)))
+
+
+def test_a_base_with_zero_terminal_snr_is_trained_on_rescaled_betas(loaded: Callable[[str], Base]) -> None:
+    base = loaded("sd2")
+    zero = replace(base, scheduler_config=base.scheduler_config | {"rescale_betas_zero_snr": True})
+    batch = batch_of(base, times_B=torch.tensor([500, 999]))
+    assert torch.allclose(loss(zero, batch), square(*residuals(zero, batch)).sum(), rtol=1e-5)
+    _, wanted = residuals(zero, batch)
+    assert torch.allclose(wanted[1], -batch.latents_BCHW[1], atol=1e-4)  # no signal left: v = -x0
+    with pytest.raises(TrainerError, match="ends without any signal") as caught:
+        loss(replace(zero, scheduler_config=zero.scheduler_config | {"prediction_type": "epsilon"}), batch)
+    assert caught.value.reason.code == ReasonCode.BAD_PARAMETERS
+
+
+def test_flux_is_told_the_guidance(loaded: Callable[[str], Base]) -> None:
+    base = loaded("flux")
+    batch = batch_of(base)
+    found = loss(base, batch, flux_guidance=4.0)
+    assert torch.allclose(found, square(*residuals(base, batch, guidance=4.0)).sum(), rtol=1e-5)
+    assert not torch.equal(found, loss(base, batch))
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sdxl", "sd3"])
+def test_a_trained_text_encoder_gets_gradients_through_the_loss(kind: str, tiny_base: Callable[[str], Path]) -> None:
+    base = load_base(tiny_base(kind), torch.float32)
+    family = family_module(base.family)
+    embedded = batch_of(base)
+    ids = replace(embedded, text=text_stack(family.tokenize(base, ["a dog", "a cat"], TextSettings(clip_skip=1))))
+    weights = [
+        next(p for n, p in e.named_parameters() if "layers.0.self_attn.q_proj" in n) for e in base.text_encoders[:2]
+    ]
+    for weight in weights:
+        weight.requires_grad_(True)
+    total, _ = denoising(base, CPU, params(clip_skip=1), torch.float32)(ids)
+    total.backward()  # type: ignore[no-untyped-call]
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in weights)
+    plain = replace(embedded, text=text_stack(family.encode_text(base, ["a dog", "a cat"], TextSettings(clip_skip=1))))
+    assert torch.allclose(total.detach(), loss(base, plain), rtol=1e-5)
+    assert not torch.allclose(total.detach(), loss(base, embedded), rtol=1e-7)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_half_precision_base_gives_about_the_same_loss_in_fp32(
+    kind: str, dtype: torch.dtype, loaded: Callable[[str], Base], tiny_base: Callable[[str], Path]
+) -> None:
+    batch = batch_of(loaded(kind))
+    with torch.no_grad():
+        found = denoising(load_base(tiny_base(kind), dtype), CPU, params(), dtype)(batch)[0]
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, loss(loaded(kind), batch), rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        ("sd3", {"snr_gamma": 5.0}),
+        ("flux", {"noise_offset": 0.1}),
+        ("sd3", {"prediction_type": "epsilon"}),
+        ("flux", {"clip_skip": 1}),
+        ("flux_schnell", {"flux_guidance": 3.5}),
+        ("sdxl", {"flux_guidance": 3.5}),
+        ("sd1", {"timestep_sampling": "uniform"}),
+        ("sd1", {"timestep_shift": 1.0}),
+        ("sd2", {"max_sequence_length": 100}),
+    ],
+)
+def test_a_parameter_that_a_family_has_no_use_for_is_refused_by_name(
+    kind: str, given: dict[str, Any], loaded: Callable[[str], Base]
+) -> None:
+    (name,) = given
+    with pytest.raises(TrainerError, match=f"{name}=.* does nothing with") as caught:
+        family_check(loaded(kind), params(**given))
+    assert caught.value.reason.code == ReasonCode.BAD_PARAMETERS
+
+
+def test_what_a_family_has_a_use_for_is_accepted(loaded: Callable[[str], Base]) -> None:
+    family_check(loaded("sd1"), params(snr_gamma=5.0, noise_offset=0.1, prediction_type="v_prediction", clip_skip=1))
+    family_check(
+        loaded("sd3"), params(timestep_sampling="mode", timestep_shift=1.0, max_sequence_length=77, clip_skip=1)
+    )
+    family_check(loaded("flux"), params(flux_guidance=3.5, max_sequence_length=256))
+
+
+def test_sides_must_suit_the_patches_of_a_transformer(loaded: Callable[[str], Base]) -> None:
+    given = ImageLoraParams(adaptor_name="a", resolution=72)
+    family_check(loaded("sdxl"), given)
+    for kind in ("sd3", "flux"):
+        with pytest.raises(TrainerError, match="resolution=72 must be a multiple of 16"):
+            family_check(loaded(kind), given)
