@@ -49,7 +49,7 @@ def adaptor_open(folder: Path) -> AdaptorFile:
     tensors, metadata = _read(path)
     _formats_check(tensors)
     for key, value in tensors.items():
-        if not value.is_floating_point() or 0 in value.shape:
+        if not (value.is_floating_point() or key.endswith(".alpha")) or 0 in value.shape:
             raise bad(f"{key} has shape {tuple(value.shape)} of {value.dtype}; expected a matrix of floats")
         if not torch.isfinite(value).all():
             count = int((~torch.isfinite(value)).sum())

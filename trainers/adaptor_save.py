@@ -1,11 +1,9 @@
 """Writes an adaptor as the two files that other tools read: diffusers' and kohya's."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
 from torch import Tensor
 
 from trainers.adaptor_file import KOHYA, WEIGHTS
@@ -17,6 +15,7 @@ from trainers.kohya_header import kohya_header
 from trainers.lora import TRAINED
 from trainers.models.base import Base
 from trainers.peft_keys import HEADER, peft_header, peft_tensors
+from trainers.safetensors_file import file_bytes
 
 
 def adaptor_save(
@@ -57,13 +56,3 @@ def adaptor_write(
     functional = {key: metadata[key] for key in ("base_sha256", "prediction_type") if key in metadata}
     bytes_write(folder / KOHYA, file_bytes(tensors, {**functional, **told, "format": "pt"}))
     return folder / WEIGHTS
-
-
-def file_bytes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
-    """A safetensors file; the library itself writes metadata in a random order, which would change the digest."""
-    plain = save(tensors)
-    size = int.from_bytes(plain[:8], "little")
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items())), **json.loads(plain[8 : 8 + size])}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + plain[8 + size :]

@@ -27,7 +27,7 @@ def kohya_tensors(base: Base, pairs: Pairs) -> dict[str, Tensor]:
         if not any(layer in mine for layer in place.layers):
             continue
         pair = _swapped(_fused(base, place, mine), place)
-        found |= {name + DOWN: pair.down, name + UP: pair.up, name + ALPHA: torch.tensor(pair.alpha)}
+        found |= {name + DOWN: pair.down, name + UP: pair.up, name + ALPHA: torch.tensor(float(pair.alpha))}
         if pair.magnitude_O is not None:
             found[name + MAGNITUDE] = pair.magnitude_O.reshape(-1, *(1,) * (pair.up.ndim - 1))
     return {key: value.contiguous() for key, value in found.items()}

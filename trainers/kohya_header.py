@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from safetensors.torch import save
 from torch import Tensor
 
 from trainers.adaptor_pairs import Pairs
+from trainers.safetensors_file import file_bytes
 
 VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0", "sd3": "sd3", "flux": "flux1"}
 """`ss_base_model_version` of each family."""
@@ -116,7 +116,7 @@ def _modelspec(family: str, metadata: Mapping[str, str], params: Mapping[str, An
 
 def _hashes(tensors: Mapping[str, Tensor], training: Mapping[str, str]) -> dict[str, str]:
     """As sd-scripts' precalculate_safetensors_hashes: of the tensors alone, and the older one of 64 KiB at 1 MiB."""
-    written = save(dict(tensors), dict(training))
+    written = file_bytes(tensors, training)
     body = written[8 + int.from_bytes(written[:8], "little") :]
     older = written[0x100000 : 0x100000 + 0x10000]
     return {

@@ -82,6 +82,9 @@ def peft_pairs(file: AdaptorFile) -> Pairs:
         layer = plain_name(module.removeprefix(f"{part}."))
         if layer not in pairs.setdefault(part, {}):
             pairs[part][layer] = _pair(tensors, module, part, layer, header)
+    for part, by_layer in pairs.items():
+        if header.get(f"{part}.use_dora") and all(pair.magnitude_O is None for pair in by_layer.values()):
+            raise bad(f"{HEADER} says {part}.use_dora, but no layer has a {MAGNITUDE.removeprefix('.')}")
     return pairs
 
 
