@@ -14,12 +14,14 @@ from trainers.errors import ReasonCode, TrainerError
 
 def t5_tokenizer(folder: Path, part: str) -> T5Tokenizer:
     """From tokenizer.json, or from spiece.model alone."""
+    if not any((folder / part / name).is_file() for name in ("tokenizer.json", "spiece.model")):
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL, f"expected {part}/tokenizer.json or {part}/spiece.model, found neither"
+        )
     try:
         tokenizer: T5Tokenizer = T5Tokenizer.from_pretrained(folder / part, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"{part} cannot be read: {error}") from error
-    if not any((folder / part / name).is_file() for name in ("tokenizer.json", "spiece.model")):
-        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"expected {part}/tokenizer.json or {part}/spiece.model")
     return tokenizer
 
 
