@@ -11,6 +11,9 @@ class Kept:
         self._key: Hashable = None
         self._thing: Any = None
 
+    def holds(self, key: Hashable) -> bool:
+        return self._thing is not None and self._key == key
+
     def get(self, key: Hashable, load: Callable[[], Any]) -> Any:
         """The thing of `key`; another one is let go of before `load` makes it. Whoever gets it leaves it as it was."""
         if self._key != key:

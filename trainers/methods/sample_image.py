@@ -1,7 +1,8 @@
 """Method `sample_image`: pictures from text or another picture, with a base model and any number of adaptors."""
 
+import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -23,6 +24,15 @@ from trainers.samplers.start import start_read
 from trainers.tracking import Reporter
 from trainers.workspace import Outcome, Workspace
 
+
+class Key(NamedTuple):
+    """By which a base model in memory is known again."""
+
+    sha256: str
+    dtype: torch.dtype
+    device: torch.device
+
+
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -40,23 +50,25 @@ def sample(work: Workspace) -> Outcome:
     reporter = Reporter(work.events)
     control = Control(work.inputs / "control", processes, reporter)
     try:
-        bare = _base_of(work, processes.device)
+        key = _key_of(work, processes.device)
+        was_there = work.kept.holds(key)
+        bare: Base = work.kept.get(key, lambda: load_base(work.model, key.dtype, key.device))
         try:
-            return _sample(work, bare, reporter, control)
+            return _sample(work, bare, reporter, control, was_there=was_there)
         finally:
             adaptors_remove(bare)
     finally:
         control.close()
 
 
-def _sample(work: Workspace, bare: Base, reporter: Reporter, control: Control) -> Outcome:
+def _sample(work: Workspace, bare: Base, reporter: Reporter, control: Control, *, was_there: bool) -> Outcome:
     params = _params(work)
     _family_check(bare, params)
     start = start_read(work.dataset, params, family_module(bare.family).PIXEL_MULTIPLE)
     adapted = _with_adaptors(bare, work)
     columns = columns_of(params, work.spec.inputs.adaptors)
-    device = str(bare.network.device)
-    reporter.say(Started(total=len(columns) * params.num_images, details={"device": device}))
+    details = {"device": str(bare.network.device), "process": os.getpid(), "was_in_memory": was_there}
+    reporter.say(Started(total=len(columns) * params.num_images, details=details))
     keeper = Keeper(work, params, reporter)
     drawn: dict[str, list[Image.Image]] = {}
     for index, column in enumerate(columns):
@@ -110,16 +122,10 @@ def _draw(
     )
 
 
-def _base_of(work: Workspace, device: torch.device) -> Base:
+def _key_of(work: Workspace, device: torch.device) -> Key:
     model = work.spec.inputs.model
     assert model is not None, "JobSpec refuses a job without its base model"
-    dtype = DTYPES[_params(work).mixed_precision]
-
-    def load() -> Base:
-        return load_base(work.model, dtype, device)
-
-    base: Base = work.kept.get((model.sha256, dtype, device), load)
-    return base
+    return Key(model.sha256, DTYPES[_params(work).mixed_precision], device)
 
 
 def _family_check(base: Base, params: SampleImageParams) -> None:

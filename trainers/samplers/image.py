@@ -120,8 +120,8 @@ def _drawn(generators: list[torch.Generator], shape: tuple[int, ...]) -> Tensor:
 
 def _latent_start(base: Base, start: Start, generators: list[torch.Generator]) -> LatentStart:
     """The picture in latents, each drawing with a sample of its own from the VAE's posterior."""
-    pixels_CHW = torch.from_numpy(np.array(start.picture, dtype=np.float32) / 255).permute(2, 0, 1) * 2 - 1
-    mean_BCHW, logvar_BCHW = family_module(base.family).encode_image(base, pixels_CHW[None])
+    pixels_BHWC = torch.from_numpy(np.array(start.picture, dtype=np.float32)[None] / 255)
+    mean_BCHW, logvar_BCHW = family_module(base.family).encode_image(base, pixels_BHWC.permute(0, 3, 1, 2) * 2 - 1)
     noise_BCHW = _drawn(generators, tuple(mean_BCHW.shape[1:])).to(mean_BCHW.device)
     latents_BCHW = mean_BCHW + (0.5 * logvar_BCHW).exp() * noise_BCHW
     scaled_BCHW = (latents_BCHW - _shift(base)) * base.vae.config.scaling_factor
