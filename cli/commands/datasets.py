@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cli.commands import dataset_changes, inspections
 from cli.completion import DATASETS
 from cli.fetching import add_fetch
 from cli.http import Record
@@ -12,6 +13,9 @@ from cli.output import Json, connect, print_rows
 from cli.versions import add_commands
 
 app = typer.Typer(no_args_is_help=True)
+app.command("captions")(dataset_changes.dataset_captions)
+app.command("from-samples")(dataset_changes.dataset_from_samples)
+app.command("inspect")(inspections.dataset_inspect)
 add_commands(app, "datasets", "a folder of pictures with metadata.jsonl, metadata.csv or one .txt beside each, or rows")
 add_fetch(app, "datasets")
 

@@ -38,7 +38,8 @@ def inspect(tmp_path: Path) -> Inspect:
         assert job.run() == 0, job.events()
         report: dict[str, Any] = json.loads((job.out / "samples" / "report.json").read_bytes())
         told = {sample.path for sample in job.of_kind("sample")}
-        assert told == {sample[kind] for sample in report["samples"] for kind in ("path", "mask") if kind in sample}
+        shown = {sample[kind] for sample in report["samples"] for kind in ("path", "mask") if kind in sample}
+        assert told == {*shown, "samples/report.json"}
         assert job.manifest["inspection"]["num_samples"] == len(report["samples"])
         report["out"] = job.out
         report["warnings"] = [warning.message for warning in job.of_kind("warning")]

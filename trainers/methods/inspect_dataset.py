@@ -8,6 +8,7 @@ from typing import Any
 from trainers.atomic import json_write
 from trainers.control import Control
 from trainers.distributed import start_processes
+from trainers.events import Sample
 from trainers.params.inspect_dataset import InspectDatasetParams
 from trainers.site import Site
 from trainers.tracking import Reporter
@@ -20,6 +21,7 @@ PREVIEWS = {
     "masked_text": "trainers.data.text_preview:preview",
 }
 """Loaded when wanted: pictures need other libraries than texts."""
+REPORT = "samples/report.json"
 LONG = ("files", "samples", "faults")
 """Lists of the report that the manifest only counts."""
 
@@ -33,7 +35,8 @@ def inspect(work: Workspace) -> Outcome:
         control = Control(work.inputs / "control", processes, reporter)
         stack.callback(control.close)
         report = _preview(params.template_method)(Site(work, params, processes, control, reporter))
-    json_write(work.out / "samples" / "report.json", report)
+        json_write(work.out / REPORT, report)
+        reporter.say(Sample(step=0, path=REPORT, label="report"))
     counts = {f"num_{name}": len(report.get(name, [])) for name in LONG}
     work.facts["inspection"] = {name: value for name, value in report.items() if name not in LONG} | counts
     return "stopped" if report.get("stopped") else "succeeded"

@@ -1,0 +1,71 @@
+"""What an inspect_dataset job answers, on the terminal: pictures as a table, tokens in the colour of their part."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.text import Text
+
+from cli.downloads import samples_of
+from cli.http import Client, Record
+from cli.output import err, out, print_record, print_table
+from cli.transfers import file_download
+from cli.values import json_or_text
+
+REPORT = "samples/report.json"
+STYLES = {"prompt": "blue", "response": "green", "masked": "bold black on yellow", "padding": "dim"}
+"""By the role of a token."""
+SHOWN = ("refused", "pictures", "rows", "rows_per_epoch", "steps_per_epoch", "shapes", "tokens_per_row")
+LONG = ("files", "samples", "faults")
+MOST_FILES = 40
+
+
+def report_read(client: Client, job: str) -> Record | None:
+    """The job's report; None where it left none."""
+    found = next((row for row in samples_of(client, job, search=REPORT) if row["path"] == REPORT), None)
+    if found is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        read = json_or_text(file_download(found, Path(folder) / "report.json").read_text(encoding="utf-8"))
+    return read if isinstance(read, dict) else None
+
+
+def report_print(report: Record, job: str) -> None:
+    """`job`: where the pictures can be had."""
+    others = [name for name in report if name not in (*SHOWN, *LONG)]
+    print_record(report, [*SHOWN, *others])
+    for fault in report.get("faults") or []:
+        err.print(f"[red]fault:[/red] {escape(str(fault))}", soft_wrap=True)
+    files = [file_row(file) for file in report.get("files") or []]
+    if files:
+        print_table(files[:MOST_FILES], {"file": "file", "what becomes of it": "said"})
+    if len(files) > MOST_FILES:
+        err.print(f"and {len(files) - MOST_FILES} more; --json has them", style="dim")
+    samples = report.get("samples") or []
+    if any("tokens" in sample for sample in samples):
+        tokens_print(samples)
+    elif samples:
+        columns = {"picture": "path", "of": "file", "text": "text", "resized to": "resized", "crop": "crop"}
+        print_table(samples, columns)
+        out.print(f"`anneal job samples {job} --output FOLDER` fetches them", style="dim")
+
+
+def file_row(file: Record) -> Record:
+    said = file.get("refused") or "; ".join(file.get("changes") or [])
+    return {"file": file.get("where") or file.get("file"), "said": said}
+
+
+def tokens_print(samples: list[Record]) -> None:
+    """Each row as its tokens; a token that is masked stands in the colour of the mask."""
+    out.print(Text.assemble(*((f" {role} ", style) for role, style in STYLES.items()), style="dim"))
+    for number, sample in enumerate(samples, start=1):
+        where = sample.get("where") or f"row {number}"
+        out.print(f"[bold]{escape(str(where))}[/bold]  {len(sample['tokens'])} tokens", soft_wrap=True)
+        out.print(tokens_text(sample["tokens"]), soft_wrap=True)
+
+
+def tokens_text(tokens: list[Any]) -> Text:
+    """`tokens`: [{text, role}]."""
+    parts = [(str(token.get("text", "")), STYLES.get(str(token.get("role")), "")) for token in tokens]
+    return Text.assemble(*parts)

@@ -1,0 +1,49 @@
+"""What an inspection looks like on the terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from cli import report
+from cli.report import STYLES, report_print, tokens_text
+
+TOKENS = [
+    {"text": "What is ", "role": "prompt"},
+    {"text": "it?", "role": "prompt"},
+    {"text": "A ", "role": "response"},
+    {"text": "[cat]", "role": "masked"},
+]
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    told = io.StringIO()
+    console = Console(file=told, width=120)
+    for name in ("out", "err"):
+        monkeypatch.setattr(report, name, console)
+    monkeypatch.setattr("cli.output.out", console)
+    return told
+
+
+def test_each_token_has_the_colour_of_its_part() -> None:
+    text = tokens_text(TOKENS)
+    assert text.plain == "What is it?A [cat]"
+    styles = [(text.plain[span.start : span.end], span.style) for span in text.spans]
+    assert styles == [(token["text"], STYLES[token["role"]]) for token in TOKENS]
+
+
+def test_an_inspection_of_rows_shows_tokens_and_faults(printed: io.StringIO) -> None:
+    report_print({"rows": 3, "faults": ["a.jsonl line 2: no response"], "samples": [{"tokens": TOKENS}]}, "12345678")
+    assert "fault: a.jsonl line 2: no response" in printed.getvalue()
+    assert "What is it?A [cat]" in printed.getvalue(), "brackets are no markup"
+    assert "row 1  4 tokens" in printed.getvalue()
+
+
+def test_an_inspection_of_pictures_says_what_becomes_of_each_file(printed: io.StringIO) -> None:
+    files = [{"where": "a.png", "changes": ["turned by its EXIF", "cut"]}, {"where": "b.png", "refused": "too small"}]
+    samples = [{"path": "samples/sample-00.png", "file": "a.png", "text": "zqx, a cat", "resized": [64, 96]}]
+    report_print({"shapes": {"64x64": 2}, "files": files, "samples": samples, "steps_per_epoch": 2}, "12345678")
+    lines = printed.getvalue()
+    for said in ("turned by its EXIF; cut", "too small", "zqx, a cat", "[64, 96]", '{"64x64": 2}', "12345678"):
+        assert said in lines
