@@ -132,7 +132,7 @@ def _samples(
         }
         cut = crop_image(picture, crop, interpolation=params.image_interpolation_mode, change=change)
         path = _write(site, f"sample-{index:02d}.png", cut, text, details)
-        masks = {}
+        masks: dict[str, str] = {}
         if params.masked_loss != "none":
             mask = mask_image(picture, params.masked_loss, crop, change)
             masks = {"mask": _write(site, f"sample-{index:02d}-mask.png", mask, text, details)}
