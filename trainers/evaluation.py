@@ -1,4 +1,4 @@
-"""What an image job shows of itself while it trains: sample pictures, and the loss on held-out pictures."""
+"""What an image job shows while it trains: sample pictures, and the loss of held-out pictures."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,18 +9,32 @@ from trainers.data.image_batches import MicroBatch
 from trainers.denoising import Denoising
 from trainers.distributed import Processes
 from trainers.events import Progress, Sample
-from trainers.models.base import Base
+from trainers.models.base import Base, TextSettings
 from trainers.params.image_lora import ImageLoraParams
 from trainers.samplers.image import sample_images
 from trainers.samplers.pictures import picture_write
+from trainers.samplers.prompts import Prompts, is_guided, prompts_encode
 from trainers.tracking import Reporter
 
 TELL_EVERY = 10
 """Denoising steps between two `progress` events."""
 
 
+def eval_prompts_encode(base: Base, params: ImageLoraParams) -> Prompts:
+    """The prompts of all evaluations, once, so that the text encoders can go. Not for text encoders in training."""
+    guided = is_guided(base, params.eval_guidance_scale)
+    return prompts_encode(base, params.eval_prompts, params.eval_negative_prompt, _settings(params), guided=guided)
+
+
 def pictures_sample(
-    base: Base, params: ImageLoraParams, step: int, *, out: Path, reporter: Reporter, should_stop: Callable[[], bool]
+    base: Base,
+    params: ImageLoraParams,
+    step: int,
+    *,
+    out: Path,
+    reporter: Reporter,
+    should_stop: Callable[[], bool],
+    encoded: Prompts | None = None,
 ) -> bool:
     """Draws every eval prompt with the live weights, as one batch, prompt i from eval_seed + i; False: broken off."""
     prompts = params.eval_prompts
@@ -39,6 +53,8 @@ def pictures_sample(
         guidance_scale=params.eval_guidance_scale,
         width=params.resolution,
         height=params.resolution,
+        settings=_settings(params),
+        encoded=encoded,
         on_progress=tell,
         should_stop=should_stop,
     )
@@ -51,11 +67,12 @@ def pictures_sample(
 
 @torch.no_grad()
 def validation_loss(objective: Denoising, batches: Sequence[MicroBatch], processes: Processes) -> float:
-    """Mean loss of a sample, with dropout off; every rank takes its share and gets the same answer."""
-    training = objective.network.training
-    objective.network.eval()
+    """Mean loss of a sample; every rank takes its share and gets the same answer. Dropout must rest meanwhile."""
     total = torch.zeros((), device=processes.device)
     for batch in processes.mine(batches):
         total += objective(batch)[0]
-    objective.network.train(training)
     return float(processes.sum(total)) / sum(len(batch.times_B) for batch in batches)
+
+
+def _settings(params: ImageLoraParams) -> TextSettings:
+    return TextSettings(params.clip_skip, params.max_sequence_length)

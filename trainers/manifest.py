@@ -12,7 +12,7 @@ from trainers.events import Checkpoint, Sample, Step, Validation, read_events
 from trainers.workspace import Outcome, Workspace
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy", "pillow")
-PRODUCTS = ("adaptor", "samples", "tensorboard", "dataset", "model")
+PRODUCTS = ("adaptor", "samples", "tensorboard", "wandb", "dataset", "model")
 """Folders of `out/` whose files are listed. Checkpoints have manifests of their own; events.jsonl still grows."""
 
 

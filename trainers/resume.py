@@ -11,6 +11,7 @@ from torch import Tensor
 from trainers.checkpoint import Loaded, checkpoint_load, checkpoint_save, newest_checkpoint
 from trainers.control import Control
 from trainers.distributed import Processes
+from trainers.ema import Ema
 from trainers.errors import ReasonCode, TrainerError
 from trainers.events import Checkpoint, Warning_
 from trainers.loop import Progress
@@ -35,6 +36,7 @@ class Resumable:
     scaler: torch.amp.GradScaler
     keep: int
     """Checkpoints to keep."""
+    ema: Ema | None = None
     cache_digest: str = ""
     """Of the cached inputs, once they are there."""
 
@@ -47,6 +49,7 @@ class Resumable:
                 self.work.out / "checkpoints",
                 step=progress.step,
                 tensors={
+                    **({"ema": self.ema.state()} if self.ema else {}),
                     "weights": self.weights(),
                     "optimizer": optimizer.tensors,
                     "rng": {f"{rank}.{name}": t for rank, rng in enumerate(rngs) for name, t in rng.tensors.items()},
@@ -81,6 +84,8 @@ class Resumable:
         self._check(loaded)
         state = loaded.state
         self.load_weights(loaded.tensors["weights"])
+        if self.ema:
+            self.ema.load_state(loaded.tensors["ema"])
         optimizer_load_state(self.optimizer, State(loaded.tensors.get("optimizer", {}), state["optimizer"]))
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
@@ -137,6 +142,8 @@ def job_digest(spec: JobSpec) -> str:
         "dataset": _sha256(inputs.dataset),
         "model": _sha256(inputs.model),
         "adaptors": [adaptor.sha256 for adaptor in inputs.adaptors],
+        "further_datasets": [_sha256(dataset) for dataset in inputs.further_datasets],
+        "class_dataset": _sha256(inputs.class_dataset),
     }
     return hashlib.sha256(canonical_json(content)).hexdigest()
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from trainers.errors import ReasonCode, TrainerError
-from trainers.lora import attach, lora_load_state, lora_state
+from trainers.lora import TRAINED, attach, lora_layers, lora_load_state, lora_state
 from trainers.models.base import Base, part_name
 from trainers.models.families import family_module
 from trainers.noise import Purpose, integer
@@ -39,6 +39,18 @@ class Trained:
         for part, module in self.modules.items():
             own = {key.removeprefix(f"{part}."): value for key, value in state.items() if key.startswith(f"{part}.")}
             lora_load_state(module, own)
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """The base as if there were no pairs."""
+        layers = [layer for module in self.modules.values() for _, layer in lora_layers(module, TRAINED)]
+        for layer in layers:
+            layer.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.enable_adapters(True)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

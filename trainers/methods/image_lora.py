@@ -1,40 +1,67 @@
 """Method `image_lora`: a LoRA adaptor from pictures with captions. Builds the parts and calls fit."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from trainers.adaptor_save import adaptor_save
 from trainers.card import card_write
+from trainers.continuing import start_from_adaptor
 from trainers.control import Control
 from trainers.data.examples import Examples
 from trainers.data.image_batches import MicroBatch, step_batch, validation_batches
 from trainers.data.image_dataset import draws_of, plan_of, rows_encode
 from trainers.data.image_rows import Rows, rows_read
+from trainers.data.plan import Plan
 from trainers.denoising import denoising
 from trainers.distributed import start_processes
-from trainers.evaluation import pictures_sample, validation_loss
-from trainers.events import Started
-from trainers.family_check import family_check
+from trainers.ema import Ema
+from trainers.evaluation import eval_prompts_encode, pictures_sample, validation_loss
+from trainers.events import Started, Warning_
 from trainers.loop import Progress, StepBatch, Task, fit
-from trainers.lora import attach, lora_load_state, lora_state
 from trainers.manifest import manifest_body
 from trainers.models.base import Base
-from trainers.models.load import load_base
-from trainers.noise import Purpose, integer
-from trainers.optim import adamw, schedule
+from trainers.models.families import family_module
+from trainers.optim import Group, optimizer_of, schedule
+from trainers.optional import optional_module
 from trainers.params.image_lora import ImageLoraParams
+from trainers.params.image_lora_rules import EVALUATION_SHARE
+from trainers.prepared import DTYPES, base_prepared, encoders_free
+from trainers.prior import class_pictures_made
 from trainers.resume import Resumable
+from trainers.samplers.prompts import Prompts
 from trainers.site import Site
 from trainers.tracking import Reporter, TensorBoard
+from trainers.trained import Trained, pairs_attach
 from trainers.workspace import Outcome, Workspace
 
-DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 VALIDATION_TIMESTEPS = 4
 """Fixed timesteps at which each held-out picture is seen."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All that a job trains with."""
+
+    base: Base
+    trained: Trained
+    ema: Ema | None
+    rows: Rows
+    examples: Examples | None
+    """None: a stop was wanted while they were encoded, which fit obeys before its first step."""
+    encoded: Prompts | None
+    """The eval prompts, where no text encoder is trained."""
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """As the job's product will be: without dropout, with the moving average where there is one."""
+        with ExitStack() as stack:
+            stack.enter_context(self.trained.evaluating())
+            if self.ema:
+                stack.enter_context(self.ema.applied())
+            yield
 
 
 def train(work: Workspace) -> Outcome:
@@ -48,165 +75,184 @@ def train(work: Workspace) -> Outcome:
 
 
 def _train(site: Site[ImageLoraParams], stack: ExitStack) -> Outcome:
-    params = site.params
     rows = rows_read(site)
-    base = _base(site)
-    parameters = _attached(base, params)
-    resumable = _resumable(site, base, parameters)
+    base = base_prepared(site)
+    trained = pairs_attach(base, site.params)
+    start_from_adaptor(site, base)
+    ema = Ema(trained.parameters, site.params.ema_decay) if site.params.use_ema else None
+    resumable = _resumable(site, trained, ema)
     progress = resumable.restore()
-    if params.log_to_tensorboard and site.processes.rank == 0:
-        board = TensorBoard(site.work.out, progress.step)
-        stack.callback(board.close)
-        site.reporter.listen(board)
-    examples = rows_encode(site, base, rows)
-    if examples:
-        resumable.inputs_cached(examples.digest())
-    _free_encoders(base, params, examples)
-    task = _task(site, base, rows, examples, resumable, parameters)
-    site.reporter.say(
-        Started(total=task.total_steps, step=progress.step, details=_details(site, rows, parameters, resumable))
-    )
+    _listen(site, stack, progress.step)
+    parts = _parts(site, base, trained, ema, rows)
+    if parts.examples:
+        resumable.inputs_cached(parts.examples.digest())
+    task = _task(site, parts, resumable)
+    _say_started(site, parts, task, progress, resumable)
     outcome = fit(task, progress, processes=site.processes, control=site.control, reporter=site.reporter)
     if site.processes.rank == 0:
-        _export(site, base, progress, outcome, resumable.cache_digest)
+        _export(site, parts, progress, outcome, resumable.cache_digest)
     return outcome
 
 
-def _base(site: Site[ImageLoraParams]) -> Base:
-    """The base model in the compute dtype; an override of the prediction type holds for training and sampling."""
+def _parts(site: Site[ImageLoraParams], base: Base, trained: Trained, ema: Ema | None, rows: Rows) -> Parts:
+    """Makes and encodes what the training sees, then frees the encoders that it does not need."""
     params = site.params
-    base = load_base(site.work.model, DTYPES[params.mixed_precision], site.processes.device)
-    family_check(base, params)
-    if params.prediction_type:
-        base = replace(base, scheduler_config=base.scheduler_config | {"prediction_type": params.prediction_type})
-    return base
+    with trained.resting():
+        rows = class_pictures_made(site, base, rows)
+    examples = rows_encode(site, base, rows)
+    encoded = eval_prompts_encode(base, params) if params.eval_prompts and not params.train_text_encoder else None
+    if examples:
+        needs_text = examples.needs_text_encoders or params.train_text_encoder
+        encoders_free(base, vae=not (params.eval_prompts or examples.needs_vae), text=not needs_text)
+    if params.compile:
+        base.network.compile()
+    return Parts(base, trained, ema, rows, examples, encoded)
 
 
-def _attached(base: Base, params: ImageLoraParams) -> list[nn.Parameter]:
-    seed = integer(2**63 - 1, params.seed, Purpose.LORA_INIT)
-    return attach(base.network, r=params.lora_r, alpha=params.lora_alpha, dropout=params.lora_dropout, seed=seed)
-
-
-def _resumable(site: Site[ImageLoraParams], base: Base, parameters: Sequence[nn.Parameter]) -> Resumable:
+def _resumable(site: Site[ImageLoraParams], trained: Trained, ema: Ema | None) -> Resumable:
     params = site.params
     return Resumable(
         work=site.work,
         processes=site.processes,
         control=site.control,
         reporter=site.reporter,
-        weights=lambda: lora_state(base.network),
-        load_weights=lambda state: lora_load_state(base.network, state),
-        optimizer=adamw(
-            parameters,
-            learning_rate=params.rate,
+        weights=trained.state,
+        load_weights=trained.load_state,
+        optimizer=optimizer_of(
+            params.optimizer,
+            [
+                Group("network", trained.network, params.rate),
+                Group("text_encoder", trained.text_encoders, params.text_encoder_rate),
+            ],
             betas=(params.adam_beta1, params.adam_beta2),
             weight_decay=params.adam_weight_decay,
             epsilon=params.adam_epsilon,
         ),
         scaler=torch.amp.GradScaler(site.processes.device.type, enabled=params.mixed_precision == "fp16"),
         keep=params.keep_checkpoints,
+        ema=ema,
     )
 
 
-def _free_encoders(base: Base, params: ImageLoraParams, examples: Examples | None) -> None:
-    """Frees what only the encoding needed; sample pictures need it all."""
-    if params.eval_prompts or examples is None:
+def _listen(site: Site[ImageLoraParams], stack: ExitStack, start_step: int) -> None:
+    """TensorBoard and Weights & Biases, on rank 0."""
+    if site.processes.rank != 0:
         return
-    if not examples.needs_vae:
-        base.vae.to("meta")
-    if not examples.needs_text_encoders:
-        for encoder in base.text_encoders:
-            encoder.to("meta")
+    params, work = site.params, site.work
+    if params.log_to_tensorboard:
+        board = TensorBoard(work.out, start_step)
+        stack.callback(board.close)
+        site.reporter.listen(board)
+    if params.log_to_wandb:
+        library = optional_module("trainers.with_wandb", "wandb")
+        tracker = library.WandB(work.out, work.spec, params.wandb_project)
+        stack.callback(tracker.close)
+        site.reporter.listen(tracker)
+        if tracker.trouble:
+            site.reporter.say(Warning_(message=f"W&B does not take the run, it is kept in files: {tracker.trouble}"))
 
 
-def _task(
-    site: Site[ImageLoraParams],
-    base: Base,
-    rows: Rows,
-    examples: Examples | None,
-    resumable: Resumable,
-    parameters: Sequence[nn.Parameter],
-) -> Task[MicroBatch]:
-    params, processes = site.params, site.processes
+def _task(site: Site[ImageLoraParams], parts: Parts, resumable: Resumable) -> Task[MicroBatch]:
+    params, processes, base, rows = site.params, site.processes, parts.base, parts.rows
     plan = plan_of(site, base, rows)
     total_steps = params.max_train_steps or params.num_train_epochs * plan.steps_per_epoch
     objective = denoising(base, processes.device, params, DTYPES[params.mixed_precision])
     draws = draws_of(base, params)
 
     def batch(step: int) -> StepBatch[MicroBatch]:
-        assert examples is not None
-        return step_batch(examples, rows.trained, draws, plan, step, processes.rank, rows.of_class)
+        assert parts.examples is not None
+        return step_batch(parts.examples, rows.trained, draws, plan, step, processes.rank, rows.of_class)
 
     def validate(_step: int) -> dict[str, float]:
-        assert examples is not None
-        batches = validation_batches(examples, rows.held_out, draws, VALIDATION_TIMESTEPS)
-        return {"loss": validation_loss(objective, batches, processes)}
+        assert parts.examples is not None
+        batches = validation_batches(parts.examples, rows.held_out, draws, VALIDATION_TIMESTEPS)
+        with parts.shown():
+            return {"loss": validation_loss(objective, batches, processes)}
 
     def evaluate(step: int) -> bool:
         if processes.rank != 0:
             return True
-        return pictures_sample(
-            base,
-            params,
-            step,
-            out=site.work.out,
-            reporter=site.reporter,
-            should_stop=site.control.stop_is_wanted,
-        )
+        with parts.shown():
+            return pictures_sample(
+                base,
+                params,
+                step,
+                out=site.work.out,
+                reporter=site.reporter,
+                should_stop=site.control.stop_is_wanted,
+                encoded=parts.encoded,
+            )
 
     return Task(
         total_steps=total_steps,
         seed=params.seed,
         batch=batch,
         loss=objective,
-        parameters=parameters,
+        parameters=parts.trained.parameters,
         optimizer=resumable.optimizer,
         schedule=schedule(params.lr_scheduler, warmup_steps=params.warmup_steps, total_steps=total_steps),
         max_grad_norm=params.max_grad_norm,
         scaler=resumable.scaler,
         checkpoint_every=params.checkpoint_every_steps,
-        evaluate_every=params.eval_every_steps or params.eval_every_epochs * plan.steps_per_epoch,
+        evaluate_every=_evaluate_every(params, plan),
         unit="images",
         save=resumable.save,
         evaluate=evaluate if params.eval_prompts else None,
         validate=validate if rows.held_out else None,
+        after_update=parts.ema.update if parts.ema else None,
     )
 
 
-def _details(
-    site: Site[ImageLoraParams], rows: Rows, parameters: Sequence[nn.Parameter], resumable: Resumable
-) -> dict[str, str | int | list[str]]:
-    return {
+def _evaluate_every(params: ImageLoraParams, plan: Plan) -> int:
+    return params.eval_every_steps or params.eval_every_epochs * plan.steps_per_epoch
+
+
+def _say_started(
+    site: Site[ImageLoraParams], parts: Parts, task: Task[MicroBatch], progress: Progress, resumable: Resumable
+) -> None:
+    """What the job is about to do; a warning where it will spend more on sample pictures than is usual."""
+    rows, params = parts.rows, site.params
+    trained = task.evaluate_every * params.train_batch_size * params.gradient_accumulation_steps
+    share = params.evaluation_forwards / (params.evaluation_forwards + trained * site.processes.world_size)
+    if params.eval_prompts and share > EVALUATION_SHARE:
+        message = f"sample pictures every {task.evaluate_every} steps take {share:.0%} of the network's forwards"
+        site.reporter.say(Warning_(message=message))
+    details: dict[str, str | int | list[str]] = {
         "device": str(site.processes.device),
         "world_size": site.processes.world_size,
+        "family": parts.base.family,
         "pictures": len(rows.trained),
+        "class_pictures": len(rows.class_pictures),
         "held_out": [rows.pictures[index].name for index in rows.held_out],
-        "trainable_parameters": sum(parameter.numel() for parameter in parameters),
+        "trainable_parameters": sum(parameter.numel() for parameter in parts.trained.parameters),
         "cache_digest": resumable.cache_digest,
     }
+    site.reporter.say(Started(total=task.total_steps, step=progress.step, details=details))
 
 
-def _export(site: Site[ImageLoraParams], base: Base, progress: Progress, outcome: Outcome, cache_digest: str) -> None:
+def _export(site: Site[ImageLoraParams], parts: Parts, progress: Progress, outcome: Outcome, cache_digest: str) -> None:
     """The adaptor with its card. The header says what it takes to load it well; equal jobs give equal bytes."""
-    work, params = site.work, site.params
+    work, params, base = site.work, site.params, parts.base
     model = work.spec.inputs.model
     assert model is not None
-    prediction_type = base.scheduler_config.get("prediction_type", "epsilon")
+    prediction = {"prediction_type": str(base.scheduler_config.get("prediction_type", "epsilon"))}
+    if family_module(base.family).IS_FLOW:
+        prediction = {}
     work.facts.update(
         steps=progress.step,
         metrics=progress.metrics,
         seconds=progress.seconds,
         cache_digest=cache_digest,
-        prediction_type=prediction_type,
+        **prediction,
     )
-    header = {
+    header = prediction | {
         "base_sha256": model.sha256,
         "base_name": model.name,
         "name": params.adaptor_name,
         "trigger_word": params.trigger_word,
-        "prediction_type": prediction_type,
         "step": str(progress.step),
     }
-    adaptor_save(base, work.out / "adaptor", metadata=header, config=params.model_dump(mode="json"))
+    with parts.shown():
+        adaptor_save(base, work.out / "adaptor", metadata=header, config=params.model_dump(mode="json"))
     latest = sorted((work.out / "samples").glob(f"step-{progress.step:08d}-*.png"))
     card_write(work.out / "adaptor", manifest_body(work, outcome), latest)

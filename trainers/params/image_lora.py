@@ -200,6 +200,8 @@ class ImageLoraParams(Params):
     validation_split: float = Field(0.0, ge=0, le=0.5)
     """Share of the pictures held out for a validation loss with fixed noise and timesteps."""
 
+    no_metadata: bool = False
+    """Leave what was trained, how and on what out of the header of the kohya file."""
     log_to_tensorboard: bool = True
     """Write TensorBoard files beside the adaptor."""
     log_to_wandb: bool = False

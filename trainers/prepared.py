@@ -1,0 +1,49 @@
+"""A job's base model as its parameters want it: dtype, quantisation, attention, memory, prediction type."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from trainers.family_check import family_check
+from trainers.models.base import Base
+from trainers.models.load import load_base
+from trainers.optional import optional_module
+from trainers.params.image_lora import ImageLoraParams
+from trainers.quantised import network_quantise
+from trainers.site import Site
+
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def base_prepared(site: Site[ImageLoraParams]) -> Base:
+    """The frozen base on the job's device. An override of the prediction type holds for training and sampling."""
+    params = site.params
+    base = _loaded(site)
+    family_check(base, params)
+    if params.attention == "xformers":
+        optional_module("trainers.with_xformers", "xformers").attention_use(base.network)
+    if params.gradient_checkpointing:
+        base.network.enable_gradient_checkpointing()
+    if params.prediction_type:
+        base = replace(base, scheduler_config=base.scheduler_config | {"prediction_type": params.prediction_type})
+    return base
+
+
+def encoders_free(base: Base, *, vae: bool, text: bool) -> None:
+    """Gives back the memory of what only the encoding needed."""
+    modules: list[Any] = [base.vae] if vae else []
+    for module in [*modules, *(base.text_encoders if text else ())]:
+        module.to("meta")
+
+
+def _loaded(site: Site[ImageLoraParams]) -> Base:
+    params, device = site.params, site.processes.device
+    dtype = DTYPES[params.mixed_precision]
+    if params.base_quantization == "none":
+        return load_base(site.work.model, dtype, device)
+    base = load_base(site.work.model, dtype, "cpu")
+    network_quantise(base.network, params.base_quantization, device)
+    for module in (base.vae, *base.text_encoders):
+        module.to(device)
+    return base
