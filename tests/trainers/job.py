@@ -80,7 +80,7 @@ class Job:
 
     def start(self, *, world_size: int = 1) -> list[ForkServerProcess]:
         """As real processes, forked from one that has torch loaded already."""
-        port = _free_port()
+        port = free_port()
         for rank in range(world_size):
             process = FORKSERVER.Process(target=_rank, args=(self.root, self.cache, rank, world_size, port))
             process.start()
@@ -141,7 +141,7 @@ def _rank(root: Path, cache: Path, rank: int, world_size: int, port: int) -> Non
     os._exit(Job(root, cache).run())
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

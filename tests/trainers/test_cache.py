@@ -1,13 +1,18 @@
 """The cache: content-keyed, safe to delete, safe to share, one item at a time."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.trainers.job import Job, job_make
-from trainers.data.cache import cache_key, tensors_digest
+from tests.trainers.job import FORKSERVER, Job, free_port, job_make
+from trainers.control import Control
+from trainers.data.cache import cache_key, tensors_cached, tensors_digest
+from trainers.distributed import start_processes, stop_processes
+from trainers.spec import Resources
+from trainers.tracking import Reporter
 
 
 def entries(cache: Path) -> dict[str, int]:
@@ -68,6 +73,45 @@ def test_two_jobs_at_once_share_it(own: Callable[..., Job]) -> None:
         assert job.processes[0].exitcode == 0
     assert jobs[0].losses() == jobs[1].losses()
     assert not list(jobs[0].cache.rglob(".*"))
+
+
+def test_ranks_of_a_host_make_each_entry_once_and_all_read_all(tmp_path: Path) -> None:
+    port = free_port()
+    ranks = [FORKSERVER.Process(target=_make_as_rank, args=(tmp_path, rank, port)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+        assert process.exitcode == 0
+    made = [(tmp_path / f"made-by-{rank}").read_text().split() for rank in range(2)]
+    assert made == [["0", "2", "4"], ["1", "3"]]
+    assert [(tmp_path / f"read-by-{rank}").read_text() for rank in range(2)] == ["0 1 2 3 4"] * 2
+
+
+def _make_as_rank(folder: Path, rank: int, port: int) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = start_processes(Resources(strategy="ddp", processes=2))
+    reporter = Reporter(None)
+
+    def maker(value: int) -> Callable[[], dict[str, torch.Tensor]]:
+        def make() -> dict[str, torch.Tensor]:
+            with (folder / f"made-by-{rank}").open("a") as log:
+                log.write(f"{value} ")
+            return {"value": torch.tensor([value])}
+
+        return make
+
+    store = tensors_cached(
+        folder / "cache",
+        {str(value): maker(value) for value in range(5)},
+        stage="making",
+        processes=processes,
+        control=Control(folder / "control", processes, reporter),
+        reporter=reporter,
+    )
+    assert store is not None
+    (folder / f"read-by-{rank}").write_text(" ".join(str(store[key]["value"].item()) for key in sorted(store)))
+    stop_processes()
 
 
 def test_a_key_depends_on_every_value_and_on_no_order() -> None:
