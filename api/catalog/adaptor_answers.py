@@ -8,6 +8,20 @@ from api.catalog.answers import linked
 from api.catalog.models import Adaptor
 from api.catalog.shapes import LinkedFileShape, Shape
 
+TEXT_FACTS = (
+    "training_method",
+    "perbatch_cutoff",
+    "resp_cutoff_ratio",
+    "loss_weight_type",
+    "geo_p",
+    "loss_norm_type",
+    "mask_prompt_loss",
+    "eos_padding",
+)
+"""Keys of a text adaptor's manifest that people compare adaptors by."""
+DROPPED = ("truncated", "filtered", "without_response")
+"""Counts below `dataset` there."""
+
 
 class AdaptorSummaryShape(Shape):
     name: str
@@ -23,6 +37,8 @@ class AdaptorSummaryShape(Shape):
     size_bytes: int
     metrics: dict[str, Any]
     """The last values that the manifest has."""
+    facts: dict[str, Any]
+    """What a masked_text job decided and dropped: training_method, cutoffs, weighting, ...; empty for other methods."""
     tags: list[str]
     notes: str
     created: datetime
@@ -47,10 +63,17 @@ def adaptor_summary(adaptor: Adaptor) -> dict[str, Any]:
         "digest": adaptor.digest,
         "size_bytes": adaptor.size_bytes,
         "metrics": metrics if isinstance(metrics, dict) else {},
+        "facts": _facts(adaptor.manifest),
         "tags": sorted(tag.name for tag in adaptor.tags.all()),
         "notes": adaptor.notes,
         "created": adaptor.created,
     }
+
+
+def _facts(manifest: dict[str, Any]) -> dict[str, Any]:
+    dataset = manifest.get("dataset")
+    counts = {name: dataset[name] for name in DROPPED if name in dataset} if isinstance(dataset, dict) else {}
+    return {**{name: manifest[name] for name in TEXT_FACTS if name in manifest}, **counts}
 
 
 def adaptor_detail(adaptor: Adaptor) -> dict[str, Any]:

@@ -3,7 +3,8 @@
     condition  <path>[__<operator>]=<value>
     path       manifest.<key>[.<key>...], or params.<key> and metrics.<key> for what lies there in the manifest
     operator   ne, lt, lte, gt, gte, in (values separated by commas), contains (text, any case), exists (true or false)
-    sort       created, name, version, size_bytes or a path, which sorts as a number; - before it: the highest first
+    sort       created, name, version, size_bytes or a path, which sorts numbers before texts; - before it: the highest
+               first; what has no value comes last
 
 Only plain values are looked at. Paths and values are bound as parameters, never part of the SQL.
 """
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import F, FloatField, Func, Q, QuerySet, TextField, Value
+from django.db.models import Case, F, FloatField, Func, Q, QuerySet, TextField, Value, When
 from django.db.models.functions import Coalesce
 
 from api.catalog.models import Adaptor
@@ -112,9 +113,16 @@ def adaptors_sort(adaptors: QuerySet[Adaptor], sort: str) -> tuple[QuerySet[Adap
         return adaptors, tuple(dict.fromkeys((sort, "-created", "-id")))
     if "." not in name:
         raise _wrong("sort", f"expected {', '.join(COLUMNS)} or a path as metrics.loss, got {name!r:.100}")
+    path, sign = _path("sort", name), "-" if down else ""
     missing = Value(-FAR if down else FAR, output_field=FloatField())
-    rows = adaptors.annotate(sort_value=Coalesce(ManifestNumber(_path("sort", name)), missing))
-    return rows, ("-sort_value" if down else "sort_value", "-created", "-id")
+    found = adaptors.alias(sort_number=ManifestNumber(path), sort_word=ManifestText(path))
+    is_number, is_text = Q(sort_number__isnull=False), Q(sort_number__isnull=True, sort_word__isnull=False)
+    rows = found.annotate(
+        sort_value=Coalesce("sort_number", missing),
+        sort_last=Case(When(is_number | is_text, then=0), default=1),
+        sort_text=Case(When(is_text, then="sort_word"), default=Value(""), output_field=TextField()),
+    )
+    return rows, (f"{sign}sort_value", "sort_last", f"{sign}sort_text", "-created", "-id")
 
 
 def sqlite_path(path: Path) -> str:

@@ -25,6 +25,14 @@ from cli.versions import sized
 app = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name, or name@version.", autocompletion=ADAPTORS)]
 SHOWN = ("name", "version", "method", "trigger_word", "base_model", "job", "partial", "tags", "notes", "created")
+TEXT_COLUMNS = {
+    "recipe": "facts.training_method",
+    "weighting": "facts.loss_weight_type",
+    "per batch": "facts.perbatch_cutoff",
+    "cutoff": "facts.resp_cutoff_ratio",
+    "prompt masked": "facts.mask_prompt_loss",
+    "cut": "facts.truncated",
+}
 SIGNS = {">=": "__gte", "<=": "__lte", "!=": "__ne", ">": "__gt", "<": "__lt", "~": "__contains", "=": ""}
 
 
@@ -44,14 +52,17 @@ def adaptor_list(
     sort: Annotated[
         str | None, typer.Option(help="created, name, size_bytes, metrics.loss, ...; - for descending.")
     ] = None,
+    training_method: Annotated[str | None, typer.Option(help="Of text adaptors: bert, llada or dream.")] = None,
     as_json: Json = False,
 ) -> None:
-    """What training jobs have made, the newest first."""
+    """What training jobs have made, the newest first; text adaptors with their recipe."""
     asked: dict[str, Any] = {"search": search, "name": name, "method": method, "base_model": base_model}
     conditions = dict(condition_parse(text) for text in where or [])
+    conditions |= {"manifest.training_method": training_method} if training_method else {}
     with connect() as client:
         rows = list(client.pages("adaptors", **asked, tag=tag, sort=sort, **conditions))
     columns = {"name": "name", "version": "version", "trigger": "trigger_word", "base model": "base_model"}
+    columns |= TEXT_COLUMNS if any(row.get("facts") for row in rows) else {}
     columns |= {"loss": "metrics.loss", "tags": "tags", "partial": "partial", "created": "created"}
     print_rows(rows, columns, as_json=as_json)
 

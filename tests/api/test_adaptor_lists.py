@@ -72,15 +72,46 @@ def test_each_operator_finds_what_it_says(user: APIClient) -> None:
 
 @pytest.mark.usefixtures("adaptors")
 def test_a_number_sorts_and_what_has_none_comes_last(user: APIClient) -> None:
-    assert found(user, "sort=metrics.loss") == "52143"
-    assert found(user, "sort=-metrics.loss") == "12543"
+    assert found(user, "sort=metrics.loss") == "52134", "a text stands before nothing"
+    assert found(user, "sort=-metrics.loss") == "12534"
     assert found(user, "sort=params.lora_r") == "42135"
     assert found(user, "sort=created") == "12345"
     assert found(user, "sort=-version") == found(user, "sort=name") == "54321"
 
 
+TEXTS: list[dict[str, Any]] = [
+    {"training_method": "llada", "resp_cutoff_ratio": 0.0, "mask_prompt_loss": True},
+    {"training_method": "dream", "resp_cutoff_ratio": 0.2, "mask_prompt_loss": False, "geo_p": 0.3},
+    {"training_method": "dream", "resp_cutoff_ratio": 0.1, "dataset": {"truncated": 7, "rows": 9}},
+    {"training_method": "bert", "loss_weight_type": "scheduler"},
+    {},
+]
+
+
 @pytest.mark.usefixtures("adaptors")
-@pytest.mark.parametrize("sort", ["metrics.loss", "-metrics.loss", "params.none", "-created", "name", "size_bytes"])
+def test_text_adaptors_are_found_and_sorted_by_what_their_manifests_record(user: APIClient) -> None:
+    for number, manifest in enumerate(TEXTS, 1):
+        Adaptor.objects.filter(version=number).update(manifest=manifest)
+    for query, versions in (
+        ("manifest.training_method=dream", "32"),
+        ("manifest.training_method=dream&sort=manifest.resp_cutoff_ratio", "32"),
+        ("sort=manifest.training_method", "43215"),
+        ("sort=-manifest.training_method", "13245"),
+        ("sort=manifest.mask_prompt_loss", "21543"),
+        ("sort=-manifest.resp_cutoff_ratio", "23154"),
+        ("manifest.mask_prompt_loss=false", "2"),
+        ("manifest.dataset.truncated__gt=0", "3"),
+    ):
+        assert found(user, query) == versions, query
+    facts = {row["version"]: row["facts"] for row in user.get(PATH).json()["results"]}
+    assert facts[3] == {"training_method": "dream", "resp_cutoff_ratio": 0.1, "truncated": 7}
+    assert (facts[2]["geo_p"], facts[5]) == (0.3, {})
+
+
+@pytest.mark.usefixtures("adaptors")
+@pytest.mark.parametrize(
+    "sort", ["manifest.done", "metrics.loss", "-metrics.loss", "params.none", "-created", "name", "size_bytes"]
+)
 def test_pages_of_a_sorted_list_hold_each_row_once(user: APIClient, sort: str) -> None:
     whole, pages, address = found(user, f"sort={sort}"), "", f"{PATH}?sort={sort}&limit=2"
     while address:
