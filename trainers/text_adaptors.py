@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainers.adaptors import base_check, weights_folder
+from trainers.errors import ReasonCode, TrainerError
 from trainers.models.text_base import TextBase
 from trainers.models.text_lora import text_adaptor_load
 from trainers.spec import InputRef
@@ -12,11 +13,22 @@ from trainers.spec import InputRef
 def text_adaptors_apply(
     base: TextBase, model: InputRef, adaptors: Sequence[InputRef], folders: Sequence[Path], scales: Sequence[float]
 ) -> None:
-    """Puts every adaptor on `base`, active at its scale.
+    """Puts every adaptor on `base`, active at its scale; a causal base shifts its logits as they were trained.
 
-    Raises TrainerError(BAD_ADAPTOR) for one that was trained on another base model, or that does not fit.
+    Raises TrainerError(BAD_ADAPTOR) for one that was trained on another base model, that does not fit, or that was
+    trained with another shift than its neighbours.
     """
+    recipes: list[tuple[str, bool]] = []
     for index, (adaptor, folder, scale) in enumerate(zip(adaptors, folders, scales, strict=True)):
         base_check(adaptor, adaptor.details.get("base_sha256"), model)
         metadata = text_adaptor_load(base, weights_folder(folder), f"adaptor_{index}", scale)
         base_check(adaptor, metadata.get("base_sha256"), model)
+        if recipe := metadata.get("training_method"):
+            recipes.append((adaptor.name, recipe == "dream"))
+    if len({shifted for _, shifted in recipes}) > 1:
+        dream = ", ".join(name for name, shifted in recipes if shifted)
+        raise TrainerError(
+            ReasonCode.BAD_ADAPTOR, f"only {dream} of the adaptors were trained with training_method dream"
+        )
+    if recipes:
+        base.shift = recipes[0][1]

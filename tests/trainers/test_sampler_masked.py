@@ -279,6 +279,15 @@ def test_a_row_of_a_batch_is_what_it_would_be_alone(name: str) -> None:
         assert torch.equal(batch.trace_BL[index, :size], alone.trace_BL[0])
 
 
+def test_without_steps_each_mask_takes_one_whatever_the_blocks() -> None:
+    text = [1, *[MASK] * 5, 2, MASK, MASK]
+    for pick, select in (PICKS["llada"], (PICKS["threshold"][0], evenly)):
+        found = run(text, pick=pick, select=select, block_size=4, steps=None)
+        assert found.forwards == 7 and sorted(found.trace_BL[0].tolist()) == [GIVEN, GIVEN, *range(7)]
+    few = run(text, pick=PICKS["llada"][0], block_size=4, steps=2)
+    assert few.forwards == 2
+
+
 def test_the_seed_decides() -> None:
     def drawn(seed: int) -> list[int]:
         return run([1, *[MASK] * 8], pick=pick_llada("random", 1.0), seeds=[seed], steps=8).ids_BL[0].tolist()

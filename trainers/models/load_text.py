@@ -4,18 +4,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 from transformers.initialization import no_init_weights
 
 from trainers.models.attention import NAME as ATTENTION
 from trainers.models.mask_token import mask_token_make
-from trainers.models.text_base import TextBase, body
+from trainers.models.text_base import TextBase
 from trainers.models.text_families import MARK, config_read, family_of, marked
 from trainers.models.text_family import TextFamily, same_name
 from trainers.models.text_ids import ids_of, ids_tell
 from trainers.models.text_tensors import weights_fill
 from trainers.models.text_tokenizer import tokenizer_load
-from trainers.optional import optional_module
+from trainers.quantised import network_quantise
 
 
 def load_text(
@@ -48,12 +47,12 @@ def load_text(
         eos_id=ids.eos,
         pad_id=ids.pad,
         bos_id=ids.bos,
-        shift=family.shift,
+        shift=bool(mark.get("shift", family.shift)),
         was_causal=bool(mark.get("was_causal", family.is_causal)),
         max_positions=int(model.config.max_position_embeddings),
     )
     if quantization == "nf4":
-        _quantise(base, device)
+        network_quantise(base.model, "nf4", torch.device(device))
     return base
 
 
@@ -68,14 +67,3 @@ def _network(folder: Path, family: TextFamily, raw: dict[str, Any], dtype: torch
         model = family.model_class._from_config(config, dtype=dtype, attn_implementation=ATTENTION)
     weights_fill(model, folder, same_name if ours else family.native_name)
     return model
-
-
-def _quantise(base: TextBase, device: torch.device | str) -> None:
-    """The linear layers below the head in 4 bits, one after the other, so that the device never holds them twice."""
-    library = optional_module("trainers.with_bitsandbytes", "quantization")
-    network = body(base)
-    for name, layer in list(network.named_modules()):
-        if isinstance(layer, nn.Linear):
-            parent, _, leaf = name.rpartition(".")
-            setattr(network.get_submodule(parent), leaf, library.linear_nf4(layer, torch.device(device)))
-    base.model.to(device)

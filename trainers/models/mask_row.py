@@ -57,9 +57,19 @@ def mask_row_load(base: TextBase, trained_D: Tensor, scale: float) -> None:
 @torch.no_grad()
 def mask_row_merge(base: TextBase) -> None:
     """Writes the row into the matrix and takes it off the embedding."""
-    if (row := mask_row_of(base)) is None:
-        return
+    if (row := mask_row_of(base)) is not None:
+        _row_end(base, row, row.row)
+
+
+@torch.no_grad()
+def mask_row_remove(base: TextBase) -> None:
+    """Takes the row off the embedding, whose matrix is as it was before."""
+    if (row := mask_row_of(base)) is not None:
+        _row_end(base, row, row.original)
+
+
+def _row_end(base: TextBase, row: MaskRow, last_D: Tensor) -> None:
     embedding = input_embedding(base)
-    embedding.weight[base.mask_id] = row.row.to(embedding.weight.dtype)
+    embedding.weight[base.mask_id] = last_D.to(embedding.weight.dtype)
     row.handle.remove()
     delattr(embedding, MASK_ROW)

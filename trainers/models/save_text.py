@@ -34,6 +34,7 @@ def save_text(base: TextBase, folder: Path, *, dtype: torch.dtype | None = None)
             "eos_id": base.eos_id,
             "pad_id": base.pad_id,
             "bos_id": base.bos_id,
+            "shift": base.shift,
             "was_causal": False,
         },
     }

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from trainers.atomic import bytes_write, json_write
 from trainers.errors import ReasonCode, TrainerError
 from trainers.lora import TRAINED, inject, lora_layers, pair_init
-from trainers.models.mask_row import mask_row_attach, mask_row_load, mask_row_of
+from trainers.models.mask_row import mask_row_attach, mask_row_load, mask_row_of, mask_row_remove
 from trainers.models.text_adaptor_file import CONFIG, PREFIX, ROW_SUFFIX, WEIGHTS, text_adaptor_read
 from trainers.models.text_base import TextBase, body, input_embedding
 from trainers.safetensors_file import file_bytes
@@ -132,6 +133,18 @@ def text_adaptor_load(base: TextBase, folder: Path, name: str, scale: float) -> 
         mask_row_load(base, file.row, scale)
     base.model.requires_grad_(False)
     return file.metadata
+
+
+def lora_remove(base: TextBase) -> None:
+    """Takes every adaptor off `base`, which then speaks as before they came."""
+    for name, layer in list(base.model.named_modules()):
+        if isinstance(layer, LoraLayer):
+            parent, _, leaf = name.rpartition(".")
+            setattr(base.model.get_submodule(parent), leaf, layer.get_base_layer())
+    base.model.__dict__.pop("peft_config", None)
+    base.model._hf_peft_config_loaded = False
+    mask_row_remove(base)
+    base.model.requires_grad_(False).eval()
 
 
 def _embedding_name(base: TextBase) -> str:

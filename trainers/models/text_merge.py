@@ -12,6 +12,7 @@ from trainers.models.mask_row import mask_row_merge
 from trainers.models.save_text import export_original, save_text
 from trainers.models.text_base import TextBase
 from trainers.models.text_families import config_read
+from trainers.models.text_lora import lora_remove
 from trainers.text_adaptors import text_adaptors_apply
 from trainers.workspace import Outcome, Workspace
 
@@ -47,14 +48,9 @@ def lora_merge(base: TextBase) -> None:
     """Adds every active pair to its matrix, W + scaling B A in fp32, and takes the pairs off. Not for 4-bit weights."""
     for name, layer in list(base.model.named_modules()):
         if isinstance(layer, LoraLayer):
-            linear = layer.get_base_layer()
-            _merge_layer(name, layer, linear)
-            parent, _, leaf = name.rpartition(".")
-            setattr(base.model.get_submodule(parent), leaf, linear)
-    base.model.__dict__.pop("peft_config", None)
-    base.model._hf_peft_config_loaded = False
+            _merge_layer(name, layer, layer.get_base_layer())
     mask_row_merge(base)
-    base.model.requires_grad_(False).eval()
+    lora_remove(base)
 
 
 def stored_dtype(folder: Path) -> torch.dtype:

@@ -70,13 +70,13 @@ def denoise(
     select: Select,
     mask_id: int,
     block_size: int,
-    steps: int,
+    steps: int | None,
     seeds: Sequence[int],
     suppress: Sequence[int] = (),
     on_step: Callable[[Tensor], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Denoised:
-    """Fills every mask of `canvas`; `steps` are shared out over the blocks, at least one each.
+    """Fills every mask of `canvas`; `steps` are shared out over the blocks, at least one each; None: one for each mask.
 
     Neither the mask token nor one of `suppress` is ever predicted. A row comes out as it would alone: draws, schedule
     and trace are its own. `on_step(ids_BL)` is called after each step.
@@ -86,9 +86,9 @@ def denoise(
     steps_B = torch.zeros(len(ids_BL), dtype=torch.long)
     forwards, blocks = 0, _blocks(canvas, block_size)
     blocks_B = (canvas.stop_B - canvas.start_B + block_size - 1) // block_size
-    block_steps_B = (steps // blocks_B).clamp(min=1)
     for columns_BS, inside_BS in blocks:
         first_open_B = _open(ids_BL, columns_BS, inside_BS, mask_id).sum(1)
+        block_steps_B = (first_open_B if steps is None else steps // blocks_B).clamp(min=1)
         for index in range(max(int(block_steps_B.max()), int(first_open_B.max()))):
             open_BS = _open(ids_BL, columns_BS, inside_BS, mask_id)
             if not bool(open_BS.any()):

@@ -20,7 +20,8 @@ class Decoding:
     """How masks become tokens. `alg`, `alg_temp`, `top_p`, `top_k`, `eps` are Dream's, `remasking` everyone else's."""
 
     max_new_tokens: int = 128
-    steps: int = 128
+    steps: int | None = None
+    """Shared out over the blocks; None: one for each mask."""
     block_size: int = 32
     """At least max_new_tokens: one block."""
     remasking: str = "low_confidence"

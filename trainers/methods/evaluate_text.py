@@ -1,0 +1,168 @@
+"""Method `evaluate_text`: how likely a model finds the answers of a dataset, and how many it gives itself."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from trainers.answers import answers_equal, final_number
+from trainers.atomic import json_write
+from trainers.data.chat import Encoded, Role, encode_chat, encode_plain, prompt_ids, tongue_of
+from trainers.data.dialogues import Dialogue, dialogues_of
+from trainers.data.rows import bad_rows, rows_read
+from trainers.errors import ReasonCode, TrainerError
+from trainers.events import Progress, Sample, Started, Validation, Warning_
+from trainers.likelihood import likelihood_bound, noised
+from trainers.models.text_base import TextBase
+from trainers.params.evaluate_text import EvaluateTextParams
+from trainers.samplers.text_job import DEFAULT_NEW_TOKENS, TextJob, decoding_of, suppressed_check, text_job
+from trainers.samplers.texts import answers_sample
+from trainers.workspace import Outcome, Workspace
+
+REPORT = "samples/report.json"
+Report = dict[str, Any]
+
+
+def evaluate(work: Workspace) -> Outcome:
+    """Writes out/samples/report.json, whose summary is in the manifest too: nll, perplexity bound, exact match."""
+    params = work.spec.params
+    assert isinstance(params, EvaluateTextParams)
+    with text_job(work) as job:
+        suppressed_check(params, job.base)
+        rows = rows_of(work, params)
+        job.reporter.say(Started(total=len(rows), details={"device": str(job.base.device)}))
+        summary, details = _measured(job, params, rows)
+        if job.control.stop_is_wanted():
+            if command := job.control.agree():
+                job.control.obeyed(command, 0)
+            return "stopped"
+        _report(job, summary, details)
+        work.facts.update(steps=len(rows), evaluation=summary)
+        return "succeeded"
+
+
+def rows_of(work: Workspace, params: EvaluateTextParams) -> list[Dialogue]:
+    """The rows that are measured. TrainerError(BAD_DATASET): plain texts, of which no answer can be exact."""
+    rows = rows_read(work.dataset)[: params.num_rows or None]
+    found = dialogues_of(rows, input_template=params.input_template, output_template=params.output_template)
+    plain = next((row for row in found if row.is_plain), None)
+    if plain and params.measure != "likelihood":
+        raise bad_rows(f"{plain.where}: plain text has no question to answer; choose measure='likelihood'")
+    return found
+
+
+def encoded_row(base: TextBase, row: Dialogue) -> Encoded:
+    """The row as training encodes it; a plain text under a shift begins with a token that nothing is asked of."""
+    tongue = tongue_of(base)
+    if not row.is_plain:
+        return encode_chat(tongue, row.turns, supervise_all=False)
+    plain = encode_plain(tongue, row.turns[0].text)
+    if base.shift and base.bos_id is not None:
+        ids = np.concatenate([[base.bos_id], plain.ids_L]).astype(np.int32)
+        return Encoded(ids, np.concatenate([[Role.SPECIAL], plain.roles_L]).astype(np.uint8))
+    return plain
+
+
+def _measured(job: TextJob, params: EvaluateTextParams, rows: Sequence[Dialogue]) -> tuple[Report, list[Report]]:
+    summary: Report = {}
+    details: list[Report] = [{"where": row.where} for row in rows]
+    if params.measure in ("both", "likelihood"):
+        summary |= _likelihood(job, params, rows, details)
+    if params.measure in ("both", "exact_match"):
+        summary |= _exact_match(job, params, rows, details)
+    return summary, details
+
+
+def _likelihood(
+    job: TextJob, params: EvaluateTextParams, rows: Sequence[Dialogue], details: list[Report]
+) -> dict[str, float]:
+    """nll per token over all scored tokens, with the standard error of the noise; rows without room are left out."""
+    bounds, variances, tokens = [], [], []
+    for index, row in enumerate(rows):
+        if job.control.stop_is_wanted():
+            break
+        encoded = encoded_row(job.base, row)
+        scored = encoded.roles_L == Role.RESPONSE
+        if len(encoded.ids_L) > job.base.max_positions:
+            details[index]["skipped"] = f"{len(encoded.ids_L)} tokens, the base model has {job.base.max_positions}"
+            continue
+        copies = noised(encoded.ids_L, scored, job.base.mask_id, copies=params.num_noises, seed=params.seed, row=index)
+        values = np.array(likelihood_bound(job.base, encoded.ids_L, copies, batch_size=params.batch_size))
+        bounds.append(values.mean())
+        variances.append(values.var() / len(values))
+        tokens.append(int(scored.sum()))
+        details[index] |= {"nll": float(bounds[-1]), "tokens": tokens[-1]}
+        job.reporter.say(Progress(stage="likelihood", done=index + 1, total=len(rows)))
+    if not tokens:
+        raise bad_rows(f"none of {len(rows)} rows fits into the base model's {job.base.max_positions} positions")
+    nll = float(sum(bounds)) / sum(tokens)
+    return {
+        "nll": nll,
+        "nll_error": math.sqrt(float(sum(variances))) / sum(tokens),
+        "perplexity_bound": math.exp(min(nll, 80.0)),
+        "tokens": float(sum(tokens)),
+        "rows_scored": float(len(tokens)),
+    }
+
+
+def _exact_match(
+    job: TextJob, params: EvaluateTextParams, rows: Sequence[Dialogue], details: list[Report]
+) -> dict[str, float]:
+    room = job.base.max_positions - (params.max_new_tokens or DEFAULT_NEW_TOKENS)
+    prompts = [prompt_ids(job.base, _messages(row)) for row in rows]
+    fitting = [index for index, ids in enumerate(prompts) if len(ids) <= room]
+    if not fitting:
+        raise TrainerError(
+            ReasonCode.BAD_PARAMETERS,
+            f"no prompt fits: the base model has {job.base.max_positions} positions; lower max_new_tokens",
+        )
+    if len(fitting) < len(rows):
+        job.reporter.say(Warning_(message=f"{len(rows) - len(fitting)} prompts have no room; they count as wrong"))
+    correct = 0
+    for first in range(0, len(fitting), params.batch_size):
+        chosen = fitting[first : first + params.batch_size]
+        correct += _answered(job, params, rows, prompts, chosen, details)
+        job.reporter.say(Progress(stage="answers", done=first + len(chosen), total=len(fitting)))
+        if job.control.stop_is_wanted():
+            break
+    return {"exact_match": correct / len(rows), "correct": float(correct), "rows_asked": float(len(rows))}
+
+
+def _answered(
+    job: TextJob,
+    params: EvaluateTextParams,
+    rows: Sequence[Dialogue],
+    prompts: Sequence[list[int]],
+    chosen: Sequence[int],
+    details: list[Report],
+) -> int:
+    """How many of the `chosen` rows are answered exactly; what was answered goes to `details`."""
+    texts = answers_sample(
+        job.base,
+        [prompts[index] for index in chosen],
+        decoding_of(params),
+        [params.seed + index for index in chosen],
+        should_stop=job.control.stop_is_wanted,
+    )
+    correct = 0
+    for index, text in zip(chosen, texts, strict=bool(texts)):
+        expected = rows[index].turns[-1].text
+        right = answers_equal(text.text, expected, params.answer_format)
+        correct += right
+        details[index] |= {"expected": expected, "given": text.text, "correct": right, "steps": text.steps}
+        if (number := final_number(text.text)) is not None:
+            details[index]["number"] = number
+    return correct
+
+
+def _messages(row: Dialogue) -> list[dict[str, str]]:
+    """The turns before the answer that is expected."""
+    return [{"role": turn.speaker, "content": turn.text} for turn in row.turns[:-1]]
+
+
+def _report(job: TextJob, summary: Report, details: list[Report]) -> None:
+    json_write(job.work.out / REPORT, {"summary": summary, "rows": details})
+    metrics = {name: float(value) for name, value in summary.items()}
+    job.reporter.say(Validation(step=len(details), metrics=metrics))
+    job.reporter.say(Sample(step=len(details), path=REPORT, label="report", details=summary))

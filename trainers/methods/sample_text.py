@@ -1,0 +1,122 @@
+"""Method `sample_text`: answers to prompts and chats, and texts whose gaps are filled, by denoising."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from trainers.data.chat import prompt_ids
+from trainers.errors import ReasonCode, TrainerError
+from trainers.events import Progress, Sample, Started
+from trainers.params.sample_text import SampleTextParams
+from trainers.samplers.infill import infill_ids
+from trainers.samplers.text_job import DEFAULT_NEW_TOKENS, TextJob, decoding_of, suppressed_check, text_job
+from trainers.samplers.text_record import text_write
+from trainers.samplers.texts import Text, answers_sample, masks_fill
+from trainers.workspace import Outcome, Workspace
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One text to make."""
+
+    number: int
+    """From 0 through all of the job's texts."""
+    prompt: Any
+    """As it was given: a text, or a chat."""
+    ids: list[int]
+    seed: int
+
+
+def sample(work: Workspace) -> Outcome:
+    """Writes out/samples/text-<n>.json for each text, with its trace, and tells of each."""
+    params = work.spec.params
+    assert isinstance(params, SampleTextParams)
+    with text_job(work) as job:
+        suppressed_check(params, job.base)
+        asked = asked_of(job, params)
+        job.reporter.say(Started(total=len(asked), details={"device": str(job.base.device)}))
+        made = 0
+        for batch in batches_of(asked, params):
+            texts = _denoise(job, params, batch, made=made, total=len(asked))
+            if not texts:
+                if command := job.control.agree():
+                    job.control.obeyed(command, made)
+                break
+            for one, text in zip(batch, texts, strict=True):
+                _keep(job, params, one, text)
+            made += len(texts)
+        work.facts["steps"] = made
+        return "succeeded" if made == len(asked) else "stopped"
+
+
+def asked_of(job: TextJob, params: SampleTextParams) -> list[Asked]:
+    """Every text of the job: each prompt `num_samples` times, text i from seed + i."""
+    encoded = [(prompt, _encoded(job, params, prompt)) for prompt in params.asked for _ in range(params.num_samples)]
+    return [Asked(number, prompt, ids, params.seed + number) for number, (prompt, ids) in enumerate(encoded)]
+
+
+def batches_of(asked: Sequence[Asked], params: SampleTextParams) -> Iterator[list[Asked]]:
+    for first in range(0, len(asked), params.batch_size):
+        yield list(asked[first : first + params.batch_size])
+
+
+def _encoded(job: TextJob, params: SampleTextParams, prompt: Any) -> list[int]:
+    if params.infill_texts:
+        return infill_ids(job.base, prompt)
+    try:
+        return prompt_ids(job.base, prompt)
+    except ValueError as error:
+        raise TrainerError(ReasonCode.BAD_PARAMETERS, f"messages: {error}") from error
+
+
+def _denoise(job: TextJob, params: SampleTextParams, batch: list[Asked], *, made: int, total: int) -> list[Text]:
+    ids, seeds = [one.ids for one in batch], [one.seed for one in batch]
+    new = 0 if params.infill_texts else params.max_new_tokens or DEFAULT_NEW_TOKENS
+    everything = sum(row.count(job.base.mask_id) + new for row in ids)
+
+    def tell(ids_BL: Tensor) -> None:
+        left = int((ids_BL == job.base.mask_id).sum())
+        share = 1 - left / everything
+        job.reporter.say(Progress(stage="denoising", done=round((made + share * len(batch)) * 100), total=total * 100))
+
+    watch = {"on_step": tell, "should_stop": job.control.stop_is_wanted}
+    decoding = decoding_of(params)
+    if params.infill_texts:
+        return masks_fill(job.base, ids, decoding, seeds, **watch)
+    return answers_sample(job.base, ids, decoding, seeds, **watch)
+
+
+def _keep(job: TextJob, params: SampleTextParams, asked: Asked, text: Text) -> None:
+    path = f"samples/text-{asked.number + 1:04d}.json"
+    model = job.work.spec.inputs.model
+    assert model is not None
+    facts = {
+        "prompt": asked.prompt,
+        "seed": asked.seed,
+        "parameters": params.model_dump(mode="json"),
+        "base_model": {"name": model.name, "sha256": model.sha256},
+        "adaptors": adaptors_used(job, params),
+    }
+    text_write(job.work.out / path, job.base, text, facts)
+    said = asked.prompt if isinstance(asked.prompt, str) else asked.prompt[-1]["content"]
+    job.reporter.say(
+        Sample(
+            step=asked.number + 1,
+            path=path,
+            label=f"text {asked.number + 1}",
+            prompt=said,
+            seed=asked.seed,
+            details={"text": text.text, "steps": text.steps},
+        )
+    )
+
+
+def adaptors_used(job: TextJob, params: SampleTextParams) -> list[dict[str, Any]]:
+    adaptors = job.work.spec.inputs.adaptors
+    scales = params.adaptor_scales or (1.0,) * len(adaptors)
+    return [
+        {"name": adaptor.name, "sha256": adaptor.sha256, "scale": scale}
+        for adaptor, scale in zip(adaptors, scales, strict=True)
+    ]

@@ -1,0 +1,23 @@
+"""A denoised text as an artifact: what was asked, what came, and which token was committed at which step."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trainers.atomic import json_write
+from trainers.models.text_base import TextBase
+from trainers.samplers.texts import Text
+
+
+def text_record(base: TextBase, text: Text, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """`tokens` in order, each {id, text, step}; step is -1 for what was given. `mask` is how a gap is shown."""
+    tokens = [
+        {"id": token, "text": str(base.tokenizer.decode([token])), "step": step}
+        for token, step in zip(text.ids, text.trace, strict=True)
+    ]
+    mask = str(base.tokenizer.convert_ids_to_tokens(base.mask_id))
+    return {"text": text.text, "steps": text.steps, "mask": mask, "tokens": tokens, **facts}
+
+
+def text_write(path: Path, base: TextBase, text: Text, facts: Mapping[str, Any]) -> None:
+    json_write(path, text_record(base, text, facts))
