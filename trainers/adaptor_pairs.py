@@ -60,6 +60,8 @@ def scaled(pair: Pair, scale: float, weight: Tensor) -> Pair:
     s m / ||W + D||, W + s (W' - W) = g (W + (s m / (g ||W + D||)) D): each row of `up` takes its factor, and the new
     magnitude is the length of the row that results.
     """
+    if scale == 1:
+        return pair
     if pair.magnitude_O is None:
         return replace(pair, alpha=pair.alpha * scale)
     original = weight.detach().float().cpu()

@@ -1,9 +1,12 @@
 """A job's adaptors on a job's base model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from peft.tuners.lora import LoraLayer
+
+from trainers.adaptor_layers import roots
 from trainers.adaptor_load import adaptor_load
 from trainers.errors import ReasonCode, TrainerError
 from trainers.models.base import Base
@@ -15,21 +18,39 @@ def adaptors_apply(
 ) -> Base:
     """`base` with every adaptor active at its scale, and with the prediction type that they were trained with.
 
-    The weights are shared: `base.network` itself gets the adaptors; `disable_adapters()` and `enable_adapters()` switch
-    them. Raises TrainerError(BAD_ADAPTOR) for one that was trained on another base model, or that does not fit.
+    The weights are shared: the parts of `base` themselves get the adaptors; `adaptors_switch` turns them off and on.
+    Raises TrainerError(BAD_ADAPTOR) for one that was trained on another base model, or that does not fit.
     """
-    predictions: list[tuple[str, str]] = []
+    read: list[tuple[InputRef, Mapping[str, str]]] = []
     for index, (adaptor, folder, scale) in enumerate(zip(adaptors, folders, scales, strict=True)):
         base_check(adaptor, adaptor.details.get("base_sha256"), model)
         metadata = adaptor_load(base, weights_folder(folder), name=f"adaptor_{index}", scale=scale)
         base_check(adaptor, metadata.get("base_sha256"), model)
-        if prediction := metadata.get("prediction_type") or adaptor.details.get("prediction_type"):
-            predictions.append((adaptor.name, str(prediction)))
+        read.append((adaptor, metadata))
+    return replace(base, scheduler_config=base.scheduler_config | prediction_override(read))
+
+
+def adaptors_switch(base: Base, *, on: bool) -> None:
+    """Turns all adaptors of the network and of the text encoders on or off."""
+    for root in roots(base).values():
+        for module in root.modules():
+            if isinstance(module, LoraLayer):
+                module.enable_adapters(on)
+
+
+def prediction_override(adaptors: Sequence[tuple[InputRef, Mapping[str, str]]]) -> dict[str, str]:
+    """{"prediction_type": ...} that adaptors were trained with, by their files' metadata; {} where none says it.
+
+    Raises TrainerError(BAD_ADAPTOR) where two say different things: no base can follow both.
+    """
+    said = [
+        (ref.name, metadata.get("prediction_type") or ref.details.get("prediction_type")) for ref, metadata in adaptors
+    ]
+    predictions = [(name, str(kind)) for name, kind in said if kind]
     if len({kind for _, kind in predictions}) > 1:
         named = ", ".join(f"{name} has {kind}" for name, kind in predictions)
         raise TrainerError(ReasonCode.BAD_ADAPTOR, f"the adaptors disagree on the prediction type: {named}")
-    override = {"prediction_type": predictions[0][1]} if predictions else {}
-    return replace(base, scheduler_config=base.scheduler_config | override)
+    return {"prediction_type": predictions[0][1]} if predictions else {}
 
 
 def weights_folder(folder: Path) -> Path:

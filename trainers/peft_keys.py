@@ -43,7 +43,9 @@ def peft_tensors(pairs: Pairs) -> dict[str, Tensor]:
             found |= {f"{prefix}{layer}{A}": pair.down, f"{prefix}{layer}{B}": pair.up}
             if pair.magnitude_O is not None:
                 shape = (1, -1, 1, 1) if pair.down.ndim == 4 else (-1,)
-                found[f"{prefix}{layer}{MAGNITUDE}"] = pair.magnitude_O.reshape(shape)
+                # diffusers hands a text encoder's keys to transformers, which wants the whole name of the parameter
+                ending = ".weight" if part.startswith("text_encoder") else ""
+                found[f"{prefix}{layer}{MAGNITUDE}{ending}"] = pair.magnitude_O.reshape(shape)
     return found
 
 

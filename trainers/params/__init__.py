@@ -1,11 +1,16 @@
 """Every method by name. To add one: its class here, one line."""
 
 from trainers.params.base import Params
+from trainers.params.evaluate_text import EvaluateTextParams
+from trainers.params.extract_adaptor import ExtractAdaptorParams
 from trainers.params.fetch import FetchDatasetParams, FetchModelParams
 from trainers.params.image_lora import ImageLoraParams
+from trainers.params.import_adaptor import ImportAdaptorParams
 from trainers.params.inspect_dataset import InspectDatasetParams
 from trainers.params.masked_text import MaskedTextParams
+from trainers.params.merge import MergeParams
 from trainers.params.sample_image import SampleImageParams
+from trainers.params.sample_text import SampleTextParams
 
 METHODS: dict[str, type[Params]] = {
     params.method: params
@@ -13,6 +18,11 @@ METHODS: dict[str, type[Params]] = {
         ImageLoraParams,
         MaskedTextParams,
         SampleImageParams,
+        SampleTextParams,
+        EvaluateTextParams,
+        ExtractAdaptorParams,
+        ImportAdaptorParams,
+        MergeParams,
         FetchModelParams,
         FetchDatasetParams,
         InspectDatasetParams,

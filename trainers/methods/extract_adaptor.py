@@ -1,0 +1,89 @@
+"""Method `extract_adaptor`: an adaptor of another strength or of a lower rank, made from one that is there."""
+
+from trainers.adaptor_layers import layers, roots
+from trainers.adaptor_load import Adaptor, adaptor_read
+from trainers.adaptor_pairs import Pair, Pairs, scaled
+from trainers.adaptor_save import adaptor_write
+from trainers.adaptors import base_check, weights_folder
+from trainers.card import card_write
+from trainers.errors import ReasonCode, TrainerError
+from trainers.lower_rank import error_sums, lower_rank
+from trainers.manifest import manifest_body
+from trainers.models.base import Base
+from trainers.models.load import load_base
+from trainers.models.stored_dtype import stored_dtype
+from trainers.pair_facts import pair_facts
+from trainers.params.extract_adaptor import ExtractAdaptorParams
+from trainers.spec import InputRef
+from trainers.workspace import Outcome, Workspace
+
+
+def extract_adaptor(work: Workspace) -> Outcome:
+    """The manifest says how far the new update is from the old one at that scale, relative to its size."""
+    params, model = work.spec.params, work.spec.inputs.model
+    assert isinstance(params, ExtractAdaptorParams) and model is not None
+    source = _only_adaptor(work)
+    base_check(source, source.details.get("base_sha256"), model)
+    base = load_base(work.model, stored_dtype(work.model))
+    adaptor = adaptor_read(base, weights_folder(work.adaptor(0)))
+    base_check(source, adaptor.metadata.get("base_sha256"), model)
+    _rank_check(adaptor.pairs, params)
+    wanted = _each(base, adaptor.pairs, params, with_rank=False)
+    pairs = _each(base, adaptor.pairs, params, with_rank=True)
+    work.facts.update(family=base.family, **pair_facts(pairs), **_errors(base, wanted, pairs))
+    metadata = _metadata(adaptor, params, model)
+    work.facts.update({key: metadata[key] for key in ("prediction_type", "trigger_word") if key in metadata})
+    adaptor_write(base, work.out / "adaptor", pairs, metadata=metadata)
+    card_write(work.out / "adaptor", manifest_body(work, "succeeded"))
+    return "succeeded"
+
+
+def _only_adaptor(work: Workspace) -> InputRef:
+    adaptors = work.spec.inputs.adaptors
+    if len(adaptors) != 1:
+        raise TrainerError(
+            ReasonCode.BAD_PARAMETERS, f"extract_adaptor works on one adaptor, got {len(adaptors)}; merge joins several"
+        )
+    return adaptors[0]
+
+
+def _rank_check(pairs: Pairs, params: ExtractAdaptorParams) -> None:
+    highest = max(pair.rank for by_layer in pairs.values() for pair in by_layer.values())
+    if params.rank and params.rank > highest:
+        raise TrainerError(
+            ReasonCode.BAD_PARAMETERS, f"rank={params.rank} is more than the adaptor's rank of {highest}; lower rank"
+        )
+
+
+def _each(base: Base, pairs: Pairs, params: ExtractAdaptorParams, *, with_rank: bool) -> Pairs:
+    def changed(pair: Pair, part: str, layer: str) -> Pair:
+        moved = scaled(pair, params.scale, layers(roots(base)[part])[layer].weight)
+        return lower_rank(moved, params.rank) if with_rank and params.rank else moved
+
+    return {part: {name: changed(pair, part, name) for name, pair in by.items()} for part, by in pairs.items()}
+
+
+def _errors(base: Base, wanted: Pairs, found: Pairs) -> dict[str, float | str]:
+    """Relative Frobenius errors of the update: of all layers together, and of the layer with the largest."""
+    sums = {
+        f"{part}.{name}": error_sums(pair, found[part][name], known[name].weight)
+        for part, known in ((part, layers(roots(base)[part])) for part in wanted)
+        for name, pair in wanted[part].items()
+    }
+    worst = max(sums, key=lambda name: _relative(*sums[name]))
+    missed, size = (sum(pair[i] for pair in sums.values()) for i in (0, 1))
+    return {
+        "relative_error": _relative(missed, size),
+        "worst_layer": worst,
+        "worst_relative_error": _relative(*sums[worst]),
+    }
+
+
+def _relative(missed: float, size: float) -> float:
+    return float((missed / size) ** 0.5) if size else 0.0
+
+
+def _metadata(adaptor: Adaptor, params: ExtractAdaptorParams, model: InputRef) -> dict[str, str]:
+    kept = {key: adaptor.metadata[key] for key in ("trigger_word", "prediction_type") if key in adaptor.metadata}
+    own = {"base_sha256": model.sha256, "base_name": model.name, "name": params.adaptor_name}
+    return {"trigger_word": adaptor.metadata.get("modelspec.trigger_phrase", "")} | kept | own

@@ -1,0 +1,82 @@
+"""Method `import_adaptor`: a LoRA file from elsewhere becomes an adaptor, in both formats, or is refused by name."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trainers.adaptor_file import bad
+from trainers.adaptor_load import Adaptor, adaptor_read
+from trainers.adaptor_save import adaptor_write
+from trainers.card import card_write
+from trainers.foreign_family import prediction_type_of
+from trainers.manifest import manifest_body
+from trainers.models.base import Base
+from trainers.models.families import family_module
+from trainers.models.load import load_base
+from trainers.models.stored_dtype import stored_dtype
+from trainers.pair_facts import pair_facts
+from trainers.params.import_adaptor import ImportAdaptorParams
+from trainers.spec import InputRef
+from trainers.workspace import Outcome, Workspace
+
+
+def import_adaptor(work: Workspace) -> Outcome:
+    """Checks the file against every layer of the base, writes both formats with their alphas, and a card."""
+    params, model = work.spec.params, work.spec.inputs.model
+    assert isinstance(params, ImportAdaptorParams) and model is not None
+    path = _only_file(work.dataset)
+    base = load_base(work.model, stored_dtype(work.model))
+    adaptor = adaptor_read(base, path.parent)
+    metadata = _metadata(base, adaptor, params, model)
+    work.facts.update(
+        family=base.family,
+        imported={"file": path.name, "sha256": _sha256(path), "format": adaptor.file.format},
+        trigger_word=metadata["trigger_word"],
+        **pair_facts(adaptor.pairs),
+        **{key: metadata[key] for key in ("prediction_type",) if key in metadata},
+    )
+    adaptor_write(base, work.out / "adaptor", adaptor.pairs, metadata=metadata)
+    card_write(work.out / "adaptor", manifest_body(work, "succeeded"))
+    return "succeeded"
+
+
+def _only_file(folder: Path) -> Path:
+    files = sorted(path for path in folder.rglob("*.safetensors") if path.is_file())
+    if len(files) != 1:
+        found = ", ".join(path.name for path in files[:5]) or "found none"
+        raise bad(f"expected one .safetensors file in the dataset, {found}")
+    return files[0]
+
+
+def _metadata(base: Base, adaptor: Adaptor, params: ImportAdaptorParams, model: InputRef) -> dict[str, str]:
+    """As a training job writes it; a prediction type where the file names one and the family can have several."""
+    prediction = prediction_type_of(adaptor.metadata)
+    keeps = prediction and not family_module(base.family).IS_FLOW
+    return {
+        "base_sha256": model.sha256,
+        "base_name": model.name,
+        "name": params.adaptor_name,
+        "trigger_word": params.trigger_word or trigger_of(adaptor.metadata),
+        **({"prediction_type": str(prediction)} if keeps else {}),
+    }
+
+
+def trigger_of(metadata: Mapping[str, str]) -> str:
+    """The trigger phrase that a file's header names; of sd-scripts' tags the one that every caption had."""
+    if said := metadata.get("trigger_word") or metadata.get("modelspec.trigger_phrase"):
+        return said[:100]
+    try:
+        folders: Any = json.loads(metadata.get("ss_tag_frequency", "{}"))
+        counts = {tag: int(count) for tags in folders.values() for tag, count in tags.items()}
+    except (ValueError, AttributeError, TypeError):
+        return ""
+    most = max(counts.values(), default=0)
+    usual = [tag for tag, count in counts.items() if count == most]
+    return usual[0].strip()[:100] if len(usual) == 1 else ""
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

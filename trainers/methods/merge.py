@@ -1,0 +1,84 @@
+"""Method `merge`: a base model with adaptors added to its weights becomes a base model of its own."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from trainers.adaptor_file import bad
+from trainers.adaptor_layers import layers, roots
+from trainers.adaptor_load import Adaptor, adaptor_read
+from trainers.adaptor_pairs import difference
+from trainers.adaptors import base_check, prediction_override, weights_folder
+from trainers.errors import ReasonCode, TrainerError
+from trainers.events import Progress
+from trainers.models.base import Base
+from trainers.models.families import family_module
+from trainers.models.load import load_base
+from trainers.models.stored_dtype import stored_dtype
+from trainers.models.text_merge import merge_text
+from trainers.params.merge import MergeParams
+from trainers.tracking import Reporter
+from trainers.workspace import Outcome, Workspace
+
+
+def merge(work: Workspace) -> Outcome:
+    """out/model has the base's layout and dtype. Image models here, text models in `merge_text`."""
+    params, adaptors = work.spec.params, work.spec.inputs.adaptors
+    assert isinstance(params, MergeParams)
+    if params.scales and len(params.scales) != len(adaptors):
+        raise TrainerError(
+            ReasonCode.BAD_PARAMETERS,
+            f"scales has {len(params.scales)} values for {len(adaptors)} adaptors; give one each",
+        )
+    scales = params.scales or (1.0,) * len(adaptors)
+    work.facts["merged"] = [
+        {"name": ref.name, "sha256": ref.sha256, "scale": scale} for ref, scale in zip(adaptors, scales, strict=True)
+    ]
+    if (work.model / "model_index.json").is_file():
+        return _merge_image(work, scales)
+    return merge_text(work)
+
+
+def _merge_image(work: Workspace, scales: Sequence[float]) -> Outcome:
+    base = load_base(work.model, stored_dtype(work.model))
+    read = _read(work, base)
+    pairs = zip(work.spec.inputs.adaptors, read, strict=True)
+    override = prediction_override([(ref, adaptor.metadata) for ref, adaptor in pairs])
+    add(base, read, scales, Reporter(work.events))
+    merged = replace(base, scheduler_config=base.scheduler_config | override)
+    family_module(base.family).save(merged, work.out / "model")
+    work.facts.update(family=base.family, **override)
+    return "succeeded"
+
+
+def _read(work: Workspace, base: Base) -> list[Adaptor]:
+    """Every adaptor, checked, before the first weight changes."""
+    model = work.spec.inputs.model
+    assert model is not None
+    read = []
+    for index, ref in enumerate(work.spec.inputs.adaptors):
+        base_check(ref, ref.details.get("base_sha256"), model)
+        adaptor = adaptor_read(base, weights_folder(work.adaptor(index)))
+        base_check(ref, adaptor.metadata.get("base_sha256"), model)
+        read.append(adaptor)
+    return read
+
+
+@torch.no_grad()
+def add(base: Base, adaptors: Sequence[Adaptor], scales: Sequence[float], reporter: Reporter) -> None:
+    """W + the sum of scale (W' - W), each W' taken from the original W: what the adaptors do side by side."""
+    touched = sorted({(part, layer) for a in adaptors for part, by_layer in a.pairs.items() for layer in by_layer})
+    known = {part: layers(root) for part, root in roots(base).items()}
+    for done, (part, layer) in enumerate(touched):
+        weight = known[part][layer].weight
+        scaled = zip(adaptors, scales, strict=True)
+        here = [(a.pairs[part][layer], scale) for a, scale in scaled if layer in a.pairs.get(part, {})]
+        total: Tensor = sum((scale * difference(pair, weight) for pair, scale in here), torch.zeros(()))
+        moved = (weight.float() + total.to(weight.device)).to(weight.dtype)
+        if not torch.isfinite(moved).all():
+            raise bad(f"{part}.{layer} would have values beyond {weight.dtype} after the merge; lower scales")
+        weight.copy_(moved)
+        if done % 50 == 0:
+            reporter.say(Progress(stage="merging", done=done, total=len(touched)))
