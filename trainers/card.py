@@ -6,9 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainers.adaptor_file import WEIGHTS
+from trainers.adaptor_file import KOHYA, WEIGHTS
 from trainers.atomic import bytes_write
 
+PIPELINES = {
+    "sd1": "StableDiffusionPipeline",
+    "sd2": "StableDiffusionPipeline",
+    "sdxl": "StableDiffusionXLPipeline",
+    "sd3": "StableDiffusion3Pipeline",
+    "flux": "FluxPipeline",
+}
+"""diffusers' class for each family."""
+MADE = {"import_adaptor": "imported", "extract_adaptor": "made from another adaptor"}
+"""How an adaptor came to be, by the method that wrote the card."""
 PICTURES = "pictures"
 """Folder beside the card that the sample pictures are copied to."""
 
@@ -16,8 +26,8 @@ PICTURES = "pictures"
 def card_write(folder: Path, manifest: dict[str, Any], samples: Sequence[Path] = ()) -> Path:
     """Writes `folder/README.md` and copies `samples` (files below `out/`) to `folder/pictures/`.
 
-    `manifest` is the body of the job's manifest: `params` and `inputs`, and where they are there `outcome`, `metrics`
-    and `samples`, which has the prompt of each picture.
+    `manifest` is the body of the job's manifest: `params`, `inputs` and `family`, and where they are there `outcome`,
+    `metrics`, `prediction_type`, `trigger_word` and `samples`, which has the prompt of each picture.
     """
     pictures = _pictures_copy(folder, samples)
     params = manifest["params"]
@@ -25,8 +35,9 @@ def card_write(folder: Path, manifest: dict[str, Any], samples: Sequence[Path] =
         _front_matter(manifest, pictures),
         _head(manifest),
         " ".join(f"![{_prompt_of(manifest, link)}]({link})" for link in pictures),
-        _usage(params),
-        _table("Training", [(name, json.dumps(value, ensure_ascii=False)) for name, value in params.items()]),
+        _files(manifest),
+        _usage(manifest),
+        "" if params.get("no_metadata") else _parameters(params),
         _table("Result", [(name, str(value)) for name, value in (manifest.get("metrics") or {}).items()]),
     ]
     bytes_write(folder / "README.md", ("\n\n".join(section for section in sections if section) + "\n").encode())
@@ -48,7 +59,7 @@ def _front_matter(manifest: dict[str, Any], pictures: list[str]) -> str:
     """The YAML head that the Hub reads. JSON strings are YAML strings, whatever a person typed."""
     lines = ["---", f"base_model: {_quoted(_base_name(manifest))}", "library_name: diffusers"]
     lines += ["pipeline_tag: text-to-image", "tags:", "- lora", "- diffusers", "- text-to-image"]
-    if trigger := manifest["params"].get("trigger_word"):
+    if trigger := _trigger(manifest):
         lines.append(f"instance_prompt: {_quoted(trigger)}")
     if pictures:
         lines.append("widget:")
@@ -59,8 +70,9 @@ def _front_matter(manifest: dict[str, Any], pictures: list[str]) -> str:
 
 def _head(manifest: dict[str, Any]) -> str:
     params = manifest["params"]
-    text = f"# {params['adaptor_name']}\n\nA LoRA adaptor of {_base_name(manifest)}, trained with Anneal."
-    if trigger := params.get("trigger_word"):
+    made = MADE.get(str(manifest.get("method")), "trained")
+    text = f"# {params['adaptor_name']}\n\nA LoRA adaptor of {_base_name(manifest)}, {made} with Anneal."
+    if trigger := _trigger(manifest):
         text += f" Put `{trigger}` into the prompt to call it."
     if manifest.get("outcome") == "stopped":
         text += "\n\n**The training was stopped before its end; this is what it had reached.**"
@@ -73,21 +85,46 @@ def _prompt_of(manifest: dict[str, Any], link: str) -> str:
     return prompts.get(Path(link).name) or "sample"
 
 
-def _usage(params: dict[str, Any]) -> str:
-    prompt = ", ".join(filter(None, [params.get("trigger_word"), "a photo"]))
-    prediction = params.get("prediction_type")
+def _files(manifest: dict[str, Any]) -> str:
+    """Which file is for which tool, and what else a tool must know."""
+    text = (
+        "## Files\n\n"
+        f"- `{WEIGHTS}`: for diffusers and peft.\n"
+        f"- `{KOHYA}`: for ComfyUI, Forge and sd-scripts; the same weights."
+    )
+    if manifest["params"].get("train_text_encoder"):
+        text += "\n\nBoth hold pairs of the text encoder too; load them into network and text encoder alike."
+    return text
+
+
+def _usage(manifest: dict[str, Any]) -> str:
+    prompt = ", ".join(filter(None, [_trigger(manifest), "a photo"]))
+    # a training job says it where it was changed; another job where the adaptor's file did
+    told = manifest["params"] if "lora_r" in manifest["params"] else manifest
+    prediction = told.get("prediction_type")
     override = (
         "pipeline.scheduler = type(pipeline.scheduler).from_config(\n"
         f'    pipeline.scheduler.config, prediction_type="{prediction}"\n)\n'
         if prediction
         else ""
     )
+    pipeline = PIPELINES[str(manifest.get("family", "sd1"))]
+    skip = manifest["params"].get("clip_skip")
+    arguments = f"{_quoted(prompt)}, clip_skip={skip}" if skip else _quoted(prompt)
     return (
-        "## Use\n\n```python\nfrom diffusers import StableDiffusionPipeline\n\n"
-        'pipeline = StableDiffusionPipeline.from_pretrained("path/to/the/base/model")\n'
+        f"## Use\n\n```python\nfrom diffusers import {pipeline}\n\n"
+        f'pipeline = {pipeline}.from_pretrained("path/to/the/base/model")\n'
         f'pipeline.load_lora_weights("path/to/this/folder", weight_name="{WEIGHTS}")\n'
-        f"{override}picture = pipeline({_quoted(prompt)}).images[0]\n```"
+        f"{override}picture = pipeline({arguments}).images[0]\n```"
     )
+
+
+def _parameters(params: dict[str, Any]) -> str:
+    return _table("Training", [(name, json.dumps(value, ensure_ascii=False)) for name, value in params.items()])
+
+
+def _trigger(manifest: dict[str, Any]) -> str:
+    return str(manifest["params"].get("trigger_word") or manifest.get("trigger_word") or "")
 
 
 def _table(title: str, rows: list[tuple[str, str]]) -> str:

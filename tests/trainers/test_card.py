@@ -99,3 +99,43 @@ def test_writing_again_replaces_the_card_and_its_pictures(tmp_path: Path, sample
     assert "stopped" not in body
     assert [path.name for path in (tmp_path / "adaptor" / "pictures").iterdir()] == [later.name]
     assert sorted(path.name for path in (tmp_path / "adaptor").iterdir()) == ["README.md", "pictures"]
+
+
+@pytest.mark.parametrize(
+    ("family", "pipeline"),
+    [
+        ("sd1", "StableDiffusionPipeline"),
+        ("sd2", "StableDiffusionPipeline"),
+        ("sdxl", "StableDiffusionXLPipeline"),
+        ("sd3", "StableDiffusion3Pipeline"),
+        ("flux", "FluxPipeline"),
+    ],
+)
+def test_the_usage_names_the_pipeline_of_the_family(tmp_path: Path, family: str, pipeline: str) -> None:
+    _, body = card(tmp_path, family=family)
+    assert f"from diffusers import {pipeline}\n" in body and f"{pipeline}.from_pretrained" in body
+    compile(body.split("```python\n")[1].split("```")[0], "usage", "exec")
+
+
+def test_the_card_names_both_files_and_the_text_encoder_only_where_it_was_trained(tmp_path: Path) -> None:
+    _, plain = card(tmp_path)
+    _, trained = card(tmp_path, params=PARAMS | {"train_text_encoder": True})
+    assert "pytorch_lora_weights.safetensors" in plain and "kohya.safetensors" in plain
+    assert "text encoder" not in plain and "text encoder" in trained
+
+
+def test_no_metadata_leaves_the_training_table_out(tmp_path: Path) -> None:
+    assert "## Training" in card(tmp_path)[1]
+    assert "## Training" not in card(tmp_path, params=PARAMS | {"no_metadata": True})[1]
+
+
+def test_a_job_that_imports_tells_trigger_and_prediction_type_of_the_file(tmp_path: Path) -> None:
+    head, body = card(
+        tmp_path,
+        method="import_adaptor",
+        params={"adaptor_name": "dog", "trigger_word": ""},
+        trigger_word="sks",
+        prediction_type="v_prediction",
+    )
+    assert head["instance_prompt"] == "sks" and "imported with Anneal" in body
+    assert 'prediction_type="v_prediction"' in body

@@ -243,6 +243,7 @@ def _export(site: Site[ImageLoraParams], parts: Parts, progress: Progress, outco
         metrics=progress.metrics,
         seconds=progress.seconds,
         cache_digest=cache_digest,
+        family=base.family,
         **prediction,
     )
     header = prediction | {
