@@ -18,8 +18,8 @@ from trainers.spec import canonical_json
 
 VERSION = 1
 """Of how texts become ids; another one leaves old caches alone."""
-ROWS_PER_PROCESS = 20_000
-"""A process that would get fewer rows is not worth its start: it loads the tokenizer's library first."""
+ROWS_PER_PROCESS = 512
+"""A process that would get fewer rows is not worth its start."""
 
 
 def dialogues_encode(
@@ -48,7 +48,7 @@ def encode_in_processes(
         return _encode(tongue, dialogues, supervise_all)
     size = -(-len(dialogues) // count)
     parts = [(tongue, dialogues[start : start + size], supervise_all) for start in range(0, len(dialogues), size)]
-    with multiprocessing.get_context("spawn").Pool(len(parts)) as pool:
+    with multiprocessing.get_context("fork").Pool(len(parts)) as pool:  # the tokenizer is loaded; no tensor is touched
         return [encoded for part in pool.starmap(_encode, parts) for encoded in part]
 
 

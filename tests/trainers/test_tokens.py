@@ -1,0 +1,76 @@
+"""Encoding is the same in any number of processes, and done once."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainers.data import tokens
+from trainers.data.chat import Tongue, tongue_of
+from trainers.data.dialogues import Dialogue, Turn
+from trainers.data.tokens import dialogues_encode, encode_in_processes
+from trainers.models.load_text import load_text
+
+DIALOGUES = [
+    Dialogue(f"row {index}", (Turn("user", f"the {index}"), Turn("assistant", f"on {index * 7}"))) for index in range(9)
+]
+
+
+@pytest.fixture(scope="module")
+def tongue(tiny_text: Callable[[str], Path]) -> Tongue:
+    return tongue_of(load_text(tiny_text("llada"), torch.float32))
+
+
+def test_any_number_of_processes_gives_the_same_ids(tongue: Tongue) -> None:
+    one = encode_in_processes(tongue, DIALOGUES, supervise_all=False, num_proc=1)
+    two = encode_in_processes(tongue, DIALOGUES, supervise_all=False, num_proc=2, rows_per_process=5)
+    assert [row.ids_L.tolist() for row in one] == [row.ids_L.tolist() for row in two]
+    assert [row.roles_L.tolist() for row in one] == [row.roles_L.tolist() for row in two]
+
+
+def test_as_many_processes_are_started_as_asked_and_are_worth_it(
+    tongue: Tongue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    class Pool:
+        def __init__(self, count: int) -> None:
+            started.append(count)
+
+        def __enter__(self) -> "Pool":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def starmap(self, function: Callable[..., object], parts: list[tuple[object, ...]]) -> list[object]:
+            return [function(*part) for part in parts]
+
+    monkeypatch.setattr(tokens.multiprocessing, "get_context", lambda _: type("Context", (), {"Pool": Pool}))
+    for num_proc, rows_per_process in ((3, 1), (2, 1), (4, 3), (4, 100)):
+        encode_in_processes(
+            tongue, DIALOGUES, supervise_all=False, num_proc=num_proc, rows_per_process=rows_per_process
+        )
+    assert started == [3, 2, 3]
+
+
+def test_the_cache_is_read_and_a_damaged_one_made_again(
+    tongue: Tongue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ids() -> list[list[int]]:
+        made = dialogues_encode(tongue, DIALOGUES, supervise_all=False, num_proc=1, cache=tmp_path)
+        return [row.ids_L.tolist() for row in made]
+
+    first = ids()
+    (path,) = (tmp_path / "tokens").iterdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(tokens, "encode_in_processes", None)
+        assert ids() == first
+    path.write_bytes(b"torn")
+    assert ids() == first
+
+
+def test_what_changes_the_ids_changes_the_cache(tongue: Tongue, tmp_path: Path) -> None:
+    for dialogues, supervise_all in ((DIALOGUES, False), (DIALOGUES, True), (DIALOGUES[:5], False)):
+        dialogues_encode(tongue, dialogues, supervise_all=supervise_all, num_proc=1, cache=tmp_path)
+    assert len(list((tmp_path / "tokens").iterdir())) == 3
