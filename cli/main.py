@@ -11,6 +11,7 @@ from cli.commands import (
     adaptors,
     audit,
     datasets,
+    generate,
     jobs,
     login,
     members,
@@ -58,6 +59,7 @@ app = typer.Typer(
 TRAINING, PLATFORM, PEOPLE = "Training", "Platform", "People and access"
 COMMANDS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (TRAINING, "sample", sample.sample),
+    (TRAINING, "generate", generate.generate),
     (TRAINING, "resample", sample.resample),
     (TRAINING, "samplings", sample.samplings),
     (PLATFORM, "up", platform.up),
@@ -70,7 +72,7 @@ COMMANDS: tuple[tuple[str, str, Callable[..., None]], ...] = (
 GROUPS = (
     (TRAINING, "template", templates.app, "Saved parameters of a method, with a dataset and a base model."),
     (TRAINING, "dataset", datasets.app, "Pictures with captions, or rows, by name and version."),
-    (TRAINING, "model", models.app, "Base models in diffusers format, by name and version."),
+    (TRAINING, "model", models.app, "Base models of pictures and of text, by name and version."),
     (TRAINING, "job", jobs.app, "Queue, watch, stop and repeat jobs; what they left."),
     (TRAINING, "adaptor", adaptors.app, "What training jobs leave: find, show, download, trace, delete."),
     (TRAINING, "method", methods.app, "What can be run, with every parameter."),

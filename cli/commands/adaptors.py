@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from cli.commands import conversions
 from cli.completion import ADAPTORS, MODELS
 from cli.downloads import adaptor_write, response_write
 from cli.errors import CliError, Exit
@@ -24,6 +25,8 @@ from cli.versions import sized
 
 app = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name, or name@version.", autocompletion=ADAPTORS)]
+app.command("import")(conversions.adaptor_import)
+app.command("extract")(conversions.adaptor_extract)
 SHOWN = ("name", "version", "method", "trigger_word", "base_model", "job", "partial", "tags", "notes", "created")
 TEXT_COLUMNS = {
     "recipe": "facts.training_method",

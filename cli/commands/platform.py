@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from cli.config import Login, config_path, login_save
 from cli.demo import run_demo
+from cli.demo_text import run_text_demo
 from cli.output import Json, err, out, print_json_line
 from cli.platform.kinds import Asked, Database
 from cli.platform.start import Platform
@@ -55,7 +56,11 @@ def welcome(platform: Platform) -> None:
 
 def demo(
     folder: Annotated[Path, typer.Option("--dir", help="Where everything is kept.")] = Path("demo"),
+    text: Annotated[bool, typer.Option("--text", help="The example of text: sums in words.")] = False,
     as_json: Json = False,
 ) -> None:
-    """From template to picture: train the example adaptor, write comparison.png, stop. Takes a few minutes."""
+    """From template to result: train the example adaptor, show what it changed, stop. Takes a few minutes."""
+    if text:
+        run_text_demo(folder, as_json=as_json)
+        return
     run_demo(folder, as_json=as_json)

@@ -1,0 +1,107 @@
+"""`anneal model merge`, `anneal adaptor import` and `extract`: jobs whose product is a model or an adaptor."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.checking import version_ready
+from cli.commands.sample import AdaptorScales, adaptors_parse, base_model_of, wait
+from cli.completion import ADAPTORS, MODELS
+from cli.errors import CliError, Exit
+from cli.fetching import fetched
+from cli.http import Client, Record, known
+from cli.output import Json, connect, human_bytes, print_done
+from cli.requests import Accelerators, Model, Pool, Priority, Settings, method_schema, request_body
+from cli.transfers import folder_upload
+from cli.values import settings_parse
+from cli.watch import adaptor_ref
+
+DATASET = "adaptor-imports"
+"""Where files to import are uploaded to; each content is one version."""
+
+
+def model_merge(
+    name: Annotated[str, typer.Argument(help="Base model to make; a new version if it exists.", autocompletion=MODELS)],
+    adaptor: AdaptorScales = None,
+    model: Model = None,
+    set_: Settings = None,
+    accelerators: Accelerators = None,
+    pool: Pool = None,
+    priority: Priority = None,
+    as_json: Json = False,
+) -> None:
+    """Fuse adaptors into their base model; the result is a base model like any other."""
+    refs, scales = adaptors_parse(adaptor or [])
+    if not refs:
+        raise CliError("merging needs --adaptor", exit_code=Exit.USAGE)
+    with connect() as client:
+        params = known({"name": name, "scales": scales or None})
+        params |= settings_parse(set_ or [], method_schema(client, "merge"))
+        base = model or base_model_of(client, refs)
+        body = request_body(model=base, adaptors=refs, accelerators=accelerators, pool=pool, priority=priority)
+        ended = run(client, "merge", f"merge into {name}", params, body, as_json=as_json)
+        version = version_ready(client, "models", fetched(client, ended, "models"))
+    said = f"{version['name']}@{version['version']}: {version['num_files']} files, {human_bytes(version['size_bytes'])}"
+    print_done(version, said, as_json=as_json)
+
+
+def adaptor_import(
+    file: Annotated[Path, typer.Argument(help="A LoRA: .safetensors of diffusers, PEFT or kohya.", exists=True)],
+    model: Annotated[str, typer.Option(help="The base model that it is for.", autocompletion=MODELS)],
+    name: Annotated[str | None, typer.Option(help="Name of the adaptor; the file's if left out.")] = None,
+    trigger_word: Annotated[str | None, typer.Option(help="Word that calls it up.")] = None,
+    set_: Settings = None,
+    pool: Pool = None,
+    priority: Priority = None,
+    as_json: Json = False,
+) -> None:
+    """Make an adaptor of a LoRA that was trained elsewhere, once its keys, ranks and family are checked."""
+    with connect() as client:
+        dataset = weights_upload(client, file)
+        params = known({"adaptor_name": name or file.stem, "trigger_word": trigger_word})
+        params |= settings_parse(set_ or [], method_schema(client, "import_adaptor"))
+        body = request_body(dataset=dataset, model=model, accelerators=0, pool=pool, priority=priority)
+        ended = run(client, "import_adaptor", f"import {file.name}", params, body, as_json=as_json)
+        adaptor_said(client, ended, as_json=as_json)
+
+
+def adaptor_extract(
+    adaptor: Annotated[str, typer.Argument(help="Name, or name@version.", autocompletion=ADAPTORS)],
+    name: Annotated[str, typer.Option(help="Name of the adaptor to make.")],
+    rank: Annotated[int | None, typer.Option(min=1, help="Inner width; the best fit of that rank (SVD).")] = None,
+    scale: Annotated[float | None, typer.Option(help="Strength that becomes 1.0 in the new one.")] = None,
+    model: Model = None,
+    set_: Settings = None,
+    pool: Pool = None,
+    priority: Priority = None,
+    as_json: Json = False,
+) -> None:
+    """Make an adaptor of lower rank or another strength out of one."""
+    with connect() as client:
+        params = known({"adaptor_name": name, "rank": rank, "scale": scale})
+        params |= settings_parse(set_ or [], method_schema(client, "extract_adaptor"))
+        base = model or base_model_of(client, [adaptor])
+        body = request_body(model=base, adaptors=[adaptor], accelerators=0, pool=pool, priority=priority)
+        ended = run(client, "extract_adaptor", f"extract {name}", params, body, as_json=as_json)
+        adaptor_said(client, ended, as_json=as_json)
+
+
+def weights_upload(client: Client, file: Path) -> str:
+    """The dataset version that holds the file alone; the same content is the same version."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copyfile(file, Path(folder) / "adaptor.safetensors")
+        version = version_ready(client, "datasets", folder_upload(client, "datasets", DATASET, Path(folder)))
+    return f"{version['name']}@{version['version']}"
+
+
+def run(client: Client, method: str, name: str, params: Record, body: Record, *, as_json: bool) -> Record:
+    job = client.post("jobs", {"name": name, "method": method, "params": params, **body})
+    return wait(client, job, as_json=as_json)
+
+
+def adaptor_said(client: Client, job: Record, *, as_json: bool) -> None:
+    made = client.get(f"adaptors/{adaptor_ref(job)}")
+    print_done(made, f"adaptor {made['name']}@{made['version']}, {human_bytes(made['size_bytes'])}", as_json=as_json)
