@@ -121,6 +121,7 @@ class JobSpec(Contract):
             if given and role not in allows:
                 raise ValueError(f"method {self.method} has no use for inputs.{role}; leave it out")
         self._kinds_check()
+        self._datasets_check()
         self._family_check()
         scales = getattr(self.params, "adaptor_scales", ())
         if scales and len(scales) != len(self.inputs.adaptors):
@@ -142,6 +143,18 @@ class JobSpec(Contract):
             if kind and dataset and dataset.details.get("kind", kind) != kind:
                 said = f"needs a dataset of {kind}, but {dataset.name} holds {dataset.details['kind']}"
                 raise ValueError(f"method {self.method} {said}")
+
+    def _datasets_check(self) -> None:
+        repeats, count = getattr(self.params, "repeats", ()), 1 + len(self.inputs.further_datasets)
+        if repeats and len(repeats) != count:
+            raise ValueError(
+                f"repeats has {len(repeats)} values for {count} datasets; give one each, inputs.dataset first"
+            )
+        if self.inputs.class_dataset and not getattr(self.params, "prior_preservation", True):
+            raise ValueError(
+                "inputs.class_dataset does nothing with prior_preservation=false; "
+                "set prior_preservation=true, or leave the class dataset out"
+            )
 
     def _family_check(self) -> None:
         model, known = self.inputs.model, self.params.model_families

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from pyarrow import parquet
+from pydantic import ValidationError
 
 from tests.trainers.job import SHA256, picture_make
 from trainers.control import Control
@@ -266,7 +267,7 @@ class TestDatasets:
         assert_same(make(folder, repeats=[1]).micro(), make(folder).micro())
 
     def test_a_count_of_repeats_that_does_not_fit_is_refused(self, make: Make, folder: Path) -> None:
-        with pytest.raises(TrainerError, match="repeats has 2 values for 1 datasets"):
+        with pytest.raises(ValidationError, match="repeats has 2 values for 1 datasets"):
             make(folder, repeats=[1, 2])
 
     def test_what_is_wrong_with_a_further_dataset_begins_with_its_name(

@@ -69,8 +69,8 @@ def test_a_needed_input_that_is_missing_is_named() -> None:
 
 
 def test_an_input_without_use_is_refused() -> None:
-    message = refusal(inputs={"model": MODEL, "dataset": MODEL})
-    assert "method sample_image has no use for inputs.dataset" in message
+    message = refusal(inputs={"model": MODEL, "class_dataset": MODEL})
+    assert "method sample_image has no use for inputs.class_dataset" in message
 
 
 def test_adaptor_scales_must_be_one_for_each_adaptor() -> None:
@@ -195,3 +195,18 @@ def test_further_datasets_are_refused_where_a_method_reads_none() -> None:
     dataset = {"name": "shapes@1", "key": "datasets/1", "sha256": SHA}
     assert "no use for inputs.further_datasets" in refusal(inputs={"model": MODEL, "further_datasets": [dataset]})
     assert "no use for inputs.class_dataset" in refusal(inputs={"model": MODEL, "class_dataset": dataset})
+
+
+def test_repeats_are_one_for_each_dataset() -> None:
+    shapes = {"name": "shapes@1", "key": "datasets/1", "sha256": SHA}
+    asked = {"method": "image_lora", "inputs": {"model": MODEL, "dataset": shapes, "further_datasets": [shapes]}}
+    assert "repeats has 1 values for 2 datasets" in refusal(**asked, params={"adaptor_name": "a", "repeats": [2]})
+    assert spec(**asked, params={"adaptor_name": "a", "repeats": [2, 1]}).inputs.further_datasets
+
+
+def test_a_class_dataset_that_would_do_nothing_is_refused() -> None:
+    shapes = {"name": "shapes@1", "key": "datasets/1", "sha256": SHA}
+    asked = {"method": "image_lora", "inputs": {"model": MODEL, "dataset": shapes, "class_dataset": shapes}}
+    assert "nothing with prior_preservation=false" in refusal(**asked, params={"adaptor_name": "a"})
+    prior = {"adaptor_name": "a", "prior_preservation": True, "class_prompt": "a dog"}
+    assert spec(**asked, params=prior).inputs.class_dataset
