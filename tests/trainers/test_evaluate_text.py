@@ -114,9 +114,7 @@ def test_copies_mask_evenly_spread_shares_of_scored_tokens_only() -> None:
     assert all((np.flatnonzero(copy.ids_L == 99) == copy.masked).all() for copy in copies)
     again, other = (noised(ids, scored, 99, copies=8, seed=seed, row=row) for seed, row in ((5, 0), (5, 1)))
     assert all((a.masked == b.masked).all() for a, b in zip(copies, again, strict=True))
-    assert any(
-        len(a.masked) != len(b.masked) or (a.masked != b.masked).any() for a, b in zip(copies, other, strict=True)
-    )
+    assert any(set(a.masked) != set(b.masked) for a, b in zip(copies, other, strict=True))
 
 
 def test_a_job_reports_both_measures(make: Make) -> None:
@@ -242,7 +240,7 @@ def test_templates_go_together() -> None:
 
 
 @pytest.mark.acceptance
-def test_gsm8k_rows_are_measured(shared_data: Path, make: Make, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_gsm8k_rows_are_measured(shared_data: Path, make: Make) -> None:
     (path, *_) = sorted((shared_data / "gsm8k").glob("*.jsonl"))
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:3]]
     rows = [{"question": row["question"][:60], "answer": row["answer"][-20:]} for row in rows]
