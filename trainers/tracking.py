@@ -40,6 +40,9 @@ class TensorBoard:
             self._scalars("train", payload.step, payload.metrics | {f"{payload.unit}_per_second": payload.per_second})
         elif isinstance(payload, Validation):
             self._scalars("validation", payload.step, payload.metrics)
+        elif isinstance(payload, Sample) and payload.path.endswith(".json"):
+            said = f"**{payload.prompt}**\n\n{payload.details.get('text', '')}"
+            self._writer.add_text(payload.label or payload.path, said, payload.step)
         elif isinstance(payload, Sample):
             with Image.open(self._out / payload.path) as picture:
                 pixels = np.asarray(picture.convert("RGB"))

@@ -1,6 +1,8 @@
 """The adapter of wandb: a listener that sends a job's metrics and pictures to Weights & Biases."""
 
+import html
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +34,21 @@ class WandB:
             self._log("train", payload.step, values | {"peak_memory_bytes": payload.peak_memory_bytes})
         elif isinstance(payload, Validation):
             self._log("validation", payload.step, payload.metrics)
+        elif isinstance(payload, Sample) and payload.path.endswith(".json"):
+            said = wandb.Html(html.escape(f"{payload.prompt} -> {payload.details.get('text', '')}"))
+            self._log("samples", payload.step, {payload.label or payload.path: said})
         elif isinstance(payload, Sample):
             picture = wandb.Image(str(self._out / payload.path), caption=payload.prompt)
             self._log("samples", payload.step, {payload.label or payload.path: picture})
 
     def close(self) -> None:
+        """Leaves what `wandb sync` needs, without links to places of this host and the library's own logs."""
         self._run.finish()
-        for link in (path for path in (self._out / "wandb").iterdir() if path.is_symlink()):
-            link.unlink()  # they point at places of this host
+        for path in sorted((self._out / "wandb").rglob("*")):
+            if path.is_symlink():
+                path.unlink()
+            elif path.name in ("logs", "tmp") and path.is_dir():
+                shutil.rmtree(path)
 
     def _start(self, mode: str) -> Any:
         self._out.joinpath("wandb").mkdir(parents=True, exist_ok=True)
@@ -51,7 +60,9 @@ class WandB:
                 dir=str(self._out),
                 config=self._spec.params.model_dump(mode="json"),
                 mode="online" if mode == "online" else "offline",
-                settings=wandb.Settings(console="off", silent=True, x_disable_meta=True, x_disable_stats=True),
+                settings=wandb.Settings(
+                    console="off", silent=True, x_disable_meta=True, x_disable_stats=True, x_save_requirements=False
+                ),
             )
         except wandb.errors.Error as error:
             if mode == "offline":

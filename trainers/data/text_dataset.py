@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from trainers.data.chat import Encoded, tongue_of
-from trainers.data.dialogues import dialogues_of
+from trainers.data.dialogues import Dialogue, dialogues_of
 from trainers.data.documents import Counts, EosPadding, documents_of
 from trainers.data.plan import split
 from trainers.data.rows import bad_rows, rows_read
@@ -23,6 +23,8 @@ USUAL_LENGTH = 1024
 @dataclass(frozen=True)
 class TextDataset:
     documents: Sequence[Encoded]
+    places: Sequence[str]
+    """Where each document came from, for people."""
     trained: Sequence[int]
     held_out: Sequence[int]
     counts: Counts
@@ -35,12 +37,17 @@ class TextDataset:
 
 def dataset_read(site: Site[MaskedTextParams], base: TextBase) -> TextDataset:
     """Rank 0 encodes and fills the cache, then all read it. TrainerError BAD_DATASET: a faulty row, or nothing left."""
+    dialogues = dialogues_of(
+        rows_read(site.work.dataset),
+        input_template=site.params.input_template,
+        output_template=site.params.output_template,
+    )
     if site.processes.rank == 0:
-        _encode(site, base)
+        _encode(site, base, dialogues)
     site.processes.barrier()
-    rows = _encode(site, base)
+    rows = _encode(site, base, dialogues)
     padding = EosPadding.parse(site.params.eos_padding)
-    documents, _, counts = documents_of(
+    documents, origins, counts = documents_of(
         rows,
         max_length=max_length_of(site.params, base),
         truncation=site.params.truncation,
@@ -49,7 +56,8 @@ def dataset_read(site: Site[MaskedTextParams], base: TextBase) -> TextDataset:
     )
     _tell(site, counts)
     trained, held_out = _split(site, len(documents))
-    return TextDataset(documents, trained, held_out, counts, tongue_of(base).format.name)
+    places = [dialogues[row].where for row in origins]
+    return TextDataset(documents, places, trained, held_out, counts, tongue_of(base).format.name)
 
 
 def max_length_of(params: MaskedTextParams, base: TextBase) -> int:
@@ -63,18 +71,12 @@ def max_length_of(params: MaskedTextParams, base: TextBase) -> int:
     return length - int(length == base.max_positions and params.training_method == "dream")
 
 
-def _encode(site: Site[MaskedTextParams], base: TextBase) -> list[Encoded]:
-    params = site.params
-    dialogues = dialogues_of(
-        rows_read(site.work.dataset),
-        input_template=params.input_template,
-        output_template=params.output_template,
-    )
+def _encode(site: Site[MaskedTextParams], base: TextBase, dialogues: Sequence[Dialogue]) -> list[Encoded]:
     return dialogues_encode(
         tongue_of(base),
         dialogues,
-        supervise_all=params.supervise_turns == "all",
-        num_proc=params.num_proc,
+        supervise_all=site.params.supervise_turns == "all",
+        num_proc=site.params.num_proc,
         cache=site.work.cache,
     )
 

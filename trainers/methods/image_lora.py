@@ -20,12 +20,12 @@ from trainers.distributed import start_processes
 from trainers.ema import Ema
 from trainers.evaluation import eval_prompts_encode, pictures_sample, validation_loss
 from trainers.events import Started, Warning_
+from trainers.listeners import listeners_attach
 from trainers.loop import Progress, StepBatch, Task, fit
 from trainers.manifest import manifest_body
 from trainers.models.base import Base
 from trainers.models.families import family_module
 from trainers.optim import Group, optimizer_of, schedule
-from trainers.optional import optional_module
 from trainers.params.image_lora import ImageLoraParams
 from trainers.params.image_lora_rules import EVALUATION_SHARE
 from trainers.prepared import DTYPES, base_prepared, encoders_free
@@ -33,7 +33,7 @@ from trainers.prior import class_pictures_made
 from trainers.resume import Resumable
 from trainers.samplers.prompts import Prompts
 from trainers.site import Site
-from trainers.tracking import Reporter, TensorBoard
+from trainers.tracking import Reporter
 from trainers.trained import Trained, pairs_attach
 from trainers.workspace import Outcome, Workspace
 
@@ -135,21 +135,16 @@ def _resumable(site: Site[ImageLoraParams], trained: Trained, ema: Ema | None) -
 
 
 def _listen(site: Site[ImageLoraParams], stack: ExitStack, start_step: int) -> None:
-    """TensorBoard and Weights & Biases, on rank 0."""
-    if site.processes.rank != 0:
-        return
-    params, work = site.params, site.work
-    if params.log_to_tensorboard:
-        board = TensorBoard(work.out, start_step)
-        stack.callback(board.close)
-        site.reporter.listen(board)
-    if params.log_to_wandb:
-        library = optional_module("trainers.with_wandb", "wandb")
-        tracker = library.WandB(work.out, work.spec, params.wandb_project)
-        stack.callback(tracker.close)
-        site.reporter.listen(tracker)
-        if tracker.trouble:
-            site.reporter.say(Warning_(message=f"W&B does not take the run, it is kept in files: {tracker.trouble}"))
+    listeners_attach(
+        site.work,
+        site.processes,
+        site.reporter,
+        stack,
+        tensorboard=site.params.log_to_tensorboard,
+        wandb=site.params.log_to_wandb,
+        wandb_project=site.params.wandb_project,
+        start_step=start_step,
+    )
 
 
 def _task(site: Site[ImageLoraParams], parts: Parts, resumable: Resumable) -> Task[MicroBatch]:

@@ -7,16 +7,18 @@ from trainers.data.text_batches import TextMicroBatch, text_step_batch
 from trainers.data.text_dataset import TextDataset, dataset_read
 from trainers.data.text_plan import TextPlan
 from trainers.events import Started, Warning_
+from trainers.listeners import listeners_attach
 from trainers.loop import StepBatch, Task, fit
 from trainers.optim import schedule
 from trainers.params.masked_text import MaskedTextParams
 from trainers.resume import Resumable
 from trainers.site import Site
+from trainers.text_answers import answers_show
 from trainers.text_device import processes_start
 from trainers.text_export import facts, products_write
 from trainers.text_training import DTYPES, Trained, recipe_of, resumable_of, trained_base
 from trainers.text_validation import validate
-from trainers.tracking import Reporter, TensorBoard
+from trainers.tracking import Reporter
 from trainers.unmasking import Unmasking
 from trainers.workspace import Outcome, Workspace
 
@@ -41,10 +43,16 @@ def _train(site: Site[MaskedTextParams], stack: ExitStack) -> Outcome:
     dataset = dataset_read(site, trained.base)
     resumable = resumable_of(site, trained)
     progress = resumable.restore()
-    if site.params.log_to_tensorboard and site.processes.rank == 0:
-        board = TensorBoard(site.work.out, progress.step)
-        stack.callback(board.close)
-        site.reporter.listen(board)
+    listeners_attach(
+        site.work,
+        site.processes,
+        site.reporter,
+        stack,
+        tensorboard=site.params.log_to_tensorboard,
+        wandb=site.params.log_to_wandb,
+        wandb_project=site.params.wandb_project,
+        start_step=progress.step,
+    )
     task = _task(site, trained, dataset, resumable)
     site.reporter.say(Started(total=task.total_steps, step=progress.step, details=_details(site, trained, dataset)))
     outcome = fit(task, progress, processes=site.processes, control=site.control, reporter=site.reporter)
@@ -77,6 +85,18 @@ def _task(
     def validated(_step: int) -> dict[str, float]:
         return validate(objective, dataset.documents, dataset.held_out, recipe, processes)
 
+    def answered(step: int) -> bool:
+        if processes.rank != 0:
+            return True
+        return answers_show(
+            base,
+            params,
+            step,
+            out=site.work.out,
+            reporter=site.reporter,
+            should_stop=site.control.stop_is_wanted,
+        )
+
     evaluates = params.eval_strategy != "no"
     return Task(
         total_steps=total_steps,
@@ -94,6 +114,7 @@ def _task(
         evaluate_every=_evaluate_every(params, plan, total_steps),
         unit="tokens",
         save=resumable.save,
+        evaluate=answered if params.eval_prompts else None,
         validate=validated if evaluates and dataset.held_out else None,
         further_metrics=("masked_nll",),
         log_every=params.steps_of(params.logging_steps, total_steps),

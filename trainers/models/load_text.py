@@ -31,15 +31,30 @@ def load_text(
     """
     raw = config_read(folder)
     family = family_of(raw)
+    model = _network(family, raw, dtype, "cpu" if quantization == "nf4" else device)
+    weights_fill(model, folder, same_name if marked(raw) else family.native_name)
+    base = _base(folder, family, raw, model)
+    if quantization == "nf4":
+        network_quantise(base.model, "nf4", torch.device(device))
+    return base
+
+
+def load_tokens(folder: Path) -> TextBase:
+    """The same base without its weights: its tokenizer, special tokens and sizes, for what is only looked at."""
+    raw = config_read(folder)
+    family = family_of(raw)
+    return _base(folder, family, raw, _network(family, raw, torch.bfloat16, "meta"))
+
+
+def _base(folder: Path, family: TextFamily, raw: dict[str, Any], model: Any) -> TextBase:
     mark = marked(raw)
     tokenizer = tokenizer_load(folder, family)
-    model = _network(folder, family, raw, dtype, "cpu" if quantization == "nf4" else device)
     ids = ids_of(family, mark, raw, tokenizer, int(model.config.vocab_size))
     if ids.mask is None:
         ids = mask_token_make(model, tokenizer, ids)
     ids_tell(tokenizer, ids)
     assert ids.mask is not None and ids.eos is not None and ids.pad is not None
-    base = TextBase(
+    return TextBase(
         family=family.name,
         model=model.eval().requires_grad_(False),
         tokenizer=tokenizer,
@@ -51,19 +66,14 @@ def load_text(
         was_causal=bool(mark.get("was_causal", family.is_causal)),
         max_positions=int(model.config.max_position_embeddings),
     )
-    if quantization == "nf4":
-        network_quantise(base.model, "nf4", torch.device(device))
-    return base
 
 
-def _network(folder: Path, family: TextFamily, raw: dict[str, Any], dtype: torch.dtype, device: Any) -> Any:
-    """The native class with the folder's weights; original names unless the folder bears our mark."""
+def _network(family: TextFamily, raw: dict[str, Any], dtype: torch.dtype, device: Any) -> Any:
+    """The native class, its weights not set yet."""
     ours = bool(marked(raw))
     config = family.model_class.config_class.from_dict(raw) if ours else family.config_of(raw)
     config.is_causal = False
     if not ours:
         config.update({MARK: {"family": family.name, "original_config": raw}})
     with no_init_weights(), torch.device(device):
-        model = family.model_class._from_config(config, dtype=dtype, attn_implementation=ATTENTION)
-    weights_fill(model, folder, same_name if ours else family.native_name)
-    return model
+        return family.model_class._from_config(config, dtype=dtype, attn_implementation=ATTENTION)

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from trainers.params.base import Params, Product
+from trainers.params.secrets import SecretNames
 
 CART = re.compile(r"^cart\[geo_p:(0?\.\d+)\]$")
 DREAM_CART = "cart[geo_p:0.3]"
@@ -140,7 +141,11 @@ class MaskedTextParams(Params):
     log_to_tensorboard: bool = True
     """Write TensorBoard files beside the product."""
     log_to_wandb: bool = False
-    """Report to Weights & Biases, with the project's key."""
+    """Report to Weights & Biases, with the project's key; without one the run is kept beside the product."""
+    wandb_project: str = Field("", max_length=128, pattern=r"^[^/\\#?%:]*$")
+    """Project there; empty = WANDB_PROJECT of the worker, or anneal."""
+    secrets: SecretNames = ()
+    """Project secrets that the job is given; one of kind wandb holds the key for log_to_wandb."""
 
     @field_validator("logging_steps", "eval_steps", "save_steps")
     @classmethod
@@ -172,6 +177,7 @@ class MaskedTextParams(Params):
         - `eos_padding` supervised needs `packing` false.
         - `input_template` and `output_template` go together.
         - `gpu_ids` needs `train_device` auto or cuda.
+        - `wandb_project` and `secrets` need `log_to_wandb`.
         """
         for message in (self._lora_faults(), self._dream_faults(), self._other_faults()):
             if message:
@@ -207,6 +213,8 @@ class MaskedTextParams(Params):
             return "eos_padding='supervised' pads to the batch's longest, but packing=true pads nothing; choose one"
         if bool(self.input_template) != bool(self.output_template):
             return "input_template and output_template go together, but only one has text; write both or none"
+        if not self.log_to_wandb and (self.wandb_project or self.secrets):
+            return "wandb_project and secrets do nothing with log_to_wandb=false; set it, or leave them out"
         if self.gpu_ids != "auto" and self.train_device in ("cpu", "tpu"):
             return f"gpu_ids={self.gpu_ids!r} names accelerators, but train_device={self.train_device!r} uses none"
         if self.gpu_ids != "auto" and len(set(self.gpu_ids.split(","))) != len(self.gpu_ids.split(",")):

@@ -1,0 +1,36 @@
+"""Who else hears a training's events, as its parameters ask: TensorBoard, Weights & Biases."""
+
+from contextlib import ExitStack
+
+from trainers.distributed import Processes
+from trainers.events import Warning_
+from trainers.optional import optional_module
+from trainers.tracking import Reporter, TensorBoard
+from trainers.workspace import Workspace
+
+
+def listeners_attach(
+    work: Workspace,
+    processes: Processes,
+    reporter: Reporter,
+    stack: ExitStack,
+    *,
+    tensorboard: bool,
+    wandb: bool,
+    wandb_project: str,
+    start_step: int,
+) -> None:
+    """On rank 0; `stack` closes them. TrainerError MISSING_LIBRARY: wandb is not installed."""
+    if processes.rank != 0:
+        return
+    if tensorboard:
+        board = TensorBoard(work.out, start_step)
+        stack.callback(board.close)
+        reporter.listen(board)
+    if wandb:
+        library = optional_module("trainers.with_wandb", "wandb")
+        tracker = library.WandB(work.out, work.spec, wandb_project)
+        stack.callback(tracker.close)
+        reporter.listen(tracker)
+        if tracker.trouble:
+            reporter.say(Warning_(message=f"W&B does not take the run, it is kept in files: {tracker.trouble}"))
