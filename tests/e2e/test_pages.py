@@ -24,6 +24,12 @@ def test_the_quick_start_runs(embedded: Embedded, tmp_path: Path) -> None:
     assert (tmp_path / "first" / "manifest.json").exists()
 
 
+@pytest.mark.slow
+def test_the_page_of_sampling_runs(embedded: Embedded, tmp_path: Path) -> None:
+    page_run("sampling.md", "sh", embedded, tmp_path)
+    assert len(list(tmp_path.glob("two-*.png"))) == 2 + 2 * 2, "two pictures, each shown twice on the way"
+
+
 def test_the_quick_start_starts_only_what_is_tested_elsewhere() -> None:
     assert blocks("quickstart.md", "console") == ["make demo\n", "make up\n"]
 
