@@ -33,6 +33,7 @@ def merge_text(work: Workspace) -> Outcome:
     text_adaptors_apply(base, inputs.model, inputs.adaptors, folders, scales)
     lora_merge(base)
     model_write(base, work.out / "model")
+    work.facts.update(family=base.family, was_causal=False, shift=base.shift, dtype=str(dtype).removeprefix("torch."))
     return "succeeded"
 
 
