@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 from bench.measure import REPOSITORY, Row, milliseconds, percentile, table
 from bench.overhead import comparison
@@ -70,6 +72,35 @@ def test_streams_lose_nothing_while_they_are_measured() -> None:
     done = run("bench.streams", "--streams", "20", "--seconds", "5", "--databases", "sqlite")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| 20 streams, sqlite |" in done.stdout and done.stdout.rstrip().endswith("| 0 | 0 |")
+
+
+@pytest.mark.slow
+@pytest.mark.acceptance
+def test_our_image_loop_is_measured_beside_a_plain_one(shared_data: Path) -> None:
+    done = run(
+        "bench.image_loop", "--photos", str(shared_data / "images" / "pd_photos"), "--steps", "2", "--rounds", "1"
+    )
+    assert done.returncode in (0, 1), done.stderr  # 1: the target was missed, as may be where the machine is busy
+    assert done.stdout.count("| plain / ours |") == 2 and "| ours, a step |" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_accelerators_bench_runs_on_a_cpu_with_tiny_networks() -> None:
+    done = run("bench.image_accelerator", "--tiny", "--steps", "2", "--no-compile")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(" | ")[:2] for line in lines if line.startswith("| tiny") and line.count("|") == 9] == [
+        ["| tiny sd", "1"],
+        ["| tiny sd", "2"],
+        ["| tiny flux", "2"],
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says so only where there is no accelerator")
+def test_the_accelerators_bench_says_that_it_needs_one() -> None:
+    done = run("bench.image_accelerator")
+    assert done.returncode == 0 and done.stdout.startswith("nothing measured: no CUDA accelerator here")
 
 
 def run(*command: str) -> "subprocess.CompletedProcess[str]":
