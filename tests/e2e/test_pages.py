@@ -60,3 +60,11 @@ def test_a_backup_as_the_page_makes_it_comes_up_as_a_platform(embedded: Embedded
     finally:
         up.terminate()
         up.wait(STOP_SECONDS)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / "examples" / "sums" / "base").is_dir(), reason="the example's base model is not there")
+def test_the_page_of_text_diffusion_runs(embedded: Embedded, tmp_path: Path) -> None:
+    page_run("text.md", "sh", embedded, tmp_path)
+    (text,) = sorted((tmp_path / "texts").glob("*.json"))
+    assert '"step": -1' in text.read_text(encoding="utf-8")
