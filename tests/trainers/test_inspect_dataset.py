@@ -120,6 +120,13 @@ def test_a_column_that_is_not_there_refuses_the_whole(inspect: Inspect, folder: 
     assert report["samples"] == []
 
 
+def test_captions_that_the_base_model_cuts_are_named_with_what_is_lost(
+    inspect: Inspect, folder: Path, tiny_sd: Path
+) -> None:
+    (folder / "b.txt").write_text("q " * 230)
+    assert inspect(folder, model=tiny_sd)["captions_cut"] == ["b.png: 230 tokens, the last 5 are cut"]
+
+
 def test_the_number_of_samples_is_bounded(inspect: Inspect, folder: Path) -> None:
     assert len(inspect(folder, num_rows=2)["samples"]) == 2
 
@@ -184,7 +191,6 @@ REFUSED = {
     "header_lie_100000.png": "pixels",
     "text_named.png": "cannot be read as a picture",
     "truncated_header.jpg": "cannot be",
-    "thin_1x4000.png": "1 x 4000",
 }
 CHANGED = {
     "png_named.jpg": "its name says JPEG, its content is PNG",
@@ -193,6 +199,7 @@ CHANGED = {
     "gray16.png": "16 bits a channel scaled to 8",
     "gray.png": "L made RGB",
     "one_bit.png": "1 made RGB",
+    "thin_1x4000.png": "enlarged from 1 x 4000 to 64 x 256000",
     "bmp.bmp": "enlarged from 32 x 32 to 64 x 64",
     "ok_control.jpg": "the same bytes as duplicate_of_control.jpg",
 }

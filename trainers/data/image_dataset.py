@@ -1,22 +1,19 @@
 """The dataset of an `image_lora` job as its parameters ask for it: encoded, planned, drawn from."""
 
-from collections.abc import Sequence
-
 from trainers.data.augment import Augment
 from trainers.data.buckets import Shape, shape_for, shapes_of
 from trainers.data.desk import Desk
-from trainers.data.examples import Encoding, Examples, Row, examples_encode
+from trainers.data.examples import Encoding, Examples, examples_encode
 from trainers.data.framing import Framing
 from trainers.data.image_batches import Draws, Dropout
 from trainers.data.image_rows import Rows, example_rows
-from trainers.data.masks import mask_source
+from trainers.data.image_warnings import caches_off, captions_cut, token_limit, without_mask
 from trainers.data.picture import Picture
 from trainers.data.pixels import picture_size
 from trainers.data.plan import Plan
 from trainers.data.texts import TextKind
 from trainers.events import Warning_
 from trainers.models.base import Base, TextSettings
-from trainers.models.clip_text import MAX_CHUNKS
 from trainers.models.families import family_module
 from trainers.params.image_lora import ImageLoraParams
 from trainers.site import Site
@@ -29,11 +26,8 @@ def rows_encode(site: Site[ImageLoraParams], base: Base, rows: Rows) -> Examples
     A warning says which cache a parameter switches off, which pictures have no mask, and which captions are cut.
     """
     params, examples = site.params, example_rows(rows, site.params)
-    for message in (
-        *_caches_off(params),
-        *_without_mask(params, rows.pictures),
-        *_long_captions(base, params, examples),
-    ):
+    told = caches_off(params, encoding_of(base, params)) + without_mask(params, rows.pictures)
+    for message in told + captions_cut(token_limit(base, params), examples):
         site.reporter.say(Warning_(message=message))
     return examples_encode(
         base,
@@ -113,41 +107,3 @@ def augment_of(params: ImageLoraParams) -> Augment:
         degrees=params.rotation_degrees,
         rotation_prob=params.rotation_prob * params.random_rotation,
     )
-
-
-def _caches_off(params: ImageLoraParams) -> list[str]:
-    augment = augment_of(params)
-    changing = [name for name, on in (("color_jitter", augment.jitters), ("random_rotation", augment.turns)) if on]
-    found = []
-    if changing and params.cache_latents:
-        found.append(
-            f"{' and '.join(changing)} changes pictures at every draw, so latents are not cached: "
-            "each picture is encoded when it is drawn"
-        )
-    if params.train_text_encoder and params.cache_text_embeddings:
-        found.append(
-            "train_text_encoder changes embeddings at every step, so they are not cached: captions are embedded anew"
-        )
-    return found
-
-
-def _without_mask(params: ImageLoraParams, pictures: Sequence[Picture]) -> list[str]:
-    if params.masked_loss != "alpha":
-        return []
-    opaque = [picture.where for picture in pictures if mask_source(picture, "alpha") is None]
-    if not opaque:
-        return []
-    return [f"{len(opaque)} pictures have no alpha channel, so all of them counts; the first is {opaque[0]}"]
-
-
-def _long_captions(base: Base, params: ImageLoraParams, rows: Sequence[Row]) -> list[str]:
-    """T5 reads a caption where the family has it, else CLIP in its chunks."""
-    tokenizer, limit = base.tokenizers[-1], MAX_CHUNKS * (base.tokenizers[0].model_max_length - 2)
-    if family_module(base.family).IS_FLOW:
-        limit = params.max_sequence_length or tokenizer.model_max_length
-    texts = [row.texts[0] for row in rows]
-    lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False).input_ids]
-    long = [row.picture.where for row, length in zip(rows, lengths, strict=True) if length > limit]
-    if not long:
-        return []
-    return [f"{len(long)} captions have more than {limit} tokens and are cut; the first is {long[0]}"]

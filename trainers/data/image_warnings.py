@@ -1,0 +1,71 @@
+"""What an `image_lora` job says of its data before it trains: caches that are off, masks and captions that lack."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from transformers import CLIPTokenizer
+
+from trainers.data.examples import Encoding, Row
+from trainers.data.masks import mask_source
+from trainers.data.picture import Picture
+from trainers.models.base import Base
+from trainers.models.clip_text import MAX_CHUNKS
+from trainers.models.families import family_module
+from trainers.params.image_lora import ImageLoraParams
+
+
+class TokenLimit(NamedTuple):
+    """What is past `limit` tokens, start and end not counted, is cut."""
+
+    tokenizer: Any
+    limit: int
+
+
+def caches_off(params: ImageLoraParams, encoding: Encoding) -> list[str]:
+    """Which parameter switches off a cache that was asked for."""
+    found = []
+    if params.cache_latents and not encoding.keep_latents:
+        names = [name for name in ("color_jitter", "random_rotation") if getattr(params, name)]
+        found.append(
+            f"{' and '.join(names)} changes pictures at every draw, so latents are not cached: "
+            "each picture is encoded when it is drawn"
+        )
+    if params.cache_text_embeddings and encoding.text == "ids":
+        found.append(
+            "train_text_encoder changes embeddings at every step, so they are not cached: captions are embedded anew"
+        )
+    return found
+
+
+def without_mask(params: ImageLoraParams, pictures: Sequence[Picture]) -> list[str]:
+    if params.masked_loss != "alpha":
+        return []
+    opaque = [picture.where for picture in pictures if mask_source(picture, "alpha") is None]
+    if not opaque:
+        return []
+    return [f"{len(opaque)} pictures have no alpha channel, so all of them counts; the first is {opaque[0]}"]
+
+
+def token_limit(base: Base, params: ImageLoraParams) -> TokenLimit:
+    """T5's where the base has it; else CLIP's, whose long texts fill chunks but in the flow families."""
+    family, last = family_module(base.family), base.tokenizers[-1]
+    if not isinstance(last, CLIPTokenizer):
+        return TokenLimit(last, (params.max_sequence_length or family.T5_TOKENS) - 1)  # type: ignore[attr-defined]
+    return clip_limit(last, max_chunks=1 if family.IS_FLOW else MAX_CHUNKS)
+
+
+def clip_limit(tokenizer: Any, *, max_chunks: int = MAX_CHUNKS) -> TokenLimit:
+    return TokenLimit(tokenizer, max_chunks * (tokenizer.model_max_length - 2))
+
+
+def captions_cut(limit: TokenLimit, rows: Sequence[Row]) -> list[str]:
+    lengths = token_counts(limit, [row.texts[0] for row in rows])
+    long = [row.picture.where for row, length in zip(rows, lengths, strict=True) if length > limit.limit]
+    if not long:
+        return []
+    return [f"{len(long)} captions have more than {limit.limit} tokens and are cut; the first is {long[0]}"]
+
+
+def token_counts(limit: TokenLimit, texts: Sequence[str]) -> list[int]:
+    ids = limit.tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids if texts else []
+    return [len(tokens) for tokens in ids]
