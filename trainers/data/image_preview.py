@@ -18,6 +18,7 @@ from trainers.data.image_warnings import clip_limit, token_counts
 from trainers.data.masks import mask_image
 from trainers.data.picture import Faults, Picture
 from trainers.data.pixels import crop_image
+from trainers.data.plan import Plan
 from trainers.errors import TrainerError
 from trainers.events import Progress, Sample, Started
 from trainers.models.clip_text import clip_tokenizer
@@ -69,7 +70,7 @@ def preview(site: Site[InspectDatasetParams]) -> dict[str, Any]:
         "shapes": dict(Counter(f"{view.shape.width}x{view.shape.height}" for view in views).most_common()),
         "captions_cut": _captions_cut(site, example_rows(rows, params)),
         "files": [_told(file) for file in files if file.said],
-        "samples": _samples(site, params, rows, views),
+        "samples": _samples(site, params, rows, views, plan),
     }
 
 
@@ -121,23 +122,22 @@ def _told(file: File) -> dict[str, Any]:
 
 
 def _samples(
-    site: Site[InspectDatasetParams], params: ImageLoraParams, rows: Rows, views: Sequence[View]
+    site: Site[InspectDatasetParams], params: ImageLoraParams, rows: Rows, views: Sequence[View], plan: Plan
 ) -> list[dict[str, Any]]:
     """The first samples of the training, each a PNG of exactly the pixels that are encoded."""
-    plan = plan_for(params, framing_of(params, _multiple(site)), rows, site.processes.world_size)
     drawn = (
         (step, position, rows.trained[row])
         for step in range(plan.steps_per_epoch)
         for position, row in enumerate(plan.rows(step))
     )
     examples = example_rows(rows, params)
-    found = []
+    found: list[dict[str, Any]] = []
     for index, (step, position, place) in enumerate(islice(drawn, site.params.num_rows)):
         picture, view = rows.pictures[place], views[place]
         crop = view_drawn(view.crops, params.seed, step, position)
         change = change_drawn(augment_of(params), params.seed, step, position)
         text = text_drawn(examples[place], dropout_of(params), params.seed, step, position)
-        details = {
+        details: dict[str, Any] = {
             "file": picture.where,
             "caption": picture.caption,
             "step": step + 1,
