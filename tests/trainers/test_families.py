@@ -216,7 +216,9 @@ def test_packing_of_flux_is_that_of_diffusers_and_has_an_inverse() -> None:
     packed = flux.packed(latent)
     assert torch.equal(packed, FLUX._pack_latents(latent, 2, 16, 6, 10))
     assert torch.equal(flux.unpacked(packed, 6, 10), latent)
-    assert torch.equal(flux.patch_places(6, 10), FLUX._prepare_latent_image_ids(2, 3, 5, "cpu", torch.float32))
+    assert torch.equal(
+        flux.patch_places(6, 10, torch.device("cpu")), FLUX._prepare_latent_image_ids(2, 3, 5, "cpu", torch.float32)
+    )
 
 
 @pytest.mark.parametrize("kind", ["sd1", "sdxl", "sd3", "flux"])

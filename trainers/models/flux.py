@@ -81,7 +81,7 @@ def predict(
         guidance=torch.full_like(times_B, guidance) if base.network.config.guidance_embeds else None,
         encoder_hidden_states=text["prompt"],
         pooled_projections=text["pooled"],
-        img_ids=patch_places(height, width).to(noisy_BCHW.device),
+        img_ids=patch_places(height, width, noisy_BCHW.device),
         txt_ids=torch.zeros(text["prompt"].shape[1], 3, device=noisy_BCHW.device),
         return_dict=False,
     )[0]
@@ -113,9 +113,10 @@ def unpacked(patches_BNC: Tensor, height: int, width: int) -> Tensor:
     return patches.reshape(batch, channels // 4, height, width)
 
 
-def patch_places(height: int, width: int) -> Tensor:
-    """(N, 3): zero, row and column of each patch of a latent of `height` x `width`."""
-    rows, columns = torch.meshgrid(torch.arange(height // 2), torch.arange(width // 2), indexing="ij")
+def patch_places(height: int, width: int, device: torch.device) -> Tensor:
+    """(N, 3): zero, row and column of each patch of a latent of `height` x `width`, made where it is wanted."""
+    sides = (torch.arange(side // 2, device=device) for side in (height, width))
+    rows, columns = torch.meshgrid(*sides, indexing="ij")
     return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3).float()
 
 
