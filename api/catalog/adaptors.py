@@ -18,6 +18,10 @@ from trainers.spec import Contract, folder_digest
 
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:/-]{0,49}$")]
 
+PREDICTIONS = ("epsilon", "v_prediction")
+"""What a manifest may say that its adaptor was trained for."""
+MAX_TRIGGER = 200
+
 
 class AdaptorEdit(Contract):
     """What is left out stays."""
@@ -53,14 +57,14 @@ def adaptor_publish(
         attempt=attempt,
         method=job.method,
         base_model=PretrainedModelVersion.objects.filter(key=base["key"]).first() if base else None,
-        trigger_word=params.get("trigger_word", ""),
+        trigger_word=_trigger_word(params, manifest),
         partial=partial,
         key=f"{attempt.prefix}/adaptor",
         digest=folder_digest(mine),
         files=mine,
         size_bytes=sum(file["size"] for file in mine),
         manifest=dict(manifest),
-        details=_details(job, partial),
+        details=_details(job, manifest, partial),
     )
 
 
@@ -104,14 +108,22 @@ def _is_adaptor_file(file: Mapping[str, Any]) -> bool:
     return str(file["path"]).startswith("adaptor/")
 
 
-def _details(job: Any, partial: bool) -> dict[str, Any]:
+def _details(job: Any, manifest: Mapping[str, Any], partial: bool) -> dict[str, Any]:
     params, base = job.spec["params"], job.spec["inputs"].get("model")
+    prediction = manifest.get("prediction_type")
     return {
         "method": job.method,
-        "trigger_word": params.get("trigger_word", ""),
+        "trigger_word": _trigger_word(params, manifest),
         "base_sha256": base["sha256"] if base else None,
         "partial": partial,
+        **({"prediction_type": prediction} if prediction in PREDICTIONS else {}),
     }
+
+
+def _trigger_word(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """As the job was told; else as the trainer found it in the file that the adaptor comes from."""
+    found = params.get("trigger_word") or manifest.get("trigger_word")
+    return found[:MAX_TRIGGER] if isinstance(found, str) else ""
 
 
 def _told(adaptor: Adaptor, kind: str, by: str) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from api.catalog.checking.captions import METADATA, SIDECARS
-from api.catalog.checking.metadata import CAPTION_COLUMNS, PATH_COLUMNS
+from api.catalog.checking.captions import SIDECARS
+from api.catalog.checking.metadata import CAPTION_COLUMNS, PATH_COLUMNS, metadata_files
 from api.errors import Problem
 
 Read = Callable[[str], bytes]
@@ -23,27 +23,29 @@ def captions_write(paths: Sequence[str], read: Read, captions: Mapping[str, str]
 
     `read` gives the content of one of `paths`; `column`: of the metadata, if not the one that captions are in.
     """
-    name = next((name for name in METADATA if name in paths), None)
-    if name is None and column:
+    tables = metadata_files(paths)
+    if not tables and column:
         raise _refusal("column", f"the dataset has no metadata with columns, so no column {column!r:.100}")
-    if name is None:
+    if not tables:
         return dict(_sidecar(paths, picture, text) for picture, text in captions.items())
-    rows, columns = (_csv_read if name.endswith(".csv") else _jsonl_read)(read(name))
+    left = dict(captions)
+    return {table: _table_edit(table, read(table), left, column) for table in tables if left}
+
+
+def _table_edit(table: str, raw: bytes, left: dict[str, str], column: str) -> bytes:
+    """The table with the captions of pictures that lie below its folder, which leave `left`."""
+    rows, columns = (_csv_read if table.endswith(".csv") else _jsonl_read)(raw)
     caption = column or next((known for known in CAPTION_COLUMNS if known in columns), CAPTION_COLUMNS[0])
     picture = next((known for known in PATH_COLUMNS if known in columns), PATH_COLUMNS[0])
-    _rows_edit(rows, captions, picture, caption)
-    write = _csv_write if name.endswith(".csv") else _jsonl_write
-    return {name: write(rows, [*dict.fromkeys((*columns, picture, caption))])}
-
-
-def _rows_edit(rows: list[Row], captions: Mapping[str, str], picture: str, caption: str) -> None:
-    left = dict(captions)
+    folder = PurePosixPath(table).parent
     for row in rows:
-        path = str(PurePosixPath(str(row.get(picture))))
-        if path in captions:
-            row[caption] = captions[path]
-            left.pop(path, None)
-    rows += [{picture: path, caption: text} for path, text in left.items()]
+        path = str(folder / str(row.get(picture)))
+        if path in left:
+            row[caption] = left.pop(path)
+    for path in [path for path in left if PurePosixPath(path).is_relative_to(folder)]:
+        rows.append({picture: str(PurePosixPath(path).relative_to(folder)), caption: left.pop(path)})
+    write = _csv_write if table.endswith(".csv") else _jsonl_write
+    return write(rows, [*dict.fromkeys((*columns, picture, caption))])
 
 
 def _sidecar(paths: Sequence[str], picture: str, text: str) -> tuple[str, bytes]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.commands import inspections, template_history
+from cli.commands import bundled, inspections, template_history
 from cli.completion import METHODS, TEMPLATES
 from cli.http import Client, Record
 from cli.output import Json, connect, out, print_json, print_record, print_rows, print_table
@@ -121,6 +121,8 @@ def said(template: Record, *, as_json: bool, verb: str) -> None:
         out.print(f"{verb} template {template['name']}@{template['version']} ({template['method']})")
 
 
+app.command("bundled")(bundled.template_bundled)
+app.command("install")(bundled.template_install)
 app.command("preview")(inspections.template_preview)
 app.command("validate")(template_history.template_validate)
 app.command("clone")(template_history.template_clone)

@@ -46,6 +46,27 @@ def test_a_finished_job_leaves_an_adaptor(user: APIClient, train: Any) -> None:
     assert [(row["name"], "manifest" in row, "files" in row) for row in listed] == [("shapes", False, False)]
 
 
+@pytest.mark.parametrize(
+    ("params", "facts", "word"),
+    [
+        ({}, {"trigger_word": "zqx", "prediction_type": "v_prediction"}, "zqx"),
+        ({"trigger_word": "sks"}, {"trigger_word": "zqx"}, "sks"),
+        ({}, {"trigger_word": ["no", "word"], "prediction_type": {"x": 1}}, ""),
+    ],
+)
+def test_what_the_trainer_found_in_a_file_goes_with_the_adaptor(
+    user: APIClient, host: Host, world: World, params: Any, facts: Any, word: str
+) -> None:
+    request = {**world.request, "params": {**world.request["params"], **params}}
+    assert user.post("/api/v1/jobs", request, format="json").status_code == 201
+    agent = host.claim()
+    body = agent.finish_body("succeeded")
+    assert agent.post("finish", {**body, "manifest": {**body["manifest"], **facts}}).status_code == 200
+    details = resolve_inputs(world.project, adaptors=["shapes"]).adaptors[0].details
+    assert (user.get(f"{PATH}/shapes").json()["trigger_word"], details["trigger_word"]) == (word, word)
+    assert details.get("prediction_type") == (facts["prediction_type"] if word == "zqx" else None)
+
+
 def test_a_second_job_of_the_name_adds_a_version_and_keeps_the_first(user: APIClient, train: Any) -> None:
     first, second, other = train(), train(), train(adaptor_name="other")
     assert user.get(f"{PATH}/shapes").json()["job"] == second

@@ -96,6 +96,17 @@ def test_captions_are_written_where_the_dataset_has_them(
     assert content(2)[path].decode() == expected
 
 
+def test_captions_of_a_dataset_in_the_hub_s_layout_are_edited_in_place(anna: APIClient, links: str) -> None:
+    files = {
+        "train/metadata.csv": b"file_name,text\n0.png,old\n",
+        "train/0.png": png(8, 8),
+        "train/1.png": png(8, 8, 1),
+    }
+    upload(anna, links, "datasets", "cats", files)
+    assert edit(anna, {"train/0.png": "new", "train/1.png": "more"}).status_code == 201
+    assert content(2)["train/metadata.csv"] == b"file_name,text\r\n0.png,new\r\n1.png,more\r\n"
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [

@@ -184,7 +184,7 @@ def test_only_one_metadata_file_at_the_top_is_read_and_others_are_named(anna: AP
     files = {"a.png": png(), "metadata.jsonl": rows, "metadata.csv": b"junk", "sub/metadata.jsonl": b"junk"}
     made = upload(anna, links, "datasets", "cats", files).json()
     assert made["details"]["num_captions"] == 1
-    said = "not read, since only one metadata file at the top is: metadata.csv, sub/metadata.jsonl"
+    said = "not read, since another metadata file is: metadata.csv, sub/metadata.jsonl"
     assert made["warnings"] == [said]
 
 

@@ -30,6 +30,12 @@ def test_the_page_of_sampling_runs(embedded: Embedded, tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("two-*.png"))) == 2 + 2 * 2, "two pictures, each shown twice on the way"
 
 
+@pytest.mark.slow
+def test_the_page_of_adaptors_runs(embedded: Embedded, tmp_path: Path) -> None:
+    page_run("adaptors.md", "sh", embedded, tmp_path)
+    assert (tmp_path / "fused.png").exists()
+
+
 def test_the_quick_start_starts_only_what_is_tested_elsewhere() -> None:
     assert blocks("quickstart.md", "console") == ["make demo\n", "make up\n"]
 

@@ -18,7 +18,9 @@ LARGE_BYTES = 1000
 @dataclass
 class Hub:
     files: dict[str, bytes] = field(default_factory=dict)
-    """Of the one repository me/tiny, both as a model and as a dataset."""
+    """Of the repository me/tiny, both as a model and as a dataset."""
+    repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """Files of further repositories, by name."""
     revisions: tuple[str, ...] = ("main", "v1", COMMIT)
     token: str = ""
     """Who does not send it gets 401."""
@@ -37,11 +39,14 @@ class Hub:
     """(method, path, headers in lower case)"""
     url: str = ""
 
-    def listing(self) -> dict[str, Any]:
-        return {"id": "me/tiny", "sha": COMMIT, "siblings": [self._sibling(path) for path in self.files]}
+    def files_of(self, repo: str) -> dict[str, bytes] | None:
+        return self.files if repo == "me/tiny" else self.repos.get(repo)
 
-    def _sibling(self, path: str) -> dict[str, Any]:
-        data = self.files[path]
+    def listing(self, repo: str) -> dict[str, Any]:
+        files = self.files_of(repo) or {}
+        return {"id": repo, "sha": COMMIT, "siblings": [self._sibling(path, data) for path, data in files.items()]}
+
+    def _sibling(self, path: str, data: bytes) -> dict[str, Any]:
         size = self.sizes.get(path, len(data))
         found = {"rfilename": path, "size": size, "blobId": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
         if len(data) >= LARGE_BYTES:
@@ -67,7 +72,8 @@ class Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.hub.requests.append((self.command, self.path, headers))
         if path.startswith("/cdn/"):
-            return self._file(path.removeprefix("/cdn/"), body=body)
+            owner, name, rest = path.removeprefix("/cdn/").split("/", 2)
+            return self._file((self.hub.files_of(f"{owner}/{name}") or {})[rest], body=body)
         if self.hub.token and headers.get("authorization") != f"Bearer {self.hub.token}":
             return self._json({"error": "Invalid credentials"}, 401)
         if self.hub.gated:
@@ -75,24 +81,24 @@ class Handler(BaseHTTPRequestHandler):
         if path.startswith(("/api/models/", "/api/datasets/")):
             return self._info(path)
         repo, _, rest = path.removeprefix("/").partition("/resolve/")
-        if repo != "me/tiny":
+        if (files := self.hub.files_of(repo)) is None:
             return self._json({"error": "no"}, 404, {"X-Error-Code": "RepoNotFound"})
-        name = rest.partition("/")[2]
-        if len(self.hub.files[name]) >= LARGE_BYTES:
-            linked = {"X-Linked-Size": str(len(self.hub.files[name])), "X-Linked-Etag": '"x"', "X-Repo-Commit": COMMIT}
-            return self._json({}, 302, {**linked, "Location": f"{self.hub.cdn or self.hub.url}/cdn/{name}"})
-        return self._file(name, body=body)
+        data = files[rest.partition("/")[2]]
+        if len(data) >= LARGE_BYTES:
+            linked = {"X-Linked-Size": str(len(data)), "X-Linked-Etag": '"x"', "X-Repo-Commit": COMMIT}
+            there = f"{self.hub.cdn or self.hub.url}/cdn/{repo}/{rest.partition('/')[2]}"
+            return self._json({}, 302, {**linked, "Location": there})
+        return self._file(data, body=body)
 
     def _info(self, path: str) -> None:
         repo, _, revision = path.split("/", 3)[3].partition("/revision/")
-        if repo != "me/tiny":
+        if self.hub.files_of(repo) is None:
             return self._json({"error": "no"}, 404, {"X-Error-Code": "RepoNotFound"})
         if revision not in self.hub.revisions:
             return self._json({"error": "no"}, 404, {"X-Error-Code": "RevisionNotFound"})
-        return self._json(self.hub.listing())
+        return self._json(self.hub.listing(repo))
 
-    def _file(self, name: str, *, body: bool) -> None:
-        data = self.hub.files[name]
+    def _file(self, data: bytes, *, body: bool) -> None:
         if self.hub.corrupt:
             data = bytes(byte ^ 1 for byte in data)
         start = int(self.headers.get("Range", "bytes=0-")[6:].partition("-")[0])

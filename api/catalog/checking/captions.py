@@ -1,14 +1,13 @@
-"""Captions of pictures, as a trainer looks for them: metadata.jsonl, else metadata.csv, else a.txt or a.caption."""
+"""Captions of pictures, as a trainer looks for them: metadata.jsonl or .csv, else a.txt or a.caption beside each."""
 
 import re
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from api.catalog.checking.metadata import metadata_read
+from api.catalog.checking.metadata import METADATA, metadata_files, metadata_read
 from api.catalog.checking.text import text_read
 from api.catalog.checking.work import Work
 
-METADATA = ("metadata.jsonl", "metadata.csv")
 SIDECARS = (".txt", ".caption")
 CLIP_TOKENS = 75
 """What a text encoder of the CLIP family reads; the rest of a caption is cut."""
@@ -25,15 +24,19 @@ class Captions(NamedTuple):
 def captions_read(work: Work, pictures: set[str]) -> Captions:
     """Notices for what is missing, empty, long or unused. Raises Refused with the lines or files at fault."""
     paths = set(work.paths)
-    metadata = next((name for name in METADATA if name in paths), None)
-    for path in sorted(path for path in paths if PurePosixPath(path).name in METADATA and path != metadata):
-        said = f"{path} is not read: one metadata file at the top is"
-        work.notices.add("not read, since only one metadata file at the top is", said, file=path)
-    if metadata is None:
+    metadata = metadata_files(paths)
+    for path in sorted(path for path in paths if PurePosixPath(path).name in METADATA and path not in metadata):
+        said = f"{path} is not read: {' and '.join(metadata)} {'is' if len(metadata) == 1 else 'are'}"
+        work.notices.add("not read, since another metadata file is", said, file=path)
+    if not metadata:
         return _sidecars(work, paths, pictures)
-    count, texts, named = metadata_read(work, metadata, paths)
+    count, texts, named = 0, dict[str, str](), set[str]()
+    for path in metadata:
+        rows, found, mentioned = metadata_read(work, path, paths)
+        count, texts, named = count + rows, {**texts, **found}, named | mentioned
     for path in sorted(pictures - set(texts) - named) if texts else ():
-        work.notices.add("no row in the metadata", f"{path} has no row in {metadata} and is not used", file=path)
+        said = f"{path} has no row in {' and '.join(metadata)} and is not used"
+        work.notices.add("no row in the metadata", said, file=path)
     for path, caption in texts.items():
         caption_notice(work, path, caption)
     return Captions(count, texts)

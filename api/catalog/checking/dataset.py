@@ -1,10 +1,11 @@
 """A dataset: pictures with captions, rows of text, or a LoRA to import. Which of them, its files say."""
 
+from pathlib import PurePosixPath
 from typing import Any
 
-from api.catalog.checking.captions import METADATA
 from api.catalog.checking.header import PICTURE_ENDINGS
 from api.catalog.checking.loading import parquet
+from api.catalog.checking.metadata import METADATA
 from api.catalog.checking.picture_set import pictures_check
 from api.catalog.checking.report import Refused
 from api.catalog.checking.row_set import PLAIN_ENDING, ROW_ENDINGS, rows_check
@@ -23,7 +24,7 @@ def check(work: Work) -> dict[str, Any]:
         return pictures_check(work)
     if is_weight_set(work.paths):
         return weight_set_check(work)
-    tables = [path for path in work.paths if ending(path) in ROW_ENDINGS and path not in METADATA]
+    tables = [path for path in work.paths if ending(path) in ROW_ENDINGS and PurePosixPath(path).name not in METADATA]
     tables = tables or [path for path in work.paths if ending(path) == PLAIN_ENDING]
     if not tables:
         pictures, rows = " ".join(PICTURE_ENDINGS), " ".join((*ROW_ENDINGS, PLAIN_ENDING))

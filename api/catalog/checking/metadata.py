@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -11,11 +11,23 @@ from api.catalog.checking.report import Refused
 from api.catalog.checking.text import text_read
 from api.catalog.checking.work import Work
 
+METADATA = ("metadata.jsonl", "metadata.csv")
+TRAIN = "train"
+"""Of the splits of a Hub dataset, the one that is read."""
 PATH_COLUMNS = ("file_name", "image")
 """A job may name another column for the pictures; then only the trainer can check the paths."""
 CAPTION_COLUMNS = ("text", "caption", "prompt")
 Row = tuple[int, Any]
 """Line number from 1, and the row; a line that cannot be read has a ValueError in its place."""
+
+
+def metadata_files(paths: Iterable[str]) -> list[str]:
+    """Those that a trainer reads: the first at the top, else all in subfolders, only of `train` where that is there."""
+    found = sorted(path for path in paths if PurePosixPath(path).name in METADATA)
+    top = next((name for name in METADATA if name in found), None)
+    if top:
+        return [top]
+    return [path for path in found if TRAIN in PurePosixPath(path).parts] or found
 
 
 def metadata_read(work: Work, path: str, paths: set[str]) -> tuple[int, dict[str, str], set[str]]:
@@ -29,13 +41,14 @@ def metadata_read(work: Work, path: str, paths: set[str]) -> tuple[int, dict[str
         said = f"{path} has no column {' or '.join(PATH_COLUMNS)}; jobs must set image_column"
         work.notices.add("no column of pictures", said, file=path)
         return len(rows), {}, set()
+    folder = PurePosixPath(path).parent
     caption_column = next((column for column in CAPTION_COLUMNS if column in columns), None)
     lines: dict[str, int] = {}
     texts: dict[str, str] = {}
     faults = []
     for number, row in rows:
         try:
-            picture = _picture(row, paths, lines)
+            picture = _picture(row, folder, paths, lines)
             texts[picture] = _caption(row, caption_column)
             lines[picture] = number
         except ValueError as error:
@@ -43,11 +56,11 @@ def metadata_read(work: Work, path: str, paths: set[str]) -> tuple[int, dict[str
     if faults:
         hint = "Mend the lines that are named, then upload again. One row per picture."
         raise Refused(*faults, code="bad_metadata", hint=hint)
-    cells = {value for _, row in rows for value in row.values() if isinstance(value, str)}
+    cells = {str(folder / value) for _, row in rows for value in row.values() if isinstance(value, str) and value}
     return len(lines), texts, cells & paths
 
 
-def _picture(row: Any, paths: set[str], lines: dict[str, int]) -> str:
+def _picture(row: Any, folder: PurePosixPath, paths: set[str], lines: dict[str, int]) -> str:
     """The picture that the row is of. Raises ValueError."""
     if isinstance(row, ValueError):
         raise row
@@ -56,7 +69,7 @@ def _picture(row: Any, paths: set[str], lines: dict[str, int]) -> str:
         raise ValueError(f"expected the picture's path under file_name, got {given!r:.100}")
     if given.startswith("/") or ".." in PurePosixPath(given.replace("\\", "/")).parts:
         raise ValueError(f"{given!r:.200} leaves the dataset")
-    path = str(PurePosixPath(given))
+    path = str(folder / given)
     if path not in paths:
         raise ValueError(f"{given!r:.200} is not among the files")
     if path in lines:

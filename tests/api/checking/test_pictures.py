@@ -125,3 +125,14 @@ def test_notices_are_bounded_and_all_counted(work_of: WorkOf) -> None:
         f"a caption without a picture: {', '.join(sorted(f'{n}.txt' for n in range(MAX_NOTICES + 50))[:10])} "
         f"and {MAX_NOTICES + 40} more"
     ]
+
+
+def test_metadata_below_the_top_is_read_as_hub_datasets_have_it(work_of: WorkOf) -> None:
+    csv = b"file_name,text\nimages/1.png,one\n"
+    files = {"train/metadata.csv": csv, "train/images/1.png": png(8, 8), "test/metadata.csv": b"file_name,text\n"}
+    work = work_of({**files, "test/2.png": png(8, 8, 1)})
+    details = check(work)
+    assert (details["num_pictures"], details["num_captions"]) == (2, 1)
+    said = [(notice["file"], notice["message"]) for notice in work.notices.kept]
+    assert ("test/metadata.csv", "test/metadata.csv is not read: train/metadata.csv is") in said
+    assert ("test/2.png", "test/2.png has no row in train/metadata.csv and is not used") in said
