@@ -432,3 +432,28 @@ class TestMaskedLoss:
 
     def test_no_mask_is_asked_for_by_default(self, make: Make, folder: Path) -> None:
         assert make(folder).step(0).micro_batches[0].mask_B1HW is None
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize(
+    ("name", "count", "settings"),
+    [
+        ("images/pd_photos", 12, {"aspect_ratio_buckets": True}),
+        ("images/noto_emoji", 64, {"masked_loss": "alpha"}),
+        ("images/dreambooth/dog", 5, {"aspect_ratio_buckets": True, "random_flip": True}),
+        ("images/dreambooth/backpack_dog", 5, {"color_jitter": True}),
+        ("images/dreambooth/grey_sloth_plushie", 5, {"random_rotation": True}),
+        ("hostile/images_parquet", 5, {"aspect_ratio_buckets": True}),
+    ],
+)
+def test_an_epoch_of_every_shared_set_is_drawn(
+    name: str, count: int, settings: Any, make: Make, shared_data: Path
+) -> None:
+    data = make(shared_data / name, train_batch_size=4, **settings)
+    batches = [data.step(step) for step in range(data.plan.steps_per_epoch)]
+    micro = [micro for batch in batches for micro in batch.micro_batches]
+    assert sum(batch.count for batch in batches) == sum(len(one.times_B) for one in micro) == count
+    assert all(torch.isfinite(one.latents_BCHW).all() for one in micro)
+    assert (len({one.latents_BCHW.shape[1:] for one in micro}) > 1) == (name == "images/pd_photos")
+    if name == "images/noto_emoji":
+        assert all(one.mask_B1HW is not None and one.mask_B1HW.min() < 0.2 < one.mask_B1HW.max() for one in micro)

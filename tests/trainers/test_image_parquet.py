@@ -151,6 +151,11 @@ class TestHubLayouts:
             (tmp_path / name / "metadata.jsonl").write_text(json.dumps(row))
         assert [row.caption for row in read(tmp_path).rows] == ["cats", "dogs"]
 
+    def test_hidden_files_and_folders_are_not_looked_at(self, tmp_path: Path) -> None:
+        table_write(tmp_path / "data.parquet", structs(range(1)))
+        table_write(tmp_path / ".cache" / "other.parquet", structs(range(5)))
+        assert len(read(tmp_path).rows) == 1
+
     def test_metadata_at_the_top_wins_over_parquet(self, tmp_path: Path) -> None:
         picture_make(tmp_path / "a.png", (64, 64), seed=1)
         (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "text": "one"}))

@@ -20,16 +20,16 @@ def tables_of(folder: Path) -> tuple[list[Path], list[str]]:
     at_top = next((folder / name for name in METADATA if (folder / name).is_file()), None)
     if at_top:
         return [at_top], []
-    metadata = [path for path in files_of(folder) if path.name in METADATA]
-    parquet = [path for path in files_of(folder) if path.suffix.lower() == ".parquet"]
+    files = files_of(folder)
+    metadata = [path for path in files if path.name in METADATA]
+    parquet = [path for path in files if path.suffix.lower() == ".parquet"]
     return _training_split(folder, metadata or parquet)
 
 
 def files_of(folder: Path) -> list[Path]:
     """All files below it by name, without hidden ones and what is in hidden folders."""
     found = sorted(folder.rglob("*")) if folder.is_dir() else []
-    hidden = [path for path in found if any(part[0] == "." for part in path.relative_to(folder).parts)]
-    return [path for path in found if path not in set(hidden) and path.is_file()]
+    return [path for path in found if not _is_hidden(path.relative_to(folder)) and path.is_file()]
 
 
 def picture_files(folder: Path) -> list[Path]:
@@ -42,6 +42,10 @@ def inside(folder: Path, name: str, where: str) -> Path:
     if not name or "\0" in name or relative.is_absolute() or ".." in relative.parts or ":" in relative.parts[0]:
         raise bad_dataset(f"{where}: expected a file of this folder, got {name!r}")
     return folder / relative
+
+
+def _is_hidden(relative: Path) -> bool:
+    return any(part.startswith(".") for part in relative.parts)
 
 
 def _training_split(folder: Path, tables: Sequence[Path]) -> tuple[list[Path], list[str]]:
