@@ -66,7 +66,7 @@ def trained_base(site: Site[MaskedTextParams]) -> Trained:
     parameters = _attached(base, params) if params.lora else list(base.model.requires_grad_(True).parameters())
     base.model.train()
     if checkpoints_activations(params, base):
-        base.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        base.model.activation_checkpointing_enable({"use_reentrant": False})
     return Trained(base, parameters, params.lora)
 
 
