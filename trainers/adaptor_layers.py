@@ -88,7 +88,7 @@ def _plain_key(key: str) -> str:
 
 def _shape_check(name: str, pair: Pair, weight: Tensor) -> None:
     down, up = tuple(pair.down.shape), tuple(pair.up.shape)
-    shape = tuple(getattr(weight, "quant_state", weight).shape)
+    shape = tuple((getattr(weight, "quant_state", None) or weight).shape)  # four-bit weights lie packed
     if down[1:] != shape[1:] or up[0] != shape[0] or up[1] != down[0] or len(down) != len(up):
         raise _bad(f"{name} has lora_A {down} and lora_B {up}, which do not fit the base model's weight {shape}")
     if pair.magnitude_O is not None and len(pair.magnitude_O) != shape[0]:

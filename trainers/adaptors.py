@@ -4,9 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from peft.tuners.lora import LoraLayer
-
-from trainers.adaptor_layers import roots
 from trainers.adaptor_load import adaptor_load
 from trainers.errors import ReasonCode, TrainerError
 from trainers.models.base import Base
@@ -18,8 +15,8 @@ def adaptors_apply(
 ) -> Base:
     """`base` with every adaptor active at its scale, and with the prediction type that they were trained with.
 
-    The weights are shared: the parts of `base` themselves get the adaptors; `adaptors_switch` turns them off and on.
-    Raises TrainerError(BAD_ADAPTOR) for one that was trained on another base model, or that does not fit.
+    The weights are shared: the parts of `base` themselves get the adaptors; `trainers.adaptor_switch` turns them off
+    and on, and takes them off. Raises TrainerError(BAD_ADAPTOR) for one that was trained on another base model, or that does not fit.
     """
     read: list[tuple[InputRef, Mapping[str, str]]] = []
     for index, (adaptor, folder, scale) in enumerate(zip(adaptors, folders, scales, strict=True)):
@@ -28,14 +25,6 @@ def adaptors_apply(
         base_check(adaptor, metadata.get("base_sha256"), model)
         read.append((adaptor, metadata))
     return replace(base, scheduler_config=base.scheduler_config | prediction_override(read))
-
-
-def adaptors_switch(base: Base, *, on: bool) -> None:
-    """Turns all adaptors of the network and of the text encoders on or off."""
-    for root in roots(base).values():
-        for module in root.modules():
-            if isinstance(module, LoraLayer):
-                module.enable_adapters(on)
 
 
 def prediction_override(adaptors: Sequence[tuple[InputRef, Mapping[str, str]]]) -> dict[str, str]:

@@ -4,8 +4,10 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
+from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor
 
 from trainers.adaptor_file import AdaptorFile, bad
@@ -117,7 +119,11 @@ def _fused_magnitude(base: Base, place: Place, present: Mapping[str, Pair]) -> T
     known = layers(roots(base)[place.part])
     own = [None if layer not in present else present[layer].magnitude_O for layer in place.layers]
     lengths = zip(place.layers, own, strict=True)
-    return torch.cat([row_norms(known[layer].weight.float()).cpu() if m is None else m for layer, m in lengths])
+    return torch.cat([_own_lengths(known[layer]) if m is None else m for layer, m in lengths])
+
+
+def _own_lengths(layer: Any) -> Tensor:
+    return row_norms(dequantize_module_weight(layer).detach().float()).cpu()
 
 
 def _split(pair: Pair, place: Place) -> dict[str, Pair]:

@@ -123,11 +123,12 @@ class JobSpec(Contract):
         self._kinds_check()
         self._datasets_check()
         self._family_check()
-        scales = getattr(self.params, "adaptor_scales", ())
-        if scales and len(scales) != len(self.inputs.adaptors):
-            raise ValueError(
-                f"adaptor_scales has {len(scales)} values for {len(self.inputs.adaptors)} adaptors; give one each"
-            )
+        for field in ("adaptor_scales", "scales"):
+            scales = getattr(self.params, field, ())
+            if scales and len(scales) != len(self.inputs.adaptors):
+                raise ValueError(
+                    f"{field} has {len(scales)} values for {len(self.inputs.adaptors)} adaptors; give one each"
+                )
         if getattr(self.params, "compare", False) and not self.inputs.adaptors:
             raise ValueError("compare=true shows what an adaptor changes, but inputs.adaptors is empty; give one")
         picture = getattr(self.params, "input_image", None)

@@ -11,7 +11,6 @@ from trainers.adaptor_layers import layers, roots
 from trainers.adaptor_load import Adaptor, adaptor_read
 from trainers.adaptor_pairs import difference
 from trainers.adaptors import base_check, prediction_override, weights_folder
-from trainers.errors import ReasonCode, TrainerError
 from trainers.events import Progress
 from trainers.models.base import Base
 from trainers.models.families import family_module
@@ -27,11 +26,6 @@ def merge(work: Workspace) -> Outcome:
     """out/model has the base's layout and dtype. Image models here, text models in `merge_text`."""
     params, adaptors = work.spec.params, work.spec.inputs.adaptors
     assert isinstance(params, MergeParams)
-    if params.scales and len(params.scales) != len(adaptors):
-        raise TrainerError(
-            ReasonCode.BAD_PARAMETERS,
-            f"scales has {len(params.scales)} values for {len(adaptors)} adaptors; give one each",
-        )
     scales = params.scales or (1.0,) * len(adaptors)
     work.facts["merged"] = [
         {"name": ref.name, "sha256": ref.sha256, "scale": scale} for ref, scale in zip(adaptors, scales, strict=True)
