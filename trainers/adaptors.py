@@ -15,8 +15,8 @@ def adaptors_apply(
 ) -> Base:
     """`base` with every adaptor active at its scale, and with the prediction type that they were trained with.
 
-    The weights are shared: the parts of `base` themselves get the adaptors; `trainers.adaptor_switch` turns them off
-    and on, and takes them off. Raises TrainerError(BAD_ADAPTOR) for one that was trained on another base model, or that does not fit.
+    The weights are shared: the parts of `base` themselves get the adaptors; `adaptor_switch` turns them off and
+    on again. Raises TrainerError(BAD_ADAPTOR) for one that was trained on another base model, or that does not fit.
     """
     read: list[tuple[InputRef, Mapping[str, str]]] = []
     for index, (adaptor, folder, scale) in enumerate(zip(adaptors, folders, scales, strict=True)):
