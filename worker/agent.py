@@ -190,8 +190,9 @@ class Agent:
         if end.fenced:
             self._waits.abandon("the lease ran out without an answered heartbeat, so the trainer was ended")
             raise FencedError(self._waits.abandoned)
-        if (self._folder / "out" / "tensorboard").is_dir():
-            self._publisher.stage("tensorboard", self._training.last_step, "tensorboard", {})
+        for kind, name in (("tensorboard", "tensorboard"), ("other", "wandb")):
+            if (self._folder / "out" / name).is_dir():
+                self._publisher.stage(kind, self._training.last_step, name, {})
         self._waits.publish_for(self._tools.settings.publish_seconds)
         self._trainer_ended.set()
         publishing.result()

@@ -44,6 +44,56 @@ CHANGES_THE_LOSS: dict[str, dict[str, Any]] = {
     "snr_gamma": {"snr_gamma": 0.1},
     "noise_offset": {"noise_offset": 0.1},
     "mixed_precision": {"mixed_precision": "bf16"},
+    "optimizer": {"optimizer": "lion"},
+}
+SHORT: dict[str, dict[str, Any]] = {
+    "clip_skip": {"clip_skip": 1},
+    "loss_type": {"loss_type": "huber"},
+    "huber_c": {"loss_type": "huber", "huber_c": 1.0},
+}
+"""Those that show in the first step."""
+DATA, DENOISING, TIMES, METHOD = "test_image_data.py", "test_denoising.py", "test_times.py", "test_image_lora_method.py"
+IN_OTHER_FILES = {
+    "aspect_ratio_buckets": (DATA, "test_a_micro_batch_has_the_shape_of_its_pictures"),
+    "color_jitter": (DATA, "test_each_kind_of_jitter_changes_the_pictures_alone"),
+    "color_jitter_brightness": (DATA, "test_each_kind_of_jitter_changes_the_pictures_alone"),
+    "color_jitter_contrast": (DATA, "test_each_kind_of_jitter_changes_the_pictures_alone"),
+    "color_jitter_saturation": (DATA, "test_each_kind_of_jitter_changes_the_pictures_alone"),
+    "color_jitter_hue": (DATA, "test_each_kind_of_jitter_changes_the_pictures_alone"),
+    "random_rotation": (DATA, "test_rotation_turns_the_stated_share_by_the_stated_angle"),
+    "rotation_degrees": (DATA, "test_rotation_turns_the_stated_share_by_the_stated_angle"),
+    "rotation_prob": (DATA, "test_rotation_turns_the_stated_share_by_the_stated_angle"),
+    "caption_shuffle": (DATA, "test_a_shuffled_caption_comes_in_other_orders_behind_what_is_kept"),
+    "keep_tokens": (DATA, "test_a_shuffled_caption_comes_in_other_orders_behind_what_is_kept"),
+    "repeats": (DATA, "test_an_epoch_sees_each_dataset_as_often_as_it_repeats"),
+    "masked_loss": (DATA, "test_the_loss_is_weighted_in_latent_resolution"),
+    "mask_column": (DATA, "test_the_loss_is_weighted_in_latent_resolution"),
+    "unmasked_weight": (DATA, "test_the_loss_is_weighted_in_latent_resolution"),
+    "cache_latents": (DATA, "test_without_them_every_bit_is_the_same"),
+    "cache_text_embeddings": (DATA, "test_without_them_every_bit_is_the_same"),
+    "class_prompt": (DATA, "test_class_captions_are_never_dropped"),
+    "num_class_images": (DATA, "test_generated_pictures_fill_up_what_the_dataset_lacks"),
+    "prior_weight": (DATA, "test_pictures_and_class_pictures_are_counted_apart"),
+    "prior_preservation": (METHOD, "test_the_base_makes_class_pictures_once_per_host"),
+    "flux_guidance": (DENOISING, "test_flux_is_told_the_guidance"),
+    "max_sequence_length": ("test_families.py", "test_max_sequence_length_is_what_t5_reads"),
+    "timestep_sampling": (TIMES, "test_the_sampling_that_was_asked_for_is_used"),
+    "timestep_shift": (TIMES, "test_the_shift_is_the_familys_or_the_one_given"),
+    "lora_targets": (METHOD, "test_convolutions_and_dora_change_what_is_learnt"),
+    "conv_rank": (METHOD, "test_convolutions_and_dora_change_what_is_learnt"),
+    "use_dora": (METHOD, "test_convolutions_and_dora_change_what_is_learnt"),
+    "train_text_encoder": (METHOD, "test_its_pairs_learn_at_a_rate_of_their_own"),
+    "text_encoder_learning_rate": (METHOD, "test_another_rate_moves_them_further_and_the_network_alike"),
+    "base_quantization": (METHOD, "test_a_quantised_base_trains_near_the_plain_one"),
+    "gradient_checkpointing": (METHOD, "test_checkpointing_computes_blocks_twice_to_the_same_losses"),
+    "attention": (METHOD, "test_xformers_that_is_not_there_is_named_with_its_extra"),
+    "compile": (METHOD, "test_a_compiled_network_has_the_losses_of_the_plain_one"),
+    "use_ema": (METHOD, "test_the_average_is_shown_and_given_away_and_the_raw_weights_are_kept"),
+    "ema_decay": ("test_ema.py", "test_the_decay_warms_up_to_the_one_asked"),
+    "no_metadata": (METHOD, "test_without_metadata_the_kohya_file_tells_nothing_of_the_training"),
+    "log_to_wandb": ("test_with_wandb.py", "test_a_job_without_a_key_keeps_its_run_in_files"),
+    "wandb_project": ("test_with_wandb.py", "test_a_job_without_a_key_keeps_its_run_in_files"),
+    "secrets": ("../worker/test_secrets.py", "test_the_trainer_has_them_and_log_events_finish_and_disk_do_not"),
 }
 ELSEWHERE = {
     "adaptor_name": "test_the_header_of_the_adaptor_says_how_to_load_it",
@@ -66,8 +116,11 @@ ELSEWHERE = {
 
 
 def test_every_parameter_is_shown_here_to_have_an_effect() -> None:
-    assert CHANGES_THE_LOSS.keys() | ELSEWHERE.keys() == set(ImageLoraParams.model_fields)
+    shown = CHANGES_THE_LOSS.keys() | SHORT.keys() | ELSEWHERE.keys() | IN_OTHER_FILES.keys()
+    assert shown == set(ImageLoraParams.model_fields)
     assert all(name in globals() for name in ELSEWHERE.values())
+    for file, name in IN_OTHER_FILES.values():
+        assert f"def {name}(" in (Path(__file__).parent / file).read_text(), f"{file} has no {name}"
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +137,14 @@ def test_a_changed_value_changes_the_loss_curve(name: str, plain: Job, make_job:
     assert job.spec(**(COMMON | CHANGES_THE_LOSS[name])).run() == 0
     assert name in CHANGES_THE_LOSS[name]
     assert list(job.losses().values()) != list(plain.losses().values())
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_changed_value_changes_the_first_loss(name: str, plain: Job, make_job: Callable[..., Job]) -> None:
+    job = make_job(sizes=SIZES)
+    assert job.spec(**COMMON, **SHORT[name], max_train_steps=1).run() == 0
+    assert name in SHORT[name]
+    assert job.losses()[1] != plain.losses()[1]
 
 
 def test_an_equal_job_has_the_equal_curve_and_adaptor(plain: Job, make_job: Callable[..., Job]) -> None:

@@ -1,0 +1,313 @@
+"""What a whole job of `image_lora` does with the parameters that are not about its data: effect by effect."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from tests.trainers.job import SHA256, Job, job_make
+from trainers.checkpoint import checkpoint_load
+from trainers.ema import ema_decay_at
+from trainers.lora import TRAINED, lora_layers
+from trainers.models import parts
+from trainers.models.load import load_base
+from trainers.params.image_lora import ImageLoraParams
+from trainers.trained import pairs_attach
+
+QUIET: dict[str, Any] = {"max_train_steps": 2}
+EVALUATION: dict[str, Any] = {"eval_prompt": "a cat", "eval_num_inference_steps": 1, "eval_every_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path, shared_cache: Path) -> Job:
+    """Two steps with nothing special."""
+    job = job_make(tmp_path_factory.mktemp("plain") / "job", tiny_sd, shared_cache)
+    assert job.spec(**QUIET, keep_checkpoints=5, checkpoint_every_steps=1).run() == 0
+    return job
+
+
+def adaptor_of(job: Job) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = load_file(job.out / "adaptor" / "pytorch_lora_weights.safetensors")
+    return tensors
+
+
+def weights_at(job: Job, step: int) -> dict[str, Tensor]:
+    return checkpoint_load(job.out / "checkpoints" / f"step-{step:08d}").tensors["weights"]
+
+
+def give(job: Job, **inputs: Any) -> Job:
+    """Adds to the inputs of the job's spec."""
+    path = job.root / "spec.json"
+    spec = json.loads(path.read_text())
+    spec["inputs"] |= inputs
+    path.write_text(json.dumps(spec))
+    return job
+
+
+def refusal(job: Job) -> str:
+    assert job.run() == 1
+    assert job.failure().reason.code == "bad_parameters"
+    return job.failure().reason.message
+
+
+class TestText:
+    def test_its_pairs_learn_at_a_rate_of_their_own(self, plain: Job, make_job: Callable[..., Job]) -> None:
+        job = make_job("usual").spec(**QUIET, train_text_encoder=True)
+        assert job.run() == 0
+        metrics = job.of_kind("step")[0].metrics
+        assert metrics["learning_rate/network"] == metrics["learning_rate"] == 1e-2
+        assert metrics["learning_rate/text_encoder"] == pytest.approx(1e-3)
+        assert {key.split(".")[0] for key in adaptor_of(job)} == {"unet", "text_encoder"}
+        assert list(job.losses().values()) != list(plain.losses().values())
+
+    def test_another_rate_moves_them_further_and_the_network_alike(self, make_job: Callable[..., Job]) -> None:
+        moved = []
+        for rate in (1e-4, 1e-2):
+            job = make_job(str(rate)).spec(max_train_steps=1, train_text_encoder=True, text_encoder_learning_rate=rate)
+            assert job.run() == 0
+            ups = {key: value for key, value in adaptor_of(job).items() if "lora_B" in key}
+            moved.append(
+                {part: sum(v.abs().sum().item() for k, v in ups.items() if k.startswith(part)) for part in PARTS}
+            )
+        assert moved[1]["text_encoder."] == pytest.approx(100 * moved[0]["text_encoder."], rel=1e-3)
+        assert moved[1]["unet."] == pytest.approx(moved[0]["unet."])
+
+
+PARTS = ("unet.", "text_encoder.")
+
+
+class TestEma:
+    def test_the_average_is_shown_and_given_away_and_the_raw_weights_are_kept(
+        self, make_job: Callable[..., Job], tiny_sd: Path
+    ) -> None:
+        held_out: dict[str, Any] = {"validation_split": 0.25, "eval_every_steps": 2}
+        common = {**QUIET, "keep_checkpoints": 5, "checkpoint_every_steps": 1, **EVALUATION, **held_out}
+        raw, averaged = make_job("raw").spec(**common), make_job("averaged").spec(**common, use_ema=True)
+        assert raw.run() == averaged.run() == 0
+        assert averaged.losses() == raw.losses()
+        assert all(torch.equal(value, weights_at(raw, 2)[key]) for key, value in weights_at(averaged, 2).items())
+        average = start_of(tiny_sd)
+        for step in (1, 2):
+            decay = ema_decay_at(0.9999, step)
+            average = {k: decay * v + (1 - decay) * weights_at(averaged, step)[k] for k, v in average.items()}
+        given = adaptor_of(averaged)
+        assert all(torch.allclose(given[key], value, atol=1e-7) for key, value in average.items())
+        assert not torch.equal(given[(key := next(k for k in given if "lora_B" in k))], weights_at(averaged, 2)[key])
+        for kind in ("step-00000000-0.png", "step-00000002-0.png"):
+            same = (raw.out / "samples" / kind).read_bytes() == (averaged.out / "samples" / kind).read_bytes()
+            assert same == (kind == "step-00000000-0.png")
+        losses = [[event.metrics["loss"] for event in job.of_kind("validation")] for job in (raw, averaged)]
+        assert losses[0][0] == losses[1][0] and losses[0][1] != losses[1][1]
+
+
+def start_of(base: Path) -> dict[str, Tensor]:
+    return pairs_attach(load_base(base, torch.float32), ImageLoraParams(adaptor_name="tiny")).state()
+
+
+@contextmanager
+def counted(name: str) -> Iterator[list[int]]:
+    """Forward calls of modules of a class, while they train."""
+    calls = [0]
+
+    def count(module: nn.Module, _inputs: Any) -> None:
+        calls[0] += type(module).__name__ == name and module.training
+
+    handle = register_module_forward_pre_hook(count)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+class TestMemory:
+    def test_checkpointing_computes_blocks_twice_to_the_same_losses(
+        self, plain: Job, make_job: Callable[..., Job]
+    ) -> None:
+        found = {}
+        for on in (False, True):
+            job = make_job(str(on)).spec(**QUIET, gradient_checkpointing=on)
+            with counted("ResnetBlock2D") as calls:
+                assert job.run() == 0
+            assert job.losses() == plain.losses()
+            found[on] = calls[0]
+        assert found[True] > 1.5 * found[False] > 0
+
+    @pytest.mark.parametrize(("kind", "tolerance"), [("int8", 0.02), ("nf4", 0.2)])
+    def test_a_quantised_base_trains_near_the_plain_one(
+        self, kind: str, tolerance: float, plain: Job, make_job: Callable[..., Job]
+    ) -> None:
+        job = make_job().spec(**QUIET, base_quantization=kind, **EVALUATION)
+        assert job.run() == 0
+        assert job.losses() != plain.losses()
+        assert list(job.losses().values()) == pytest.approx(list(plain.losses().values()), rel=tolerance)
+        assert {value.dtype for value in adaptor_of(job).values()} == {torch.float32}
+
+    def test_xformers_that_is_not_there_is_named_with_its_extra(self, job: Job) -> None:
+        if importable("xformers"):
+            pytest.skip("xformers is installed here")
+        assert job.spec(**QUIET, attention="xformers").run() == 1
+        assert job.failure().reason.code == "missing_library"
+        assert "xformers" in job.failure().reason.message
+
+    @pytest.mark.slow
+    def test_a_compiled_network_has_the_losses_of_the_plain_one(self, plain: Job, job: Job) -> None:
+        torch._dynamo.reset()  # type: ignore[no-untyped-call]
+        torch._dynamo.utils.counters.clear()
+        assert job.spec(**QUIET, compile=True).run() == 0
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+        assert list(job.losses().values()) == pytest.approx(list(plain.losses().values()), rel=1e-4)
+
+
+def importable(library: str) -> bool:
+    try:
+        __import__(library)
+    except ImportError:
+        return False
+    return True
+
+
+class TestPrior:
+    def test_the_base_makes_class_pictures_once_per_host(self, plain: Job, tmp_path: Path, tiny_sd: Path) -> None:
+        settings = {**QUIET, "prior_preservation": True, "class_prompt": "photo of dog", "num_class_images": 1}
+        first, second = (job_make(tmp_path / name, tiny_sd, tmp_path / "cache") for name in ("first", "second"))
+        assert first.spec(**settings).run() == 0
+        made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "class_pictures").rglob("*.png")}
+        assert len(made) == 1
+        assert first.losses() != plain.losses()
+        assert first.of_kind("started")[0].details["class_pictures"] == 1
+        assert second.spec(**settings, prior_weight=0.5, lora_r=4).run() == 0
+        assert {path: path.stat().st_mtime_ns for path in made} == made
+        assert len(list((tmp_path / "cache" / "class_pictures").rglob("*.png"))) == 1
+
+
+@pytest.fixture(scope="module")
+def adaptor(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path, shared_cache: Path) -> Path:
+    """What a job left that another goes on from."""
+    job = job_make(tmp_path_factory.mktemp("before") / "job", tiny_sd, shared_cache)
+    assert job.spec(max_train_steps=1, lora_r=4, lora_alpha=8, adam_weight_decay=0).run() == 0
+    return job.out
+
+
+class TestGoingOn:
+    def going_on(self, job: Job, adaptor: Path, count: int = 1, **params: Any) -> Job:
+        for index in range(count):
+            (job.inputs / "adaptor").mkdir(exist_ok=True)
+            shutil.copytree(adaptor, job.inputs / "adaptor" / str(index))
+        settings = {"lora_r": 4, "lora_alpha": 8, "max_train_steps": 1, "learning_rate": 1e-7, "adam_weight_decay": 0}
+        ref = {"name": "before@1", "key": "adaptor", "sha256": SHA256}
+        return give(job.spec(**{**settings, **params}), adaptors=[ref] * count)
+
+    def test_its_pairs_are_the_start(self, adaptor: Path, job: Job) -> None:
+        assert self.going_on(job, adaptor).run() == 0
+        before = load_file(adaptor / "adaptor" / "pytorch_lora_weights.safetensors")
+        after = adaptor_of(job)
+        assert before.keys() == after.keys()
+        assert all(torch.allclose(after[key], value, atol=1e-6) for key, value in before.items())
+        assert any(value.abs().max() > 1e-3 for key, value in before.items() if "lora_B" in key)
+
+    @pytest.mark.parametrize(
+        ("params", "said"),
+        [
+            ({"lora_r": 8, "lora_alpha": 16}, "has rank 4 on unet.down_blocks.0"),
+            ({"lora_alpha": 16}, "set lora_alpha=8"),
+            ({"lora_targets": "attention+ff"}, "set lora_targets"),
+            ({"train_text_encoder": True}, "has not a pair on text_encoder"),
+            ({"use_dora": True}, "set use_dora=false"),
+            ({"prediction_type": "v_prediction"}, "prediction_type=epsilon"),
+        ],
+    )
+    def test_parameters_that_do_not_fit_it_are_named(
+        self, params: dict[str, Any], said: str, adaptor: Path, job: Job
+    ) -> None:
+        assert said in refusal(self.going_on(job, adaptor, **params))
+
+    def test_only_one_can_be_the_start(self, adaptor: Path, job: Job) -> None:
+        assert "got 2" in refusal(self.going_on(job, adaptor, count=2))
+
+    def test_one_of_another_base_is_refused(self, adaptor: Path, job: Job) -> None:
+        self.going_on(job, adaptor)
+        give(job, model={"name": "other", "key": "model", "sha256": "1" * 64})
+        assert job.run() == 1
+        assert job.failure().reason.code == "bad_adaptor"
+
+
+class TestOutputs:
+    def test_without_metadata_the_kohya_file_tells_nothing_of_the_training(self, make_job: Callable[..., Job]) -> None:
+        found = []
+        for silent in (False, True):
+            job = make_job(str(silent)).spec(max_train_steps=1, no_metadata=silent)
+            assert job.run() == 0
+            with safe_open(job.out / "adaptor" / "kohya.safetensors", framework="pt") as file:
+                found.append({key for key in file.metadata() if key.startswith("ss_")})
+        assert found[0] and not found[1]
+
+    def test_seconds_of_training_and_evaluating_are_reported(self, job: Job) -> None:
+        assert job.spec(**QUIET, **EVALUATION).run() == 0
+        seconds = job.manifest["seconds"]
+        assert seconds["training"] > 0 and seconds["evaluating"] > 0 and seconds["saving"] > 0
+
+    def test_much_evaluation_is_warned_of_with_its_share(self, job: Job) -> None:
+        assert job.spec(**QUIET, **EVALUATION).run() == 0
+        (warning,) = job.of_kind("warning")
+        assert warning.message == "sample pictures every 2 steps take 50% of the network's forwards"
+
+    def test_an_adaptor_that_cannot_be_saved_fails_the_job(self, job: Job) -> None:
+        job.out.mkdir()
+        (job.out / "adaptor").write_text("in the way")
+        assert job.spec(**QUIET).run() == 1
+        assert not (job.out / "manifest.json").exists()
+        assert job.failure()
+
+    def test_an_evaluation_loads_nothing_again(
+        self, job: Job, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        real, loaded = parts.part_load, []
+
+        def counting(cls: Any, folder: Path, part: str, dtype: torch.dtype) -> Any:
+            loaded.append(part)
+            return real(cls, folder, part, dtype)
+
+        for module in ("trainers.models.sd1", "trainers.models.parts"):
+            monkeypatch.setattr(f"{module}.part_load", counting)
+        assert job.spec(**QUIET, **EVALUATION).run() == 0
+        assert sorted(loaded) == ["text_encoder", "unet", "vae"]
+        assert len(job.of_kind("sample")) == 2
+        assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("kind", ["sd2", "sdxl", "sd3", "flux"])
+def test_every_family_trains_shows_and_gives_away(
+    kind: str, tiny_base: Callable[[str], Path], tmp_path: Path, shared_cache: Path
+) -> None:
+    job = job_make(tmp_path / "job", tiny_base(kind), shared_cache).spec(**QUIET, **EVALUATION, train_text_encoder=True)
+    assert job.run() == 0
+    assert job.manifest["outcome"] == "succeeded"
+    assert job.of_kind("started")[0].details["family"] == kind
+    assert all(loss > 0 for loss in job.losses().values()) and len(job.losses()) == 2
+    first, last = (job.out / "samples" / f"step-0000000{step}-0.png" for step in (0, 2))
+    assert first.read_bytes() != last.read_bytes()
+    assert sum(value.abs().sum().item() for key, value in adaptor_of(job).items() if "lora_B" in key) > 0
+    assert any(key.startswith("text_encoder.") for key in adaptor_of(job))
+
+
+def test_convolutions_and_dora_change_what_is_learnt(plain: Job, make_job: Callable[..., Job], tiny_sd: Path) -> None:
+    curves = {tuple(plain.losses().values())}
+    for name, params in {
+        "targets": {"lora_targets": "attention+ff"},
+        "convolutions": {"conv_rank": 4},
+        "dora": {"use_dora": True},
+    }.items():
+        job = make_job(name).spec(**QUIET, **params)
+        assert job.run() == 0
+        curves.add(tuple(job.losses().values()))
+    assert len(curves) == 4
+    assert lora_layers(load_base(tiny_sd, torch.float32).network, TRAINED) == []
