@@ -62,8 +62,8 @@ def test_a_fault_is_told_by_its_field_and_nothing_is_saved(
 
 
 def test_an_input_without_use_is_refused(user: APIClient, body: dict[str, Any]) -> None:
-    answer = user.post(PATH, {**body, "method": "sample_image", "params": {"prompt": "x"}}, format="json")
-    assert answer.json()["fields"] == {"dataset": ["method sample_image has no use for it; leave it out"]}
+    answer = user.post(PATH, {**body, "method": "merge", "params": {"name": "x"}}, format="json")
+    assert answer.json()["fields"] == {"dataset": ["method merge has no use for it; leave it out"]}
 
 
 def test_a_taken_name_is_409_and_put_replaces_all(user: APIClient, body: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from trainers.events import Event, EventWriter, Payload, Sample, read_events
 from trainers.kept import Kept
 from trainers.lora import attach
 from trainers.methods.sample_image import sample
+from trainers.models import sd1
 from trainers.models.load import load_base
 from trainers.params.sample_image import SampleImageParams
 from trainers.run import run
@@ -308,6 +309,26 @@ def test_a_stop_ends_the_job_between_two_steps_and_is_answered(make: Make, adapt
     assert list(pictures(work)) == ["base-seed-42.png"]
     last = told(work)[-1]
     assert (last.kind, last.seq, last.command, last.step) == ("control", 3, "stop", 1)
+
+
+def test_an_adaptor_of_the_text_encoder_counts_and_is_taken_off_again(
+    make: Make, tiny_sd: Path, tmp_path: Path
+) -> None:
+    base = load_base(tiny_sd, torch.float32)
+    encoder = base.text_encoders[0]
+    with torch.no_grad():
+        for parameter in attach(base.network, r=4, alpha=8, dropout=0.0, seed=1):
+            parameter.mul_(0)
+        for parameter in attach(encoder, r=4, alpha=8, dropout=0.0, seed=2, targets=sd1.text_targets(encoder)):
+            parameter.add_(0.3)
+    adaptor_save(base, tmp_path / "words", metadata={})
+    kept = Kept()
+    bare, work, after = make(kept=kept), make([tmp_path / "words"], kept=kept, compare=True), make(kept=kept)
+    for one in (bare, work, after):
+        assert sample(one) == "succeeded"
+    assert np.array_equal(pixels(work, "base-seed-42.png"), pixels(bare)), "off in the column of the base"
+    assert not np.array_equal(pixels(work, "adaptor-seed-42.png"), pixels(bare))
+    assert np.array_equal(pixels(after), pixels(bare)), "gone for the next job"
 
 
 def test_a_trained_adaptor_draws_in_a_job_what_it_drew_in_training(make: Make, tiny_sd: Path, tmp_path: Path) -> None:
