@@ -103,6 +103,14 @@ def test_the_accelerators_bench_says_that_it_needs_one() -> None:
     assert done.returncode == 0 and done.stdout.startswith("nothing measured: no CUDA accelerator here")
 
 
+@pytest.mark.slow
+def test_ways_to_denoise_text_are_compared() -> None:
+    done = run("bench.sampling_text", "--train-steps", "2", "--new-tokens", "16", "--width", "48")
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert done.returncode == 0 and len(rows) == 2 + 6, done.stdout + done.stderr
+    assert rows[2].startswith("| plain | 16 |") and "| 1.0 x | 100.0% |" in rows[2]
+
+
 def run(*command: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", *command], cwd=REPOSITORY, capture_output=True, text=True, timeout=900, check=False
