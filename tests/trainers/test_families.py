@@ -138,6 +138,11 @@ def test_a_prompt_is_seen_the_same_beside_a_longer_one(kind: str, loaded: Callab
     alone = predict(base, noisy[:1], times[:1], text_stack([short]))
     beside = predict(base, noisy, times, text_stack([short, long]))
     assert torch.allclose(alone, beside[:1], atol=1e-5)
+    family = family_module(base.family)
+    ids = text_stack(family.tokenize(base, ["a dog", "dog " * 80], PLAIN))
+    with torch.no_grad():
+        trained = family.embed(base, ids, PLAIN)
+    assert torch.allclose(predict(base, noisy, times, trained), beside, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
