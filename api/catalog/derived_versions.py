@@ -67,7 +67,7 @@ def dataset_derive(
         if path in written:
             _put(f"{upload.key}/{path}", written[path])
         else:
-            storage().copy(keys[path], f"{upload.key}/{path}")
+            _copy(keys[path], f"{upload.key}/{path}", path)
     return version_create(record=record, upload=upload, by=by, source=source)
 
 
@@ -79,11 +79,25 @@ def _known_check(captions: Mapping[str, str], keys: Mapping[str, str]) -> None:
 
 
 def _small(key: str, path: str) -> bytes:
-    size = storage().stat(key).size
+    try:
+        size = storage().stat(key).size
+    except FileNotFoundError:
+        raise _gone(path) from None
     if size > SMALL_BYTES:
         said = f"{path} has {size} bytes; captions are edited in at most {SMALL_BYTES}"
         raise Problem("too_large", f"{said}.", fields={"captions": [said]})
     return b"".join(storage().open_range(key))
+
+
+def _copy(key: str, target: str, path: str) -> None:
+    try:
+        storage().copy(key, target)
+    except FileNotFoundError:
+        raise _gone(path) from None
+
+
+def _gone(path: str) -> Problem:
+    return Problem("file_missing", f"{path} is no longer in the storage.", status=409, fields={"files": [path]})
 
 
 def _entry(path: str, content: bytes) -> File:
