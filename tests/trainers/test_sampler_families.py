@@ -230,3 +230,15 @@ def test_a_picture_does_not_depend_on_its_neighbours(tiny_bases: Callable[[str],
     )
     alone = draw(base, start_of(task, 0.75), prompts=["a cat"])
     assert np.abs(np.asarray(together[1], dtype=int) - alone).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("sdxl", torch.float16), ("sd3", torch.bfloat16), ("flux", torch.bfloat16)]
+)
+def test_half_precision_gives_nearly_the_same_picture(
+    tiny_base: Callable[[str], Path], tiny_bases: Callable[[str], Base], kind: str, dtype: torch.dtype
+) -> None:
+    half = load_base(tiny_base(kind), dtype)
+    for task in TASKS:
+        close = np.abs(draw(half, start_of(task, 0.75)) - draw(tiny_bases(kind), start_of(task, 0.75)))
+        assert 0 < close.mean() < 8
