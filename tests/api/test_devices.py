@@ -8,7 +8,7 @@ from rest_framework.test import APIClient
 from api.accounts.models import Project
 from api.catalog.models import Dataset, DatasetVersion, PretrainedModel, PretrainedModelVersion
 from tests.api.conftest import host_make
-from tests.api.world import file_entry, version_make
+from tests.api.world import World, file_entry, version_make
 
 pytestmark = pytest.mark.django_db
 JOBS = "/api/v1/jobs"
@@ -96,3 +96,16 @@ def test_a_base_model_of_another_family_is_refused_at_submit(ask: Any) -> None:
     PretrainedModelVersion.objects.update(family="sdxl")
     answer = ask({})
     assert answer.status_code == 400 and "but bert@1 is of the family sdxl" in answer.json()["message"]
+
+
+def test_what_does_nothing_with_the_family_of_the_base_is_refused_at_submit(world: World, user: APIClient) -> None:
+    def said(family: str, **params: Any) -> str:
+        PretrainedModelVersion.objects.update(family=family)
+        told = {**world.request, "params": {**world.request["params"], **params}}
+        answer = user.post(JOBS, told, format="json")
+        return "" if answer.status_code == 201 else str(answer.json()["message"])
+
+    assert "resolution=520 must be a multiple of 16 for Flux.1; choose 512" in said("flux", resolution=520)
+    assert said("sd1", resolution=520) == ""
+    assert "snr_gamma=5.0 does nothing with Stable Diffusion 3" in said("sd3", snr_gamma=5)
+    assert "timestep_shift" in said("sdxl", timestep_shift=3.0)

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from trainers.params.base import Params, Product
-from trainers.params.image_lora_rules import fields_agree, probably_not_meant
+from trainers.params.image_lora_rules import family_problem, fields_agree, probably_not_meant
 from trainers.params.secrets import SecretNames
 
 OptimizerName = Literal["adamw", "adamw8bit", "prodigy", "adafactor", "lion"]
@@ -257,6 +257,9 @@ class ImageLoraParams(Params):
         """Forwards of the network, for one picture each, that one round of sample pictures costs."""
         guided = 2 if self.eval_guidance_scale > 1 else 1
         return len(self.eval_prompts) * self.eval_num_inference_steps * guided
+
+    def family_problem(self, family: str) -> str:
+        return family_problem(self, family)
 
     def warnings(self) -> list[str]:
         return probably_not_meant(self)

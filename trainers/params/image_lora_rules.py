@@ -9,6 +9,20 @@ EVALUATION_SHARE = 0.2
 """Of all forwards of the network; more is warned of."""
 
 
+TITLES = {
+    "sd1": "Stable Diffusion 1.x",
+    "sd2": "Stable Diffusion 2.x",
+    "sdxl": "Stable Diffusion XL",
+    "sd3": "Stable Diffusion 3",
+    "flux": "Flux.1",
+}
+FLOW_FAMILIES = ("sd3", "flux")
+FLOW_MULTIPLE = 16
+"""Sides of pictures of flow families; the others' are multiples of 8."""
+DDPM_ONLY = ("prediction_type", "snr_gamma", "noise_offset")
+FLOW_ONLY = ("timestep_sampling", "timestep_shift", "max_sequence_length")
+
+
 class Switch(NamedTuple):
     """A field without effect unless another has one of these values."""
 
@@ -55,6 +69,21 @@ def fields_agree(params: "ImageLoraParams") -> None:
             "prior_preservation=true needs class_prompt, the caption of the class pictures; "
             "set class_prompt, for instance to 'a photo of a dog'"
         )
+
+
+def family_problem(params: "ImageLoraParams", family: str) -> str:
+    """The parameter that would do nothing, or cannot be, with a base model of that family; "" where all fit."""
+    title, is_flow = TITLES.get(family, family), family in FLOW_FAMILIES
+    idle = [*(DDPM_ONLY if is_flow else FLOW_ONLY), "clip_skip" if family == "flux" else "flux_guidance"]
+    for name in idle:
+        value = getattr(params, name)
+        if value != type(params).model_fields[name].default:
+            return f"{name}={value!r} does nothing with {title}; leave {name} at its default"
+    if is_flow and params.resolution % FLOW_MULTIPLE:
+        nearest = round(params.resolution / FLOW_MULTIPLE) * FLOW_MULTIPLE
+        said = f"resolution={params.resolution} must be a multiple of {FLOW_MULTIPLE} for {title}"
+        return f"{said}; choose {nearest}"
+    return ""
 
 
 def probably_not_meant(params: "ImageLoraParams") -> list[str]:

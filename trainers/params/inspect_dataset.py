@@ -39,6 +39,9 @@ class InspectDatasetParams(Params):
         self.template()
         return self
 
+    def family_problem(self, family: str) -> str:
+        return self.template().family_problem(family)
+
     def template(self) -> Params:
         """The parameters of the job that is previewed."""
         return TEMPLATES[self.template_method].model_validate(UNNAMED | self.template_params)
