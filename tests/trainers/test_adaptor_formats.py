@@ -19,7 +19,7 @@ from diffusers import (
 from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
 from numpy.typing import NDArray
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tests.tiny_flux import build_tiny_flux
@@ -27,9 +27,9 @@ from tests.tiny_sd import build_tiny_sd
 from tests.tiny_sd2 import build_tiny_sd2
 from tests.tiny_sd3 import build_tiny_sd3
 from tests.tiny_sdxl import build_tiny_sdxl
-from tests.trainers.pairs import in_blocks, pairs_equal, random_pairs
+from tests.trainers.pairs import in_blocks, pairs_equal, random_pair, random_pairs
 from trainers.adaptor_file import KOHYA, WEIGHTS
-from trainers.adaptor_layers import plain_name
+from trainers.adaptor_layers import layers, plain_name
 from trainers.adaptor_load import adaptor_load, adaptor_read
 from trainers.adaptor_pairs import Pairs, update
 from trainers.adaptor_save import adaptor_write
@@ -239,3 +239,32 @@ def test_diffusers_finds_every_pair_of_flux_in_the_fused_layers(tmp_path: Path) 
     for name, pair in pairs["transformer"].items():
         down, up = (state[f"transformer.{name}.lora_{half}.weight"] for half in "AB")
         assert torch.equal(up, pair.up) and torch.equal(down, pair.down * pair.scaling), name
+
+
+def test_a_fused_pair_from_elsewhere_is_split_by_its_rows(bases: Callable[[str], Base], tmp_path: Path) -> None:
+    """As Flux trainers write them: one pair for query, key and value, with the dotted names of ComfyUI."""
+    base = bases("flux")
+    block = "single_transformer_blocks.0"
+    parts = [f"{block}.attn.to_q", f"{block}.attn.to_k", f"{block}.attn.to_v", f"{block}.proj_mlp"]
+    rows = [layers(base.network)[name].out_features for name in parts]
+    down, up = torch.randn(4, 32), torch.randn(sum(rows), 4)
+    named = {"diffusion_model.single_blocks.0.linear1.lora_A.weight": down}
+    save_file(named | {"diffusion_model.single_blocks.0.linear1.lora_B.weight": up}, tmp_path / "x.safetensors")
+    found = adaptor_read(base, tmp_path).pairs["transformer"]
+    assert torch.equal(torch.cat([found[name].up for name in parts]), up)
+    assert all(torch.equal(found[name].down, down) and found[name].scaling == 1 for name in parts)
+
+
+def test_pairs_of_unequal_rank_and_scaling_keep_their_updates_when_fused(
+    bases: Callable[[str], Base], tmp_path: Path
+) -> None:
+    base = bases("sd3")
+    block = "transformer_blocks.0.attn."
+    chosen = {f"{block}to_q": (4, 8.0), f"{block}to_v": (2, 6.0)}
+    known = layers(base.network)
+    pairs = {"transformer": {n: random_pair(known[n], rank=r, alpha=a) for n, (r, a) in chosen.items()}}
+    adaptor_write(base, tmp_path, pairs, metadata={})
+    (tmp_path / WEIGHTS).unlink()
+    found = adaptor_read(base, tmp_path).pairs["transformer"]
+    assert found.keys() == chosen.keys()
+    assert all(torch.allclose(update(found[n]), update(pairs["transformer"][n]), atol=1e-6) for n in chosen)
