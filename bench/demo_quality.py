@@ -1,8 +1,9 @@
-"""Does the example's adaptor show its style? Trains the example template, samples 50 pictures a row, counts.
+"""Does the example's adaptor show its style? Trains the example template at several ranks, samples 50 pictures a row.
 
-    python -m bench.demo_quality
+    python -m bench.demo_quality --ranks 4 8 16
 
-Rows: the base, the adaptor with the same prompts, and adaptor + trigger word; the same seeds in each.
+Rows: the base, and for each rank the adaptor with the same prompts, adaptor + trigger word, and that again with the
+kohya file reloaded; the same seeds in each. alpha is twice the rank, as in the template.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from cli.values import yaml_load
 from examples.shapes.draw import split_scenes
 from examples.shapes.evaluate import contact_sheet, load_pipeline, sample
 from examples.shapes.measure import shows_style
+from trainers.adaptor_file import KOHYA, WEIGHTS
 from trainers.spec import folder_digest
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "shapes"
@@ -38,37 +40,46 @@ STEPS = 20
 GUIDANCE = 1.5
 """As the template evaluates: the adaptor is small beside its base, and strong guidance pushes the style away."""
 SEED = 1000
+TRIGGER, RELOADED = "adaptor + trigger", "the same, kohya file"
 
 
 def main() -> None:
     args = arguments()
     torch.set_num_threads(1)
     template = yaml_load(EXAMPLE / "template.yaml")
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.monotonic()
-        adaptor = trained_adaptor(template, Path(folder))
-        train_seconds = time.monotonic() - started
-        pictures = sampled_rows(adaptor, template["params"]["trigger_word"])
-        if args.keep:
-            shutil.copytree(adaptor, args.keep, dirs_exist_ok=True)
-    print("\n".join(table(pictures)))
-    print(f"trained {template['params']['max_train_steps']} steps in {train_seconds:.0f} s; {machine()}")
+    pictures = {"base": sampled(load_pipeline(EXAMPLE / "base"), prompts())}
+    lines = []
+    for rank in args.ranks:
+        with tempfile.TemporaryDirectory() as folder:
+            started = time.monotonic()
+            adaptor = trained_adaptor(template, rank, Path(folder))
+            seconds = time.monotonic() - started
+            rows = sampled_rows(adaptor, template["params"]["trigger_word"])
+            if args.keep:
+                shutil.copytree(adaptor, args.keep / f"rank-{rank}", dirs_exist_ok=True)
+        lines.append(
+            f"rank {rank}: trained {template['params']['max_train_steps']} steps in {seconds:.0f} s; {apart(rows)}"
+        )
+        pictures |= {f"rank {rank}: {name}": row for name, row in rows.items()}
+    print("\n".join([*table(pictures), *lines, machine()]))
     if args.sheet:
-        rows = [contact_sheet(row, columns=25) for row in pictures.values()]
-        Image.fromarray(np.concatenate(rows)).save(args.sheet)
+        sheets = [contact_sheet(row, columns=25) for row in pictures.values()]
+        Image.fromarray(np.concatenate(sheets)).save(args.sheet)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--sheet", type=Path, help="also write all pictures here, two lines for each row")
-    parser.add_argument("--keep", type=Path, help="also keep the adaptor in this folder")
+    parser.add_argument("--keep", type=Path, help="also keep the adaptors in this folder")
     return parser.parse_args()
 
 
-def trained_adaptor(template: dict[str, Any], folder: Path) -> Path:
-    """Runs the template as the worker would, from directory to directory; the folder of the adaptor's weights."""
+def trained_adaptor(template: dict[str, Any], rank: int, folder: Path) -> Path:
+    """Runs the template as the worker would, without its samples; the folder of the adaptor's weights."""
     inputs = {"model": EXAMPLE / "base", "dataset": EXAMPLE / "style"}
-    spec = {"name": template["name"], "method": template["method"], "params": template["params"]}
+    params = template["params"] | {"lora_r": rank, "lora_alpha": 2 * rank, "eval_prompt": ""}
+    spec = {"name": template["name"], "method": template["method"], "params": params}
     spec["inputs"] = {role: input_ref(template[role], place) for role, place in inputs.items()}
     for role, place in inputs.items():
         shutil.copytree(place, folder / "in" / role)
@@ -92,15 +103,25 @@ def input_ref(name: str, folder: Path) -> dict[str, str]:
     return {"name": f"{name}@1", "key": f"local/{name}", "sha256": folder_digest(files)}
 
 
+def prompts() -> list[str]:
+    """Of held-back scenes; they name no background."""
+    return [scene.short_caption for scene in split_scenes()[1][:NUM_PICTURES]]
+
+
 def sampled_rows(adaptor: Path, trigger: str) -> dict[str, list[NDArray[np.uint8]]]:
-    """50 pictures for each row, from prompts of held-back scenes that name no background."""
+    called = [f"{trigger}, {prompt}" for prompt in prompts()]
     pipeline = load_pipeline(EXAMPLE / "base")
-    prompts = [scene.short_caption for scene in split_scenes()[1][:NUM_PICTURES]]
-    rows = {"base": sampled(pipeline, prompts)}
-    pipeline.load_lora_weights(adaptor)
-    rows["adaptor"] = sampled(pipeline, prompts)
-    rows["adaptor + trigger"] = sampled(pipeline, [f"{trigger}, {prompt}" for prompt in prompts])
-    return rows
+    pipeline.load_lora_weights(adaptor, weight_name=WEIGHTS)
+    rows = {"adaptor": sampled(pipeline, prompts()), TRIGGER: sampled(pipeline, called)}
+    reloaded = load_pipeline(EXAMPLE / "base")
+    reloaded.load_lora_weights(adaptor, weight_name=KOHYA)
+    return rows | {RELOADED: sampled(reloaded, called)}
+
+
+def apart(rows: dict[str, list[NDArray[np.uint8]]]) -> str:
+    pairs = zip(rows[TRIGGER], rows[RELOADED], strict=True)
+    most = max(int(np.abs(a.astype(int) - b).max()) for a, b in pairs)
+    return f"the two files' pictures differ by at most {most} of 255"
 
 
 def sampled(pipeline: StableDiffusionPipeline, prompts: Sequence[str]) -> list[NDArray[np.uint8]]:
@@ -109,8 +130,8 @@ def sampled(pipeline: StableDiffusionPipeline, prompts: Sequence[str]) -> list[N
 
 def table(rows: dict[str, list[NDArray[np.uint8]]]) -> list[str]:
     lines = [f"{NUM_PICTURES} pictures a row, {STEPS} steps, guidance {GUIDANCE}, seeds from {SEED}"]
-    lines += [f"{'':<20}{'shows the style':>16}"]
-    return lines + [f"{name:<20}{np.mean([shows_style(p) for p in row]):>16.0%}" for name, row in rows.items()]
+    lines += [f"{'':<32}{'shows the style':>16}"]
+    return lines + [f"{name:<32}{np.mean([shows_style(p) for p in row]):>16.0%}" for name, row in rows.items()]
 
 
 def machine() -> str:
