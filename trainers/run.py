@@ -6,6 +6,7 @@ python -m trainers.run --serve cache/ (see trainers/serve.py).
 """
 
 import argparse
+import gc
 import importlib
 import json
 import os
@@ -24,7 +25,7 @@ from trainers.events import EventWriter, Failed, Finished
 from trainers.kept import Kept
 from trainers.lifeline import tie_to_parent
 from trainers.manifest import manifest_write
-from trainers.serve import serve
+from trainers.serve import Line, serve
 from trainers.spec import JobSpec, Resources, spec_load
 from trainers.workspace import Outcome, Workspace
 
@@ -141,7 +142,15 @@ def _serve(arguments: list[str]) -> int:
     cache: Path = parser.parse_args(arguments).cache
     tie_to_parent()
     kept = Kept()
-    return serve(sys.stdin, lambda line: job_run(line.spec, line.inputs, line.out, cache, kept))
+
+    def run_one(line: Line) -> Reason | None:
+        failure = job_run(line.spec, line.inputs, line.out, cache, kept)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # what waits for the next job shall hold no more than its model
+        return failure
+
+    return serve(sys.stdin, run_one)
 
 
 if __name__ == "__main__":
