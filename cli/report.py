@@ -14,8 +14,8 @@ from cli.transfers import file_download
 from cli.values import json_or_text
 
 REPORT = "samples/report.json"
-STYLES = {"prompt": "blue", "response": "green", "masked": "bold black on yellow", "padding": "dim"}
-"""By the role of a token."""
+STYLES = {"special": "dim", "prompt": "blue", "response": "green", "masked": "bold black on yellow"}
+"""By the role of a token, or that it is masked."""
 SHOWN = ("refused", "pictures", "rows", "rows_per_epoch", "steps_per_epoch", "shapes", "tokens_per_row")
 LONG = ("files", "samples", "faults")
 MOST_FILES = 40
@@ -66,6 +66,9 @@ def tokens_print(samples: list[Record]) -> None:
 
 
 def tokens_text(tokens: list[Any]) -> Text:
-    """`tokens`: [{text, role}]."""
-    parts = [(str(token.get("text", "")), STYLES.get(str(token.get("role")), "")) for token in tokens]
-    return Text.assemble(*parts)
+    """`tokens`: [{text, role, masked}]."""
+    return Text.assemble(*((str(token.get("text", "")), STYLES.get(part_of(token), "")) for token in tokens))
+
+
+def part_of(token: Record) -> str:
+    return "masked" if token.get("masked") else str(token.get("role"))

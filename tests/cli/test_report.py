@@ -12,7 +12,8 @@ TOKENS = [
     {"text": "What is ", "role": "prompt"},
     {"text": "it?", "role": "prompt"},
     {"text": "A ", "role": "response"},
-    {"text": "[cat]", "role": "masked"},
+    {"text": "[cat]", "role": "response", "masked": True},
+    {"text": "<end>", "role": "special", "masked": False},
 ]
 
 
@@ -28,16 +29,17 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 def test_each_token_has_the_colour_of_its_part() -> None:
     text = tokens_text(TOKENS)
-    assert text.plain == "What is it?A [cat]"
+    assert text.plain == "What is it?A [cat]<end>"
     styles = [(text.plain[span.start : span.end], span.style) for span in text.spans]
-    assert styles == [(token["text"], STYLES[token["role"]]) for token in TOKENS]
+    parts = ("prompt", "prompt", "response", "masked", "special")
+    assert styles == [(token["text"], STYLES[part]) for token, part in zip(TOKENS, parts, strict=True)]
 
 
 def test_an_inspection_of_rows_shows_tokens_and_faults(printed: io.StringIO) -> None:
     report_print({"rows": 3, "faults": ["a.jsonl line 2: no response"], "samples": [{"tokens": TOKENS}]}, "12345678")
     assert "fault: a.jsonl line 2: no response" in printed.getvalue()
-    assert "What is it?A [cat]" in printed.getvalue(), "brackets are no markup"
-    assert "row 1  4 tokens" in printed.getvalue()
+    assert "What is it?A [cat]<end>" in printed.getvalue(), "brackets are no markup"
+    assert "row 1  5 tokens" in printed.getvalue()
 
 
 def test_an_inspection_of_pictures_says_what_becomes_of_each_file(printed: io.StringIO) -> None:

@@ -40,6 +40,12 @@ def test_a_text_file_is_its_paragraphs(tmp_path: Path) -> None:
     ]
 
 
+def test_a_text_file_beside_rows_is_a_note(tmp_path: Path) -> None:
+    write(tmp_path, ".jsonl")
+    (tmp_path / "LICENSE.txt").write_text("Free.")
+    assert [row.columns for row in rows_read(tmp_path)] == ROWS
+
+
 def test_files_are_read_in_the_order_of_their_names_below_folders_too(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     for name in ("b/c.jsonl", "a.jsonl", "d.md"):

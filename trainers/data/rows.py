@@ -18,6 +18,7 @@ MAX_DEPTH = 32
 """Lists and objects in each other."""
 BATCH_ROWS = 256
 NAMED_FAULTS = 5
+PLAIN = ".txt"
 
 csv.field_size_limit(MAX_CELL)
 
@@ -29,13 +30,15 @@ class Row(NamedTuple):
 
 
 def rows_read(folder: Path) -> list[Row]:
-    """Every row below `folder`, files in the order of their names.
+    """Every row below `folder`, files in the order of their names. Plain text counts where there is nothing else:
+    beside rows it is a licence or a note, as the check at upload has it.
 
     TrainerError BAD_DATASET: nothing to read, or faulty rows; the first few are named with what was expected.
     """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in READERS and path.is_file())
     if not paths:
         raise bad_rows(f"expected rows in files ending in {', '.join(READERS)}, found none of them")
+    paths = [path for path in paths if path.suffix.lower() != PLAIN] or paths
     rows, faults = [], []
     for path in paths:
         for row in file_rows(path, path.relative_to(folder).as_posix()):
