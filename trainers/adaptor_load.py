@@ -57,7 +57,10 @@ def _put(root: nn.Module, pairs: dict[str, Pair], name: str, scale: float) -> No
     is_dora = any(pair.magnitude_O is not None for pair in pairs.values())
     placed = {layer: scaled(pair, scale, known[layer].weight) if is_dora else pair for layer, pair in pairs.items()}
     training = root.training
-    inject(root, _config(root, placed, is_dora), name, None)
+    live = _live_names(root, placed)
+    # peft takes a target for the end of a name, a state's keys for whole names
+    keys = {f"{layer}.lora_A.weight": pair.down for layer, pair in live.items()}
+    inject(root, _config(live, is_dora), name, keys)
     with torch.no_grad():
         for live_name, layer in lora_layers(root, name):
             _fill(layer, name, placed[plain_name(live_name)])
@@ -78,16 +81,19 @@ def _fill(layer: Any, name: str, pair: Pair) -> None:
         magnitude.copy_(pair.magnitude_O.reshape(magnitude.shape))
 
 
-def _config(root: nn.Module, pairs: dict[str, Pair], is_dora: bool) -> LoraConfig:
-    """The layers, ranks and alphas of `pairs`, by the names that `root` has for its layers."""
+def _live_names(root: nn.Module, pairs: dict[str, Pair]) -> dict[str, Pair]:
+    """`pairs` by the names that `root` has for its layers."""
     live = set(dict(root.named_modules()))
-    named = {layer if layer in live else TEXT_PREFIX + layer: pair for layer, pair in pairs.items()}
-    ranks = {layer: pair.rank for layer, pair in named.items()}
+    return {layer if layer in live else TEXT_PREFIX + layer: pair for layer, pair in pairs.items()}
+
+
+def _config(pairs: dict[str, Pair], is_dora: bool) -> LoraConfig:
+    ranks = {layer: pair.rank for layer, pair in pairs.items()}
     return LoraConfig(
         r=next(iter(ranks.values())),
         lora_alpha=1,
-        target_modules=list(named),
+        target_modules=list(pairs),
         rank_pattern={f"^{layer}": rank for layer, rank in ranks.items()},
-        alpha_pattern={f"^{layer}": pair.alpha for layer, pair in named.items()},
+        alpha_pattern={f"^{layer}": pair.alpha for layer, pair in pairs.items()},
         use_dora=is_dora,
     )

@@ -268,3 +268,15 @@ def test_pairs_of_unequal_rank_and_scaling_keep_their_updates_when_fused(
     found = adaptor_read(base, tmp_path).pairs["transformer"]
     assert found.keys() == chosen.keys()
     assert all(torch.allclose(update(found[n]), update(pairs["transformer"][n]), atol=1e-6) for n in chosen)
+
+
+def test_a_layer_whose_name_ends_another_layers_name_is_changed_alone(
+    bases: Callable[[str], Base], tmp_path: Path
+) -> None:
+    """Flux has a proj_out, and one in each single block."""
+    base = bases("flux")
+    pair = random_pair(layers(base.network)["proj_out"])
+    adaptor_write(base, tmp_path, {"transformer": {"proj_out": pair}}, metadata={})
+    adaptor_load(base, tmp_path, name="a")
+    found = deltas(base.network)
+    assert found.keys() == {"proj_out"} and torch.equal(found["proj_out"], update(pair))
