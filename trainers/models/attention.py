@@ -58,6 +58,8 @@ def attend(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=False
         )
         return out, None
+    if torch.is_autocast_enabled(query.device.type):  # the rope of fp32 weights leaves fp32, which varlen cannot take
+        query, key, value = (x.to(torch.get_autocast_dtype(query.device.type)) for x in (query, key, value))
     window = None if sliding_window is None else sliding_window - 1  # the classes add one for flash attention's sake
     out = layout.attend(module.layer_idx, query, key, value, dropout=dropout, scale=scaling, window=window)
     return out.transpose(1, 2).contiguous(), None
