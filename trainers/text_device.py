@@ -14,7 +14,14 @@ def processes_start(params: MaskedTextParams, resources: Resources) -> Processes
     device_check(params, resources)
     if params.train_device != "tpu":
         return start_processes(resources)
-    library = optional_module("trainers.with_torch_xla", "tpu")
+    try:
+        library = optional_module("trainers.with_torch_xla", "tpu")
+    except TrainerError as error:
+        raise TrainerError(
+            ReasonCode.MISSING_LIBRARY,
+            "train_device='tpu' needs torch_xla, which is not installed on this worker; install its release for the "
+            "worker's torch",
+        ) from error
     return replace(start_processes(resources), device=library.device())
 
 

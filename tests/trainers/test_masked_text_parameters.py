@@ -222,7 +222,7 @@ def test_what_is_reported_goes_to_wandb_where_it_is_asked(make: Make, monkeypatc
         ({"train_device": "cpu"}, 1, "train_device='cpu' uses no accelerators"),
         ({"gpu_ids": "1,2"}, 0, "gpu_ids='1,2' wants exactly these"),
         ({"gpu_ids": "1"}, (2,), "gpu_ids='1' wants exactly these"),
-        ({"train_device": "tpu"}, 0, "torch_xla is not installed on this worker; install anneal[tpu]"),
+        ({"train_device": "tpu"}, 0, "needs torch_xla, which is not installed on this worker"),
     ],
 )
 def test_the_device_and_the_resources_must_agree(
