@@ -64,6 +64,6 @@ def test_a_t5_tokenizer_without_any_vocabulary_is_refused(tiny_base: Callable[[s
     folder = Path(shutil.copytree(tiny_base("flux"), tmp_path / "flux"))
     (folder / "tokenizer_2" / "tokenizer.json").unlink()
     with pytest.raises(
-        TrainerError, match="expected tokenizer_2/tokenizer.json or tokenizer_2/spiece.model, found neither"
+        TrainerError, match=r"expected tokenizer_2/tokenizer\.json or tokenizer_2/spiece\.model, found neither"
     ):
         load_base(folder, torch.float32)
