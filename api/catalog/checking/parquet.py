@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow  # type: ignore[import-untyped]
-from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
+import pyarrow
+from pyarrow.parquet import ParquetFile
 
 from api.catalog.checking.header import PICTURE_STARTS
 from api.catalog.checking.metadata import CAPTION_COLUMNS
