@@ -21,6 +21,7 @@ TYPED := api worker trainers storage cli
 
 help:
 	@echo "make demo       set up, train the example adaptor, write demo/comparison.png"
+	@echo "make demo TEXT=1  the example of text: sums in words"
 	@echo "make up         set up and keep the platform running on this machine"
 	@echo "make test       all tests but the slow ones      make test-slow  the slow ones"
 	@echo "make lint       ruff                              make types      mypy --strict"
@@ -39,7 +40,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	@$(BIN)/anneal demo
+	@$(BIN)/anneal demo $(if $(TEXT),--text --dir demo-text)
 
 up: $(READY)
 	@$(BIN)/anneal up
