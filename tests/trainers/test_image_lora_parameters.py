@@ -87,7 +87,7 @@ IN_OTHER_FILES = {
     "base_quantization": (METHOD, "test_a_quantised_base_trains_near_the_plain_one"),
     "gradient_checkpointing": (METHOD, "test_checkpointing_computes_blocks_twice_to_the_same_losses"),
     "attention": (METHOD, "test_xformers_that_is_not_there_is_named_with_its_extra"),
-    "compile": (METHOD, "test_a_compiled_network_has_the_losses_of_the_plain_one"),
+    "compile": (METHOD, "test_a_compiled_network_has_the_gradients_of_the_plain_one"),
     "use_ema": (METHOD, "test_the_average_is_shown_and_given_away_and_the_raw_weights_are_kept"),
     "ema_decay": ("test_ema.py", "test_the_decay_warms_up_to_the_one_asked"),
     "no_metadata": (METHOD, "test_without_metadata_the_kohya_file_tells_nothing_of_the_training"),

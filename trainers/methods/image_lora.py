@@ -18,6 +18,7 @@ from trainers.data.plan import Plan
 from trainers.denoising import denoising
 from trainers.distributed import start_processes
 from trainers.ema import Ema
+from trainers.errors import ReasonCode, TrainerError
 from trainers.evaluation import eval_prompts_encode, pictures_sample, validation_loss
 from trainers.events import Started, Warning_
 from trainers.listeners import listeners_attach
@@ -105,8 +106,18 @@ def _parts(site: Site[ImageLoraParams], base: Base, trained: Trained, ema: Ema |
         needs_text = examples.needs_text_encoders or params.train_text_encoder
         encoders_free(base, vae=not (params.eval_prompts or examples.needs_vae), text=not needs_text)
     if params.compile:
-        base.network.compile()
+        _compile(base, site.processes.device)
     return Parts(base, trained, ema, rows, examples, encoded)
+
+
+def _compile(base: Base, device: torch.device) -> None:
+    """TrainerError BAD_PARAMETERS on the CPU, where torch 2.13 compiles a UNet's backward pass to wrong gradients."""
+    if device.type == "cpu":
+        raise TrainerError(
+            ReasonCode.BAD_PARAMETERS,
+            "compile=true needs an accelerator: on the CPU torch's compiler gives wrong gradients; leave compile out",
+        )
+    base.network.compile()
 
 
 def _resumable(site: Site[ImageLoraParams], trained: Trained, ema: Ema | None) -> Resumable:

@@ -181,7 +181,7 @@ class ImageLoraParams(Params):
     cache_text_embeddings: bool = True
     """Encode every caption once, before the training; off = at every step, which is slower."""
     compile: bool = False
-    """Compile the network: the first step of each shape takes minutes, the others are faster."""
+    """Compile the network, on an accelerator: the first step of each shape takes minutes, the others are faster."""
 
     eval_prompt: str = Field("", max_length=10_000)
     """Prompts of the sample pictures, one a line; empty = no samples."""
