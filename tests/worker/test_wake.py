@@ -43,12 +43,15 @@ def waiting(broker: str, pool: str) -> int:
 def consumer_of(host: HostProcess) -> int:
     """Pid of the host's Celery consumer, once its child is there too."""
 
+    def is_celery(pid: int) -> bool:
+        try:
+            return b"celery" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):  # it ended after it was listed
+            return False
+
     def found() -> list[int]:
-        children = Path(f"/proc/{host.process.pid}/task/{host.process.pid}/children")
-        every = {pid for task in Path(f"/proc/{host.process.pid}/task").iterdir()
-                 for pid in map(int, (task / "children").read_text().split())}  # fmt: skip
-        assert children.exists()
-        return [pid for pid in every if b"celery" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        tasks = Path(f"/proc/{host.process.pid}/task").iterdir()
+        return [pid for task in tasks for pid in map(int, (task / "children").read_text().split()) if is_celery(pid)]
 
     return int(eventually(found)[0])
 
