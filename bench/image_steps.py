@@ -9,14 +9,14 @@ import torch
 from bench.image_shapes import Shape, base_of, network_make
 from trainers.control import Control
 from trainers.data.image_batches import MicroBatch
-from trainers.denoising import denoising
 from trainers.distributed import Processes
+from trainers.image.denoising import denoising
+from trainers.image.times import times_of
 from trainers.loop import Progress, StepBatch, Task, fit
 from trainers.lora import attach
 from trainers.models.families import family_module
 from trainers.optim import Group, optimizer_of, schedule
 from trainers.params.image_lora import ImageLoraParams
-from trainers.times import times_of
 from trainers.tracking import Reporter
 
 NEVER = 10**9

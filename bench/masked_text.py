@@ -20,7 +20,6 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.measure import machine, python, table
-from trainers.corruption import cart_weights
 from trainers.data.chat import Encoded, Role
 from trainers.data.documents import EosPadding
 from trainers.data.text_batches import Recipe, TextMicroBatch, text_step_batch
@@ -28,7 +27,8 @@ from trainers.data.text_plan import TextPlan
 from trainers.models.attention import NAME as ATTENTION
 from trainers.models.text_base import TextBase
 from trainers.models.text_lora import attach_text_lora
-from trainers.unmasking import Unmasking
+from trainers.text.corruption import cart_weights
+from trainers.text.unmasking import Unmasking
 
 VOCABULARY, MASK, EOS = 126_464, 126_336, 126_081
 ROWS = ((64, "full"), (512, "lora"))

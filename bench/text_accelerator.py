@@ -31,7 +31,7 @@ from trainers.data.text_plan import TextPlan
 from trainers.models.attention import NAME as ATTENTION
 from trainers.models.text_base import TextBase
 from trainers.models.text_lora import attach_text_lora
-from trainers.unmasking import Unmasking
+from trainers.text.unmasking import Unmasking
 
 HEADS = ("network", "documents x length", "tokens/s", "peak memory", "TFLOP/s", "of the matrix product", "target")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainers.adaptor_file import KOHYA, WEIGHTS
+from trainers.adaptors.file import KOHYA, WEIGHTS
 from trainers.atomic import bytes_write
 
 PIPELINES = {

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 from trainers.distributed import Processes
 from trainers.events import Warning_
-from trainers.optional import optional_module
+from trainers.optional.module import optional_module
 from trainers.tracking import Reporter, TensorBoard
 from trainers.workspace import Workspace
 
@@ -28,7 +28,7 @@ def listeners_attach(
         stack.callback(board.close)
         reporter.listen(board)
     if wandb:
-        library = optional_module("trainers.with_wandb", "wandb")
+        library = optional_module("trainers.optional.with_wandb", "wandb")
         tracker = library.WandB(work.out, work.spec, wandb_project)
         stack.callback(tracker.close)
         reporter.listen(tracker)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from transformers.optimization import Adafactor
 
-from trainers.optional import optional_module
+from trainers.optional.module import optional_module
 
 Schedule = Callable[[int], float]
 ScheduleName = Literal["constant", "linear", "cosine", "constant_with_warmup"]
@@ -60,13 +60,13 @@ def optimizer_of(
         return _adafactor(tables, weight_decay)
     made: torch.optim.Optimizer
     if name == "adamw8bit":
-        library = optional_module("trainers.with_bitsandbytes", "optimizers")
+        library = optional_module("trainers.optional.with_bitsandbytes", "optimizers")
         made = library.adamw8bit(tables, betas=betas, weight_decay=weight_decay, epsilon=epsilon)
     elif name == "prodigy":
-        library = optional_module("trainers.with_prodigy", "optimizers")
+        library = optional_module("trainers.optional.with_prodigy", "optimizers")
         made = library.prodigy(tables, betas=betas, weight_decay=weight_decay, epsilon=epsilon)
     else:
-        library = optional_module("trainers.with_lion", "optimizers")
+        library = optional_module("trainers.optional.with_lion", "optimizers")
         made = library.lion(tables, betas=betas, weight_decay=weight_decay)
     return made
 

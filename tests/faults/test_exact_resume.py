@@ -23,8 +23,8 @@ SIZES = ((80, 64),) * 5
 TWO = {**DEMANDING, "eval_prompt": "", "max_train_steps": 6}
 MOMENTS = {
     "in the build of the cache": ("trainers.data.cache", "file_write", 3),
-    "in the first evaluation": ("trainers.evaluation", "sample_images", 1),
-    "in a later evaluation, with the picture made": ("trainers.evaluation", "picture_write", 2),
+    "in the first evaluation": ("trainers.image.evaluation", "sample_images", 1),
+    "in a later evaluation, with the picture made": ("trainers.image.evaluation", "picture_write", 2),
     "in a validation": ("trainers.methods.image_lora", "validation_loss", 3),
     "in the first checkpoint, with one part written": ("trainers.checkpoint", "save_file", 2),
     "in a later checkpoint, with one part written": ("trainers.checkpoint", "save_file", 5),

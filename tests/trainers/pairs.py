@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainers.adaptor_layers import layers, roots
-from trainers.adaptor_pairs import Pair, Pairs, row_norms
+from trainers.adaptors.layers import layers, roots
+from trainers.adaptors.pairs import Pair, Pairs, row_norms
 from trainers.models.base import Base
 
 

@@ -28,11 +28,11 @@ from tests.tiny_sd2 import build_tiny_sd2
 from tests.tiny_sd3 import build_tiny_sd3
 from tests.tiny_sdxl import build_tiny_sdxl
 from tests.trainers.pairs import in_blocks, pairs_equal, random_pair, random_pairs
-from trainers.adaptor_file import KOHYA, WEIGHTS
-from trainers.adaptor_layers import layers, plain_name
-from trainers.adaptor_load import adaptor_load, adaptor_read
-from trainers.adaptor_pairs import Pairs, update
-from trainers.adaptor_save import adaptor_write
+from trainers.adaptors.file import KOHYA, WEIGHTS
+from trainers.adaptors.layers import layers, plain_name
+from trainers.adaptors.load import adaptor_load, adaptor_read
+from trainers.adaptors.pairs import Pairs, update
+from trainers.adaptors.save import adaptor_write
 from trainers.models.base import Base
 from trainers.models.load import load_base
 

@@ -17,13 +17,13 @@ from torch import Tensor
 from tests.tiny_sd import build_tiny_sd
 from tests.tiny_sdxl import build_tiny_sdxl
 from tests.trainers.pairs import in_blocks, random_pair, random_pairs
-from trainers.adaptor_file import KOHYA, WEIGHTS
-from trainers.adaptor_layers import layers
-from trainers.adaptor_load import adaptor_load, adaptor_read
-from trainers.adaptor_pairs import Pairs, update
-from trainers.adaptor_save import adaptor_write
+from trainers.adaptors.file import KOHYA, WEIGHTS
+from trainers.adaptors.layers import layers
+from trainers.adaptors.load import adaptor_load, adaptor_read
+from trainers.adaptors.lower_rank import lower_rank
+from trainers.adaptors.pairs import Pairs, update
+from trainers.adaptors.save import adaptor_write
 from trainers.errors import ReasonCode
-from trainers.lower_rank import lower_rank
 from trainers.methods.import_adaptor import trigger_of
 from trainers.models.base import Base
 from trainers.models.load import load_base

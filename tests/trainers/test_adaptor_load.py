@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from tests.tiny_sd import build_tiny_sd
 from tests.trainers.pairs import in_blocks, random_pair, random_pairs
 from tests.trainers.test_lora import prediction, trained, weight_delta
-from trainers.adaptor_file import KOHYA, WEIGHTS
-from trainers.adaptor_layers import layers
-from trainers.adaptor_load import adaptor_load, adaptor_read
-from trainers.adaptor_pairs import Pair, difference, scaled, update
-from trainers.adaptor_save import adaptor_save, adaptor_write
+from trainers.adaptors.file import KOHYA, WEIGHTS
+from trainers.adaptors.layers import layers
+from trainers.adaptors.load import adaptor_load, adaptor_read
+from trainers.adaptors.pairs import Pair, difference, scaled, update
+from trainers.adaptors.save import adaptor_save, adaptor_write
 from trainers.errors import ReasonCode, TrainerError
 from trainers.models.base import Base
 from trainers.models.load import load_base

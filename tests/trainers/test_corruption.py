@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.corruption import (
+from trainers.noise import Purpose
+from trainers.text.corruption import (
     NoiseSchedule,
     cart_weights,
     columns_cut,
@@ -20,7 +21,6 @@ from trainers.corruption import (
     response_cut,
     scheduler_weight,
 )
-from trainers.noise import Purpose
 
 SCHEDULES: tuple[NoiseSchedule, ...] = ("linear", "cosine")
 MASK = np.array([bool(int(digit)) for digit in "00110111"])

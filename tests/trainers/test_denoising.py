@@ -12,9 +12,9 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 
 from trainers.data.image_batches import MicroBatch
-from trainers.denoising import denoising
 from trainers.errors import ReasonCode, TrainerError
-from trainers.family_check import family_check
+from trainers.image.denoising import denoising
+from trainers.image.family_check import family_check
 from trainers.losses import alphas_cumprod, cosmap_weight, huber, min_snr_weight
 from trainers.models.base import Base, TextSettings
 from trainers.models.families import family_module

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from tests.tiny_text import BUILDERS
 from tests.trainers.text_workspace import Make, save_adaptor, told, workspace
-from trainers.answers import answers_equal, final_number
 from trainers.errors import ReasonCode, TrainerError
 from trainers.events import Validation
-from trainers.likelihood import likelihood_bound, noised
 from trainers.methods.evaluate_text import encoded_row, evaluate, rows_of
 from trainers.models.load_text import load_text
 from trainers.models.text_base import TextBase, body, hidden_padded, logits
 from trainers.params.evaluate_text import EvaluateTextParams
+from trainers.text.answers import answers_equal, final_number
+from trainers.text.likelihood import likelihood_bound, noised
 
 ROWS = [
     {"question": "one plus one", "answer": "two"},

@@ -17,11 +17,11 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from tests.trainers.job import SHA256, Job, job_make
 from trainers.checkpoint import checkpoint_load
 from trainers.ema import ema_decay_at
+from trainers.image.trained import pairs_attach
 from trainers.lora import TRAINED, attach, lora_layers
 from trainers.models import parts
 from trainers.models.load import load_base
 from trainers.params.image_lora import ImageLoraParams
-from trainers.trained import pairs_attach
 
 QUIET: dict[str, Any] = {"max_train_steps": 2}
 EVALUATION: dict[str, Any] = {"eval_prompt": "a cat", "eval_num_inference_steps": 1, "eval_every_steps": 2}

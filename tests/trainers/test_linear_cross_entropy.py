@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainers import linear_cross_entropy as chunked
-from trainers.linear_cross_entropy import linear_cross_entropy, linear_predicted
+from trainers.text import linear_cross_entropy as chunked
+from trainers.text.linear_cross_entropy import linear_cross_entropy, linear_predicted
 
 N, D, V = 37, 8, 211
 

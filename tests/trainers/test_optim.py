@@ -7,7 +7,7 @@ import torch
 from trainers.checkpoint import checkpoint_load, checkpoint_save
 from trainers.errors import TrainerError
 from trainers.optim import Group, OptimizerName, ScheduleName, adamw, optimizer_of, schedule
-from trainers.optional import optional_module
+from trainers.optional.module import optional_module
 from trainers.state import State, optimizer_load_state, optimizer_state
 
 PINNED: list[tuple[ScheduleName, list[float]]] = [
@@ -154,7 +154,7 @@ def test_groups_have_their_rates_and_names_where_there_are_several() -> None:
 
 
 def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "trainers.with_lion", raising=False)
+    monkeypatch.delitem(sys.modules, "trainers.optional.with_lion", raising=False)
     monkeypatch.setitem(sys.modules, "lion_pytorch", None)
     with pytest.raises(TrainerError, match=r"lion_pytorch is not installed .* install anneal\[optimizers\]") as caught:
         optimizer_on("lion", (2,))

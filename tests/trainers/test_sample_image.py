@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from tests.trainers.test_sampler_families import half_mask, photo
-from trainers.adaptor_save import adaptor_save
+from trainers.adaptors.save import adaptor_save
 from trainers.errors import ReasonCode, TrainerError
 from trainers.events import Event, EventWriter, Payload, Sample, read_events
 from trainers.kept import Kept

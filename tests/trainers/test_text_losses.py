@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from trainers.corruption import NoiseSchedule, masked_share, scheduler_weight
-from trainers.text_losses import LossNorm, norm_scales
+from trainers.text.corruption import NoiseSchedule, masked_share, scheduler_weight
+from trainers.text.losses import LossNorm, norm_scales
 
 COUNTS = (3, 0, 12, 7)
 

@@ -3,11 +3,11 @@ from typing import Any
 import pytest
 import torch
 
+from trainers.image.times import DdpmTimes, FlowTimes, times_of
 from trainers.losses import cosmap_weight, shifted_time
 from trainers.models.base import Base
 from trainers.noise import Purpose, integer, uniform
 from trainers.params.image_lora import ImageLoraParams
-from trainers.times import DdpmTimes, FlowTimes, times_of
 
 SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 

@@ -18,8 +18,8 @@ from trainers.data.text_plan import TextPlan
 from trainers.distributed import Processes
 from trainers.models.load_text import load_text
 from trainers.models.text_base import TextBase, logits
-from trainers.text_validation import validate
-from trainers.unmasking import Unmasking
+from trainers.text.unmasking import Unmasking
+from trainers.text.validation import validate
 
 CPU = torch.device("cpu")
 PADDINGS = ("block:8", "supervised", "masked", "single", "cap:3")

@@ -13,11 +13,11 @@ from trainers.data.augment import Augment, change_drawn
 from trainers.data.examples import Examples, Row
 from trainers.data.pixels import Crop
 from trainers.data.plan import Plan
+from trainers.image.times import Times
 from trainers.loop import StepBatch
 from trainers.losses import offset_noise
 from trainers.models.text import Text, text_stack
 from trainers.noise import Purpose, integer, normal, uniform
-from trainers.times import Times
 
 
 @dataclass(frozen=True)

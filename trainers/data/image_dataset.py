@@ -13,11 +13,11 @@ from trainers.data.pixels import picture_size
 from trainers.data.plan import Plan
 from trainers.data.texts import TextKind
 from trainers.events import Warning_
+from trainers.image.times import times_of
 from trainers.models.base import Base, TextSettings
 from trainers.models.families import family_module
 from trainers.params.image_lora import ImageLoraParams
 from trainers.site import Site
-from trainers.times import times_of
 
 
 def rows_encode(site: Site[ImageLoraParams], base: Base, rows: Rows) -> Examples | None:

@@ -10,7 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainers.corruption import (
+from trainers.data.chat import Encoded, Role
+from trainers.data.documents import EosPadding, filled, response_length
+from trainers.data.text_plan import TextPlan
+from trainers.loop import StepBatch
+from trainers.noise import Purpose
+from trainers.text.corruption import (
     Flags,
     Floats,
     NoiseSchedule,
@@ -24,12 +29,7 @@ from trainers.corruption import (
     response_cut,
     scheduler_weight,
 )
-from trainers.data.chat import Encoded, Role
-from trainers.data.documents import EosPadding, filled, response_length
-from trainers.data.text_plan import TextPlan
-from trainers.loop import StepBatch
-from trainers.noise import Purpose
-from trainers.text_losses import LossNorm, norm_scales
+from trainers.text.losses import LossNorm, norm_scales
 
 GRID = 8
 """Times, and masks of each document, at which validation sees it."""

@@ -5,7 +5,6 @@ from itertools import islice
 from typing import Any
 
 from trainers.atomic import json_write
-from trainers.corruption import mask_draw
 from trainers.data.chat import Encoded, Role
 from trainers.data.text_batches import Noised, batch_shaped, noised_at
 from trainers.data.text_dataset import TextDataset, dataset_read
@@ -18,7 +17,8 @@ from trainers.noise import Purpose
 from trainers.params.inspect_dataset import InspectDatasetParams
 from trainers.params.masked_text import MaskedTextParams
 from trainers.site import Site
-from trainers.text_training import family_check, recipe_of
+from trainers.text.corruption import mask_draw
+from trainers.text.training import family_check, recipe_of
 
 TIME = 0.5
 """The time at which rows are shown."""

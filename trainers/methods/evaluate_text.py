@@ -6,18 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from trainers.answers import answers_equal, final_number
 from trainers.atomic import json_write
 from trainers.data.chat import Encoded, Role, encode_chat, encode_plain, prompt_ids, tongue_of
 from trainers.data.dialogues import Dialogue, dialogues_of
 from trainers.data.rows import bad_rows, rows_read
 from trainers.errors import ReasonCode, TrainerError
 from trainers.events import Progress, Sample, Started, Validation, Warning_
-from trainers.likelihood import likelihood_bound, noised
 from trainers.models.text_base import TextBase
 from trainers.params.evaluate_text import EvaluateTextParams
 from trainers.samplers.text_job import DEFAULT_NEW_TOKENS, TextJob, decoding_of, suppressed_check, text_job
 from trainers.samplers.texts import answers_sample
+from trainers.text.answers import answers_equal, final_number
+from trainers.text.likelihood import likelihood_bound, noised
 from trainers.workspace import Outcome, Workspace
 
 REPORT = "samples/report.json"

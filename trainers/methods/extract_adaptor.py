@@ -1,18 +1,18 @@
 """Method `extract_adaptor`: an adaptor of another strength or of a lower rank, made from one that is there."""
 
-from trainers.adaptor_layers import layers, roots
-from trainers.adaptor_load import Adaptor, adaptor_read
-from trainers.adaptor_pairs import Pair, Pairs, scaled
-from trainers.adaptor_save import adaptor_write
-from trainers.adaptors import base_check, weights_folder
+from trainers.adaptors.facts import pair_facts
+from trainers.adaptors.layers import layers, roots
+from trainers.adaptors.load import Adaptor, adaptor_read
+from trainers.adaptors.lower_rank import error_sums, lower_rank
+from trainers.adaptors.of_job import base_check, weights_folder
+from trainers.adaptors.pairs import Pair, Pairs, scaled
+from trainers.adaptors.save import adaptor_write
 from trainers.card import card_write
 from trainers.errors import ReasonCode, TrainerError
-from trainers.lower_rank import error_sums, lower_rank
 from trainers.manifest import manifest_body
 from trainers.models.base import Base
 from trainers.models.load import load_base
 from trainers.models.stored_dtype import stored_dtype
-from trainers.pair_facts import pair_facts
 from trainers.params.extract_adaptor import ExtractAdaptorParams
 from trainers.spec import InputRef
 from trainers.workspace import Outcome, Workspace

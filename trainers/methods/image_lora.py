@@ -6,21 +6,24 @@ from dataclasses import dataclass
 
 import torch
 
-from trainers.adaptor_save import adaptor_save
+from trainers.adaptors.save import adaptor_save
 from trainers.card import card_write
-from trainers.continuing import start_from_adaptor
 from trainers.control import Control
 from trainers.data.examples import Examples
 from trainers.data.image_batches import MicroBatch, step_batch, validation_batches
 from trainers.data.image_dataset import draws_of, plan_of, rows_encode
 from trainers.data.image_rows import Rows, rows_read
 from trainers.data.plan import Plan
-from trainers.denoising import denoising
 from trainers.distributed import start_processes
 from trainers.ema import Ema
 from trainers.errors import ReasonCode, TrainerError
-from trainers.evaluation import eval_prompts_encode, pictures_sample, validation_loss
 from trainers.events import Started, Warning_
+from trainers.image.continuing import start_from_adaptor
+from trainers.image.denoising import denoising
+from trainers.image.evaluation import eval_prompts_encode, pictures_sample, validation_loss
+from trainers.image.prepared import DTYPES, base_prepared, encoders_free
+from trainers.image.prior import class_pictures_made
+from trainers.image.trained import Trained, pairs_attach
 from trainers.listeners import listeners_attach
 from trainers.loop import Progress, StepBatch, Task, fit
 from trainers.manifest import manifest_body
@@ -29,13 +32,10 @@ from trainers.models.families import family_module
 from trainers.optim import Group, optimizer_of, schedule
 from trainers.params.image_lora import ImageLoraParams
 from trainers.params.image_lora_rules import EVALUATION_SHARE
-from trainers.prepared import DTYPES, base_prepared, encoders_free
-from trainers.prior import class_pictures_made
 from trainers.resume import Resumable
 from trainers.samplers.prompts import Prompts
 from trainers.site import Site
 from trainers.tracking import Reporter
-from trainers.trained import Trained, pairs_attach
 from trainers.workspace import Outcome, Workspace
 
 VALIDATION_TIMESTEPS = 4

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainers.adaptor_file import bad
-from trainers.adaptor_load import Adaptor, adaptor_read
-from trainers.adaptor_save import adaptor_write
+from trainers.adaptors.facts import pair_facts
+from trainers.adaptors.file import bad
+from trainers.adaptors.foreign_family import prediction_type_of
+from trainers.adaptors.load import Adaptor, adaptor_read
+from trainers.adaptors.save import adaptor_write
 from trainers.card import card_write
-from trainers.foreign_family import prediction_type_of
 from trainers.manifest import manifest_body
 from trainers.models.base import Base
 from trainers.models.families import family_module
 from trainers.models.load import load_base
 from trainers.models.stored_dtype import stored_dtype
-from trainers.pair_facts import pair_facts
 from trainers.params.import_adaptor import ImportAdaptorParams
 from trainers.spec import InputRef
 from trainers.workspace import Outcome, Workspace

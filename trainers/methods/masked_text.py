@@ -13,13 +13,13 @@ from trainers.optim import schedule
 from trainers.params.masked_text import MaskedTextParams
 from trainers.resume import Resumable
 from trainers.site import Site
-from trainers.text_answers import answers_show
-from trainers.text_device import processes_start
-from trainers.text_export import facts, products_write
-from trainers.text_training import DTYPES, Trained, recipe_of, resumable_of, trained_base
-from trainers.text_validation import validate
+from trainers.text.device import processes_start
+from trainers.text.eval_prompts import answers_show
+from trainers.text.export import facts, products_write
+from trainers.text.training import DTYPES, Trained, recipe_of, resumable_of, trained_base
+from trainers.text.unmasking import Unmasking
+from trainers.text.validation import validate
 from trainers.tracking import Reporter
-from trainers.unmasking import Unmasking
 from trainers.workspace import Outcome, Workspace
 
 NEVER = 1 << 62

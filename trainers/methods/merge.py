@@ -6,11 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trainers.adaptor_file import bad
-from trainers.adaptor_layers import layers, roots
-from trainers.adaptor_load import Adaptor, adaptor_read
-from trainers.adaptor_pairs import difference
-from trainers.adaptors import base_check, prediction_override, weights_folder
+from trainers.adaptors.file import bad
+from trainers.adaptors.layers import layers, roots
+from trainers.adaptors.load import Adaptor, adaptor_read
+from trainers.adaptors.of_job import base_check, prediction_override, weights_folder
+from trainers.adaptors.pairs import difference
 from trainers.events import Progress
 from trainers.models.base import Base
 from trainers.models.families import family_module

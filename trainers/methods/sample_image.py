@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 
-from trainers.adaptor_switch import adaptors_remove, adaptors_switch
-from trainers.adaptors import adaptors_apply
+from trainers.adaptors.of_job import adaptors_apply
+from trainers.adaptors.switch import adaptors_remove, adaptors_switch
 from trainers.control import Control
 from trainers.distributed import start_processes
 from trainers.errors import ReasonCode, TrainerError

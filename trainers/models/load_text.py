@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from transformers.initialization import no_init_weights
 
+from trainers.image.quantised import network_quantise
 from trainers.models.attention import NAME as ATTENTION
 from trainers.models.mask_token import mask_token_make
 from trainers.models.text_base import TextBase
@@ -14,7 +15,6 @@ from trainers.models.text_family import TextFamily, same_name
 from trainers.models.text_ids import ids_of, ids_tell
 from trainers.models.text_tensors import weights_fill
 from trainers.models.text_tokenizer import tokenizer_load
-from trainers.quantised import network_quantise
 
 
 def load_text(

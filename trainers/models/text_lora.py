@@ -10,13 +10,13 @@ from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dic
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from trainers.adaptors.safetensors_file import file_bytes
 from trainers.atomic import bytes_write, json_write
 from trainers.errors import ReasonCode, TrainerError
 from trainers.lora import TRAINED, inject, lora_layers, pair_init
 from trainers.models.mask_row import mask_row_attach, mask_row_load, mask_row_of, mask_row_remove
 from trainers.models.text_adaptor_file import CONFIG, PREFIX, ROW_SUFFIX, WEIGHTS, text_adaptor_read
 from trainers.models.text_base import TextBase, body, input_embedding
-from trainers.safetensors_file import file_bytes
 
 ALL_LINEAR = "all-linear"
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 
+from trainers.adaptors.of_text_job import text_adaptors_apply
 from trainers.errors import ReasonCode, TrainerError
 from trainers.models.load_text import load_text
 from trainers.models.mask_row import mask_row_merge
@@ -13,7 +14,6 @@ from trainers.models.save_text import export_original, save_text
 from trainers.models.text_base import TextBase
 from trainers.models.text_families import config_read
 from trainers.models.text_lora import lora_remove
-from trainers.text_adaptors import text_adaptors_apply
 from trainers.workspace import Outcome, Workspace
 
 ORIGINAL = "original"

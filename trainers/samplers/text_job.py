@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from trainers.adaptors.of_text_job import text_adaptors_apply
 from trainers.control import Control
 from trainers.distributed import Processes, start_processes
 from trainers.errors import ReasonCode, TrainerError
@@ -14,7 +15,6 @@ from trainers.models.text_base import TextBase
 from trainers.models.text_lora import lora_remove
 from trainers.params.decoding import DecodingParams
 from trainers.samplers.texts import Decoding
-from trainers.text_adaptors import text_adaptors_apply
 from trainers.tracking import Reporter
 from trainers.workspace import Workspace
 

@@ -10,10 +10,10 @@ import torch
 from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor
 
-from trainers.adaptor_file import AdaptorFile, bad
-from trainers.adaptor_layers import layers, roots
-from trainers.adaptor_pairs import Pair, Pairs, row_norms
-from trainers.kohya_places import Place, further_places, places
+from trainers.adaptors.file import AdaptorFile, bad
+from trainers.adaptors.kohya_places import Place, further_places, places
+from trainers.adaptors.layers import layers, roots
+from trainers.adaptors.pairs import Pair, Pairs, row_norms
 from trainers.models.base import Base
 
 DOWN, UP, ALPHA, MAGNITUDE = ".lora_down.weight", ".lora_up.weight", ".alpha", ".dora_scale"

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from trainers.adaptor_pairs import Pairs
-from trainers.safetensors_file import file_bytes
+from trainers.adaptors.pairs import Pairs
+from trainers.adaptors.safetensors_file import file_bytes
 
 VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0", "sd3": "sd3", "flux": "flux1"}
 """`ss_base_model_version` of each family."""

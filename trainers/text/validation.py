@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trainers.corruption import scheduler_weight
 from trainers.data.chat import Encoded
 from trainers.data.text_batches import GRID, Recipe, grid, maskable, validation_batch
 from trainers.distributed import Processes
-from trainers.text_losses import norm_scales
-from trainers.unmasking import Unmasking
+from trainers.text.corruption import scheduler_weight
+from trainers.text.losses import norm_scales
+from trainers.text.unmasking import Unmasking
 
 SUMS = 4
 """Of each time: nll, hits, masked tokens, training loss."""

@@ -6,16 +6,16 @@ from typing import Any
 
 from torch import Tensor
 
-from trainers.adaptor_file import KOHYA, WEIGHTS
-from trainers.adaptor_layers import live_pairs
-from trainers.adaptor_pairs import Pairs
+from trainers.adaptors.file import KOHYA, WEIGHTS
+from trainers.adaptors.kohya import kohya_tensors
+from trainers.adaptors.kohya_header import kohya_header
+from trainers.adaptors.layers import live_pairs
+from trainers.adaptors.pairs import Pairs
+from trainers.adaptors.peft_keys import HEADER, peft_header, peft_tensors
+from trainers.adaptors.safetensors_file import file_bytes
 from trainers.atomic import bytes_write
-from trainers.kohya import kohya_tensors
-from trainers.kohya_header import kohya_header
 from trainers.lora import TRAINED
 from trainers.models.base import Base
-from trainers.peft_keys import HEADER, peft_header, peft_tensors
-from trainers.safetensors_file import file_bytes
 
 
 def adaptor_save(

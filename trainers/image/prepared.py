@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 
-from trainers.family_check import family_check
+from trainers.image.family_check import family_check
+from trainers.image.quantised import network_quantise
 from trainers.models.base import Base
 from trainers.models.load import load_base
-from trainers.optional import optional_module
+from trainers.optional.module import optional_module
 from trainers.params.image_lora import ImageLoraParams
-from trainers.quantised import network_quantise
 from trainers.site import Site
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -22,7 +22,7 @@ def base_prepared(site: Site[ImageLoraParams]) -> Base:
     base = _loaded(site)
     family_check(base, params)
     if params.attention == "xformers":
-        optional_module("trainers.with_xformers", "xformers").attention_use(base.network)
+        optional_module("trainers.optional.with_xformers", "xformers").attention_use(base.network)
     if params.gradient_checkpointing:
         base.network.enable_gradient_checkpointing()
     if params.prediction_type:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from trainers.data.text_batches import TextMicroBatch
-from trainers.linear_cross_entropy import Predicted, linear_cross_entropy, linear_predicted
 from trainers.models.text_base import TextBase, head_features, head_weight, hidden_packed, hidden_padded
+from trainers.text.linear_cross_entropy import Predicted, linear_cross_entropy, linear_predicted
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trainers.adaptor_pairs import Pair, difference
+from trainers.adaptors.pairs import Pair, difference
 
 
 def lower_rank(pair: Pair, rank: int) -> Pair:

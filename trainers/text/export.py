@@ -10,7 +10,7 @@ from trainers.models.text_lora import text_adaptor_load, text_adaptor_save
 from trainers.models.text_merge import lora_merge, model_write, stored_dtype
 from trainers.params.masked_text import MaskedTextParams
 from trainers.site import Site
-from trainers.text_training import DTYPES, Trained
+from trainers.text.training import DTYPES, Trained
 
 
 def products_write(site: Site[MaskedTextParams], trained: Trained, progress: Progress) -> None:

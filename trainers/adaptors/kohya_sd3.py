@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from trainers.kohya_flux import Names, names_of
+from trainers.adaptors.kohya_flux import Names, names_of
 
 JOINT: Names = {
     "x_block.attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),

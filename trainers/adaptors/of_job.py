@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from trainers.adaptor_load import adaptor_load
+from trainers.adaptors.load import adaptor_load
 from trainers.errors import ReasonCode, TrainerError
 from trainers.models.base import Base
 from trainers.spec import InputRef

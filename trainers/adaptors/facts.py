@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trainers.adaptor_pairs import Pairs
+from trainers.adaptors.pairs import Pairs
 
 
 def pair_facts(pairs: Pairs) -> dict[str, Any]:

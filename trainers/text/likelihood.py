@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainers.linear_cross_entropy import linear_predicted
 from trainers.models.text_base import TextBase, head_features, head_weight, hidden_packed
 from trainers.noise import Purpose, stream
+from trainers.text.linear_cross_entropy import linear_predicted
 
 
 class Noised(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from trainers.optional import optional_module
+from trainers.optional.module import optional_module
 
 Quantization = Literal["int8", "nf4"]
 
@@ -17,10 +17,10 @@ def network_quantise(network: Any, kind: Quantization, device: torch.device) -> 
     not repeated (embeddings of time and position, the last projection) is small and matters most: it stays as it is.
     """
     if kind == "nf4":
-        quantise = optional_module("trainers.with_bitsandbytes", "quantization").linear_nf4
+        quantise = optional_module("trainers.optional.with_bitsandbytes", "quantization").linear_nf4
         network.is_loaded_in_4bit = True  # peft looks here before it looks at the layers
     else:
-        quantise = optional_module("trainers.with_torchao", "quantization").linear_int8
+        quantise = optional_module("trainers.optional.with_torchao", "quantization").linear_int8
     for name in repeated_linears(network):
         parent, _, child = name.rpartition(".")
         setattr(network.get_submodule(parent), child, quantise(network.get_submodule(name), device))

@@ -9,14 +9,14 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from trainers.adaptor_file import AdaptorFile, adaptor_open, bad
-from trainers.adaptor_layers import TEXT_PREFIX, layers, pairs_check, plain_name, roots
-from trainers.adaptor_pairs import Pair, Pairs, scaled
-from trainers.foreign_family import family_check
-from trainers.kohya import kohya_pairs
+from trainers.adaptors.file import AdaptorFile, adaptor_open, bad
+from trainers.adaptors.foreign_family import family_check
+from trainers.adaptors.kohya import kohya_pairs
+from trainers.adaptors.layers import TEXT_PREFIX, layers, pairs_check, plain_name, roots
+from trainers.adaptors.pairs import Pair, Pairs, scaled
+from trainers.adaptors.peft_keys import peft_pairs
 from trainers.lora import inject, lora_layers
 from trainers.models.base import Base
-from trainers.peft_keys import peft_pairs
 
 
 @dataclass(frozen=True)

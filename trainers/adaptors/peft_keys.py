@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from trainers.adaptor_file import AdaptorFile, bad
-from trainers.adaptor_layers import TEXT_PREFIX, plain_name
-from trainers.adaptor_pairs import Pair, Pairs
+from trainers.adaptors.file import AdaptorFile, bad
+from trainers.adaptors.layers import TEXT_PREFIX, plain_name
+from trainers.adaptors.pairs import Pair, Pairs
 
 PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
 A, B, MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"

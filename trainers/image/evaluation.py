@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from trainers.data.image_batches import MicroBatch
-from trainers.denoising import Denoising
 from trainers.distributed import Processes
 from trainers.events import Progress, Sample
+from trainers.image.denoising import Denoising
 from trainers.models.base import Base, TextSettings
 from trainers.params.image_lora import ImageLoraParams
 from trainers.samplers.image import sample_images

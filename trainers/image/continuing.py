@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
-from trainers.adaptor_layers import live_pairs, plain_name, roots
-from trainers.adaptor_load import adaptor_read
-from trainers.adaptor_pairs import Pair, Pairs
-from trainers.adaptors import base_check, weights_folder
+from trainers.adaptors.layers import live_pairs, plain_name, roots
+from trainers.adaptors.load import adaptor_read
+from trainers.adaptors.of_job import base_check, weights_folder
+from trainers.adaptors.pairs import Pair, Pairs
 from trainers.errors import ReasonCode, TrainerError
 from trainers.lora import TRAINED, lora_layers
 from trainers.models.base import Base

@@ -1,6 +1,6 @@
 """What a file says of the base model that it was made for."""
 
-from trainers.adaptor_file import AdaptorFile, bad
+from trainers.adaptors.file import AdaptorFile, bad
 from trainers.models.base import Base
 
 TITLES = {

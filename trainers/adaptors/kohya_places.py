@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import nn
 
-from trainers.adaptor_layers import TEXT_PREFIX, layers, roots
-from trainers.kohya_flux import Names, flux_names
-from trainers.kohya_sd3 import sd3_names
-from trainers.kohya_sdxl import sdxl_name
+from trainers.adaptors.kohya_flux import Names, flux_names
+from trainers.adaptors.kohya_sd3 import sd3_names
+from trainers.adaptors.kohya_sdxl import sdxl_name
+from trainers.adaptors.layers import TEXT_PREFIX, layers, roots
 from trainers.models.base import Base
 
 SINGLE_ENCODER = ("sd1", "sd2")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from trainers.distributed import Processes, start_processes
 from trainers.errors import ReasonCode, TrainerError
-from trainers.optional import optional_module
+from trainers.optional.module import optional_module
 from trainers.params.masked_text import MaskedTextParams
 from trainers.spec import Resources
 
@@ -15,7 +15,7 @@ def processes_start(params: MaskedTextParams, resources: Resources) -> Processes
     if params.train_device != "tpu":
         return start_processes(resources)
     try:
-        library = optional_module("trainers.with_torch_xla", "tpu")
+        library = optional_module("trainers.optional.with_torch_xla", "tpu")
     except TrainerError as error:
         raise TrainerError(
             ReasonCode.MISSING_LIBRARY,

@@ -6,7 +6,7 @@ from typing import Any
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from trainers.adaptor_pairs import Pair, Pairs
+from trainers.adaptors.pairs import Pair, Pairs
 from trainers.errors import ReasonCode, TrainerError
 from trainers.models.base import Base, part_name
 

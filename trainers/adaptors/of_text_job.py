@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainers.adaptors import base_check, weights_folder
+from trainers.adaptors.of_job import base_check, weights_folder
 from trainers.errors import ReasonCode, TrainerError
 from trainers.models.text_base import TextBase
 from trainers.models.text_lora import text_adaptor_load
