@@ -31,10 +31,12 @@ def pytest_xdist_setupnodes() -> None:
 
 
 import django
+from django.conf import settings as django_settings
 from django.db import connections
 from pytest_django.fixtures import Settings
 
 django.setup()
+django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # the real one costs half a second
 if connections["default"].vendor == "sqlite":  # a file: threads share it, as in life
     connections["default"].settings_dict["TEST"]["NAME"] = f"{FOLDER}/test.sqlite3"
 

@@ -2,7 +2,6 @@
 
 import json
 from io import StringIO
-from typing import Any
 
 import pytest
 from django.contrib.auth import authenticate
@@ -13,11 +12,6 @@ from api.accounts.tokens import token_find
 from tests.api.actors import with_token
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def quick_passwords(settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 def setup(*options: str) -> dict[str, object]:

@@ -16,11 +16,6 @@ from tests.api.actors import person, with_token, worker
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(autouse=True)
-def quick_passwords(settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 ME = "/api/v1/me"
 
 

@@ -28,8 +28,7 @@ class Minutes:
 
 
 @pytest.fixture(autouse=True)
-def minutes(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Minutes:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+def minutes(monkeypatch: pytest.MonkeyPatch) -> Minutes:
     clock = Minutes()
     monkeypatch.setattr(limits, "time", clock)
     return clock

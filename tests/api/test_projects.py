@@ -25,11 +25,6 @@ def superuser() -> APIClient:
     return client
 
 
-@pytest.fixture(autouse=True)
-def quick_passwords(settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 def test_a_superuser_makes_a_project_and_is_its_admin() -> None:
     client = superuser()
     answer = client.post("/api/v1/projects", {"name": "cats"}, format="json")

@@ -18,11 +18,6 @@ TOKENS = "/api/v1/tokens"
 PASSWORD = "correct horse battery"
 
 
-@pytest.fixture(autouse=True)
-def quick_passwords(settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 @pytest.fixture
 def anna(project: Project) -> APIClient:
     """Logged in, a writer of `default` and a reader of `second`."""
