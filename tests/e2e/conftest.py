@@ -88,9 +88,9 @@ def first_start(tmp_path_factory: pytest.TempPathFactory) -> FirstStart:
     return FirstStart(root, ready, exit_code, [pid for pid in children if Path(f"/proc/{pid}").exists()])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def embedded(first_start: FirstStart) -> Iterator[Embedded]:
-    """The second start in that folder."""
+    """The second start in that folder. It ends with these tests: an idle platform slows the others."""
     up, ready = started(first_start.root)
     login = Login(ready["url"], first_start.ready["token"])
     yield Embedded(login, first_start.ready["password"], first_start.root, up.pid, ready)
@@ -124,7 +124,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def platform(embedded: Embedded, pictures: Path, tiny_sd: Path) -> Embedded:
     """The platform with dataset `plain`, base model `tiny` and template `quick` on it."""
     embedded.anneal("model", "add", "tiny", str(tiny_sd))

@@ -13,7 +13,7 @@ from tests.faults.scene import Scene
 ON = [pytest.param("sqlite"), pytest.param("postgresql", marks=pytest.mark.slow)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def platforms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Platform]]:
     """Platforms that were started so far, by database."""
     with ExitStack() as running:
