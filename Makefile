@@ -7,6 +7,8 @@ SHELL := /bin/bash
 UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_FIND_LINKS
 export OMP_NUM_THREADS ?= 1
+# Without bytecode on disk every process that a test or a job starts compiles 5,000 files anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	if $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done)
@@ -37,6 +39,7 @@ $(READY): pyproject.toml constraints.txt
 	@if [ -x $(BIN)/uv ]; then \
 		VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'; \
 	else $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'; fi
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # some libraries ship files for other Pythons
 	@touch $@
 
 demo: $(READY)
