@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from queue import Queue
 
 import pytest
 import redis
@@ -109,8 +110,7 @@ def test_a_dead_broker_is_a_warning(environ: Environ, world: World, user: APICli
 def test_calls_beyond_a_hundred_are_dropped(environ: Environ, monkeypatch: pytest.MonkeyPatch) -> None:
     environ(broker_url="redis://127.0.0.1:1/0")
     monkeypatch.setattr(queue, "_sender", lambda: None)
+    monkeypatch.setattr(queue, "WAITING", Queue(queue.WAITING.maxsize))  # a sender of another test reads the old one
     for _ in range(150):
         queue.wake("default")
     assert queue.WAITING.qsize() == 100
-    while not queue.WAITING.empty():
-        queue.WAITING.get_nowait()
