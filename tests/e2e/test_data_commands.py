@@ -25,6 +25,7 @@ def test_captions_are_edited_without_the_pictures(platform: Embedded, pictures: 
     assert platform.run("dataset", "captions", "edited", "--set", "none.png=x").exit_code == 1
 
 
+@pytest.mark.slow
 def test_a_preview_shows_what_the_trainer_will_see(platform: Embedded) -> None:
     told = platform.json("template", "preview", "quick", "--num-rows", "2", "--set", "random_flip=true")
     assert (told["refused"], told["pictures"], len(told["samples"])) == ("", len(COLOURS), 2)
@@ -34,6 +35,7 @@ def test_a_preview_shows_what_the_trainer_will_see(platform: Embedded) -> None:
     assert "zqx, all" in platform.anneal("dataset", "inspect", "plain", "--template", "quick", "-n", "1")
 
 
+@pytest.mark.slow
 def test_pictures_that_were_sampled_become_a_dataset(platform: Embedded, pictures: Path, tmp_path: Path) -> None:
     few = ("--steps", "2", "--model", "tiny", "--output", f"{tmp_path}/a.png")
     start = ("--image", str(pictures / "red.png"), "--strength", "0.5")

@@ -120,6 +120,7 @@ def test_exit_0_without_a_manifest_has_failed(platform: Embedded, client: Client
     assert "42" in platform.anneal("job", "logs", job)
 
 
+@pytest.mark.slow
 def test_a_job_whose_worker_was_killed_resumes_and_has_one_result(platform: Embedded, client: Client) -> None:
     named = ("--set", "adaptor_name=survivor", "--set", "max_train_steps=100", "--set", "checkpoint_every_steps=20")
     job = platform.json("job", "submit", "--template", "quick", *named)["id"]
