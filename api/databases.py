@@ -9,6 +9,8 @@ SQLITE_OPTIONS = {
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
 }
 
+POSTGRESQL_OPTIONS = "-c idle_in_transaction_session_timeout=60s"
+"""An API that hangs or is suspended within a transaction keeps its locks: for a minute, then the others go on."""
 POOL_OPTIONS = {  # under ASGI each request has a thread of its own, so that nothing but a pool keeps connections
     "min_size": 1,
     "max_size": 20,
@@ -30,6 +32,6 @@ def database_entry(url: str) -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": query.pop("host", parts.hostname or ""),
         "PORT": str(parts.port or ""),
-        "OPTIONS": {**query, "pool": POOL_OPTIONS},
+        "OPTIONS": {**query, "options": f"{POSTGRESQL_OPTIONS} {query.get('options', '')}", "pool": POOL_OPTIONS},
         "CONN_HEALTH_CHECKS": True,
     }

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connection
 
 from api.databases import database_entry
 from api.environment import environment_read
@@ -67,6 +68,16 @@ def test_a_database_address_becomes_djangos_entry() -> None:
     assert (found["PORT"], found["OPTIONS"]["sslmode"]) == ("5433", "require")
     assert found["OPTIONS"]["pool"] and found["CONN_HEALTH_CHECKS"], "a connection is kept, and looked at before use"
     assert database_entry("postgresql://postgres:@/postgres?host=/run/pg")["HOST"] == "/run/pg"
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite's locks end with the process that holds them")
+@pytest.mark.django_db
+def test_a_session_that_idles_in_a_transaction_ends_and_the_owners_options_win() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW idle_in_transaction_session_timeout")
+        assert cursor.fetchone() == ("1min",)
+    given = database_entry("postgresql://me@db/anneal?options=-c%20idle_in_transaction_session_timeout%3D5s")
+    assert given["OPTIONS"]["options"].endswith("=60s -c idle_in_transaction_session_timeout=5s"), "the last one counts"
 
 
 def test_a_command_with_wrong_settings_says_so_without_a_traceback() -> None:
