@@ -8,32 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tiny_text import BUILDERS
-from trainers.errors import TrainerError
-from trainers.models.load_text import load_text
-from trainers.models.text_base import TextBase, hidden_padded, logits
+from tests.trainers.toy_logits import MASK, PAD, VOCABULARY, ask, toy
 from trainers.noise import Purpose, stream
 from trainers.samplers.canvas import canvas_of
 from trainers.samplers.dream import pick_dream, select_dream, top_k_kept, top_p_kept
 from trainers.samplers.masked import GIVEN, Denoised, above, denoise, evenly, pick_llada
-from trainers.samplers.texts import Decoding, answers_sample, masks_fill
-
-VOCABULARY, MASK, PAD = 12, 11, 10
-TABLE = torch.randn(VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-
-def toy(ids_BL: Tensor) -> Tensor:
-    """Logits that depend on every token of the row and on the place: a network small enough to think about."""
-    seen = TABLE[ids_BL]
-    places = torch.arange(ids_BL.shape[1], dtype=torch.float64)[:, None]
-    return 2 * torch.sin(
-        seen.cumsum(1) + seen.flip(1).cumsum(1).flip(1) + places * 0.7 + torch.arange(VOCABULARY) * 1.3
-    )
-
-
-def ask(ids_BL: Tensor, columns_BS: Tensor, fresh: bool) -> Tensor:
-    del fresh
-    return toy(ids_BL).gather(1, columns_BS[..., None].expand(-1, -1, VOCABULARY))
 
 
 def run(
@@ -306,110 +285,3 @@ def test_a_stop_is_obeyed_between_steps() -> None:
     )
     assert not found.finished and found.forwards == 3
     assert [int((ids == MASK).sum()) for ids in steps] == [7, 6, 5]
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TextBase]:
-    root = tmp_path_factory.mktemp("sampling")
-    made = ("llada", "dream", "bert", "modernbert")
-    return {family: load_text(BUILDERS[family](root / family), torch.float64) for family in made}
-
-
-PROMPTS = [[5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15, 16, 17, 18]]
-SEEDS = [1, 2, 3]
-
-
-@pytest.mark.parametrize("family", ["llada", "dream", "bert", "modernbert"])
-@pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
-def test_mixed_prompts_in_a_batch_equal_single_ones(bases: dict[str, TextBase], family: str, cache: Any) -> None:
-    base = bases[family]
-    decoding = Decoding(max_new_tokens=12, steps=12, block_size=6, temperature=0.7, cfg_scale=0.5, cache=cache)
-    together = answers_sample(base, PROMPTS, decoding, SEEDS)
-    for index, prompt in enumerate(PROMPTS):
-        (alone,) = answers_sample(base, [prompt], decoding, [SEEDS[index]])
-        assert alone == together[index]
-        assert list(alone.ids[: len(prompt)]) == prompt and len(alone.ids) == len(prompt) + 12
-        assert base.mask_id not in alone.ids
-
-
-@torch.no_grad()
-def test_dreams_logits_are_shifted_right(bases: dict[str, TextBase]) -> None:
-    base = bases["dream"]
-    text = [5, 6, base.mask_id, 7]
-    raw = logits(base, hidden_padded(base, torch.tensor([text])))[0, 1]
-    raw[base.mask_id] = -torch.inf
-    (found,) = masks_fill(base, [text], Decoding(steps=1), [0])
-    assert found.ids[2] == int(raw.argmax())
-    (first,) = masks_fill(base, [[base.mask_id, 6]], Decoding(steps=1), [0])
-    own = logits(base, hidden_padded(base, torch.tensor([[base.mask_id, 6]])))[0, 0]
-    own[base.mask_id] = -torch.inf
-    assert first.ids[0] == int(own.argmax())
-
-
-@pytest.mark.parametrize("family", ["llada", "dream", "bert", "modernbert"])
-@pytest.mark.parametrize("cache", ["prefix", "dual"])
-def test_a_cache_is_exact_where_each_block_takes_one_step(bases: dict[str, TextBase], family: str, cache: Any) -> None:
-    """The first step of a block computes everything; later ones see a stale past, so only then may tokens differ."""
-    plain = Decoding(max_new_tokens=12, steps=3, block_size=4)
-    held = Decoding(max_new_tokens=12, steps=3, block_size=4, cache=cache)
-    assert answers_sample(bases[family], PROMPTS, held, SEEDS) == answers_sample(bases[family], PROMPTS, plain, SEEDS)
-
-
-def test_a_cached_step_computes_fewer_columns(bases: dict[str, TextBase]) -> None:
-    base = bases["llada"]
-    seen: dict[str, list[int]] = {}
-    for cache in ("none", "prefix", "dual"):
-        widths: list[int] = []
-        hook = base.model.model.layers[0].register_forward_hook(
-            lambda _module, _inputs, out, w=widths: w.append(int(out.shape[1]))
-        )
-        answers_sample(base, [[5] * 8], Decoding(max_new_tokens=8, steps=8, block_size=4, cache=cache), [0])  # type: ignore[arg-type]
-        hook.remove()
-        seen[cache] = widths
-    assert seen == {
-        "none": [16] * 8,
-        "prefix": [16, 8, 8, 8, 16, 4, 4, 4],
-        "dual": [16, 4, 4, 4, 16, 4, 4, 4],
-    }
-
-
-def test_guidance_moves_away_from_what_a_blind_network_says(bases: dict[str, TextBase]) -> None:
-    base = bases["llada"]
-    text = [5, 6, base.mask_id, 7]
-    with torch.no_grad():
-        seeing = logits(base, hidden_padded(base, torch.tensor([text])))[0, 2]
-        blind = logits(base, hidden_padded(base, torch.tensor([[base.mask_id] * 4])))[0, 2]
-    wanted = blind + 3 * (seeing - blind)
-    wanted[base.mask_id] = -torch.inf
-    (found,) = masks_fill(base, [text], Decoding(steps=1, cfg_scale=2.0), [0])
-    assert found.ids[2] == int(wanted.argmax()) != int(seeing.argmax())
-
-
-def test_an_answer_ends_at_its_end_token(bases: dict[str, TextBase]) -> None:
-    base = bases["llada"]
-    everything = set(range(base.vocab_size)) - {base.eos_id}
-    ended = Decoding(max_new_tokens=4, steps=4, suppress_tokens=tuple(sorted(everything)))
-    (found,) = answers_sample(base, [[5, 6]], ended, [0])
-    assert found.ids == (5, 6, *[base.eos_id] * 4) and found.text == "" and found.answer_ids == ()
-    assert found.trace[:2] == (GIVEN, GIVEN) and sorted(found.trace[2:]) == [0, 1, 2, 3] and found.steps == 4
-
-
-def test_what_has_no_room_is_refused(bases: dict[str, TextBase]) -> None:
-    with pytest.raises(TrainerError, match="take 260 positions, but the base model has 256"):
-        answers_sample(bases["llada"], [[5] * 10], Decoding(max_new_tokens=250), [0])
-
-
-def test_train_mode_is_left_as_it_was(bases: dict[str, TextBase]) -> None:
-    base = bases["llada"]
-    base.model.train()
-    answers_sample(base, [[5]], Decoding(max_new_tokens=2, steps=2), [0])
-    assert base.model.training
-    base.model.eval()
-
-
-def test_a_threshold_finds_the_same_text_in_fewer_steps_where_the_network_is_sure(bases: dict[str, TextBase]) -> None:
-    base = bases["llada"]
-    slow = Decoding(max_new_tokens=12, steps=12, block_size=12)
-    (one,) = answers_sample(base, [PROMPTS[0]], slow, [0])
-    (fast,) = answers_sample(base, [PROMPTS[0]], Decoding(max_new_tokens=12, block_size=12, threshold=0.02), [0])
-    assert fast.steps < one.steps == 12
