@@ -13,14 +13,22 @@ from trainers.noise import Purpose, stream
 from trainers.samplers.canvas import canvas_of
 from trainers.samplers.dream import pick_dream, select_dream, top_k_kept, top_p_kept
 from trainers.samplers.masked import GIVEN, Denoised, above, denoise, evenly, pick_llada
+from trainers.samplers.text_logits import Logits, guided_logits
 
 
 def run(
-    text: list[int], *, pick: Any, select: Any = evenly, block_size: int = 100, steps: int = 4, **options: Any
+    text: list[int],
+    *,
+    pick: Any,
+    select: Any = evenly,
+    block_size: int = 100,
+    steps: int = 4,
+    asked: Logits = ask,
+    **options: Any,
 ) -> Denoised:
     canvas = canvas_of([text], mask_id=MASK, pad_id=PAD)
     options = {"seeds": [0], **options}
-    return denoise(canvas, ask, pick=pick, select=select, mask_id=MASK, block_size=block_size, steps=steps, **options)
+    return denoise(canvas, asked, pick=pick, select=select, mask_id=MASK, block_size=block_size, steps=steps, **options)
 
 
 def token_noise(seed: int, step: int, column: int) -> Tensor:
@@ -76,12 +84,18 @@ def llada_reference(
 @pytest.mark.parametrize("remasking", ["low_confidence", "entropy", "margin", "random"])
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize(("length", "steps", "block"), [(8, 8, 8), (8, 3, 8), (12, 6, 4)])
-def test_llada_equals_its_own_code(remasking: str, temperature: float, length: int, steps: int, block: int) -> None:
+@pytest.mark.parametrize("cfg", [0.0, 1.5])
+def test_llada_equals_its_own_code(
+    remasking: str, temperature: float, length: int, steps: int, block: int, cfg: float
+) -> None:
     prompt = [1, 2, 3]
+    text = [*prompt, *[MASK] * length]
     expected = llada_reference(
-        prompt, length, steps=steps, block=block, remasking=remasking, temperature=temperature, cfg=0.0
+        prompt, length, steps=steps, block=block, remasking=remasking, temperature=temperature, cfg=cfg
     )
-    found = run([*prompt, *[MASK] * length], pick=pick_llada(remasking, temperature), steps=steps, block_size=block)
+    given_BL = torch.tensor([text]) != MASK
+    asked = guided_logits(ask, given_BL, mask_id=MASK, scale=cfg) if cfg else ask
+    found = run(text, pick=pick_llada(remasking, temperature), steps=steps, block_size=block, asked=asked)
     assert found.ids_BL[0].tolist() == expected
     assert found.forwards == steps and found.finished
 
