@@ -162,13 +162,14 @@ def test_after_a_restart_of_the_database_silent_workers_are_still_noticed(scene:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("held")
-def test_a_clock_that_jumps_ahead_extends_the_leases(platform: Platform) -> None:
+def test_a_clock_that_jumps_ahead_extends_the_leases(platform: Platform, held: tuple[Host, str]) -> None:
+    host, _ = held
     before = platform.database.extensions()
-    platform.stop("api")  # nobody can renew a lease while the reaper looks
+    host.api.set("down")  # nobody can renew a lease while the reaper looks
+    eventually(lambda: host.said("heartbeat_unanswered"), what="a heartbeat gets no answer")
     platform.database.clock_step(HOUR)
     eventually(lambda: platform.database.extensions() > before, within=SELF_FENCE, what="the leases are extended")
-    platform.go_on("api")
+    host.api.heal()
 
 
 @pytest.mark.slow
