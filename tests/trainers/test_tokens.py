@@ -1,6 +1,10 @@
 """Encoding is the same in any number of processes, and done once."""
 
+import os
+import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ from trainers.data import tokens
 from trainers.data.chat import Tongue, tongue_of
 from trainers.data.dialogues import Dialogue, Turn
 from trainers.data.tokens import dialogues_encode, encode_in_processes
+from trainers.errors import TrainerError
 from trainers.models.load_text import load_text
 
 DIALOGUES = [
@@ -34,24 +39,29 @@ def test_as_many_processes_are_started_as_asked_and_are_worth_it(
 ) -> None:
     started: list[int] = []
 
-    class Pool:
-        def __init__(self, count: int) -> None:
-            started.append(count)
+    def pool(count: int, **_: object) -> ThreadPoolExecutor:
+        started.append(count)
+        return ThreadPoolExecutor(count)
 
-        def __enter__(self) -> "Pool":
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def starmap(self, function: Callable[..., object], parts: list[tuple[object, ...]]) -> list[object]:
-            return [function(*part) for part in parts]
-
-    monkeypatch.setattr(tokens.multiprocessing, "get_context", lambda _: type("Context", (), {"Pool": Pool}))
+    monkeypatch.setattr(tokens, "ProcessPoolExecutor", pool)
     for num_proc, rows_per_process in ((3, 1), (2, 1), (4, 3), (4, 100)):
         encode_in_processes(
             tongue, DIALOGUES, supervise_all=False, num_proc=num_proc, rows_per_process=rows_per_process
         )
     assert started == [3, 2, 3]
+
+
+class Killed:
+    """Stands for a tokenizer whose process the kernel ends."""
+
+    def __call__(self, *_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_ends_the_job_and_not_in_silence(tongue: Tongue) -> None:
+    deadly = replace(tongue, tokenizer=Killed())
+    with pytest.raises(TrainerError, match=r"one of 2 processes that tokenized was killed; set num_proc to fewer"):
+        encode_in_processes(deadly, DIALOGUES, supervise_all=False, num_proc=2, rows_per_process=5)
 
 
 def test_the_cache_is_read_and_a_damaged_one_made_again(

@@ -3,6 +3,9 @@
 import hashlib
 import multiprocessing
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,15 @@ from safetensors.numpy import load_file, save_file
 from trainers.atomic import file_write
 from trainers.data.chat import Encoded, Tongue, encode_chat, encode_plain
 from trainers.data.dialogues import Dialogue
+from trainers.errors import ReasonCode, TrainerError
 from trainers.spec import canonical_json
 
 VERSION = 1
 """Of how texts become ids; another one leaves old caches alone."""
-ROWS_PER_PROCESS = 512
+ROWS_PER_PROCESS = 8192
 """A process that would get fewer rows is not worth its start."""
+FRESH = multiprocessing.get_context("spawn")
+"""Not fork: by now this process has threads, and a lock that one of them holds would stay locked in the child."""
 
 
 def dialogues_encode(
@@ -42,14 +48,22 @@ def encode_in_processes(
     num_proc: int,
     rows_per_process: int = ROWS_PER_PROCESS,
 ) -> list[Encoded]:
-    """Splits the rows into equal runs, one for each process that is worth it."""
+    """Splits the rows into equal runs, one for each process that is worth it.
+
+    TrainerError OUT_OF_MEMORY: a process was killed, as the kernel does where memory ends.
+    """
     count = min(num_proc, -(-len(dialogues) // rows_per_process))
     if count <= 1:
         return _encode(tongue, dialogues, supervise_all)
     size = -(-len(dialogues) // count)
-    parts = [(tongue, dialogues[start : start + size], supervise_all) for start in range(0, len(dialogues), size)]
-    with multiprocessing.get_context("fork").Pool(len(parts)) as pool:  # the tokenizer is loaded; no tensor is touched
-        return [encoded for part in pool.starmap(_encode, parts) for encoded in part]
+    parts = [dialogues[start : start + size] for start in range(0, len(dialogues), size)]
+    try:
+        with ProcessPoolExecutor(len(parts), mp_context=FRESH) as pool:
+            found = list(pool.map(_encode, repeat(tongue), parts, repeat(supervise_all)))
+    except BrokenProcessPool as error:
+        message = f"one of {len(parts)} processes that tokenized was killed; set num_proc to fewer"
+        raise TrainerError(ReasonCode.OUT_OF_MEMORY, message) from error
+    return [encoded for part in found for encoded in part]
 
 
 def _encode(tongue: Tongue, dialogues: Iterable[Dialogue], supervise_all: bool) -> list[Encoded]:
