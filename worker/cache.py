@@ -55,7 +55,10 @@ class InputCache:
             yield self._entry(wanted.sha256) / "files"
 
     def _hold(self, lock: int, wanted: InputPart, fetch: Fetch) -> bool:
-        """Ends with the shared lock on a whole entry, or False: somebody else is at it."""
+        """Ends with the shared lock on a whole entry, or False with no lock: somebody else is at it.
+
+        Who waited with the shared lock would bar the exclusive one to the other, and the other to him.
+        """
         if not _locked(lock, fcntl.LOCK_SH):
             return False
         if self._is_whole(wanted):
@@ -64,7 +67,10 @@ class InputCache:
         if _locked(lock, fcntl.LOCK_EX) and not self._is_whole(wanted):  # a failed conversion drops the shared lock
             self._fetch(wanted, fetch)
             self.fetched += 1
-        return _locked(lock, fcntl.LOCK_SH) and self._is_whole(wanted)
+        if _locked(lock, fcntl.LOCK_SH) and self._is_whole(wanted):
+            return True
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        return False
 
     @property
     def limit_bytes(self) -> int:

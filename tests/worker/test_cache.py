@@ -1,5 +1,6 @@
 """Inputs by digest: fetched once, kept while used, bounded, never trusted blindly."""
 
+import fcntl
 import hashlib
 import os
 import threading
@@ -83,6 +84,21 @@ def test_two_who_want_the_same_input_fetch_it_once_and_use_it_together(tmp_path:
     for thread in threads:
         thread.join()
     assert source.fetched == ["a"]
+
+
+def test_who_finds_another_at_an_input_waits_without_a_lock(tmp_path: Path) -> None:
+    """Two that came at once and both kept the shared lock would wait for each other for ever."""
+    cache, source = InputCache(tmp_path, 1000), Source({"a": b"1"})
+    wanted = part(source.files)
+    with (tmp_path / "locks" / wanted.sha256).open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)  # as the other has it before it asks for the exclusive one
+
+        def other_goes_on(_: float) -> None:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(other, fcntl.LOCK_UN)
+
+        with cache.held(wanted, source, other_goes_on) as folder:
+            assert (folder / "a").read_bytes() == b"1"
 
 
 def test_the_least_recently_used_goes_first_and_what_is_in_use_stays(tmp_path: Path) -> None:
