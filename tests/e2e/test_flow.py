@@ -77,6 +77,7 @@ def test_a_queued_job_is_cancelled_at_once(platform: Embedded) -> None:
     platform.anneal("job", "watch", job["id"], code=3)
 
 
+@pytest.mark.slow
 def test_a_running_job_is_cancelled_with_a_partial_adaptor(platform: Embedded, client: Client) -> None:
     long = ("--set=adaptor_name=halfway", "--set=max_train_steps=100000")
     evaluate = ("--set=eval_prompt=all red", "--set=eval_every_steps=20", "--set=eval_num_inference_steps=1")

@@ -64,6 +64,7 @@ def test_crops_and_flips_are_encoded_as_variants(own: Callable[..., Job]) -> Non
     assert 3 * 2 * 2 <= len(entries(job.cache)) <= 3 * 2 * 4  # two of four places may fall together
 
 
+@pytest.mark.slow
 def test_two_jobs_at_once_share_it(own: Callable[..., Job]) -> None:
     jobs = [own(name, count=4) for name in ("first", "second")]
     for job in jobs:

@@ -27,6 +27,7 @@ def tongue(tiny_text: Callable[[str], Path]) -> Tongue:
     return tongue_of(load_text(tiny_text("llada"), torch.float32))
 
 
+@pytest.mark.slow
 def test_any_number_of_processes_gives_the_same_ids(tongue: Tongue) -> None:
     one = encode_in_processes(tongue, DIALOGUES, supervise_all=False, num_proc=1)
     two = encode_in_processes(tongue, DIALOGUES, supervise_all=False, num_proc=2, rows_per_process=5)
@@ -58,6 +59,7 @@ class Killed:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_job_and_not_in_silence(tongue: Tongue) -> None:
     deadly = replace(tongue, tokenizer=Killed())
     with pytest.raises(TrainerError, match=r"one of 2 processes that tokenized was killed; set num_proc to fewer"):
