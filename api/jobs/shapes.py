@@ -145,7 +145,7 @@ def worker_shape(worker: Worker) -> dict[str, Any]:
 
 def _job(job: Job, waiting: str | None) -> JobShape:
     spec = job.spec
-    adaptor = next(iter(job.adaptors.all()), None)
+    adaptor = max(job.adaptors.all(), key=lambda made: (not made.partial, made.version), default=None)
     return JobShape(
         id=job.pk,
         name=job.name,
