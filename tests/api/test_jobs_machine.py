@@ -172,4 +172,4 @@ def test_any_order_of_events_leaves_the_books_right(machine: type[Jobs]) -> None
 
 @pytest.mark.slow
 def test_any_long_order_of_events_leaves_the_books_right(machine: type[Jobs]) -> None:
-    run(machine, examples=40, steps=50)
+    run(machine, examples=100, steps=50)

@@ -41,8 +41,8 @@ def test_what_machines_are_answered_is_described(scene: Scene, url: str) -> None
 
 @pytest.mark.slow
 def test_a_long_search_finds_no_other_answer(scene: Scene, url: str) -> None:
-    wrong = fuzz(described(), people(scene, url), num_examples=8)
-    wrong += fuzz(described(internal=True), machines(scene, url), num_examples=16)
+    wrong = fuzz(described(), people(scene, url), num_examples=15)
+    wrong += fuzz(described(internal=True), machines(scene, url), num_examples=30)
     assert not wrong, "\n\n".join(wrong)
 
 
