@@ -32,7 +32,7 @@ from cli.output import print_error
 
 
 class Group(TyperGroup):
-    """Ends a command that raised CliError with its sentence and its exit code instead of a traceback."""
+    """Ends a command that failed with a sentence and an exit code instead of a traceback."""
 
     wants_json = False
 
@@ -43,9 +43,16 @@ class Group(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except CliError as error:
+        except (CliError, OSError) as cause:
+            error = cause if isinstance(cause, CliError) else file_error(cause)
             print_error(error, as_json=self.wants_json)
-            raise typer.Exit(error.exit_code) from error
+            raise typer.Exit(error.exit_code) from cause
+
+
+def file_error(cause: OSError) -> CliError:
+    """A folder where a file was expected, a full disk, a file that one may not read: by its path."""
+    path = cause.filename or ""
+    return CliError(f"{path}: {cause.strerror}" if path else str(cause), "Give another path.")
 
 
 app = typer.Typer(

@@ -166,3 +166,13 @@ def test_a_bare_name_means_the_newest_whole_version(user: APIClient, train: Any)
     assert user.get(f"{PATH}/shapes@2").json()["partial"]
     Adaptor.objects.update(partial=True)
     assert user.get(f"{PATH}/shapes").json()["version"] == 2
+
+
+def test_a_job_names_its_whole_adaptor_and_not_the_partial_one_of_a_stop(user: APIClient, train: Any) -> None:
+    job = train()
+    train()
+    Adaptor.objects.filter(version=1).update(partial=True)
+    Adaptor.objects.filter(version=2).update(job=job)
+    assert user.get(f"/api/v1/jobs/{job}").json()["adaptor"] == {"name": "shapes", "version": 2, "partial": False}
+    Adaptor.objects.update(partial=True)
+    assert user.get(f"/api/v1/jobs/{job}").json()["adaptor"]["version"] == 2

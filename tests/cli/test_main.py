@@ -61,6 +61,15 @@ def test_nobody_there_is_exit_code_4(anneal: Anneal) -> None:
     assert "does not answer" in done.stderr
 
 
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+def test_a_folder_in_the_place_of_a_file_is_a_sentence(
+    anneal: Anneal, tmp_path: Path, as_json: tuple[str, ...]
+) -> None:
+    with serving(lambda *_: (200, {}, b"{}")) as url:
+        done = anneal("adaptor", "import", str(tmp_path), "--model", "tiny", *as_json, url=url)
+    assert done.exit_code == 1 and "Is a directory" in done.stderr and str(tmp_path) in done.stderr.replace("\n", "")
+
+
 def test_without_a_login_the_usage_is_wrong(anneal: Anneal) -> None:
     assert anneal("job", "list").exit_code == 2
 
