@@ -154,6 +154,8 @@ def test_a_job_of_nine_rows_has_no_validation_and_says_so(make: Make) -> None:
     assert job.manifest["dataset"]["held_out"] == 0
     shared = make("ten", rows=text_rows(10), validation_split=0.3).finished()
     assert shared.manifest["dataset"]["held_out"] == 3
+    few = make("few", rows=text_rows(10), validation_split=0.3, max_validation_rows=2).finished()
+    assert few.manifest["dataset"]["held_out"] == 2
 
 
 def test_a_faulty_row_is_named(make: Make) -> None:

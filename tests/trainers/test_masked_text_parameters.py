@@ -66,6 +66,7 @@ ELSEWHERE = {
     "packing": "test_packing_changes_the_speed_and_not_the_loss",
     "num_proc": "test_tokens.test_as_many_processes_are_started_as_asked_and_are_worth_it",
     "validation_split": "test_masked_text.test_a_job_of_nine_rows_has_no_validation_and_says_so",
+    "max_validation_rows": "test_masked_text.test_a_job_of_nine_rows_has_no_validation_and_says_so",
     "input_template": "test_templates_make_the_rows",
     "output_template": "test_templates_make_the_rows",
     "supervise_turns": "test_all_turns_are_learned_or_the_last",

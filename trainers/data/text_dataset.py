@@ -86,6 +86,8 @@ def _split(site: Site[MaskedTextParams], count: int) -> tuple[list[int], list[in
     if share and count < FEWEST_ROWS:
         _warn(site, f"{count} rows are fewer than {FEWEST_ROWS}, so none is held out and there is no validation")
         share = 0.0
+    if share:
+        share = min(share, site.params.max_validation_rows / count)
     return split(count, share, site.params.seed)
 
 

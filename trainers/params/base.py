@@ -39,6 +39,10 @@ class Params(BaseModel):
         """What a succeeded job with these parameters leaves; more than one, or another, where a parameter says so."""
         return (self.product,)
 
+    def shows(self) -> bool:
+        """Whether a running job has something to show when asked to `sample_now`: samples, or a validation loss."""
+        return False
+
     def family_problem(self, family: str) -> str:  # noqa: ARG002 - for those who care
         """Which of these parameters a base model of that family cannot take, and why; "" where all fit."""
         return ""

@@ -258,6 +258,9 @@ class ImageLoraParams(Params):
         guided = 2 if self.eval_guidance_scale > 1 else 1
         return len(self.eval_prompts) * self.eval_num_inference_steps * guided
 
+    def shows(self) -> bool:
+        return bool(self.eval_prompts or self.validation_split)
+
     def family_problem(self, family: str) -> str:
         return family_problem(self, family)
 

@@ -96,6 +96,8 @@ class MaskedTextParams(Params):
     """Processes that tokenize."""
     validation_split: float = Field(0.1, ge=0, le=0.5)
     """Share of the rows held out for validation; below 10 rows none is."""
+    max_validation_rows: int = Field(256, ge=1, le=1_000_000)
+    """Rows held out at most: each is seen at every time of the grid at every evaluation, the first before step 1."""
     input_template: str = Field("", max_length=20_000)
     """Jinja template of the prompt over the row's columns, e.g. "Translate: {{ english }}"; needs output_template."""
     output_template: str = Field("", max_length=20_000)
@@ -248,6 +250,9 @@ class MaskedTextParams(Params):
     def steps_of(self, value: float, total_steps: int) -> int:
         """A number of steps from `logging_steps`, `eval_steps` or `save_steps`: below 1 a share, at least one step."""
         return max(1, round(value * total_steps)) if value < 1 else int(value)
+
+    def shows(self) -> bool:
+        return bool(self.eval_prompts or self.validation_split)
 
     def products(self) -> tuple[Product, ...]:
         if not self.lora:
