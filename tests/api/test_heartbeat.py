@@ -51,13 +51,25 @@ def test_cancel_of_a_running_job_rides_back_in_the_heartbeat(agent: Agent, user:
     assert (shown["state"], shown["reason"]["code"], shown["adaptor"]["partial"]) == ("cancelled", "cancelled", True)
 
 
-def test_a_control_command_is_repeated_until_its_event_came(agent: Agent, user: APIClient) -> None:
+def test_a_control_command_is_repeated_until_its_event_came(host: Host, world: World, user: APIClient) -> None:
+    world.request["params"]["eval_prompt"] = "a cat"
+    submit(user, world)
+    agent = host.claim()
     agent.start()
     user.post(f"/api/v1/jobs/{agent.job}/control", {"command": "save_now"}, format="json")
     assert agent.heartbeat().json()["control"] == {"seq": 1, "command": "save_now"}
     user.post(f"/api/v1/jobs/{agent.job}/control", {"command": "sample_now"}, format="json")
     assert agent.heartbeat().json()["control"] == {"seq": 2, "command": "sample_now"}
     agent.events(event(2, "control", seq=2, command="sample_now", step=1))
+    assert agent.heartbeat().json()["control"] is None
+
+
+def test_samples_of_a_job_that_has_none_to_show_are_refused(agent: Agent, user: APIClient) -> None:
+    agent.start()
+    answer = user.post(f"/api/v1/jobs/{agent.job}/control", {"command": "sample_now"}, format="json")
+    assert (
+        answer.status_code == 400 and "sample_now needs eval prompts or a validation_split" in answer.json()["message"]
+    )
     assert agent.heartbeat().json()["control"] is None
 
 

@@ -9,6 +9,7 @@ from api.jobs import queue
 from api.jobs.clock import now
 from api.jobs.models import LIVE, Job, State, Stop
 from api.jobs.services.job_inputs import inputs_hold
+from api.jobs.services.made_versions import params_of
 from api.jobs.transitions import audit_add, event_add, job_lock, job_move, state_problem
 from trainers.errors import ReasonCode, reason
 
@@ -57,7 +58,10 @@ def job_resume(*, job_id: Any, by: str) -> Job:
 
 @transaction.atomic
 def job_control(*, job_id: Any, command: Command, by: str) -> Job:
-    """Asks a live trainer for a checkpoint or samples; the newest command wins. Raises Problem(409)."""
+    """Asks a live trainer for a checkpoint or samples; the newest command wins.
+
+    Raises Problem: 409 where the job does not run, 400 for samples of a job that shows none.
+    """
     job = job_lock(job_id)
     if job.state not in LIVE or job.stop_requested:
         state = "stopping" if job.stopping else job.state
@@ -66,6 +70,13 @@ def job_control(*, job_id: Any, command: Command, by: str) -> Job:
             f"Job {job.name} is {state}; {command} needs a running one.",
             status=409,
             fields={"state": [state]},
+        )
+    if command == "sample_now" and not params_of(job).shows():
+        raise Problem(
+            "invalid",
+            f"Job {job.name} has nothing to show: sample_now needs eval prompts or a validation_split.",
+            hint="Submit the job again with prompts to sample.",
+            fields={"command": ["this job has neither eval prompts nor a validation_split"]},
         )
     job.control_seq += 1
     job.control_command = command
