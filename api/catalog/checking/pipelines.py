@@ -12,16 +12,28 @@ from api.catalog.checking.weights import Tensors
 from api.catalog.checking.work import Work, ending
 
 Parts = Mapping[str, tuple[str, ...]]
-"""Classes that each part may have; empty = the trainer decides."""
+"""Classes that each part may have."""
 CLIP, CLIP_PROJECTED = ("CLIPTextModel",), ("CLIPTextModelWithProjection",)
 CLIP_TOKENS = ("CLIPTokenizer", "CLIPTokenizerFast")
+SCHEDULERS = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DPMSolverMultistepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "UniPCMultistepScheduler",
+)
+FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler",)
+"""The same as in `trainers.models.schedulers`."""
 T5, T5_TOKENS = ("T5EncoderModel",), ("T5Tokenizer", "T5TokenizerFast")
 UNET: Parts = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
     "text_encoder": CLIP,
     "tokenizer": CLIP_TOKENS,
-    "scheduler": (),
+    "scheduler": SCHEDULERS,
 }
 SDXL: Parts = {**UNET, "text_encoder_2": CLIP_PROJECTED, "tokenizer_2": CLIP_TOKENS}
 SD3: Parts = {
@@ -33,7 +45,7 @@ SD3: Parts = {
     "tokenizer": CLIP_TOKENS,
     "tokenizer_2": CLIP_TOKENS,
     "tokenizer_3": T5_TOKENS,
-    "scheduler": (),
+    "scheduler": FLOW_SCHEDULERS,
 }
 FLUX: Parts = {
     "transformer": ("FluxTransformer2DModel",),
@@ -42,7 +54,7 @@ FLUX: Parts = {
     "text_encoder_2": T5,
     "tokenizer": CLIP_TOKENS,
     "tokenizer_2": T5_TOKENS,
-    "scheduler": (),
+    "scheduler": FLOW_SCHEDULERS,
 }
 
 
@@ -60,6 +72,7 @@ PIPELINES = {
     "FluxPipeline": Pipeline("flux", FLUX),
 }
 """By `_class_name` in model_index.json; of the first, the width of the text encoder says whether it is 1.x or 2.x."""
+SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 WITHOUT_WEIGHTS = ("tokenizer", "scheduler")
 SD2_TEXT_WIDTH = 1024
 
@@ -71,6 +84,7 @@ def pipeline_check(work: Work) -> dict[str, Any]:
     parts = [part for part in pipeline.parts if not (part in pipeline.left_out and _is_absent(index, part))]
     for part in parts:
         _part_check(part, pipeline.parts[part], index, work.paths)
+    _scheduler_check(work, pipeline.parts["scheduler"])
     weighty = [part for part in parts if not part.startswith(WITHOUT_WEIGHTS)]
     configs = {part: _config(work, part) for part in weighty}
     family = "sd2" if pipeline.family == "sd1" and _is_sd2(configs) else pipeline.family
@@ -100,15 +114,24 @@ def _part_check(part: str, classes: tuple[str, ...], index: Mapping[str, Any], p
     """A part that a trainer opens is named, of a known class, and there with safetensors where it has weights."""
     given = index.get(part)
     name = given[1] if isinstance(given, list) and len(given) == 2 else None
-    if not isinstance(name, str) or (classes and name not in classes):
-        wanted = " or ".join(classes) or "a scheduler"
-        said = f"model_index.json: expected {part} to be {wanted}, got {given!r:.100}"
+    if name not in classes:
+        said = f"model_index.json: expected {part} to be {' or '.join(classes)}, got {given!r:.100}"
         raise Refused(said, code="unknown_family")
     inside = [path for path in paths if path.startswith(f"{part}/")]
     if not inside:
         raise Refused(f"model_index.json names the part {part}, but there is no file below {part}/")
     if not part.startswith(WITHOUT_WEIGHTS) and not any(ending(path) == ".safetensors" for path in inside):
         raise Refused(f"there is no .safetensors file below {part}/")
+
+
+def _scheduler_check(work: Work, classes: tuple[str, ...]) -> None:
+    """The class that trainers read, which need not be that of model_index.json."""
+    if SCHEDULER_CONFIG not in work.paths:
+        return
+    name = json_object(work, SCHEDULER_CONFIG).get("_class_name")
+    if name not in classes:
+        said = f"{SCHEDULER_CONFIG}: expected _class_name to be {' or '.join(classes)}, got {name!r:.100}"
+        raise Refused(said, code="unknown_family")
 
 
 def _weights_check(work: Work, parts: list[str]) -> dict[str, Tensors]:

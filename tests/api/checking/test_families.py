@@ -17,9 +17,7 @@ TOKENIZER = {"tokenizer.json": b"{}"}
 
 def pipeline_model(name: str, configs: dict[str, dict[str, Any]] | None = None, **index: Any) -> Files:
     """A folder with every part of the pipeline `name`; `index` changes model_index.json."""
-    parts = {
-        part: classes[0] if classes else "EulerDiscreteScheduler" for part, classes in PIPELINES[name].parts.items()
-    }
+    parts = {part: classes[0] for part, classes in PIPELINES[name].parts.items()}
     named = {"_class_name": name, **{part: ["library", own] for part, own in parts.items()}, **index}
     files: Files = {"model_index.json": json.dumps(named).encode()}
     for part in parts:
@@ -66,6 +64,20 @@ def test_a_part_that_the_family_needs_is_missed(work_of: WorkOf, name: str, part
 def test_a_part_of_another_class_is_refused(work_of: WorkOf) -> None:
     files = pipeline_model("FluxPipeline", text_encoder_2=["transformers", "CLIPTextModel"])
     with pytest.raises(Refused, match="expected text_encoder_2 to be T5EncoderModel"):
+        check(work_of(files))
+
+
+def test_a_scheduler_that_no_trainer_knows_is_refused(work_of: WorkOf) -> None:
+    files = pipeline_model("StableDiffusionPipeline", scheduler=["diffusers", "FooScheduler"])
+    with pytest.raises(Refused, match=r"expected scheduler to be DDIMScheduler or .*, got \['diffusers', 'Foo"):
+        check(work_of(files))
+
+
+def test_a_scheduler_of_another_objective_is_refused(work_of: WorkOf) -> None:
+    files = pipeline_model("FluxPipeline")
+    files["scheduler/scheduler_config.json"] = b'{"_class_name": "DDIMScheduler"}'
+    said = "scheduler_config.json: expected _class_name to be FlowMatchEulerDiscreteScheduler, got 'DDIMScheduler'"
+    with pytest.raises(Refused, match=said):
         check(work_of(files))
 
 
