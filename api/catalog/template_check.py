@@ -11,7 +11,7 @@ from api.catalog.shapes import INPUT_ROLES, TemplateContent
 from api.errors import Problem, fields_of, invalid
 from api.jobs.services.devices import resources_for
 from trainers.params import METHODS, params_class
-from trainers.spec import Resources
+from trainers.spec import JobSpec, Resources
 
 
 def template_content(project: Project, wanted: TemplateContent) -> dict[str, Any]:
@@ -26,14 +26,34 @@ def template_content(project: Project, wanted: TemplateContent) -> dict[str, Any
 
 
 def template_verdict(project: Project, wanted: TemplateContent) -> dict[str, Any]:
-    """Whether it could be saved, what is wrong where, the warnings of a job, and its parameters with all defaults."""
+    """Whether a job of it would be taken, what is wrong where, the job's warnings, its parameters with all defaults."""
     try:
         content = template_content(project, wanted)
+        _job_check(project, wanted, content)
     except Problem as problem:
         return {"valid": False, "message": problem.message, "fields": problem.fields, "warnings": [], "params": None}
     params = params_class(wanted.method).model_validate(content["params"])
     told = {"warnings": params.warnings(), "params": params.model_dump(mode="json")}
     return {"valid": True, "message": "", "fields": {}, **told}
+
+
+def _job_check(project: Project, wanted: TemplateContent, content: Mapping[str, Any]) -> None:
+    """What a submit would refuse, as parameters that do nothing with the base model's family. Raises Problem.
+
+    Where the template leaves a needed input to the job, it cannot be known yet.
+    """
+    if not all(getattr(wanted, role) for role in params_class(wanted.method).requires):
+        return
+    job = {
+        "name": wanted.method,
+        "method": wanted.method,
+        "params": content["params"],
+        "inputs": resolve_inputs(project, **{role: getattr(wanted, role) for role in INPUT_ROLES}),
+    }
+    try:
+        JobSpec.model_validate(job)
+    except ValidationError as error:
+        raise invalid(fields_of(error)) from None
 
 
 def _params(method: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,6 +85,17 @@ def test_validate_says_what_is_wrong_and_saves_nothing(user: APIClient, body: di
     assert not Template.objects.exists()
 
 
+def test_validate_says_what_a_submit_would(user: APIClient, body: dict[str, Any]) -> None:
+    """timestep_shift does nothing with Stable Diffusion 1.x."""
+    body["params"]["timestep_shift"] = 2.0
+    verdict = user.post(f"{PATH}/validate", body, format="json").json()
+    refused = user.post("/api/v1/jobs", {**body, "name": "x"}, format="json").json()
+    assert (verdict["valid"], verdict["message"]) == (False, refused["message"])
+    assert "timestep_shift" in verdict["message"]
+    left_open = {key: value for key, value in body.items() if key != "model"}
+    assert user.post(f"{PATH}/validate", left_open, format="json").json()["valid"], "a job may name another base"
+
+
 @pytest.mark.usefixtures("changed")
 def test_validate_of_a_template_sees_that_an_input_went(user: APIClient, world: World) -> None:
     assert user.post(f"{PATH}/fast/validate").json()["valid"]
