@@ -6,7 +6,7 @@ import typer
 
 from cli.commands.sample import wait
 from cli.completion import DATASETS, METHODS, TEMPLATES
-from cli.errors import CliError
+from cli.errors import CliError, Exit
 from cli.http import Client, Record, known
 from cli.output import Json, connect, print_json
 from cli.report import report_print, report_read
@@ -83,3 +83,5 @@ def report_show(client: Client, job: Record, *, as_json: bool) -> None:
         print_json({"job": ended["id"], **report})
     else:
         report_print(report, ended["id"][:8])
+    if report.get("refused"):
+        raise typer.Exit(Exit.FAILED)

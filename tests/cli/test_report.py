@@ -1,11 +1,16 @@
 """What an inspection looks like on the terminal."""
 
 import io
+from typing import cast
 
 import pytest
+import typer
 from rich.console import Console
 
 from cli import report
+from cli.commands import inspections
+from cli.errors import Exit
+from cli.http import Client
 from cli.report import STYLES, report_print, tokens_text
 
 TOKENS = [
@@ -49,3 +54,17 @@ def test_an_inspection_of_pictures_says_what_becomes_of_each_file(printed: io.St
     lines = printed.getvalue()
     for said in ("turned by its EXIF; cut", "too small", "zqx, a cat", "[64, 96]", '{"64x64": 2}', "12345678"):
         assert said in lines
+
+
+@pytest.mark.parametrize(("refused", "code"), [("", Exit.DONE), ("training_method='bert' trains bert", Exit.FAILED)])
+def test_a_dataset_that_a_training_would_refuse_ends_the_command_with_1(
+    printed: io.StringIO, monkeypatch: pytest.MonkeyPatch, refused: str, code: Exit
+) -> None:
+    monkeypatch.setattr(inspections, "wait", lambda _client, job, **_: job)
+    monkeypatch.setattr(inspections, "report_read", lambda *_: {"refused": refused, "rows": 3, "samples": []})
+    ended = Exit.DONE
+    try:
+        inspections.report_show(cast(Client, None), {"id": "12345678"}, as_json=False)
+    except typer.Exit as exit_:
+        ended = Exit(exit_.exit_code)
+    assert ended is code and refused in printed.getvalue()
