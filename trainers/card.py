@@ -37,8 +37,8 @@ def card_write(folder: Path, manifest: dict[str, Any], samples: Sequence[Path] =
         " ".join(f"![{_prompt_of(manifest, link)}]({link})" for link in pictures),
         _files(manifest),
         _usage(manifest),
-        "" if params.get("no_metadata") else _parameters(params),
-        _table("Result", [(name, str(value)) for name, value in (manifest.get("metrics") or {}).items()]),
+        "" if params.get("no_metadata") else parameters_table(params),
+        table("Result", [(name, str(value)) for name, value in (manifest.get("metrics") or {}).items()]),
     ]
     bytes_write(folder / "README.md", ("\n\n".join(section for section in sections if section) + "\n").encode())
     return folder / "README.md"
@@ -57,21 +57,21 @@ def _pictures_copy(folder: Path, samples: Sequence[Path]) -> list[str]:
 
 def _front_matter(manifest: dict[str, Any], pictures: list[str]) -> str:
     """The YAML head that the Hub reads. JSON strings are YAML strings, whatever a person typed."""
-    lines = ["---", f"base_model: {_quoted(_base_name(manifest))}", "library_name: diffusers"]
+    lines = ["---", f"base_model: {quoted(base_name(manifest))}", "library_name: diffusers"]
     lines += ["pipeline_tag: text-to-image", "tags:", "- lora", "- diffusers", "- text-to-image"]
     if trigger := _trigger(manifest):
-        lines.append(f"instance_prompt: {_quoted(trigger)}")
+        lines.append(f"instance_prompt: {quoted(trigger)}")
     if pictures:
         lines.append("widget:")
     for link in pictures:
-        lines += [f"- text: {_quoted(_prompt_of(manifest, link))}", "  output:", f"    url: {_quoted(link)}"]
+        lines += [f"- text: {quoted(_prompt_of(manifest, link))}", "  output:", f"    url: {quoted(link)}"]
     return "\n".join([*lines, "---"])
 
 
 def _head(manifest: dict[str, Any]) -> str:
     params = manifest["params"]
     made = MADE.get(str(manifest.get("method")), "trained")
-    text = f"# {params['adaptor_name']}\n\nA LoRA adaptor of {_base_name(manifest)}, {made} with Anneal."
+    text = f"# {params['adaptor_name']}\n\nA LoRA adaptor of {base_name(manifest)}, {made} with Anneal."
     if trigger := _trigger(manifest):
         text += f" Put `{trigger}` into the prompt to call it."
     if manifest.get("outcome") == "stopped":
@@ -110,7 +110,7 @@ def _usage(manifest: dict[str, Any]) -> str:
     )
     pipeline = PIPELINES[str(manifest.get("family", "sd1"))]
     skip = manifest["params"].get("clip_skip")
-    arguments = f"{_quoted(prompt)}, clip_skip={skip}" if skip else _quoted(prompt)
+    arguments = f"{quoted(prompt)}, clip_skip={skip}" if skip else quoted(prompt)
     return (
         f"## Use\n\n```python\nfrom diffusers import {pipeline}\n\n"
         f'pipeline = {pipeline}.from_pretrained("path/to/the/base/model")\n'
@@ -119,15 +119,17 @@ def _usage(manifest: dict[str, Any]) -> str:
     )
 
 
-def _parameters(params: dict[str, Any]) -> str:
-    return _table("Training", [(name, json.dumps(value, ensure_ascii=False)) for name, value in params.items()])
+def parameters_table(params: dict[str, Any]) -> str:
+    """Every parameter of the training, as JSON."""
+    return table("Training", [(name, json.dumps(value, ensure_ascii=False)) for name, value in params.items()])
 
 
 def _trigger(manifest: dict[str, Any]) -> str:
     return str(manifest["params"].get("trigger_word") or manifest.get("trigger_word") or "")
 
 
-def _table(title: str, rows: list[tuple[str, str]]) -> str:
+def table(title: str, rows: list[tuple[str, str]]) -> str:
+    """A Markdown section; empty without rows."""
     if not rows:
         return ""
     body = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows)
@@ -138,9 +140,10 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _base_name(manifest: dict[str, Any]) -> str:
+def base_name(manifest: dict[str, Any]) -> str:
     return str(manifest["inputs"]["model"]["name"])
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """As a string of JSON, which is one of YAML and of Python too."""
     return json.dumps(text, ensure_ascii=False)

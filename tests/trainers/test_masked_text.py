@@ -89,6 +89,10 @@ def test_an_adaptor_says_what_it_is(make: Make) -> None:
     assert header["base_sha256"] == SHA256
     assert header["training_method"] == "llada"
     assert header["step"] == "3"
+    card = (job.out / "adaptor" / "README.md").read_text()
+    assert card.startswith('---\nbase_model: "model"\nlibrary_name: peft') and "# tiny" in card
+    assert f"| train_steps | {job.manifest['params']['train_steps']} |" in card and "stopped" not in card
+    assert "adaptor/README.md" in {entry["path"] for entry in job.manifest["files"]}
 
 
 @pytest.mark.parametrize("bits", [False, True])

@@ -59,7 +59,7 @@ def _train(site: Site[MaskedTextParams], stack: ExitStack) -> Outcome:
     if site.processes.rank == 0:
         site.work.facts.update(steps=progress.step, metrics=progress.metrics, seconds=progress.seconds)
         site.work.facts.update(facts(site.params, trained.base, dataset))
-        products_write(site, trained, progress)
+        products_write(site, trained, progress, outcome)
     return outcome
 
 

@@ -4,22 +4,26 @@ from typing import Any
 
 from trainers.data.text_dataset import TextDataset, max_length_of
 from trainers.loop import Progress
+from trainers.manifest import manifest_body
 from trainers.models.load_text import load_text
 from trainers.models.text_base import TextBase
 from trainers.models.text_lora import text_adaptor_load, text_adaptor_save
 from trainers.models.text_merge import lora_merge, model_write, stored_dtype
 from trainers.params.masked_text import MaskedTextParams
 from trainers.site import Site
+from trainers.text.card import text_card_write
 from trainers.text.training import DTYPES, Trained
+from trainers.workspace import Outcome
 
 
-def products_write(site: Site[MaskedTextParams], trained: Trained, progress: Progress) -> None:
-    """out/adaptor for LoRA, out/model for a full fine-tune, both with `fuse`. A model's file is in `dtype`."""
+def products_write(site: Site[MaskedTextParams], trained: Trained, progress: Progress, outcome: Outcome) -> None:
+    """out/adaptor with its card for LoRA, out/model for a full fine-tune, both with `fuse`. Models are in `dtype`."""
     work, params = site.work, site.params
     if not params.lora:
         model_write(trained.base, work.out / "model", dtype=DTYPES[params.dtype])
         return
     text_adaptor_save(trained.base, work.out / "adaptor", _header(site, progress))
+    text_card_write(work.out / "adaptor", manifest_body(work, outcome))
     if params.fuse:
         fresh = load_text(work.model, stored_dtype(work.model))
         text_adaptor_load(fresh, work.out / "adaptor", "fuse", 1.0)
