@@ -56,10 +56,10 @@ def test_commands_are_offered() -> None:
         (("dataset", "show", "dog"), ["dogs", "dogs-and-cats"]),
         (("adaptor", "pull", "d"), ["dog"]),
         (("job", "cancel", "aaaab"), ["aaaabbbb"]),
-        (("worker", "drain", ""), ["12345678"]),
-        (("method", "show", "im"), ["image_lora"]),
+        pytest.param(("worker", "drain", ""), ["12345678"], marks=pytest.mark.slow),
+        pytest.param(("method", "show", "im"), ["image_lora"], marks=pytest.mark.slow),
         (("template", "create", "t", "--method", "i"), ["image_lora"]),
-        (("job", "submit", "--dataset", "bi"), ["birds"]),
+        pytest.param(("job", "submit", "--dataset", "bi"), ["birds"], marks=pytest.mark.slow),
     ],
 )
 def test_names_are_asked_of_the_api(typed: tuple[str, ...], offered: list[str]) -> None:

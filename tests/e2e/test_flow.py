@@ -92,6 +92,7 @@ def test_a_running_job_is_cancelled_with_a_partial_adaptor(platform: Embedded, c
     assert adaptor["manifest"]["outcome"] == "stopped"
 
 
+@pytest.mark.slow
 def test_a_failing_trainer_says_why(platform: Embedded, client: Client) -> None:
     job = platform.json("job", "submit", "--template", "quick", "--set", "caption_column=nope")["id"]
     found = ended(client, job)

@@ -23,6 +23,7 @@ def drawn(platform: Embedded, client: Client, tmp_path: Path) -> list[tuple[Reco
     return found
 
 
+@pytest.mark.slow
 def test_the_next_sampling_is_drawn_by_the_process_that_has_the_base_model(drawn: list[tuple[Record, Path]]) -> None:
     assert len({told["process"] for told, _ in drawn}) == 1
     assert [told["was_in_memory"] for told, _ in drawn][1:] == [True, True]

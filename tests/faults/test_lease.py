@@ -115,6 +115,7 @@ def held(scene: Scene) -> Iterator[tuple[Host, str]]:
     assert scene.one_result(job, ["succeeded"])[0].first_step == 0
 
 
+@pytest.mark.slow
 def test_a_restart_of_the_api_costs_no_attempt(platform: Platform, held: tuple[Host, str]) -> None:
     host, _ = held
     standby, port = another_api(platform)

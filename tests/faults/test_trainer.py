@@ -50,6 +50,7 @@ def test_secrets_that_a_trainer_prints_are_masked_and_ours_never_reach_it(scene:
     assert "TOKEN" not in text.partition("STUB_FOLDER")[0].partition("tokens:")[2]
 
 
+@pytest.mark.slow
 def test_a_trainer_that_dies_before_its_first_checkpoint_again_and_again_is_poison(scene: Scene) -> None:
     scene.host()
     job = scene.submit(mode="killed")

@@ -66,6 +66,7 @@ def test_calls_are_heard_again_after_the_broker_came_back(scene: Scene, platform
     scene.one_result(job, ["succeeded"])
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_between_call_and_claim_leaves_the_job_queued(scene: Scene) -> None:
     host = scene.host(hears="calls").ready()
     lost = host.api.rule(b"POST /internal/v1/claims", "lose_request")

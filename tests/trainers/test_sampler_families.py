@@ -235,6 +235,7 @@ def test_a_picture_does_not_depend_on_its_neighbours(tiny_bases: Callable[[str],
 @pytest.mark.parametrize(
     ("kind", "dtype"), [("sdxl", torch.float16), ("sd3", torch.bfloat16), ("flux", torch.bfloat16)]
 )
+@pytest.mark.slow
 def test_half_precision_gives_nearly_the_same_picture(
     tiny_base: Callable[[str], Path], tiny_bases: Callable[[str], Base], kind: str, dtype: torch.dtype
 ) -> None:

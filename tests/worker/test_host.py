@@ -5,6 +5,8 @@ import re
 import signal
 import urllib.request
 
+import pytest
+
 from tests.worker.conftest import StartHost, eventually, finished, running
 from tests.worker.fake_api import FakeApi
 
@@ -37,6 +39,7 @@ def test_one_folder_is_never_shared_by_two_hosts(api: FakeApi, start_host: Start
     assert "another worker runs with ANNEAL_STATE_DIR" in second.log.read_text()
 
 
+@pytest.mark.slow
 def test_hello_is_repeated_while_the_identity_is_taken(api: FakeApi, start_host: StartHost) -> None:
     api.identity_taken = 3
     api.add_job()
@@ -65,6 +68,7 @@ def test_a_worker_that_the_api_forgot_says_hello_again(api: FakeApi, start_host:
     assert finished(api).finish["outcome"] == "succeeded"
 
 
+@pytest.mark.slow
 def test_slots_run_side_by_side_and_no_more_than_there_are(api: FakeApi, start_host: StartHost) -> None:
     for name in ("one", "two", "three"):
         api.add_job(name, steps=10_000)
@@ -88,6 +92,7 @@ def test_sigterm_drains_with_checkpoint_and_says_goodbye(api: FakeApi, start_hos
     assert api.goodbyes == 1 and not host.tree()
 
 
+@pytest.mark.slow
 def test_a_second_signal_does_not_wait_for_a_deaf_trainer(api: FakeApi, start_host: StartHost) -> None:
     api.add_job(mode="deaf", steps=10_000)
     host = start_host()

@@ -75,6 +75,7 @@ def test_another_base_model_ends_the_resident_of_the_first(api: FakeApi, host: H
     assert residents(host) and before not in residents(host)
 
 
+@pytest.mark.slow
 def test_two_base_models_stay_where_the_setting_says_so(api: FakeApi, start_host: StartHost) -> None:
     host = start_host(ANNEAL_TRAINER_COMMAND=f"{sys.executable} {SERVING}", ANNEAL_RESIDENT_MODELS="2")
     for name, model in (("one", FIRST), ("two", SECOND), ("three", FIRST), ("four", THIRD), ("five", FIRST)):
@@ -84,6 +85,7 @@ def test_two_base_models_stay_where_the_setting_says_so(api: FakeApi, start_host
     assert len(residents(host)) == 2
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_leaves_the_resident_to_the_next(api: FakeApi, host: HostProcess) -> None:
     add(api, "bad", "fail")
     assert ended(api, "bad").finish["reason"]["code"] == "bad_adaptor"
@@ -92,6 +94,7 @@ def test_a_job_that_fails_leaves_the_resident_to_the_next(api: FakeApi, host: Ho
     assert pids(host, "bad") == pids(host, "good")
 
 
+@pytest.mark.slow
 def test_a_resident_that_dies_fails_only_its_job(api: FakeApi, host: HostProcess) -> None:
     add(api, "one")
     ended(api, "one")
@@ -112,6 +115,7 @@ def test_a_resident_that_is_killed_makes_its_job_lost(api: FakeApi, host: HostPr
     assert not residents(host)
 
 
+@pytest.mark.slow
 def test_a_stop_is_obeyed_and_the_resident_stays(api: FakeApi, host: HostProcess) -> None:
     add(api, "one", "wait")
     begun(host, "one")
@@ -129,6 +133,7 @@ def test_what_a_job_left_running_is_gone_before_its_end_is_told(api: FakeApi, ho
     assert len(host.tree() - {resident}) == 1, "the shim alone is left beside it"
 
 
+@pytest.mark.slow
 def test_a_lease_that_runs_out_ends_the_resident(api: FakeApi, host: HostProcess) -> None:
     add(api, "one", "wait")
     begun(host, "one")
@@ -137,6 +142,7 @@ def test_a_lease_that_runs_out_ends_the_resident(api: FakeApi, host: HostProcess
     api.down = False
 
 
+@pytest.mark.slow
 def test_the_death_of_the_host_ends_its_residents(api: FakeApi, host: HostProcess) -> None:
     add(api, "one")
     ended(api, "one")
@@ -148,6 +154,7 @@ def test_the_death_of_the_host_ends_its_residents(api: FakeApi, host: HostProces
     assert all(len(gone) == 36 for gone in api.hellos[1].get("gone", [])), "only attempts are told, never residents"
 
 
+@pytest.mark.slow
 def test_a_drained_host_leaves_no_resident(api: FakeApi, host: HostProcess) -> None:
     add(api, "one")
     ended(api, "one")
@@ -155,6 +162,7 @@ def test_a_drained_host_leaves_no_resident(api: FakeApi, host: HostProcess) -> N
     assert host.wait() == 0 and not host.tree()
 
 
+@pytest.mark.slow
 def test_a_resident_that_nobody_wants_ends(api: FakeApi, start_host: StartHost) -> None:
     host = start_host(ANNEAL_TRAINER_COMMAND=f"{sys.executable} {SERVING}", ANNEAL_RESIDENT_SECONDS="0.3")
     add(api, "one")
