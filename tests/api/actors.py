@@ -106,5 +106,5 @@ def base_model() -> Files:
         "vae/diffusion_pytorch_model.safetensors": safetensors((3,)),
         "text_encoder/model.safetensors": safetensors((4, 1)),
         "tokenizer/tokenizer.json": b"{}",
-        "scheduler/scheduler_config.json": b"{}",
+        "scheduler/scheduler_config.json": b'{"_class_name": "DDIMScheduler"}',
     }

@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -177,3 +177,30 @@ def test_objects_are_durable_before_they_are_visible(local: LocalStorage, monkey
     source.write_bytes(b"data")
     local.put_file("a", source)
     assert calls[:3] == ["fsync", "rename", "fsync"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("announced", "pieces", "read"), [(True, 3, 3), (True, 99, 16), (False, 3, 3), (False, 99, 17)]
+)
+async def test_a_refused_body_is_read_to_its_end_or_one_mebibyte(
+    tmp_path: Path, announced: bool, pieces: int, read: int
+) -> None:
+    """A connection that is closed with bytes unread is reset, and a client may never see why it was refused."""
+    storage = LocalStorage(tmp_path, link_base="http://x/storage", secret=SECRET)
+    link = urlsplit(storage.presign_put("a", size=10, sha256=None, expires_seconds=60).url)
+    length = [(b"content-length", str(pieces << 16).encode())] if announced else []
+    scope = {"type": "http", "method": "PUT", "path": link.path, "query_string": link.query.encode(), "headers": length}
+    sent: list[MutableMapping[str, object]] = []
+    received = 0
+
+    async def receive() -> dict[str, object]:
+        nonlocal received
+        received += 1
+        return {"type": "http.request", "body": b"x" * (1 << 16), "more_body": received < pieces}
+
+    async def send(message: MutableMapping[str, object]) -> None:
+        sent.append(message)
+
+    await link_app(storage)(scope, receive, send)
+    assert (sent[0]["status"], received) == (413, read)
