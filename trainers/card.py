@@ -23,11 +23,14 @@ PICTURES = "pictures"
 """Folder beside the card that the sample pictures are copied to."""
 
 
-def card_write(folder: Path, manifest: dict[str, Any], samples: Sequence[Path] = ()) -> Path:
+def card_write(
+    folder: Path, manifest: dict[str, Any], samples: Sequence[Path] = (), *, base_prediction: str = ""
+) -> Path:
     """Writes `folder/README.md` and copies `samples` (files below `out/`) to `folder/pictures/`.
 
     `manifest` is the body of the job's manifest: `params`, `inputs` and `family`, and where they are there `outcome`,
-    `metrics`, `prediction_type`, `trigger_word` and `samples`, which has the prompt of each picture.
+    `metrics`, `layers`, `prediction_type`, `clip_skip`, `trigger_word` and `samples`, which has the prompt of each
+    picture. An adaptor of `base_prediction`, the base model's own prediction type, needs no other scheduler.
     """
     pictures = _pictures_copy(folder, samples)
     params = manifest["params"]
@@ -36,7 +39,7 @@ def card_write(folder: Path, manifest: dict[str, Any], samples: Sequence[Path] =
         _head(manifest),
         " ".join(f"![{_prompt_of(manifest, link)}]({link})" for link in pictures),
         _files(manifest),
-        _usage(manifest),
+        _usage(manifest, base_prediction),
         "" if params.get("no_metadata") else parameters_table(params),
         table("Result", [(name, str(value)) for name, value in (manifest.get("metrics") or {}).items()]),
     ]
@@ -92,24 +95,33 @@ def _files(manifest: dict[str, Any]) -> str:
         f"- `{WEIGHTS}`: for diffusers and peft.\n"
         f"- `{KOHYA}`: for ComfyUI, Forge and sd-scripts; the same weights."
     )
-    if manifest["params"].get("train_text_encoder"):
+    of_text = any(part.startswith("text_encoder") for part in manifest.get("layers", ()))
+    if of_text or manifest["params"].get("train_text_encoder"):
         text += "\n\nBoth hold pairs of the text encoder too; load them into network and text encoder alike."
+    if skip := int(_told(manifest).get("clip_skip") or 0):
+        last = skip + (1 if manifest.get("family", "sd1") in ("sd1", "sd2") else 2)
+        text += f"\n\nTrained with `clip_skip={skip}`: in ComfyUI, CLIP Set Last Layer to -{last}."
     return text
 
 
-def _usage(manifest: dict[str, Any]) -> str:
+def _told(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A training job says it where it was changed; another job where the adaptor's file did."""
+    params: dict[str, Any] = manifest["params"]
+    return params if "lora_r" in params else manifest
+
+
+def _usage(manifest: dict[str, Any], base_prediction: str) -> str:
     prompt = ", ".join(filter(None, [_trigger(manifest), "a photo"]))
-    # a training job says it where it was changed; another job where the adaptor's file did
-    told = manifest["params"] if "lora_r" in manifest["params"] else manifest
+    told = _told(manifest)
     prediction = told.get("prediction_type")
     override = (
         "pipeline.scheduler = type(pipeline.scheduler).from_config(\n"
         f'    pipeline.scheduler.config, prediction_type="{prediction}"\n)\n'
-        if prediction
+        if prediction and prediction != base_prediction
         else ""
     )
     pipeline = PIPELINES[str(manifest.get("family", "sd1"))]
-    skip = manifest["params"].get("clip_skip")
+    skip = told.get("clip_skip")
     arguments = f"{quoted(prompt)}, clip_skip={skip}" if skip else quoted(prompt)
     return (
         f"## Use\n\n```python\nfrom diffusers import {pipeline}\n\n"

@@ -18,6 +18,7 @@ from tests.tiny_sd import build_tiny_sd
 from tests.tiny_sdxl import build_tiny_sdxl
 from tests.trainers.pairs import in_blocks, random_pair, random_pairs
 from trainers.adaptors.file import KOHYA, WEIGHTS
+from trainers.adaptors.foreign_family import clip_skip_of
 from trainers.adaptors.layers import layers
 from trainers.adaptors.load import adaptor_load, adaptor_read
 from trainers.adaptors.lower_rank import lower_rank
@@ -91,7 +92,8 @@ def picture(pipeline: Any) -> NDArray[np.float32]:
 
 def test_a_kohya_file_becomes_an_adaptor_in_both_formats_with_its_alpha(job: Job, loaded: Base, tmp_path: Path) -> None:
     pairs = random_pairs(loaded, in_blocks, text=True, alpha=3.0)
-    adaptor_write(loaded, tmp_path / "made", pairs, metadata={"trigger_word": "sks", "prediction_type": "v_prediction"})
+    metadata = {"trigger_word": "sks", "prediction_type": "v_prediction", "clip_skip": "1"}
+    adaptor_write(loaded, tmp_path / "made", pairs, metadata=metadata)
     foreign = job.inputs / "dataset" / "below" / "My LoRA.safetensors"
     foreign.parent.mkdir(parents=True)
     foreign.write_bytes((tmp_path / "made" / KOHYA).read_bytes())
@@ -105,7 +107,9 @@ def test_a_kohya_file_becomes_an_adaptor_in_both_formats_with_its_alpha(job: Job
     assert found.metadata["base_sha256"] == SHA256
     facts = job.manifest
     assert facts["imported"]["format"] == "kohya" and facts["ranks"] == [4] and facts["alphas"] == [3.0]
-    assert facts["family"] == "sd1" and facts["prediction_type"] == "v_prediction"
+    assert facts["family"] == "sd1" and facts["prediction_type"] == "v_prediction" and facts["clip_skip"] == "1"
+    card = (job.out / "adaptor" / "README.md").read_text()
+    assert 'prediction_type="v_prediction"' in card and "clip_skip=1" in card and "of the text encoder too" in card
     assert load_file(job.out / "adaptor" / KOHYA).keys() == load_file(tmp_path / "made" / KOHYA).keys()
 
 
@@ -154,16 +158,38 @@ def test_the_trigger_is_what_the_header_says_without_doubt(metadata: dict[str, s
     assert trigger_of(metadata) == trigger
 
 
+@pytest.mark.parametrize(
+    ("metadata", "family", "skip"),
+    [
+        ({"clip_skip": "2"}, "sdxl", 2),
+        ({"clip_skip": "2", "ss_clip_skip": "1"}, "sd1", 2),
+        ({"ss_clip_skip": "2"}, "sd1", 1),
+        ({"ss_clip_skip": "1"}, "sd1", 0),
+        ({"ss_clip_skip": "None"}, "sd1", 0),
+        ({"ss_clip_skip": "0"}, "sd1", 0),
+        ({"ss_clip_skip": "2"}, "sdxl", 0),
+        ({"clip_skip": "2"}, "flux", 0),
+        ({"clip_skip": "-2"}, "sd1", 0),
+        ({}, "sd1", 0),
+    ],
+)
+def test_layers_left_out_are_counted_as_diffusers_does(metadata: dict[str, str], family: str, skip: int) -> None:
+    """sd-scripts' 2 is the layer before the last; it has no such setting for SDXL."""
+    assert clip_skip_of(metadata, family) == skip
+
+
 # extract_adaptor
 
 
 def test_extraction_at_full_rank_and_another_scale_scales_the_update(job: Job, loaded: Base) -> None:
     pairs = random_pairs(loaded, in_blocks)
-    write(loaded, job.adaptor() / "adaptor", pairs)
+    write(loaded, job.adaptor() / "adaptor", pairs, prediction_type="epsilon", clip_skip="1")
     assert job.run("extract_adaptor", {"adaptors": [ref("dog")]}, adaptor_name="half", scale=0.5) == 0
     found = adaptor_read(loaded, job.out / "adaptor")
     assert torch.equal(update(found.pairs["unet"][LAYER]), 0.5 * update(pairs["unet"][LAYER]))
     assert found.metadata["trigger_word"] == "sks" and job.manifest["relative_error"] == 0
+    assert found.metadata["clip_skip"] == "1" and job.manifest["clip_skip"] == "1"
+    assert "from_config" not in (job.out / "adaptor" / "README.md").read_text(), "the base is of epsilon itself"
 
 
 def test_a_lower_rank_is_the_best_of_that_rank_and_its_error_is_told(job: Job, loaded: Base) -> None:

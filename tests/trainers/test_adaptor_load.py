@@ -220,6 +220,12 @@ def test_the_kohya_header_says_what_the_training_was(base: Base, tmp_path: Path)
     assert "ss_max_train_steps" not in said and "/" not in said["ss_sd_model_name"]
 
 
+def test_the_kohya_header_counts_clip_skip_from_one_as_sd_scripts_does(base: Base, tmp_path: Path) -> None:
+    for skip, said in (("1", "2"), ("0", None)):
+        adaptor_write(base, tmp_path / skip, random_pairs(base, in_blocks), metadata={"clip_skip": skip})
+        assert header(tmp_path / skip / KOHYA).get("ss_clip_skip") == said
+
+
 def test_the_hashes_are_those_that_sd_scripts_works_out(adaptor: Path) -> None:
     content = (adaptor / KOHYA).read_bytes()
     body = content[8 + int.from_bytes(content[:8], "little") :]

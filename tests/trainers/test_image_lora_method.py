@@ -261,10 +261,11 @@ class TestOutputs:
     def test_without_metadata_the_kohya_file_tells_nothing_of_the_training(self, make_job: Callable[..., Job]) -> None:
         found = []
         for silent in (False, True):
-            job = make_job(str(silent)).spec(max_train_steps=1, no_metadata=silent)
+            job = make_job(str(silent)).spec(max_train_steps=1, no_metadata=silent, clip_skip=1)
             assert job.run() == 0
             with safe_open(job.out / "adaptor" / "kohya.safetensors", framework="pt") as file:
                 found.append({key for key in file.metadata() if key.startswith("ss_")})
+                assert file.metadata()["clip_skip"] == "1", "without it the pictures would be others"
         assert found[0] and not found[1]
 
     def test_seconds_of_training_and_evaluating_are_reported(self, job: Job) -> None:

@@ -35,6 +35,8 @@ from trainers.run import run
 from trainers.samplers.columns import columns_of
 from trainers.spec import InputRef
 
+SKIPPING: dict[str, dict[str, str]] = {"plain": {}, "skipping": {"clip_skip": "1"}}
+
 
 @pytest.fixture(scope="module")
 def adaptor(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -160,6 +162,17 @@ def test_a_prediction_type_stored_with_the_adaptor_is_honoured(make: Make, tiny_
         sample(work)
     assert not np.array_equal(pixels(works[0]), pixels(works[1]))
     assert np.array_equal(pixels(works[1]), pixels(works[2]))
+
+
+def test_without_a_clip_skip_the_picture_has_that_of_the_training(make: Make, tiny_sd: Path, tmp_path: Path) -> None:
+    plain, skipping = (save_adaptor(tiny_sd, tmp_path / name, **told) for name, told in SKIPPING.items())
+    works = [make([plain], clip_skip=1), make([skipping]), make([plain, skipping], adaptor_scales=[0.0, 1.0])]
+    works += [make([plain]), make([skipping], clip_skip=0)]
+    for work in works:
+        sample(work)
+    asked, trained, second, *without = (pixels(work) for work in works)
+    assert np.array_equal(asked, trained) and np.abs(asked - second).max() <= 1
+    assert np.array_equal(*without) and not np.array_equal(asked, without[0])
 
 
 def test_adaptors_of_different_prediction_types_are_refused(make: Make, tiny_sd: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a file says of the base model that it was made for."""
 
 from trainers.adaptors.file import AdaptorFile, bad
+from trainers.adaptors.kohya_header import CLIP_SKIP_FAMILIES
 from trainers.models.base import Base
 
 TITLES = {
@@ -42,6 +43,15 @@ def family_check(file: AdaptorFile, base: Base) -> None:
         raise bad(
             f"{key} is of a {other}; the base model is {TITLES[base.family]}, whose network is a {base.network_part}"
         )
+
+
+def clip_skip_of(metadata: dict[str, str], family: str) -> int:
+    """Layers of CLIP that the training left out, as diffusers counts them; 0 where the file does not say it well."""
+    own = metadata.get("clip_skip")
+    told = own or (metadata.get("ss_clip_skip", "") if family in CLIP_SKIP_FAMILIES else "")
+    if not (told.isascii() and told.isdigit()) or family == "flux":
+        return 0
+    return max(int(told) - (0 if own else 1), 0)
 
 
 def prediction_type_of(metadata: dict[str, str]) -> str | None:

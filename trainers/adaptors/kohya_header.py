@@ -38,7 +38,6 @@ FROM_PARAMS = {
     "ss_max_grad_norm": "max_grad_norm",
     "ss_mixed_precision": "mixed_precision",
     "ss_seed": "seed",
-    "ss_clip_skip": "clip_skip",
     "ss_noise_offset": "noise_offset",
     "ss_min_snr_gamma": "snr_gamma",
     "ss_caption_dropout_rate": "caption_dropout_rate",
@@ -49,13 +48,16 @@ FROM_PARAMS = {
     "ss_resolution": "resolution",
 }
 """sd-scripts' entries and the parameters of image_lora that say the same."""
+CLIP_SKIP_FAMILIES = ("sd1", "sd2")
+"""Those of which sd-scripts' clip_skip changes the training."""
 
 
 def kohya_header(
     tensors: Mapping[str, Tensor], pairs: Pairs, family: str, metadata: Mapping[str, str], params: Mapping[str, Any]
 ) -> dict[str, str]:
     """Everything as text. `metadata` is what the diffusers file says too: name, trigger word, base, prediction type."""
-    training = _network(pairs) | _base(family, metadata) | _training(params) | _tags(metadata)
+    training = _network(pairs) | _base(family, metadata) | _training(params) | _clip_skip(family, metadata)
+    training |= _tags(metadata)
     hashes = _hashes(tensors, training)
     return training | hashes | _modelspec(family, metadata, params, hashes["sshs_model_hash"])
 
@@ -92,6 +94,12 @@ def _base(family: str, metadata: Mapping[str, str]) -> dict[str, str]:
 def _training(params: Mapping[str, Any]) -> dict[str, str]:
     given = {key: params.get(name) for key, name in FROM_PARAMS.items()}
     return {key: _text(value) for key, value in given.items() if value is not None}
+
+
+def _clip_skip(family: str, metadata: Mapping[str, str]) -> dict[str, str]:
+    """sd-scripts counts from 1 = the last layer, diffusers from 0; of SDXL and later sd-scripts knows none."""
+    skip = int(metadata.get("clip_skip", "0"))
+    return {"ss_clip_skip": str(skip + 1)} if skip and family in CLIP_SKIP_FAMILIES else {}
 
 
 def _tags(metadata: Mapping[str, str]) -> dict[str, str]:

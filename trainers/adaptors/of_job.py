@@ -3,16 +3,24 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
+from trainers.adaptors.foreign_family import clip_skip_of
 from trainers.adaptors.load import adaptor_load
 from trainers.errors import ReasonCode, TrainerError
 from trainers.models.base import Base
 from trainers.spec import InputRef
 
 
+class Adapted(NamedTuple):
+    base: Base
+    clip_skip: int
+    """Of the first adaptor that says with which it was trained; 0 where none does."""
+
+
 def adaptors_apply(
     base: Base, model: InputRef, adaptors: Sequence[InputRef], folders: Sequence[Path], scales: Sequence[float]
-) -> Base:
+) -> Adapted:
     """`base` with every adaptor active at its scale, and with the prediction type that they were trained with.
 
     The weights are shared: the parts of `base` themselves get the adaptors; `adaptor_switch` turns them off and
@@ -24,7 +32,9 @@ def adaptors_apply(
         metadata = adaptor_load(base, weights_folder(folder), name=f"adaptor_{index}", scale=scale)
         base_check(adaptor, metadata.get("base_sha256"), model)
         read.append((adaptor, metadata))
-    return replace(base, scheduler_config=base.scheduler_config | prediction_override(read))
+    skips = (clip_skip_of(dict(metadata), base.family) for _, metadata in read)
+    adapted = replace(base, scheduler_config=base.scheduler_config | prediction_override(read))
+    return Adapted(adapted, next(filter(None, skips), 0))
 
 
 def prediction_override(adaptors: Sequence[tuple[InputRef, Mapping[str, str]]]) -> dict[str, str]:

@@ -17,6 +17,9 @@ from trainers.atomic import bytes_write
 from trainers.lora import TRAINED
 from trainers.models.base import Base
 
+HOW_TO_USE = ("prediction_type", "clip_skip")
+"""Entries of the header that whoever draws with the adaptor needs; a file without metadata keeps them too."""
+
 
 def adaptor_save(
     base: Base,
@@ -44,7 +47,7 @@ def adaptor_write(
     """Writes `pairs` as diffusers and as kohya file. Equal weights, metadata and config give equal bytes.
 
     `metadata` joins the header of the diffusers file: base_sha256, base_name, name, trigger_word, prediction_type,
-    step. `config` is the job's parameters; its `no_metadata` keeps kohya's entries about the training away.
+    clip_skip, step. `config` is the job's parameters; its `no_metadata` keeps kohya's entries about the training away.
     """
     assert pairs, "an adaptor without pairs"
     params = config or {}
@@ -53,6 +56,6 @@ def adaptor_write(
     tensors = kohya_tensors(base, pairs)
     told = {} if params.get("no_metadata") else kohya_header(tensors, pairs, base.family, metadata, params)
     # lora_adapter_metadata would make diffusers look for peft's names
-    functional = {key: metadata[key] for key in ("base_sha256", "prediction_type") if key in metadata}
+    functional = {key: metadata[key] for key in ("base_sha256", *HOW_TO_USE) if key in metadata}
     bytes_write(folder / KOHYA, file_bytes(tensors, {**functional, **told, "format": "pt"}))
     return folder / WEIGHTS

@@ -6,7 +6,7 @@ from trainers.adaptors.load import Adaptor, adaptor_read
 from trainers.adaptors.lower_rank import error_sums, lower_rank
 from trainers.adaptors.of_job import base_check, weights_folder
 from trainers.adaptors.pairs import Pair, Pairs, scaled
-from trainers.adaptors.save import adaptor_write
+from trainers.adaptors.save import HOW_TO_USE, adaptor_write
 from trainers.card import card_write
 from trainers.errors import ReasonCode, TrainerError
 from trainers.manifest import manifest_body
@@ -32,9 +32,10 @@ def extract_adaptor(work: Workspace) -> Outcome:
     pairs = _each(base, adaptor.pairs, params, with_rank=True)
     work.facts.update(family=base.family, **pair_facts(pairs), **_errors(base, wanted, pairs))
     metadata = _metadata(adaptor, params, model)
-    work.facts.update({key: metadata[key] for key in ("prediction_type", "trigger_word") if key in metadata})
+    work.facts.update({key: metadata[key] for key in ("trigger_word", *HOW_TO_USE) if key in metadata})
     adaptor_write(base, work.out / "adaptor", pairs, metadata=metadata)
-    card_write(work.out / "adaptor", manifest_body(work, "succeeded"))
+    own = str(base.scheduler_config.get("prediction_type", "epsilon"))
+    card_write(work.out / "adaptor", manifest_body(work, "succeeded"), base_prediction=own)
     return "succeeded"
 
 
@@ -84,6 +85,6 @@ def _relative(missed: float, size: float) -> float:
 
 
 def _metadata(adaptor: Adaptor, params: ExtractAdaptorParams, model: InputRef) -> dict[str, str]:
-    kept = {key: adaptor.metadata[key] for key in ("trigger_word", "prediction_type") if key in adaptor.metadata}
+    kept = {key: adaptor.metadata[key] for key in ("trigger_word", *HOW_TO_USE) if key in adaptor.metadata}
     own = {"base_sha256": model.sha256, "base_name": model.name, "name": params.adaptor_name}
     return {"trigger_word": adaptor.metadata.get("modelspec.trigger_phrase", "")} | kept | own

@@ -252,13 +252,18 @@ def _export(site: Site[ImageLoraParams], parts: Parts, progress: Progress, outco
         family=base.family,
         **prediction,
     )
-    header = prediction | {
-        "base_sha256": model.sha256,
-        "base_name": model.name,
-        "name": params.adaptor_name,
-        "trigger_word": params.trigger_word,
-        "step": str(progress.step),
-    }
+    skip = {"clip_skip": str(params.clip_skip)} if params.clip_skip else {}
+    header = (
+        prediction
+        | skip
+        | {
+            "base_sha256": model.sha256,
+            "base_name": model.name,
+            "name": params.adaptor_name,
+            "trigger_word": params.trigger_word,
+            "step": str(progress.step),
+        }
+    )
     with parts.shown():
         adaptor_save(base, work.out / "adaptor", metadata=header, config=params.model_dump(mode="json"))
     latest = sorted((work.out / "samples").glob(f"step-{progress.step:08d}-*.png"))

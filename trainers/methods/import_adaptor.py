@@ -8,9 +8,9 @@ from typing import Any
 
 from trainers.adaptors.facts import pair_facts
 from trainers.adaptors.file import bad
-from trainers.adaptors.foreign_family import prediction_type_of
+from trainers.adaptors.foreign_family import clip_skip_of, prediction_type_of
 from trainers.adaptors.load import Adaptor, adaptor_read
-from trainers.adaptors.save import adaptor_write
+from trainers.adaptors.save import HOW_TO_USE, adaptor_write
 from trainers.card import card_write
 from trainers.manifest import manifest_body
 from trainers.models.base import Base
@@ -35,10 +35,11 @@ def import_adaptor(work: Workspace) -> Outcome:
         imported={"file": path.name, "sha256": _sha256(path), "format": adaptor.file.format},
         trigger_word=metadata["trigger_word"],
         **pair_facts(adaptor.pairs),
-        **{key: metadata[key] for key in ("prediction_type",) if key in metadata},
+        **{key: metadata[key] for key in HOW_TO_USE if key in metadata},
     )
     adaptor_write(base, work.out / "adaptor", adaptor.pairs, metadata=metadata)
-    card_write(work.out / "adaptor", manifest_body(work, "succeeded"))
+    own = str(base.scheduler_config.get("prediction_type", "epsilon"))
+    card_write(work.out / "adaptor", manifest_body(work, "succeeded"), base_prediction=own)
     return "succeeded"
 
 
@@ -52,7 +53,7 @@ def _only_file(folder: Path) -> Path:
 
 def _metadata(base: Base, adaptor: Adaptor, params: ImportAdaptorParams, model: InputRef) -> dict[str, str]:
     """As a training job writes it; a prediction type where the file names one and the family can have several."""
-    prediction = prediction_type_of(adaptor.metadata)
+    prediction, skip = prediction_type_of(adaptor.metadata), clip_skip_of(adaptor.metadata, base.family)
     keeps = prediction and not family_module(base.family).IS_FLOW
     return {
         "base_sha256": model.sha256,
@@ -60,6 +61,7 @@ def _metadata(base: Base, adaptor: Adaptor, params: ImportAdaptorParams, model: 
         "name": params.adaptor_name,
         "trigger_word": params.trigger_word or trigger_of(adaptor.metadata),
         **({"prediction_type": str(prediction)} if keeps else {}),
+        **({"clip_skip": str(skip)} if skip else {}),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 
-from trainers.adaptors.of_job import adaptors_apply
+from trainers.adaptors.of_job import Adapted, adaptors_apply
 from trainers.adaptors.switch import adaptors_remove, adaptors_switch
 from trainers.control import Control
 from trainers.distributed import start_processes
@@ -65,9 +65,16 @@ def _sample(work: Workspace, bare: Base, reporter: Reporter, control: Control, *
     params = _params(work)
     _family_check(bare, params)
     start = start_read(work.dataset, params, family_module(bare.family).PIXEL_MULTIPLE)
-    adapted = _with_adaptors(bare, work)
+    adapted, trained_skip = _with_adaptors(bare, work)
+    skip = trained_skip if params.clip_skip is None else params.clip_skip
+    settings = TextSettings(skip, params.max_sequence_length)
     columns = columns_of(params, work.spec.inputs.adaptors)
-    details = {"device": str(bare.network.device), "process": os.getpid(), "was_in_memory": was_there}
+    details = {
+        "device": str(bare.network.device),
+        "process": os.getpid(),
+        "was_in_memory": was_there,
+        "clip_skip": skip,
+    }
     reporter.say(Started(total=len(columns) * params.num_images, details=details))
     keeper = Keeper(work, params, reporter)
     drawn: dict[str, list[Image.Image]] = {}
@@ -75,7 +82,7 @@ def _sample(work: Workspace, bare: Base, reporter: Reporter, control: Control, *
         adaptors_switch(bare, on=column.with_adaptors)
         tell = _teller(reporter, column=index, columns=len(columns))
         base = adapted if column.with_adaptors else bare
-        drawn[column.label] = _draw(base, column, params, start, keeper, tell, control.stop_is_wanted)
+        drawn[column.label] = _draw(base, column, params, settings, start, keeper, tell, control.stop_is_wanted)
         if not drawn[column.label]:
             if command := control.agree():
                 control.obeyed(command, keeper.made)
@@ -93,6 +100,7 @@ def _draw(
     base: Base,
     column: Column,
     params: SampleImageParams,
+    settings: TextSettings,
     start: Start | None,
     keeper: Keeper,
     on_progress: Callable[[int, int], None],
@@ -114,7 +122,7 @@ def _draw(
         width=start.picture.width if start else params.width,
         height=start.picture.height if start else params.height,
         scheduler=params.scheduler,
-        settings=TextSettings(clip_skip=params.clip_skip, max_sequence_length=params.max_sequence_length),
+        settings=settings,
         start=start,
         previews=Previews(params.intermediate_every, show) if params.intermediate_every else None,
         on_progress=on_progress,
@@ -140,7 +148,7 @@ def _family_check(base: Base, params: SampleImageParams) -> None:
         raise TrainerError(ReasonCode.BAD_PARAMETERS, problem)
 
 
-def _with_adaptors(bare: Base, work: Workspace) -> Base:
+def _with_adaptors(bare: Base, work: Workspace) -> Adapted:
     inputs = work.spec.inputs
     assert inputs.model is not None
     folders = [work.adaptor(index) for index in range(len(inputs.adaptors))]

@@ -41,8 +41,8 @@ class SampleImageParams(Params):
     """How strongly the prompt is followed; 1 = classifier-free guidance off; none = 7.5, Flux 3.5 (its embedding)."""
     guidance_rescale: float = Field(0.0, ge=0, le=1)
     """Takes back the contrast that guidance adds; 0.7 suits bases with zero-terminal SNR."""
-    clip_skip: int = Field(0, ge=0, le=11)
-    """Layers of CLIP left out at its end; 0 = as the base model was trained."""
+    clip_skip: int | None = Field(None, ge=0, le=11)
+    """Layers of CLIP left out at its end; none = as the first adaptor that says it was trained, or else 0."""
     max_sequence_length: int | None = Field(None, ge=1, le=512)
     """Tokens for T5; none = SD3 256, Flux 512."""
     width: int | None = Field(None, ge=64, le=MAX_SIDE, multiple_of=8)
