@@ -123,6 +123,7 @@ class JobSpec(Contract):
         self._kinds_check()
         self._datasets_check()
         self._family_check()
+        self._adaptors_check()
         for field in ("adaptor_scales", "scales"):
             scales = getattr(self.params, field, ())
             if scales and len(scales) != len(self.inputs.adaptors):
@@ -137,6 +138,19 @@ class JobSpec(Contract):
         if self.inputs.dataset and "input_image" in type(self.params).model_fields and not picture:
             raise ValueError("inputs.dataset is there, but input_image is empty; name the picture to start from")
         return self
+
+    def _adaptors_check(self) -> None:
+        most, adaptors, model = self.params.max_adaptors, self.inputs.adaptors, self.inputs.model
+        if most and len(adaptors) > most:
+            raise ValueError(f"method {self.method} takes {most} adaptor, got {len(adaptors)}; merge joins several")
+        for adaptor in adaptors:
+            trained_on = adaptor.details.get("base_sha256")
+            if model and trained_on and trained_on != model.sha256:
+                named = adaptor.details.get("base_name") or f"another one ({trained_on[:12]})"
+                raise ValueError(
+                    f"inputs.model is {model.name}, but the adaptor {adaptor.name} was trained on {named}; "
+                    "choose that base model, or import the adaptor's file for this one"
+                )
 
     def _kinds_check(self) -> None:
         kind = self.params.dataset_kind

@@ -115,6 +115,7 @@ def _details(job: Any, manifest: Mapping[str, Any], partial: bool) -> dict[str, 
         "method": job.method,
         "trigger_word": _trigger_word(params, manifest),
         "base_sha256": base["sha256"] if base else None,
+        "base_name": base["name"] if base else None,
         "partial": partial,
         **({"prediction_type": prediction} if prediction in PREDICTIONS else {}),
     }

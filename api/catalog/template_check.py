@@ -10,6 +10,7 @@ from api.catalog.selectors import resolve_inputs
 from api.catalog.shapes import INPUT_ROLES, TemplateContent
 from api.errors import Problem, fields_of, invalid
 from api.jobs.services.devices import resources_for
+from api.jobs.services.named_files import named_files_check
 from trainers.params import METHODS, params_class
 from trainers.spec import JobSpec, Resources
 
@@ -51,7 +52,7 @@ def _job_check(project: Project, wanted: TemplateContent, content: Mapping[str, 
         "inputs": resolve_inputs(project, **{role: getattr(wanted, role) for role in INPUT_ROLES}),
     }
     try:
-        JobSpec.model_validate(job)
+        named_files_check(JobSpec.model_validate(job))
     except ValidationError as error:
         raise invalid(fields_of(error)) from None
 

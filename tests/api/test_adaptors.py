@@ -7,12 +7,12 @@ from rest_framework.test import APIClient
 
 from api.accounts.models import Project
 from api.catalog.adaptors import adaptor_publish
-from api.catalog.models import Adaptor, DatasetVersion, PretrainedModelVersion
+from api.catalog.models import Adaptor, DatasetVersion, PretrainedModel, PretrainedModelVersion
 from api.catalog.selectors import input_files, resolve_inputs
 from api.errors import Problem
 from api.jobs.models import Attempt
 from tests.api.host import Host
-from tests.api.world import World, file_entry
+from tests.api.world import World, file_entry, version_make
 
 pytestmark = pytest.mark.django_db
 PATH = "/api/v1/adaptors"
@@ -110,6 +110,17 @@ def test_an_adaptor_becomes_an_input_that_knows_its_base_and_trigger(project: Pr
     assert ref.details["trigger_word"] == "sks"
     (file,) = input_files(ref)
     assert file["key"] == f"{ref.key}/pytorch_lora_weights.safetensors"
+
+
+def test_an_adaptor_of_another_base_model_is_refused_with_the_name_of_its_own(
+    world: World, user: APIClient, train: Any
+) -> None:
+    train(trigger_word="sks")
+    other = PretrainedModel.objects.create(project=world.project, name="other")
+    version_make(PretrainedModelVersion, other, "models/2", [file_entry("model_index.json", b"{ }")], family="sd1")
+    request = {"method": "sample_image", "model": "other", "adaptors": ["shapes"], "params": {"prompt": "a dog"}}
+    answer = user.post("/api/v1/jobs", request, format="json")
+    assert answer.status_code == 400 and "shapes@1 was trained on base@1" in answer.json()["message"]
 
 
 def test_names_resolve_to_the_latest_version_or_the_one_that_is_named(world: World) -> None:

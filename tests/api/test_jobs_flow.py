@@ -82,6 +82,22 @@ def test_a_missing_dataset_is_a_400_that_names_it(world: World, user: APIClient)
     assert (answer.status_code, list(answer.json()["fields"])) == (400, ["dataset"])
 
 
+@pytest.mark.usefixtures("world")
+@pytest.mark.parametrize(("name", "known"), [("a.png", 201), ("./a.png", 201), ("b.png", 400)])
+def test_a_picture_that_the_dataset_lacks_is_refused_before_a_worker_is_needed(
+    user: APIClient, name: str, known: int
+) -> None:
+    request = {"method": "sample_image", "model": "base", "dataset": "shapes", "resources": {"accelerators": 0}}
+    asked = {**request, "params": {"prompt": "a dog", "input_image": name}}
+    answer = user.post("/api/v1/jobs", asked, format="json")
+    verdict = user.post("/api/v1/templates/validate", {"name": "x", **asked}, format="json").json()
+    assert (answer.status_code, verdict["valid"]) == (known, known == 201), answer.content
+    if known == 400:
+        said = ["shapes@1 has no file 'b.png'; it has a.png, metadata.jsonl"]
+        assert answer.json()["fields"] == verdict["fields"] == {"params.input_image": said}
+        assert Job.objects.count() == 0
+
+
 def test_lists_filter_page_and_ask_a_bounded_number_of_queries(
     world: World, user: APIClient, django_assert_max_num_queries: object
 ) -> None:

@@ -231,9 +231,10 @@ def test_an_adaptor_speaks_at_its_scale_and_leaves_the_base_as_it_was(make: Make
     assert tokens(make(adaptors=[adaptor], adaptor_scales=[0.0])) == plain
 
 
-def test_an_adaptor_of_another_base_is_refused(make: Make, adaptor: Path) -> None:
+def test_an_adaptor_of_another_base_is_refused(make: Make, folders: dict[str, Path], tmp_path: Path) -> None:
+    adaptor = save_adaptor(folders["llada"], tmp_path / "other", base_sha256="12" * 32)
     with pytest.raises(TrainerError) as caught:
-        sample(make(adaptors=[adaptor], details={"base_sha256": "12" * 32}))
+        sample(make(adaptors=[adaptor]))
     assert caught.value.reason.code == ReasonCode.BAD_ADAPTOR
 
 

@@ -210,3 +210,44 @@ def test_a_class_dataset_that_would_do_nothing_is_refused() -> None:
     assert "nothing with prior_preservation=false" in refusal(**asked, params={"adaptor_name": "a"})
     prior = {"adaptor_name": "a", "prior_preservation": True, "class_prompt": "a dog"}
     assert spec(**asked, params=prior).inputs.class_dataset
+
+
+def test_an_adaptor_of_another_base_model_is_refused_with_all_three_names() -> None:
+    base = {"name": "sd15@2", "key": "models/2", "sha256": "ab" * 32}
+    trained_on = {"base_sha256": "cd" * 32, "base_name": "sd15@1"}
+
+    def told(details: dict[str, str]) -> str:
+        adaptor = {"name": "dog@1", "key": "adaptors/1", "sha256": "12" * 32, "details": details}
+        return refusal(inputs={"model": base, "adaptors": [adaptor]})
+
+    assert "inputs.model is sd15@2, but the adaptor dog@1 was trained on sd15@1" in told(trained_on)
+    assert "was trained on another one (cdcdcdcdcdcd)" in told({"base_sha256": "cd" * 32})
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [("extract_adaptor", {"adaptor_name": "half", "scale": 0.5}), ("image_lora", {"adaptor_name": "more"})],
+)
+def test_a_method_of_one_adaptor_takes_no_second(method: str, params: dict[str, Any]) -> None:
+    ref = {"name": "x@1", "key": "x/1", "sha256": "ab" * 32}
+    inputs = {"model": ref, "adaptors": [ref, ref]} | ({"dataset": ref} if method == "image_lora" else {})
+    assert f"method {method} takes 1 adaptor, got 2" in refusal(method=method, params=params, inputs=inputs)
+
+
+@pytest.mark.parametrize(
+    ("training_method", "family", "fitting"),
+    [
+        ("bert", "llada", "llada"),
+        ("llada", "modernbert", "bert"),
+        ("dream", "llada", "llada"),
+        ("bert", "qwen3", "llada or dream"),
+    ],
+)
+def test_a_training_method_that_the_base_model_is_not_for_names_those_that_are(
+    training_method: str, family: str, fitting: str
+) -> None:
+    model = {"name": "m@1", "key": "m/1", "sha256": "ab" * 32, "details": {"family": family}}
+    inputs = {"model": model, "dataset": {"name": "d@1", "key": "d/1", "sha256": "ab" * 32}}
+    params = {"adaptor_name": "a", "training_method": training_method}
+    said = refusal(method="masked_text", params=params, inputs=inputs)
+    assert f"the base model is of the family {family}; choose {fitting}" in said

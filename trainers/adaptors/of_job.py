@@ -28,9 +28,8 @@ def adaptors_apply(
     """
     read: list[tuple[InputRef, Mapping[str, str]]] = []
     for index, (adaptor, folder, scale) in enumerate(zip(adaptors, folders, scales, strict=True)):
-        base_check(adaptor, adaptor.details.get("base_sha256"), model)
         metadata = adaptor_load(base, weights_folder(folder), name=f"adaptor_{index}", scale=scale)
-        base_check(adaptor, metadata.get("base_sha256"), model)
+        base_check(adaptor, metadata, model)
         read.append((adaptor, metadata))
     skips = (clip_skip_of(dict(metadata), base.family) for _, metadata in read)
     adapted = replace(base, scheduler_config=base.scheduler_config | prediction_override(read))
@@ -57,10 +56,12 @@ def weights_folder(folder: Path) -> Path:
     return folder / "adaptor" if (folder / "adaptor").is_dir() else folder
 
 
-def base_check(adaptor: InputRef, trained_on: object, model: InputRef) -> None:
+def base_check(adaptor: InputRef, metadata: Mapping[str, str], model: InputRef) -> None:
+    """What the file says; JobSpec has compared what the record says."""
+    trained_on = metadata.get("base_sha256")
     if trained_on and trained_on != model.sha256:
         raise TrainerError(
             ReasonCode.BAD_ADAPTOR,
-            f"adaptor {adaptor.name} was trained on the base model {str(trained_on)[:12]}, "
+            f"adaptor {adaptor.name} was trained on the base model {trained_on[:12]}, "
             f"but this job's base model {model.name} is {model.sha256[:12]}",
         )

@@ -20,9 +20,8 @@ def text_adaptors_apply(
     """
     recipes: list[tuple[str, bool]] = []
     for index, (adaptor, folder, scale) in enumerate(zip(adaptors, folders, scales, strict=True)):
-        base_check(adaptor, adaptor.details.get("base_sha256"), model)
         metadata = text_adaptor_load(base, weights_folder(folder), f"adaptor_{index}", scale)
-        base_check(adaptor, metadata.get("base_sha256"), model)
+        base_check(adaptor, metadata, model)
         if recipe := metadata.get("training_method"):
             recipes.append((adaptor.name, recipe == "dream"))
     if len({shifted for _, shifted in recipes}) > 1:

@@ -24,13 +24,10 @@ def start_from_adaptor(site: Site[ImageLoraParams], base: Base) -> None:
     inputs = site.work.spec.inputs
     if not inputs.adaptors:
         return
-    if len(inputs.adaptors) > 1:
-        raise _differs(f"training goes on from one adaptor, got {len(inputs.adaptors)}; give one, or merge them first")
     (ref,) = inputs.adaptors
     assert inputs.model is not None
-    base_check(ref, ref.details.get("base_sha256"), inputs.model)
     adaptor = adaptor_read(base, weights_folder(site.work.adaptor(0)))
-    base_check(ref, adaptor.metadata.get("base_sha256"), inputs.model)
+    base_check(ref, adaptor.metadata, inputs.model)
     _prediction_check(ref, adaptor.metadata, base)
     _pairs_agree(ref, adaptor.pairs, live_pairs(base, TRAINED), site.params)
     _copy(adaptor.pairs, base)

@@ -22,11 +22,10 @@ def extract_adaptor(work: Workspace) -> Outcome:
     """The manifest says how far the new update is from the old one at that scale, relative to its size."""
     params, model = work.spec.params, work.spec.inputs.model
     assert isinstance(params, ExtractAdaptorParams) and model is not None
-    source = _only_adaptor(work)
-    base_check(source, source.details.get("base_sha256"), model)
+    (source,) = work.spec.inputs.adaptors
     base = load_base(work.model, stored_dtype(work.model))
     adaptor = adaptor_read(base, weights_folder(work.adaptor(0)))
-    base_check(source, adaptor.metadata.get("base_sha256"), model)
+    base_check(source, adaptor.metadata, model)
     _rank_check(adaptor.pairs, params)
     wanted = _each(base, adaptor.pairs, params, with_rank=False)
     pairs = _each(base, adaptor.pairs, params, with_rank=True)
@@ -37,15 +36,6 @@ def extract_adaptor(work: Workspace) -> Outcome:
     own = str(base.scheduler_config.get("prediction_type", "epsilon"))
     card_write(work.out / "adaptor", manifest_body(work, "succeeded"), base_prediction=own)
     return "succeeded"
-
-
-def _only_adaptor(work: Workspace) -> InputRef:
-    adaptors = work.spec.inputs.adaptors
-    if len(adaptors) != 1:
-        raise TrainerError(
-            ReasonCode.BAD_PARAMETERS, f"extract_adaptor works on one adaptor, got {len(adaptors)}; merge joins several"
-        )
-    return adaptors[0]
 
 
 def _rank_check(pairs: Pairs, params: ExtractAdaptorParams) -> None:

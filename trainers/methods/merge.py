@@ -53,9 +53,8 @@ def _read(work: Workspace, base: Base) -> list[Adaptor]:
     assert model is not None
     read = []
     for index, ref in enumerate(work.spec.inputs.adaptors):
-        base_check(ref, ref.details.get("base_sha256"), model)
         adaptor = adaptor_read(base, weights_folder(work.adaptor(index)))
-        base_check(ref, adaptor.metadata.get("base_sha256"), model)
+        base_check(ref, adaptor.metadata, model)
         read.append(adaptor)
     return read
 

@@ -27,6 +27,8 @@ class Params(BaseModel):
     """Inputs that must be there."""
     accepts: ClassVar[tuple[str, ...]] = ()
     """Inputs that may be there too."""
+    max_adaptors: ClassVar[int | None] = None
+    """How many adaptors it can take; None = any number."""
     dataset_kind: ClassVar[Literal["pictures", "rows", "weights"] | None] = None
     """What the dataset must hold, as the check at upload found it; None = anything."""
     model_families: ClassVar[tuple[str, ...]] = ()

@@ -16,6 +16,7 @@ class ExtractAdaptorParams(Params):
     entry: ClassVar[str] = "trainers.methods.extract_adaptor:extract_adaptor"
     product: ClassVar[Product] = "adaptor"
     requires: ClassVar[tuple[str, ...]] = ("model", "adaptors")
+    max_adaptors: ClassVar[int | None] = 1
     model_families: ClassVar[tuple[str, ...]] = ("sd1", "sd2", "sdxl", "sd3", "flux")
 
     adaptor_name: str = Field(min_length=1, max_length=100, pattern=ADAPTOR_NAME)

@@ -29,6 +29,7 @@ class ImageLoraParams(Params):
     product: ClassVar[Product] = "adaptor"
     requires: ClassVar[tuple[str, ...]] = ("dataset", "model")
     accepts: ClassVar[tuple[str, ...]] = ("adaptors", "further_datasets", "class_dataset")
+    max_adaptors: ClassVar[int | None] = 1
     dataset_kind: ClassVar[Literal["pictures", "rows"] | None] = "pictures"
     model_families: ClassVar[tuple[str, ...]] = ("sd1", "sd2", "sdxl", "sd3", "flux")
 

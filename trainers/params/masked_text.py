@@ -12,6 +12,9 @@ CART = re.compile(r"^cart\[geo_p:(0?\.\d+)\]$")
 DREAM_CART = "cart[geo_p:0.3]"
 EOS_PADDING = r"^(block:[1-9]\d{0,3}|supervised|masked|single|cap:[1-9]\d{0,3})$"
 EOS_COUNTS = ("block", "cap")
+CAUSAL = ("llama", "qwen2", "qwen3")
+FAMILIES = {"bert": ("bert", "modernbert"), "llada": ("llada", *CAUSAL), "dream": ("dream", *CAUSAL)}
+"""Families of base models by training_method."""
 MAX_CUT = 0.2
 """Both cutoffs together above this ratio cut so much that a person should know."""
 
@@ -250,6 +253,16 @@ class MaskedTextParams(Params):
     def steps_of(self, value: float, total_steps: int) -> int:
         """A number of steps from `logging_steps`, `eval_steps` or `save_steps`: below 1 a share, at least one step."""
         return max(1, round(value * total_steps)) if value < 1 else int(value)
+
+    def family_problem(self, family: str) -> str:
+        trains = FAMILIES[self.training_method]
+        if family in trains:
+            return ""
+        fitting = " or ".join(method for method, families in FAMILIES.items() if family in families)
+        return (
+            f"training_method={self.training_method!r} trains {', '.join(trains)}, but the base model is of the family "
+            f"{family}; choose {fitting}"
+        )
 
     def shows(self) -> bool:
         return bool(self.eval_prompts or self.validation_split)

@@ -11,6 +11,7 @@ from api.catalog.shapes import MAX_DATASETS
 from api.errors import Problem
 from api.jobs.models import Job
 from api.jobs.services.devices import resources_for
+from api.jobs.services.named_files import named_files_check
 from api.jobs.services.queueing import Asked, Wanted, job_queue, request_digest
 from trainers.spec import Contract, JobSpec
 
@@ -86,7 +87,7 @@ def _spec(project: Project, request: JobRequest, pool: str) -> JobSpec:
         model=request.model,
         adaptors=request.adaptors or [],
     )
-    return JobSpec.model_validate(
+    spec = JobSpec.model_validate(
         {
             "name": request.name or request.method,
             "method": request.method,
@@ -95,3 +96,5 @@ def _spec(project: Project, request: JobRequest, pool: str) -> JobSpec:
             "resources": resources_for(request.method, request.params, request.resources, pool),
         }
     )
+    named_files_check(spec)
+    return spec
