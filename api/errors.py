@@ -108,6 +108,8 @@ def _message(one: Mapping[str, Any]) -> str:
         return "is needed"
     if one["type"] == "extra_forbidden":
         return "is not known here; remove it"
+    if one["type"] == "unknown_parameter":
+        return said
     received = repr(one["input"])
     if one["type"] == "value_error" or len(received) > 100:
         return said

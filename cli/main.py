@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from cli.commands import (
     adaptors,
@@ -27,8 +29,8 @@ from cli.commands import (
     users,
     workers,
 )
-from cli.errors import CliError
-from cli.output import print_error
+from cli.errors import CliError, Exit
+from cli.output import out, print_error
 
 
 class Group(TyperGroup):
@@ -43,10 +45,25 @@ class Group(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (CliError, OSError) as cause:
-            error = cause if isinstance(cause, CliError) else file_error(cause)
+        except (CliError, OSError, TyperException) as cause:
+            if isinstance(cause, TyperException) and not self.wants_json:
+                raise  # it shows the usage line and how to get help
+            error = error_of(cause)
             print_error(error, as_json=self.wants_json)
             raise typer.Exit(error.exit_code) from cause
+
+
+def error_of(cause: Exception) -> CliError:
+    match cause:
+        case CliError():
+            return cause
+        case TyperException():
+            path = getattr(getattr(cause, "ctx", None), "command_path", "anneal")
+            return CliError(cause.format_message(), f"`{path} --help` says how.", code="usage", exit_code=Exit.USAGE)
+        case OSError():
+            return file_error(cause)
+        case _:
+            raise cause
 
 
 def file_error(cause: OSError) -> CliError:
@@ -63,6 +80,22 @@ app = typer.Typer(
     help="Train diffusion models: write a template, queue it, watch the job, use the adaptor.\n\n"
     "Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 job cancelled or paused, 4 the API does not answer.",
 )
+
+
+def version_print(wanted: bool) -> None:
+    if wanted:
+        out.print(f"anneal {version('anneal')}")
+        raise typer.Exit
+
+
+@app.callback()
+def anneal(
+    _: Annotated[
+        bool, typer.Option("--version", callback=version_print, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None: ...
+
+
 TRAINING, PLATFORM, PEOPLE = "Training", "Platform", "People and access"
 COMMANDS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (TRAINING, "sample", sample.sample),

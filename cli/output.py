@@ -19,7 +19,10 @@ from cli.transfers import OnBytes
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
-out = Console(highlight=False)
+WIDE = 10_000
+"""Columns of standard output: a terminal wraps what is longer than its own, a pipe needs no wrapping."""
+
+out = Console(highlight=False, width=WIDE)
 err = Console(stderr=True, highlight=False)
 
 
@@ -39,12 +42,12 @@ def print_json_line(value: Any) -> None:
 
 
 def print_table(rows: Iterable[Record], columns: dict[str, str]) -> None:
-    """`columns` is {heading: key}; a dotted key looks inside."""
+    """`columns` is {heading: key}; a dotted key looks inside. A row is a line, whole, however wide the terminal is."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in columns:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, no_wrap=True)
     for row in rows:
-        table.add_row(*(escape(text(dig(row, key))) for key in columns.values()))
+        table.add_row(*(escape(text(dig(row, key)).replace("\n", "\\n")) for key in columns.values()))
     out.print(table if table.row_count else "nothing here yet")
 
 
@@ -104,8 +107,9 @@ def print_error(error: CliError, *, as_json: bool) -> None:
     err.print(f"[bold red]error:[/bold red] {escape(error.message)}", soft_wrap=True)
     for name, said in error.fields.items():
         sentences = [said] if isinstance(said, str) else [str(one) for one in said]
-        if name and not any(sentence in error.message for sentence in sentences):
-            err.print(f"  {escape(name)}: {escape('; '.join(sentences))}", soft_wrap=True)
+        for sentence in sentences:
+            if sentence not in error.message:
+                err.print(f"  {escape(f'{name}: {sentence}' if name else sentence)}", soft_wrap=True)
     if error.hint:
         err.print(escape(error.hint), style="dim", soft_wrap=True)
 

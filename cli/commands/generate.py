@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
@@ -122,7 +123,7 @@ def replay(text: Record) -> None:
         for step in range(GIVEN, last + 1):
             out.print(frame(text, step), soft_wrap=True)
         return
-    with Live(frame(text, GIVEN), console=out, auto_refresh=False) as live:
+    with Live(frame(text, GIVEN), console=Console(highlight=False), auto_refresh=False) as live:
         for step in range(last + 1):
             time.sleep(FRAME_SECONDS)
             live.update(frame(text, step), refresh=True)

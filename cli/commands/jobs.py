@@ -92,7 +92,12 @@ def job_show(job: Job, as_json: Json = False) -> None:
         print_json(found)
         return
     print_record(
-        {**found, "step": step_text(found), "adaptor": adaptor_ref(found) if found.get("adaptor") else None},
+        {
+            **found,
+            "state": f"{found['state']}, stopping" if found["stopping"] else found["state"],
+            "step": step_text(found),
+            "adaptor": adaptor_ref(found) if found.get("adaptor") else None,
+        },
         (
             "id",
             "name",

@@ -38,8 +38,17 @@ def method_show(
     out.print(f"[bold]{found['method']}[/bold]  {escape(found['summary'])}")
     out.print(f"needs {', '.join(found['requires']) or 'nothing'}; makes {found['product']}\n")
     required = found["schema"].get("required", [])
-    rows = [field_row(name, field, name in required) for name, field in found["schema"]["properties"].items()]
-    print_table(rows, {"parameter": "name", "type": "type", "default": "default", "range": "range", "meaning": "help"})
+    for name, field in found["schema"]["properties"].items():
+        parameter_print(field_row(name, field, name in required))
+
+
+def parameter_print(row: Record) -> None:
+    """Two lines: what it can be, and what it means."""
+    default = "required" if row["default"] == "required" else f"default {row['default']}"
+    facts = ", ".join(filter(None, (row["type"], row["range"], default)))
+    out.print(f"[bold]{row['name']}[/bold]  {escape(facts)}", soft_wrap=True)
+    if row["help"]:
+        out.print(f"    {escape(' '.join(row['help'].split()))}", soft_wrap=True)
 
 
 def field_row(name: str, field: Record, required: bool) -> Record:

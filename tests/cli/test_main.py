@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,19 @@ REFUSAL = {
     "message": "lora_r: too big",
     "hint": "Lower it.",
     "fields": {"params.lora_r": ["too big"]},
+}
+METHOD = {
+    "method": "image_lora",
+    "summary": "Train.",
+    "requires": [],
+    "product": "adaptor",
+    "schema": {
+        "required": ["adaptor_name"],
+        "properties": {
+            "lora_r": {"type": "integer", "minimum": 4, "maximum": 256, "default": 8, "description": "Rank."},
+            "adaptor_name": {"type": "string"},
+        },
+    },
 }
 
 
@@ -46,6 +60,50 @@ def test_with_json_a_refusal_is_json_too(anneal: Anneal) -> None:
     with serving(lambda *_: (400, {}, json.dumps(REFUSAL).encode())) as url:
         done = anneal("job", "submit", "--template", "t", "--json", url=url)
     assert json.loads(done.stderr) == REFUSAL
+
+
+def test_with_json_a_wrong_command_line_is_json_too(anneal: Anneal) -> None:
+    for command, message in (
+        (("job", "shw"), "No such command 'shw'. Did you mean 'show'?"),
+        (("job", "show"), "'job'"),
+    ):
+        done = anneal(*command, "--json")
+        told = json.loads(done.stderr)
+        assert (done.exit_code, done.stdout, told["code"]) == (2, "", "usage")
+        assert message in told["message"] and "--help` says how" in told["hint"]
+    assert "Usage: " in anneal("job", "shw").stderr
+
+
+def test_every_fault_of_an_upload_is_a_line(anneal: Anneal) -> None:
+    faults = [f"captions.jsonl line {line}: there is no a{line}.png" for line in (2, 5, 9)]
+    refusal = REFUSAL | {"message": f"{faults[0]} (and 2 more)", "fields": {"files": faults}}
+    with serving(lambda *_: (400, {}, json.dumps(refusal).encode())) as url:
+        done = anneal("job", "submit", "--template", "t", url=url)
+    head, *more = done.stderr.splitlines()
+    assert head == f"error: {refusal['message']}" and more == [
+        *(f"  files: {fault}" for fault in faults[1:]),
+        "Lower it.",
+    ]
+
+
+def test_a_row_of_a_table_is_a_line_and_whole(anneal: Anneal) -> None:
+    jobs = [{"id": f"{n}" * 36, "name": "a long name " * 12, "method": "image_lora", "state": "failed"} for n in (1, 2)]
+    answer = json.dumps({"results": [{**job, "labels": [], "created": "now"} for job in jobs], "next": None}).encode()
+    with serving(lambda *_: (200, {}, answer)) as url:
+        done = anneal("job", "list", url=url)
+    head, *rows = done.stdout.splitlines()
+    assert head.startswith("id") and [row.startswith(f"{n}" * 8) for n, row in enumerate(rows, 1)] == [True, True]
+    assert all(jobs[0]["name"] in row for row in rows)
+
+
+def test_a_parameter_is_shown_with_what_it_can_be_and_what_it_means(anneal: Anneal) -> None:
+    with serving(lambda *_: (200, {}, json.dumps(METHOD).encode())) as url:
+        done = anneal("method", "show", "image_lora", url=url)
+    assert "\nlora_r  integer, >= 4 <= 256, default 8\n    Rank.\nadaptor_name  string, required\n" in done.stdout
+
+
+def test_the_version_is_that_of_the_package(anneal: Anneal) -> None:
+    assert anneal("--version").stdout == f"anneal {version('anneal')}\n"
 
 
 def test_an_answer_that_is_no_json_is_still_a_sentence(anneal: Anneal) -> None:

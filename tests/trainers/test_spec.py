@@ -251,3 +251,12 @@ def test_a_training_method_that_the_base_model_is_not_for_names_those_that_are(
     params = {"adaptor_name": "a", "training_method": training_method}
     said = refusal(method="masked_text", params=params, inputs=inputs)
     assert f"the base model is of the family {family}; choose {fitting}" in said
+
+
+def test_an_unknown_parameter_is_told_the_closest_that_there_is() -> None:
+    with pytest.raises(ValidationError) as caught:
+        spec(params={"prompt": "a dog", "num_inference_step": 4, "zzz": 1, "seed": -1})
+    told = {error["loc"]: error["msg"] for error in caught.value.errors()}
+    assert told[("params", "num_inference_step")] == "is not known here; did you mean num_inference_steps?"
+    assert set(told) == {("params", name) for name in ("num_inference_step", "zzz", "seed")}
+    assert "did you mean" not in told[("params", "zzz")]

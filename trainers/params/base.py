@@ -1,8 +1,10 @@
 """What every method's parameters share. Standard library and pydantic only."""
 
-from typing import ClassVar, Literal
+from difflib import get_close_matches
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 Product = Literal["adaptor", "samples", "dataset", "model"]
 
@@ -36,6 +38,26 @@ class Params(BaseModel):
 
     stays: ClassVar[tuple[str, ...]] = ()
     """Fields that say, with the base model, what stays in memory for the next job of this method; empty = nothing."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _unknown_names_get_the_closest(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise ValidationError.from_exception_data(
+                cls.__name__, [cls._told(one) for one in error.errors()]
+            ) from None
+
+    @classmethod
+    def _told(cls, one: Any) -> InitErrorDetails:
+        close = get_close_matches(str(one["loc"][-1]), cls.model_fields, n=1) if one["loc"] else []
+        kind = one["type"]
+        if kind == "extra_forbidden" and close:
+            kind = PydanticCustomError(
+                "unknown_parameter", "is not known here; did you mean {name}?", {"name": close[0]}
+            )
+        return InitErrorDetails(type=kind, loc=one["loc"], input=one["input"], ctx=one.get("ctx", {}))
 
     def products(self) -> tuple[Product, ...]:
         """What a succeeded job with these parameters leaves; more than one, or another, where a parameter says so."""
