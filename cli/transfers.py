@@ -4,11 +4,12 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 
-from cli.errors import ApiError, CliError
+from cli.errors import ApiError, CliError, ConflictError, InvalidError
 from cli.http import Client, Record, checked, reachable
 
 CHUNK_BYTES = 1 << 20
@@ -36,8 +37,21 @@ def zip_upload(client: Client, collection: str, name: str, file: Path, on_bytes:
 
 
 def files_upload(client: Client, collection: str, name: str, folder: Path, asked: Record, on_bytes: OnBytes) -> Record:
-    """Sends the files of `folder` that `asked` announces; returns the version that they make."""
-    record_create(client, collection, name)
+    """Sends the files of `folder` that `asked` announces; returns the version that they make.
+
+    A refused upload leaves no name that has nothing.
+    """
+    created = record_create(client, collection, name)
+    try:
+        return files_send(client, collection, name, folder, asked, on_bytes)
+    except InvalidError:
+        if created:
+            with suppress(CliError):
+                client.delete(f"{collection}/{name}")
+        raise
+
+
+def files_send(client: Client, collection: str, name: str, folder: Path, asked: Record, on_bytes: OnBytes) -> Record:
     upload = client.post(f"{collection}/{name}/uploads", asked)
     address = f"{collection}/{name}/uploads/{upload['upload']}"
     with httpx.Client(timeout=TIMEOUT) as storage, ThreadPoolExecutor(PARALLEL_FILES) as pool:
@@ -57,12 +71,13 @@ def files_upload(client: Client, collection: str, name: str, folder: Path, asked
     return version
 
 
-def record_create(client: Client, collection: str, name: str) -> None:
+def record_create(client: Client, collection: str, name: str) -> bool:
+    """Whether the name is new."""
     try:
         client.post(collection, {"name": name})
-    except ApiError as error:
-        if error.status != 409:
-            raise
+    except ConflictError:
+        return False
+    return True
 
 
 def folder_files(folder: Path) -> list[Record]:

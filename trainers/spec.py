@@ -134,9 +134,9 @@ class JobSpec(Contract):
             raise ValueError("compare=true shows what an adaptor changes, but inputs.adaptors is empty; give one")
         picture = getattr(self.params, "input_image", None)
         if picture and not self.inputs.dataset:
-            raise ValueError(f"input_image={picture!r} names a file of inputs.dataset, which is empty; give one")
+            raise ValueError(f"input_image={picture!r} names a file of the job's dataset, but it has none; give one")
         if self.inputs.dataset and "input_image" in type(self.params).model_fields and not picture:
-            raise ValueError("inputs.dataset is there, but input_image is empty; name the picture to start from")
+            raise ValueError("there is a dataset, but input_image is empty; name the picture to start from")
         return self
 
     def _adaptors_check(self) -> None:
@@ -148,7 +148,7 @@ class JobSpec(Contract):
             if model and trained_on and trained_on != model.sha256:
                 named = adaptor.details.get("base_name") or f"another one ({trained_on[:12]})"
                 raise ValueError(
-                    f"inputs.model is {model.name}, but the adaptor {adaptor.name} was trained on {named}; "
+                    f"the base model is {model.name}, but the adaptor {adaptor.name} was trained on {named}; "
                     "choose that base model, or import the adaptor's file for this one"
                 )
 

@@ -94,7 +94,7 @@ def _save(template: Template) -> None:
         with transaction.atomic():
             template.save()
     except IntegrityError:
-        said = f"there is a template {template.name!r} already; PUT to it to change it"
+        said = f"there is a template {template.name!r} already; change that one, or choose another name"
         raise Problem("name_taken", f"name: {said}.", status=409, fields={"name": [said]}) from None
 
 

@@ -29,13 +29,22 @@ def test_a_preview_shows_pictures_with_captions(embedded: Embedded, pictures: Pa
     assert "64 x 64" in embedded.anneal("dataset", "preview", "shown@1")
 
 
-def test_a_refused_zip_says_which_file(embedded: Embedded, tmp_path: Path) -> None:
+def test_a_refused_zip_says_which_file_and_leaves_no_name(embedded: Embedded, tmp_path: Path) -> None:
     hostile = tmp_path / "hostile.zip"
     with zipfile.ZipFile(hostile, "w") as archive:
         archive.writestr("../evil.png", b"x")
     done = embedded.run("dataset", "add", "hostile", str(hostile))
     assert done.exit_code == 1
     assert "evil.png" in done.stderr
+    assert "hostile" not in [row["name"] for row in embedded.json("dataset", "list")]
+
+
+def test_a_refused_version_leaves_those_before(embedded: Embedded, pictures: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(pictures, tmp_path / "broken"))
+    (broken / "red.png").write_bytes(b"no picture")
+    embedded.anneal("dataset", "add", "mended", str(pictures))
+    assert embedded.run("dataset", "add", "mended", str(broken)).exit_code == 1
+    assert embedded.json("dataset", "show", "mended")["versions"] == [1]
 
 
 def test_one_version_is_deleted_then_the_name(embedded: Embedded, pictures: Path, tmp_path: Path) -> None:

@@ -209,9 +209,11 @@ def test_parameters_that_would_do_nothing_are_refused(make: Make, params: dict[s
 
 def test_an_input_picture_needs_its_dataset_and_a_dataset_its_picture() -> None:
     job = {"name": "try", "method": "sample_image", "inputs": {"model": MODEL}}
-    with pytest.raises(ValidationError, match=r"input_image='a.png' names a file of inputs.dataset, which is empty"):
+    with pytest.raises(
+        ValidationError, match=r"input_image='a.png' names a file of the job's dataset, but it has none"
+    ):
         JobSpec.model_validate(job | {"params": {"prompt": "x", "input_image": "a.png"}})
-    with pytest.raises(ValidationError, match=r"inputs.dataset is there, but input_image is empty"):
+    with pytest.raises(ValidationError, match=r"there is a dataset, but input_image is empty"):
         JobSpec.model_validate(job | {"params": {"prompt": "x"}, "inputs": {"model": MODEL, "dataset": DATASET}})
 
 

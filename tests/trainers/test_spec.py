@@ -220,7 +220,7 @@ def test_an_adaptor_of_another_base_model_is_refused_with_all_three_names() -> N
         adaptor = {"name": "dog@1", "key": "adaptors/1", "sha256": "12" * 32, "details": details}
         return refusal(inputs={"model": base, "adaptors": [adaptor]})
 
-    assert "inputs.model is sd15@2, but the adaptor dog@1 was trained on sd15@1" in told(trained_on)
+    assert "the base model is sd15@2, but the adaptor dog@1 was trained on sd15@1" in told(trained_on)
     assert "was trained on another one (cdcdcdcdcdcd)" in told({"base_sha256": "cd" * 32})
 
 

@@ -36,7 +36,7 @@ def preview(site: Site[InspectDatasetParams]) -> dict[str, Any]:
     params = site.params.template()
     assert isinstance(params, MaskedTextParams)
     if site.work.spec.inputs.model is None:
-        return _refused("a base model is needed to see tokens: its tokenizer makes them; give inputs.model")
+        return _refused("a base model is needed to see tokens: its tokenizer makes them; name one")
     site.reporter.say(Started(total=site.params.num_rows))
     try:
         base = load_tokens(site.work.model)
