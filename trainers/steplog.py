@@ -77,6 +77,8 @@ class StepLog:
             if self._is_told(entry.step):
                 self._say(entry, per_second)
                 self._flushed, self._untold_units = now, 0
+            if self._done == 1:
+                self._started = now  # the first step compiles and allocates; it says nothing of the others
 
     def _is_told(self, step: int) -> bool:
         return self._done == 1 or step == self._total or step % self._log_every == 0
@@ -100,7 +102,7 @@ class StepLog:
                 per_second=per_second,
                 unit=self._unit,
                 peak_memory_bytes=peak_memory_bytes(self._device),
-                eta_seconds=elapsed / self._done * (self._total - entry.step),
+                eta_seconds=elapsed / max(1, self._done - 1) * (self._total - entry.step),
             )
         )
 
