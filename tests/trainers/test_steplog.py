@@ -1,0 +1,30 @@
+import time
+
+import pytest
+import torch
+
+from trainers.events import Payload
+from trainers.steplog import Entry, StepLog
+from trainers.tracking import Reporter
+
+
+class Told(Reporter):
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.payloads: list[Payload] = []
+
+    def say(self, payload: Payload) -> None:
+        self.payloads.append(payload)
+
+
+def test_the_time_left_does_not_count_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first step of 100 s, which compiles, then steps of 2 s."""
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    told = Told()
+    log = StepLog(told, total=10, unit="images", device=torch.device("cpu"))
+    for step, seconds in enumerate((100, 2, 2, 2), 1):
+        now += seconds
+        log.add(Entry(step, 0.0, 4, {"lr": 1e-4}, {"loss": torch.tensor(0.5)}, torch.tensor(0.0)))
+    said = [(payload.eta_seconds, payload.per_second) for payload in told.payloads if payload.kind == "step"]
+    assert said == [(900, 0.04), (16, 2), (14, 2), (12, 2)]
