@@ -9,6 +9,7 @@ import argparse
 import gc
 import importlib
 import json
+import logging
 import os
 import sys
 import traceback
@@ -30,10 +31,14 @@ from trainers.spec import JobSpec, Resources, spec_load
 from trainers.workspace import Outcome, Workspace
 
 DETAIL_CHARACTERS = 4000
+TALKERS = ("torchao", "torch.utils._pytree")
+"""Loggers that warn at import of what no job can mend: kernels for other machines, their own deprecations."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
+    for name in TALKERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
     if given[:1] == ["--serve"]:
         return _serve(given[1:])
     parser = argparse.ArgumentParser(prog="python -m trainers.run", description=__doc__)

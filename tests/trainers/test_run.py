@@ -23,6 +23,7 @@ def test_a_job_run_as_a_program_leaves_a_whole_manifest(job: Job) -> None:
     command = [sys.executable, "-m", "trainers.run", "spec.json", "in", "out", str(job.cache)]
     ended = subprocess.run(command, cwd=job.root, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
     assert ended.returncode == 0, ended.stderr.decode()
+    assert "Failed to load" not in ended.stderr.decode(), "of what this job never asked for"
     assert job.events()[-1].data.kind == "finished"
     manifest = job.manifest
     assert manifest["outcome"] == "succeeded"
