@@ -37,6 +37,8 @@ class StepBatch(Generic[Micro]):
     """Images or tokens of the global batch, for the throughput."""
     epoch: float
     """Epochs done when the step ends."""
+    documents: int = 0
+    """Of the global batch, where units are tokens."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class _Update(Generic[Micro]):
         readings = {**means, "grad_norm": grad_norm}
         if task.scaler.is_enabled():
             readings["loss_scale"] = self._loss_scale()
-        return Entry(step, batch.epoch, batch.units, self._rates(), readings, self._refused.clone())
+        return Entry(step, batch.epoch, batch.units, batch.documents, self._rates(), readings, self._refused.clone())
 
     def _backward(self, batch: StepBatch[Micro], step: int) -> dict[str, Tensor]:
         """Accumulates the gradients of this rank; returns the global means of the loss and the further metrics."""

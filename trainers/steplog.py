@@ -20,6 +20,7 @@ class Entry(NamedTuple):
     """Counts from 1: the optimizer steps done when it ends."""
     epoch: float
     units: int
+    documents: int
     numbers: dict[str, float]
     """Known on the host: learning rate, loss scale."""
     readings: dict[str, Tensor]
@@ -49,7 +50,7 @@ class StepLog:
         self._entries: list[Entry] = []
         self._started = self._flushed = time.monotonic()
         self._done = 0
-        self._untold_units = 0
+        self._untold_units = self._untold_documents = 0
 
     def add(self, entry: Entry) -> None:
         self._entries.append(entry)
@@ -67,7 +68,8 @@ class StepLog:
         rows = table.tolist()
         now = time.monotonic()
         self._untold_units += sum(entry.units for entry in entries)
-        per_second = self._untold_units / max(now - self._flushed, 1e-9)
+        self._untold_documents += sum(entry.documents for entry in entries)
+        seconds = max(now - self._flushed, 1e-9)
         for entry, (*values, refused) in zip(entries, rows, strict=True):
             metrics = dict(zip(names, values, strict=True))
             if refused:
@@ -75,8 +77,8 @@ class StepLog:
             self._done += 1
             self._note(entry, metrics)
             if self._is_told(entry.step):
-                self._say(entry, per_second)
-                self._flushed, self._untold_units = now, 0
+                self._say(entry, seconds)
+                self._clock_set(now)
             if self._done == 1:
                 self._started = now  # the first step compiles and allocates; it says nothing of the others
 
@@ -85,21 +87,26 @@ class StepLog:
 
     def resume_clock(self) -> None:
         """Leaves out of images per second the time since the last flush: evaluation, checkpoint."""
-        self._flushed, self._untold_units = time.monotonic(), 0
+        self._clock_set(time.monotonic())
+
+    def _clock_set(self, now: float) -> None:
+        self._flushed, self._untold_units, self._untold_documents = now, 0, 0
 
     def _note(self, entry: Entry, metrics: dict[str, float]) -> None:
         finite = {name: value for name, value in metrics.items() if -float("inf") < value < float("inf")}
         self.last_metrics = {**finite, **entry.numbers}
 
-    def _say(self, entry: Entry, per_second: float) -> None:
+    def _say(self, entry: Entry, seconds: float) -> None:
+        """`seconds` that the steps since the last event took."""
         elapsed = time.monotonic() - self._started
+        documents = {"documents_per_second": self._untold_documents / seconds} if self._unit == "tokens" else {}
         self._reporter.say(
             Step(
                 step=entry.step,
                 total=self._total,
                 epoch=entry.epoch,
-                metrics=self.last_metrics,
-                per_second=per_second,
+                metrics=self.last_metrics | documents,
+                per_second=self._untold_units / seconds,
                 unit=self._unit,
                 peak_memory_bytes=peak_memory_bytes(self._device),
                 eta_seconds=elapsed / max(1, self._done - 1) * (self._total - entry.step),

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from tests.tiny_text import BUILDERS
 from tests.trainers.text_workspace import Make, save_adaptor, told, workspace
+from trainers.data.chat import tongue_of
 from trainers.errors import ReasonCode, TrainerError
 from trainers.events import Validation
 from trainers.methods.evaluate_text import encoded_row, evaluate, rows_of
 from trainers.models.load_text import load_text
 from trainers.models.text_base import TextBase, body, hidden_padded, logits
 from trainers.params.evaluate_text import EvaluateTextParams
+from trainers.samplers.texts import Text, spoken
 from trainers.text.answers import answers_equal, final_number
 from trainers.text.likelihood import likelihood_bound, noised
 
@@ -27,6 +29,8 @@ ROWS = [
     {"question": "three", "answer": "one two three"},
 ]
 QUICK: dict[str, Any] = {"max_new_tokens": 8, "block_size": 8, "num_noises": 4}
+
+IDLE = {"likelihood": ("max_new_tokens", "block_size"), "exact_match": ("num_noises",)}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,9 @@ def bases(folders: dict[str, Path]) -> dict[str, TextBase]:
 def make(folders: dict[str, Path], tmp_path: Path) -> Make:
     def build(family: str = "llada", **options: Any) -> Any:
         folder = tmp_path / f"job{len(list(tmp_path.iterdir()))}"
-        return workspace(folder, "evaluate_text", folders[family], **{"rows": ROWS, **QUICK, **options})
+        idle = IDLE.get(options.get("measure", "both"), ())
+        given = {"rows": ROWS, **{key: value for key, value in QUICK.items() if key not in idle}, **options}
+        return workspace(folder, "evaluate_text", folders[family], **given)
 
     return build
 
@@ -141,6 +147,62 @@ def test_an_answer_that_the_model_gives_is_a_match(make: Make) -> None:
     assert "nll" not in found["summary"] and "exact_match" not in report(make(measure="likelihood"))["summary"]
 
 
+PUNCTUATED = (
+    "It's $1,000.50 -- isn't it?\n#### 1,000.50",
+    "Minus 3, so\n#### -3",
+    "Half of 5 (2.5)\n#### 2.5",
+    "The DOG said: 'one!'",
+)
+
+
+@pytest.mark.parametrize("family", ["llada", "dream", "bert"])
+@pytest.mark.parametrize("form", ["auto", "plain"])
+def test_a_model_that_says_every_answer_token_by_token_is_always_right(
+    make: Make, bases: dict[str, TextBase], family: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BERT's tokenizer knows no capitals and puts spaces around every sign."""
+    base = bases[family]
+
+    def perfect(_: TextBase, prompts: list[list[int]], *__: Any, **___: Any) -> list[Text]:
+        said = [tongue_of(base).text(answer) for answer in PUNCTUATED]
+        assert len(prompts) == len(said)
+        return [Text(tuple(ids), (), tuple(ids), spoken(base, ids), 1) for ids in said]
+
+    monkeypatch.setattr("trainers.methods.evaluate_text.answers_sample", perfect)
+    rows = [{"question": "say", "answer": answer} for answer in PUNCTUATED]
+    found = report(make(family, rows=rows, measure="exact_match", answer_format=form))
+    assert [row["correct"] for row in found["rows"]] == [True] * len(rows), found["rows"]
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"measure": "likelihood", "steps": 4}, "steps=4 does nothing with measure='likelihood'"),
+        ({"measure": "likelihood", "cfg_scale": 1.0}, "cfg_scale=1.0 does nothing"),
+        ({"measure": "likelihood", "answer_format": "plain"}, "answer_format='plain' does nothing"),
+        ({"measure": "exact_match", "num_noises": 4}, "num_noises=4 does nothing with measure='exact_match'"),
+        ({"alg": "origin", "top_p": 0.9}, "top_p=0.9 does nothing with alg='origin' at temperature=0"),
+    ],
+)
+def test_parameters_that_do_nothing_are_refused(params: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        EvaluateTextParams.model_validate(params)
+
+
+def test_the_error_of_the_noise_is_of_an_unbiased_variance_and_of_one_copy_unknown(make: Make) -> None:
+    """With two copies a and b of one row: |a - b| / 2 over its tokens."""
+    rows = ROWS[:1]
+    found = report(make(rows=rows, measure="likelihood", num_noises=2))["summary"]
+    work = make(rows=rows, measure="likelihood", num_noises=2)
+    (row,) = rows_of(work, work.spec.params)
+    base = load_text(work.model, torch.float32)
+    encoded = encoded_row(base, row)
+    copies = noised(encoded.ids_L, encoded.roles_L == 2, base.mask_id, copies=2, seed=42, row=0)
+    first, second = likelihood_bound(base, encoded.ids_L, copies, batch_size=8)
+    assert found["nll_error"] == pytest.approx(abs(first - second) / 2 / found["tokens"], rel=1e-4)
+    assert "nll_error" not in report(make(rows=rows, measure="likelihood", num_noises=1))["summary"]
+
+
 CHANGES: list[dict[str, Any]] = [
     {"num_noises": 9},
     {"num_rows": 2},
@@ -218,6 +280,10 @@ def test_rows_without_room_are_told_and_not_scored(make: Make) -> None:
         ("#### 1,000.0", "work\n#### 1000", "auto", True),
         ("#### $5", "#### 5", "gsm8k", True),
         ("#### 5 #### 6", "#### 6", "auto", True),
+        ("so # # # # 18", "#### 18", "auto", True),
+        ("# # # # $ 1, 000. 5", "#### 1000.5", "auto", True),
+        ("# # # # - 3", "#### -3", "auto", True),
+        ("### # 18", "#### 17", "auto", False),
         ("7", "#### 7", "auto", False),
         ("#### -7", "#### 7", "auto", False),
         (" forty  two ", "forty two", "auto", True),

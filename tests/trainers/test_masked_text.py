@@ -13,11 +13,14 @@ from safetensors.torch import load_file
 
 from tests.trainers.job import SHA256
 from tests.trainers.text_job import TextJob, text_job, text_rows
+from trainers.adaptors.of_text_job import text_adaptors_apply
 from trainers.checkpoint import newest_checkpoint
+from trainers.data.chat import prompt_ids
 from trainers.models.load_text import load_text
 from trainers.models.text_base import hidden_padded, logits
 from trainers.models.text_lora import text_adaptor_load
 from trainers.run import run
+from trainers.spec import InputRef
 
 LORA: dict[str, Any] = {"lora": True, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
 DEMANDING: dict[str, Any] = {
@@ -95,6 +98,18 @@ def test_an_adaptor_says_what_it_is(make: Make) -> None:
     assert "adaptor/README.md" in {entry["path"] for entry in job.manifest["files"]}
 
 
+@pytest.mark.parametrize("scored", [True, False])
+def test_prompts_begin_as_they_did_in_the_training(scored: bool, make: Make) -> None:
+    """With Dream's shift and mask_prompt_loss false, rows begin with a BOS; with it true, they do not."""
+    job = make(family="dream", training_method="dream", mask_prompt_loss=scored, fuse=True, **LORA).finished()
+    base = load_text(job.inputs / "model", torch.float32)
+    plain = prompt_ids(base, "the cat")
+    refs = [InputRef(name=name, key=name, sha256=SHA256) for name in ("model", "tiny")]
+    text_adaptors_apply(base, refs[0], refs[1:], [job.out], [1.0])
+    fused = load_text(job.out / "model", torch.float32)
+    assert prompt_ids(base, "the cat") == prompt_ids(fused, "the cat") == ([] if scored else [base.bos_id]) + plain
+
+
 @pytest.mark.parametrize("bits", [False, True])
 def test_fuse_publishes_what_the_adaptor_makes_of_the_base(bits: bool, make: Make) -> None:
     job = make(family="llama", fuse=True, load_in_4bit=bits, **LORA).finished()
@@ -109,7 +124,13 @@ def test_fuse_publishes_what_the_adaptor_makes_of_the_base(bits: bool, make: Mak
 
 
 def test_the_manifest_says_what_was_decided_and_dropped(make: Make) -> None:
-    job = make(family="dream", training_method="dream", loss_weight_type="cart[geo_p:.4]", resp_cutoff_ratio=0.1)
+    job = make(
+        family="dream",
+        training_method="dream",
+        loss_weight_type="cart[geo_p:.4]",
+        resp_cutoff_ratio=0.1,
+        eval_strategy="epoch",
+    )
     found = job.finished().manifest
     expected = {
         "training_method": "dream",
@@ -156,9 +177,9 @@ def test_a_job_of_nine_rows_has_no_validation_and_says_so(make: Make) -> None:
     assert not job.of_kind("validation")
     assert any("9 rows are fewer than 10" in warning.message for warning in job.of_kind("warning"))
     assert job.manifest["dataset"]["held_out"] == 0
-    shared = make("ten", rows=text_rows(10), validation_split=0.3).finished()
+    shared = make("ten", rows=text_rows(10), eval_strategy="epoch", validation_split=0.3).finished()
     assert shared.manifest["dataset"]["held_out"] == 3
-    few = make("few", rows=text_rows(10), validation_split=0.3, max_validation_rows=2).finished()
+    few = make("few", rows=text_rows(10), eval_strategy="epoch", validation_split=0.3, max_validation_rows=2).finished()
     assert few.manifest["dataset"]["held_out"] == 2
 
 
@@ -180,7 +201,7 @@ def validations(job: TextJob) -> dict[int, dict[str, float]]:
 
 @pytest.mark.parametrize("lora", [True, False])
 def test_a_job_goes_on_from_its_checkpoint_to_the_same_bits(lora: bool, make: Make) -> None:
-    full = {"lora": False, "dtype": "float16", "optimizer": "adamw8bit", "eval_prompts": []}
+    full = {"lora": False, "dtype": "float16", "optimizer": "adamw8bit", "eval_prompts": [], "lora_dropout": 0.05}
     params = DEMANDING if lora else DEMANDING | full
     whole = make("whole", "dream", **params).finished()
     other = make("other", "dream", **params)

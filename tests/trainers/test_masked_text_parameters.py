@@ -165,7 +165,10 @@ def test_steps_below_one_are_shares_of_all(make: Make) -> None:
 def test_evaluation_happens_when_it_shall(make: Make) -> None:
     by_epoch = make(eval_strategy="epoch", num_train_epochs=2, batch_size=11).finished()
     assert [event.step for event in by_epoch.of_kind("validation")] == [0, 1, 2]
-    assert not make().finished().of_kind("validation")
+    never = make(rows=text_rows(20)).finished()
+    assert not never.of_kind("validation") and never.manifest["dataset"]["held_out"] == 0, "nothing is held out unseen"
+    assert not never.of_kind("sample")
+    assert not MaskedTextParams.model_validate(QUICK).shows() and MaskedTextParams(adaptor_name="a").shows()
 
 
 @pytest.mark.parametrize("value", [1.5, 0, -1])
@@ -240,6 +243,16 @@ def test_the_device_and_the_resources_must_agree(
         ({"load_in_4bit": True}, "load_in_4bit=True needs lora=true"),
         ({"fuse": True}, "fuse=True needs lora=true"),
         ({"train_mask_embedding": "on"}, "needs lora=true"),
+        ({"train_mask_embedding": "off"}, "train_mask_embedding='off' needs lora=true"),
+        ({"lora_r": 8}, "lora_r=8 needs lora=true, got lora=false, which trains all weights"),
+        ({"lora_alpha": 8}, "lora_alpha=8 needs lora=true"),
+        ({"lora_dropout": 0.0}, "lora_dropout=0.0 needs lora=true"),
+        ({"target_modules": "q_proj"}, "target_modules='q_proj' needs lora=true"),
+        ({"warmup_ratio": 0.5}, "warmup_ratio=0.5 does nothing with learning_rate_schedule='constant'"),
+        ({"eval_strategy": "epoch", "eval_steps": 0.5}, "eval_steps=0.5 does nothing with eval_strategy='epoch'"),
+        ({"eval_prompts": ["a"]}, "does nothing with eval_strategy='no'"),
+        ({"validation_split": 0.2}, "validation_split=0.2 does nothing with eval_strategy='no'"),
+        ({"eval_strategy": "steps", "validation_split": 0.0, "max_validation_rows": 9}, "max_validation_rows=9 does"),
         ({"perbatch_cutoff": True}, "perbatch_cutoff=True is for training_method='dream'"),
         ({"resp_cutoff_ratio": 0.1}, "resp_cutoff_ratio=0.1 is for training_method='dream'"),
         ({"loss_weight_type": "cart[geo_p:0.3]"}, "is for training_method='dream'"),

@@ -281,6 +281,14 @@ def test_without_steps_each_mask_takes_one_whatever_the_blocks() -> None:
     assert few.forwards == 2
 
 
+@pytest.mark.parametrize("steps", [3, 7, 8, 12])
+def test_steps_that_blocks_do_not_divide_are_all_taken(steps: int) -> None:
+    found = run([1, *[MASK] * 12], pick=PICKS["llada"][0], block_size=4, steps=steps)
+    assert found.forwards == steps
+    taken = [len(set(found.trace_BL[0, 1 + first : 5 + first].tolist())) for first in (0, 4, 8)]
+    assert taken == sorted(taken, reverse=True) and sum(taken) == steps and taken[0] - taken[2] <= 1
+
+
 def test_the_seed_decides() -> None:
     def drawn(seed: int) -> list[int]:
         return run([1, *[MASK] * 8], pick=pick_llada("random", 1.0), seeds=[seed], steps=8).ids_BL[0].tolist()

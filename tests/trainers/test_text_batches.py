@@ -107,6 +107,18 @@ def test_columns_are_cut_after_the_responses_and_leave_each_a_token() -> None:
     assert all(found == [8, 10, 6, 8] for found in only)  # the shortest response has 2 tokens, so one column goes
 
 
+@pytest.mark.parametrize("padding", ["cap:4", "supervised", "masked"])
+@pytest.mark.parametrize("settings", [{"cuts_per_batch": True}, {"cut_ratio": 1.0}], ids=str)
+def test_no_end_follows_what_was_cut_off(padding: str, settings: dict[str, Any]) -> None:
+    """A document that lost tokens of its response ends with what was left of it."""
+    recipe = replace(RECIPE, packing=False, padding=EosPadding.parse(padding), **settings)
+    for index in range(20):
+        for whole, shaped in zip(DOCUMENTS, batch_shaped(DOCUMENTS, recipe, index), strict=True):
+            own = shaped.ids_L[shaped.roles_L != Role.FILL].tolist()
+            assert own == whole.ids_L[: len(own)].tolist()
+            assert len(own) == len(whole.ids_L) or EOS not in shaped.ids_L
+
+
 def test_prompts_are_masked_only_where_they_are_scored() -> None:
     for mask_prompt_loss in (True, False):
         recipe = replace(RECIPE, mask_prompt_loss=mask_prompt_loss)

@@ -73,7 +73,12 @@ def gradients(
 
 
 SPLITS = ((4, 1, 1), (2, 2, 1), (1, 4, 1), (2, 1, 2), (1, 2, 2))
-CASES = [*((padding, False, 0.0) for padding in PADDINGS), ("masked", True, 0.0), ("block:8", True, 1.0)]
+CASES = [
+    *((padding, False, 0.0) for padding in PADDINGS),
+    *((padding, True, 1.0) for padding in PADDINGS),
+    ("masked", True, 0.0),
+    ("masked", False, 1.0),
+]
 
 
 @pytest.mark.parametrize(("padding", "cuts", "ratio"), CASES)

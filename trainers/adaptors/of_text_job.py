@@ -19,15 +19,23 @@ def text_adaptors_apply(
     trained with another shift than its neighbours.
     """
     recipes: list[tuple[str, bool]] = []
+    begins: set[bool] = set()
     for index, (adaptor, folder, scale) in enumerate(zip(adaptors, folders, scales, strict=True)):
         metadata = text_adaptor_load(base, weights_folder(folder), f"adaptor_{index}", scale)
         base_check(adaptor, metadata, model)
         if recipe := metadata.get("training_method"):
             recipes.append((adaptor.name, recipe == "dream"))
+            begins.add(metadata.get("bos_first") == "true")
     if len({shifted for _, shifted in recipes}) > 1:
         dream = ", ".join(name for name, shifted in recipes if shifted)
         raise TrainerError(
             ReasonCode.BAD_ADAPTOR, f"only {dream} of the adaptors were trained with training_method dream"
         )
+    if len(begins) > 1:
+        raise TrainerError(
+            ReasonCode.BAD_ADAPTOR,
+            "some of the adaptors were trained with mask_prompt_loss=false, which puts a BOS first",
+        )
     if recipes:
         base.shift = recipes[0][1]
+        base.bos_first = begins.pop()

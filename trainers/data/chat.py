@@ -139,6 +139,14 @@ def tongue_of(base: TextBase) -> Tongue:
     )
 
 
+def shift_begin(base: TextBase, *, learned: bool) -> list[int]:
+    """What a training with a shift puts before a text that is `learned` from its first token on: a BOS, or for want of
+    one the end token, at which that token is predicted."""
+    if not base.shift or not (learned or base.bos_first):
+        return []
+    return [base.eos_id if base.bos_id is None else base.bos_id]
+
+
 def prompt_ids(base: TextBase, prompt: str | Sequence[Mapping[str, Any]]) -> list[int]:
     """Ids up to where the assistant's answer begins. ValueError: turns are wrong, or the last is not the user's."""
     turns = [Turn("user", prompt)] if isinstance(prompt, str) else turns_of(list(prompt))
@@ -146,7 +154,8 @@ def prompt_ids(base: TextBase, prompt: str | Sequence[Mapping[str, Any]]) -> lis
         raise ValueError(f"expected the last turn to be the user's, got {turns[-1].speaker}")
     tongue = tongue_of(base)
     pieces = _chat_pieces(tongue, turns, learned=frozenset())
-    return [*(i for piece, _ in pieces for i in piece), *tongue.special(tongue.format.heads["assistant"])]
+    asked = [*(i for piece, _ in pieces for i in piece), *tongue.special(tongue.format.heads["assistant"])]
+    return [*shift_begin(base, learned=False), *asked]
 
 
 def encode_chat(tongue: Tongue, turns: Sequence[Turn], *, supervise_all: bool) -> Encoded:

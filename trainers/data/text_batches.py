@@ -111,11 +111,16 @@ def text_step_batch(
         for share in plan.shares(len(noised), rank)
     ]
     tokens = sum(len(document.ids_L) for document in noised)
-    return StepBatch(micro_batches, count=1, units=tokens, epoch=plan.epoch(step + 1))
+    return StepBatch(micro_batches, count=1, units=tokens, epoch=plan.epoch(step + 1), documents=len(noised))
 
 
 def batch_shaped(batch: Sequence[Encoded], recipe: Recipe, step: int) -> list[Encoded]:
-    """The documents of a global batch as long as they are trained on: both cutoffs, then the batch's end tokens."""
+    """The documents of a global batch as long as they are trained on: with the batch's end tokens, then cut twice.
+
+    In this order no end follows what was cut off.
+    """
+    fills = recipe.padding.fill_in_batch([len(document.ids_L) for document in batch])
+    batch = [filled(document, count, recipe.eos_id) for document, count in zip(batch, fills, strict=True)]
     responses = [response_length(document) for document in batch]
     lengths = [len(document.ids_L) for document in batch]
     if recipe.cuts_per_batch:
@@ -125,9 +130,7 @@ def batch_shaped(batch: Sequence[Encoded], recipe: Recipe, step: int) -> list[En
     if recipe.cut_ratio:
         lengths = cut_columns(lengths, columns_cut(recipe.seed, step, recipe.cut_ratio, responses))
     cut = [Encoded(d.ids_L[:length], d.roles_L[:length]) for d, length in zip(batch, lengths, strict=True)]
-    fills = recipe.padding.fill_in_batch(lengths)
-    whole = [filled(document, count, recipe.eos_id) for document, count in zip(cut, fills, strict=True)]
-    return [_with_bos(document, recipe) for document in whole] if _begins_learned(whole, recipe) else whole
+    return [_with_bos(document, recipe) for document in cut] if _begins_learned(cut, recipe) else cut
 
 
 def document_noised(document: Encoded, recipe: Recipe, step: int, position: int, batch_size: int) -> Noised:

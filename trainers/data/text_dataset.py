@@ -82,7 +82,7 @@ def _encode(site: Site[MaskedTextParams], base: TextBase, dialogues: Sequence[Di
 
 
 def _split(site: Site[MaskedTextParams], count: int) -> tuple[list[int], list[int]]:
-    share = site.params.validation_split
+    share = site.params.validation_split if site.params.evaluates else 0.0
     if share and count < FEWEST_ROWS:
         _warn(site, f"{count} rows are fewer than {FEWEST_ROWS}, so none is held out and there is no validation")
         share = 0.0

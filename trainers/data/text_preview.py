@@ -1,6 +1,5 @@
 """What a `masked_text` job would see of its dataset: the first rows as tokens, each with its role, at one time."""
 
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -18,7 +17,7 @@ from trainers.params.inspect_dataset import InspectDatasetParams
 from trainers.params.masked_text import MaskedTextParams
 from trainers.site import Site
 from trainers.text.corruption import mask_draw
-from trainers.text.training import family_check, recipe_of
+from trainers.text.training import family_check, recipe_base, recipe_of
 
 TIME = 0.5
 """The time at which rows are shown."""
@@ -41,7 +40,7 @@ def preview(site: Site[InspectDatasetParams]) -> dict[str, Any]:
     try:
         base = load_tokens(site.work.model)
         family_check(params, base)
-        base = replace(base, shift=params.training_method == "dream")
+        base = recipe_base(base, params)
         dataset = dataset_read(Site(site.work, params, site.processes, site.control, site.reporter), base)
     except TrainerError as error:
         return _refused(error.reason.message)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trainers.atomic import json_write
-from trainers.data.chat import Encoded, Role, encode_chat, encode_plain, prompt_ids, tongue_of
+from trainers.data.chat import Encoded, Role, encode_chat, encode_plain, prompt_ids, shift_begin, tongue_of
 from trainers.data.dialogues import Dialogue, dialogues_of
 from trainers.data.rows import bad_rows, rows_read
 from trainers.errors import ReasonCode, TrainerError
@@ -15,7 +15,7 @@ from trainers.events import Progress, Sample, Started, Validation, Warning_
 from trainers.models.text_base import TextBase
 from trainers.params.evaluate_text import EvaluateTextParams
 from trainers.samplers.text_job import DEFAULT_NEW_TOKENS, TextJob, decoding_of, suppressed_check, text_job
-from trainers.samplers.texts import answers_sample
+from trainers.samplers.texts import answers_sample, spoken
 from trainers.text.answers import answers_equal, final_number
 from trainers.text.likelihood import likelihood_bound, noised
 from trainers.workspace import Outcome, Workspace
@@ -55,13 +55,13 @@ def rows_of(work: Workspace, params: EvaluateTextParams) -> list[Dialogue]:
 def encoded_row(base: TextBase, row: Dialogue) -> Encoded:
     """The row as training encodes it; a plain text under a shift begins with a token that nothing is asked of."""
     tongue = tongue_of(base)
-    if not row.is_plain:
-        return encode_chat(tongue, row.turns, supervise_all=False)
-    plain = encode_plain(tongue, row.turns[0].text)
-    if base.shift and base.bos_id is not None:
-        ids = np.concatenate([[base.bos_id], plain.ids_L]).astype(np.int32)
-        return Encoded(ids, np.concatenate([[Role.SPECIAL], plain.roles_L]).astype(np.uint8))
-    return plain
+    if row.is_plain:
+        own = encode_plain(tongue, row.turns[0].text)
+    else:
+        own = encode_chat(tongue, row.turns, supervise_all=False)
+    begin = shift_begin(base, learned=row.is_plain)
+    ids = np.concatenate([begin, own.ids_L]).astype(np.int32)
+    return Encoded(ids, np.concatenate([[Role.SPECIAL] * len(begin), own.roles_L]).astype(np.uint8))
 
 
 def _measured(job: TextJob, params: EvaluateTextParams, rows: Sequence[Dialogue]) -> tuple[Report, list[Report]]:
@@ -77,7 +77,7 @@ def _measured(job: TextJob, params: EvaluateTextParams, rows: Sequence[Dialogue]
 def _likelihood(
     job: TextJob, params: EvaluateTextParams, rows: Sequence[Dialogue], details: list[Report]
 ) -> dict[str, float]:
-    """nll per token over all scored tokens, with the standard error of the noise; rows without room are left out."""
+    """nll per token over all scored tokens; of several noises its standard error. Rows without room are left out."""
     bounds, variances, tokens = [], [], []
     for index, row in enumerate(rows):
         if job.control.stop_is_wanted():
@@ -90,16 +90,17 @@ def _likelihood(
         copies = noised(encoded.ids_L, scored, job.base.mask_id, copies=params.num_noises, seed=params.seed, row=index)
         values = np.array(likelihood_bound(job.base, encoded.ids_L, copies, batch_size=params.batch_size))
         bounds.append(values.mean())
-        variances.append(values.var() / len(values))
+        variances.append(values.var(ddof=1) / len(values) if len(values) > 1 else 0.0)
         tokens.append(int(scored.sum()))
         details[index] |= {"nll": float(bounds[-1]), "tokens": tokens[-1]}
         job.reporter.say(Progress(stage="likelihood", done=index + 1, total=len(rows)))
     if not tokens:
         raise bad_rows(f"none of {len(rows)} rows fits into the base model's {job.base.max_positions} positions")
     nll = float(sum(bounds)) / sum(tokens)
+    spread = {"nll_error": math.sqrt(float(sum(variances))) / sum(tokens)} if params.num_noises > 1 else {}
     return {
         "nll": nll,
-        "nll_error": math.sqrt(float(sum(variances))) / sum(tokens),
+        **spread,
         "perplexity_bound": math.exp(min(nll, 80.0)),
         "tokens": float(sum(tokens)),
         "rows_scored": float(len(tokens)),
@@ -145,10 +146,11 @@ def _answered(
         [params.seed + index for index in chosen],
         should_stop=job.control.stop_is_wanted,
     )
-    correct = 0
+    correct, tongue = 0, tongue_of(job.base)
     for index, text in zip(chosen, texts, strict=bool(texts)):
         expected = rows[index].turns[-1].text
-        right = answers_equal(text.text, expected, params.answer_format)
+        # as the model would say it: BERT knows no capitals and puts spaces around signs
+        right = answers_equal(text.text, spoken(job.base, tongue.text(expected)), params.answer_format)
         correct += right
         details[index] |= {"expected": expected, "given": text.text, "correct": right, "steps": text.steps}
         if (number := final_number(text.text)) is not None:

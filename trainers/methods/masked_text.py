@@ -97,7 +97,6 @@ def _task(
             should_stop=site.control.stop_is_wanted,
         )
 
-    evaluates = params.eval_strategy != "no"
     return Task(
         total_steps=total_steps,
         seed=params.seed,
@@ -115,7 +114,7 @@ def _task(
         unit="tokens",
         save=resumable.save,
         evaluate=answered if params.eval_prompts else None,
-        validate=validated if evaluates and dataset.held_out else None,
+        validate=validated if dataset.held_out else None,
         further_metrics=("masked_nll",),
         log_every=params.steps_of(params.logging_steps, total_steps),
     )
@@ -126,7 +125,7 @@ def _warmup_steps(params: MaskedTextParams, total_steps: int) -> int:
 
 
 def _evaluate_every(params: MaskedTextParams, plan: TextPlan, total_steps: int) -> int:
-    if params.eval_strategy == "no":
+    if not params.evaluates:
         return NEVER
     return plan.steps_per_epoch if params.eval_strategy == "epoch" else params.steps_of(params.eval_steps, total_steps)
 

@@ -65,6 +65,7 @@ def _base(folder: Path, family: TextFamily, raw: dict[str, Any], model: Any) -> 
         shift=bool(mark.get("shift", family.shift)),
         was_causal=bool(mark.get("was_causal", family.is_causal)),
         max_positions=int(model.config.max_position_embeddings),
+        bos_first=bool(mark.get("bos_first", False)),
     )
 
 

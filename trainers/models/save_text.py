@@ -35,6 +35,7 @@ def save_text(base: TextBase, folder: Path, *, dtype: torch.dtype | None = None)
             "pad_id": base.pad_id,
             "bos_id": base.bos_id,
             "shift": base.shift,
+            "bos_first": base.bos_first,
             "was_causal": False,
         },
     }

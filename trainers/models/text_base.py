@@ -37,6 +37,8 @@ class TextBase:
     was_causal: bool
     """A causal language model that has not been trained to denoise yet."""
     max_positions: int
+    bos_first: bool = False
+    """With a shift: it was trained on prompts too (mask_prompt_loss false), and so with a BOS before them."""
 
     @property
     def device(self) -> torch.device:

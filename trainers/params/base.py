@@ -67,6 +67,12 @@ class Params(BaseModel):
         """Whether a running job has something to show when asked to `sample_now`: samples, or a validation loss."""
         return False
 
+    def changed(self, *names: str) -> str:
+        """The first of these fields that is not at its default, as `name=value`; "" where all are."""
+        fields = type(self).model_fields
+        found = [name for name in names if getattr(self, name) != fields[name].get_default(call_default_factory=True)]
+        return f"{found[0]}={getattr(self, found[0])!r}" if found else ""
+
     def family_problem(self, family: str) -> str:  # noqa: ARG002 - for those who care
         """Which of these parameters a base model of that family cannot take, and why; "" where all fit."""
         return ""

@@ -7,6 +7,19 @@ from pydantic import Field, model_validator
 from trainers.params.base import Params
 
 DREAM_ONLY = ("alg", "alg_temp", "top_p", "top_k", "eps")
+DECODING = (
+    "max_new_tokens",
+    "steps",
+    "block_size",
+    "remasking",
+    *DREAM_ONLY,
+    "temperature",
+    "cfg_scale",
+    "suppress_tokens",
+    "cache",
+    "threshold",
+)
+"""What only has a say where masks become tokens."""
 TEXT_FAMILIES = ("bert", "modernbert", "llada", "dream", "llama", "qwen2", "qwen3")
 
 
@@ -18,7 +31,7 @@ class DecodingParams(Params):
     max_new_tokens: int | None = Field(None, ge=1, le=8192)
     """Masks after each prompt; none = 128. A text ends earlier where an end token comes."""
     steps: int | None = Field(None, ge=1, le=8192)
-    """Denoising steps, shared out over the blocks; none = one for each mask."""
+    """Denoising steps, shared out over the blocks, the first of which take what is left over; none = one per mask."""
     block_size: int = Field(32, ge=1, le=8192)
     """Masks are filled block by block from the left; at least the number of masks = all at once."""
     remasking: Literal["low_confidence", "entropy", "margin", "random"] | None = None
@@ -74,7 +87,7 @@ class DecodingParams(Params):
         """
         - `threshold` decides how many tokens a step commits, so `steps`, `eps` and `alg_temp` have no say beside it.
         - `threshold` needs probabilities: `remasking` low_confidence, `alg` maskgit_plus.
-        - `alg_temp` has no say with `alg` origin.
+        - `alg_temp` has no say with `alg` origin, nor have `top_p` and `top_k` there at `temperature` 0.
         """
         if self.threshold is not None:
             for name in ("steps", "eps", "alg_temp"):
@@ -87,4 +100,6 @@ class DecodingParams(Params):
                 )
         if self.alg == "origin" and self.alg_temp is not None:
             raise ValueError(f"alg_temp={self.alg_temp} does nothing with alg='origin'; choose another alg")
+        if self.alg == "origin" and not self.temperature and (idle := self.changed("top_p", "top_k")):
+            raise ValueError(f"{idle} does nothing with alg='origin' at temperature=0; raise temperature")
         return self

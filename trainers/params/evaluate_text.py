@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from trainers.params.base import Product
-from trainers.params.decoding import TEXT_FAMILIES, DecodingParams
+from trainers.params.decoding import DECODING, TEXT_FAMILIES, DecodingParams
 
 
 class EvaluateTextParams(DecodingParams):
@@ -38,7 +38,12 @@ class EvaluateTextParams(DecodingParams):
     def _fields_agree(self) -> Self:
         """
         - `input_template` and `output_template` go together.
+        - `measure` likelihood decodes nothing, exact_match noises nothing.
         """
+        if self.measure == "likelihood" and (idle := self.changed("answer_format", *DECODING)):
+            raise ValueError(f"{idle} does nothing with measure='likelihood'; leave it out")
+        if self.measure == "exact_match" and (idle := self.changed("num_noises")):
+            raise ValueError(f"{idle} does nothing with measure='exact_match'; leave it out")
         if bool(self.input_template) != bool(self.output_template):
             raise ValueError("input_template and output_template go together; write both or none")
         return self

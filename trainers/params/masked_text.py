@@ -15,6 +15,15 @@ EOS_COUNTS = ("block", "cap")
 CAUSAL = ("llama", "qwen2", "qwen3")
 FAMILIES = {"bert": ("bert", "modernbert"), "llada": ("llada", *CAUSAL), "dream": ("dream", *CAUSAL)}
 """Families of base models by training_method."""
+OF_LORA = (
+    "load_in_4bit",
+    "fuse",
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
+    "target_modules",
+    "train_mask_embedding",
+)
 MAX_CUT = 0.2
 """Both cutoffs together above this ratio cut so much that a person should know."""
 
@@ -177,26 +186,38 @@ class MaskedTextParams(Params):
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
         """
-        - `load_in_4bit` and `fuse` need `lora`; so does `train_mask_embedding` on.
+        - `load_in_4bit`, `fuse`, `train_mask_embedding`, `target_modules` and all of `lora_*` need `lora`.
         - `perbatch_cutoff`, `resp_cutoff_ratio` and cart weights need `training_method` dream.
         - `eos_padding` supervised needs `packing` false.
         - `input_template` and `output_template` go together.
         - `gpu_ids` needs `train_device` auto or cuda.
         - `wandb_project` and `secrets` need `log_to_wandb`.
+        - `warmup_ratio` needs a schedule with a warm-up, `eval_steps` needs `eval_strategy` steps.
+        - `eval_prompts` and `validation_split` need `eval_strategy` steps or epoch, `max_validation_rows` a split.
         """
-        for message in (self._lora_faults(), self._dream_faults(), self._other_faults()):
+        for message in (self._lora_faults(), self._dream_faults(), self._idle_faults(), self._other_faults()):
             if message:
                 raise ValueError(message)
         return self
 
     def _lora_faults(self) -> str:
-        for name, given in (
-            ("load_in_4bit", self.load_in_4bit),
-            ("fuse", self.fuse),
-            ("train_mask_embedding", self.train_mask_embedding == "on"),
-        ):
-            if given and not self.lora:
-                return f"{name}={getattr(self, name)!r} needs lora=true, got lora=false; set lora, or leave {name} out"
+        set_ = "" if self.lora else self.changed(*OF_LORA)
+        return (
+            f"{set_} needs lora=true, got lora=false, which trains all weights; set lora, or leave it out"
+            if set_
+            else ""
+        )
+
+    def _idle_faults(self) -> str:
+        if self.learning_rate_schedule == "constant" and (idle := self.changed("warmup_ratio")):
+            return f"{idle} does nothing with learning_rate_schedule='constant'; choose constant_with_warmup"
+        if self.eval_strategy != "steps" and (idle := self.changed("eval_steps")):
+            return f"{idle} does nothing with eval_strategy={self.eval_strategy!r}; choose steps, or leave it out"
+        unseen = ("eval_prompts", "validation_split") if self.validation_split else ("eval_prompts",)
+        if self.eval_strategy == "no" and (idle := self.changed(*unseen)):
+            return f"{idle} does nothing with eval_strategy='no'; choose steps or epoch, or leave it out"
+        if not self.validation_split and (idle := self.changed("max_validation_rows")):
+            return f"{idle} does nothing with validation_split=0.0; leave one of them out"
         return ""
 
     def _dream_faults(self) -> str:
@@ -264,8 +285,12 @@ class MaskedTextParams(Params):
             f"{family}; choose {fitting}"
         )
 
+    @property
+    def evaluates(self) -> bool:
+        return self.eval_strategy != "no"
+
     def shows(self) -> bool:
-        return bool(self.eval_prompts or self.validation_split)
+        return self.evaluates and bool(self.eval_prompts or self.validation_split)
 
     def products(self) -> tuple[Product, ...]:
         if not self.lora:

@@ -1,5 +1,6 @@
 """Parameters of `sample_text`."""
 
+import re
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -9,6 +10,8 @@ from trainers.params.decoding import TEXT_FAMILIES, DecodingParams
 
 MASK = "[MASK]"
 """What stands for one mask in infill_texts; [MASK:5] stands for five."""
+GAPS = re.compile(r"\[MASK[^\]]{0,20}\]?")
+GAP = re.compile(r"\[MASK(:[1-9]\d{0,3})?\]")
 MAX_CHARACTERS = 100_000
 Chat = tuple[dict[str, str], ...]
 
@@ -61,6 +64,10 @@ class SampleTextParams(DecodingParams):
         for text in value:
             if "[MASK" not in text:
                 raise ValueError(f"each must have a gap, {MASK} or [MASK:5]; got {text[:60]!r}")
+            if wrong := [gap[0] for gap in GAPS.finditer(text) if not GAP.fullmatch(gap[0])]:
+                raise ValueError(
+                    f"a gap is {MASK} or [MASK:n] with n from 1 to 9999, got {wrong[0]!r} in {text[:60]!r}"
+                )
         return value
 
     @model_validator(mode="after")

@@ -86,9 +86,10 @@ def denoise(
     steps_B = torch.zeros(len(ids_BL), dtype=torch.long)
     forwards, blocks = 0, _blocks(canvas, block_size)
     blocks_B = (canvas.stop_B - canvas.start_B + block_size - 1) // block_size
-    for columns_BS, inside_BS in blocks:
+    for number, (columns_BS, inside_BS) in enumerate(blocks):
         first_open_B = _open(ids_BL, columns_BS, inside_BS, mask_id).sum(1)
-        block_steps_B = (first_open_B if steps is None else steps // blocks_B).clamp(min=1)
+        shared_B = first_open_B if steps is None else steps // blocks_B + (number < steps % blocks_B)
+        block_steps_B = shared_B.clamp(min=1)
         for index in range(max(int(block_steps_B.max()), int(first_open_B.max()))):
             open_BS = _open(ids_BL, columns_BS, inside_BS, mask_id)
             if not bool(open_BS.any()):

@@ -42,7 +42,7 @@ def text_job(work: Workspace) -> Iterator[TextJob]:
     control = Control(work.inputs / "control", processes, reporter)
     try:
         base = _base_of(work, params, processes.device)
-        shift = base.shift
+        own = base.shift, base.bos_first
         try:
             _adaptors_put(work, params, base)
             if problem := params.shift_problem(base.shift):
@@ -50,7 +50,7 @@ def text_job(work: Workspace) -> Iterator[TextJob]:
             yield TextJob(work, base, reporter, control)
         finally:
             lora_remove(base)
-            base.shift = shift
+            base.shift, base.bos_first = own
     finally:
         control.close()
 

@@ -78,6 +78,11 @@ def masks_fill(
     return [_text(base, row, trace, answer=None) for row, trace in filled]
 
 
+def spoken(base: TextBase, ids: Sequence[int]) -> str:
+    """Ids in letters, without special tokens."""
+    return str(base.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
 def ends_of(base: TextBase) -> frozenset[int]:
     """Tokens after which an answer is over."""
     names = ("<|eot_id|>", "<|im_end|>", "<|endoftext|>")
@@ -155,7 +160,7 @@ def _text(base: TextBase, row: list[int], trace: list[int], answer: list[int] | 
         ids=tuple(row),
         trace=tuple(trace),
         answer_ids=tuple(kept),
-        text=str(base.tokenizer.decode(kept, skip_special_tokens=True)).strip(),
+        text=spoken(base, kept),
         steps=max(trace, default=GIVEN) + 1,
     )
 

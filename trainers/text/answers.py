@@ -4,7 +4,8 @@ import re
 from typing import Literal
 
 AnswerFormat = Literal["auto", "gsm8k", "plain"]
-NUMBER = re.compile(r"####\s*\$?\s*(-?[\d.,]*\d)")
+NUMBER = re.compile(r"#\s*#\s*#\s*#\s*\$?\s*(-?\s*\.?\d+(?:\s*[.,]\s*\d+)*)")
+"""With the spaces that BERT's tokenizer puts around every sign."""
 
 
 def answers_equal(given: str, expected: str, form: AnswerFormat) -> bool:
@@ -21,6 +22,6 @@ def final_number(text: str) -> float | None:
     if not found:
         return None
     try:
-        return float(found[-1].replace(",", ""))
+        return float(re.sub(r"[\s,]", "", found[-1]))
     except ValueError:
         return None

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trainers.data.chat import prompt_ids
+from trainers.errors import ReasonCode, TrainerError
 from trainers.events import Progress, Sample
 from trainers.models.text_base import TextBase
 from trainers.params.masked_text import MaskedTextParams
@@ -30,9 +31,15 @@ def answers_show(
     """
     ids = [prompt_ids(base, prompt) for prompt in params.eval_prompts]
     room = base.max_positions - max(len(prompt) for prompt in ids)
+    if room < 1:
+        raise TrainerError(
+            ReasonCode.BAD_PARAMETERS,
+            f"the longest of eval_prompts takes {base.max_positions - room} tokens, which leaves no answer any room: "
+            f"the base model has {base.max_positions} positions; shorten it",
+        )
     seeds = [params.seed + index for index in range(len(ids))]
     reporter.say(Progress(stage="answering", done=0, total=len(ids)))
-    decoding = Decoding(max_new_tokens=max(1, min(NEW_TOKENS, room)))
+    decoding = Decoding(max_new_tokens=min(NEW_TOKENS, room))
     texts = answers_sample(base, ids, decoding, seeds, should_stop=should_stop)
     for index, (text, prompt, seed) in enumerate(zip(texts, params.eval_prompts, seeds, strict=bool(texts))):
         path = f"samples/step-{step:08d}-{index}.json"

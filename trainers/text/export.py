@@ -22,13 +22,13 @@ def products_write(site: Site[MaskedTextParams], trained: Trained, progress: Pro
     if not params.lora:
         model_write(trained.base, work.out / "model", dtype=DTYPES[params.dtype])
         return
-    text_adaptor_save(trained.base, work.out / "adaptor", _header(site, progress))
+    text_adaptor_save(trained.base, work.out / "adaptor", _header(site, progress, bos_first=trained.base.bos_first))
     text_card_write(work.out / "adaptor", manifest_body(work, outcome))
     if params.fuse:
         fresh = load_text(work.model, stored_dtype(work.model))
         text_adaptor_load(fresh, work.out / "adaptor", "fuse", 1.0)
         lora_merge(fresh)
-        fresh.shift = trained.base.shift
+        fresh.shift, fresh.bos_first = trained.base.shift, trained.base.bos_first
         model_write(fresh, work.out / "model")
 
 
@@ -53,7 +53,7 @@ def facts(params: MaskedTextParams, base: TextBase, dataset: TextDataset) -> dic
     }
 
 
-def _header(site: Site[MaskedTextParams], progress: Progress) -> dict[str, str]:
+def _header(site: Site[MaskedTextParams], progress: Progress, *, bos_first: bool) -> dict[str, str]:
     model = site.work.spec.inputs.model
     assert model is not None
     return {
@@ -62,5 +62,6 @@ def _header(site: Site[MaskedTextParams], progress: Progress) -> dict[str, str]:
         "base_model": model.name,
         "name": site.params.adaptor_name,
         "training_method": site.params.training_method,
+        **({"bos_first": "true"} if bos_first else {}),
         "step": str(progress.step),
     }

@@ -58,13 +58,19 @@ def trained_base(site: Site[MaskedTextParams]) -> Trained:
         quantization="nf4" if params.load_in_4bit else "none",
     )
     family_check(params, base)
-    base = replace(base, shift=params.training_method == "dream")
+    base = recipe_base(base, params)
     dropout_set(base, params.model_dropout)
     parameters = _attached(base, params) if params.lora else list(base.model.requires_grad_(True).parameters())
     base.model.train()
     if checkpoints_activations(params, base):
         base.model.activation_checkpointing_enable({"use_reentrant": False})
     return Trained(base, parameters, params.lora)
+
+
+def recipe_base(base: TextBase, params: MaskedTextParams) -> TextBase:
+    """The base as the recipe reads it: with Dream's shift or without, and so with a BOS before prompts or without."""
+    shift = params.training_method == "dream"
+    return replace(base, shift=shift, bos_first=shift and not params.mask_prompt_loss)
 
 
 def family_check(params: MaskedTextParams, base: TextBase) -> None:
