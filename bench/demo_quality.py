@@ -78,7 +78,8 @@ def arguments() -> argparse.Namespace:
 def trained_adaptor(template: dict[str, Any], rank: int, folder: Path) -> Path:
     """Runs the template as the worker would, without its samples; the folder of the adaptor's weights."""
     inputs = {"model": EXAMPLE / "base", "dataset": EXAMPLE / "style"}
-    params = template["params"] | {"lora_r": rank, "lora_alpha": 2 * rank, "eval_prompt": ""}
+    params = {name: value for name, value in template["params"].items() if not name.startswith("eval_")}
+    params |= {"lora_r": rank, "lora_alpha": 2 * rank}
     spec = {"name": template["name"], "method": template["method"], "params": params}
     spec["inputs"] = {role: input_ref(template[role], place) for role, place in inputs.items()}
     for role, place in inputs.items():

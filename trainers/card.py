@@ -99,7 +99,7 @@ def _files(manifest: dict[str, Any]) -> str:
     if of_text or manifest["params"].get("train_text_encoder"):
         text += "\n\nBoth hold pairs of the text encoder too; load them into network and text encoder alike."
     if skip := int(_told(manifest).get("clip_skip") or 0):
-        last = skip + (1 if manifest.get("family", "sd1") in ("sd1", "sd2") else 2)
+        last = skip + (1 if manifest.get("family", "sd1") == "sd1" else 2)
         text += f"\n\nTrained with `clip_skip={skip}`: in ComfyUI, CLIP Set Last Layer to -{last}."
     return text
 

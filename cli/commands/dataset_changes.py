@@ -1,6 +1,7 @@
 """`anneal dataset captions` and `anneal dataset from-samples`: versions out of what is there already."""
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Annotated
@@ -99,7 +100,7 @@ def rows_read(file: Path) -> list[Record]:
     try:
         text = file.read_text(encoding="utf-8-sig")
         if file.suffix == ".csv":
-            return list(csv.DictReader(text.splitlines(keepends=True), strict=True))
+            return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
         return [dict(json.loads(line)) for line in text.split("\n") if line.strip()]
     except (ValueError, TypeError, csv.Error) as error:
         raise CliError(f"{file} cannot be read: {error}", exit_code=Exit.USAGE) from error

@@ -20,7 +20,7 @@ from trainers.checkpoint import newest_checkpoint
 
 pytestmark = pytest.mark.slow
 SIZES = ((80, 64),) * 5
-TWO = {**DEMANDING, "eval_prompt": "", "max_train_steps": 6}
+TWO = {**DEMANDING, "eval_prompt": "", "eval_num_inference_steps": 50, "max_train_steps": 6}
 MOMENTS = {
     "in the build of the cache": ("trainers.data.cache", "file_write", 3),
     "in the first evaluation": ("trainers.image.evaluation", "sample_images", 1),

@@ -19,6 +19,7 @@ from diffusers import (
 from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
 from numpy.typing import NDArray
 from peft.tuners.lora import LoraLayer
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -253,6 +254,49 @@ def test_a_fused_pair_from_elsewhere_is_split_by_its_rows(bases: Callable[[str],
     found = adaptor_read(base, tmp_path).pairs["transformer"]
     assert torch.equal(torch.cat([found[name].up for name in parts]), up)
     assert all(torch.equal(found[name].down, down) and found[name].scaling == 1 for name in parts)
+
+
+@pytest.mark.parametrize(
+    ("family", "prediction", "architecture", "module"),
+    [
+        ("sd1", "epsilon", "stable-diffusion-v1", "networks.lora"),
+        ("sd2", "epsilon", "stable-diffusion-v2-512", "networks.lora"),
+        ("sd2", "v_prediction", "stable-diffusion-v2-768-v", "networks.lora"),
+        ("sdxl", "epsilon", "stable-diffusion-xl-v1-base", "networks.lora"),
+        ("sd3", "", "stable-diffusion-3", "networks.lora_sd3"),
+        ("flux", "", "flux-1-dev", "networks.lora_flux"),
+        ("schnell", "", "flux-1-schnell", "networks.lora_flux"),
+    ],
+)
+def test_the_header_calls_each_family_as_sd_scripts_does(
+    bases: Callable[[str], Base], tmp_path: Path, family: str, prediction: str, architecture: str, module: str
+) -> None:
+    base = bases("flux" if family == "schnell" else family)
+    if base.family == "flux":
+        base.network.register_to_config(guidance_embeds=family == "flux")
+    metadata = {"prediction_type": prediction} if prediction else {}
+    adaptor_write(base, tmp_path, random_pairs(base, in_blocks), metadata=metadata)
+    with safe_open(tmp_path / KOHYA, framework="pt") as file:
+        said = file.metadata()
+    assert (said["modelspec.architecture"], said["ss_network_module"]) == (f"{architecture}/lora", module)
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_a_file_with_onetrainers_names_is_read(bases: Callable[[str], Base], tmp_path: Path, family: str) -> None:
+    """lora_transformer_ and diffusers' own names; no other key tells that the file is of kohya's kind."""
+    base = bases(family)
+    pairs = random_pairs(base, lambda name, layer: in_blocks(name, layer) and isinstance(layer, nn.Linear))
+    tensors = {
+        f"lora_transformer_{name.replace('.', '_')}.{end}": value.contiguous()
+        for name, pair in pairs["transformer"].items()
+        for end, value in (
+            ("lora_down.weight", pair.down),
+            ("lora_up.weight", pair.up),
+            ("alpha", torch.tensor(pair.alpha)),
+        )
+    }
+    save_file(tensors, tmp_path / "onetrainer.safetensors")
+    pairs_equal(adaptor_read(base, tmp_path).pairs, {"transformer": pairs["transformer"]})
 
 
 def test_pairs_of_unequal_rank_and_scaling_keep_their_updates_when_fused(

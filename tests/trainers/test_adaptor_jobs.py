@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -176,6 +177,19 @@ def test_the_trigger_is_what_the_header_says_without_doubt(metadata: dict[str, s
 def test_layers_left_out_are_counted_as_diffusers_does(metadata: dict[str, str], family: str, skip: int) -> None:
     """sd-scripts' 2 is the layer before the last; it has no such setting for SDXL."""
     assert clip_skip_of(metadata, family) == skip
+
+
+@pytest.mark.parametrize("method", ["import_adaptor", "extract_adaptor"])
+def test_without_metadata_the_kohya_file_says_only_how_to_use_it(job: Job, loaded: Base, method: str) -> None:
+    folder = job.inputs / "dataset" if method == "import_adaptor" else job.adaptor()
+    write(loaded, folder, random_pairs(loaded, in_blocks), clip_skip="1")
+    if method == "import_adaptor":
+        (folder / KOHYA).unlink()
+    roles = {"dataset": ref("x", kind="weights")} if method == "import_adaptor" else {"adaptors": [ref("x")]}
+    scale = {} if method == "import_adaptor" else {"scale": 0.5}
+    assert job.run(method, roles, adaptor_name="dog", no_metadata=True, **scale) == 0
+    with safe_open(job.out / "adaptor" / KOHYA, framework="pt") as file:
+        assert set(file.metadata()) <= {"format", "base_sha256", "clip_skip", "prediction_type"}
 
 
 # extract_adaptor

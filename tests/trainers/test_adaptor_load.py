@@ -211,6 +211,7 @@ def test_the_kohya_header_says_what_the_training_was(base: Base, tmp_path: Path)
     said = header(tmp_path / KOHYA)
     assert (said["ss_network_dim"], said["ss_network_alpha"], said["ss_network_module"]) == ("4", "8", "networks.lora")
     assert (said["ss_seed"], said["ss_learning_rate"], said["ss_optimizer"]) == ("5", "0.0001", "lion")
+    assert said["ss_resolution"] == "(64, 64)"
     assert said["ss_base_model_version"] == "sd_v1" and said["ss_v_parameterization"] == "False"
     assert json.loads(said["ss_tag_frequency"]) == {"dataset": {"sks dog": 1}}
     assert json.loads(said["ss_network_args"]) == {"conv_alpha": "8", "conv_dim": "4"}

@@ -87,11 +87,11 @@ def test_an_override_of_the_prediction_type_is_in_the_code(tmp_path: Path) -> No
     assert 'prediction_type="v_prediction"' in body
 
 
-@pytest.mark.parametrize(("family", "last"), [("sd1", -2), ("sd2", -2), ("sdxl", -3)])
+@pytest.mark.parametrize(("family", "last"), [("sd1", -2), ("sd2", -3), ("sdxl", -3)])
 def test_left_out_layers_of_clip_are_told_as_diffusers_and_as_comfyui_count(
     tmp_path: Path, family: str, last: int
 ) -> None:
-    """ComfyUI's -1 is the last layer; SDXL is trained from the one before."""
+    """ComfyUI's -1 is the last layer; SD 2.x, whose last layer diffusers has not, and SDXL begin at the one before."""
     _, body = card(tmp_path, params=PARAMS | {"clip_skip": 1}, family=family)
     assert "clip_skip=1)" in body and f"CLIP Set Last Layer to {last}." in body
     assert "CLIP Set Last Layer" not in card(tmp_path, params=PARAMS | {"clip_skip": 0}, family=family)[1]

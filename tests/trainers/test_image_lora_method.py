@@ -5,18 +5,23 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from tests.trainers.job import SHA256, Job, job_make
+from trainers.adaptors.load import adaptor_read
+from trainers.adaptors.pairs import update
 from trainers.checkpoint import checkpoint_load
 from trainers.ema import ema_decay_at
+from trainers.image.prior import picture_of_class
 from trainers.image.trained import pairs_attach
 from trainers.lora import TRAINED, attach, lora_layers
 from trainers.models import parts
@@ -205,6 +210,27 @@ class TestPrior:
         assert {path: path.stat().st_mtime_ns for path in made} == made
         assert len(list((tmp_path / "cache" / "class_pictures").rglob("*.png"))) == 1
 
+    @pytest.mark.parametrize(("family", "guidance"), [("flux", 3.5), ("sdxl", 7.5)])
+    def test_they_are_guided_as_samples_of_the_family_are(
+        self, family: str, guidance: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[dict[str, Any]] = []
+
+        def drawn(_: Any, **settings: Any) -> list[Image.Image]:
+            asked.append(settings)
+            return [Image.new("RGB", (8, 8))]
+
+        monkeypatch.setattr("trainers.image.prior.sample_images", drawn)
+        params = ImageLoraParams(adaptor_name="a", prior_preservation=True, class_prompt="a dog")
+        picture_of_class(tmp_path / "a.png", SimpleNamespace(family=family), params, 3)  # type: ignore[arg-type]
+        assert (asked[0]["guidance_scale"], asked[0]["seeds"]) == (guidance, [3])
+
+    def test_the_base_makes_them_as_it_was_trained_whatever_it_is_to_learn(self, tmp_path: Path, tiny_sd: Path) -> None:
+        settings = {**QUIET, "prior_preservation": True, "class_prompt": "photo of dog", "num_class_images": 1}
+        for name, more in (("first", {}), ("second", {"prediction_type": "v_prediction"})):
+            assert job_make(tmp_path / name, tiny_sd, tmp_path / "cache").spec(**settings, **more).run() == 0
+        assert len(list((tmp_path / "cache" / "class_pictures").rglob("*.png"))) == 1
+
 
 @pytest.fixture(scope="module")
 def adaptor(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path, shared_cache: Path) -> Path:
@@ -234,18 +260,45 @@ class TestGoingOn:
     @pytest.mark.parametrize(
         ("params", "said"),
         [
-            ({"lora_r": 8, "lora_alpha": 16}, "has rank 4 on unet.down_blocks.0"),
-            ({"lora_alpha": 16}, "set lora_alpha=8"),
-            ({"lora_targets": "attention+ff"}, "set lora_targets"),
-            ({"train_text_encoder": True}, "has not a pair on text_encoder"),
-            ({"use_dora": True}, "set use_dora=false"),
-            ({"prediction_type": "v_prediction"}, "prediction_type=epsilon"),
+            ({"lora_alpha": 16}, "another lora_alpha / lora_r"),
+            ({"lora_r": 8, "lora_alpha": 16}, "get a higher rank"),
+            ({"lora_r": 8, "lora_alpha": 8}, "get a higher rank"),
+            ({"lora_targets": "attention+ff"}, "layers begin without an update"),
+            ({"train_text_encoder": True}, "layers begin without an update"),
         ],
     )
-    def test_parameters_that_do_not_fit_it_are_named(
-        self, params: dict[str, Any], said: str, adaptor: Path, job: Job
+    def test_what_can_hold_it_begins_with_its_update(
+        self, params: dict[str, Any], said: str, adaptor: Path, job: Job, tiny_sd: Path
     ) -> None:
-        assert said in refusal(self.going_on(job, adaptor, **params))
+        """An imported file of rank 2, or of alpha 1, can go on, though no job can be told to train such a one."""
+        assert self.going_on(job, adaptor, **params).run() == 0
+        assert any(said in warning.message for warning in job.of_kind("warning"))
+        base = load_base(tiny_sd, torch.float32)
+        before, after = (adaptor_read(base, folder / "adaptor").pairs for folder in (adaptor, job.out))
+        for part, by_layer in after.items():
+            for layer, pair in by_layer.items():
+                was = before.get(part, {}).get(layer)
+                expected = update(was) if was else torch.zeros_like(update(pair))
+                assert torch.allclose(update(pair), expected, atol=1e-6), layer
+
+    @pytest.mark.parametrize(
+        ("trained", "params", "said"),
+        [
+            ({}, {"use_dora": True}, "set use_dora=false"),
+            ({}, {"prediction_type": "v_prediction"}, "prediction_type=epsilon"),
+            ({"lora_r": 8}, {}, "has rank 8 on unet.down_blocks.0"),
+            ({"lora_targets": "attention+ff"}, {}, "widen lora_targets"),
+        ],
+    )
+    def test_parameters_that_cannot_hold_it_are_named(
+        self, trained: dict[str, Any], params: dict[str, Any], said: str, adaptor: Path, make_job: Callable[..., Job]
+    ) -> None:
+        source = adaptor
+        if trained:
+            before = make_job("trained").spec(**{"max_train_steps": 1, "lora_r": 4, "lora_alpha": 8, **trained})
+            assert before.run() == 0
+            source = before.out
+        assert said in refusal(self.going_on(make_job("going on"), source, **params))
 
     def test_only_one_can_be_the_start(self, adaptor: Path, job: Job) -> None:
         assert "got 2" in refusal(self.going_on(job, adaptor, count=2))
@@ -258,6 +311,21 @@ class TestGoingOn:
 
 
 class TestOutputs:
+    @pytest.mark.parametrize("by_epochs", [False, True])
+    def test_the_kohya_file_says_what_really_was(self, make_job: Callable[..., Job], by_epochs: bool) -> None:
+        """As sd-scripts does: with defaults filled in, and nothing that did not count."""
+        length = {"num_train_epochs": 2, "max_train_steps": None} if by_epochs else {"max_train_steps": 3}
+        settings = {"learning_rate": None, "lr_scheduler": "cosine", "train_text_encoder": True, **length}
+        job = make_job().spec(**settings)
+        assert job.run() == 0
+        with safe_open(job.out / "adaptor" / "kohya.safetensors", framework="pt") as file:
+            said = file.metadata()
+        assert said["ss_learning_rate"] == said["ss_unet_lr"] == "0.0001" and said["ss_text_encoder_lr"] == "1e-05"
+        assert said["ss_lr_warmup_steps"] == "50" and said["ss_resolution"] == "(64, 64)"
+        assert said["ss_max_train_steps"] == said["ss_steps"] == str(job.manifest["steps"])
+        assert said.get("ss_num_epochs") == ("2" if by_epochs else None)
+        assert "ss_huber_c" not in said and "ss_huber_schedule" not in said
+
     def test_without_metadata_the_kohya_file_tells_nothing_of_the_training(self, make_job: Callable[..., Job]) -> None:
         found = []
         for silent in (False, True):

@@ -54,6 +54,18 @@ class TestMetadata:
         folder.joinpath("metadata.csv").write_text('file_name,text\na.png,"a cat, ""sitting"""\nb.png,dog\n')
         assert [row.caption for row in read(folder).rows] == ['a cat, "sitting"', "dog"]
 
+    @pytest.mark.parametrize("odd", ["\u2028", "\u2029", "\x85", "\x0c", "\x1d"])
+    @pytest.mark.parametrize("kind", ["jsonl", "csv"])
+    def test_only_a_line_feed_ends_a_row(self, folder: Path, odd: str, kind: str) -> None:
+        """The check at upload, and what writes captions, know no other end."""
+        caption = f"one{odd}two"
+        if kind == "jsonl":
+            rows = [json.dumps({"file_name": name, "text": caption}, ensure_ascii=False) for name in ("a.png", "b.png")]
+        else:
+            rows = ["file_name,text", f"a.png,{caption}", f"b.png,{caption}"]
+        folder.joinpath(f"metadata.{kind}").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        assert [(row.name, row.caption) for row in read(folder).rows] == [("a.png", caption), ("b.png", caption)]
+
     def test_a_missing_column_names_those_that_are_there(self, folder: Path) -> None:
         metadata(folder, {"file_name": "a.png", "txet": "a cat"})
         assert refusal(folder) == "caption_column='text' is not a column of metadata.jsonl; it has 'file_name', 'txet'"

@@ -1,7 +1,9 @@
 """The job `inspect_dataset`: what training would see, and every file that it would drop or change."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from tests.tiny_flux import build_tiny_flux
+from tests.tiny_sd3 import build_tiny_sd3
 from tests.trainers.job import SHA256, Job, picture_make
 from trainers.params.inspect_dataset import InspectDatasetParams
 
@@ -125,6 +129,32 @@ def test_captions_that_the_base_model_cuts_are_named_with_what_is_lost(
 ) -> None:
     (folder / "b.txt").write_text("q " * 230)
     assert inspect(folder, model=tiny_sd)["captions_cut"] == ["b.png: 230 tokens, the last 5 are cut"]
+
+
+@pytest.mark.parametrize(
+    ("build", "params", "kept"),
+    [
+        (build_tiny_flux, {}, 511),
+        (build_tiny_flux, {"max_sequence_length": 128}, 127),
+        (build_tiny_sd3, {}, 255),
+        (partial(build_tiny_sd3, has_t5=False), {}, 75),
+    ],
+)
+def test_captions_are_cut_where_the_families_of_t5_do(
+    inspect: Inspect, folder: Path, tmp_path: Path, build: Callable[[Path], Path], params: dict[str, Any], kept: int
+) -> None:
+    (folder / "b.txt").write_text("q " * 600)
+    report = inspect(folder, model=build(tmp_path / "base"), **params)
+    (said,) = report["captions_cut"]
+    tokens, lost = map(int, re.findall(r"\d+", said))
+    assert said.startswith("b.png: ") and tokens - lost == kept
+
+
+def test_pictures_without_the_alpha_that_masks_their_loss_are_named(inspect: Inspect, folder: Path) -> None:
+    image = Image.open(folder / "a.png").convert("RGBA")
+    image.putalpha(128)
+    image.save(folder / "a.png")
+    assert inspect(folder, masked_loss="alpha")["without_mask"] == ["b.png", "c.png"]
 
 
 def test_the_number_of_samples_is_bounded(inspect: Inspect, folder: Path) -> None:

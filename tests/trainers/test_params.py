@@ -164,11 +164,50 @@ def test_a_warm_up_as_long_as_the_job_warns() -> None:
         ({"optimizer": "prodigy", "learning_rate": 1e-4}, "learning_rate=0.0001 scales down"),
         ({"optimizer": "lion"}, "0.99 is usual"),
         ({"eval_prompt": "a", "eval_every_steps": 100}, "evaluating every 100 steps takes 50%"),
-        ({"eval_prompt": "a", "eval_every_epochs": 2}, "fewer than 200 pictures"),
     ],
 )
 def test_what_is_probably_not_meant_is_said_at_submit(values: dict[str, Any], said: str) -> None:
     assert said in " ".join(ImageLoraParams(adaptor_name="a", **values).warnings())
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"eval_num_inference_steps": 20}, "eval_num_inference_steps=20 does nothing without eval_prompt"),
+        ({"eval_seed": 7}, "eval_seed=7 does nothing without eval_prompt"),
+        ({"eval_guidance_scale": 2.0}, "eval_guidance_scale=2.0 does nothing without eval_prompt"),
+        ({"eval_negative_prompt": "x"}, "eval_negative_prompt='x' does nothing without eval_prompt"),
+        ({"eval_every_steps": 5}, "eval_every_steps=5 does nothing without eval_prompt and validation_split"),
+        ({"eval_prompt": "a", "eval_every_steps": 5, "eval_every_epochs": 2}, "eval_every_epochs=2 does nothing with"),
+        (
+            {"eval_prompt": "a", "eval_guidance_scale": 1.0, "eval_negative_prompt": "x"},
+            "eval_negative_prompt='x' does nothing with eval_guidance_scale=1.0",
+        ),
+    ],
+)
+def test_settings_of_samples_that_are_not_made_are_refused(values: dict[str, Any], said: str) -> None:
+    assert said in refusal(**values)
+
+
+def test_what_a_family_has_not_is_named_at_submit() -> None:
+    negative = ImageLoraParams(adaptor_name="a", eval_prompt="a", eval_negative_prompt="x")
+    assert "eval_negative_prompt='x' does nothing with Flux.1" in negative.family_problem("flux")
+    assert not negative.family_problem("sd3")
+    spatial = ImageLoraParams(adaptor_name="a", conv_rank=4)
+    assert all("conv_rank=4 does nothing" in spatial.family_problem(family) for family in ("sd3", "flux"))
+    assert not spatial.family_problem("sdxl")
+
+
+def test_flux_is_told_its_guidance_in_one_forward() -> None:
+    params = ImageLoraParams(adaptor_name="a", eval_prompt="a", eval_num_inference_steps=20)
+    assert (params.eval_guidance("flux"), params.eval_guidance("sdxl")) == (3.5, 7.5)
+    assert (params.evaluation_forwards("flux"), params.evaluation_forwards("sdxl")) == (20, 40)
+    asked = params.model_copy(update={"eval_guidance_scale": 2.0})
+    assert asked.eval_guidance("flux") == asked.eval_guidance("sd1") == 2.0
+
+
+def test_where_epochs_count_the_job_itself_warns_of_much_evaluation() -> None:
+    assert ImageLoraParams(adaptor_name="a", eval_prompt="a").warnings() == []
 
 
 def test_an_evaluation_of_a_fifth_of_the_forwards_is_not_warned_of() -> None:

@@ -115,7 +115,7 @@ def test_sigterm_means_stop(make_job: Callable[..., Job]) -> None:
 
 
 def test_two_processes_killed_go_on_to_the_same_bits(make_job: Callable[..., Job]) -> None:
-    settings = {**DEMANDING, "eval_prompt": "", "max_train_steps": 4}
+    settings = {**DEMANDING, "eval_prompt": "", "eval_num_inference_steps": 50, "max_train_steps": 4}
     undisturbed = make_job("undisturbed", sizes=((80, 64),) * 5).spec(processes=2, **settings)
     killed = make_job("killed", sizes=((80, 64),) * 5).spec(processes=2, **settings)
     for process in undisturbed.start(world_size=2):

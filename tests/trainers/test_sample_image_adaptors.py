@@ -130,6 +130,8 @@ def test_a_comparison_without_adaptor_is_refused(make: Make) -> None:
         (["sks"], "sks dog", ["sks dog", "sks dog"]),
         (["sks", "zwx"], "a dog", ["a dog", "a dog", "sks, zwx, a dog"]),
         (["sks", "sks"], "a dog", ["a dog", "a dog", "sks, a dog"]),
+        (["cat"], "a category", ["a category", "a category", "cat, a category"]),
+        (["<c+t>"], "a <c+t>, red", ["a <c+t>, red", "a <c+t>, red"]),
     ],
 )
 def test_trigger_words_are_put_before_the_prompt_once(triggers: list[str], prompt: str, prompts: list[str]) -> None:

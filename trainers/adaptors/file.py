@@ -95,5 +95,5 @@ def _formats_check(tensors: dict[str, Tensor]) -> None:
 
 
 def _format(tensors: dict[str, Tensor]) -> Format:
-    kohya = ("lora_unet_", "lora_te", "diffusion_model.")
+    kohya = ("lora_unet_", "lora_transformer_", "lora_te", "diffusion_model.")
     return "kohya" if any(key.startswith(kohya) for key in tensors) else "diffusers"

@@ -18,11 +18,13 @@ VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0", "sd3": "sd
 """`ss_base_model_version` of each family."""
 ARCHITECTURES = {
     "sd1": "stable-diffusion-v1",
-    "sd2": "stable-diffusion-v2",
+    "sd2": "stable-diffusion-v2-512",
     "sdxl": "stable-diffusion-xl-v1-base",
     "sd3": "stable-diffusion-3",
     "flux": "flux-1-dev",
 }
+"""`modelspec.architecture`, as sd-scripts names them; see `_architecture`."""
+NETWORK_MODULES = {"sd3": "networks.lora_sd3", "flux": "networks.lora_flux"}
 FROM_PARAMS = {
     "ss_learning_rate": "learning_rate",
     "ss_unet_lr": "learning_rate",
@@ -45,7 +47,7 @@ FROM_PARAMS = {
     "ss_network_dropout": "lora_dropout",
     "ss_loss_type": "loss_type",
     "ss_huber_c": "huber_c",
-    "ss_resolution": "resolution",
+    "ss_huber_schedule": "huber_schedule",
 }
 """sd-scripts' entries and the parameters of image_lora that say the same."""
 CLIP_SKIP_FAMILIES = ("sd1", "sd2")
@@ -53,16 +55,32 @@ CLIP_SKIP_FAMILIES = ("sd1", "sd2")
 
 
 def kohya_header(
-    tensors: Mapping[str, Tensor], pairs: Pairs, family: str, metadata: Mapping[str, str], params: Mapping[str, Any]
+    tensors: Mapping[str, Tensor],
+    pairs: Pairs,
+    family: str,
+    metadata: Mapping[str, str],
+    params: Mapping[str, Any],
+    *,
+    is_distilled: bool = False,
 ) -> dict[str, str]:
-    """Everything as text. `metadata` is what the diffusers file says too: name, trigger word, base, prediction type."""
-    training = _network(pairs) | _base(family, metadata) | _training(params) | _clip_skip(family, metadata)
+    """Everything as text. `metadata` is what the diffusers file says too: name, trigger word, base, prediction type.
+
+    `params`: those of the training, with what stands for none filled in. `is_distilled`: Flux schnell.
+    """
+    training = _network(pairs, family) | _base(family, metadata) | _training(params) | _clip_skip(family, metadata)
     training |= _tags(metadata)
     hashes = _hashes(tensors, training)
-    return training | hashes | _modelspec(family, metadata, params, hashes["sshs_model_hash"])
+    architecture = _architecture(family, metadata, is_distilled=is_distilled)
+    return training | hashes | _modelspec(architecture, metadata, params, hashes["sshs_model_hash"])
 
 
-def _network(pairs: Pairs) -> dict[str, str]:
+def _architecture(family: str, metadata: Mapping[str, str], *, is_distilled: bool) -> str:
+    if family == "sd2" and metadata.get("prediction_type") == "v_prediction":
+        return "stable-diffusion-v2-768-v"
+    return "flux-1-schnell" if family == "flux" and is_distilled else ARCHITECTURES[family]
+
+
+def _network(pairs: Pairs, family: str) -> dict[str, str]:
     every = [pair for by_layer in pairs.values() for pair in by_layer.values()]
     linear = [pair for pair in every if pair.down.ndim == 2] or every
     spatial = [pair for pair in every if pair.down.ndim == 4 and pair.down.shape[-1] > 1]
@@ -73,7 +91,7 @@ def _network(pairs: Pairs) -> dict[str, str]:
     if any(pair.magnitude_O is not None for pair in every):
         arguments["dora_wd"] = "True"
     return {
-        "ss_network_module": "networks.lora",
+        "ss_network_module": NETWORK_MODULES.get(family, "networks.lora"),
         "ss_network_dim": str(rank),
         "ss_network_alpha": _text(alpha),
         "ss_network_args": json.dumps(arguments, sort_keys=True),
@@ -92,8 +110,10 @@ def _base(family: str, metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def _training(params: Mapping[str, Any]) -> dict[str, str]:
+    side = params.get("resolution")
+    size = {"ss_resolution": f"({side}, {side})"} if side else {}
     given = {key: params.get(name) for key, name in FROM_PARAMS.items()}
-    return {key: _text(value) for key, value in given.items() if value is not None}
+    return size | {key: _text(value) for key, value in given.items() if value is not None}
 
 
 def _clip_skip(family: str, metadata: Mapping[str, str]) -> dict[str, str]:
@@ -108,10 +128,12 @@ def _tags(metadata: Mapping[str, str]) -> dict[str, str]:
     return {"ss_tag_frequency": json.dumps({"dataset": {trigger: 1}}, ensure_ascii=False)} if trigger else {}
 
 
-def _modelspec(family: str, metadata: Mapping[str, str], params: Mapping[str, Any], digest: str) -> dict[str, str]:
+def _modelspec(
+    architecture: str, metadata: Mapping[str, str], params: Mapping[str, Any], digest: str
+) -> dict[str, str]:
     given = {
         "sai_model_spec": "1.0.0",
-        "architecture": f"{ARCHITECTURES[family]}/lora",
+        "architecture": f"{architecture}/lora",
         "implementation": "diffusers",
         "title": metadata.get("name", ""),
         "trigger_phrase": metadata.get("trigger_word", ""),

@@ -54,7 +54,18 @@ def adaptor_write(
     header = {**metadata, "format": "pt", HEADER: peft_header(pairs)}
     bytes_write(folder / WEIGHTS, file_bytes(peft_tensors(pairs), header))
     tensors = kohya_tensors(base, pairs)
-    told = {} if params.get("no_metadata") else kohya_header(tensors, pairs, base.family, metadata, params)
+    told = (
+        {}
+        if params.get("no_metadata")
+        else kohya_header(
+            tensors,
+            pairs,
+            base.family,
+            metadata,
+            params,
+            is_distilled=base.family == "flux" and not base.network.config.guidance_embeds,
+        )
+    )
     # lora_adapter_metadata would make diffusers look for peft's names
     functional = {key: metadata[key] for key in ("base_sha256", *HOW_TO_USE) if key in metadata}
     bytes_write(folder / KOHYA, file_bytes(tensors, {**functional, **told, "format": "pt"}))

@@ -14,14 +14,13 @@ from trainers.data.image_batches import text_drawn, view_drawn
 from trainers.data.image_changes import changes_of
 from trainers.data.image_dataset import augment_of, dropout_of, framing_of, plan_for
 from trainers.data.image_rows import Rows, example_rows, pictures_repeated, rows_of
-from trainers.data.image_warnings import clip_limit, token_counts
+from trainers.data.image_warnings import limit_of, opaque_pictures, token_counts
 from trainers.data.masks import mask_image
 from trainers.data.picture import Faults, Picture
 from trainers.data.pixels import crop_image
 from trainers.data.plan import Plan
 from trainers.errors import TrainerError
 from trainers.events import Progress, Sample, Started
-from trainers.models.clip_text import clip_tokenizer
 from trainers.models.load import family_of
 from trainers.params.image_lora import ImageLoraParams
 from trainers.params.inspect_dataset import InspectDatasetParams
@@ -68,7 +67,8 @@ def preview(site: Site[InspectDatasetParams]) -> dict[str, Any]:
         "steps_per_epoch": plan.steps_per_epoch,
         "held_out": [rows.pictures[place].where for place in rows.held_out],
         "shapes": dict(Counter(f"{view.shape.width}x{view.shape.height}" for view in views).most_common()),
-        "captions_cut": _captions_cut(site, example_rows(rows, params)),
+        "captions_cut": _captions_cut(site, params, example_rows(rows, params)),
+        "without_mask": [picture.where for picture in opaque_pictures(params, rows.pictures)],
         "files": [_told(file) for file in files if file.said],
         "samples": _samples(site, params, rows, views, plan),
     }
@@ -78,11 +78,12 @@ def _multiple(site: Site[InspectDatasetParams]) -> int:
     return family_of(site.work.model).PIXEL_MULTIPLE if site.work.spec.inputs.model else ANY_MULTIPLE
 
 
-def _captions_cut(site: Site[InspectDatasetParams], rows: Sequence[Row]) -> list[str]:
-    """Captions that are too long for the base model's CLIP; T5's are not looked at."""
-    if not site.work.spec.inputs.model or family_of(site.work.model).IS_FLOW:
+def _captions_cut(site: Site[InspectDatasetParams], params: ImageLoraParams, rows: Sequence[Row]) -> list[str]:
+    """Captions that are too long for the base model's T5, or for its CLIP where it has none."""
+    if not site.work.spec.inputs.model:
         return []
-    limit = clip_limit(clip_tokenizer(site.work.model))
+    family = family_of(site.work.model)
+    limit = limit_of(family, family.caption_tokenizer(site.work.model), params)
     counts = token_counts(limit, [row.texts[0] for row in rows])
     return [
         f"{row.picture.where}: {count} tokens, the last {count - limit.limit} are cut"

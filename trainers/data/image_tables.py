@@ -1,6 +1,7 @@
 """Rows of metadata.jsonl and metadata.csv as pictures with captions."""
 
 import csv
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,7 +75,7 @@ def _text(row: Row, column: str, place: str) -> str:
 def _jsonl(path: Path) -> list[tuple[int, Row]]:
     """(line number from 1, row) of each line that is not blank."""
     rows: list[tuple[int, Row]] = []
-    for line, text in enumerate(text_read(path).splitlines(), start=1):
+    for line, text in enumerate(text_read(path).split("\n"), start=1):
         if not text.strip():
             continue
         try:
@@ -89,7 +90,7 @@ def _jsonl(path: Path) -> list[tuple[int, Row]]:
 
 def _csv(path: Path) -> list[tuple[int, Row]]:
     try:
-        rows = list(csv.DictReader(text_read(path).splitlines(keepends=True), strict=True))
+        rows = list(csv.DictReader(io.StringIO(text_read(path), newline=""), strict=True))
     except csv.Error as error:
         raise bad_dataset(f"{path.name} is not CSV: {error}") from error
     for line, row in enumerate(rows, start=1):

@@ -38,24 +38,29 @@ def caches_off(params: ImageLoraParams, encoding: Encoding) -> list[str]:
 
 
 def without_mask(params: ImageLoraParams, pictures: Sequence[Picture]) -> list[str]:
-    if params.masked_loss != "alpha":
-        return []
-    opaque = [picture.where for picture in pictures if mask_source(picture, "alpha") is None]
+    opaque = opaque_pictures(params, pictures)
     if not opaque:
         return []
-    return [f"{len(opaque)} pictures have no alpha channel, so all of them counts; the first is {opaque[0]}"]
+    return [f"{len(opaque)} pictures have no alpha channel, so all of them counts; the first is {opaque[0].where}"]
+
+
+def opaque_pictures(params: ImageLoraParams, pictures: Sequence[Picture]) -> list[Picture]:
+    """Those without the alpha channel that masks their loss."""
+    if params.masked_loss != "alpha":
+        return []
+    return [picture for picture in pictures if mask_source(picture, "alpha") is None]
 
 
 def token_limit(base: Base, params: ImageLoraParams) -> TokenLimit:
-    """T5's where the base has it; else CLIP's, whose long texts fill chunks but in the flow families."""
-    family, last = family_module(base.family), base.tokenizers[-1]
+    return limit_of(family_module(base.family), base.tokenizers[-1], params)
+
+
+def limit_of(family: Any, last: Any, params: ImageLoraParams) -> TokenLimit:
+    """T5's where the base's `last` tokenizer is one; else CLIP's, whose long texts fill chunks but in flow families."""
     if not isinstance(last, CLIPTokenizer):
-        return TokenLimit(last, (params.max_sequence_length or family.T5_TOKENS) - 1)  # type: ignore[attr-defined]
-    return clip_limit(last, max_chunks=1 if family.IS_FLOW else MAX_CHUNKS)
-
-
-def clip_limit(tokenizer: Any, *, max_chunks: int = MAX_CHUNKS) -> TokenLimit:
-    return TokenLimit(tokenizer, max_chunks * (tokenizer.model_max_length - 2))
+        return TokenLimit(last, (params.max_sequence_length or family.T5_TOKENS) - 1)
+    max_chunks = 1 if family.IS_FLOW else MAX_CHUNKS
+    return TokenLimit(last, max_chunks * (last.model_max_length - 2))
 
 
 def captions_cut(limit: TokenLimit, rows: Sequence[Row]) -> list[str]:

@@ -22,7 +22,7 @@ TELL_EVERY = 10
 
 def eval_prompts_encode(base: Base, params: ImageLoraParams) -> Prompts:
     """The prompts of all evaluations, once, so that the text encoders can go. Not for text encoders in training."""
-    guided = is_guided(base, params.eval_guidance_scale)
+    guided = is_guided(base, params.eval_guidance(base.family))
     return prompts_encode(base, params.eval_prompts, params.eval_negative_prompt, _settings(params), guided=guided)
 
 
@@ -50,7 +50,7 @@ def pictures_sample(
         negative_prompt=params.eval_negative_prompt,
         seeds=seeds,
         num_inference_steps=params.eval_num_inference_steps,
-        guidance_scale=params.eval_guidance_scale,
+        guidance_scale=params.eval_guidance(base.family),
         width=params.resolution,
         height=params.resolution,
         settings=_settings(params),

@@ -17,7 +17,7 @@ DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def base_prepared(site: Site[ImageLoraParams]) -> Base:
-    """The frozen base on the job's device. An override of the prediction type holds for training and sampling."""
+    """The frozen base on the job's device."""
     params = site.params
     base = _loaded(site)
     family_check(base, params)
@@ -25,9 +25,14 @@ def base_prepared(site: Site[ImageLoraParams]) -> Base:
         optional_module("trainers.optional.with_xformers", "xformers").attention_use(base.network)
     if params.gradient_checkpointing:
         base.network.enable_gradient_checkpointing()
-    if params.prediction_type:
-        base = replace(base, scheduler_config=base.scheduler_config | {"prediction_type": params.prediction_type})
     return base
+
+
+def prediction_overridden(base: Base, params: ImageLoraParams) -> Base:
+    """The same parts with the prediction type that is trained for; it holds for samples of the training too."""
+    if not params.prediction_type:
+        return base
+    return replace(base, scheduler_config=base.scheduler_config | {"prediction_type": params.prediction_type})
 
 
 def encoders_free(base: Base, *, vae: bool, text: bool) -> None:

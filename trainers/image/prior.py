@@ -7,12 +7,12 @@ from trainers.data.image_rows import Rows, class_pictures_missing, with_class
 from trainers.events import Progress
 from trainers.models.base import Base, TextSettings
 from trainers.params.image_lora import ImageLoraParams
+from trainers.params.sample_image import DEFAULT_FLUX_GUIDANCE, DEFAULT_GUIDANCE
 from trainers.samplers.image import sample_images
 from trainers.samplers.pictures import picture_write
 from trainers.site import Site
 
 NUM_INFERENCE_STEPS = 25
-GUIDANCE_SCALE = 7.5
 
 
 def class_pictures_made(site: Site[ImageLoraParams], base: Base, rows: Rows) -> Rows:
@@ -30,14 +30,15 @@ def class_pictures_made(site: Site[ImageLoraParams], base: Base, rows: Rows) -> 
         if site.control.agree_to_stop():
             return rows
         if start + processes.rank < missing:
-            _make(folder / f"{start + processes.rank:05d}.png", base, site.params, start + processes.rank)
+            picture_of_class(folder / f"{start + processes.rank:05d}.png", base, site.params, start + processes.rank)
         done = min(start + processes.world_size, missing)
         site.reporter.say(Progress(stage="making class pictures", done=done, total=missing))
     processes.barrier()
     return with_class(rows, site.params, folder)
 
 
-def _make(path: Path, base: Base, params: ImageLoraParams, seed: int) -> None:
+def picture_of_class(path: Path, base: Base, params: ImageLoraParams, seed: int) -> None:
+    """Draws one, unless it is there."""
     if path.exists():
         return
     (picture,) = sample_images(
@@ -46,7 +47,7 @@ def _make(path: Path, base: Base, params: ImageLoraParams, seed: int) -> None:
         negative_prompt="",
         seeds=[seed],
         num_inference_steps=NUM_INFERENCE_STEPS,
-        guidance_scale=GUIDANCE_SCALE,
+        guidance_scale=DEFAULT_FLUX_GUIDANCE if base.family == "flux" else DEFAULT_GUIDANCE,
         width=params.resolution,
         height=params.resolution,
         settings=TextSettings(params.clip_skip, params.max_sequence_length),

@@ -32,7 +32,8 @@ def extract_adaptor(work: Workspace) -> Outcome:
     work.facts.update(family=base.family, **pair_facts(pairs), **_errors(base, wanted, pairs))
     metadata = _metadata(adaptor, params, model)
     work.facts.update({key: metadata[key] for key in ("trigger_word", *HOW_TO_USE) if key in metadata})
-    adaptor_write(base, work.out / "adaptor", pairs, metadata=metadata)
+    told = {"no_metadata": params.no_metadata}
+    adaptor_write(base, work.out / "adaptor", pairs, metadata=metadata, config=told)
     own = str(base.scheduler_config.get("prediction_type", "epsilon"))
     card_write(work.out / "adaptor", manifest_body(work, "succeeded"), base_prediction=own)
     return "succeeded"

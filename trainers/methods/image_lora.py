@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ from trainers.events import Started, Warning_
 from trainers.image.continuing import start_from_adaptor
 from trainers.image.denoising import denoising
 from trainers.image.evaluation import eval_prompts_encode, pictures_sample, validation_loss
-from trainers.image.prepared import DTYPES, base_prepared, encoders_free
+from trainers.image.prepared import DTYPES, base_prepared, encoders_free, prediction_overridden
 from trainers.image.prior import class_pictures_made
 from trainers.image.trained import Trained, pairs_attach
 from trainers.listeners import listeners_attach
@@ -77,29 +78,33 @@ def train(work: Workspace) -> Outcome:
 
 def _train(site: Site[ImageLoraParams], stack: ExitStack) -> Outcome:
     rows = rows_read(site)
-    base = base_prepared(site)
-    trained = pairs_attach(base, site.params)
+    own = base_prepared(site)
+    trained = pairs_attach(own, site.params)
+    base = prediction_overridden(own, site.params)
     start_from_adaptor(site, base)
     ema = Ema(trained.parameters, site.params.ema_decay) if site.params.use_ema else None
     resumable = _resumable(site, trained, ema)
     progress = resumable.restore()
     _listen(site, stack, progress.step)
-    parts = _parts(site, base, trained, ema, rows)
+    parts = _parts(site, own, base, trained, ema, rows)
     if parts.examples:
         resumable.inputs_cached(parts.examples.digest())
     task = _task(site, parts, resumable)
     _say_started(site, parts, task, progress, resumable)
     outcome = fit(task, progress, processes=site.processes, control=site.control, reporter=site.reporter)
     if site.processes.rank == 0:
-        _export(site, parts, progress, outcome, resumable.cache_digest)
+        _export(site, parts, task, progress, outcome, resumable.cache_digest)
     return outcome
 
 
-def _parts(site: Site[ImageLoraParams], base: Base, trained: Trained, ema: Ema | None, rows: Rows) -> Parts:
-    """Makes and encodes what the training sees, then frees the encoders that it does not need."""
+def _parts(site: Site[ImageLoraParams], own: Base, base: Base, trained: Trained, ema: Ema | None, rows: Rows) -> Parts:
+    """Makes and encodes what the training sees, then frees the encoders that it does not need.
+
+    `own` is the base as it came, which knows what it predicts: `base` may be about to learn another prediction type.
+    """
     params = site.params
     with trained.resting():
-        rows = class_pictures_made(site, base, rows)
+        rows = class_pictures_made(site, own, rows)
     examples = rows_encode(site, base, rows)
     encoded = eval_prompts_encode(base, params) if params.eval_prompts and not params.train_text_encoder else None
     if examples:
@@ -219,7 +224,8 @@ def _say_started(
     """What the job is about to do; a warning where it will spend more on sample pictures than is usual."""
     rows, params = parts.rows, site.params
     trained = task.evaluate_every * params.train_batch_size * params.gradient_accumulation_steps
-    share = params.evaluation_forwards / (params.evaluation_forwards + trained * site.processes.world_size)
+    forwards = params.evaluation_forwards(parts.base.family)
+    share = forwards / (forwards + trained * site.processes.world_size)
     if params.eval_prompts and share > EVALUATION_SHARE:
         message = f"sample pictures every {task.evaluate_every} steps take {share:.0%} of the network's forwards"
         site.reporter.say(Warning_(message=message))
@@ -236,7 +242,27 @@ def _say_started(
     site.reporter.say(Started(total=task.total_steps, step=progress.step, details=details))
 
 
-def _export(site: Site[ImageLoraParams], parts: Parts, progress: Progress, outcome: Outcome, cache_digest: str) -> None:
+def _resolved(params: ImageLoraParams, task: Task[MicroBatch]) -> dict[str, Any]:
+    """The parameters with what stands for none filled in, as other tools' headers say it."""
+    return params.model_dump(mode="json") | {
+        "learning_rate": params.rate,
+        "text_encoder_learning_rate": params.text_encoder_rate if params.train_text_encoder else None,
+        "lr_warmup_steps": params.warmup_steps,
+        "max_train_steps": task.total_steps,
+        "num_train_epochs": None if params.max_train_steps else params.num_train_epochs,
+        "huber_schedule": "constant" if params.loss_type == "huber" else None,
+        "huber_c": params.huber_c if params.loss_type == "huber" else None,
+    }
+
+
+def _export(
+    site: Site[ImageLoraParams],
+    parts: Parts,
+    task: Task[MicroBatch],
+    progress: Progress,
+    outcome: Outcome,
+    cache_digest: str,
+) -> None:
     """The adaptor with its card. The header says what it takes to load it well; equal jobs give equal bytes."""
     work, params, base = site.work, site.params, parts.base
     model = work.spec.inputs.model
@@ -265,6 +291,6 @@ def _export(site: Site[ImageLoraParams], parts: Parts, progress: Progress, outco
         }
     )
     with parts.shown():
-        adaptor_save(base, work.out / "adaptor", metadata=header, config=params.model_dump(mode="json"))
+        adaptor_save(base, work.out / "adaptor", metadata=header, config=_resolved(params, task))
     latest = sorted((work.out / "samples").glob(f"step-{progress.step:08d}-*.png"))
     card_write(work.out / "adaptor", manifest_body(work, outcome), latest)

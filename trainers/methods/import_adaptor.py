@@ -37,7 +37,8 @@ def import_adaptor(work: Workspace) -> Outcome:
         **pair_facts(adaptor.pairs),
         **{key: metadata[key] for key in HOW_TO_USE if key in metadata},
     )
-    adaptor_write(base, work.out / "adaptor", adaptor.pairs, metadata=metadata)
+    told = {"no_metadata": params.no_metadata}
+    adaptor_write(base, work.out / "adaptor", adaptor.pairs, metadata=metadata, config=told)
     own = str(base.scheduler_config.get("prediction_type", "epsilon"))
     card_write(work.out / "adaptor", manifest_body(work, "succeeded"), base_prediction=own)
     return "succeeded"

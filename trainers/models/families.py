@@ -4,7 +4,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,10 @@ class Family(Protocol):
     """What sides of pictures must be divisible by."""
 
     def load(self, folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base: ...
+
+    def caption_tokenizer(self, folder: Path) -> Any:
+        """The last tokenizer, whose length says where a caption is cut."""
+        ...
 
     def tokenize(self, base: Base, texts: Sequence[str], settings: TextSettings) -> list[Text]:
         """Token ids for each text, without a batch axis: "ids/0" for the first encoder, and so on."""

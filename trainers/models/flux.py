@@ -4,6 +4,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
@@ -51,6 +52,11 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
         scheduler_config=scheduler_config,
         pipeline_class=FluxPipeline,
     )
+
+
+def caption_tokenizer(folder: Path) -> Any:
+    """The last tokenizer, whose length says where a caption is cut."""
+    return t5_tokenizer(folder, "tokenizer_2")
 
 
 def tokenize(base: Base, texts: Sequence[str], settings: TextSettings) -> list[Text]:

@@ -56,6 +56,11 @@ def load_as(family: str, folder: Path, dtype: torch.dtype, device: torch.device 
     )
 
 
+def caption_tokenizer(folder: Path) -> Any:
+    """The last tokenizer, whose length says where a caption is cut."""
+    return clip_tokenizer(folder)
+
+
 def tokenize(base: Base, texts: Sequence[str], settings: TextSettings) -> list[Text]:
     return [{"ids/0": clip_ids(base.tokenizers[0], text, min_chunks=settings.min_chunks)} for text in texts]
 

@@ -4,6 +4,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
@@ -60,6 +61,11 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
         scheduler_config=scheduler_config,
         pipeline_class=StableDiffusion3Pipeline,
     )
+
+
+def caption_tokenizer(folder: Path) -> Any:
+    """The last tokenizer, whose length says where a caption is cut."""
+    return t5_tokenizer(folder, "tokenizer_3") if _has_t5(folder) else clip_tokenizer(folder, "tokenizer_2")
 
 
 def tokenize(base: Base, texts: Sequence[str], settings: TextSettings) -> list[Text]:

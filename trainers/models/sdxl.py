@@ -4,6 +4,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
@@ -49,6 +50,11 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
         pipeline_class=StableDiffusionXLPipeline,
         pipeline_config={"force_zeros_for_empty_prompt": zeros, "add_watermarker": False},
     )
+
+
+def caption_tokenizer(folder: Path) -> Any:
+    """The last tokenizer, whose length says where a caption is cut."""
+    return clip_tokenizer(folder, "tokenizer_2")
 
 
 def tokenize(base: Base, texts: Sequence[str], settings: TextSettings) -> list[Text]:

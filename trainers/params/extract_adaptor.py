@@ -25,6 +25,8 @@ class ExtractAdaptorParams(Params):
     """Rank that each layer's update is cut to, by its largest singular values; none = the rank that it has."""
     scale: float = Field(1.0, ge=-10, le=10)
     """What the update is multiplied by; at scale 1 the new adaptor does what the old one did at this scale."""
+    no_metadata: bool = False
+    """Leave out of the header of the kohya file what it is, of which base and how it is called."""
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from trainers.params.base import Params, Product
 from trainers.params.image_lora_rules import family_problem, fields_agree, probably_not_meant
+from trainers.params.sample_image import DEFAULT_FLUX_GUIDANCE, DEFAULT_GUIDANCE
 from trainers.params.secrets import SecretNames
 
 OptimizerName = Literal["adamw", "adamw8bit", "prodigy", "adafactor", "lion"]
@@ -106,7 +107,7 @@ class ImageLoraParams(Params):
     caption_dropout_rate: float = Field(0.0, ge=0, le=1)
     """Share of captions replaced by nothing (or by the trigger word alone)."""
     caption_shuffle: bool = False
-    """Put the comma-separated parts of a caption into another order each time."""
+    """Put the comma-separated parts of a caption into one of 8 orders, drawn anew each time."""
     keep_tokens: int = Field(0, ge=0, le=100)
     """So many parts at the front of a caption stay where they are in caption_shuffle; the trigger word always does."""
     repeats: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = ()
@@ -194,9 +195,9 @@ class ImageLoraParams(Params):
     """Optimizer steps between two evaluations."""
     eval_num_inference_steps: int = Field(50, ge=1, le=100)
     """Denoising steps of a sample picture."""
-    eval_guidance_scale: float = Field(7.5, ge=1, le=20)
-    """Classifier-free guidance of the sample pictures; 1 = off. Flux is told it instead."""
-    eval_seed: int = Field(42, ge=0, lt=2**63)
+    eval_guidance_scale: float | None = Field(None, ge=1, le=20)
+    """Classifier-free guidance of the sample pictures; 1 = off; none = 7.5, for Flux, which is told it, 3.5."""
+    eval_seed: int = Field(42, ge=0, lt=2**32)
     """Seed of the sample pictures, the same at each evaluation, so that they compare."""
     validation_split: float = Field(0.0, ge=0, le=0.5)
     """Share of the pictures held out for a validation loss with fixed noise and timesteps."""
@@ -223,6 +224,8 @@ class ImageLoraParams(Params):
         - `text_encoder_learning_rate` needs `train_text_encoder`, `huber_c` needs `loss_type` huber.
         - `class_prompt`, `num_class_images` and `prior_weight` need `prior_preservation`, which needs `class_prompt`.
         - `text_encoder_learning_rate` is `learning_rate` with prodigy, which finds one rate for all.
+        - `eval_negative_prompt`, `eval_num_inference_steps`, `eval_guidance_scale` and `eval_seed` need `eval_prompt`.
+        - `eval_every_steps` and `eval_every_epochs` need `eval_prompt` or `validation_split`; only one of them counts.
         - `ema_decay` needs `use_ema`; `wandb_project` and `secrets` need `log_to_wandb`.
         - `adam_beta1` and `adam_beta2` are refused with adafactor, `adam_epsilon` with adafactor and lion.
         - `snr_gamma`, `noise_offset` and `prediction_type` are refused for SD3 and Flux, `timestep_*` for the others.
@@ -253,10 +256,13 @@ class ImageLoraParams(Params):
     def eval_prompts(self) -> list[str]:
         return [line.strip() for line in self.eval_prompt.splitlines() if line.strip()]
 
-    @property
-    def evaluation_forwards(self) -> int:
-        """Forwards of the network, for one picture each, that one round of sample pictures costs."""
-        guided = 2 if self.eval_guidance_scale > 1 else 1
+    def eval_guidance(self, family: str) -> float:
+        """eval_guidance_scale with its default filled in."""
+        return self.eval_guidance_scale or (DEFAULT_FLUX_GUIDANCE if family == "flux" else DEFAULT_GUIDANCE)
+
+    def evaluation_forwards(self, family: str = "") -> int:
+        """Forwards of the network, for one picture each, that one round of sample pictures costs; Flux has no two."""
+        guided = 2 if family != "flux" and self.eval_guidance(family) > 1 else 1
         return len(self.eval_prompts) * self.eval_num_inference_steps * guided
 
     def shows(self) -> bool:

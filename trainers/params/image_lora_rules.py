@@ -19,8 +19,12 @@ TITLES = {
 FLOW_FAMILIES = ("sd3", "flux")
 FLOW_MULTIPLE = 16
 """Sides of pictures of flow families; the others' are multiples of 8."""
-DDPM_ONLY = ("prediction_type", "snr_gamma", "noise_offset")
+DDPM_ONLY = ("prediction_type", "snr_gamma", "noise_offset", "conv_rank")
 FLOW_ONLY = ("timestep_sampling", "timestep_shift", "max_sequence_length")
+
+
+OF_SAMPLES = ("eval_negative_prompt", "eval_num_inference_steps", "eval_guidance_scale", "eval_seed")
+"""What only sample pictures need."""
 
 
 class Switch(NamedTuple):
@@ -59,6 +63,7 @@ def fields_agree(params: "ImageLoraParams") -> None:
     _warm_up_agrees(params)
     for name, switch in SWITCHES.items():
         _is_not_idle(params, name, switch)
+    _evaluation_agrees(params)
     if params.optimizer == "prodigy" and params.text_encoder_rate != params.rate:
         raise ValueError(
             f"text_encoder_learning_rate={params.text_encoder_rate:g} and learning_rate={params.rate:g} differ, but "
@@ -74,7 +79,8 @@ def fields_agree(params: "ImageLoraParams") -> None:
 def family_problem(params: "ImageLoraParams", family: str) -> str:
     """The parameter that would do nothing, or cannot be, with a base model of that family; "" where all fit."""
     title, is_flow = TITLES.get(family, family), family in FLOW_FAMILIES
-    idle = [*(DDPM_ONLY if is_flow else FLOW_ONLY), "clip_skip" if family == "flux" else "flux_guidance"]
+    idle = [*(DDPM_ONLY if is_flow else FLOW_ONLY)]
+    idle += ["clip_skip", "eval_negative_prompt"] if family == "flux" else ["flux_guidance"]
     for name in idle:
         value = getattr(params, name)
         if value != type(params).model_fields[name].default:
@@ -119,6 +125,17 @@ def _warm_up_agrees(params: "ImageLoraParams") -> None:
         )
 
 
+def _evaluation_agrees(params: "ImageLoraParams") -> None:
+    if not params.eval_prompts and (idle := params.changed(*OF_SAMPLES)):
+        raise ValueError(f"{idle} does nothing without eval_prompt; write a prompt, or leave it out")
+    if not params.shows() and (idle := params.changed("eval_every_steps", "eval_every_epochs")):
+        raise ValueError(f"{idle} does nothing without eval_prompt and validation_split; set one, or leave it out")
+    if params.eval_every_steps and (idle := params.changed("eval_every_epochs")):
+        raise ValueError(f"{idle} does nothing with eval_every_steps={params.eval_every_steps}; leave one of them out")
+    if params.eval_guidance_scale == 1 and (idle := params.changed("eval_negative_prompt")):
+        raise ValueError(f"{idle} does nothing with eval_guidance_scale=1.0, which turns guidance off")
+
+
 def _is_not_idle(params: "ImageLoraParams", name: str, switch: Switch) -> None:
     """A value other than the default must be able to do something."""
     value, default = getattr(params, name), type(params).model_fields[name].default
@@ -132,22 +149,17 @@ def _is_not_idle(params: "ImageLoraParams", name: str, switch: Switch) -> None:
 
 
 def _evaluation_warnings(params: "ImageLoraParams") -> list[str]:
-    """Forwards are counted per picture. Where epochs count, the dataset's size decides, which is not known here."""
-    forwards, ease = params.evaluation_forwards, "lower eval_num_inference_steps"
+    """Where epochs count, the dataset's size decides, which is not known here: the job itself says it."""
     if params.eval_every_steps is None:
-        per_evaluation = params.eval_every_epochs * EVALUATION_SHARE / (1 - EVALUATION_SHARE)
-        return [
-            f"evaluating every {params.eval_every_epochs} epochs takes more than {EVALUATION_SHARE:.0%} of the "
-            f"network's forwards where there are fewer than {forwards / per_evaluation:.0f} pictures; "
-            f"raise eval_every_epochs or {ease}"
-        ]
+        return []
+    forwards = params.evaluation_forwards()
     trained = params.eval_every_steps * params.train_batch_size * params.gradient_accumulation_steps
     share = forwards / (forwards + trained)
     if share <= EVALUATION_SHARE:
         return []
     return [
         f"evaluating every {params.eval_every_steps} steps takes {share:.0%} of the network's forwards; "
-        f"raise eval_every_steps or {ease}"
+        "raise eval_every_steps or lower eval_num_inference_steps"
     ]
 
 

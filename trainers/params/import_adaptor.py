@@ -24,3 +24,5 @@ class ImportAdaptorParams(Params):
     """Name of the adaptor that the job makes; a second job of the same name makes its next version."""
     trigger_word: str = Field("", max_length=100)
     """What calls the adaptor in a prompt; empty = what the file's own header says, if it does."""
+    no_metadata: bool = False
+    """Leave out of the header of the kohya file what it is, of which base and how it is called."""

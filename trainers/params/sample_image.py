@@ -49,8 +49,8 @@ class SampleImageParams(Params):
     """Pixels, for SD3 and Flux a multiple of 16; none = the input picture's, or else the base model's own size."""
     height: int | None = Field(None, ge=64, le=MAX_SIDE, multiple_of=8)
     """Pixels, for SD3 and Flux a multiple of 16; none = the input picture's, or else the base model's own size."""
-    seed: int = Field(42, ge=0, lt=2**63)
-    """Picture i is drawn from seed + i, so that each can be made again alone."""
+    seed: int = Field(42, ge=0, lt=2**32)
+    """Picture i is drawn from seed + i, as diffusers does, so that each can be made again alone."""
     num_images: int = Field(1, ge=1, le=8)
     """Pictures to make, as one batch."""
     scheduler: Literal["default", "euler", "euler_a", "lms", "dpm++_2m", "ddim", "unipc"] = "default"

@@ -1,5 +1,6 @@
 """Which pictures a sampling job draws: every seed once, or in two or three ways side by side."""
 
+import re
 from dataclasses import dataclass
 
 from trainers.params.sample_image import SampleImageParams
@@ -29,10 +30,15 @@ def columns_of(params: SampleImageParams, adaptors: tuple[InputRef, ...]) -> lis
     assert adaptors, "JobSpec refuses compare without an adaptor"
     columns = [Column("base", params.prompt, with_adaptors=False), Column("adaptor", params.prompt, with_adaptors=True)]
     words = [str(adaptor.details.get("trigger_word") or "") for adaptor in adaptors]
-    missing = [word for word in dict.fromkeys(words) if word and word not in params.prompt]
+    missing = [word for word in dict.fromkeys(words) if word and not _says(params.prompt, word)]
     if missing:
         columns.append(Column("adaptor + trigger", ", ".join([*missing, params.prompt]), with_adaptors=True))
     return columns
+
+
+def _says(prompt: str, word: str) -> bool:
+    """As a word of its own: "category" does not say "cat"."""
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt) is not None
 
 
 def seeds_of(params: SampleImageParams) -> list[int]:
