@@ -52,7 +52,7 @@ test: $(READY)
 	$(PYTEST) -m "not slow" $(PARALLEL)
 
 test-slow: $(READY)
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow $(PARALLEL)
 	ANNEAL_TEST_DATABASE=postgresql $(PYTEST) tests/api -m "not slow" $(PARALLEL)
 
 lint: $(READY)
