@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -101,7 +102,8 @@ class Host:
             self.process.send_signal(signal.SIGCONT)
             self.kill()
         for pid in self.tree():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may end by itself meanwhile
+                os.kill(pid, signal.SIGKILL)
         self.api.close()
         self.broker.close()
 

@@ -260,11 +260,11 @@ class TestGoingOn:
     @pytest.mark.parametrize(
         ("params", "said"),
         [
-            ({"lora_alpha": 16}, "another lora_alpha / lora_r"),
+            pytest.param({"lora_alpha": 16}, "another lora_alpha / lora_r", marks=pytest.mark.slow),
             ({"lora_r": 8, "lora_alpha": 16}, "get a higher rank"),
-            ({"lora_r": 8, "lora_alpha": 8}, "get a higher rank"),
+            pytest.param({"lora_r": 8, "lora_alpha": 8}, "get a higher rank", marks=pytest.mark.slow),
             ({"lora_targets": "attention+ff"}, "layers begin without an update"),
-            ({"train_text_encoder": True}, "layers begin without an update"),
+            pytest.param({"train_text_encoder": True}, "layers begin without an update", marks=pytest.mark.slow),
         ],
     )
     def test_what_can_hold_it_begins_with_its_update(
