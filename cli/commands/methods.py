@@ -1,5 +1,6 @@
 """`anneal method`."""
 
+import json
 from typing import Annotated, Any
 
 import typer
@@ -71,7 +72,7 @@ def type_name(choice: Record) -> str:
 
 
 def repr_value(value: Any) -> str:
-    return "none" if value is None else '""' if value == "" else str(value)
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def bounds_text(field: Record) -> str:

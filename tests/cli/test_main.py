@@ -32,6 +32,7 @@ METHOD = {
         "properties": {
             "lora_r": {"type": "integer", "minimum": 4, "maximum": 256, "default": 8, "description": "Rank."},
             "adaptor_name": {"type": "string"},
+            "use_ema": {"type": "boolean", "default": False},
         },
     },
 }
@@ -100,6 +101,7 @@ def test_a_parameter_is_shown_with_what_it_can_be_and_what_it_means(anneal: Anne
     with serving(lambda *_: (200, {}, json.dumps(METHOD).encode())) as url:
         done = anneal("method", "show", "image_lora", url=url)
     assert "\nlora_r  integer, >= 4 <= 256, default 8\n    Rank.\nadaptor_name  string, required\n" in done.stdout
+    assert "use_ema  boolean, default false\n" in done.stdout
 
 
 def test_the_version_is_that_of_the_package(anneal: Anneal) -> None:
