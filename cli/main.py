@@ -53,23 +53,15 @@ class Group(TyperGroup):
             raise typer.Exit(error.exit_code) from cause
 
 
-def error_of(cause: Exception) -> CliError:
-    match cause:
-        case CliError():
-            return cause
-        case TyperException():
-            path = getattr(getattr(cause, "ctx", None), "command_path", "anneal")
-            return CliError(cause.format_message(), f"`{path} --help` says how.", code="usage", exit_code=Exit.USAGE)
-        case OSError():
-            return file_error(cause)
-        case _:
-            raise cause
-
-
-def file_error(cause: OSError) -> CliError:
-    """A folder where a file was expected, a full disk, a file that one may not read: by its path."""
-    path = cause.filename or ""
-    return CliError(f"{path}: {cause.strerror}" if path else str(cause), "Give another path.")
+def error_of(cause: CliError | OSError | TyperException) -> CliError:
+    """A wrong command line says how to get help; a file that cannot be read or written is named by its path."""
+    if isinstance(cause, CliError):
+        return cause
+    if isinstance(cause, OSError):
+        path = cause.filename or ""
+        return CliError(f"{path}: {cause.strerror}" if path else str(cause), "Give another path.")
+    command = getattr(getattr(cause, "ctx", None), "command_path", "anneal")
+    return CliError(cause.format_message(), f"`{command} --help` says how.", code="usage", exit_code=Exit.USAGE)
 
 
 app = typer.Typer(

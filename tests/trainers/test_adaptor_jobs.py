@@ -108,7 +108,7 @@ def test_a_kohya_file_becomes_an_adaptor_in_both_formats_with_its_alpha(job: Job
     assert found.metadata["base_sha256"] == SHA256
     facts = job.manifest
     assert facts["imported"]["format"] == "kohya" and facts["ranks"] == [4] and facts["alphas"] == [3.0]
-    assert facts["family"] == "sd1" and facts["prediction_type"] == "v_prediction" and facts["clip_skip"] == "1"
+    assert facts["family"] == "sd1" and facts["prediction_type"] == "v_prediction" and facts["clip_skip"] == 1
     card = (job.out / "adaptor" / "README.md").read_text()
     assert 'prediction_type="v_prediction"' in card and "clip_skip=1" in card and "of the text encoder too" in card
     assert load_file(job.out / "adaptor" / KOHYA).keys() == load_file(tmp_path / "made" / KOHYA).keys()
@@ -202,7 +202,7 @@ def test_extraction_at_full_rank_and_another_scale_scales_the_update(job: Job, l
     found = adaptor_read(loaded, job.out / "adaptor")
     assert torch.equal(update(found.pairs["unet"][LAYER]), 0.5 * update(pairs["unet"][LAYER]))
     assert found.metadata["trigger_word"] == "sks" and job.manifest["relative_error"] == 0
-    assert found.metadata["clip_skip"] == "1" and job.manifest["clip_skip"] == "1"
+    assert found.metadata["clip_skip"] == "1" and job.manifest["clip_skip"] == 1
     assert "from_config" not in (job.out / "adaptor" / "README.md").read_text(), "the base is of epsilon itself"
 
 

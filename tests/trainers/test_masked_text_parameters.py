@@ -240,8 +240,8 @@ def test_the_device_and_the_resources_must_agree(
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"load_in_4bit": True}, "load_in_4bit=True needs lora=true"),
-        ({"fuse": True}, "fuse=True needs lora=true"),
+        ({"load_in_4bit": True}, "load_in_4bit=true needs lora=true"),
+        ({"fuse": True}, "fuse=true needs lora=true"),
         ({"train_mask_embedding": "on"}, "needs lora=true"),
         ({"train_mask_embedding": "off"}, "train_mask_embedding='off' needs lora=true"),
         ({"lora_r": 8}, "lora_r=8 needs lora=true, got lora=false, which trains all weights"),

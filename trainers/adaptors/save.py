@@ -54,19 +54,17 @@ def adaptor_write(
     header = {**metadata, "format": "pt", HEADER: peft_header(pairs)}
     bytes_write(folder / WEIGHTS, file_bytes(peft_tensors(pairs), header))
     tensors = kohya_tensors(base, pairs)
-    told = (
-        {}
-        if params.get("no_metadata")
-        else kohya_header(
-            tensors,
-            pairs,
-            base.family,
-            metadata,
-            params,
-            is_distilled=base.family == "flux" and not base.network.config.guidance_embeds,
-        )
-    )
+    told: dict[str, str] = {}
+    if not params.get("no_metadata"):
+        distilled = base.family == "flux" and not base.network.config.guidance_embeds
+        told = kohya_header(tensors, pairs, base.family, metadata, params, is_distilled=distilled)
     # lora_adapter_metadata would make diffusers look for peft's names
     functional = {key: metadata[key] for key in ("base_sha256", *HOW_TO_USE) if key in metadata}
     bytes_write(folder / KOHYA, file_bytes(tensors, {**functional, **told, "format": "pt"}))
     return folder / WEIGHTS
+
+
+def how_to_use(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """HOW_TO_USE of a header, for a manifest: numbers as numbers."""
+    found: dict[str, Any] = {key: metadata[key] for key in HOW_TO_USE if key in metadata}
+    return found | ({"clip_skip": int(found["clip_skip"])} if "clip_skip" in found else {})

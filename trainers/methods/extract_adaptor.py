@@ -1,12 +1,13 @@
 """Method `extract_adaptor`: an adaptor of another strength or of a lower rank, made from one that is there."""
 
 from trainers.adaptors.facts import pair_facts
+from trainers.adaptors.foreign_family import clip_skip_of
 from trainers.adaptors.layers import layers, roots
 from trainers.adaptors.load import Adaptor, adaptor_read
 from trainers.adaptors.lower_rank import error_sums, lower_rank
 from trainers.adaptors.of_job import base_check, weights_folder
 from trainers.adaptors.pairs import Pair, Pairs, scaled
-from trainers.adaptors.save import HOW_TO_USE, adaptor_write
+from trainers.adaptors.save import adaptor_write, how_to_use
 from trainers.card import card_write
 from trainers.errors import ReasonCode, TrainerError
 from trainers.manifest import manifest_body
@@ -30,8 +31,8 @@ def extract_adaptor(work: Workspace) -> Outcome:
     wanted = _each(base, adaptor.pairs, params, with_rank=False)
     pairs = _each(base, adaptor.pairs, params, with_rank=True)
     work.facts.update(family=base.family, **pair_facts(pairs), **_errors(base, wanted, pairs))
-    metadata = _metadata(adaptor, params, model)
-    work.facts.update({key: metadata[key] for key in ("trigger_word", *HOW_TO_USE) if key in metadata})
+    metadata = _metadata(adaptor, base.family, params, model)
+    work.facts.update(trigger_word=metadata["trigger_word"], **how_to_use(metadata))
     told = {"no_metadata": params.no_metadata}
     adaptor_write(base, work.out / "adaptor", pairs, metadata=metadata, config=told)
     own = str(base.scheduler_config.get("prediction_type", "epsilon"))
@@ -75,7 +76,11 @@ def _relative(missed: float, size: float) -> float:
     return float((missed / size) ** 0.5) if size else 0.0
 
 
-def _metadata(adaptor: Adaptor, params: ExtractAdaptorParams, model: InputRef) -> dict[str, str]:
-    kept = {key: adaptor.metadata[key] for key in ("trigger_word", *HOW_TO_USE) if key in adaptor.metadata}
+def _metadata(adaptor: Adaptor, family: str, params: ExtractAdaptorParams, model: InputRef) -> dict[str, str]:
+    kept: dict[str, str] = {
+        key: adaptor.metadata[key] for key in ("trigger_word", "prediction_type") if key in adaptor.metadata
+    }
+    if skip := clip_skip_of(adaptor.metadata, family):
+        kept["clip_skip"] = str(skip)
     own = {"base_sha256": model.sha256, "base_name": model.name, "name": params.adaptor_name}
     return {"trigger_word": adaptor.metadata.get("modelspec.trigger_phrase", "")} | kept | own

@@ -10,7 +10,7 @@ from trainers.adaptors.facts import pair_facts
 from trainers.adaptors.file import bad
 from trainers.adaptors.foreign_family import clip_skip_of, prediction_type_of
 from trainers.adaptors.load import Adaptor, adaptor_read
-from trainers.adaptors.save import HOW_TO_USE, adaptor_write
+from trainers.adaptors.save import adaptor_write, how_to_use
 from trainers.card import card_write
 from trainers.manifest import manifest_body
 from trainers.models.base import Base
@@ -35,7 +35,7 @@ def import_adaptor(work: Workspace) -> Outcome:
         imported={"file": path.name, "sha256": _sha256(path), "format": adaptor.file.format},
         trigger_word=metadata["trigger_word"],
         **pair_facts(adaptor.pairs),
-        **{key: metadata[key] for key in HOW_TO_USE if key in metadata},
+        **how_to_use(metadata),
     )
     told = {"no_metadata": params.no_metadata}
     adaptor_write(base, work.out / "adaptor", adaptor.pairs, metadata=metadata, config=told)

@@ -46,11 +46,11 @@ class Params(BaseModel):
             return handler(value)
         except ValidationError as error:
             raise ValidationError.from_exception_data(
-                cls.__name__, [cls._told(one) for one in error.errors()]
+                cls.__name__, [cls._with_the_closest(one) for one in error.errors()]
             ) from None
 
     @classmethod
-    def _told(cls, one: Any) -> InitErrorDetails:
+    def _with_the_closest(cls, one: Any) -> InitErrorDetails:
         close = get_close_matches(str(one["loc"][-1]), cls.model_fields, n=1) if one["loc"] else []
         kind = one["type"]
         if kind == "extra_forbidden" and close:
@@ -71,7 +71,7 @@ class Params(BaseModel):
         """The first of these fields that is not at its default, as `name=value`; "" where all are."""
         fields = type(self).model_fields
         found = [name for name in names if getattr(self, name) != fields[name].get_default(call_default_factory=True)]
-        return f"{found[0]}={getattr(self, found[0])!r}" if found else ""
+        return f"{found[0]}={as_typed(getattr(self, found[0]))}" if found else ""
 
     def family_problem(self, family: str) -> str:  # noqa: ARG002 - for those who care
         """Which of these parameters a base model of that family cannot take, and why; "" where all fit."""
@@ -85,3 +85,8 @@ class Params(BaseModel):
     def warnings(self) -> list[str]:
         """Sentences shown at submit: allowed, but probably not meant."""
         return []
+
+
+def as_typed(value: Any) -> str:
+    """A value as a person writes it in JSON or YAML: true, not True."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)

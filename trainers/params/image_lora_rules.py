@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from trainers.params.base import as_typed
+
 if TYPE_CHECKING:
     from trainers.params.image_lora import ImageLoraParams
 
@@ -19,8 +21,9 @@ TITLES = {
 FLOW_FAMILIES = ("sd3", "flux")
 FLOW_MULTIPLE = 16
 """Sides of pictures of flow families; the others' are multiples of 8."""
-DDPM_ONLY = ("prediction_type", "snr_gamma", "noise_offset", "conv_rank")
+UNET_ONLY = ("prediction_type", "snr_gamma", "noise_offset", "conv_rank")
 FLOW_ONLY = ("timestep_sampling", "timestep_shift", "max_sequence_length")
+FLUX_ONLY, NOT_FLUX = ("flux_guidance",), ("clip_skip", "eval_negative_prompt")
 
 
 OF_SAMPLES = ("eval_negative_prompt", "eval_num_inference_steps", "eval_guidance_scale", "eval_seed")
@@ -79,12 +82,9 @@ def fields_agree(params: "ImageLoraParams") -> None:
 def family_problem(params: "ImageLoraParams", family: str) -> str:
     """The parameter that would do nothing, or cannot be, with a base model of that family; "" where all fit."""
     title, is_flow = TITLES.get(family, family), family in FLOW_FAMILIES
-    idle = [*(DDPM_ONLY if is_flow else FLOW_ONLY)]
-    idle += ["clip_skip", "eval_negative_prompt"] if family == "flux" else ["flux_guidance"]
-    for name in idle:
-        value = getattr(params, name)
-        if value != type(params).model_fields[name].default:
-            return f"{name}={value!r} does nothing with {title}; leave {name} at its default"
+    strange = (*(UNET_ONLY if is_flow else FLOW_ONLY), *(NOT_FLUX if family == "flux" else FLUX_ONLY))
+    if idle := params.changed(*strange):
+        return f"{idle} does nothing with {title}; leave it at its default"
     if is_flow and params.resolution % FLOW_MULTIPLE:
         nearest = round(params.resolution / FLOW_MULTIPLE) * FLOW_MULTIPLE
         said = f"resolution={params.resolution} must be a multiple of {FLOW_MULTIPLE} for {title}"
@@ -138,12 +138,11 @@ def _evaluation_agrees(params: "ImageLoraParams") -> None:
 
 def _is_not_idle(params: "ImageLoraParams", name: str, switch: Switch) -> None:
     """A value other than the default must be able to do something."""
-    value, default = getattr(params, name), type(params).model_fields[name].default
-    setting = getattr(params, switch.field)
-    if value != default and setting not in switch.values:
-        wanted = " or ".join(_shown(one) for one in switch.values)
+    setting, idle = getattr(params, switch.field), params.changed(name)
+    if idle and setting not in switch.values:
+        wanted = " or ".join(as_typed(one) for one in switch.values)
         raise ValueError(
-            f"{name}={_shown(value)} does nothing with {switch.field}={_shown(setting)}; "
+            f"{idle} does nothing with {switch.field}={as_typed(setting)}; "
             f"choose {switch.field}={wanted}, or leave {name} at its default"
         )
 
@@ -161,8 +160,3 @@ def _evaluation_warnings(params: "ImageLoraParams") -> list[str]:
         f"evaluating every {params.eval_every_steps} steps takes {share:.0%} of the network's forwards; "
         "raise eval_every_steps or lower eval_num_inference_steps"
     ]
-
-
-def _shown(value: Any) -> str:
-    """As a person types it."""
-    return str(value).lower() if isinstance(value, bool) else repr(value)

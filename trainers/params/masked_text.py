@@ -201,12 +201,9 @@ class MaskedTextParams(Params):
         return self
 
     def _lora_faults(self) -> str:
-        set_ = "" if self.lora else self.changed(*OF_LORA)
-        return (
-            f"{set_} needs lora=true, got lora=false, which trains all weights; set lora, or leave it out"
-            if set_
-            else ""
-        )
+        if not self.lora and (given := self.changed(*OF_LORA)):
+            return f"{given} needs lora=true, got lora=false, which trains all weights; set lora, or leave it out"
+        return ""
 
     def _idle_faults(self) -> str:
         if self.learning_rate_schedule == "constant" and (idle := self.changed("warmup_ratio")):
