@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
 
 from tests.ports import free_port
 from trainers.events import Event, Failed, Step, read_events
@@ -139,3 +141,25 @@ def _rank(root: Path, cache: Path, rank: int, world_size: int, port: int) -> Non
             "MASTER_PORT": str(port),
         }
     os._exit(Job(root, cache).run())
+
+
+def adaptor_of(job: Job) -> dict[str, Tensor]:
+    """The diffusers file that it left."""
+    tensors: dict[str, Tensor] = load_file(job.out / "adaptor" / "pytorch_lora_weights.safetensors")
+    return tensors
+
+
+def give(job: Job, **inputs: Any) -> Job:
+    """Adds to the inputs of the job's spec."""
+    path = job.root / "spec.json"
+    spec = json.loads(path.read_text())
+    spec["inputs"] |= inputs
+    path.write_text(json.dumps(spec))
+    return job
+
+
+def refusal(job: Job) -> str:
+    """Why its parameters fail it."""
+    assert job.run() == 1
+    assert job.failure().reason.code == "bad_parameters"
+    return job.failure().reason.message

@@ -1,12 +1,10 @@
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
-from transformers import AutoTokenizer
 
 from tests.tiny_text import BUILDERS
 from tests.trainers.text_workspace import MODEL, Make, save_adaptor, told, workspace
@@ -101,32 +99,6 @@ def test_gaps_are_filled_and_the_rest_stays(make: Make, folders: dict[str, Path]
     assert [a for a, b in zip(found, ids, strict=True) if b != base.mask_id] == [i for i in ids if i != base.mask_id]
     assert base.mask_id not in found
     assert [token["step"] == -1 for token in record["tokens"]] == [i != base.mask_id for i in ids]
-
-
-def test_a_text_with_gaps_begins_as_a_training_on_texts_does(folders: dict[str, Path]) -> None:
-    """With Dream's shift the first token is predicted at a BOS, for want of one at an end token."""
-    base = load_text(folders["dream"], torch.float32)
-    assert infill_ids(base, "[MASK] cat")[:2] == [base.bos_id, base.mask_id]
-    assert infill_ids(replace(base, bos_id=None), "[MASK] cat")[:2] == [base.eos_id, base.mask_id]
-    assert infill_ids(replace(base, shift=False), "[MASK] cat")[0] == base.mask_id
-
-
-def test_a_space_before_a_gap_stays_where_it_is_a_token(folders: dict[str, Path]) -> None:
-    base = load_text(folders["dream"], torch.float32)
-    ids = infill_ids(base, "cat [MASK] dog")
-    assert base.tokenizer.decode([i for i in ids[1:-1] if i != base.mask_id]) == "cat  dog"
-
-
-@pytest.mark.acceptance
-@pytest.mark.parametrize("name", ["gpt2", "qwen3-0.6b", "bert-base-uncased"])
-def test_a_gap_of_a_real_tokenizer_takes_the_space_that_its_word_carries(
-    shared_data: Path, folders: dict[str, Path], name: str
-) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(shared_data / "tokenizers" / name)
-    base = replace(load_text(folders["llama"], torch.float32), tokenizer=tokenizer, mask_id=-1)
-    ids = infill_ids(base, "the [MASK] cat")[:-1]
-    first, _, last = tokenizer("the big cat", add_special_tokens=False).input_ids
-    assert ids == [first, -1, last]
 
 
 def test_a_literal_mask_token_of_a_prompt_stays_text(make: Make, folders: dict[str, Path]) -> None:
