@@ -15,7 +15,7 @@ from tests.trainers.text_workspace import Make, save_adaptor, told, workspace
 from trainers.data.chat import tongue_of
 from trainers.errors import ReasonCode, TrainerError
 from trainers.events import Validation
-from trainers.methods.evaluate_text import encoded_row, evaluate, rows_of
+from trainers.methods.evaluate_text import as_it_would_be_said, encoded_row, evaluate, rows_of
 from trainers.models.load_text import load_text
 from trainers.models.text_base import TextBase, body, hidden_padded, logits
 from trainers.params.evaluate_text import EvaluateTextParams
@@ -172,6 +172,15 @@ def test_a_model_that_says_every_answer_token_by_token_is_always_right(
     rows = [{"question": "say", "answer": answer} for answer in PUNCTUATED]
     found = report(make(family, rows=rows, measure="exact_match", answer_format=form))
     assert [row["correct"] for row in found["rows"]] == [True] * len(rows), found["rows"]
+
+
+@pytest.mark.parametrize(("family", "sayable"), [("bert", False), ("llada", True)])
+def test_what_a_tokenizer_does_not_know_is_never_answered_right(
+    bases: dict[str, TextBase], family: str, sayable: bool
+) -> None:
+    """BERT reads [UNK], which no decoded text shows; bytes can say everything."""
+    assert as_it_would_be_said(bases[family], "the \u732b") == ("the \u732b" if sayable else None)
+    assert as_it_would_be_said(bases[family], "the cat") == "the cat"
 
 
 @pytest.mark.parametrize(

@@ -146,16 +146,25 @@ def _answered(
         [params.seed + index for index in chosen],
         should_stop=job.control.stop_is_wanted,
     )
-    correct, tongue = 0, tongue_of(job.base)
+    correct = 0
     for index, text in zip(chosen, texts, strict=bool(texts)):
         expected = rows[index].turns[-1].text
-        # as the model would say it: BERT knows no capitals and puts spaces around signs
-        right = answers_equal(text.text, spoken(job.base, tongue.text(expected)), params.answer_format)
+        sayable = as_it_would_be_said(job.base, expected)
+        right = sayable is not None and answers_equal(text.text, sayable, params.answer_format)
         correct += right
         details[index] |= {"expected": expected, "given": text.text, "correct": right, "steps": text.steps}
         if (number := final_number(text.text)) is not None:
             details[index]["number"] = number
     return correct
+
+
+def as_it_would_be_said(base: TextBase, text: str) -> str | None:
+    """`text` in the letters of the model's own answers: BERT knows no capitals, and puts spaces around signs.
+
+    None where the tokenizer knows a part not at all, so that no answer can be right.
+    """
+    ids = tongue_of(base).text(text)
+    return None if base.tokenizer.unk_token_id in ids else spoken(base, ids)
 
 
 def _messages(row: Dialogue) -> list[dict[str, str]]:
