@@ -96,6 +96,11 @@ def test_a_picture_that_the_dataset_lacks_is_refused_before_a_worker_is_needed(
         said = ["shapes@1 has no file 'b.png'; it has a.png, metadata.jsonl"]
         assert answer.json()["fields"] == verdict["fields"] == {"params.input_image": said}
         assert Job.objects.count() == 0
+        return
+    again = user.post(f"/api/v1/jobs/{answer.json()['id']}/rerun", {"params": {"input_image": "b.png"}}, format="json")
+    assert again.json()["fields"] == {
+        "params.input_image": ["shapes@1 has no file 'b.png'; it has a.png, metadata.jsonl"]
+    }
 
 
 def test_lists_filter_page_and_ask_a_bounded_number_of_queries(

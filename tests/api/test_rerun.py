@@ -59,6 +59,8 @@ def test_a_rerun_changes_what_it_names_and_nothing_else(user: APIClient, job: di
     changed = again(user, job, {"name": "hotter", "params": {"learning_rate": 0.01}, "priority": 9}).json()
     assert (changed["name"], changed["priority"], changed["params"]["learning_rate"]) == ("hotter", 9, 0.01)
     assert {**changed["params"], "learning_rate": 0} == {**job["params"], "learning_rate": 0}
+    back = again(user, job, {"params": {"lora_r": 4, "lora_alpha": None}}).json()["params"]
+    assert (back["lora_r"], back["lora_alpha"]) == (4, 16), "null: as if it had never been set"
     wrong = again(user, job, {"params": {"lora_r": 0}})
     assert (wrong.status_code, list(wrong.json()["fields"])) == (400, ["params.lora_r"])
     assert list(again(user, job, {"method": "sample_image"}).json()["fields"]) == ["method"]

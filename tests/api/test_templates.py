@@ -114,6 +114,18 @@ def test_a_stranger_sees_no_template_and_may_not_use_our_inputs(
     assert "dataset" in stranger.post(PATH, body, format="json").json()["fields"]
 
 
+def test_null_takes_a_parameter_of_the_template_out(user: APIClient, body: dict[str, Any]) -> None:
+    """Samples are turned off with all that only they need, which would be refused without them."""
+    samples = {"eval_prompt": "a dog", "eval_num_inference_steps": 20, "eval_every_steps": 5}
+    user.post(PATH, {**body, "params": {**body["params"], **samples}}, format="json")
+    kept = user.post("/api/v1/jobs", {"template": "fast", "params": {"eval_prompt": ""}}, format="json")
+    assert kept.status_code == 400 and "eval_num_inference_steps=20 does nothing" in kept.json()["message"]
+    quiet = user.post("/api/v1/jobs", {"template": "fast", "params": dict.fromkeys(samples)}, format="json")
+    assert quiet.status_code == 201, quiet.content
+    params = quiet.json()["params"]
+    assert [params[name] for name in (*samples, "learning_rate")] == ["", 50, None, 0.001]
+
+
 def test_a_job_request_comes_out_of_a_template(user: APIClient, project: Project, body: dict[str, Any]) -> None:
     user.post(PATH, body, format="json")
     version = template_version(project, "fast")

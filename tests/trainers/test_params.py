@@ -1,5 +1,5 @@
 import importlib
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
@@ -143,6 +143,13 @@ def test_few_denoising_steps_are_warned_of_where_pictures_are_made() -> None:
     rough = ImageLoraParams(adaptor_name="dog", eval_prompt="a dog", eval_num_inference_steps=5)
     assert "eval_num_inference_steps=5" in rough.warnings()[0]
     assert rough.model_copy(update={"eval_prompt": ""}).warnings() == []
+
+
+def test_what_may_be_null_is_null_by_default() -> None:
+    """So that null in a request can take out what a template says."""
+    fields = [(name, field) for cls in METHODS.values() for name, field in cls.model_fields.items()]
+    nullable = [(name, field) for name, field in fields if type(None) in get_args(field.annotation)]
+    assert nullable and all(field.default is None for _, field in nullable)
 
 
 def test_params_are_frozen_and_base_is_the_only_parent_but_for_those_that_fetch_or_denoise_text() -> None:

@@ -8,6 +8,7 @@ from api.accounts.models import Project
 from api.catalog.selectors import template_version
 from api.errors import Problem
 from api.jobs.models import Job
+from api.jobs.services.queueing import params_laid
 from api.jobs.services.submit import JobRequest, job_create
 from trainers.params.inspect_dataset import TEMPLATES
 from trainers.spec import Contract
@@ -19,7 +20,7 @@ class PreviewRequest(Contract):
     """What is given here wins over the template."""
 
     params: dict[str, Any] = Field({})
-    """Laid over the template's, key by key."""
+    """Laid over the template's, key by key; null takes one out."""
     dataset: str | None = None
     """name or name@version"""
     model: str | None = None
@@ -39,7 +40,7 @@ def preview_create(*, project: Project, template: str, request: PreviewRequest, 
         method=METHOD,
         params={
             "template_method": content["method"],
-            "template_params": {**content["params"], **request.params},
+            "template_params": params_laid(content["params"], request.params),
             "num_rows": request.num_rows,
         },
         dataset=request.dataset or content["dataset"],

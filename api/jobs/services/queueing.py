@@ -1,8 +1,9 @@
 """What was asked for becomes the row of a queued job, once for each idempotency key."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import IntegrityError, transaction
 from pydantic import BaseModel
@@ -16,6 +17,7 @@ from api.jobs.models import Job
 from api.jobs.services.accelerators import needs_text
 from api.jobs.services.hubs import hub_check
 from api.jobs.services.job_inputs import inputs_record
+from api.jobs.services.named_files import named_files_check
 from api.jobs.services.secrets import secrets_check
 from api.jobs.transitions import audit_add, event_add
 from trainers.spec import JobSpec, canonical_json
@@ -69,10 +71,16 @@ def job_queue(*, asked: Asked, wanted: Callable[[], Wanted]) -> tuple[Job, bool]
         raise
 
 
+def params_laid(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` over `below`, key by key; null takes one out. (No parameter has another default where it may be null.)"""
+    return {name: value for name, value in {**below, **given}.items() if value is not None}
+
+
 def _allowed(project: Project, wanted: Wanted) -> Wanted:
-    """Raises Problem where the parameters name a secret or a Hub that this job may not have."""
+    """Raises Problem where the parameters name a secret or a Hub that this job may not have, or a file that is none."""
     secrets_check(project, wanted.spec.params)
     hub_check(wanted.spec.params)
+    named_files_check(wanted.spec)
     return wanted
 
 

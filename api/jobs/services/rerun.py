@@ -8,7 +8,7 @@ from api.catalog.selectors import resolve_inputs
 from api.catalog.shapes import INPUT_ROLES, MAX_DATASETS
 from api.jobs.models import Job
 from api.jobs.services.devices import devices_named, resources_for
-from api.jobs.services.queueing import Asked, Wanted, job_queue, request_digest
+from api.jobs.services.queueing import Asked, Wanted, job_queue, params_laid, request_digest
 from trainers.spec import Contract, JobSpec
 
 
@@ -17,7 +17,7 @@ class RerunRequest(Contract):
 
     name: str | None = Field(None, min_length=1, max_length=200)
     params: dict[str, Any] = Field({})
-    """Laid over the job's, key by key."""
+    """Laid over the job's, key by key; null takes one out, so that its default holds."""
     dataset: str | None = None
     """name or name@version; left out: the very version that the job read."""
     further_datasets: list[str] | None = Field(None, max_length=MAX_DATASETS)
@@ -44,7 +44,7 @@ def job_rerun(*, parent: Job, request: RerunRequest, by: str, idempotency_key: s
 
 def _wanted(parent: Job, request: RerunRequest) -> Wanted:
     spec, pool = parent.spec, request.pool or parent.pool
-    params = {**spec["params"], **request.params}
+    params = params_laid(spec["params"], request.params)
     before = {} if devices_named(request.params) else spec["resources"]
     changed = {
         "name": request.name or spec["name"],

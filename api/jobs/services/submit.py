@@ -11,8 +11,7 @@ from api.catalog.shapes import MAX_DATASETS
 from api.errors import Problem
 from api.jobs.models import Job
 from api.jobs.services.devices import resources_for
-from api.jobs.services.named_files import named_files_check
-from api.jobs.services.queueing import Asked, Wanted, job_queue, request_digest
+from api.jobs.services.queueing import Asked, Wanted, job_queue, params_laid, request_digest
 from trainers.spec import Contract, JobSpec
 
 
@@ -25,7 +24,7 @@ class JobRequest(Contract):
     """For people; the template's or the method's name if left out."""
     method: str | None = None
     params: dict[str, Any] = Field({})
-    """Of the method; laid over the template's, key by key."""
+    """Of the method; laid over the template's, key by key. null takes the template's out, so that the default holds."""
     dataset: str | None = None
     """name or name@version"""
     further_datasets: list[str] | None = Field(None, max_length=MAX_DATASETS)
@@ -68,7 +67,7 @@ def _with_template(request: JobRequest, template: TemplateVersion) -> JobRequest
     given = {
         key: value for key, value in request.model_dump(exclude={"template", "params"}).items() if value is not None
     }
-    params = {**base["params"], **request.params}
+    params = params_laid(base["params"], request.params)
     if request.method not in (None, base["method"]):
         params = request.params
     return JobRequest.model_validate({**base, **given, "params": params})
@@ -87,7 +86,7 @@ def _spec(project: Project, request: JobRequest, pool: str) -> JobSpec:
         model=request.model,
         adaptors=request.adaptors or [],
     )
-    spec = JobSpec.model_validate(
+    return JobSpec.model_validate(
         {
             "name": request.name or request.method,
             "method": request.method,
@@ -96,5 +95,3 @@ def _spec(project: Project, request: JobRequest, pool: str) -> JobSpec:
             "resources": resources_for(request.method, request.params, request.resources, pool),
         }
     )
-    named_files_check(spec)
-    return spec
