@@ -17,7 +17,7 @@ READY := .venv/.ready
 EXTRAS := api,s3,postgres,worker,train,quantization,optimizers,wandb,embedded,dev
 PYTEST := $(BIN)/python -m pytest --durations=20
 PARALLEL ?= -n 2
-TYPED := api worker trainers storage cli
+TYPED := api worker trainers storage cli foundation formats
 
 .PHONY: help setup demo up test test-slow lint format types docs clean
 

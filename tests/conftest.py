@@ -3,6 +3,7 @@
 import importlib
 import os
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # two threads on a busy core cost ten times the CPU; torch reads it at import
@@ -11,6 +12,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 
 from tests.scheduling import pytest_xdist_make_scheduler  # noqa: F401  a hook that pytest finds here
+
+INSTALLED = (metadata.distribution("anneal").read_text("top_level.txt") or "").split()
+if missing := {"foundation", "formats"} - set(INSTALLED):
+    pytest.exit(f"{missing} are newer than .venv; run .venv/bin/pip install -e . --no-deps", returncode=3)
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
