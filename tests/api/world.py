@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ from pytest_django.fixtures import Settings
 
 from api.accounts.models import Project
 from api.catalog.models import Dataset, DatasetVersion, PretrainedModel, PretrainedModelVersion
+from api.files import storage
 from api.jobs import clock
 from trainers.spec import folder_digest
 
+INPUT_FILES = {"datasets/1/a.png": b"a", "datasets/1/metadata.jsonl": b"{}", "models/1/model_index.json": b"{}"}
+"""What a world's inputs hold, by key; only rows name them, until a test puts them into the storage."""
 CLOCK_READERS = ("attempt", "claim", "control", "events", "files", "finish", "queueing", "reap", "workers")
 """Modules of api.jobs.services that read the clock by name."""
 
@@ -43,6 +47,13 @@ def version_make(rows: Any, record: Any, key: str, files: list[dict[str, Any]], 
     size = sum(file["size"] for file in files)
     told = {"digest": folder_digest(files), "files": files, "num_files": len(files), "size_bytes": size}
     rows.objects.create(record=record, version=1, key=key, **told, **more)
+
+
+def inputs_store(folder: Path) -> None:
+    """Puts the files of the world's inputs into the storage, by way of `folder`."""
+    for key, content in INPUT_FILES.items():
+        (folder / "input").write_bytes(content)
+        storage().put_file(key, folder / "input")
 
 
 class Clock:
