@@ -2,12 +2,13 @@
 
 import threading
 import uuid
+from datetime import timedelta
 
 import pytest
 from django.db import IntegrityError, connection
 from rest_framework.test import APIClient
 
-from api.jobs.models import AcceleratorLease, Attempt, Job
+from api.jobs.models import AcceleratorLease, Attempt, Job, Worker
 from api.jobs.services.claim import ClaimRequest, attempt_claim
 from tests.api.conftest import host_make
 from tests.api.host import Host
@@ -136,6 +137,21 @@ def test_a_job_passed_over_for_long_reserves_a_worker(world: World, user: APICli
     assert host.claim_post().status_code == 204, "the worker is kept for the big job"
     small.finish("failed")
     assert host.claim().job == big
+
+
+@pytest.mark.parametrize(("silent_seconds", "gone"), [(240, False), (300, True)])
+def test_a_reservation_passes_on_once_its_worker_was_silent_for_a_lease(
+    world: World, user: APIClient, clock: Clock, silent_seconds: float, gone: bool
+) -> None:
+    """While the reserved worker lives, another busy one takes smaller jobs; once it is gone, the other is kept free."""
+    big = submit(user, world, **needs(2))
+    reserved, other = host_make(accelerators=2), host_make(accelerators=2)
+    at = clock.now()
+    Worker.objects.filter(pk=reserved.worker).update(last_seen=at - timedelta(seconds=silent_seconds))
+    Job.objects.filter(pk=big).update(reserved_worker=reserved.worker, passed_over_since=at - timedelta(seconds=900))
+    submit(user, world, **needs(0))
+    assert other.claim_post(free_accelerators=[]).status_code == (204 if gone else 200)
+    assert str(Job.objects.get(pk=big).reserved_worker_id) == (other.worker if gone else reserved.worker)
 
 
 def test_a_worker_that_did_not_say_hello_gets_404() -> None:

@@ -59,6 +59,19 @@ def test_a_manifest_that_names_more_than_was_sent_is_not_whole(agent: Agent) -> 
     assert state(agent) == ("failed", "no_manifest")
 
 
+@pytest.mark.parametrize(("digest", "state_after"), [("0" * 64, "failed"), (None, "succeeded")])
+def test_a_manifest_of_another_spec_is_no_success(agent: Agent, digest: str | None, state_after: str) -> None:
+    body = agent.finish_body("succeeded")
+    body["manifest"]["spec_digest"] = digest or Job.objects.get(pk=agent.job).spec_digest
+    agent.post("finish", body)
+    assert Job.objects.get(pk=agent.job).state == state_after
+    reason_recorded = Attempt.objects.get().reason
+    assert (reason_recorded and reason_recorded["detail"]) == (
+        "the manifest belongs to another spec" if digest else None
+    )
+    assert Adaptor.objects.count() == (0 if digest else 1)
+
+
 def test_a_failure_keeps_the_trainers_reason(agent: Agent, user: APIClient) -> None:
     said = reason(ReasonCode.OUT_OF_MEMORY, "Out of memory in step 3.").model_dump(mode="json")
     agent.finish("failed", exit_code=1, reason=said)
@@ -115,6 +128,19 @@ def test_a_stop_that_nobody_asked_for_puts_the_job_back(agent: Agent) -> None:
     agent.finish("stopped", manifest=False)
     assert state(agent) == ("queued", "preempted")
     assert Attempt.objects.get().outcome == "preempted"
+
+
+def test_an_unrequested_stop_publishes_no_partial_adaptor(agent: Agent) -> None:
+    agent.finish("stopped")
+    assert state(agent) == ("queued", "preempted")
+    assert Adaptor.objects.count() == 0
+
+
+def test_a_requested_stop_publishes_a_partial_adaptor(agent: Agent, user: APIClient) -> None:
+    user.post(f"/api/v1/jobs/{agent.job}/cancel")
+    agent.finish("stopped")
+    assert state(agent) == ("cancelled", "cancelled")
+    assert Adaptor.objects.get().partial
 
 
 def test_a_drained_job_that_is_being_cancelled_is_cancelled(agent: Agent, user: APIClient) -> None:

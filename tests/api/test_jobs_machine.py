@@ -24,8 +24,8 @@ from api.jobs.services.finish import Finish, attempt_finish
 from api.jobs.services.reap import attempts_reap
 from api.jobs.services.submit import JobRequest, job_create
 from api.jobs.services.workers import Hello, worker_hello
-from api.jobs.transitions import MOVES
 from tests.api.host import event
+from tests.api.test_transitions import DIAGRAM
 from tests.api.world import Clock, World, file_entry, world_make
 
 OUTCOMES = ("succeeded", "failed", "stopped", "drained", "lost")
@@ -143,7 +143,7 @@ class Jobs(RuleBasedStateMachine):
         told = Event.objects.filter(job=job, kind="state").order_by("seq").values_list("data", flat=True)
         states = [State(data["state"]) for data in told]
         assert states[0] == State.QUEUED and states[-1] == job.state
-        assert all(after in MOVES[before] for before, after in pairwise(states))
+        assert all(after in DIAGRAM[before] for before, after in pairwise(states))
 
     @invariant()
     def accelerators_are_held_by_live_attempts_alone(self) -> None:

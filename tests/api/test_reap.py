@@ -10,6 +10,7 @@ from rest_framework.test import APIClient
 from api.jobs.clock import now
 from api.jobs.models import Attempt, Audit, Job, Worker
 from api.jobs.services.reap import attempts_reap
+from api.jobs.transitions import job_lock
 from tests.api.host import Agent, Host
 from tests.api.test_claim import submit
 from tests.api.world import Clock, World
@@ -62,6 +63,22 @@ def test_a_heartbeat_just_before_the_reaper_keeps_the_job(agent: Agent, clock: C
     reap_after(clock, 320)
     assert agent.heartbeat().status_code == 200
     assert reap_after(clock, 320) == 0
+
+
+def test_a_heartbeat_between_the_reapers_look_and_its_lock_keeps_the_attempt(
+    agent: Agent, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reap_after(clock, 328)
+    clock.advance(8)
+
+    def lock_after_a_heartbeat(job_id: object) -> Job:
+        """The reaper waits for the row; the heartbeat that held it was first."""
+        assert agent.heartbeat().status_code == 200
+        return job_lock(job_id)
+
+    monkeypatch.setattr("api.jobs.services.reap.job_lock", lock_after_a_heartbeat)
+    assert attempts_reap() == 0
+    assert Attempt.objects.get().ended_at is None
 
 
 @pytest.mark.usefixtures("agent")

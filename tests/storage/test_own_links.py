@@ -104,6 +104,8 @@ def test_a_link_is_for_its_method_only(storage: Storage, http: httpx.Client, key
         assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
     put = storage.presign_put(key, size=1, sha256=None, expires_seconds=60).url
     assert http.get(put).status_code == 405
+    head = http.head(put)
+    assert (head.status_code, head.headers["allow"]) == (405, "PUT")
     assert storage.stat(key).size == len(DATA)
 
 

@@ -109,6 +109,15 @@ def test_min_snr_weighs_noise_and_velocity_by_their_own_formula(kind: str, loade
     assert torch.allclose(weights, min_snr_weight("epsilon" if kind == "sd1" else "v_prediction", abar, 5))
 
 
+def test_min_snr_keeps_the_weights_that_samples_have_already(loaded: Callable[[str], Base]) -> None:
+    base = loaded("sd1")
+    batch = batch_of(base, weights_B=torch.tensor([0.25, 3.0]))
+    abar = alphas_cumprod(base.scheduler_config)[batch.times_B]
+    snr = abar / (1 - abar)
+    expected = (square(*residuals(base, batch)) * batch.weights_B * snr.clamp(max=5) / snr).sum()
+    assert torch.allclose(loss(base, batch, snr_gamma=5), expected, rtol=1e-5)
+
+
 def test_an_override_of_the_prediction_type_changes_the_target(loaded: Callable[[str], Base]) -> None:
     base = loaded("sd1")
     velocity = replace(base, scheduler_config=base.scheduler_config | {"prediction_type": "v_prediction"})
