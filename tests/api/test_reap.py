@@ -1,14 +1,17 @@
 """Silent workers: their attempts end as lost, the jobs go on elsewhere, and outages of our own cost nothing."""
 
 import threading
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
+from django.db.models import QuerySet
 from rest_framework.test import APIClient
 
 from api.jobs.clock import now
-from api.jobs.models import Attempt, Audit, Job, Worker
+from api.jobs.models import Attempt, Audit, Job, ReaperPass, Worker
 from api.jobs.services.reap import attempts_reap
 from api.jobs.transitions import job_lock
 from tests.api.host import Agent, Host
@@ -157,3 +160,50 @@ def test_two_reapers_at_once_end_an_attempt_once(agent: Agent) -> None:
         thread.join(timeout=60)
     assert sorted(reaped) == [0, 0, 0, 1]
     assert Job.objects.get(pk=agent.job).losses_without_checkpoint == 1
+
+
+def overtaken(monkeypatch: pytest.MonkeyPatch, rows: type[ReaperPass | Attempt], meanwhile: Callable[[], None]) -> None:
+    """The next lock on `rows` is waited for: `meanwhile` runs before it is held."""
+    manager, real = rows.objects, rows.objects.select_for_update
+
+    def wait(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(manager, "select_for_update", real)
+        meanwhile()
+        return real(*args, **options)
+
+    monkeypatch.setattr(manager, "select_for_update", wait)
+
+
+def test_a_reaper_that_waited_for_its_lock_cuts_no_live_lease(
+    agent: Agent, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts_reap()
+
+    def another_reaper_is_first() -> None:
+        for _ in range(50):
+            clock.advance(8)
+            attempts_reap()
+            assert agent.heartbeat().status_code == 200
+
+    overtaken(monkeypatch, ReaperPass, another_reaper_is_first)
+    attempts_reap()
+    assert Attempt.objects.get().lease_expires_at > now() + timedelta(seconds=250 + 400)
+    assert ReaperPass.objects.get().at > now() + timedelta(seconds=390)
+    assert reap_after(clock, 300) == 0
+
+
+def test_a_heartbeat_that_waited_for_its_lock_shortens_no_lease(
+    agent: Agent, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = QuerySet.select_for_update
+
+    def wait(rows: Any, **options: Any) -> Any:
+        if rows.model is Attempt:
+            monkeypatch.setattr(QuerySet, "select_for_update", real)
+            clock.advance(200)
+            assert agent.heartbeat().status_code == 200
+        return real(rows, **options)
+
+    monkeypatch.setattr(QuerySet, "select_for_update", wait)
+    assert agent.heartbeat().status_code == 200
+    assert Attempt.objects.get().lease_expires_at > now() + timedelta(seconds=200 + 290)

@@ -23,8 +23,9 @@ class Heartbeat(Contract):
 @transaction.atomic
 def attempt_heartbeat(*, attempt_id: Any, heartbeat: Heartbeat) -> dict[str, Any]:
     """Renews the lease, also one that expired unreaped, and says what is asked. Raises Problem(409 fenced)."""
-    at = now()
     live = Attempt.objects.filter(pk=attempt_id, fence=heartbeat.fence, ended_at=None)
+    live.select_for_update().values_list("pk").first()  # the clock is read under the lock: a wait must shorten no lease
+    at = now()
     if live.update(lease_expires_at=at + timedelta(seconds=environment().lease_seconds)) != 1:
         raise Problem("fenced", "This attempt no longer owns its job.", status=409, hint="Kill the process tree.")
     live.filter(progress_seq__lt=heartbeat.progress_seq).update(progress_seq=heartbeat.progress_seq, progress_at=at)

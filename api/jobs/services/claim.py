@@ -13,7 +13,6 @@ from pydantic import Field
 from api.accounts.tokens import ATTEMPT_PREFIX, token_new
 from api.environment import environment
 from api.errors import Problem
-from api.jobs.clock import now
 from api.jobs.lines import line_behind, line_heads, rank
 from api.jobs.metrics import CLAIM_SECONDS
 from api.jobs.models import Attempt, Job, State, Worker
@@ -43,10 +42,10 @@ class Claimed:
 @transaction.atomic
 def attempt_claim(*, request: ClaimRequest) -> Claimed | None:
     """The attempt that the worker now owns, or None. The same claim_id gives the same attempt with a new token."""
-    at = now()
     if replayed := Attempt.objects.select_related("job").filter(claim_id=request.claim_id).first():
-        return _replay(replayed, request, at)
-    worker = worker_seen(worker_id=request.worker, boot_id=request.boot_id, at=at)
+        return _replay(replayed, request)
+    worker = worker_seen(worker_id=request.worker, boot_id=request.boot_id)
+    at = worker.last_seen
     if worker.draining or worker.attempts.filter(ended_at=None).count() >= worker.slots:
         return None
     free = accelerators_free(worker, request.free_accelerators)
@@ -109,14 +108,14 @@ def _claim(job: Job, worker: Worker, claim_id: UUID, accelerators: list[int], at
     return Claimed(attempt, token)
 
 
-def _replay(attempt: Attempt, request: ClaimRequest, at: datetime) -> Claimed | None:
+def _replay(attempt: Attempt, request: ClaimRequest) -> Claimed | None:
     """The answer was lost: same attempt, new token, the old one is void. None when the attempt has ended meanwhile.
 
     A restarted host may replay too: it does so only for a claim that it never took.
     """
     if attempt.worker_id != request.worker:
         raise Problem("claim_id_taken", "This claim_id belongs to another worker.", status=409)
-    worker_seen(worker_id=request.worker, boot_id=request.boot_id, at=at)
+    worker_seen(worker_id=request.worker, boot_id=request.boot_id)
     token, token_hash = token_new(ATTEMPT_PREFIX)
     told = {"token_hash": token_hash, "boot_id": request.boot_id}
     if Attempt.objects.filter(pk=attempt.pk, ended_at=None).update(**told) != 1:

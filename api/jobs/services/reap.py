@@ -16,17 +16,19 @@ from trainers.errors import ReasonCode, reason
 
 def attempts_reap() -> int:
     """How many attempts ended as lost. A gap since the last pass first extends all live leases by itself."""
-    at = now()
-    _pass(at)
+    at = _pass()
     deadline = at - timedelta(seconds=environment().reap_grace_seconds)
     silent = Attempt.objects.filter(ended_at=None, lease_expires_at__lt=deadline).values_list("pk", flat=True)
     return sum(_reap(attempt_id, deadline, at) for attempt_id in list(silent))
 
 
 @transaction.atomic
-def _pass(at: datetime) -> None:
-    """While no reaper looked, perhaps nobody could renew either: restarts, suspend, a step of the clock."""
-    last, created = ReaperPass.objects.select_for_update().get_or_create(pk=1, defaults={"at": at})
+def _pass() -> datetime:
+    """The time of this pass. While no reaper ran, perhaps nobody could renew either: restarts, suspend, a step of the
+    clock. The clock is read under the row's lock: a reaper that waited for it would take its old time for the newest.
+    """
+    last, created = ReaperPass.objects.select_for_update().get_or_create(pk=1, defaults={"at": now()})
+    at = now()
     gap = at - last.at
     if not created and gap > timedelta(seconds=environment().reap_gap_seconds):
         extended = Attempt.objects.filter(ended_at=None).update(lease_expires_at=F("lease_expires_at") + gap)
@@ -35,6 +37,7 @@ def _pass(at: datetime) -> None:
     _clock_went_back(at)
     last.at = at
     last.save(update_fields=["at"])
+    return at
 
 
 def _clock_went_back(at: datetime) -> None:
@@ -46,6 +49,7 @@ def _clock_went_back(at: datetime) -> None:
 
 @transaction.atomic
 def _reap(attempt_id: Any, deadline: datetime, at: datetime) -> bool:
+    """`deadline` is the pass's own: a reaper that was suspended since reaps nothing by the time that it lost."""
     job = job_lock(Attempt.objects.values_list("job", flat=True).get(pk=attempt_id))
     attempt = Attempt.objects.select_for_update().filter(pk=attempt_id, ended_at=None).first()
     if attempt is None or attempt.lease_expires_at >= deadline:

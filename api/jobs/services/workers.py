@@ -38,8 +38,8 @@ class Hello(Contract):
 @transaction.atomic
 def worker_hello(*, hello: Hello) -> Worker:
     """Registers the boot. Raises Problem(409) while an older boot of the same id may still live."""
-    at = now()
     worker = Worker.objects.select_for_update().filter(pk=hello.worker).first()
+    at = now()
     if worker and worker.boot_id != hello.boot_id:
         _refuse_if_alive(worker, at)
     told: dict[str, Any] = hello.model_dump(mode="json", exclude={"worker", "gone"})
@@ -56,14 +56,14 @@ def worker_hello(*, hello: Hello) -> Worker:
 
 @transaction.atomic
 def worker_heartbeat(*, worker_id: UUID, boot_id: UUID, free_slots: int) -> Worker:
-    worker = worker_seen(worker_id=worker_id, boot_id=boot_id, at=now())
+    worker = worker_seen(worker_id=worker_id, boot_id=boot_id)
     Worker.objects.filter(pk=worker.pk).update(free_slots=free_slots)
     return worker
 
 
 @transaction.atomic
 def worker_goodbye(*, worker_id: UUID, boot_id: UUID) -> None:
-    worker = worker_seen(worker_id=worker_id, boot_id=boot_id, at=now())
+    worker = worker_seen(worker_id=worker_id, boot_id=boot_id)
     Worker.objects.filter(pk=worker.pk).update(gone=True, free_slots=0)
 
 
@@ -80,14 +80,15 @@ def worker_drain(*, worker_id: Any, by: str) -> Worker:
     return worker
 
 
-def worker_seen(*, worker_id: UUID, boot_id: UUID, at: datetime) -> Worker:
-    """The worker, locked, after noting that it spoke. Raises Problem 404 before hello, 409 for another boot."""
+def worker_seen(*, worker_id: UUID, boot_id: UUID) -> Worker:
+    """The worker, locked; its `last_seen` is the time at which the lock was held. Raises Problem 404 before hello,
+    409 for another boot."""
     worker = Worker.objects.select_for_update().filter(pk=worker_id).first()
     if worker is None:
         raise Problem("unknown_worker", f"Worker {worker_id} has not said hello.", status=404, hint="Say hello first.")
     if worker.boot_id != boot_id:
         raise Problem("worker_identity_taken", f"Another boot owns worker {worker_id}.", status=409, hint=TAKEN_HINT)
-    worker.last_seen = at
+    worker.last_seen = now()
     worker.gone = False
     worker.save(update_fields=["last_seen", "gone"])
     return worker
