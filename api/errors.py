@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
+from django.core.exceptions import ValidationError as DjangoValidationError
 from django.http import Http404, HttpRequest, JsonResponse
 from pydantic import ValidationError as PydanticError
 from rest_framework import exceptions
@@ -57,9 +58,11 @@ def problem_of(exc: BaseException) -> Problem | None:
         case Problem():
             return exc
         case PydanticError():
-            return invalid(fields_of(exc))
+            return invalid(fields_of(exc), count=exc.error_count())
         case exceptions.ValidationError():
             return invalid(_flatten(exc.detail))
+        case DjangoValidationError():
+            return invalid({"": exc.messages})
         case exceptions.ParseError():
             return Problem("bad_json", f"The body cannot be read: {exc.detail}", hint="Send one JSON object as UTF-8.")
         case Http404() | exceptions.NotFound():
@@ -85,18 +88,26 @@ HINTS = {
 }
 
 
-def invalid(fields: Fields) -> Problem:
-    """400 for values that the user can mend; the message names the first of them."""
+MAX_ERRORS = 20
+"""Messages in one answer; the rest is counted."""
+MAX_NAME = 200
+"""Characters of a field's path, which holds what the caller called it."""
+
+
+def invalid(fields: Fields, *, count: int = 0) -> Problem:
+    """400 for values that the user can mend; the message names the first of them. `count`: all errors, if cut."""
+    count = max(count, len(fields))
+    fields = {name[:MAX_NAME]: messages[:MAX_ERRORS] for name, messages in list(fields.items())[:MAX_ERRORS]}
     first = next(((name, said[0]) for name, said in fields.items() if said), ("", "the request is not valid"))
-    more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
+    more = f" (and {count - 1} more)" if count > 1 else ""
     message = f"{first[0]}: {first[1]}{more}" if first[0] else f"{first[1]}{more}"
     return Problem("invalid", message, hint="Change the fields that are named.", fields=fields)
 
 
 def fields_of(error: PydanticError, prefix: str = "") -> Fields:
-    """Messages by dotted path, as in `params.lora_r`; "" stands for the whole object."""
+    """The first messages by dotted path, as in `params.lora_r`; "" stands for the whole object."""
     fields: Fields = {}
-    for one in error.errors(include_url=False, include_context=False):
+    for one in error.errors(include_url=False, include_context=False)[:MAX_ERRORS]:
         path = ".".join([*([prefix] if prefix else []), *(str(part) for part in one["loc"])])
         fields.setdefault(path, []).append(_message(one))
     return fields
@@ -110,10 +121,17 @@ def _message(one: Mapping[str, Any]) -> str:
         return "is not known here; remove it"
     if one["type"] == "unknown_parameter":
         return said
-    received = repr(one["input"])
-    if one["type"] == "value_error" or len(received) > 100:
+    if one["type"] == "value_error" or not (received := _short(one["input"])):
         return said
     return f"{said[:1].lower()}{said[1:]}, got {received}"
+
+
+def _short(value: Any) -> str:
+    """How it is written; "" for what is long, without writing it."""
+    if isinstance(value, (str, list, dict)) and len(value) > 100:
+        return ""
+    written = repr(value)
+    return written if len(written) <= 100 else ""
 
 
 def _flatten(detail: Any, prefix: str = "") -> Fields:

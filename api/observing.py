@@ -10,6 +10,7 @@ import structlog
 from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
+from django.utils.functional import LazyObject
 from prometheus_client import Histogram
 
 log = structlog.get_logger("api.request")
@@ -74,8 +75,10 @@ def route_of(request: HttpRequest) -> str:
 
 
 def _user(request: HttpRequest) -> str | None:
-    """Who it was found to be; nobody is looked up for a log line."""
-    user: Any = request.__dict__.get("user") or getattr(request, "_cached_user", None)
+    """The name of the user that a view or middleware loaded. Never queries: this runs in the event loop."""
+    user: Any = request.__dict__.get("user")
+    if isinstance(user, LazyObject):
+        user = getattr(request, "_cached_user", None)
     if user is None or not getattr(user, "is_authenticated", False):
         return None
     return str(user.get_username()) if hasattr(user, "get_username") else type(user).__name__

@@ -1,13 +1,21 @@
 """The bodies that the API reads: JSON of values that every database can keep."""
 
 import math
+import re
 from collections.abc import Iterator
+from io import BytesIO
 from typing import Any
 
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
 
+from api.body_limit import DEFAULT, BodyLimit, body_limit_for
+
 MAX_DEPTH = 100
+MAX_KEYS = 10_000
+"""In one object."""
+STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+BRACKETS = re.compile(rb"[^\[\]{}]+")
 MAX_INTEGER = 2**63 - 1
 """What the databases' integers hold."""
 
@@ -16,11 +24,22 @@ class StrictJSONParser(JSONParser):
     """Refuses what JSON allows and a database, or a program that reads it, does not."""
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
-        try:
-            parsed = super().parse(stream, media_type, parser_context)
-        except RecursionError:
-            raise ParseError(f"it is nested deeper than {MAX_DEPTH} levels.") from None
-        return values_check(parsed)
+        context = parser_context or {}
+        data = stream.read()
+        json_bounds_check(data, body_limit_for(context["request"].path) if "request" in context else DEFAULT)
+        return values_check(super().parse(BytesIO(data), media_type, {**context, "encoding": "utf-8"}))
+
+
+def json_bounds_check(data: bytes, limit: BodyLimit) -> None:
+    """Counts values and depth in the text alone, before anything is built. Raises ParseError."""
+    frame = STRING.sub(b"", data)
+    if sum(frame.count(mark) for mark in (b",", b"[", b"{")) >= limit.max_values:
+        raise ParseError(f"it has more than {limit.max_values} values.")
+    depth = 0
+    for bracket in BRACKETS.sub(b"", frame):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            raise ParseError(f"it is nested deeper than {MAX_DEPTH} levels.")
 
 
 def values_check(parsed: Any) -> Any:
@@ -32,17 +51,17 @@ def values_check(parsed: Any) -> Any:
 
 
 def _values(parsed: Any) -> Iterator[Any]:
-    """Every key and single value. Raises ParseError where it is too deep."""
-    waiting: list[tuple[Any, int]] = [(parsed, 0)]
+    """Every key and single value. Raises ParseError for an object of too many keys."""
+    waiting: list[Any] = [parsed]
     while waiting:
-        value, depth = waiting.pop()
-        if depth > MAX_DEPTH:
-            raise ParseError(f"it is nested deeper than {MAX_DEPTH} levels.")
+        value = waiting.pop()
         if isinstance(value, dict):
+            if len(value) > MAX_KEYS:
+                raise ParseError(f"an object has {len(value)} keys; at most {MAX_KEYS} are allowed.")
             yield from value
-            waiting += ((inner, depth + 1) for inner in value.values())
+            waiting += value.values()
         elif isinstance(value, list):
-            waiting += ((inner, depth + 1) for inner in value)
+            waiting += value
         else:
             yield value
 

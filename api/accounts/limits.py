@@ -6,6 +6,7 @@ The minutes are those of the clock, so two minutes' worth may be spent around a 
 import hashlib
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 from django.db import connection
@@ -51,14 +52,18 @@ class LoginRate(MinuteRate):
     """By account and by address; both count each try, right or wrong, before the password is looked at."""
 
     def allow_request(self, request: Request, view: Any) -> bool:  # noqa: ARG002 DRF's signature
-        return login_allowed(request, _account(request))
+        return login_allowed(request, lambda: _account(request))
 
 
-def login_allowed(request: Any, account: str | None) -> bool:
-    """Counts a try from the request's address and, where it is known, as `account`."""
+def login_allowed(request: Any, account_of: Callable[[], str | None]) -> bool:
+    """Counts a try from the request's address and, where it is known, as its account.
+
+    `account_of` may parse the body, so it is called only where the address has tries left.
+    """
     limits = environment()
     if asked(what="login from", who=client_address(request)) > limits.logins_per_minute_address:
         return False
+    account = account_of()
     return not account or asked(what="login as", who=account[:150].casefold()) <= limits.logins_per_minute_account
 
 

@@ -1,11 +1,13 @@
 """What a list of jobs can be narrowed by."""
 
-from typing import Any
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter
-from pydantic import AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 from rest_framework.request import Request
 
 from api.catalog.models import Adaptor
@@ -29,6 +31,16 @@ FILTERS = [
 ]
 
 
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"expected a time within the years 1 to 9999 of UTC, got {time.isoformat()}") from None
+
+
+UtcTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+
+
 class JobFilters(Contract):
     state: str = ""
     method: str = ""
@@ -38,9 +50,9 @@ class JobFilters(Contract):
     model: str = ""
     adaptor: str = ""
     label: str = Field("", max_length=50)
-    parent: str = Field("", pattern=r"^([0-9a-fA-F-]{32,36})?$")
-    created_after: AwareDatetime | None = None
-    created_before: AwareDatetime | None = None
+    parent: UUID | None = None
+    created_after: UtcTime | None = None
+    created_before: UtcTime | None = None
 
 
 def filters_of(request: Request) -> JobFilters:

@@ -16,6 +16,7 @@ else:
 class LimitedLogin(Form):
     def clean(self) -> dict[str, Any]:
         """Counts before the password is looked at."""
-        if not login_allowed(self.request, str(self.cleaned_data.get("username", ""))):
+        username = str(self.cleaned_data.get("username", ""))
+        if not login_allowed(self.request, lambda: username):
             raise ValidationError("Too many tries for this account or address; wait a minute.")
         return super().clean()

@@ -8,13 +8,13 @@ import pytest
 from django.core.cache import cache
 
 from api.asgi import application
-from api.body_limit import MAX_BODY_BYTES
+from api.body_limit import LISTS
 from api.files import storage
 from tests.storage.server import serving
 
 LOGIN = "/api/v1/auth/login"
 PIECE = b" " * (1 << 20)
-TOO_MANY = MAX_BODY_BYTES // len(PIECE) + 1
+TOO_MANY = LISTS.max_bytes // len(PIECE) + 1
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,7 @@ def test_a_body_without_a_length_is_counted(server: str) -> None:
     assert answer.json().keys() == {"code", "message", "hint", "fields"}
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_body_within_the_limit_reaches_the_view(server: str) -> None:
     cache.clear()  # counts logins
     answer = httpx.post(server + LOGIN, content=b"{", headers={"Content-Type": "application/json"})
