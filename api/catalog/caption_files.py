@@ -13,6 +13,7 @@ from typing import Any
 from api.catalog.checking.captions import SIDECARS
 from api.catalog.checking.metadata import CAPTION_COLUMNS, PATH_COLUMNS, metadata_files
 from api.errors import Problem
+from formats.rows import CSV_START, csv_separator
 
 Read = Callable[[str], bytes]
 Row = dict[str, Any]
@@ -63,7 +64,9 @@ def _jsonl_write(rows: list[Row], _: Sequence[str]) -> bytes:
 
 
 def _csv_read(raw: bytes) -> tuple[list[Row], list[str]]:
-    reader = csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True)
+    text = raw.decode("utf-8-sig")
+    separator = csv_separator(text[:CSV_START])
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     return [*reader], [*(reader.fieldnames or ())]
 
 

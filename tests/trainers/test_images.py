@@ -92,7 +92,7 @@ class TestMetadata:
 
     def test_a_line_that_is_not_json_is_named(self, folder: Path) -> None:
         folder.joinpath("metadata.jsonl").write_text('{"file_name": "a.png", "text": "a"}\n\n{broken\n')
-        assert "metadata.jsonl line 3 is not JSON" in refusal(folder)
+        assert "metadata.jsonl line 3: not JSON" in refusal(folder)
 
     def test_pictures_beside_the_metadata_are_named_in_a_warning(self, folder: Path) -> None:
         metadata(folder, {"file_name": "a.png", "text": "a"})

@@ -58,10 +58,10 @@ def test_files_are_read_in_the_order_of_their_names_below_folders_too(tmp_path: 
     [
         ("a.jsonl", '{"text": "x"}\n{"text": \n[1]', "a.jsonl line 2: not JSON"),
         ("a.jsonl", '{"text": "x"}\n[1]', "a.jsonl line 2: expected an object, got list"),
-        ("a.jsonl", '{"text": NaN}', "NaN is no number"),
+        ("a.jsonl", '{"text": NaN}', "NaN is not JSON"),
         ("a.jsonl", '[{"text": "x"}]', "this is a JSON array"),
         ("a.json", '{"text": "x"}', "expected an array of objects, got dict"),
-        ("a.json", "[" * 5000, "brackets in each other"),
+        ("a.json", "[" * 5000, "at most 32 levels"),
         ("a.csv", "a,b\n1,2,3\n", "a.csv line 2: expected 2 cells, got 3"),
         ("a.csv", "a,a\n1,2\n", "a different name for each column"),
         ("a.parquet", "no", "cannot be read as Parquet"),

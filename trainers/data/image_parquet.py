@@ -7,6 +7,7 @@ import pyarrow
 from pyarrow import types
 from pyarrow.parquet import ParquetFile
 
+from formats.rows import value_fault
 from trainers.data.image_folder import inside
 from trainers.data.image_tables import columns_check
 from trainers.data.picture import Columns, Faults, Picture, bad_dataset, refuse
@@ -30,6 +31,8 @@ def parquet_pictures(path: Path, columns: Columns, faults: Faults | None = None)
     for row, (source, caption, mask) in enumerate(zip(images, captions, masks, strict=True), start=1):
         if caption is None:
             refuse(f"{path.name} row {row}: expected text in {columns.caption!r}, got nothing", faults)
+        elif fault := value_fault(caption):
+            refuse(f"{path.name} row {row}: {fault}", faults)
         else:
             found.append(Picture(source, caption.strip(), f"{path.name} row {row}", mask))
     return found

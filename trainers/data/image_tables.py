@@ -2,11 +2,11 @@
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from formats.rows import CSV_START, csv_separator, json_value, value_fault
 from trainers.data.image_folder import inside
 from trainers.data.picture import Columns, Faults, Picture, bad_dataset, refuse
 from trainers.errors import TrainerError
@@ -37,9 +37,12 @@ def columns_check(columns: Columns, there: list[str], table: str) -> None:
 
 def text_read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise bad_dataset(f"{path.name} is not UTF-8: {error}") from error
+    if fault := value_fault(text):
+        raise bad_dataset(f"{path.name}: {fault}")
+    return text
 
 
 def _picture_or_fault(table: Path, row: Row, line: int, columns: Columns, faults: Faults | None) -> Picture | None:
@@ -78,10 +81,9 @@ def _jsonl(path: Path) -> list[tuple[int, Row]]:
     for line, text in enumerate(text_read(path).split("\n"), start=1):
         if not text.strip():
             continue
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise bad_dataset(f"{path.name} line {line} is not JSON: {error}") from error
+        row = json_value(text)
+        if isinstance(row, ValueError):
+            raise bad_dataset(f"{path.name} line {line}: {row}")
         if not isinstance(row, dict):
             raise bad_dataset(f"{path.name} line {line}: expected an object, got {text[:80]}")
         rows.append((line, row))
@@ -89,10 +91,14 @@ def _jsonl(path: Path) -> list[tuple[int, Row]]:
 
 
 def _csv(path: Path) -> list[tuple[int, Row]]:
+    text = text_read(path)
     try:
-        rows = list(csv.DictReader(io.StringIO(text_read(path), newline=""), strict=True))
+        separator = csv_separator(text[:CSV_START])
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
     except csv.Error as error:
         raise bad_dataset(f"{path.name} is not CSV: {error}") from error
+    except ValueError as error:
+        raise bad_dataset(f"{path.name}: {error}") from error
     for line, row in enumerate(rows, start=1):
         if None in row:
             raise bad_dataset(f"{path.name} row {line} has more cells than the header")

@@ -2,20 +2,18 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import pyarrow
 from pyarrow.parquet import ParquetFile
 
+from formats.rows import CSV_START, csv_separator, json_value, value_fault
 from trainers.errors import ReasonCode, TrainerError
 
 MAX_CELL = 16 << 20
-MAX_DEPTH = 32
-"""Lists and objects in each other."""
 BATCH_ROWS = 256
 NAMED_FAULTS = 5
 PLAIN = ".txt"
@@ -69,11 +67,11 @@ def _jsonl(path: Path, name: str) -> Iterator[Row]:
     if filled and filled[0][1].startswith("["):
         raise bad_rows(f"{name}: this is a JSON array; expected one object per line, or the ending .json")
     for number, line in filled:
-        yield Row(f"{name} line {number}", _json(line))
+        yield Row(f"{name} line {number}", json_value(line))
 
 
 def _json_array(path: Path, name: str) -> Iterator[Row]:
-    rows = _json(_text(path, name))
+    rows = json_value(_text(path, name))
     if isinstance(rows, ValueError):
         raise bad_rows(f"{name}: {rows}")
     if not isinstance(rows, list):
@@ -83,11 +81,18 @@ def _json_array(path: Path, name: str) -> Iterator[Row]:
 
 def _csv(path: Path, name: str) -> Iterator[Row]:
     """All cells are text."""
-    reader = csv.reader(io.StringIO(_text(path, name), newline=""), strict=True)
+    text = _text(path, name)
+    try:
+        separator = csv_separator(text[:CSV_START])
+    except ValueError as error:
+        raise bad_rows(f"{name}: {error}") from error
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         header = next(reader, [])
         if not header or len(set(header)) != len(header) or not all(column.strip() for column in header):
             raise bad_rows(f"{name} line 1: expected a different name for each column, got {header!r:.200}")
+        if fault := value_fault(header):
+            raise bad_rows(f"{name} line 1: {fault}")
         for cells in reader:
             if cells:
                 wrong = ValueError(f"expected {len(header)} cells, got {len(cells)}")
@@ -140,33 +145,13 @@ def _text(path: Path, name: str) -> str:
         raise bad_rows(f"{name}: expected UTF-8, got byte 0x{content[error.start]:02x} at {error.start}") from error
 
 
-def _json(text: str) -> Any:
-    """The value, or a ValueError that says what is wrong."""
-    try:
-        value = json.loads(text, parse_constant=_constant)
-    except RecursionError:
-        return ValueError(f"more than {MAX_DEPTH} brackets in each other")
-    except ValueError as error:
-        return ValueError(f"not JSON: {error}")
-    return ValueError(f"more than {MAX_DEPTH} brackets in each other") if _depth_above(value, MAX_DEPTH) else value
-
-
-def _constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number in JSON")
-
-
-def _depth_above(value: Any, levels: int) -> bool:
-    if not isinstance(value, (list, dict)):
-        return False
-    children = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_depth_above(child, levels - 1) for child in children)
-
-
 def _fault(columns: Any) -> str:
     if isinstance(columns, ValueError):
         return str(columns)
     if not isinstance(columns, dict):
         return f"expected an object, got {type(columns).__name__} {columns!r:.60}"
+    if fault := value_fault(columns):
+        return fault
     if any(isinstance(value, float) and not math.isfinite(value) for value in columns.values()):
         return "has a number that is not finite"
     return ""

@@ -5,8 +5,10 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from api.catalog.checking.metadata import METADATA, metadata_files, metadata_read
+from api.catalog.checking.report import Refused
 from api.catalog.checking.text import text_read
 from api.catalog.checking.work import Work
+from formats.rows import value_fault
 
 SIDECARS = (".txt", ".caption")
 CLIP_TOKENS = 75
@@ -82,6 +84,8 @@ def _sidecar(work: Work, path: str, pictures: list[str], found: dict[str, str]) 
 
 def _caption_text(work: Work, path: str) -> str:
     text = text_read(work, path)
+    if fault := value_fault(text):
+        raise Refused(f"{path}: {fault}")
     if work.open(path).read_bytes()[:3] == b"\xef\xbb\xbf":
         work.notices.add("byte order mark", f"{path} starts with a byte order mark, which is left out", file=path)
     return text.strip()

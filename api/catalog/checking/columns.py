@@ -5,7 +5,8 @@ from collections import Counter
 from typing import Any
 
 from api.catalog.checking.chat import CHAT_COLUMNS, chat_fault
-from api.catalog.checking.report import Refused
+from api.catalog.checking.report import MAX_NAMED, Refused
+from formats.rows import value_fault
 
 USUAL_SHARE = 0.8
 """A column that so many rows have is expected of all; so is a kind of value that so many of them have."""
@@ -21,6 +22,8 @@ class Columns:
         self._seen: dict[str, Counter[str]] = {}
         self._expected: dict[str, str | None] = {}
         """Kind by column that is expected of all rows; None = any kind."""
+        self._present: Counter[str] = Counter()
+        self._num_good = 0
         self.chat: str | None = None
         """The column of chats, if there is one."""
 
@@ -31,6 +34,20 @@ class Columns:
         for name, value in row.items():
             if value is not None and (name in self._seen or len(self._seen) <= MAX_COLUMNS):
                 self._seen.setdefault(name, Counter())[_kind(value)] += 1
+
+    def add_good(self, row: dict[str, Any]) -> None:
+        """Counts the keys of a row that stays in the dataset."""
+        self._num_good += 1
+        self._present.update(row.keys())
+
+    def disagreement(self) -> str:
+        """Which keys only some of the good rows have, and how many rows; "" where all rows have the same."""
+        partial = [(name, count) for name, count in self._present.items() if count < self._num_good]
+        if not partial:
+            return ""
+        names = ", ".join(f"{name!r:.100} in {count} of {self._num_good} rows" for name, count in partial[:MAX_NAMED])
+        more = f" and {len(partial) - MAX_NAMED} more keys" if len(partial) > MAX_NAMED else ""
+        return f"the rows do not have the same keys: {names}{more}"
 
     def decide(self, path: str) -> None:
         if len(self._seen) > MAX_COLUMNS:
@@ -53,6 +70,8 @@ class Columns:
             return str(row)
         if not isinstance(row, dict):
             return f"expected an object, got {_named(row)}"
+        if fault := value_fault(row):
+            return fault
         for name, kind in self._expected.items():
             value = row.get(name)
             if value is None:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from api.catalog.checking.report import Refused
 from api.catalog.checking.text import text_read
 from api.catalog.checking.work import Work
+from formats.rows import CSV_START, csv_separator, json_value, value_fault
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 TRAIN = "train"
@@ -88,7 +88,11 @@ def _caption(row: dict[str, Any], column: str | None) -> str:
 
 def _rows(path: str, text: str) -> Iterator[Row]:
     if path.endswith(".csv"):
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        try:
+            separator = csv_separator(text[:CSV_START])
+        except ValueError as error:
+            raise Refused(f"{path}: {error}") from None
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         try:
             yield from ((reader.line_num, _cells(row)) for row in reader)
         except csv.Error as error:
@@ -100,12 +104,14 @@ def _rows(path: str, text: str) -> Iterator[Row]:
 
 
 def _cells(row: dict[Any, Any]) -> Any:
-    return ValueError("has more cells than the header") if None in row else row
+    if None in row:
+        return ValueError("has more cells than the header")
+    fault = value_fault(row)
+    return ValueError(fault) if fault else row
 
 
 def _object(line: str) -> Any:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return ValueError("not JSON; expected one object per line")
+    row = json_value(line)
+    if isinstance(row, ValueError):
+        return row
     return row if isinstance(row, dict) else ValueError(f"expected a JSON object, got {type(row).__name__}")

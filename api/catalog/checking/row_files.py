@@ -2,13 +2,13 @@
 
 import codecs
 import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from api.catalog.checking.report import Refused
 from api.catalog.checking.text import encoding_check, not_utf8
+from formats.rows import CSV_START, csv_separator, json_value, value_fault
 
 Row = tuple[int, Any]
 """Line (or number of the element), and the row; what cannot be read has a ValueError in its place."""
@@ -17,8 +17,6 @@ MAX_LINE_BYTES = 64 << 20
 MAX_JSON_BYTES = 64 << 20
 """A .json file is read whole; a .jsonl may have any size."""
 MAX_CELL = 16 << 20
-MAX_DEPTH = 32
-"""Lists and objects in each other."""
 LINES = "Save it as JSON lines (.jsonl), then upload again."
 
 csv.field_size_limit(MAX_CELL)
@@ -59,7 +57,7 @@ def jsonl_rows(file: Path, path: str) -> Iterator[Row]:
                 hint = "Name it .json, or save one object per line; then upload again."
                 raise Refused(f"{path}: this is a JSON array; expected one object per line", hint=hint)
             first = False
-            yield number, json_read(text)
+            yield number, json_value(text)
 
 
 def json_rows(file: Path, path: str) -> Iterator[Row]:
@@ -67,7 +65,7 @@ def json_rows(file: Path, path: str) -> Iterator[Row]:
     size = file.stat().st_size
     if size > MAX_JSON_BYTES:
         raise Refused(f"{path} has {size} bytes; a .json file may have {MAX_JSON_BYTES}", hint=LINES)
-    rows = json_read(file.read_text("utf-8-sig"))
+    rows = json_value(file.read_text("utf-8-sig"))
     if isinstance(rows, ValueError):
         raise Refused(f"{path}: {rows}")
     if not isinstance(rows, list):
@@ -77,17 +75,29 @@ def json_rows(file: Path, path: str) -> Iterator[Row]:
 
 def csv_rows(file: Path, path: str) -> Iterator[Row]:
     """Cells by column, all of them text: a cell that looks like a formula is text too."""
+    separator = csv_separator_of(file, path)
     with file.open(encoding="utf-8-sig", newline="") as opened:
-        reader = csv.reader(opened, strict=True)
+        reader = csv.reader(opened, delimiter=separator, strict=True)
         try:
             header = next(reader, [])
             if not header or len(set(header)) != len(header) or not all(name.strip() for name in header):
                 raise Refused(f"{path} line 1: expected a different name for each column, got {header!r:.200}")
+            if fault := value_fault(header):
+                raise Refused(f"{path} line 1: {fault}")
             for cells in reader:
                 if cells:
                     yield reader.line_num, _cells(header, cells)
         except csv.Error as error:
             raise Refused(f"{path} line {reader.line_num} is not CSV: {error}") from None
+
+
+def csv_separator_of(file: Path, path: str) -> str:
+    with file.open(encoding="utf-8-sig", newline="") as opened:
+        try:
+            return csv_separator(opened.read(CSV_START))
+        except ValueError as error:
+            hint = "Save it with commas between its cells, then upload again."
+            raise Refused(f"{path}: {error}", hint=hint) from None
 
 
 def paragraph_rows(file: Path) -> Iterator[Row]:
@@ -104,39 +114,9 @@ def paragraph_rows(file: Path) -> Iterator[Row]:
         yield number - len(paragraph) + 1, {"text": "".join(paragraph).rstrip("\n")}
 
 
-def json_read(text: str) -> Any:
-    """The value, or a ValueError that says what is wrong. Lists and objects nest MAX_DEPTH deep at most."""
-    try:
-        value = json.loads(text, parse_constant=_constant)
-    except RecursionError:
-        return ValueError(f"more than {MAX_DEPTH} brackets in each other")
-    except ValueError as error:
-        return ValueError(f"not JSON: {error}")
-    return ValueError(f"more than {MAX_DEPTH} brackets in each other") if _deeper(value) else value
-
-
-def _constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number in JSON")
-
-
-def _deeper(value: Any) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [
-            item
-            for each in level
-            if isinstance(each, (list, dict))
-            for item in (each.values() if isinstance(each, dict) else each)
-            if isinstance(item, (list, dict))
-        ]
-        if not level:
-            return False
-    return True
-
-
 def _is_open(text: str) -> bool:
     """The first line does not close its array, or holds objects: the file is one array, not lines of arrays."""
-    value = json_read(text)
+    value = json_value(text)
     return isinstance(value, ValueError) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
 
 

@@ -8,8 +8,17 @@ from api.catalog.checking.columns import Columns
 from api.catalog.checking.loading import parquet
 from api.catalog.checking.preview import shortened
 from api.catalog.checking.report import MAX_NOTICES, Refused
-from api.catalog.checking.row_files import Row, csv_rows, json_rows, jsonl_rows, paragraph_rows, utf8_check
+from api.catalog.checking.row_files import (
+    Row,
+    csv_rows,
+    csv_separator_of,
+    json_rows,
+    jsonl_rows,
+    paragraph_rows,
+    utf8_check,
+)
 from api.catalog.checking.work import Work, ending
+from formats.rows import SEPARATOR_NAMES
 
 ROW_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 PLAIN_ENDING = ".txt"
@@ -24,6 +33,7 @@ def rows_check(work: Work, paths: list[str]) -> dict[str, Any]:
         work.notices.add("not used", f"{path} holds no rows and is not used", file=path)
     columns = Columns()
     for path in paths:
+        _separator_notice(work, path)
         for _, row in rows_of(work, path):
             columns.count(row)
     columns.decide(paths[0])
@@ -31,6 +41,8 @@ def rows_check(work: Work, paths: list[str]) -> dict[str, Any]:
     for path in paths:
         good, bad = _file_check(work, path, columns)
         num_rows, num_skipped = num_rows + good, num_skipped + bad
+    if said := columns.disagreement():
+        work.notices.add("keys in some rows only", f"{said}; a job reads all rows by the same columns", file=paths[0])
     work.preview.finish()
     return {
         "kind": "rows",
@@ -61,6 +73,16 @@ def rows_of(work: Work, path: str) -> Iterator[Row]:
             return jsonl_rows(file, path)
 
 
+def _separator_notice(work: Work, path: str) -> None:
+    if ending(path) != ".csv":
+        return
+    utf8_check(work.open(path), path)
+    separator = csv_separator_of(work.open(path), path)
+    if separator != ",":
+        said = f"{path} is read with {SEPARATOR_NAMES[separator]} between its cells"
+        work.notices.add("cells not separated by commas", said, file=path)
+
+
 def _file_check(work: Work, path: str, columns: Columns) -> tuple[int, int]:
     """How many rows are good and how many were left out."""
     good = 0
@@ -73,6 +95,7 @@ def _file_check(work: Work, path: str, columns: Columns) -> tuple[int, int]:
                 faults.append((line, f"{path} line {line}: {fault}"))
             continue
         good += 1
+        columns.add_good(row)
         _row_show(work, path, line, row)
     if not bad_lines and not good:
         raise Refused(f"{path} has no rows")
