@@ -1,7 +1,10 @@
 """A database URL as Django's DATABASES entry."""
 
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from django.utils.module_loading import import_string
 
 SQLITE_OPTIONS = {
     "transaction_mode": "IMMEDIATE",  # DEFERRED upgrades fail at once with "locked", whatever the timeout
@@ -11,16 +14,27 @@ SQLITE_OPTIONS = {
 
 POSTGRESQL_OPTIONS = "-c idle_in_transaction_session_timeout=60s"
 """An API that hangs or is suspended within a transaction keeps its locks: for a minute, then the others go on."""
-POOL_OPTIONS = {  # under ASGI each request has a thread of its own, so that nothing but a pool keeps connections
-    "min_size": 1,
-    "max_size": 20,
-    "timeout": 5,
-    "reconnect_timeout": 5,  # then the next request tries again; without it a pool sleeps on after an outage
-}
+ANSWER_GRACE_SECONDS = 2
+"""The server ends a statement by itself; this much later it counts as silent."""
 
 
-def database_entry(url: str) -> dict[str, Any]:
-    """`sqlite:////absolute/file` (three slashes: relative) or `postgresql://user:password@host:port/name?host=/socket`."""
+@dataclass(frozen=True)
+class Limits:
+    """The variables `database_*` of `api.environment`."""
+
+    connect_seconds: int
+    check_seconds: float
+    silent_seconds: int
+    statement_seconds: float
+    """0: unlimited."""
+    pool_size: int
+
+
+def database_entry(url: str, limits: Limits) -> dict[str, Any]:
+    """`sqlite:////absolute/file` (three slashes: relative) or `postgresql://user:password@host:port/name?host=/socket`.
+
+    The limits are PostgreSQL's; libpq's own words in the URL come before them.
+    """
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
         return {"ENGINE": "django.db.backends.sqlite3", "NAME": unquote(parts.path[1:]), "OPTIONS": SQLITE_OPTIONS}
@@ -32,6 +46,40 @@ def database_entry(url: str) -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": query.pop("host", parts.hostname or ""),
         "PORT": str(parts.port or ""),
-        "OPTIONS": {**query, "options": f"{POSTGRESQL_OPTIONS} {query.get('options', '')}", "pool": POOL_OPTIONS},
+        "OPTIONS": {
+            **_tcp_options(limits),
+            **query,
+            "options": f"{_server_options(limits)} {query.get('options', '')}",
+            "pool": _pool_options(limits),
+        },
         "CONN_HEALTH_CHECKS": True,
+    }
+
+
+def _tcp_options(limits: Limits) -> dict[str, int]:
+    """A peer that acknowledges nothing for `silent_seconds` is dead, whether or not we wait for an answer."""
+    return {
+        "connect_timeout": limits.connect_seconds,
+        "tcp_user_timeout": 1000 * limits.silent_seconds,  # milliseconds
+        "keepalives": 1,
+        "keepalives_idle": max(1, limits.silent_seconds // 2),
+        "keepalives_interval": max(1, limits.silent_seconds // 4),
+        "keepalives_count": 2,
+    }
+
+
+def _server_options(limits: Limits) -> str:
+    return f"{POSTGRESQL_OPTIONS} -c statement_timeout={round(1000 * limits.statement_seconds)}ms"
+
+
+def _pool_options(limits: Limits) -> dict[str, Any]:
+    """Under ASGI each request has a thread of its own, so that nothing but a pool keeps connections."""
+    bounded = import_string("api.bounded_connection.bounded")  # psycopg is optional
+    answer = limits.statement_seconds + ANSWER_GRACE_SECONDS if limits.statement_seconds else None
+    return {
+        "connection_class": bounded(check_seconds=limits.check_seconds, answer_seconds=answer),
+        "min_size": 1,
+        "max_size": limits.pool_size,
+        "timeout": limits.connect_seconds,
+        "reconnect_timeout": limits.connect_seconds,  # then the next request tries again
     }

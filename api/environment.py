@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from api.databases import Limits
 from storage import S3Options
 from trainers.params.addresses import origin_of
 
@@ -25,6 +26,16 @@ class Environment(BaseModel):
 
     database_url: str
     """sqlite:////absolute/file.sqlite3 or postgresql://user:password@host:5432/name."""
+    database_connect_seconds: int = Field(5, ge=2)
+    """Longest wait for a connection to PostgreSQL, new or out of the pool; then the request is answered 503."""
+    database_check_seconds: float = Field(2, gt=0)
+    """A pooled connection that does not answer its check within this time is replaced, and all idle ones with it."""
+    database_silent_seconds: int = Field(8, ge=4)
+    """A connection whose server acknowledges nothing for this long is dead (TCP keepalive and tcp_user_timeout)."""
+    database_statement_seconds: float = Field(10, ge=0)
+    """Longest statement of a request or a dispatcher's round on PostgreSQL; 0 = unlimited, as for other commands."""
+    database_pool_size: int = Field(20, ge=2)
+    """Most connections to PostgreSQL of one API process."""
     storage_url: str
     """Where files lie: file:///absolute/folder or s3://bucket/prefix."""
     secret_key: str = Field(min_length=32)
@@ -194,6 +205,16 @@ class Environment(BaseModel):
         if bool(self.s3_access_key) != bool(self.s3_secret_key):
             raise ValueError("ANNEAL_S3_ACCESS_KEY and ANNEAL_S3_SECRET_KEY belong together; set both or none")
         return self
+
+    @property
+    def database_limits(self) -> Limits:
+        return Limits(
+            connect_seconds=self.database_connect_seconds,
+            check_seconds=self.database_check_seconds,
+            silent_seconds=self.database_silent_seconds,
+            statement_seconds=self.database_statement_seconds,
+            pool_size=self.database_pool_size,
+        )
 
     @property
     def s3_options(self) -> S3Options:

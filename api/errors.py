@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.core.exceptions import ValidationError as DjangoValidationError
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
 from pydantic import ValidationError as PydanticError
 from rest_framework import exceptions
@@ -75,6 +76,10 @@ def problem_of(exc: BaseException) -> Problem | None:
             log.warning("the storage failed: %s", exc)
             hint = "Try again; an admin sees the cause in the log and in /readyz."
             return Problem("storage_unavailable", "The storage does not answer.", status=503, hint=hint)
+        case OperationalError() | InterfaceError():
+            log.error("the database failed: %s", exc)
+            hint = "Try again; an admin sees the cause in the log and in /readyz."
+            return Problem("database_unavailable", "The database does not answer.", status=503, hint=hint)
         case ValueError():
             return Problem("invalid", str(exc))
         case _:

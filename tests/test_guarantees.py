@@ -16,6 +16,8 @@ MATRIX = (
     "host SIGSTOP past the lease, then SIGCONT",
     "worker cut off from the API",
     "API and database restart, suspend, server clock step",
+    "database connections die silently",
+    "the event poller meets an error that nobody expected",
     "two reapers, two dispatchers, 16 claimers at once",
     "two workers with one identity",
     "disk full / storage 503 while publishing",

@@ -38,6 +38,9 @@ def versions_check_until(stop: threading.Event) -> None:
         except (Error, OSError) as error:
             log.error("versions wait for their check: %s", error)
             connection.close()
+        except Exception:  # nothing would start this thread again
+            log.exception("versions wait for their check")
+            connection.close()
 
 
 def versions_check() -> int:

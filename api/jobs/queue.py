@@ -80,3 +80,5 @@ def _send_forever() -> None:
             call(pool)
         except BROKER_ERRORS as error:
             log.warning("wake-up call to pool %s not sent: %s", pool, error)
+        except Exception:  # nothing would start this thread again
+            log.exception("wake-up call to pool %s not sent", pool)

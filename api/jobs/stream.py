@@ -13,7 +13,7 @@ from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
-from django.db import OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection
 from django.db.models import Q
 
 from api.environment import environment
@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 Message = dict[str, Any]
 PAGE = 500
 """Most events that are read of a job at once, and half of what waits in memory for one slow reader."""
+MAX_PAUSE_SECONDS = 5.0
+"""Longest pause between two looks that fail."""
+MAX_DOUBLINGS = 10
 
 
 @dataclass(eq=False)
@@ -66,18 +69,30 @@ class Poller:
             self._followers.discard(follower)
 
     async def _run(self) -> None:
+        failures = 0
         while self._followers:
             # Who comes while we look may have seen less: asked for next time. Who does not keep up reads first.
             asked = [follower for follower in self._followers if follower.messages.qsize() < PAGE]
             try:
                 news = await sync_to_async(self._look, thread_sensitive=False)(_lowest(asked))
-            except OperationalError as error:
-                log.warning("live streams wait for the database: %s", error)
+                failures = 0
+            except Exception as error:  # whatever it is, streams outlive it: nothing would start the task again
+                failures += 1
+                _failure_log(error, failures)
                 news = {}
             for follower in asked:
                 if follower in self._followers and follower.job_id in news:
-                    self._give(follower, news[follower.job_id])
-            await asyncio.sleep(environment().stream_poll_seconds)
+                    self._give_safely(follower, news[follower.job_id])
+            await asyncio.sleep(_pause_seconds(failures))
+
+    def _give_safely(self, follower: Follower, news: News) -> None:
+        """A message that cannot be handed out ends its stream only; the reader comes again with its last id."""
+        try:
+            self._give(follower, news)
+        except Exception:
+            log.exception("the stream of job %s ends: its news cannot be handed out", follower.job_id)
+            follower.messages.put_nowait(None)
+            self._followers.discard(follower)
 
     def _give(self, follower: Follower, news: News) -> None:
         for event in news.events:
@@ -90,6 +105,24 @@ class Poller:
         if news.ended:
             follower.messages.put_nowait(None)
             self._followers.discard(follower)
+
+
+def _failure_log(error: Exception, failures: int) -> None:
+    """A database that is away is expected; for the rest the log has the traceback, once for a row of failures."""
+    expected = isinstance(error, OperationalError | InterfaceError)
+    log.log(
+        logging.WARNING if expected else logging.ERROR,
+        "live streams wait, look %d in a row failed: %s: %s",
+        failures,
+        type(error).__name__,
+        error,
+        exc_info=error if failures == 1 and not expected else None,
+    )
+
+
+def _pause_seconds(failures: int) -> float:
+    poll = environment().stream_poll_seconds
+    return float(min(poll * 2 ** min(failures, MAX_DOUBLINGS), max(poll, MAX_PAUSE_SECONDS)))
 
 
 def _lowest(followers: Iterable[Follower]) -> dict[UUID, int]:

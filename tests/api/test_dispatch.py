@@ -4,21 +4,24 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 from django.core.management import call_command
-from django.db import connection
+from django.db import InternalError, connection
 from rest_framework.test import APIClient
 
+from api.catalog import pending
 from api.jobs.clock import now
+from api.jobs.management.commands import dispatch
 from api.jobs.models import Attempt, Job
 from tests.api.database import running_url
 from tests.api.host import Host
 from tests.api.test_claim import submit
 from tests.api.test_queue import wait_for
-from tests.api.world import World
+from tests.api.world import Environ, World
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -51,3 +54,28 @@ def test_one_round_can_be_asked_for(world: World, user: APIClient, host: Host) -
     Attempt.objects.update(lease_expires_at=now() - timedelta(seconds=60))
     call_command("dispatch", "--once")
     assert Attempt.objects.get().outcome == "lost"
+
+
+def test_a_round_that_fails_in_any_way_does_not_end_the_dispatcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise InternalError("current transaction is aborted")
+
+    monkeypatch.setattr(dispatch, "dispatch_round", fail)
+    call_command("dispatch", "--once")
+
+
+def test_a_check_that_fails_in_any_way_does_not_end_the_thread_of_checks(
+    monkeypatch: pytest.MonkeyPatch, environ: Environ
+) -> None:
+    environ(dispatch_seconds=0.01)
+    stop, calls = threading.Event(), list[int]()
+
+    def fail() -> int:
+        calls.append(1)
+        if len(calls) == 2:
+            stop.set()
+        raise KeyError("x")
+
+    monkeypatch.setattr(pending, "versions_check", fail)
+    pending.versions_check_until(stop)
+    assert len(calls) == 2

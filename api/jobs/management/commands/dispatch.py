@@ -35,9 +35,12 @@ class Command(BaseCommand):
 
 
 def _round() -> None:
-    """The database may restart under us; the next round tries again."""
+    """The database may restart under us, or one job's rows break a sweep; the next round tries again."""
     try:
         dispatch_round()
     except (OperationalError, InterfaceError) as error:
         log.error("the database does not answer: %s", error)
+        connection.close()
+    except Exception:
+        log.exception("a round of the dispatcher failed")
         connection.close()
