@@ -26,6 +26,13 @@ def test_a_lease_lasts_from_the_sending_of_its_heartbeat(clock: list[float]) -> 
         lease.check()
 
 
+def test_a_lease_that_nobody_looked_at_in_time_is_over(clock: list[float]) -> None:
+    lease = Lease(1000.0, 240.0)
+    clock[0] = 5000.0
+    with pytest.raises(FencedError):
+        lease.check()
+
+
 def test_an_answer_to_an_older_heartbeat_shortens_nothing(clock: list[float]) -> None:
     lease = Lease(1000.0, 240.0)
     lease.renew(1100.0)
