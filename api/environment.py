@@ -70,8 +70,8 @@ class Environment(BaseModel):
     """Uploads up to this size are checked while the user waits; larger ones by the dispatcher."""
     check_memory_bytes: int = Field(2 * 2**30, ge=2**29)
     """Address space of the process that looks at uploaded files."""
-    check_seconds: int = Field(3600, ge=1)
-    """How long looking at one upload may take, on the clock and of a processor."""
+    check_seconds: int = Field(300, ge=1)
+    """How long looking at one upload may take, on the clock and of a processor; 1 s more for each 10 MB of it."""
     secrets_keys: str = ""
     """Fernet keys that keep project secrets, by commas: the first encrypts, all decrypt; empty = no project secrets."""
     hub_endpoints: str = "https://huggingface.co"

@@ -12,13 +12,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from api.catalog.check_slots import CheckSlots
 from api.catalog.filelist import files_check
 from api.catalog.refusal import refuse
 from api.environment import environment
@@ -34,8 +34,11 @@ ALIVE_SECONDS = 5
 CHECK_FAILED = "check_failed"
 """Code of a refusal that says nothing about the files: the check itself broke, and may be tried again."""
 FOLDER = "anneal-check-"
-SLOTS = threading.BoundedSemaphore(2)
-"""Checks at a time in one process: each may take `check_memory_bytes`."""
+SLOTS = CheckSlots(2)
+"""Checks at a time in one process: each may take `check_memory_bytes`. One project holds at most one of them."""
+BYTES_PER_SECOND = 10_000_000
+"""Of an upload, read by the slowest check, above ANNEAL_CHECK_SECONDS."""
+STALE_SECONDS = 48 * 3600
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,29 @@ class Checked:
 
 
 def folder_check(
-    *, kind: str, key: str, files: Sequence[File], unpack: bool, alive: Callable[[], None] = lambda: None
-) -> Checked:
-    """Looks at the files below `key`; `alive` is called again and again meanwhile.
+    *,
+    project: Any,
+    kind: str,
+    key: str,
+    files: Sequence[File],
+    unpack: bool,
+    alive: Callable[[], None] = lambda: None,
+    wait: bool = True,
+) -> Checked | None:
+    """Looks at the files below `key`; `alive` is called again and again meanwhile. None: no slot, and not to `wait`.
 
     What is unpacked or rewritten lies below `files_key(key)` then, previews below `preview_prefix`. Raises Problem.
     """
-    with SLOTS, tempfile.TemporaryDirectory(prefix=FOLDER) as folder:
+    if not SLOTS.acquire(project, wait=wait, alive=alive):
+        return None
+    try:
+        return _checked(kind, key, files, unpack, alive)
+    finally:
+        SLOTS.release(project)
+
+
+def _checked(kind: str, key: str, files: Sequence[File], unpack: bool, alive: Callable[[], None]) -> Checked:
+    with tempfile.TemporaryDirectory(prefix=FOLDER) as folder:
         source, target = Path(folder) / "in", Path(folder) / "out"
         target.mkdir()
         _fetch(key, files, source, alive)
@@ -75,7 +94,7 @@ def folder_check(
 
 def stale_folders_sweep() -> None:
     """Removes the copies that a killed process left."""
-    oldest = time.time() - 2 * environment().check_seconds
+    oldest = time.time() - STALE_SECONDS
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
         if folder.stat(follow_symlinks=False).st_mtime < oldest:
             shutil.rmtree(folder, ignore_errors=True)
@@ -108,7 +127,8 @@ def _fetch(key: str, files: Sequence[File], source: Path, alive: Callable[[], No
 
 def _run(order: dict[str, Any], source: Path, target: Path, alive: Callable[[], None]) -> dict[str, Any]:
     found = environment()
-    limits = {"memory_bytes": found.check_memory_bytes, "cpu_seconds": found.check_seconds, "file_bytes": FILE_BYTES}
+    seconds = check_seconds(order["files"])
+    limits = {"memory_bytes": found.check_memory_bytes, "cpu_seconds": seconds, "file_bytes": FILE_BYTES}
     wish, reading, errors = (target.with_name(name) for name in ("order", "reading", "errors"))
     wish.write_text(json.dumps({**order, "limits": limits}))
     command = [sys.executable, "-P", "-m", "api.catalog.checking", str(source), str(target)]
@@ -117,7 +137,7 @@ def _run(order: dict[str, Any], source: Path, target: Path, alive: Callable[[], 
             command, stdin=into, stdout=out, stderr=err, cwd=target, env=_variables(), start_new_session=True
         )
         try:
-            _wait(child, time.monotonic() + found.check_seconds, alive)
+            _wait(child, time.monotonic() + seconds, alive)
         finally:
             child.kill()
             child.wait()
@@ -126,6 +146,11 @@ def _run(order: dict[str, Any], source: Path, target: Path, alive: Callable[[], 
         answer: dict[str, Any] = json.loads(report.read_bytes())
         return answer
     return {"refused": _death(child.returncode, _last_line(reading), errors)}
+
+
+def check_seconds(files: Sequence[File]) -> int:
+    """A fixed time, and more for what was really sent: a small file that decodes to much gets no more time."""
+    return environment().check_seconds + sum(int(file["size"]) for file in files) // BYTES_PER_SECOND
 
 
 def _wait(child: subprocess.Popen[bytes], until: float, alive: Callable[[], None]) -> None:

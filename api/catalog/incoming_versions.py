@@ -33,24 +33,18 @@ def version_create(
 ) -> tuple[AnyVersion, bool]:
     """The version that the upload's content is, and whether it is new. `source` is kept as details["source"].
 
-    Large uploads are `checking` when this returns. Raises Problem that names the file at fault; the upload and its
-    files are gone then, unless a file was not sent or the check itself failed.
+    Large uploads, and those that find no free check slot, are `checking` when this returns. Raises Problem that names
+    the file at fault; the upload and its files are gone then, unless a file was not sent or the check itself failed.
     """
     found = same_content(record, upload.digest)
     if found is not None:
         return found, False
     told: dict[str, Any] = {"source": dict(source)} if source else {}
     stored_check(storage(), upload.key, upload.files)
-    if _is_large(upload.files):
+    checked = None if _is_large(upload.files) else _check_now(record, upload)
+    if checked is None:
         later = {"key": upload.key, "unpack": upload.unpack, "state": State.CHECKING, "details": told}
         return _version_add(record, upload.files, upload.digest, later, by)
-    try:
-        checked = folder_check(kind=upload.kind, key=upload.key, files=upload.files, unpack=upload.unpack)
-    except Problem as problem:
-        if problem.code != CHECK_FAILED:
-            prefixes_delete(upload.key)
-            upload.delete()
-        raise
     values = ready_fields(checked)
     values["details"] = {**told, **values["details"]}
     version, made = _version_add(record, checked.files, folder_digest(checked.files), values, by)
@@ -59,6 +53,24 @@ def version_create(
     if not made and version.key != checked.key:
         prefixes_delete(checked.key)
     return version, made
+
+
+def _check_now(record: Record, upload: Upload) -> Checked | None:
+    """None while other checks run, of this project or of all: the dispatcher takes it up."""
+    try:
+        return folder_check(
+            project=record.project_id,
+            kind=upload.kind,
+            key=upload.key,
+            files=upload.files,
+            unpack=upload.unpack,
+            wait=False,
+        )
+    except Problem as problem:
+        if problem.code != CHECK_FAILED:
+            prefixes_delete(upload.key)
+            upload.delete()
+        raise
 
 
 @transaction.atomic

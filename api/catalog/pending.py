@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from django.db import Error, IntegrityError, close_old_connections, connection, transaction
 from django.db.models import F, Q
@@ -44,26 +45,37 @@ def versions_check_until(stop: threading.Event) -> None:
 
 
 def versions_check() -> int:
-    """Checks what waits, one after the other; how many."""
+    """Checks what waits, one after the other, by turns of kinds and of projects; how many."""
     count = 0
-    for kind in KINDS:
-        while (version := _take(kind)) is not None:
+    last: dict[str, Any] = {}
+    while taken := [(kind, version) for kind in KINDS if (version := _take(kind, last.get(kind))) is not None]:
+        for kind, version in taken:
+            last[kind] = version.record.project_id
             _check(kind, version)
             count += 1
     return count
 
 
-def _take(kind: str) -> AnyVersion | None:
-    """The oldest version that nobody looks at, held for HOLD_SECONDS. Of several takers one gets it."""
+def _take(kind: str, last_project: Any) -> AnyVersion | None:
+    """The oldest free version of the project after `last_project`, held for HOLD_SECONDS.
+
+    Of several takers one gets it.
+    """
     _, rows = KINDS[kind]
     at = now()
     free = rows.objects.filter(Q(check_until__isnull=True) | Q(check_until__lt=at), state=State.CHECKING)
-    found: AnyVersion | None = free.select_related("record").order_by("created").first()
+    projects = sorted(set(free.values_list("record__project_id", flat=True)))
+    if not projects:
+        return None
+    project = next((one for one in projects if last_project is not None and one > last_project), projects[0])
+    found: AnyVersion | None = (
+        free.filter(record__project_id=project).select_related("record").order_by("created").first()
+    )
     if found is None:
         return None
     held = {"check_until": at + timedelta(seconds=HOLD_SECONDS), "check_tries": F("check_tries") + 1}
     if not free.filter(pk=found.pk, check_tries=found.check_tries).update(**held):
-        return _take(kind)
+        return _take(kind, last_project)
     found.check_tries += 1
     return found
 
@@ -72,12 +84,18 @@ def _check(kind: str, version: AnyVersion) -> None:
     try:
         stored_check(storage(), version.key, version.files)
         checked = folder_check(
-            kind=kind, key=version.key, files=version.files, unpack=version.unpack, alive=_renewing(version)
+            project=version.record.project_id,
+            kind=kind,
+            key=version.key,
+            files=version.files,
+            unpack=version.unpack,
+            alive=_renewing(version),
         )
     except Problem as problem:
         if problem.code != CHECK_FAILED or version.check_tries >= MAX_TRIES:
             version_refuse(version=version, problem=problem)
         return
+    assert checked is not None, "a check that waits for its slot gets one"
     version_ready(version=version, checked=checked)
 
 

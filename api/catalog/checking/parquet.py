@@ -15,6 +15,15 @@ from api.catalog.checking.report import Refused
 from api.catalog.checking.row_files import Row
 
 BATCH_ROWS = 64
+MIN_DECODED_BYTES = 256 << 20
+"""What any file may decode to, however small it is: seconds of work."""
+MAX_RATIO = 500
+"""Decoded bytes for each byte of the file above that. Repeated values compress well: a system prompt of 10 KB in each
+of 100,000 rows beside an answer of 100 bytes is about 1 GB out of 4 MB, 250 for 1. A bomb reaches 200,000,000 for 1."""
+MAX_DECODED_BYTES = 64 << 30
+"""In all; a file that itself is larger than a quarter of this may decode to four times its size."""
+ROW_BYTES = 256
+"""Counted for each row beside its values, which may all be null."""
 MAX_PICTURES = 50_000
 UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 BROKEN = (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError)
@@ -26,14 +35,35 @@ pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # others reserve more add
 def rows(file: Path, path: str) -> Iterator[Row]:
     """Numbers from 1."""
     opened = _opened(file, path)
-    number = 0
+    number = decoded = 0
+    limit = decoded_limit(file.stat().st_size)
     try:
         for batch in opened.iter_batches(BATCH_ROWS, use_threads=False):
+            decoded += batch.nbytes + ROW_BYTES * batch.num_rows
+            if decoded > limit:
+                raise _bomb(path, number + batch.num_rows, limit)
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
+    except Refused:
+        raise
     except BROKEN as error:
         raise _broken(path, error, f" after row {number}") from None
+
+
+def decoded_limit(file_bytes: int) -> int:
+    """Bytes that a Parquet file of this size may decode to."""
+    by_ratio = max(MIN_DECODED_BYTES, MAX_RATIO * file_bytes)
+    return min(by_ratio, max(MAX_DECODED_BYTES, 4 * file_bytes))
+
+
+def _bomb(path: str, rows: int, limit: int) -> Refused:
+    hint = "Store repeated text once, as a parameter, or split the file; then upload again."
+    return Refused(
+        f"{path}: expected at most {limit} bytes once decoded, got more within the first {rows} rows",
+        code="check_limit",
+        hint=hint,
+    )
 
 
 def has_pictures(file: Path, path: str) -> bool:

@@ -1,5 +1,6 @@
 """Rows of text: what is left out, what is refused, and that the reason names the line."""
 
+import hashlib
 import json
 from io import BytesIO
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from api.catalog.checking.dataset import check
+from api.catalog.checking.parquet import decoded_limit
 from api.catalog.checking.report import Refused, plain
 from tests.api.actors import png
 from tests.api.checking.conftest import WorkOf
@@ -138,6 +140,47 @@ def test_files_without_rows_are_named(work_of: WorkOf) -> None:
     work = work_of({"a.jsonl": lines(*GOOD), "README.md": b"read me"})
     check(work)
     assert [(notice["file"], notice["code"]) for notice in work.notices.kept] == [("README.md", "not_used")]
+
+
+def parquet_of(table: pyarrow.Table) -> bytes:
+    buffer = BytesIO()
+    parquet.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def repeated(text: str, count: int) -> pyarrow.DictionaryArray:
+    return pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * count, pyarrow.int32()), pyarrow.array([text]))
+
+
+def test_a_parquet_dictionary_bomb_is_refused_after_a_bounded_number_of_bytes(work_of: WorkOf) -> None:
+    bomb = parquet_of(pyarrow.table({"text": repeated("x" * (1 << 20), 200_000)}))
+    assert len(bomb) < 2000
+    with pytest.raises(Refused, match=r"a\.parquet: expected at most 268435456 bytes once decoded") as refusal:
+        check(work_of({"a.parquet": bomb}))
+    assert refusal.value.body()["code"] == "check_limit"
+
+
+def test_rows_of_nulls_count_too(work_of: WorkOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.catalog.checking.parquet.MIN_DECODED_BYTES", 1 << 20)
+    nulls = parquet_of(pyarrow.table({"text": pyarrow.nulls(1_000_000, pyarrow.string())}))
+    with pytest.raises(Refused, match="once decoded"):
+        check(work_of({"a.parquet": nulls}))
+
+
+def test_a_system_prompt_repeated_in_each_row_is_accepted(work_of: WorkOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.catalog.checking.parquet.MIN_DECODED_BYTES", 1 << 20)  # the ratio alone decides
+    count = 2000
+    answers = [hashlib.sha512(str(n).encode()).hexdigest() for n in range(count)]
+    table = pyarrow.table({"system": repeated("Be kind. " * 1000, count), "text": answers})
+    assert check(work_of({"a.parquet": parquet_of(table)}))["num_rows"] == count
+
+
+@pytest.mark.parametrize(
+    ("size", "limit"),
+    [(936, 256 << 20), (10 << 20, 5000 << 20), (1 << 30, 64 << 30), (100 << 30, 400 << 30)],
+)
+def test_what_a_parquet_may_decode_to(size: int, limit: int) -> None:
+    assert decoded_limit(size) == limit
 
 
 def test_parquet_with_pictures_becomes_pictures(work_of: WorkOf) -> None:
