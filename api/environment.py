@@ -123,6 +123,8 @@ class Environment(BaseModel):
     """Most wake-up calls waiting in one pool's queue."""
     link_seconds: int = Field(6 * 3600, ge=1, le=7 * 24 * 3600)
     """How long a signed link is good."""
+    attempt_log_bytes: int = Field(2**30, ge=2**20)
+    """Most bytes of one attempt's log; workers cut theirs off before."""
     stream_poll_seconds: float = Field(0.5, gt=0)
     """How often the live stream looks for new events."""
     stream_keep_alive_seconds: float = Field(15, gt=0)

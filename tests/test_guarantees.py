@@ -18,6 +18,7 @@ MATRIX = (
     "API and database restart, suspend, server clock step",
     "database connections die silently",
     "the event poller meets an error that nobody expected",
+    "a trainer emits 10,000 events or a log without end",
     "two reapers, two dispatchers, 16 claimers at once",
     "two workers with one identity",
     "disk full / storage 503 while publishing",

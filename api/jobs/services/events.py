@@ -11,8 +11,9 @@ from pydantic import Field
 from api.jobs.clock import now
 from api.jobs.metrics import EVENT_LAG_SECONDS
 from api.jobs.models import Attempt, Job, Metric, State
+from api.jobs.models import Event as JobEvent
 from api.jobs.services.attempt import live_lock
-from api.jobs.transitions import event_add, job_move
+from api.jobs.transitions import job_move
 from trainers.events import Control, Event, Progress, Started, Step, Validation
 from trainers.spec import Contract
 
@@ -32,17 +33,11 @@ def events_record(*, attempt_id: Any, batch: EventBatch) -> int:
     fresh = [event for event in batch.events if event.seq > attempt.event_seq]
     if not fresh or fresh[0].seq != attempt.event_seq + 1:
         return attempt.event_seq + 1
-    at = now()
-    points = []
+    record = _Record(job, attempt, now())
     for event in fresh:
-        points += _fold(job, attempt, event, at)
-    Metric.objects.bulk_create(points, ignore_conflicts=True)
-    EVENT_LAG_SECONDS.observe(max(0.0, at.timestamp() - fresh[0].time))
-    attempt.event_seq = fresh[-1].seq
-    if attempt.event_seq > attempt.progress_seq:
-        attempt.progress_seq, attempt.progress_at = attempt.event_seq, at
-    attempt.save(update_fields=["event_seq", "progress_seq", "progress_at", "last_step", "start_step"])
-    job.save(update_fields=["progress", "control_obeyed"])
+        record.fold(event)
+    record.save(fresh[-1].seq)
+    EVENT_LAG_SECONDS.observe(max(0.0, record.at.timestamp() - fresh[0].time))
     return attempt.event_seq + 1
 
 
@@ -54,31 +49,72 @@ def _require_in_order(batch: EventBatch) -> None:
             )
 
 
-def _fold(job: Job, attempt: Attempt, event: Event, at: datetime) -> list[Metric]:
-    """Applies one event to `job` and `attempt` (saved by the caller) and gives the points of curves that it holds."""
-    data = event.data
-    told = data.model_dump(mode="json")
-    if isinstance(data, Step | Progress):
-        job.progress = told
-    else:
-        progress, obeyed = job.progress, job.control_obeyed
-        event_add(job=job, kind=data.kind, data=told, at=at, attempt=attempt, attempt_seq=event.seq)
-        if isinstance(data, Started) and job.state == State.CLAIMED:
-            job_move(job=job, to=State.RUNNING, by=f"attempt:{attempt.pk}", at=at, attempt=attempt)
-        job.progress, job.control_obeyed = progress, obeyed
-    match data:
-        case Started(step=step):
-            attempt.start_step = step
-        case Control(seq=seq):
-            job.control_obeyed = max(job.control_obeyed, seq)
-        case Step(step=step):
-            attempt.last_step = step
-            rate = {f"{data.unit}_per_second": data.per_second, "peak_memory_bytes": float(data.peak_memory_bytes)}
-            return list(_points(attempt, step, {**data.metrics, **rate}))
-        case Validation(step=step):
-            named = {f"validation/{name.removeprefix('validation/')}": value for name, value in data.metrics.items()}
-            return list(_points(attempt, step, named))
-    return []
+class _Record:
+    """What a batch changes of a locked job and attempt. Rows are collected and written together."""
+
+    def __init__(self, job: Job, attempt: Attempt, at: datetime) -> None:
+        self.at = at
+        self._job, self._attempt = job, attempt
+        self._rows: list[JobEvent] = []
+        self._points: list[Metric] = []
+
+    def fold(self, event: Event) -> None:
+        """Steps become points and progress, other kinds rows."""
+        data = event.data
+        if isinstance(data, Step | Progress):
+            self._job.progress = data.model_dump(mode="json")
+        else:
+            self._add_row(event)
+        match data:
+            case Started(step=step):
+                self._attempt.start_step = step
+                if self._job.state == State.CLAIMED:
+                    self._job_runs()
+            case Control(seq=seq):
+                self._job.control_obeyed = max(self._job.control_obeyed, seq)
+            case Step(step=step):
+                self._attempt.last_step = step
+                rate = {f"{data.unit}_per_second": data.per_second, "peak_memory_bytes": float(data.peak_memory_bytes)}
+                self._points += _points(self._attempt, step, {**data.metrics, **rate})
+            case Validation(step=step, metrics=metrics):
+                named = {f"validation/{name.removeprefix('validation/')}": value for name, value in metrics.items()}
+                self._points += _points(self._attempt, step, named)
+
+    def save(self, event_seq: int) -> None:
+        """`event_seq`: of the attempt's newest event."""
+        self._save_job()
+        Metric.objects.bulk_create(self._points, ignore_conflicts=True)
+        attempt = self._attempt
+        attempt.event_seq = event_seq
+        if attempt.event_seq > attempt.progress_seq:
+            attempt.progress_seq, attempt.progress_at = attempt.event_seq, self.at
+        attempt.save(update_fields=["event_seq", "progress_seq", "progress_at", "last_step", "start_step"])
+
+    def _add_row(self, event: Event) -> None:
+        """Seqs are counted here: the job's row is locked."""
+        self._job.event_seq += 1
+        self._rows.append(
+            JobEvent(
+                job=self._job,
+                seq=self._job.event_seq,
+                attempt=self._attempt,
+                attempt_seq=event.seq,
+                kind=event.data.kind,
+                time=self.at,
+                data=event.data.model_dump(mode="json"),
+            )
+        )
+
+    def _job_runs(self) -> None:
+        """The move reads the job again and takes the next seq, so what came before is written first."""
+        self._save_job()
+        by = f"attempt:{self._attempt.pk}"
+        job_move(job=self._job, to=State.RUNNING, by=by, at=self.at, attempt=self._attempt)
+
+    def _save_job(self) -> None:
+        JobEvent.objects.bulk_create(self._rows)
+        self._rows = []
+        self._job.save(update_fields=["progress", "control_obeyed", "event_seq"])
 
 
 def _points(attempt: Attempt, step: int, values: dict[str, float]) -> Iterable[Metric]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.db import transaction
 
+from api.environment import environment
 from api.errors import Problem
 from api.jobs.logs import hot_chunks
 from api.jobs.models import Attempt, LogChunk
@@ -14,14 +15,20 @@ MAX_BYTES = 256 * 1024
 
 @transaction.atomic
 def log_append(*, attempt_id: Any, offset: int, data: bytes) -> int:
-    """The new end. Raises Problem 409 with the expected offset, 410 when the attempt ended, 413 for too much."""
+    """The new end. Raises Problem 409 with the expected offset, 410 when the attempt ended, 413 for too
+    much in one call or in all."""
     if len(data) > MAX_BYTES:
         raise Problem("log_too_large", f"At most {MAX_BYTES} bytes a call, got {len(data)}.", status=413)
     attempt = Attempt.objects.select_for_update().get(pk=attempt_id)
     require_live(attempt)
+    if offset != attempt.log_bytes and _is_known(attempt, offset, data):
+        return attempt.log_bytes
+    if (
+        offset + len(data) > environment().attempt_log_bytes
+    ):  # by offset: a worker that goes on behind it is refused again
+        hint = "The rest stays on the worker."
+        raise Problem("log_full", f"A log may have {environment().attempt_log_bytes} bytes.", status=413, hint=hint)
     if offset != attempt.log_bytes:
-        if _is_known(attempt, offset, data):
-            return attempt.log_bytes
         message = f"The log ends at {attempt.log_bytes}, got offset {offset}."
         raise Problem("log_offset", message, status=409, fields={"expected": [attempt.log_bytes]})
     if data:
