@@ -14,10 +14,18 @@ class JsonError(ValueError):
     """Names the file (or line) and what is wrong in it."""
 
 
-def json_read(raw: bytes | str, name: str, *, max_depth: int = MAX_DEPTH, allow_nul: bool = False) -> Any:
+def json_read(
+    raw: bytes | str,
+    name: str,
+    *,
+    max_depth: int = MAX_DEPTH,
+    allow_nul: bool = False,
+    allow_infinity: bool = False,
+) -> Any:
     """The value of `raw` (UTF-8, with or without a byte order mark). Raises JsonError, which begins with `name`.
 
-    `allow_nul`: a string may hold U+0000, as a tokenizer's vocabulary does.
+    `allow_nul`: a string may hold U+0000, as a tokenizer's vocabulary does. `allow_infinity`: a number may be Infinity
+    or -Infinity, as in the schedulers' configs that diffusers writes.
     """
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -26,7 +34,9 @@ def json_read(raw: bytes | str, name: str, *, max_depth: int = MAX_DEPTH, allow_
             raise JsonError(f"{name}: duplicate key {_first_duplicate(pairs)!r:.{SHOWN}}; expected each key once")
         return value
 
-    def constant(text: str) -> Any:
+    def constant(text: str) -> float:
+        if allow_infinity and text != "NaN":
+            return float(text)
         raise JsonError(f"{name}: {text} is not JSON; expected a finite number")
 
     try:
@@ -40,13 +50,15 @@ def json_read(raw: bytes | str, name: str, *, max_depth: int = MAX_DEPTH, allow_
         raise JsonError(f"{name}: nested too deeply; expected at most {max_depth} levels") from None
     except ValueError as error:
         raise JsonError(f"{name} is not JSON: {error}") from None
-    _values_check(value, name, max_depth, allow_nul)
+    _values_check(value, name, max_depth, allow_nul=allow_nul, allow_infinity=allow_infinity)
     return value
 
 
-def json_object_read(raw: bytes | str, name: str, *, allow_nul: bool = False) -> dict[str, Any]:
+def json_object_read(
+    raw: bytes | str, name: str, *, allow_nul: bool = False, allow_infinity: bool = False
+) -> dict[str, Any]:
     """As `json_read`, for a file that must hold an object."""
-    value = json_read(raw, name, allow_nul=allow_nul)
+    value = json_read(raw, name, allow_nul=allow_nul, allow_infinity=allow_infinity)
     if not isinstance(value, dict):
         raise JsonError(f"{name}: expected a JSON object, got {type(value).__name__}")
     return value
@@ -61,7 +73,7 @@ def text_fault(text: str) -> str:
     return ""
 
 
-def _values_check(value: Any, name: str, max_depth: int, allow_nul: bool) -> None:
+def _values_check(value: Any, name: str, max_depth: int, *, allow_nul: bool, allow_infinity: bool) -> None:
     level, depth = [value], 0
     while level:
         if depth > max_depth:
@@ -70,7 +82,7 @@ def _values_check(value: Any, name: str, max_depth: int, allow_nul: bool) -> Non
         for item in level:
             if isinstance(item, str):
                 _text_check(item, name, allow_nul)
-            elif isinstance(item, float) and not math.isfinite(item):
+            elif isinstance(item, float) and not math.isfinite(item) and not allow_infinity:
                 raise JsonError(f"{name}: a number is too large; expected a finite number")
             elif isinstance(item, dict):
                 below.extend(item)

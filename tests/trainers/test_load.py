@@ -122,7 +122,7 @@ def test_a_folder_without_an_index_is_refused_with_what_is_there(tmp_path: Path)
 @pytest.mark.parametrize("content", ["{", "[]", ""])
 def test_an_index_that_is_no_json_object_is_refused(folder: Path, content: str) -> None:
     (folder / "model_index.json").write_text(content)
-    assert "model_index.json is not" in refusal(folder)
+    assert refusal(folder).startswith(("model_index.json is not JSON", "model_index.json: expected a JSON object"))
 
 
 def test_pickle_weights_are_never_loaded(folder: Path) -> None:
@@ -167,7 +167,7 @@ def test_half_precision_variant_files_alone_are_enough(folder: Path) -> None:
 def test_an_unknown_scheduler_is_refused_with_the_known(folder: Path) -> None:
     edit(folder / "scheduler" / "scheduler_config.json", _class_name="MagicScheduler")
     message = refusal(folder)
-    assert "found MagicScheduler" in message and "DDIMScheduler" in message
+    assert "_class_name is 'MagicScheduler'" in message and "DDIMScheduler" in message
 
 
 def test_a_prediction_type_that_no_loss_knows_is_refused(folder: Path) -> None:

@@ -11,16 +11,14 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from trainers.errors import ReasonCode, TrainerError
+from trainers.models.tokenizer_open import tokenizer_open
 
 MAX_CHUNKS = 3
 """Chunks of 75 tokens that a long prompt may fill; what is past 225 tokens is cut."""
 
 
 def clip_tokenizer(folder: Path, part: str = "tokenizer") -> CLIPTokenizer:
-    try:
-        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder / part, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"{part} cannot be read: {error}") from error
+    tokenizer: CLIPTokenizer = tokenizer_open(CLIPTokenizer, folder, part)
     return tokenizer
 
 

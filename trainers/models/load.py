@@ -4,10 +4,12 @@ from pathlib import Path
 
 import torch
 
+from formats.base_model import pipeline_keys_ignored
 from trainers.errors import ReasonCode, TrainerError
 from trainers.models import sd2
 from trainers.models.base import Base
 from trainers.models.families import FAMILIES, Family, family_module
+from trainers.models.folder_views import bad_files, ignored_log
 from trainers.models.parts import model_index, part_config
 
 
@@ -16,7 +18,10 @@ def load_base(folder: Path, dtype: torch.dtype, device: torch.device | str = "cp
 
     Raises TrainerError(BAD_BASE_MODEL) that names what was found and what is supported.
     """
-    return family_of(folder).load(folder, dtype, device)
+    family = family_of(folder)
+    with bad_files():
+        ignored_log(pipeline_keys_ignored(folder))
+    return family.load(folder, dtype, device)
 
 
 def family_of(folder: Path) -> Family:

@@ -6,11 +6,14 @@ from typing import Any, Literal
 import torch
 from transformers.initialization import no_init_weights
 
+from formats.base_model import text_keys_ignored
+from formats.text_configs import MARK
 from trainers.image.quantised import network_quantise
 from trainers.models.attention import NAME as ATTENTION
+from trainers.models.folder_views import bad_files, ignored_log
 from trainers.models.mask_token import mask_token_make
 from trainers.models.text_base import TextBase
-from trainers.models.text_families import MARK, config_read, family_of, marked
+from trainers.models.text_families import config_read, family_of, marked
 from trainers.models.text_family import TextFamily, same_name
 from trainers.models.text_ids import ids_of, ids_tell
 from trainers.models.text_tensors import weights_fill
@@ -31,6 +34,8 @@ def load_text(
     """
     raw = config_read(folder)
     family = family_of(raw)
+    with bad_files():
+        ignored_log(text_keys_ignored(folder, family.name))
     model = _network(family, raw, dtype, "cpu" if quantization == "nf4" else device)
     weights_fill(model, folder, same_name if marked(raw) else family.native_name)
     base = _base(folder, family, raw, model)

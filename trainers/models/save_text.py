@@ -8,10 +8,11 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from torch import Tensor
 
+from formats.text_configs import MARK
 from trainers.atomic import folder_write, json_write
 from trainers.models.mask_row import mask_row_of
 from trainers.models.text_base import TextBase
-from trainers.models.text_families import FAMILIES, MARK
+from trainers.models.text_families import FAMILIES
 
 SHARD = "4GB"
 

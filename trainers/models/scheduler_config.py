@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from trainers.errors import ReasonCode, TrainerError
-from trainers.models.parts import part_config
+from trainers.models.parts import scheduler_config
 from trainers.models.schedulers import SCHEDULERS
 
 PREDICTIONS = ("epsilon", "v_prediction")
@@ -13,7 +13,7 @@ FLOW = "FlowMatchEulerDiscreteScheduler"
 
 def diffusion_scheduler(folder: Path) -> dict[str, Any]:
     """Of a base that was trained to say the noise or the velocity."""
-    config = part_config(folder, "scheduler", "scheduler_config.json")
+    config = scheduler_config(folder)
     name, prediction = config.get("_class_name"), config.get("prediction_type", "epsilon")
     known = sorted(set(SCHEDULERS) - {FLOW})
     if name not in known:
@@ -32,7 +32,7 @@ def diffusion_scheduler(folder: Path) -> dict[str, Any]:
 
 def flow_scheduler(folder: Path) -> dict[str, Any]:
     """Of a base that was trained by flow matching."""
-    config = part_config(folder, "scheduler", "scheduler_config.json")
+    config = scheduler_config(folder)
     if config.get("_class_name") != FLOW:
         raise TrainerError(
             ReasonCode.BAD_BASE_MODEL, f"expected the scheduler {FLOW}, found {config.get('_class_name')}"

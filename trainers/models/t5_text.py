@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import T5Tokenizer
 
 from trainers.errors import ReasonCode, TrainerError
+from trainers.models.tokenizer_open import tokenizer_open
 
 
 def t5_tokenizer(folder: Path, part: str) -> T5Tokenizer:
@@ -18,10 +19,7 @@ def t5_tokenizer(folder: Path, part: str) -> T5Tokenizer:
         raise TrainerError(
             ReasonCode.BAD_BASE_MODEL, f"expected {part}/tokenizer.json or {part}/spiece.model, found neither"
         )
-    try:
-        tokenizer: T5Tokenizer = T5Tokenizer.from_pretrained(folder / part, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"{part} cannot be read: {error}") from error
+    tokenizer: T5Tokenizer = tokenizer_open(T5Tokenizer, folder, part)
     return tokenizer
 
 

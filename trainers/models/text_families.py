@@ -1,13 +1,15 @@
 """Every family of text models by name, and which one a folder is of: its own config.json decides, never the user."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from formats.base_model import json_file_read
+from formats.text_configs import MARK, text_config_clean
 from trainers.errors import ReasonCode, TrainerError
 from trainers.models.bert import BERT
 from trainers.models.causal import LLAMA, QWEN2, QWEN3
 from trainers.models.dream import DREAM
+from trainers.models.folder_views import bad_files
 from trainers.models.llada import LLADA
 from trainers.models.modernbert import MODERNBERT
 from trainers.models.text_family import TextFamily
@@ -15,20 +17,13 @@ from trainers.models.text_family import TextFamily
 FAMILIES: dict[str, TextFamily] = {
     family.name: family for family in (LLADA, DREAM, BERT, MODERNBERT, LLAMA, QWEN2, QWEN3)
 }
-MARK = "diffusion"
-"""Key in the config.json of a model that we saved: {"family": ..., "mask_id": ..., ...}."""
 
 
 def config_read(folder: Path) -> dict[str, Any]:
-    """config.json of `folder`, or TrainerError(BAD_BASE_MODEL)."""
-    path = folder / "config.json"
-    try:
-        raw = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"config.json cannot be read: {error}") from error
-    if not isinstance(raw, dict):
-        raise TrainerError(ReasonCode.BAD_BASE_MODEL, "config.json is not a JSON object")
-    return raw
+    """The keys of config.json that are read, or TrainerError(BAD_BASE_MODEL)."""
+    with bad_files():
+        raw = json_file_read(folder / "config.json", "config.json")
+        return text_config_clean(raw, family_of(raw).name).values
 
 
 def family_of(raw: dict[str, Any]) -> TextFamily:

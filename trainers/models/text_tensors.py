@@ -1,6 +1,5 @@
 """Fills a network from a folder of safetensors, strictly: nothing missing, nothing left over, every shape right."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from formats.base_model import MAX_INDEX_BYTES, json_file_read
+from formats.image_configs import shard_files
 from trainers.errors import ReasonCode, TrainerError
+from trainers.models.folder_views import bad_files
 
 SHOWN = 3
 """Names in one error."""
@@ -38,12 +40,10 @@ def weight_files(folder: Path) -> list[Path]:
         pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
         what = f"{pickles[0]}, which is pickle and never loaded" if pickles and not found else f"{len(found)} of them"
         raise _bad(f"expected one safetensors file or model.safetensors.index.json, found {what}")
-    try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise _bad(f"{index.name} is not an index of shards: {error!r}") from error
+    with bad_files():
+        names = sorted(set(shard_files(json_file_read(index, index.name, most=MAX_INDEX_BYTES), index.name).values()))
     for name in names:
-        if Path(name).name != name or not (folder / name).is_file():
+        if not (folder / name).is_file():
             raise _bad(f"{index.name} names the shard {name}, which is not there")
     return [folder / name for name in names]
 

@@ -1,0 +1,229 @@
+"""Configurations of the parts of image models: keys that are read, and their bounds.
+
+Facts from the constructors of diffusers' and transformers' classes and from the published models of the five families.
+"""
+
+from typing import Any
+
+from formats.kinds import (
+    ACTIVATION,
+    COUNT,
+    EPSILON,
+    HEADS,
+    PROBABILITY,
+    WIDTH,
+    WORD,
+    YES_NO,
+    Cleaned,
+    ConfigError,
+    Kinds,
+    choice,
+    config_clean,
+    each,
+    number,
+    one_or_each,
+    optional,
+    whole,
+)
+
+SIDE = whole(1, 16384)
+CHANNELS = whole(1, 4096)
+TOKEN_ID = whole(0, 2_000_000)
+DOWN = choice("DownBlock2D", "CrossAttnDownBlock2D")
+UP = choice("UpBlock2D", "CrossAttnUpBlock2D")
+LAYERS = one_or_each(one_or_each(whole(0, 64)))
+UNET: Kinds = {
+    "_class_name": choice("UNet2DConditionModel"),
+    "sample_size": optional(one_or_each(SIDE)),
+    "in_channels": CHANNELS,
+    "out_channels": CHANNELS,
+    "center_input_sample": YES_NO,
+    "flip_sin_to_cos": YES_NO,
+    "freq_shift": whole(0, 1000),
+    "down_block_types": each(DOWN, 16),
+    "mid_block_type": optional(choice("UNetMidBlock2DCrossAttn", "UNetMidBlock2D")),
+    "up_block_types": each(UP, 16),
+    "only_cross_attention": one_or_each(YES_NO),
+    "block_out_channels": each(WIDTH, 16),
+    "layers_per_block": one_or_each(whole(1, 32)),
+    "downsample_padding": optional(whole(0, 8)),
+    "mid_block_scale_factor": number(1e-3, 1e3),
+    "dropout": PROBABILITY,
+    "act_fn": ACTIVATION,
+    "norm_num_groups": optional(whole(1, 1024)),
+    "norm_eps": EPSILON,
+    "cross_attention_dim": one_or_each(WIDTH),
+    "transformer_layers_per_block": LAYERS,
+    "reverse_transformer_layers_per_block": optional(LAYERS),
+    "encoder_hid_dim": optional(WIDTH),
+    "encoder_hid_dim_type": optional(choice("text_proj")),
+    "attention_head_dim": one_or_each(HEADS),
+    "num_attention_heads": optional(one_or_each(HEADS)),
+    "dual_cross_attention": YES_NO,
+    "use_linear_projection": YES_NO,
+    "class_embed_type": optional(choice("timestep", "identity", "projection", "simple_projection")),
+    "addition_embed_type": optional(choice("text", "text_time")),
+    "addition_time_embed_dim": optional(WIDTH),
+    "num_class_embeds": optional(whole(1, 100_000)),
+    "upcast_attention": optional(YES_NO),
+    "resnet_time_scale_shift": choice("default", "scale_shift"),
+    "resnet_skip_time_act": YES_NO,
+    "resnet_out_scale_factor": number(1e-3, 1e3),
+    "time_embedding_type": choice("positional", "fourier"),
+    "time_embedding_dim": optional(WIDTH),
+    "time_embedding_act_fn": optional(ACTIVATION),
+    "timestep_post_act": optional(ACTIVATION),
+    "time_cond_proj_dim": optional(WIDTH),
+    "conv_in_kernel": whole(1, 15),
+    "conv_out_kernel": whole(1, 15),
+    "projection_class_embeddings_input_dim": optional(WIDTH),
+    "attention_type": choice("default", "gated", "gated-text-image"),
+    "class_embeddings_concat": YES_NO,
+    "mid_block_only_cross_attention": optional(YES_NO),
+    "cross_attention_norm": optional(choice("layer_norm", "group_norm")),
+    "addition_embed_type_num_heads": HEADS,
+}
+VAE: Kinds = {
+    "_class_name": choice("AutoencoderKL"),
+    "in_channels": CHANNELS,
+    "out_channels": CHANNELS,
+    "down_block_types": each(choice("DownEncoderBlock2D", "AttnDownEncoderBlock2D"), 16),
+    "up_block_types": each(choice("UpDecoderBlock2D", "AttnUpDecoderBlock2D"), 16),
+    "block_out_channels": each(WIDTH, 16),
+    "layers_per_block": whole(1, 32),
+    "act_fn": ACTIVATION,
+    "latent_channels": whole(1, 1024),
+    "norm_num_groups": whole(1, 1024),
+    "sample_size": one_or_each(SIDE),
+    "scaling_factor": number(1e-6, 1e3),
+    "shift_factor": optional(number(-1e3, 1e3)),
+    "latents_mean": optional(each(number(-1e4, 1e4), 1024)),
+    "latents_std": optional(each(number(-1e4, 1e4), 1024)),
+    "force_upcast": YES_NO,
+    "use_quant_conv": YES_NO,
+    "use_post_quant_conv": YES_NO,
+    "mid_block_add_attention": YES_NO,
+}
+SD3_TRANSFORMER: Kinds = {
+    "_class_name": choice("SD3Transformer2DModel"),
+    "sample_size": SIDE,
+    "patch_size": whole(1, 64),
+    "in_channels": CHANNELS,
+    "out_channels": optional(CHANNELS),
+    "num_layers": COUNT,
+    "attention_head_dim": HEADS,
+    "num_attention_heads": HEADS,
+    "joint_attention_dim": WIDTH,
+    "caption_projection_dim": WIDTH,
+    "pooled_projection_dim": WIDTH,
+    "pos_embed_max_size": whole(1, 1024),
+    "dual_attention_layers": each(whole(0, 255), 256),
+    "qk_norm": optional(choice("rms_norm", "layer_norm")),
+}
+FLUX_TRANSFORMER: Kinds = {
+    "_class_name": choice("FluxTransformer2DModel"),
+    "patch_size": whole(1, 64),
+    "in_channels": CHANNELS,
+    "out_channels": optional(CHANNELS),
+    "num_layers": whole(0, 256),
+    "num_single_layers": whole(0, 256),
+    "attention_head_dim": HEADS,
+    "num_attention_heads": HEADS,
+    "joint_attention_dim": WIDTH,
+    "pooled_projection_dim": WIDTH,
+    "guidance_embeds": YES_NO,
+    "axes_dims_rope": each(HEADS, 8),
+}
+CLIP_TEXT: Kinds = {
+    "model_type": choice("clip_text_model", "clip"),
+    "vocab_size": whole(1, 2_000_000),
+    "hidden_size": WIDTH,
+    "intermediate_size": WIDTH,
+    "projection_dim": WIDTH,
+    "num_hidden_layers": COUNT,
+    "num_attention_heads": HEADS,
+    "max_position_embeddings": whole(1, 1 << 16),
+    "hidden_act": ACTIVATION,
+    "layer_norm_eps": EPSILON,
+    "attention_dropout": PROBABILITY,
+    "initializer_range": number(0, 10),
+    "initializer_factor": number(0, 10),
+    "pad_token_id": optional(TOKEN_ID),
+    "bos_token_id": optional(TOKEN_ID),
+    "eos_token_id": optional(TOKEN_ID),
+}
+T5_TEXT: Kinds = {
+    "model_type": choice("t5"),
+    "vocab_size": whole(1, 2_000_000),
+    "d_model": WIDTH,
+    "d_kv": WIDTH,
+    "d_ff": whole(1, 1 << 18),
+    "num_layers": COUNT,
+    "num_decoder_layers": optional(whole(0, 256)),
+    "num_heads": HEADS,
+    "relative_attention_num_buckets": whole(1, 1 << 16),
+    "relative_attention_max_distance": whole(1, 1 << 20),
+    "dropout_rate": PROBABILITY,
+    "classifier_dropout": PROBABILITY,
+    "layer_norm_epsilon": EPSILON,
+    "initializer_factor": number(0, 10),
+    "feed_forward_proj": choice("relu", "gelu", "silu", "gated-gelu", "gated-silu", "gated-relu"),
+    "dense_act_fn": ACTIVATION,
+    "is_gated_act": YES_NO,
+    "is_encoder_decoder": YES_NO,
+    "is_decoder": choice(False),
+    "use_cache": YES_NO,
+    "tie_word_embeddings": YES_NO,
+    "scale_decoder_outputs": YES_NO,
+    "pad_token_id": optional(TOKEN_ID),
+    "eos_token_id": optional(TOKEN_ID),
+    "decoder_start_token_id": optional(TOKEN_ID),
+}
+BY_CLASS: dict[str, Kinds] = {
+    "UNet2DConditionModel": UNET,
+    "AutoencoderKL": VAE,
+    "SD3Transformer2DModel": SD3_TRANSFORMER,
+    "FluxTransformer2DModel": FLUX_TRANSFORMER,
+    "CLIPTextModel": CLIP_TEXT,
+    "CLIPTextModelWithProjection": CLIP_TEXT,
+    "T5EncoderModel": T5_TEXT,
+}
+"""What may lie in config.json of a part, by the class that opens it."""
+ENTRY = optional(each(optional(WORD), 2))
+"""["diffusers", "AutoencoderKL"], or [null, null] for a part that is not there."""
+INDEX: Kinds = {
+    "_class_name": optional(WORD),
+    **{
+        part: ENTRY
+        for kind in ("text_encoder", "tokenizer")
+        for part in (kind, *(f"{kind}_{index}" for index in (2, 3)))
+    },
+    **dict.fromkeys(("unet", "transformer", "vae", "scheduler"), ENTRY),
+    "force_zeros_for_empty_prompt": YES_NO,
+}
+"""model_index.json."""
+UNIMPORTANT = frozenset(("feature_extractor", "image_encoder", "safety_checker", "requires_safety_checker"))
+"""Keys of model_index.json for parts that no job uses."""
+
+
+def part_config_clean(raw: dict[str, Any], class_name: str, file: str) -> Cleaned:
+    """config.json of a part that `class_name` opens. Raises ConfigError."""
+    return config_clean(raw, BY_CLASS[class_name], file)
+
+
+def index_clean(raw: dict[str, Any]) -> Cleaned:
+    """model_index.json. Raises ConfigError."""
+    cleaned = config_clean(raw, INDEX, "model_index.json")
+    return Cleaned(cleaned.values, tuple(key for key in cleaned.ignored if key not in UNIMPORTANT))
+
+
+def shard_files(raw: dict[str, Any], file: str) -> dict[str, str]:
+    """The weight_map of a *.safetensors.index.json: file by tensor. Raises ConfigError for a file in another folder."""
+    places = raw.get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise ConfigError(f"{file}: expected weight_map with the file of each tensor, got {places!r:.60}")
+    for name in places.values():
+        plain = isinstance(name, str) and name.endswith(".safetensors") and not set(name) & set("/\\\0")
+        if not plain or len(name) > 255:
+            raise ConfigError(f"{file}: weight_map names {name!r:.100}, expected a .safetensors file beside the index")
+    return places

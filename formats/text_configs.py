@@ -1,0 +1,236 @@
+"""config.json of language models: keys that are read by family, and their bounds.
+
+Facts from the configurations that the models' authors publish and from transformers' classes. A model that one of our
+jobs saved has the keys of its native class, and the mark `diffusion` with what that class does not know.
+"""
+
+from typing import Any, NamedTuple
+
+from formats.kinds import (
+    ACTIVATION,
+    COUNT,
+    EPSILON,
+    HEADS,
+    PROBABILITY,
+    WIDTH,
+    WORD,
+    YES_NO,
+    Cleaned,
+    Kind,
+    Kinds,
+    choice,
+    config_clean,
+    each,
+    either,
+    left_out,
+    number,
+    one_or_each,
+    optional,
+    table,
+    whole,
+)
+
+MARK = "diffusion"
+"""Key in the config.json of a model that we saved: {"family": ..., "mask_id": ..., ...}."""
+FAMILIES = ("llada", "dream", "bert", "modernbert", "llama", "qwen2", "qwen3")
+VOCABULARY = whole(1, 2_000_000)
+TOKEN_ID = optional(whole(0, 2_000_000))
+POSITIONS = whole(1, 1 << 24)
+INNER = whole(1, 1 << 20)
+THETA = number(1, 1e12)
+DTYPE = optional(choice("float32", "float16", "bfloat16", "float64"))
+FACTORS = each(number(1e-6, 1e6), 4096)
+ROPE = table(
+    {
+        "rope_type": choice("default", "linear", "dynamic", "yarn", "longrope", "llama3"),
+        "type": choice("default", "linear", "dynamic", "yarn", "longrope", "llama3", "su"),
+        "rope_theta": THETA,
+        "factor": number(1e-3, 1e4),
+        "original_max_position_embeddings": POSITIONS,
+        "low_freq_factor": number(1e-3, 1e4),
+        "high_freq_factor": number(1e-3, 1e4),
+        "attention_factor": optional(number(1e-6, 1e4)),
+        "beta_fast": number(1e-3, 1e6),
+        "beta_slow": number(1e-3, 1e6),
+        "mscale": number(1e-6, 1e4),
+        "mscale_all_dim": number(1e-6, 1e4),
+        "partial_rotary_factor": number(1e-3, 1),
+        "truncate": YES_NO,
+        "short_factor": FACTORS,
+        "long_factor": FACTORS,
+    }
+)
+COMMON: Kinds = {
+    "dtype": DTYPE,
+    "torch_dtype": DTYPE,
+    "_attn_implementation": left_out(
+        optional(choice("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"))
+    ),
+    "attn_implementation": left_out(
+        optional(choice("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"))
+    ),
+    "vocab_size": VOCABULARY,
+    "use_cache": YES_NO,
+    "is_causal": YES_NO,
+    "tie_word_embeddings": YES_NO,
+    "initializer_range": number(0, 10),
+    "pad_token_id": TOKEN_ID,
+    "bos_token_id": TOKEN_ID,
+    "eos_token_id": optional(one_or_each(whole(0, 2_000_000))),
+    "mask_token_id": TOKEN_ID,
+    "cls_token_id": TOKEN_ID,
+    "sep_token_id": TOKEN_ID,
+    "hidden_size": WIDTH,
+    "intermediate_size": INNER,
+    "num_hidden_layers": COUNT,
+    "num_attention_heads": HEADS,
+    "max_position_embeddings": POSITIONS,
+    "layer_types": optional(each(choice("full_attention", "sliding_attention"), 256)),
+}
+CAUSAL: Kinds = {
+    **COMMON,
+    "num_key_value_heads": optional(HEADS),
+    "head_dim": optional(whole(1, 4096)),
+    "hidden_act": ACTIVATION,
+    "rms_norm_eps": EPSILON,
+    "rope_theta": THETA,
+    "rope_scaling": optional(ROPE),
+    "rope_parameters": optional(ROPE),
+    "attention_bias": YES_NO,
+    "attention_dropout": PROBABILITY,
+    "mlp_bias": YES_NO,
+    "pretraining_tp": whole(1, 64),
+    "use_sliding_window": YES_NO,
+    "sliding_window": optional(POSITIONS),
+    "max_window_layers": whole(0, 256),
+}
+BERT: Kinds = {
+    **COMMON,
+    "max_position_embeddings": whole(1, 1 << 20),
+    "hidden_act": ACTIVATION,
+    "hidden_dropout_prob": PROBABILITY,
+    "attention_probs_dropout_prob": PROBABILITY,
+    "classifier_dropout": optional(PROBABILITY),
+    "type_vocab_size": whole(1, 1024),
+    "layer_norm_eps": EPSILON,
+    "position_embedding_type": choice("absolute"),
+    "is_decoder": choice(False),
+    "add_cross_attention": choice(False),
+}
+MODERNBERT: Kinds = {
+    **COMMON,
+    "hidden_activation": ACTIVATION,
+    "initializer_cutoff_factor": number(0, 100),
+    "norm_eps": EPSILON,
+    "norm_bias": YES_NO,
+    "attention_bias": YES_NO,
+    "attention_dropout": PROBABILITY,
+    "rope_parameters": optional(either(table({"full_attention": ROPE, "sliding_attention": ROPE}), ROPE)),
+    "global_rope_theta": THETA,
+    "local_rope_theta": optional(THETA),
+    "global_attn_every_n_layers": whole(1, 256),
+    "local_attention": whole(1, 1 << 20),
+    "embedding_dropout": PROBABILITY,
+    "mlp_bias": YES_NO,
+    "mlp_dropout": PROBABILITY,
+    "decoder_bias": YES_NO,
+    "classifier_pooling": choice("cls", "mean"),
+    "classifier_dropout": PROBABILITY,
+    "classifier_bias": YES_NO,
+    "classifier_activation": ACTIVATION,
+    "deterministic_flash_attn": YES_NO,
+    "sparse_prediction": YES_NO,
+    "sparse_pred_ignore_index": whole(-1000, 1000),
+}
+LLADA: Kinds = {
+    "dtype": DTYPE,
+    "torch_dtype": DTYPE,
+    "_attn_implementation": COMMON["_attn_implementation"],
+    "architectures": each(WORD, 1),
+    "d_model": WIDTH,
+    "n_heads": HEADS,
+    "n_kv_heads": optional(HEADS),
+    "n_layers": COUNT,
+    "mlp_hidden_size": optional(INNER),
+    "mlp_ratio": number(1e-2, 64),
+    "vocab_size": VOCABULARY,
+    "embedding_size": optional(VOCABULARY),
+    "max_sequence_length": POSITIONS,
+    "rms_norm_eps": EPSILON,
+    "rope_theta": THETA,
+    "alibi_bias_max": number(0, 1e3),
+    "attention_dropout": PROBABILITY,
+    "residual_dropout": PROBABILITY,
+    "embedding_dropout": PROBABILITY,
+    "init_std": number(0, 10),
+    "init_cutoff_factor": optional(number(0, 100)),
+    "block_group_size": whole(1, 256),
+    "multi_query_attention": optional(YES_NO),
+    **dict.fromkeys(
+        (
+            "rope",
+            "rope_full_precision",
+            "alibi",
+            "attention_layer_norm",
+            "attention_layer_norm_with_affine",
+            "layer_norm_with_affine",
+            "bias_for_layer_norm",
+            "include_bias",
+            "include_qkv_bias",
+            "input_emb_norm",
+            "scale_logits",
+            "flash_attention",
+            "use_cache",
+            "weight_tying",
+        ),
+        YES_NO,
+    ),
+    **dict.fromkeys(("block_type", "layer_norm_type", "activation_type", "init_device", "init_fn", "precision"), WORD),
+    **dict.fromkeys(("eos_token_id", "pad_token_id", "bos_token_id", "mask_token_id"), TOKEN_ID),
+}
+"""As LLaDA's authors write it."""
+AUTHORS: dict[str, Kinds] = {
+    "llada": LLADA,
+    "dream": CAUSAL,
+    "bert": BERT,
+    "modernbert": MODERNBERT,
+    "llama": CAUSAL,
+    "qwen2": CAUSAL,
+    "qwen3": CAUSAL,
+}
+NATIVE: dict[str, Kinds] = {**AUTHORS, "llada": CAUSAL}
+"""Of the native class, for a model that one of our jobs saved."""
+MARK_KINDS: Kinds = {
+    "family": choice(*FAMILIES),
+    **dict.fromkeys(("mask_id", "eos_id", "pad_id", "bos_id"), TOKEN_ID),
+    **dict.fromkeys(("shift", "bos_first", "was_causal"), YES_NO),
+}
+OBJECT = Kind("an object", lambda value: isinstance(value, dict))
+
+
+class TextConfig(NamedTuple):
+    values: dict[str, Any]
+    """With the cleaned mark below `diffusion`, if there is one."""
+    ignored: tuple[str, ...]
+
+
+def text_config_clean(raw: dict[str, Any], family: str, file: str = "config.json") -> TextConfig:
+    """config.json of a model of `family`, which the caller took from it. Raises ConfigError."""
+    mark = raw.get(MARK)
+    kinds = AUTHORS[family] if mark is None else NATIVE[family]
+    named = {"model_type": WORD, MARK: OBJECT}
+    values, ignored = config_clean(raw, {**kinds, **named}, file)
+    if mark is not None:
+        values[MARK], inner = _mark_clean(mark, family, file)
+        ignored = (*ignored, *(f"{MARK}.{key}" for key in inner))
+    return TextConfig(values, ignored)
+
+
+def _mark_clean(mark: dict[str, Any], family: str, file: str) -> Cleaned:
+    values, ignored = config_clean(mark, {**MARK_KINDS, "original_config": OBJECT}, f"{file} {MARK}")
+    original = values.get("original_config")
+    if original is not None:
+        kinds = {**AUTHORS[family], "model_type": WORD}
+        values["original_config"], inner = config_clean(original, kinds, f"{file} {MARK}.original_config")
+        ignored = (*ignored, *(f"original_config.{key}" for key in inner))
+    return Cleaned(values, ignored)
