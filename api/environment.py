@@ -64,6 +64,10 @@ class Environment(BaseModel):
     """Whether signed PUTs carry a SHA-256 that the server checks; auto = where a probe at start shows that it does."""
     part_bytes: int = Field(64 * 2**20, ge=5 * 2**20, le=5 * 2**30)
     """Files of this size and more are uploaded in parts of it; a part that breaks off is sent again alone."""
+    upload_bytes: int = Field(2**40, ge=2**20)
+    """Most bytes that one request may ask signed links for."""
+    project_upload_bytes: int = Field(4 * 2**40, ge=2**20)
+    """Most bytes of one project's uploads that are open: not yet a version, not yet removed."""
     upload_hours: float = Field(48, gt=0)
     """Uploads that did not become a version within this time are removed; longer than link_seconds."""
     check_now_bytes: int = Field(200 * 10**6, ge=0)

@@ -9,10 +9,13 @@ from api.environment import environment
 from api.errors import Problem
 from api.files import storage
 from storage import DigestMismatchError, Stat, part_sizes
-from storage.base import MAX_PARTS
 from trainers.spec import Contract
 
 JsonObject = dict[str, Any]
+MAX_ETAGS = 10_000
+"""Of one file: what S3 can join."""
+MAX_PARTS_AT_ONCE = 5_000
+"""Links to parts in one answer."""
 
 
 class Parts(Contract):
@@ -21,8 +24,26 @@ class Parts(Contract):
     path: str = Field(min_length=1, max_length=1024)
     upload_id: str = Field(min_length=1, max_length=1024)
     """As it came with the links."""
-    etags: list[str] = Field(min_length=1, max_length=MAX_PARTS)
+    etags: list[str] = Field(min_length=1, max_length=MAX_ETAGS)
     """The ETag header of each part's answer, in order."""
+
+
+def parts_count(files: Sequence[Mapping[str, Any]]) -> int:
+    """Parts that the large ones of `files` go in."""
+    part_bytes = environment().part_bytes
+    return sum(len(part_sizes(file["size"], part_bytes)) for file in files if file["size"] >= part_bytes)
+
+
+def links_check(files: Sequence[Mapping[str, Any]]) -> None:
+    """Raises Problem for more bytes, or more parts, than one request may ask links for."""
+    total, allowed = sum(int(file["size"]) for file in files), environment().upload_bytes
+    if total > allowed:
+        said = f"expected at most {allowed} bytes in one request (ANNEAL_UPLOAD_BYTES), got {total}"
+        raise Problem("too_large", f"files: {said}.", hint="Ask an admin to raise it.", fields={"files": [said]})
+    if (count := parts_count(files)) > MAX_PARTS_AT_ONCE:
+        said = f"expected files of at most {MAX_PARTS_AT_ONCE} parts in one request, got {count}"
+        hint = "Send them in several requests, or raise ANNEAL_PART_BYTES."
+        raise Problem("too_large", f"files: {said}.", hint=hint, fields={"files": [said]})
 
 
 def nothing_to_send(path: str) -> JsonObject:

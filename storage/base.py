@@ -9,8 +9,8 @@ PIECE_BYTES = 1 << 20
 """Bytes are moved in pieces of this size; memory use does not grow with a file."""
 PART_BYTES = 64 << 20
 """Files of this size and more are sent in parts of it."""
-MAX_PARTS = 10_000
-"""No S3 server takes more."""
+MAX_PARTS = 1_000
+"""Of one file: each is a signed link in one answer. S3 servers take up to 10,000."""
 
 
 class DigestMismatchError(ValueError):

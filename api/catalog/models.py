@@ -129,6 +129,9 @@ class Upload(models.Model):
     digest = models.CharField(max_length=64)
     unpack = models.BooleanField(default=False)
     """`files` is one zip; its content becomes the version."""
+    size_bytes = models.BigIntegerField(default=0)
+    num_parts = models.IntegerField(default=0)
+    """Of the large files; each has a signed link."""
     created = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:

@@ -15,8 +15,9 @@ from api.catalog.models import (
     VersionState,
 )
 from api.catalog.names import name_check
+from api.catalog.uploads import upload_open
 from api.errors import Problem
-from api.sending import file_links, nothing_to_send
+from api.sending import file_links, links_check, nothing_to_send, parts_count
 from trainers.spec import folder_digest
 
 File = dict[str, Any]
@@ -44,12 +45,22 @@ def upload_create(
     `unpack`: the files are one zip, whose content the version will be.
     """
     listed = files_check(files)
+    links_check(listed)
     if unpack:
         archive_check(listed)
     _, versions = KINDS[kind]
     digest = folder_digest(listed)
-    upload = Upload.objects.create(
-        kind=kind, project_id=record.project_id, record_id=record.id, files=listed, digest=digest, unpack=unpack
+    sizes = {"size_bytes": sum(file["size"] for file in listed), "num_parts": parts_count(listed)}
+    upload = upload_open(
+        Upload(
+            kind=kind,
+            project_id=record.project_id,
+            record_id=record.id,
+            files=listed,
+            digest=digest,
+            unpack=unpack,
+            **sizes,
+        )
     )
     known = versions.objects.filter(record=record, digest=digest, state=VersionState.READY).exists()
     return {"upload": upload.id, "files": [_upload_link(upload, file, known) for file in listed]}

@@ -7,6 +7,7 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
+from api.accounts.models import Project
 from api.catalog.models import KINDS, Upload
 from api.environment import environment
 from api.errors import Problem
@@ -19,6 +20,39 @@ log = logging.getLogger(__name__)
 LATEST_HOURS = 1
 """An upload is refused before it is removed: so long a version that was begun in time may still be checked."""
 SWEEP_AT_ONCE = 100
+MAX_OPEN = 1_000
+"""Uploads of one project that are open at a time."""
+MAX_OPEN_PARTS = 20_000
+"""Parts of their large files."""
+
+
+@transaction.atomic
+def upload_open(upload: Upload) -> Upload:
+    """Saves it. Raises Problem(409) where the project's open uploads would hold too much.
+
+    Open: not older than `upload_deadline`, and no version has its files.
+    """
+    Project.objects.select_for_update().get(pk=upload.project_id)
+    rows = Upload.objects.filter(project_id=upload.project_id, created__gte=upload_deadline(timezone.now()))
+    sizes = {one.key: (one.size_bytes, one.num_parts) for one in rows.defer("files")}
+    for _, versions in KINDS.values():
+        for key in versions.objects.filter(record__project_id=upload.project_id).values_list("key", flat=True):
+            sizes.pop(key.removesuffix(".files"), None)
+    _room_check("uploads", len(sizes) + 1, MAX_OPEN)
+    _room_check(
+        "bytes", sum(size for size, _ in sizes.values()) + upload.size_bytes, environment().project_upload_bytes
+    )
+    _room_check("parts", sum(parts for _, parts in sizes.values()) + upload.num_parts, MAX_OPEN_PARTS)
+    upload.save(force_insert=True)
+    return upload
+
+
+def _room_check(unit: str, total: int, allowed: int) -> None:
+    if total > allowed:
+        hours = f"{environment().upload_hours:g}"
+        hint = f"Make versions of the uploads that were sent; those that are not are removed after {hours} hours."
+        message = f"The project's open uploads would have {total} {unit}; at most {allowed} are allowed."
+        raise Problem("uploads_full", message, status=409, hint=hint)
 
 
 def upload_join(*, upload: Upload, parts: Parts) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from rest_framework.test import APIClient
 
 from api.accounts.shapes import LoginRequest
 from api.body_limit import DEFAULT, LISTS, PASSWORD, BodyLimit, body_limit_for
+from api.catalog.models import Dataset, DatasetVersion, Upload
 from api.errors import MAX_ERRORS, problem_of
 from api.parsing import MAX_DEPTH, MAX_KEYS, json_bounds_check
 from tests.api.actors import person
 from tests.api.served import served
-from tests.api.world import Environ
+from tests.api.world import Environ, version_make
 
 pytestmark = pytest.mark.django_db
 LOGIN = "/api/v1/auth/login"
@@ -95,3 +96,53 @@ def test_over_the_rate_a_login_is_refused_unparsed(environ: Environ, monkeypatch
     post = APIClient().post
     assert post(LOGIN, b"{", content_type="application/json").status_code == 400
     assert post(LOGIN, b"{", content_type="application/json").status_code == 429
+
+
+def announce(client: APIClient, sizes: list[int]) -> Any:
+    files = [{"path": f"{n}.bin", "size": size, "sha256": f"{n:064x}"} for n, size in enumerate(sizes)]
+    return client.post("/api/v1/datasets/d/uploads", {"files": files}, format="json")
+
+
+@pytest.fixture
+def writer() -> APIClient:
+    client = person()
+    assert client.post("/api/v1/datasets", {"name": "d"}, format="json").status_code == 201
+    return client
+
+
+def test_three_files_of_a_tebibyte_get_no_links(writer: APIClient) -> None:
+    answer = announce(writer, [2**40] * 3)
+    assert (answer.status_code, answer.json()["code"]) == (400, "too_large")
+    assert not Upload.objects.exists()
+
+
+def test_a_file_of_a_tebibyte_goes_in_at_most_1000_parts(writer: APIClient) -> None:
+    answer = announce(writer, [2**40])
+    parts = answer.json()["files"][0]["parts"]
+    assert len(parts) <= 1000
+    assert sum(part["size"] for part in parts) == 2**40
+
+
+def test_many_files_of_many_parts_get_no_links_at_once(writer: APIClient, environ: Environ) -> None:
+    environ(part_bytes=5 * 2**20)
+    assert announce(writer, [5 * 2**30] * 6).json()["code"] == "too_large"
+    assert announce(writer, [5 * 2**30] * 4).status_code == 200
+
+
+def test_open_uploads_of_a_project_are_bounded_and_those_of_others_are_not(writer: APIClient, environ: Environ) -> None:
+    environ(project_upload_bytes=2**30, part_bytes=2**30)
+    assert announce(writer, [2**29]).status_code == 200
+    full = announce(writer, [2**29 + 1])
+    assert (full.status_code, full.json()["code"]) == (409, "uploads_full")
+    other = person("other")
+    assert other.post("/api/v1/datasets", {"name": "d"}, format="json").status_code == 201
+    assert announce(other, [2**29 + 1]).status_code == 200
+    environ(upload_hours=0)
+    assert announce(writer, [2**29 + 1]).status_code == 200
+
+
+def test_an_upload_that_became_a_version_is_not_open(writer: APIClient, environ: Environ) -> None:
+    environ(project_upload_bytes=2**30, part_bytes=2**30)
+    key = f"datasets/{announce(writer, [2**29]).json()['upload']}"
+    version_make(DatasetVersion, Dataset.objects.get(), f"{key}.files", [])
+    assert announce(writer, [2**29 + 1]).status_code == 200

@@ -13,7 +13,7 @@ from api.jobs.models import Artifact, Attempt, Job
 from api.jobs.services.attempt import live_lock, require_live
 from api.jobs.services.prune import checkpoints_prune
 from api.jobs.transitions import audit_add, event_add
-from api.sending import Parts, file_links, nothing_to_send, parts_join
+from api.sending import Parts, file_links, links_check, nothing_to_send, parts_join
 from storage.keys import key_check
 from trainers.spec import Contract, Sha256, folder_digest
 
@@ -53,6 +53,7 @@ def uploads_grant(*, attempt: Attempt, uploads: Uploads) -> list[dict[str, Any]]
     """Signed PUTs below the attempt's prefix, parts for large files; neither for a file that already lies there."""
     require_live(attempt)
     _require_unpublished(attempt, uploads.files)
+    links_check([file.model_dump() for file in uploads.files])
     return [_grant(attempt, file) for file in uploads.files]
 
 
