@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from api.catalog.checking.config_keys import pipeline_configs_check
 from api.catalog.checking.lora import is_lora, lora_check
 from api.catalog.checking.report import Refused
 from api.catalog.checking.shapes import shapes_check
@@ -10,30 +11,19 @@ from api.catalog.checking.tensor_files import tensor_files_read
 from api.catalog.checking.text import json_object
 from api.catalog.checking.weights import Tensors
 from api.catalog.checking.work import Work, ending
+from formats.scheduler_configs import DIFFUSION, FLOW
 
 Parts = Mapping[str, tuple[str, ...]]
 """Classes that each part may have."""
 CLIP, CLIP_PROJECTED = ("CLIPTextModel",), ("CLIPTextModelWithProjection",)
 CLIP_TOKENS = ("CLIPTokenizer", "CLIPTokenizerFast")
-SCHEDULERS = (
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "DPMSolverMultistepScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "LMSDiscreteScheduler",
-    "PNDMScheduler",
-    "UniPCMultistepScheduler",
-)
-FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler",)
-"""The same as in `trainers.models.schedulers`."""
 T5, T5_TOKENS = ("T5EncoderModel",), ("T5Tokenizer", "T5TokenizerFast")
 UNET: Parts = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
     "text_encoder": CLIP,
     "tokenizer": CLIP_TOKENS,
-    "scheduler": SCHEDULERS,
+    "scheduler": DIFFUSION,
 }
 SDXL: Parts = {**UNET, "text_encoder_2": CLIP_PROJECTED, "tokenizer_2": CLIP_TOKENS}
 SD3: Parts = {
@@ -45,7 +35,7 @@ SD3: Parts = {
     "tokenizer": CLIP_TOKENS,
     "tokenizer_2": CLIP_TOKENS,
     "tokenizer_3": T5_TOKENS,
-    "scheduler": FLOW_SCHEDULERS,
+    "scheduler": (FLOW,),
 }
 FLUX: Parts = {
     "transformer": ("FluxTransformer2DModel",),
@@ -54,7 +44,7 @@ FLUX: Parts = {
     "text_encoder_2": T5,
     "tokenizer": CLIP_TOKENS,
     "tokenizer_2": T5_TOKENS,
-    "scheduler": FLOW_SCHEDULERS,
+    "scheduler": (FLOW,),
 }
 
 
@@ -85,6 +75,7 @@ def pipeline_check(work: Work) -> dict[str, Any]:
     for part in parts:
         _part_check(part, pipeline.parts[part], index, work.paths)
     _scheduler_check(work, pipeline.parts["scheduler"])
+    pipeline_configs_check(work)
     weighty = [part for part in parts if not part.startswith(WITHOUT_WEIGHTS)]
     configs = {part: _config(work, part) for part in weighty}
     family = "sd2" if pipeline.family == "sd1" and _is_sd2(configs) else pipeline.family
@@ -128,7 +119,7 @@ def _scheduler_check(work: Work, classes: tuple[str, ...]) -> None:
     """The class that trainers read, which need not be that of model_index.json."""
     if SCHEDULER_CONFIG not in work.paths:
         return
-    name = json_object(work, SCHEDULER_CONFIG).get("_class_name")
+    name = json_object(work, SCHEDULER_CONFIG, allow_infinity=True).get("_class_name")
     if name not in classes:
         said = f"{SCHEDULER_CONFIG}: expected _class_name to be {' or '.join(classes)}, got {name!r:.100}"
         raise Refused(said, code="unknown_family")

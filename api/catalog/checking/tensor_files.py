@@ -6,6 +6,8 @@ from api.catalog.checking.report import Refused
 from api.catalog.checking.text import json_object
 from api.catalog.checking.weights import Tensors, finite_check, tensors_read
 from api.catalog.checking.work import Work, ending
+from formats.image_configs import shard_files
+from formats.kinds import ConfigError
 
 INDEX = ".safetensors.index.json"
 NAMED = 5
@@ -26,9 +28,10 @@ def tensor_files_read(work: Work) -> dict[str, Tensors]:
 
 def _index_check(work: Work, index: str, found: dict[str, Tensors]) -> None:
     """Each tensor that the index names lies in the file that it names."""
-    places = json_object(work, index).get("weight_map")
-    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
-        raise Refused(f"{index}: expected weight_map with the file of each tensor, got {places!r:.60}")
+    try:
+        places = shard_files(json_object(work, index), index)
+    except ConfigError as error:
+        raise Refused(*error.faults) from None
     folder = PurePosixPath(index).parent
     files = {name: str(folder / name) for name in places.values()}
     if missing := sorted(name for name, path in files.items() if path not in found):

@@ -1,11 +1,11 @@
 """Small text files, read whole: UTF-8 or nothing."""
 
 import codecs
-import json
 from typing import Any
 
 from api.catalog.checking.report import Refused
 from api.catalog.checking.work import Work
+from foundation.strict_json import JsonError, json_object_read
 
 SMALL_BYTES = 32 << 20
 """Largest metadata, caption or configuration file that is read whole."""
@@ -31,17 +31,12 @@ def text_read(work: Work, path: str) -> str:
         raise not_utf8(path, error.start, raw[error.start]) from None
 
 
-def json_object(work: Work, path: str) -> dict[str, Any]:
-    """Raises Refused where it is no JSON object."""
+def json_object(work: Work, path: str, *, allow_infinity: bool = False) -> dict[str, Any]:
+    """Raises Refused where it is no JSON object, has a key twice or is nested too deeply."""
     try:
-        value = json.loads(text_read(work, path))
-    except Refused:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise Refused(f"{path} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise Refused(f"{path}: expected a JSON object, got {type(value).__name__}")
-    return value
+        return json_object_read(text_read(work, path), path, allow_infinity=allow_infinity)
+    except JsonError as error:
+        raise Refused(str(error)) from None
 
 
 def encoding_check(start: bytes, path: str) -> None:

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from api.catalog.checking.config_keys import text_configs_check
 from api.catalog.checking.lora import is_lora
 from api.catalog.checking.report import Refused
 from api.catalog.checking.tensor_files import tensor_files_read
 from api.catalog.checking.text import json_object
 from api.catalog.checking.work import Work
+from formats.text_configs import MARK
 
 
 class Family(NamedTuple):
@@ -28,8 +30,6 @@ FAMILIES = {
     "qwen3": Family(is_causal=True),
 }
 """By `model_type` in small letters; the same as in `trainers.models.text_families`."""
-MARK = "diffusion"
-"""Key in the config.json of a model that one of our jobs saved."""
 TOKENIZERS = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"), ("tokenizer.model",))
 """Any of these sets will do."""
 EMBEDDINGS = ("wte.weight", "embed_tokens.weight", "word_embeddings.weight", "tok_embeddings.weight")
@@ -42,6 +42,7 @@ def text_model_check(work: Work) -> dict[str, Any]:
     name = _family_name(config, mark)
     family = Family() if mark else FAMILIES[name]
     _tokenizer_check(work.paths)
+    text_configs_check(work, name)
     _weights_check(work, config.get(family.width), family)
     positions = config.get(family.positions)
     known = {"max_positions": positions} if type(positions) is int and positions > 0 else {}

@@ -1,12 +1,12 @@
 """A safetensors file: 8 bytes little-endian length, JSON, then data. Read without trusting any number."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from api.catalog.checking.finite import nonfinite_count
 from api.catalog.checking.report import Refused
+from foundation.strict_json import JsonError, json_object_read
 
 MAX_HEADER_BYTES = 100 << 20
 """The limit of the safetensors library itself."""
@@ -16,6 +16,18 @@ DTYPE_BITS = {
     **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
     **dict.fromkeys(("F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL"), 8),
 }
+
+OTHER_FORMATS = (
+    (b"PK\x03\x04", "a zip archive, as torch.save writes pickled weights,"),
+    (b"\x80\x02", "a pickle"),
+    (b"\x80\x03", "a pickle"),
+    (b"\x80\x04", "a pickle"),
+    (b"\x80\x05", "a pickle"),
+    (b"GGUF", "a GGUF file"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"version ", "a Git LFS pointer (the file itself was not downloaded)"),
+)
+"""First bytes of files whose length of a header, which these bytes are in safetensors, makes no sense."""
 
 
 class Tensor(NamedTuple):
@@ -36,6 +48,7 @@ def tensors_read(file: Path, name: str) -> Tensors:
         start = opened.read(8)
         length = int.from_bytes(start, "little")
         if len(start) < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+            _other_format_check(start, name)
             raise Refused(f"{name}: the header says it has {length} bytes, the whole file has {size}")
         header = _header(opened.read(length), name)
     tensors = {
@@ -60,14 +73,24 @@ def finite_check(file: Path, name: str, tensors: Tensors) -> None:
         raise Refused(*faults, code="nonfinite_weights", hint="Save the model before it diverged, then upload again.")
 
 
+def _other_format_check(start: bytes, name: str) -> None:
+    """Weights of other programs keep their bytes when somebody renames the file."""
+    if not start:
+        raise Refused(f"{name} has zero bytes; expected safetensors", hint="Upload the file again, it came empty.")
+    kind = next((kind for magic, kind in OTHER_FORMATS if start.startswith(magic)), "")
+    if kind:
+        raise Refused(
+            f"{name} is {kind} by another name; expected safetensors",
+            code="pickle_refused" if "pickle" in kind else "invalid",
+            hint="Save the model with safe_serialization=True, then upload again.",
+        )
+
+
 def _header(raw: bytes, name: str) -> dict[str, Any]:
     try:
-        header = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise Refused(f"{name}: the header is not JSON") from None
-    if not isinstance(header, dict):
-        raise Refused(f"{name}: the header is not a JSON object")
-    return header
+        return json_object_read(raw, f"{name}: the header")
+    except JsonError as error:
+        raise Refused(str(error)[:500]) from None
 
 
 def _tensor(name: str, title: str, entry: Any, data_start: int) -> Tensor:

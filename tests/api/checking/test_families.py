@@ -180,7 +180,7 @@ def test_a_model_cut_into_files_is_whole_when_its_index_is_kept(work_of: WorkOf)
             {"weight": "model-1.safetensors", "more": "model-1.safetensors"},
             "tensor 'more' is not in model-1.safetensors",
         ),
-        ({"weight": 5}, "expected weight_map"),
+        ({"weight": 5}, "weight_map names 5, expected a .safetensors file beside the index"),
         ({}, "expected weight_map"),
     ],
 )

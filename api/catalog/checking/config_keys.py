@@ -1,0 +1,45 @@
+"""Configuration files of a base model: what trainers would refuse is refused here, by the same description."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from api.catalog.checking.report import Refused
+from api.catalog.checking.work import Work
+from formats.base_model import pipeline_keys_ignored, text_keys_ignored
+from formats.kinds import ConfigError
+from foundation.strict_json import JsonError
+
+NAMED = 40
+"""Keys that the notice names; the rest is counted."""
+
+
+def pipeline_configs_check(work: Work) -> None:
+    """Raises Refused with file, key, value and what was expected. Adds one notice for the keys that are not read."""
+    work.open("model_index.json")
+    with _refusals():
+        ignored = pipeline_keys_ignored(work.folder)
+    _notice(work, ignored, "model_index.json")
+
+
+def text_configs_check(work: Work, family: str) -> None:
+    work.open("config.json")
+    with _refusals():
+        ignored = text_keys_ignored(work.folder, family)
+    _notice(work, ignored, "config.json")
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise Refused(*error.faults, code="bad_config") from None
+    except JsonError as error:
+        raise Refused(str(error), code="bad_config") from None
+
+
+def _notice(work: Work, ignored: tuple[str, ...], file: str) -> None:
+    if ignored:
+        more = f" and {len(ignored) - NAMED} more" if len(ignored) > NAMED else ""
+        keys = ", ".join(key[:200] for key in ignored[:NAMED])
+        work.notices.add("keys that are not read", f"no job reads these keys: {keys}{more}", file=file)
