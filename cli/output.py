@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
@@ -15,6 +14,7 @@ from rich.table import Table
 from cli.config import login_load
 from cli.errors import CliError
 from cli.http import Client, Record
+from cli.terminal import TerminalConsole, json_text, terminal_text
 from cli.transfers import OnBytes
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -22,8 +22,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 WIDE = 10_000
 """Columns of standard output: a terminal wraps what is longer than its own, a pipe needs no wrapping."""
 
-out = Console(highlight=False, width=WIDE)
-err = Console(stderr=True, highlight=False)
+out = TerminalConsole(highlight=False, width=WIDE)
+err = TerminalConsole(stderr=True, highlight=False)
 
 
 @contextmanager
@@ -33,11 +33,11 @@ def connect() -> Iterator[Client]:
 
 
 def print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_text(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
 
 
 def print_json_line(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_text(json.dumps(value, ensure_ascii=False)) + "\n")
     sys.stdout.flush()
 
 
@@ -47,7 +47,7 @@ def print_table(rows: Iterable[Record], columns: dict[str, str]) -> None:
     for heading in columns:
         table.add_column(heading, no_wrap=True)
     for row in rows:
-        table.add_row(*(escape(text(dig(row, key)).replace("\n", "\\n")) for key in columns.values()))
+        table.add_row(*(escape(terminal_text(text(dig(row, key))).replace("\n", "\\n")) for key in columns.values()))
     out.print(table if table.row_count else "nothing here yet")
 
 
@@ -102,7 +102,7 @@ def human_bytes(size: int) -> str:
 def print_error(error: CliError, *, as_json: bool) -> None:
     if as_json:
         answer = {"code": error.code, "message": error.message, "hint": error.hint, "fields": error.fields}
-        sys.stderr.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        sys.stderr.write(json_text(json.dumps(answer, ensure_ascii=False)) + "\n")
         return
     err.print(f"[bold red]error:[/bold red] {escape(error.message)}", soft_wrap=True)
     for name, said in error.fields.items():

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.plain_text import PlainLine
 from trainers.spec import Contract
 
 Role = Literal["reader", "writer", "admin"]
@@ -85,7 +86,7 @@ class NewUserShape(Shape):
 
 
 class TokenRequest(Contract):
-    name: str = Field(min_length=1, max_length=100)
+    name: PlainLine = Field(min_length=1, max_length=100)
     scopes: list[Scope] = Field(["read"], min_length=1, max_length=3)
     """No more than the caller may do."""
     project: str | None = Field(None, max_length=100)
@@ -95,7 +96,7 @@ class TokenRequest(Contract):
 
 
 class WorkerTokenRequest(Contract):
-    name: str = Field(min_length=1, max_length=100)
+    name: PlainLine = Field(min_length=1, max_length=100)
     expires_in_days: int | None = Field(None, ge=1, le=MAX_DAYS)
     """null: never."""
 

@@ -14,6 +14,7 @@ from api.catalog.removals import removal_add
 from api.catalog.uses import uses_now
 from api.errors import Problem
 from api.jobs.transitions import audit_add
+from api.plain_text import PlainText
 from trainers.spec import Contract, folder_digest
 
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:/-]{0,49}$")]
@@ -26,7 +27,7 @@ MAX_TRIGGER = 200
 class AdaptorEdit(Contract):
     """What is left out stays."""
 
-    notes: str | None = Field(None, max_length=10_000)
+    notes: PlainText | None = Field(None, max_length=10_000)
     tags: list[Tag] | None = Field(None, max_length=20)
     """All of them: those that are not named go."""
 

@@ -1,7 +1,7 @@
 """`anneal job`: curves, samples, artifacts."""
 
 import csv
-import sys
+import io
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +11,7 @@ from cli.downloads import artifacts_write, samples_of
 from cli.http import Record
 from cli.output import Json, connect, err, print_json, print_rows, print_table
 from cli.requests import JobRef
+from cli.terminal import stdout_write
 from cli.transfers import file_download
 
 ALL_POINTS = 100_000
@@ -73,9 +74,11 @@ def job_artifacts(
 
 
 def csv_print(series: Series) -> None:
-    lines = csv.writer(sys.stdout, lineterminator="\n")
+    table = io.StringIO()
+    lines = csv.writer(table, lineterminator="\n")
     lines.writerow(("name", "step", "value"))
     lines.writerows((name, step, value) for name, points in series.items() for step, value in points)
+    stdout_write(table.getvalue())
 
 
 def curve_row(name: str, points: list[list[float]]) -> Record:

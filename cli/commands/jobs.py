@@ -15,6 +15,7 @@ from cli.http import Client, Record
 from cli.output import Json, connect, err, out, print_json, print_json_line, print_record, print_rows, print_table
 from cli.requests import JobRef as Job
 from cli.requests import Settings, method_schema, takes_request
+from cli.terminal import stdout_write
 from cli.values import settings_parse, yaml_load
 from cli.watch import adaptor_ref, ending_sentence, job_watch, outcome
 
@@ -145,7 +146,7 @@ def job_logs(job: Job, as_json: Json = False) -> None:
     if as_json:
         print_json({"log": log})
     else:
-        typer.echo(log, nl=False)
+        stdout_write(log)
 
 
 @app.command("cancel")

@@ -10,6 +10,7 @@ from cli.completion import METHODS, TEMPLATES
 from cli.http import Client, Record
 from cli.output import Json, connect, out, print_json, print_record, print_rows, print_table
 from cli.requests import Method, Settings, method_schema, takes_request
+from cli.terminal import stdout_write
 from cli.values import settings_parse, yaml_load
 
 app = typer.Typer(no_args_is_help=True)
@@ -94,7 +95,7 @@ def template_export(
         output.write_text(text, encoding="utf-8")
         out.print(f"wrote {output}")
     else:
-        typer.echo(text, nl=False)
+        stdout_write(text)
 
 
 @app.command("delete")

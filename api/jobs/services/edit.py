@@ -9,6 +9,7 @@ from api.errors import Problem
 from api.jobs.clock import now
 from api.jobs.models import Job, JobLabel, State
 from api.jobs.transitions import audit_add, job_lock
+from api.plain_text import PlainText
 from trainers.spec import Contract
 
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:/-]{0,49}$")]
@@ -19,7 +20,7 @@ class JobEdit(Contract):
 
     priority: int | None = Field(None, ge=-1000, le=1000)
     """Higher goes first; while the job is queued."""
-    notes: str | None = Field(None, max_length=10_000)
+    notes: PlainText | None = Field(None, max_length=10_000)
     labels: list[Label] | None = Field(None, max_length=20)
     """All of them: those that are not named go."""
 

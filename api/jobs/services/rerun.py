@@ -9,13 +9,14 @@ from api.catalog.shapes import INPUT_ROLES, MAX_DATASETS
 from api.jobs.models import Job
 from api.jobs.services.devices import devices_named, resources_for
 from api.jobs.services.queueing import Asked, Wanted, job_queue, params_laid, request_digest
+from api.plain_text import PlainLine
 from trainers.spec import Contract, JobSpec
 
 
 class RerunRequest(Contract):
     """What shall differ; an empty one is a clone."""
 
-    name: str | None = Field(None, min_length=1, max_length=200)
+    name: PlainLine | None = Field(None, min_length=1, max_length=200)
     params: dict[str, Any] = Field({})
     """Laid over the job's, key by key; null takes one out, so that its default holds."""
     dataset: str | None = None

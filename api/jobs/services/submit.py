@@ -12,6 +12,7 @@ from api.errors import Problem
 from api.jobs.models import Job
 from api.jobs.services.devices import resources_for
 from api.jobs.services.queueing import Asked, Wanted, job_queue, params_laid, request_digest
+from api.plain_text import PlainLine
 from trainers.spec import Contract, JobSpec
 
 
@@ -20,7 +21,7 @@ class JobRequest(Contract):
 
     template: str | None = None
     """name or name@version of a template."""
-    name: str | None = Field(None, min_length=1, max_length=200)
+    name: PlainLine | None = Field(None, min_length=1, max_length=200)
     """For people; the template's or the method's name if left out."""
     method: str | None = None
     params: dict[str, Any] = Field({})

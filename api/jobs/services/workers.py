@@ -13,6 +13,7 @@ from api.jobs.clock import now
 from api.jobs.models import Attempt, Outcome, Worker
 from api.jobs.services.ending import attempt_end
 from api.jobs.transitions import audit_add, job_lock
+from api.plain_text import PlainLine
 from trainers.errors import ReasonCode, reason
 from trainers.spec import Contract
 
@@ -26,8 +27,8 @@ class Accelerator(Contract):
 class Hello(Contract):
     worker: UUID
     boot_id: UUID
-    host: str = Field(max_length=200)
-    pools: list[str] = Field(min_length=1, max_length=50)
+    host: PlainLine = Field(max_length=200)
+    pools: list[PlainLine] = Field(min_length=1, max_length=50)
     slots: int = Field(ge=1, le=1000)
     accelerators: list[Accelerator] = Field([])
     labels: dict[str, Any] = Field({})
