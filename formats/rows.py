@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Collection
 from typing import Any
 
 from foundation.strict_json import JsonError, json_read, text_fault
@@ -11,6 +12,9 @@ MAX_DEPTH = 32
 ROW = "the row"
 SEPARATORS = (",", ";", "\t", "|")
 SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+CHAT_COLUMNS = ("messages", "conversations", "conversation")
+PAIR_COLUMNS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("input", "output"))
+"""Prompt and answer; `instruction` with `output`, and `text` alone, are read too."""
 CSV_START = 1 << 16
 """Characters from the start of a CSV file that its separator is found in."""
 
@@ -35,6 +39,12 @@ def value_fault(value: Any, where: str = "") -> str:
     if isinstance(value, (list, tuple)):
         return next((fault for item in value if (fault := value_fault(item, where))), "")
     return ""
+
+
+def columns_are_read(names: Collection[str]) -> bool:
+    """Whether methods read rows with these columns by themselves, without templates."""
+    pairs = (*PAIR_COLUMNS, ("instruction", "output"))
+    return not {"text", *CHAT_COLUMNS}.isdisjoint(names) or any(set(pair) <= set(names) for pair in pairs)
 
 
 def csv_separator(start: str) -> str:

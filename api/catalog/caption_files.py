@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from api.catalog.checking.captions import SIDECARS
 from api.catalog.checking.metadata import CAPTION_COLUMNS, PATH_COLUMNS, metadata_files
 from api.errors import Problem
+from formats.pictures import SIDECARS
 from formats.rows import CSV_START, csv_separator
 
 Read = Callable[[str], bytes]

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from api.catalog.caption_files import captions_write
-from api.catalog.checking.header import PICTURE_ENDINGS
 from api.catalog.checking.text import SMALL_BYTES
 from api.catalog.filelist import files_check
 from api.catalog.incoming_versions import AnyVersion, same_content, version_create
 from api.catalog.models import Dataset, DatasetVersion, Upload
 from api.errors import Problem
 from api.files import storage
+from formats.pictures import PICTURE_ENDINGS
 from trainers.spec import folder_digest
 
 File = dict[str, Any]

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from api.accounts.models import Project
-from api.catalog.checking.header import PICTURE_ENDINGS
 from api.catalog.derived_versions import Picture, dataset_derive
 from api.catalog.incoming_versions import AnyVersion
 from api.catalog.models import Dataset, DatasetVersion
@@ -15,6 +14,7 @@ from api.catalog.models import VersionState as State
 from api.errors import Problem
 from api.jobs.models import Artifact, Job
 from api.jobs.selectors import job_find
+from formats.pictures import PICTURE_ENDINGS
 from trainers.spec import Contract
 
 MAX_PICTURES = 1000

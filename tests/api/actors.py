@@ -62,7 +62,7 @@ def send(announced: dict[str, Any], links: str, files: Files) -> None:
             HTTP.request(link["method"], url, headers=link["headers"], content=files[link["path"]]).raise_for_status()
 
 
-def png(width: int = 2, height: int = 2, seed: int = 0) -> bytes:
+def png(width: int = 64, height: int = 64, seed: int = 0) -> bytes:
     """A real grey picture."""
     rows = b"".join(b"\0" + bytes((seed + x + y) % 256 for x in range(width)) for y in range(height))
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)

@@ -108,7 +108,7 @@ class TestSidecars:
     def test_a_picture_without_caption_is_refused_by_name(self, folder: Path) -> None:
         folder.joinpath("a.txt").write_text("one")
         assert "1 of 2 pictures have no caption" in refusal(folder, trigger="sks")
-        assert refusal(folder).endswith(": b.png")
+        assert refusal(folder).endswith(": b.png; write them")
 
     def test_no_captions_at_all_are_fine_with_a_trigger_word_and_said(self, folder: Path) -> None:
         assert "2 of 2 pictures have no caption" in refusal(folder)
@@ -143,7 +143,7 @@ class TestPixels:
         assert found[:, 0, 0].tolist() == pytest.approx([-1, 128 / 127.5 - 1, 1], abs=1e-6)
 
     def test_sixteen_bits_are_scaled_not_clipped(self, tmp_path: Path) -> None:
-        ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None, :].repeat(8, 0)
+        ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None, :].repeat(16, 0)
         Image.fromarray(ramp).save(tmp_path / "x.png")
         assert np.asarray(decoded(picture(tmp_path / "x.png")))[0, :, 0].tolist() == list(range(256))
 
@@ -162,9 +162,12 @@ class TestPixels:
         assert decoded(picture(tmp_path / "turned.png")).getpixel((32, 2)) == (255, 0, 0)
 
     def test_a_thin_picture_that_would_become_huge_is_refused(self, tmp_path: Path) -> None:
-        Image.new("RGB", (1, 4000)).save(tmp_path / "thin.png")
-        with pytest.raises(TrainerError, match="1 x 4000 becomes 512 x 2048000"):
-            resized_size(picture(tmp_path / "thin.png"), Shape(512, 512))
+        Image.new("RGB", (256, 4096)).save(tmp_path / "thin.png")
+        with pytest.raises(TrainerError, match="256 x 4096 becomes 2048 x 32768"):
+            resized_size(picture(tmp_path / "thin.png"), Shape(2048, 2048))
+        Image.new("RGB", (1, 4000)).save(tmp_path / "thinner.png")
+        with pytest.raises(TrainerError, match="at most 16 times the shorter, got 1 x 4000 pixels"):
+            decoded(picture(tmp_path / "thinner.png"))
 
 
 @pytest.mark.acceptance
@@ -174,7 +177,6 @@ class TestHostileFiles:
         [
             ("truncated_header.jpg", "cannot be"),
             ("text_named.png", "cannot be read as a picture"),
-            ("animated.gif", "got 4 frames"),
             ("bomb_40000x40000.png", "pixels"),
             ("header_lie_100000.png", "pixels"),
             ("svg_script.svg", "cannot be read as a picture"),

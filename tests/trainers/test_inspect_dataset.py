@@ -170,6 +170,31 @@ def test_parameters_that_the_training_would_refuse_are_refused(template: dict[st
         InspectDatasetParams(template_params=template)
 
 
+def test_pictures_without_captions_need_a_trigger_word_and_the_report_says_so(inspect: Inspect, folder: Path) -> None:
+    for name in "abc":
+        (folder / f"{name}.txt").unlink()
+    report = inspect(folder)
+    assert report["refused"].startswith("3 of 3 pictures have no caption")
+    assert report["refused"].endswith("a.png, b.png, c.png; write them, or give a trigger_word")
+
+
+def test_with_a_trigger_word_pictures_without_captions_are_shown_as_they_train(inspect: Inspect, folder: Path) -> None:
+    for name in "abc":
+        (folder / f"{name}.txt").unlink()
+    report = inspect(folder, trigger_word="sks")
+    assert (report["refused"], report["pictures"]) == ("", 3)
+    assert {sample["text"] for sample in report["samples"]} == {"sks"}
+    assert report["warnings"] == ["no picture has a caption; each is trained with the trigger word 'sks' alone"]
+
+
+def test_repeats_of_folders_are_shown(inspect: Inspect, folder: Path) -> None:
+    (folder / "10_dog").mkdir()
+    for suffix in ("png", "txt"):
+        (folder / f"a.{suffix}").rename(folder / "10_dog" / f"a.{suffix}")
+    report = inspect(folder)
+    assert (report["pictures"], report["rows_per_epoch"], report["repeats"]) == (3, 12, {"1x": 2, "10x": 1})
+
+
 @pytest.mark.acceptance
 class TestSharedData:
     @pytest.mark.parametrize(
@@ -207,7 +232,7 @@ class TestSharedData:
     def test_bad_captions_are_all_named(self, inspect: Inspect, shared_data: Path) -> None:
         report = inspect(shared_data / "hostile" / "captions")
         assert "latin1_caption.txt is not UTF-8" in report["faults"][0]
-        assert report["faults"][1].endswith("latin1_caption.jpg, missing_caption.jpg")
+        assert report["faults"][1].endswith("latin1_caption.jpg, missing_caption.jpg; write them")
         assert report["pictures"] == 1
 
     def test_parquet_is_shown(self, inspect: Inspect, shared_data: Path) -> None:
@@ -216,20 +241,20 @@ class TestSharedData:
 
 
 REFUSED = {
-    "animated.gif": "got 4 frames",
+    "thin_1x4000.png": "at most 16 times",
     "bomb_40000x40000.png": "pixels",
     "header_lie_100000.png": "pixels",
     "text_named.png": "cannot be read as a picture",
     "truncated_header.jpg": "cannot be",
 }
 CHANGED = {
+    "animated.gif": "the first of its 4 frames is taken",
     "png_named.jpg": "its name says JPEG, its content is PNG",
     "exif_rotated.jpg": "turned upright by its EXIF orientation 6",
     "rgba.png": "transparency laid on white",
     "gray16.png": "16 bits a channel scaled to 8",
     "gray.png": "L made RGB",
     "one_bit.png": "1 made RGB",
-    "thin_1x4000.png": "enlarged from 1 x 4000 to 64 x 256000",
     "bmp.bmp": "enlarged from 32 x 32 to 64 x 64",
     "ok_control.jpg": "the same bytes as duplicate_of_control.jpg",
 }

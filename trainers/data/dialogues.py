@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from formats.rows import CHAT_COLUMNS, PAIR_COLUMNS
 from trainers.data.rows import NAMED_FAULTS, Row, bad_rows
 from trainers.errors import ReasonCode, TrainerError
 
-CHATS = ("messages", "conversations", "conversation")
 SPEAKERS = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "system": "system"}
-PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("input", "output"))
 ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
 
 
@@ -74,12 +73,12 @@ Read = Callable[[Mapping[str, Any]], list[Turn]]
 def _by_columns(first: Row) -> Read:
     """How the first row is read is how all are."""
     names = set(first.columns)
-    for column in CHATS:
+    for column in CHAT_COLUMNS:
         if column in names:
             return lambda columns: _answered(turns_of(columns.get(column)))
     if {"instruction", "output"} <= names:
         return _instruction
-    for prompt, response in PAIRS:
+    for prompt, response in PAIR_COLUMNS:
         if {prompt, response} <= names:
             return lambda columns, p=prompt, r=response: _pair(_cell(columns, p), _cell(columns, r))  # type: ignore[misc]
     if "text" in names:

@@ -1,5 +1,6 @@
 """What becomes of a picture's file before it is trained on, in sentences."""
 
+from formats.pictures import FORMAT_ENDINGS
 from trainers.data.buckets import cut_share
 from trainers.data.framing import View
 from trainers.data.picture import Picture
@@ -7,16 +8,7 @@ from trainers.data.pixels import Seen, decoded, header_read
 
 CUT_SAID = 0.25
 """Share of the area that is cut away from which on it is said."""
-SUFFIX_FORMATS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-    ".gif": "GIF",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-}
+SUFFIX_FORMATS = {ending: name for name, endings in FORMAT_ENDINGS.items() for ending in endings}
 PLAIN_MODES = ("RGB", "RGBA", "RGBX")
 
 
@@ -33,6 +25,8 @@ def _format_changes(picture: Picture, seen: Seen) -> list[str]:
     promised = SUFFIX_FORMATS.get(suffix)
     if promised and seen.format not in (promised, "MPO"):
         found.append(f"its name says {promised}, its content is {seen.format}")
+    if seen.frames > 1:
+        found.append(f"the first of its {seen.frames} frames is taken")
     if seen.orientation != 1:
         found.append(f"turned upright by its EXIF orientation {seen.orientation}")
     if seen.has_alpha:

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from formats.pictures import PICTURE_ENDINGS
 from trainers.data.picture import bad_dataset, first_names
 
 METADATA = ("metadata.jsonl", "metadata.csv")
-SIDECARS = (".txt", ".caption")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 TRAIN = "train"
 """Of the splits of a Hub dataset, the one that is read."""
 
@@ -33,7 +32,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    return [path for path in files_of(folder) if path.suffix.lower() in SUFFIXES]
+    return [path for path in files_of(folder) if path.suffix.lower() in PICTURE_ENDINGS]
 
 
 def inside(folder: Path, name: str, where: str) -> Path:

@@ -52,10 +52,12 @@ def preview(site: Site[InspectDatasetParams]) -> dict[str, Any]:
         site.reporter.say(Started(total=len(pictures), details={"pictures": len(pictures)}))
         files = _files(site, [picture for picture, _ in pictures], framing)
         fit = [pair for pair, file in zip(pictures, files, strict=False) if file.view]
+        refused = [*faults, *(said for file in files if not file.view for said in file.said)]
+        if refused and not fit:
+            return _refused(refused[0], refused)
         rows = rows_of(fit, params)
     except TrainerError as error:
-        return {"refused": error.reason.message, "faults": [*faults], "files": [], "samples": []}
-    refused = [*faults, *(said for file in files if not file.view for said in file.said)]
+        return _refused(error.reason.message, faults)
     plan = plan_for(params, framing, rows, site.processes.world_size)
     views = [file.view for file in files if file.view]
     return {
@@ -64,6 +66,7 @@ def preview(site: Site[InspectDatasetParams]) -> dict[str, Any]:
         "stopped": len(files) < len(pictures),
         "pictures": len(fit),
         "rows_per_epoch": len(rows.trained),
+        **_repeats(fit),
         "steps_per_epoch": plan.steps_per_epoch,
         "held_out": [rows.pictures[place].where for place in rows.held_out],
         "shapes": dict(Counter(f"{view.shape.width}x{view.shape.height}" for view in views).most_common()),
@@ -74,8 +77,18 @@ def preview(site: Site[InspectDatasetParams]) -> dict[str, Any]:
     }
 
 
+def _refused(message: str, faults: Sequence[str]) -> dict[str, Any]:
+    return {"refused": message, "faults": [*faults], "files": [], "samples": []}
+
+
 def _multiple(site: Site[InspectDatasetParams]) -> int:
     return family_of(site.work.model).PIXEL_MULTIPLE if site.work.spec.inputs.model else ANY_MULTIPLE
+
+
+def _repeats(pictures: Sequence[tuple[Picture, int]]) -> dict[str, Any]:
+    """How many pictures an epoch sees how often, where the names of their folders say so."""
+    by_name = Counter(picture.repeats for picture, _ in pictures)
+    return {} if set(by_name) == {1} else {"repeats": {f"{times}x": count for times, count in sorted(by_name.items())}}
 
 
 def _captions_cut(site: Site[InspectDatasetParams], params: ImageLoraParams, rows: Sequence[Row]) -> list[str]:

@@ -46,7 +46,7 @@ def pictures_repeated(site: Site[ImageLoraParams], faults: Faults | None = None)
     for found, times in zip(_datasets(site, faults), repeats_of(site), strict=True):
         for message in found.warnings:
             site.reporter.say(Warning_(message=message))
-        pictures += [(picture, times) for picture in found.rows]
+        pictures += [(picture, times * picture.repeats) for picture in found.rows]
     return pictures
 
 
@@ -55,7 +55,8 @@ def rows_of(pictures: Sequence[tuple[Picture, int]], params: ImageLoraParams) ->
     trained, held_out = split(len(pictures), params.validation_split, params.seed)
     if not trained:
         raise bad_dataset(
-            f"expected at least 2 pictures with validation_split={params.validation_split}, got {len(pictures)}"
+            f"expected at least {2 if params.validation_split else 1} pictures with "
+            f"validation_split={params.validation_split}, got {len(pictures)}"
         )
     places = [place for place in trained for _ in range(pictures[place][1])]
     return Rows([picture for picture, _ in pictures], places, held_out)

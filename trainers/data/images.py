@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainers.data.image_folder import SIDECARS, SUFFIXES, picture_files, tables_of
+from formats.pictures import PICTURE_ENDINGS, SIDECARS, folder_repeats, repeats_by_folder, repeats_message
+from trainers.data.image_folder import picture_files, tables_of
 from trainers.data.image_parquet import parquet_pictures
 from trainers.data.image_tables import table_pictures, text_read
 from trainers.data.picture import Columns, Faults, Picture, Pictures, bad_dataset, first_names, refuse
@@ -25,7 +26,7 @@ def pictures_read(folder: Path, columns: Columns, *, trigger_word: str, faults: 
     else:
         found = _from_sidecars(folder, columns, trigger_word, faults)
     if not found.rows and not faults:
-        raise bad_dataset(f"expected pictures ({', '.join(SUFFIXES)}), metadata.jsonl or Parquet, found none")
+        raise bad_dataset(f"expected pictures ({', '.join(PICTURE_ENDINGS)}), metadata.jsonl or Parquet, found none")
     rows = _with_files(found.rows, faults)
     return Pictures(_with_captions(rows, trigger_word, faults) if columns.caption else rows, found.warnings)
 
@@ -44,21 +45,27 @@ def _from_sidecars(folder: Path, columns: Columns, trigger_word: str, faults: Fa
             f"mask_column={columns.mask!r} needs metadata.jsonl, metadata.csv or Parquet that has it, found none"
         )
     captions = {path: _sidecar(path, faults) for path in files} if columns.caption else dict.fromkeys(files, "")
-    missing = [path.relative_to(folder).as_posix() for path in files if captions[path] is None]
+    names = {path: path.relative_to(folder).as_posix() for path in files}
+    missing = [names[path] for path in files if captions[path] is None]
+    warnings = [repeats_message(*one) for one in repeats_by_folder([*names.values()]).items() if one[1] > 1]
     if missing and len(missing) == len(files) and trigger_word:
-        alone = f"no picture has a caption; each is trained with the trigger word {trigger_word!r} alone"
-        return Pictures([Picture(path, "", path.name) for path in files], [alone])
-    if missing:
+        warnings.append(f"no picture has a caption; each is trained with the trigger word {trigger_word!r} alone")
+        captions = dict.fromkeys(files, "")
+    elif missing:
         kinds = " or ".join(SIDECARS)
+        way_out = "; write them" if len(missing) < len(files) else "; write them, or give a trigger_word"
         _refuse_each(
             missing,
             f"{len(missing)} of {len(files)} pictures have no caption ({kinds} beside them, or metadata.jsonl)",
-            "",
+            way_out,
             faults,
         )
-    return Pictures(
-        [Picture(path, caption, path.name) for path, caption in captions.items() if caption is not None], []
-    )
+    rows = [
+        Picture(path, caption, path.name, repeats=folder_repeats(names[path]))
+        for path, caption in captions.items()
+        if caption is not None
+    ]
+    return Pictures(rows, warnings)
 
 
 def _sidecar(path: Path, faults: Faults | None) -> str | None:
@@ -84,7 +91,7 @@ def _with_files(rows: Sequence[Picture], faults: Faults | None) -> list[Picture]
 def _with_captions(rows: Sequence[Picture], trigger_word: str, faults: Faults | None) -> list[Picture]:
     empty = [row.where for row in rows if not row.caption and not trigger_word]
     if empty:
-        way_out = "; write them, or set trigger_word"
+        way_out = "; write them, or give a trigger_word"
         _refuse_each(empty, f"{len(empty)} of {len(rows)} captions are empty", way_out, faults)
     return [row for row in rows if row.caption or trigger_word]
 

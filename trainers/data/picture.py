@@ -20,6 +20,8 @@ class Picture:
     """For errors: "cat.png (metadata.jsonl row 3)"."""
     mask: Source | None = None
     """Where a column names one."""
+    repeats: int = 1
+    """How often an epoch sees it by the name of its folder; the dataset's own `repeats` multiplies it."""
 
     @property
     def name(self) -> str:

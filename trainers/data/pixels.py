@@ -9,17 +9,19 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
+import pillow_heif
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from formats.pictures import MAX_ASPECT, MAX_PIXELS
 from trainers.data.augment import UNCHANGED, Change, jittered, turned_crop
 from trainers.data.buckets import Shape
 from trainers.data.picture import Picture, bad_dataset
 from trainers.data.sources import Cell, Source, source_changed_at, source_file, source_name
 
-MAX_PIXELS = 64_000_000
-"""A picture of more pixels is refused before it is decoded."""
+pillow_heif.register_heif_opener(thumbnails=False)
+
 TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 ORIENTATION = 0x0112
@@ -60,6 +62,8 @@ class Seen(NamedTuple):
     orientation: int
     """EXIF; 1 = upright."""
     has_alpha: bool
+    frames: int
+    """More than 1: it moves, or has several pages; the first is trained on."""
 
 
 def resized_size(picture: Picture, shape: Shape) -> Shape:
@@ -96,8 +100,9 @@ def _header(picture: Picture, _changed_at: int) -> Seen:
             raise bad_dataset(f"{picture.where} cannot be decoded: {error}") from error
         except (SyntaxError, ValueError, TypeError) as error:
             raise bad_dataset(f"{picture.where} has EXIF data that cannot be read: {error}") from error
-        size = (height, width) if orientation in TURNED else (width, height)
-        return Seen(*size, image.mode, image.format or "", orientation, has_alpha(image))
+        is_turned = orientation in TURNED and image.format != "TIFF"  # whose size Pillow gives as seen
+        size = (height, width) if is_turned else (width, height)
+        return Seen(*size, image.mode, image.format or "", orientation, has_alpha(image), _frames(image))
 
 
 def pixels(picture: Picture, crop: Crop, *, interpolation: Interpolation, change: Change = UNCHANGED) -> Tensor:
@@ -169,10 +174,17 @@ def _opened(source: Source, where: str) -> Image.Image:
         raise bad_dataset(f"{where} cannot be read as a picture: {_plain(error, source)}") from error
     if math.prod(image.size) > MAX_PIXELS:
         raise bad_dataset(f"{where}: expected at most {MAX_PIXELS} pixels, got {image.width} x {image.height}")
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # what phones write: the picture, then a preview
-        raise bad_dataset(f"{where}: expected a still picture, got {frames} frames")
+    if max(image.size) > MAX_ASPECT * max(1, min(image.size)):
+        raise bad_dataset(
+            f"{where}: expected the longer side at most {MAX_ASPECT} times the shorter, got "
+            f"{image.width} x {image.height} pixels"
+        )
     return image
+
+
+def _frames(image: Image.Image) -> int:
+    """What phones write counts as one: the picture, then a preview of it or its depth."""
+    return 1 if image.format in ("MPO", "HEIF") else int(getattr(image, "n_frames", 1))
 
 
 def _plain(error: Exception, source: Source) -> str:

@@ -1,12 +1,12 @@
 """Method `fetch_dataset`: a dataset from a Hub into out/dataset/."""
 
+from formats.pictures import PICTURE_ENDINGS
 from trainers.errors import ReasonCode
 from trainers.fetching import Kind, fetch_into
 from trainers.workspace import Outcome, Workspace
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 ROWS = (".parquet", ".json", ".jsonl", ".csv", ".txt")
-DATASET = Kind("dataset", "dataset", (*PICTURES, *ROWS), ReasonCode.BAD_DATASET)
+DATASET = Kind("dataset", "dataset", (*PICTURE_ENDINGS, *ROWS), ReasonCode.BAD_DATASET)
 
 
 def fetch(work: Workspace) -> Outcome:

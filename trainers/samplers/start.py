@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageOps
 
-from trainers.data.image_folder import SUFFIXES
+from formats.pictures import PICTURE_ENDINGS
 from trainers.data.pixels import decoded_by, to_rgb
 from trainers.errors import ReasonCode, TrainerError
 from trainers.params.sample_image import MAX_SIDE, SampleImageParams
@@ -58,7 +58,7 @@ def _opened(dataset: Path, parameter: str, name: str) -> Image.Image:
     parts = PurePosixPath(name).parts
     path = dataset.joinpath(*parts)
     if name.startswith("/") or ".." in parts or not path.is_file():
-        found = sorted(str(p.relative_to(dataset)) for p in dataset.rglob("*") if p.suffix.lower() in SUFFIXES)
+        found = sorted(str(p.relative_to(dataset)) for p in dataset.rglob("*") if p.suffix.lower() in PICTURE_ENDINGS)
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         raise TrainerError(
             ReasonCode.BAD_PARAMETERS,

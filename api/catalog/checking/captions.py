@@ -8,9 +8,9 @@ from api.catalog.checking.metadata import METADATA, metadata_files, metadata_rea
 from api.catalog.checking.report import Refused
 from api.catalog.checking.text import text_read
 from api.catalog.checking.work import Work
+from formats.pictures import SIDECARS
 from formats.rows import value_fault
 
-SIDECARS = (".txt", ".caption")
 CLIP_TOKENS = 75
 """What a text encoder of the CLIP family reads; the rest of a caption is cut."""
 PIECES = re.compile(r"\w+|[^\w\s]")

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-CHAT_COLUMNS = ("messages", "conversations", "conversation")
 SPEAKERS = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "system": "system"}
 """What other formats say, as we do."""
 
@@ -26,3 +25,8 @@ def chat_fault(turns: Any) -> str | None:
             return f"turn {number}: expected {expected}, got {speaker}; user and assistant take turns, user first"
         expected = "assistant" if speaker == "user" else "user"
     return None
+
+
+def chat_has_answer(turns: Any) -> bool:
+    """Of a chat without a fault: whether the assistant says anything, which training learns from."""
+    return any(SPEAKERS[turn.get("role", turn.get("from"))] == "assistant" for turn in turns)

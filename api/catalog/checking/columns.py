@@ -4,9 +4,9 @@ import math
 from collections import Counter
 from typing import Any
 
-from api.catalog.checking.chat import CHAT_COLUMNS, chat_fault
+from api.catalog.checking.chat import chat_fault, chat_has_answer
 from api.catalog.checking.report import MAX_NAMED, Refused
-from formats.rows import value_fault
+from formats.rows import CHAT_COLUMNS, columns_are_read, value_fault
 
 USUAL_SHARE = 0.8
 """A column that so many rows have is expected of all; so is a kind of value that so many of them have."""
@@ -24,6 +24,7 @@ class Columns:
         """Kind by column that is expected of all rows; None = any kind."""
         self._present: Counter[str] = Counter()
         self._num_good = 0
+        self._num_unanswered = 0
         self.chat: str | None = None
         """The column of chats, if there is one."""
 
@@ -39,6 +40,16 @@ class Columns:
         """Counts the keys of a row that stays in the dataset."""
         self._num_good += 1
         self._present.update(row.keys())
+        if self.chat is not None and not chat_has_answer(row[self.chat]):
+            self._num_unanswered += 1
+
+    def unread(self) -> str:
+        """Why a training without templates refuses the good rows; "" where it takes them."""
+        if not columns_are_read(self._present):
+            return "methods read these columns only by input_template and output_template"
+        if self._num_unanswered:
+            return f"{self._num_unanswered} of {self._num_good} chats have no answer of the assistant to learn from"
+        return ""
 
     def disagreement(self) -> str:
         """Which keys only some of the good rows have, and how many rows; "" where all rows have the same."""

@@ -3,7 +3,6 @@
 from pathlib import PurePosixPath
 from typing import Any
 
-from api.catalog.checking.header import PICTURE_ENDINGS
 from api.catalog.checking.loading import parquet
 from api.catalog.checking.metadata import METADATA
 from api.catalog.checking.picture_set import pictures_check
@@ -11,6 +10,7 @@ from api.catalog.checking.report import Refused
 from api.catalog.checking.row_set import PLAIN_ENDING, ROW_ENDINGS, rows_check
 from api.catalog.checking.weight_set import is_weight_set, weight_set_check
 from api.catalog.checking.work import Work, ending
+from formats.pictures import PICTURE_ENDINGS
 
 VECTORS = (".svg", ".svgz", ".eps", ".ai", ".pdf")
 
@@ -20,6 +20,7 @@ def check(work: Work) -> dict[str, Any]:
     for path in work.paths:
         if ending(path) in VECTORS:
             raise Refused(f"{path}: vector drawings are not accepted", hint="Export it as PNG, then upload again.")
+    _empty_check(work)
     if _has_pictures(work):
         return pictures_check(work)
     if is_weight_set(work.paths):
@@ -40,6 +41,15 @@ def check(work: Work) -> dict[str, Any]:
         other = next(path for path in work.paths if path not in packed)
         raise Refused(f"{packed[0]} holds pictures and cannot be mixed with other files, as {other}")
     return _unpacked(work, packed)
+
+
+def _empty_check(work: Work) -> None:
+    """Raises Refused that names every file of zero bytes that should hold something; an empty caption is a notice."""
+    filled = (*PICTURE_ENDINGS, *ROW_ENDINGS, ".safetensors")
+    empty = [str(file["path"]) for file in work.files if not file["size"] and ending(str(file["path"])) in filled]
+    if empty:
+        hint = "Leave it out or send it again: its copy may have been cut off."
+        raise Refused(*(f"{path} has zero bytes" for path in empty), hint=hint)
 
 
 def _unpacked(work: Work, packed: list[str]) -> dict[str, Any]:

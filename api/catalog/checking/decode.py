@@ -3,25 +3,26 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, ImageOps
+import pillow_heif
+from PIL import AvifImagePlugin, Image, ImageOps
 
 from api.catalog.checking.header import picture_size
 from api.catalog.checking.report import Refused
+from formats.pictures import FORMAT_ENDINGS, MAX_ASPECT, MAX_PIXELS
 
 HEAD_BYTES = 1 << 18
 """So much of a picture is read to find its size."""
-MAX_PIXELS = 64_000_000
-"""As in `trainers.data.pixels`: a picture of more pixels is refused before it is decoded."""
-MAX_ASPECT = 16
-"""Longer side by shorter: no bucket that a trainer could use is that thin."""
 THUMBNAIL_SIDE = 256
 ORIENTATION = 0x0112
 TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "MPO")
+FORMATS = (*FORMAT_ENDINGS, "MPO")
 SMALLER = "Make it smaller, then upload again."
 
 Image.MAX_IMAGE_PIXELS = None  # refused below, where the file is named
+pillow_heif.register_heif_opener(thumbnails=False)
+pillow_heif.options.DECODE_THREADS = 1  # more of them only take address space, which a check has little of
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 class Seen(NamedTuple):
@@ -29,9 +30,11 @@ class Seen(NamedTuple):
     """Pixels, as seen: EXIF orientation applied."""
     height: int
     kind: str
-    """By content: PNG, JPEG, WEBP, BMP, TIFF."""
+    """By content, as in FORMAT_ENDINGS."""
     mode: str
     """Of PIL, as stored."""
+    frames: int
+    """More than 1: it moves, or has several pages; the first is what is trained on."""
 
 
 def picture_see(file: Path, name: str, thumbnail: Path) -> Seen:
@@ -40,14 +43,14 @@ def picture_see(file: Path, name: str, thumbnail: Path) -> Seen:
     try:
         with Image.open(file, formats=FORMATS) as image:
             _size_check(name, *image.size)
-            _still_check(name, image)
+            frames = _frames(image)
             kind = "JPEG" if image.format == "MPO" else str(image.format)
             image.load()
             orientation = image.getexif().get(ORIENTATION, 1)
             width, height = reversed(image.size) if orientation in TURNED else image.size
             thumbnail.parent.mkdir(parents=True, exist_ok=True)
             _upright(small_rgb(image), orientation).save(thumbnail, "JPEG", quality=80)
-            return Seen(width, height, kind, image.mode)
+            return Seen(width, height, kind, image.mode, frames)
     except (Refused, MemoryError):
         raise
     except Exception as error:  # PIL's decoders raise anything on bytes that are none of theirs
@@ -106,10 +109,9 @@ def _size_check(name: str, width: int, height: int) -> None:
         raise Refused(said, hint="Crop it, then upload again.")
 
 
-def _still_check(name: str, image: Image.Image) -> None:
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # what phones write: the picture, then a preview
-        raise Refused(f"{name}: expected a still picture, got {frames} frames")
+def _frames(image: Image.Image) -> int:
+    """What phones write counts as one: the picture, then a preview of it or its depth."""
+    return 1 if image.format in ("MPO", "HEIF") else int(getattr(image, "n_frames", 1))
 
 
 def _plain(error: Exception, file: Path) -> str:

@@ -2,16 +2,8 @@
 
 import struct
 
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-PICTURE_STARTS = (
-    (b"\x89PNG\r\n\x1a\n", ".png"),
-    (b"\xff\xd8\xff", ".jpg"),
-    (b"RIFF", ".webp"),
-    (b"BM", ".bmp"),
-    (b"II*\0", ".tif"),
-    (b"MM\0*", ".tif"),
-)
-"""First bytes, and the ending that such a file should have."""
+from formats.pictures import PICTURE_NAMES, picture_format
+
 JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers of the frame headers, which hold height and width."""
 JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
@@ -25,10 +17,11 @@ TIFF_SHORT = 3
 def picture_size(head: bytes, name: str, *, whole: bool) -> tuple[int, int]:
     """(width, height) in pixels; `whole` says that `head` is all of the file.
 
-    (0, 0) for a JPEG or TIFF whose size lies behind `head`. Raises ValueError that names the file.
+    (0, 0) for a JPEG or TIFF whose size lies behind `head`, and for HEIC and AVIF, whose own reader finds it before it
+    decodes. Raises ValueError that names the file.
     """
-    if head[:6] in (b"GIF87a", b"GIF89a"):
-        raise ValueError(f"{name} is a GIF, which can hold many pictures; save the one that is meant as PNG")
+    if picture_format(head) in ("HEIF", "AVIF"):
+        return 0, 0
     try:
         size = _size(head)
     except (struct.error, IndexError):
@@ -36,7 +29,7 @@ def picture_size(head: bytes, name: str, *, whole: bool) -> tuple[int, int]:
             raise ValueError(f"{name} ends in the middle of its header; it is not a whole picture") from None
         return 0, 0
     if size is None:
-        raise ValueError(f"{name} is not a PNG, JPEG, WebP, BMP or TIFF picture, whatever its name says")
+        raise ValueError(f"{name} is not a {PICTURE_NAMES} picture, whatever its name says")
     if min(size) < 1:
         raise ValueError(f"{name} says it is {size[0]} x {size[1]} pixels")
     return size
@@ -49,6 +42,8 @@ def _size(head: bytes) -> tuple[int, int] | None:
         return _jpeg_size(head)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return _webp_size(head)
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return _pair(struct.unpack_from("<HH", head, 6))
     if head.startswith(b"BM"):
         width, height = struct.unpack_from("<ii", head, 18)
         return width, abs(height)

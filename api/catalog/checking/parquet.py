@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow
 from pyarrow.parquet import ParquetFile
 
-from api.catalog.checking.header import PICTURE_STARTS
 from api.catalog.checking.metadata import CAPTION_COLUMNS
 from api.catalog.checking.report import Refused
 from api.catalog.checking.row_files import Row
+from formats.pictures import FORMAT_ENDINGS, PICTURE_NAMES, picture_format
 
 BATCH_ROWS = 64
 MIN_DECODED_BYTES = 256 << 20
@@ -105,10 +105,10 @@ def _picture_write(folder: Path, count: int, given: Any, where: str) -> str:
         raise Refused(f"{where}: more than {MAX_PICTURES} pictures")
     if not data:
         raise Refused(f"{where}: expected the bytes of a picture, got none")
-    ending = next((ending for start, ending in PICTURE_STARTS if data.startswith(start)), None)
-    if ending is None:
-        raise Refused(f"{where} is not a PNG, JPEG, WebP, BMP or TIFF picture")
-    name = f"{count:06d}{ending}"
+    kind = picture_format(data[:64])
+    if kind is None:
+        raise Refused(f"{where} is not a {PICTURE_NAMES} picture")
+    name = f"{count:06d}{FORMAT_ENDINGS[kind][0]}"
     (folder / name).write_bytes(data)
     return name
 

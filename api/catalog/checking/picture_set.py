@@ -4,17 +4,10 @@ from typing import Any
 
 from api.catalog.checking.captions import captions_read
 from api.catalog.checking.decode import Seen, picture_see
-from api.catalog.checking.header import PICTURE_ENDINGS
+from api.catalog.checking.metadata import metadata_files
 from api.catalog.checking.preview import shortened
 from api.catalog.checking.work import Work, ending
-
-KIND_ENDINGS = {
-    "PNG": (".png",),
-    "JPEG": (".jpg", ".jpeg"),
-    "WEBP": (".webp",),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-}
+from formats.pictures import FORMAT_ENDINGS, PICTURE_ENDINGS, SMALL_SIDE, repeats_by_folder, repeats_message
 
 
 def pictures_check(work: Work) -> dict[str, Any]:
@@ -23,6 +16,8 @@ def pictures_check(work: Work) -> dict[str, Any]:
     seen = {path: _seen(work, number, path) for number, path in enumerate(paths)}
     _duplicates_notice(work, set(paths))
     captions = captions_read(work, set(paths))
+    repeats = {} if metadata_files(work.paths) else repeats_by_folder(paths)
+    _repeats_notice(work, repeats)
     for number, path in enumerate(paths):
         caption = captions.texts.get(path)
         work.preview.add(_item(number, path, seen[path], shortened(caption)))
@@ -32,13 +27,25 @@ def pictures_check(work: Work) -> dict[str, Any]:
         "num_pictures": len(paths),
         "num_captions": captions.total,
         "num_preview": work.preview.count,
+        **({"repeats": repeats} if repeats else {}),
     }
+
+
+def _repeats_notice(work: Work, repeats: dict[str, int]) -> None:
+    for folder, times in repeats.items():
+        said = f"{repeats_message(folder, times)}; rename it if that is not meant"
+        work.notices.add("repeats by the folder's name", said, file=folder)
 
 
 def _seen(work: Work, number: int, path: str) -> Seen:
     seen = picture_see(work.open(path), path, work.preview.folder / _thumbnail(number))
-    if ending(path) not in KIND_ENDINGS[seen.kind]:
+    if ending(path) not in FORMAT_ENDINGS[seen.kind]:
         work.notices.add("other type than its name says", f"{path} is a {seen.kind}, and is used as one", file=path)
+    if seen.frames > 1:
+        work.notices.add("first of several frames", f"{path} has {seen.frames} frames; the first is used", file=path)
+    if min(seen.width, seen.height) < SMALL_SIDE:
+        said = f"{path} is {seen.width} x {seen.height} pixels; below {SMALL_SIDE} a side it shows next to nothing"
+        work.notices.add("small picture", said, file=path)
     return seen
 
 

@@ -43,6 +43,8 @@ def rows_check(work: Work, paths: list[str]) -> dict[str, Any]:
         num_rows, num_skipped = num_rows + good, num_skipped + bad
     if said := columns.disagreement():
         work.notices.add("keys in some rows only", f"{said}; a job reads all rows by the same columns", file=paths[0])
+    if said := columns.unread():
+        work.notices.add("rows that need templates", said, file=paths[0])
     work.preview.finish()
     return {
         "kind": "rows",
@@ -98,7 +100,7 @@ def _file_check(work: Work, path: str, columns: Columns) -> tuple[int, int]:
         columns.add_good(row)
         _row_show(work, path, line, row)
     if not bad_lines and not good:
-        raise Refused(f"{path} has no rows")
+        raise Refused(f"{path} has {'no rows' if work.open(path).stat().st_size else 'zero bytes'}")
     if bad_lines:
         _leave_out(work, path, bad_lines, faults, good)
     return good, len(bad_lines)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from api.catalog.checking.dataset import check
 from api.catalog.checking.report import MAX_NOTICES, Refused
+from formats.pictures import FORMAT_ENDINGS
 from tests.api.actors import Files, metadata, png
 from tests.api.checking.conftest import WorkOf
 
@@ -54,11 +55,16 @@ def test_every_usual_mode_is_seen(work_of: WorkOf, mode: str) -> None:
     check(work_of({f"a.{kind.lower()}": saved(Image.new(mode, (30, 20)), kind)}))
 
 
-def test_moving_and_floating_pictures_are_refused(work_of: WorkOf) -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    moving = saved(frames[0], "WEBP", save_all=True, append_images=frames[1:])
-    with pytest.raises(Refused, match=r"a\.webp: expected a still picture, got 2 frames"):
-        check(work_of({"a.webp": moving}))
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
+def test_of_a_moving_picture_the_first_frame_is_taken_and_named(work_of: WorkOf, kind: str) -> None:
+    frames = [Image.new("RGB", (80, 80), colour) for colour in ("red", "blue")]
+    name = f"a{FORMAT_ENDINGS[kind][0]}"
+    work = work_of({name: saved(frames[0], kind, save_all=True, append_images=frames[1:]), "b.png": png()})
+    assert check(work)["num_pictures"] == 2
+    messages = [notice["message"] for notice in work.notices.kept if notice["code"] == "first_of_several_frames"]
+    assert messages == [f"{name} has 2 frames; the first is used"]
+    red, _, blue = thumbnail(work).getpixel((40, 40))  # type: ignore[misc]
+    assert red > 200 > 60 > blue
 
 
 def test_floating_point_is_refused(work_of: WorkOf) -> None:

@@ -1,0 +1,79 @@
+"""Picture files of a dataset: their endings, their first bytes, and what a folder's name says."""
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+FORMAT_ENDINGS = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "HEIF": (".heic", ".heif"),
+    "AVIF": (".avif",),
+}
+"""By Pillow's name of the format."""
+PICTURE_ENDINGS = tuple(ending for endings in FORMAT_ENDINGS.values() for ending in endings)
+PICTURE_NAMES = "PNG, JPEG, WebP, BMP, GIF, TIFF, HEIC or AVIF"
+STARTS = (
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+)
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2", b"heif")
+AVIF_BRANDS = (b"avif", b"avis")
+SMALL_SIDE = 64
+"""Pixels; a picture whose shorter side is below shows next to nothing at the resolution of a training."""
+MAX_PIXELS = 64_000_000
+"""A picture of more pixels is refused before it is decoded."""
+MAX_ASPECT = 16
+"""Longer side by shorter: no bucket that a trainer could use is that thin."""
+MAX_REPEATS = 1000
+REPEATS = re.compile(r"([1-9]\d{0,3})_(?=\S)")
+SIDECARS = (".txt", ".caption")
+
+
+def picture_format(start: bytes) -> str | None:
+    """Pillow's name of the format that a file with these first bytes (64 are enough) is of; None: of none of them."""
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "WEBP"
+    if start[4:8] == b"ftyp":
+        return _boxed_format(start)
+    return next((name for prefix, name in STARTS if start.startswith(prefix)), None)
+
+
+def folder_repeats(path: str) -> int:
+    """How often an epoch sees the picture `path` by the name of its folder, as kohya's scripts read it: 10 for
+    "10_sks dog/a.png", 1 where the name says nothing."""
+    return _repeats(PurePosixPath(path).parent.name) or 1
+
+
+def repeats_by_folder(paths: Sequence[str]) -> dict[str, int]:
+    """Folders of `paths` whose names say how often their pictures are seen, with that number."""
+    folders = dict.fromkeys(PurePosixPath(path).parent for path in paths)
+    return {str(folder): times for folder in folders if (times := _repeats(folder.name))}
+
+
+def repeats_message(folder: str, times: int) -> str:
+    often = "once" if times == 1 else f"{times} times"
+    return f"an epoch sees each picture in {folder!r} {often}, as the folder's name says"
+
+
+def _repeats(name: str) -> int | None:
+    found = REPEATS.match(name)
+    count = int(found[1]) if found else 0
+    return count if 1 <= count <= MAX_REPEATS else None
+
+
+def _boxed_format(start: bytes) -> str | None:
+    """Of an ISO base media file: by its major brand, else by the compatible ones."""
+    brands = [start[8:12], *(start[at : at + 4] for at in range(16, min(len(start), 64), 4))]
+    if any(brand in AVIF_BRANDS for brand in brands):
+        return "AVIF"
+    return "HEIF" if any(brand in HEIF_BRANDS for brand in brands) else None

@@ -1,0 +1,95 @@
+"""Every file of ../shared/data through the check at upload and through the trainer's reader: both say the same."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from api.catalog.checking.dataset import check
+from api.catalog.checking.report import Refused
+from api.catalog.checking.work import Work
+from trainers.data.dialogues import dialogues_of
+from trainers.data.images import pictures_read
+from trainers.data.picture import Columns
+from trainers.data.pixels import decoded
+from trainers.data.rows import rows_read
+from trainers.errors import TrainerError
+
+FOLDERS = (
+    "hostile/captions",
+    "hostile/metadata_bad",
+    "hostile/images_parquet",
+    "images/noto_emoji",
+    "images/pd_photos",
+    "images/dreambooth/dog",
+    "images/dreambooth/backpack_dog",
+    "images/dreambooth/grey_sloth_plushie",
+    "text",
+    "text/tinyshakespeare",
+    "text/wikitext2",
+)
+FILES = ("hostile/images", "hostile/text", "instruct", "gsm8k")
+"""Folders whose files are datasets of their own."""
+VECTORS = (".svg",)
+
+
+def datasets(shared: Path) -> dict[str, list[Path]]:
+    found = {name: [path for path in sorted((shared / name).iterdir()) if path.is_file()] for name in FOLDERS}
+    for name in FILES:
+        paths = (path for path in sorted((shared / name).iterdir()) if path.suffix not in (".md", *VECTORS, ""))
+        found |= {f"{name}/{path.name}": [path] for path in paths}
+    return found
+
+
+def trained(folder: Path, kind: str) -> int:
+    """How many pictures or rows a trainer reads. Raises TrainerError."""
+    if kind == "rows":
+        return len(rows_read(folder))
+    rows = pictures_read(folder, Columns(), trigger_word="sks").rows
+    return len([decoded(row) for row in rows])
+
+
+def kind_of(name: str) -> str:
+    return "pictures" if any(word in name for word in ("images", "captions", "metadata")) else "rows"
+
+
+@pytest.mark.acceptance
+def test_the_check_and_the_trainer_agree_on_every_file(shared_data: Path, tmp_path: Path) -> None:
+    disagreements = []
+    for number, (name, paths) in enumerate(datasets(shared_data).items()):
+        source, target = tmp_path / f"{number}-in", tmp_path / f"{number}-out"
+        source.mkdir()
+        target.mkdir()
+        for path in paths:
+            shutil.copyfile(path, source / path.name)
+        listed = [
+            {"path": path.name, "size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            for path in paths
+        ]
+        work = Work(source, target, listed)
+        try:
+            details = check(work)
+            checked = int(details["num_rows"] if details["kind"] == "rows" else details["num_pictures"])
+        except Refused:
+            checked = -1
+        try:
+            read = trained(work.folder, kind_of(name))
+        except TrainerError:
+            read = -1
+        if checked != read:
+            disagreements.append(f"{name}: the check gives {checked}, the trainer {read}")
+        if checked >= 0 and kind_of(name) == "rows":
+            disagreements += templates_disagreement(name, work)
+    assert not disagreements
+
+
+def templates_disagreement(name: str, work: Work) -> list[str]:
+    """The check says which rows a training refuses without templates."""
+    noticed = any(notice["code"] == "rows_that_need_templates" for notice in work.notices.kept)
+    try:
+        dialogues_of(rows_read(work.folder))
+        refused = False
+    except TrainerError:
+        refused = True
+    return [] if noticed == refused else [f"{name}: notice {noticed}, refused {refused}"]
