@@ -1,0 +1,26 @@
+"""Signed links as pure text: when they end, and that every field is signed."""
+
+from urllib.parse import urlsplit
+
+import pytest
+
+from storage.signing import Grant, LinkExpiredError, link_make, link_read
+
+GRANT = Grant("PUT", "a/b.bin", expires=1000, size=5, sha256="0" * 64, part="upload/1")
+
+
+def query_of(grant: Grant, secret: str = "s") -> str:
+    return urlsplit(link_make(grant, base="http://host/storage", secret=secret)).query
+
+
+def test_a_link_gives_back_the_grant_that_was_signed() -> None:
+    assert link_read("a/b.bin", query_of(GRANT), secret="s", now=0.0) == GRANT
+
+
+@pytest.mark.parametrize(("now", "expired"), [(999.9, False), (1000.0, True), (1000.1, True)])
+def test_a_link_ends_at_the_second_that_it_names(now: float, expired: bool) -> None:
+    if not expired:
+        assert link_read("a/b.bin", query_of(GRANT), secret="s", now=now) == GRANT
+        return
+    with pytest.raises(LinkExpiredError):
+        link_read("a/b.bin", query_of(GRANT), secret="s", now=now)
