@@ -11,10 +11,12 @@ alone and those that no test could miss (`TRIVIAL`), sampled by `--seed`. A muta
 import argparse
 import ast
 import difflib
+import importlib
 import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,7 +25,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
+import pytest
 import yaml
 from cosmic_ray.ast import ast_nodes, get_ast_from_path
 from cosmic_ray.mutating import mutate_code
@@ -45,6 +49,8 @@ MODULES = {
 }
 """The source of a name and the tests that guard it."""
 EQUIVALENT = REPOSITORY / "bench" / "equivalent_mutants.yaml"
+SHARED = ("torch", "numpy", "diffusers", "transformers", "diffusers.training_utils", "hypothesis", "django.db", "httpx")
+"""Libraries that the tests import, loaded before the forks."""
 NEEDS_ARGUMENTS = {"core/VariableReplacer", "core/VariableInserter"}
 TRIVIAL = re.compile(r"_(Add|Sub|Mul|Div|FloorDiv|Mod|Pow)_(RShift|LShift|Bit\w+)$|_(Eq|NotEq)_(Is|IsNot)$")
 """Arithmetic turned into bit operations is a TypeError of every float, tensor and date, which any test notices; `is` of
@@ -66,6 +72,9 @@ def main() -> int:
     equivalent = _equivalent()
     deadline = time.monotonic() + 60 * arguments.minutes
     survivors: list[Mutant] = []
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for library in SHARED:
+        importlib.import_module(library)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         _copy_tracked_files(copy)
@@ -125,14 +134,37 @@ def _results(copy: Path, name: str, sample: list[Mutant], deadline: float) -> It
 
 
 def _run_tests(copy: Path, tests: list[str], timeout_seconds: float) -> int | None:
-    """The exit status of pytest: 0 all passed, 1 some failed, others: not collected; None: time was up."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    """The exit status of pytest: 0 all passed, 1 some failed, others: not collected; None: time was up.
+
+    In a fork of this process, which has imported the large libraries once; those of the project come from the copy.
+    """
+    child = os.fork()
+    if child == 0:
+        _run_pytest(copy, ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests])
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def _run_pytest(copy: Path, arguments: list[str]) -> NoReturn:
+    os.setsid()
+    os.chdir(copy)
+    sys.path[:] = [str(copy), *(entry for entry in sys.path if Path(entry).resolve() != REPOSITORY)]
+    sys.dont_write_bytecode = True
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(nowhere, number)
+    status = 3
     try:
-        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=timeout_seconds)
-    except subprocess.TimeoutExpired:
-        return None
-    return done.returncode
+        status = int(pytest.main(arguments))
+    finally:
+        os._exit(status)
 
 
 class _AnnotationRemover(ast.NodeTransformer):
