@@ -26,13 +26,15 @@ from trainers.events import EventWriter, Failed, Finished
 from trainers.kept import Kept
 from trainers.lifeline import tie_to_parent
 from trainers.manifest import manifest_write
+from trainers.optional.hidden import libraries_hide
 from trainers.serve import Line, serve
 from trainers.spec import JobSpec, Resources, spec_load
 from trainers.workspace import Outcome, Workspace
 
 DETAIL_CHARACTERS = 4000
-TALKERS = ("torchao", "torch.utils._pytree")
-"""Loggers that warn at import of what no job can mend: kernels for other machines, their own deprecations."""
+TALKERS = ("torchao", "torch.utils._pytree", "transformers.utils.import_utils")
+"""Loggers that warn at import of what no job can mend: kernels for other machines, their own deprecations, torchvision
+where Pillow serves as well."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,7 +53,17 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(name, type=Path, help=text)
     folders = parser.parse_args(given)
     tie_to_parent()
+    unrequested_hide(folders.spec)
     return run(folders.spec, getattr(folders, "in"), folders.out, folders.cache)
+
+
+def unrequested_hide(spec_path: Path) -> None:
+    """Hides every optional library that the job does not ask for. Belongs to the program: it changes the process."""
+    try:
+        requested = spec_load(spec_path).params.libraries()
+    except (OSError, ValueError):
+        requested = ()  # the job itself fails with the reason
+    libraries_hide(requested)
 
 
 def run(spec_path: Path, inputs: Path, out: Path, cache: Path) -> int:
@@ -149,6 +161,7 @@ def _serve(arguments: list[str]) -> int:
     kept = Kept()
 
     def run_one(line: Line) -> Reason | None:
+        unrequested_hide(line.spec)
         failure = job_run(line.spec, line.inputs, line.out, cache, kept)
         gc.collect()
         if torch.cuda.is_available():

@@ -3,27 +3,32 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 import pytest
 import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.trainers.job import Job
 from trainers.errors import ReasonCode, TrainerError
+from trainers.optional.hidden import OPTIONAL
 from trainers.run import reason_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_job_run_as_a_program_leaves_a_whole_manifest(job: Job) -> None:
-    command = [sys.executable, "-m", "trainers.run", "spec.json", "in", "out", str(job.cache)]
-    ended = subprocess.run(command, cwd=job.root, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
-    assert ended.returncode == 0, ended.stderr.decode()
-    assert "Failed to load" not in ended.stderr.decode(), "of what this job never asked for"
+    ended = run_as_program(job)
+    assert not imported_modules(job) & set(OPTIONAL)
+    assert not imported_distributions(job) & unneeded_distributions()
+    assert not mentions(ended.stderr, OPTIONAL)
     assert job.events()[-1].data.kind == "finished"
     manifest = job.manifest
     assert manifest["outcome"] == "succeeded"
@@ -38,6 +43,64 @@ def test_a_job_run_as_a_program_leaves_a_whole_manifest(job: Job) -> None:
     assert "adaptor/pytorch_lora_weights.safetensors" in listed
     for path, digest in listed.items():
         assert hashlib.sha256((job.out / path).read_bytes()).hexdigest() == digest
+
+
+def run_as_program(job: Job) -> subprocess.CompletedProcess[bytes]:
+    """`python -m trainers.run`, which leaves the names of all imported modules in `modules.json`."""
+    program = (
+        "import atexit, json, runpy, sys;"
+        "names = lambda: sorted(name for name, module in sys.modules.items() if module is not None);"
+        "atexit.register(lambda: json.dump(names(), open('modules.json', 'w')));"
+        f"sys.argv[1:] = ['spec.json', 'in', 'out', {str(job.cache)!r}];"
+        "runpy.run_module('trainers.run', run_name='__main__', alter_sys=True)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([sys.executable, "-c", program], cwd=job.root, env=environment, capture_output=True)
+    assert ended.returncode == 0, ended.stderr.decode()
+    return ended
+
+
+def imported_modules(job: Job) -> set[str]:
+    return set(json.loads((job.root / "modules.json").read_bytes()))
+
+
+def imported_distributions(job: Job) -> set[str]:
+    """Names of the installed distributions that a module was imported of."""
+    owners = packages_distributions()
+    return {canonicalize_name(owner) for name in imported_modules(job) for owner in owners.get(name, ())}
+
+
+def unneeded_distributions() -> set[str]:
+    """What our other extras bring and training does not need."""
+    others = {
+        name for extra in distribution("anneal").metadata.get_all("Provides-Extra") or () for name in direct(extra)
+    }
+    return others - needed("train") - {"nvidia-ml-py"}  # torch.cuda imports that one
+
+
+def needed(extra: str) -> set[str]:
+    """The distributions that anneal with `extra` needs, transitively."""
+    collected: set[str] = set()
+    pending = direct(extra)
+    while pending:
+        name = pending.pop()
+        if name not in collected:
+            collected.add(name)
+            pending |= direct("", name)
+    return collected
+
+
+def direct(extra: str, name: str = "anneal") -> set[str]:
+    requirements = map(Requirement, distribution(name).requires or ())
+    return {
+        canonicalize_name(one.name)
+        for one in requirements
+        if one.marker is None or one.marker.evaluate({"extra": extra})
+    }
+
+
+def mentions(output: bytes, names: Iterable[str]) -> list[str]:
+    return [name for name in names if re.search(rf"\b{name}\b", output.decode())]
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,10 @@ class Params(BaseModel):
         """What a succeeded job with these parameters leaves; more than one, or another, where a parameter says so."""
         return (self.product,)
 
+    def libraries(self) -> tuple[str, ...]:
+        """Optional Python modules that these parameters ask for; the job's process can import no others."""
+        return ()
+
     def shows(self) -> bool:
         """Whether a running job has something to show when asked to `sample_now`: samples, or a validation loss."""
         return False

@@ -67,6 +67,9 @@ class DecodingParams(Params):
     load_in_4bit: bool = False
     """Keep the weights in 4 bits (nf4); needs bitsandbytes on the worker."""
 
+    def libraries(self) -> tuple[str, ...]:
+        return ("bitsandbytes",) if self.load_in_4bit else ()
+
     def family_problem(self, family: str) -> str:
         """A causal base shifts its logits or not, as it was trained, which only its files tell."""
         shift = {"dream": True, "llada": False, "bert": False, "modernbert": False}.get(family)

@@ -265,6 +265,15 @@ class ImageLoraParams(Params):
         guided = 2 if family != "flux" and self.eval_guidance(family) > 1 else 1
         return len(self.eval_prompts) * self.eval_num_inference_steps * guided
 
+    def libraries(self) -> tuple[str, ...]:
+        requested = {
+            "bitsandbytes": self.optimizer == "adamw8bit" or self.base_quantization == "nf4",
+            "torchao": self.base_quantization == "int8",
+            "wandb": self.log_to_wandb,
+            "xformers": self.attention == "xformers",
+        }
+        return tuple(name for name, is_requested in requested.items() if is_requested)
+
     def shows(self) -> bool:
         return bool(self.eval_prompts or self.validation_split)
 

@@ -286,6 +286,14 @@ class MaskedTextParams(Params):
     def evaluates(self) -> bool:
         return self.eval_strategy != "no"
 
+    def libraries(self) -> tuple[str, ...]:
+        requested = {
+            "bitsandbytes": self.optimizer == "adamw8bit" or self.load_in_4bit,
+            "torch_xla": self.train_device == "tpu",
+            "wandb": self.log_to_wandb,
+        }
+        return tuple(name for name, is_requested in requested.items() if is_requested)
+
     def shows(self) -> bool:
         return self.evaluates and bool(self.eval_prompts or self.validation_split)
 

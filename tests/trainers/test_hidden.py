@@ -1,0 +1,64 @@
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from trainers.optional import hidden
+from trainers.params.base import Params
+from trainers.params.image_lora import ImageLoraParams
+from trainers.params.masked_text import MaskedTextParams
+from trainers.params.sample_text import SampleTextParams
+
+UNUSED = "antigravity_of_nobody"
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """An installed module that nothing has imported, and the only optional one."""
+    (tmp_path / f"{UNUSED}.py").write_text("VALUE = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(hidden, "OPTIONAL", (UNUSED,))
+    yield UNUSED
+    sys.modules.pop(UNUSED, None)
+
+
+def test_a_library_that_was_not_requested_looks_uninstalled(library: str) -> None:
+    hidden.libraries_hide([])
+    assert importlib.util.find_spec(library) is None
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module(library)
+
+
+def test_a_requested_library_can_be_imported_also_after_it_was_hidden(library: str) -> None:
+    hidden.libraries_hide([])
+    hidden.libraries_hide([library])
+    assert importlib.import_module(library).VALUE == 1
+
+
+def test_a_library_that_is_imported_already_stays(library: str) -> None:
+    module = importlib.import_module(library)
+    hidden.libraries_hide([])
+    assert importlib.import_module(library) is module
+
+
+@pytest.mark.parametrize(
+    ("params", "libraries"),
+    [
+        (ImageLoraParams(adaptor_name="a"), set()),
+        (ImageLoraParams(adaptor_name="a", optimizer="adamw8bit"), {"bitsandbytes"}),
+        (ImageLoraParams(adaptor_name="a", base_quantization="nf4", log_to_wandb=True), {"bitsandbytes", "wandb"}),
+        (ImageLoraParams(adaptor_name="a", base_quantization="int8"), {"torchao"}),
+        (ImageLoraParams(adaptor_name="a", attention="xformers"), {"xformers"}),
+        (MaskedTextParams(adaptor_name="a", lora=True, load_in_4bit=True), {"bitsandbytes"}),
+        (MaskedTextParams(adaptor_name="a", optimizer="adamw8bit"), {"bitsandbytes"}),
+        (MaskedTextParams(adaptor_name="a", train_device="tpu"), {"torch_xla"}),
+        (MaskedTextParams(adaptor_name="a", log_to_wandb=True), {"wandb"}),
+        (SampleTextParams(prompts=["a"], load_in_4bit=True), {"bitsandbytes"}),
+        (SampleTextParams(prompts=["a"]), set()),
+    ],
+)
+def test_parameters_name_the_libraries_that_they_ask_for(params: Params, libraries: set[str]) -> None:
+    assert set(params.libraries()) == libraries <= set(hidden.OPTIONAL)
