@@ -1,7 +1,10 @@
 import pytest
 import torch
 
+from tests.tolerance import PRODUCT, assert_near
 from trainers.ema import Ema, ema_decay_at
+
+pytestmark = pytest.mark.numeric
 
 
 def test_the_decay_warms_up_to_the_one_asked() -> None:
@@ -17,7 +20,7 @@ def test_the_average_is_its_recurrence() -> None:
         decay = (1 + step) / (10 + step)
         expected = decay * expected + (1 - decay) * weight.detach()
     with ema.applied():
-        assert torch.allclose(weight.detach(), expected)
+        assert_near(weight.detach(), expected, PRODUCT)
     assert weight.tolist() == [3.5, 7.5]
 
 

@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.tolerance import PRODUCT
 from trainers.text import linear_cross_entropy as chunked
 from trainers.text.linear_cross_entropy import linear_cross_entropy, linear_predicted
+
+pytestmark = pytest.mark.numeric
 
 N, D, V = 37, 8, 211
 
@@ -39,11 +42,11 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_trained_head_has_the_plain_values_and_gradients(bias: bool) -> None:
     features, weight, biases, targets = parts(bias=bias)
     found, expected = linear_cross_entropy(features, weight, biases, targets), plain(features, weight, biases, targets)
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found, expected, **PRODUCT)
     for ours, theirs in zip(
         gradients(found, features, weight, biases), gradients(expected, features, weight, biases), strict=True
     ):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours, theirs, **PRODUCT)
 
 
 def test_a_frozen_head_gets_no_gradient_and_the_features_the_plain_one() -> None:
@@ -52,7 +55,7 @@ def test_a_frozen_head_gets_no_gradient_and_the_features_the_plain_one() -> None
     weight.requires_grad_(False)
     bias.requires_grad_(False)
     found = gradients(linear_cross_entropy(features, weight, bias, targets), features)
-    torch.testing.assert_close(found, gradients(plain(features, weight, bias, targets), features), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, gradients(plain(features, weight, bias, targets), features), **PRODUCT)
 
 
 def test_a_suppressed_token_is_out_of_the_softmax() -> None:
@@ -62,7 +65,7 @@ def test_a_suppressed_token_is_out_of_the_softmax() -> None:
     found = linear_cross_entropy(features, weight, bias, targets, suppress=7)
     kept = [index for index in range(V) if index != 7]
     moved = torch.where(targets > 7, targets - 1, targets)
-    torch.testing.assert_close(found, plain(features, weight[kept], bias[kept], moved), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found, plain(features, weight[kept], bias[kept], moved), **PRODUCT)
     (gradient,) = gradients(found, weight)
     assert not gradient[7].any()
 
@@ -102,7 +105,7 @@ def test_predictions_have_the_same_nll_and_the_plain_argmax() -> None:
     logits = torch.nn.functional.linear(features, weight, bias)
     targets[:5] = logits.argmax(-1)[:5]
     found = linear_predicted(features, weight, bias, targets)
-    torch.testing.assert_close(found.nll_N, plain(features, weight, bias, targets), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found.nll_N, plain(features, weight, bias, targets), **PRODUCT)
     assert found.hit_N.tolist() == (logits.argmax(-1) == targets).tolist()
 
 

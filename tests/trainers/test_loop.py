@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.tolerance import PRODUCT
 from trainers.control import Control
 from trainers.distributed import Processes
 from trainers.errors import TrainerError
@@ -17,6 +18,8 @@ from trainers.events import EventWriter, Step, read_events
 from trainers.loop import Progress, StepBatch, Task, _Update, fit
 from trainers.optim import adamw
 from trainers.tracking import Reporter
+
+pytestmark = pytest.mark.numeric
 
 Micro = Sequence[float]
 
@@ -82,8 +85,8 @@ def test_the_loss_is_the_mean_over_the_global_batch_however_it_is_cut(tmp_path: 
         found.append([(step.metrics["loss"], step.metrics["grad_norm"]) for step in bench.steps()])
     assert found[0][0] == (6.0, 3.0)  # 2 x (1 + 2 + 6) / 3, and its slope
     for other in found[1:]:
-        assert [loss for loss, _ in other] == pytest.approx([loss for loss, _ in found[0]], rel=1e-6)
-        assert [norm for _, norm in other] == pytest.approx([norm for _, norm in found[0]], rel=1e-6)
+        assert [loss for loss, _ in other] == pytest.approx([loss for loss, _ in found[0]], rel=PRODUCT["rtol"])
+        assert [norm for _, norm in other] == pytest.approx([norm for _, norm in found[0]], rel=PRODUCT["rtol"])
 
 
 def test_further_sums_are_reported_as_means(tmp_path: Path) -> None:

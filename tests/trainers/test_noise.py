@@ -1,8 +1,11 @@
 from typing import Any
 
+import pytest
 import torch
 
 from trainers.noise import Purpose, integer, normal, permutation, stream, uniform
+
+pytestmark = pytest.mark.numeric
 
 BASE: dict[str, Any] = {"seed": 42, "purpose": Purpose.NOISE, "step": 7, "position": 3}
 

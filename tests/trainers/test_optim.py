@@ -4,11 +4,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.tolerance import PRODUCT, assert_near
 from trainers.checkpoint import checkpoint_load, checkpoint_save
 from trainers.errors import TrainerError
 from trainers.optim import Group, OptimizerName, ScheduleName, adamw, optimizer_of, schedule
 from trainers.optional.module import optional_module
 from trainers.state import State, optimizer_load_state, optimizer_state
+
+pytestmark = pytest.mark.numeric
 
 PINNED: list[tuple[ScheduleName, list[float]]] = [
     ("constant", [1, 1, 1, 1, 1, 1, 1]),
@@ -43,7 +46,7 @@ def test_adamw_is_the_textbook_update() -> None:
         m, v = 0.8 * m + 0.2 * gradient, 0.9 * v + 0.1 * gradient**2
         update = (m / (1 - 0.8**step)) / ((v / (1 - 0.9**step)).sqrt() + 1e-3)
         expected = expected * (1 - 0.1 * 0.05) - 0.1 * update
-    assert torch.allclose(weight.detach(), expected, atol=1e-6)
+    assert_near(weight.detach(), expected, PRODUCT)
 
 
 OPTIMIZERS: tuple[OptimizerName, ...] = ("adamw", "adamw8bit", "prodigy", "adafactor", "lion")
@@ -110,7 +113,7 @@ def test_adamw8bit_of_small_matrices_is_adamw() -> None:
     exact, small = optimizer_on("adamw", (8, 4)), optimizer_on("adamw8bit", (8, 4))
     descend(exact, 5)
     descend(small, 5)
-    assert torch.allclose(weights_of(small)[0], weights_of(exact)[0], atol=1e-6)
+    assert_near(weights_of(small)[0], weights_of(exact)[0], PRODUCT)
 
 
 def test_lion_is_the_textbook_update() -> None:
@@ -122,7 +125,7 @@ def test_lion_is_the_textbook_update() -> None:
         expected = expected * (1 - 1e-2 * 0.01) - 1e-2 * torch.sign(0.9 * momentum + 0.1 * gradient)
         momentum = 0.999 * momentum + 0.001 * gradient
         descend(optimizer, 1)
-        assert torch.allclose(weight.detach(), expected, atol=1e-6)
+        assert_near(weight.detach(), expected, PRODUCT)
 
 
 def test_adafactor_moves_by_its_rate_though_the_weight_is_zero() -> None:
@@ -130,7 +133,7 @@ def test_adafactor_moves_by_its_rate_though_the_weight_is_zero() -> None:
     optimizer = optimizer_of("adafactor", [Group("n", [weight], 1e-2)], betas=(0, 0), weight_decay=0, epsilon=1e-8)
     weight.grad = torch.ones(6, 4)
     optimizer.step()
-    assert torch.allclose(weight.detach(), torch.full((6, 4), -1e-2))
+    assert_near(weight.detach(), torch.full((6, 4), -1e-2), PRODUCT)
 
 
 def test_prodigy_finds_its_rate() -> None:

@@ -16,6 +16,8 @@ from trainers.models.load import load_base
 from trainers.models.schedulers import scheduler_of
 from trainers.samplers.image import sample_images
 
+pytestmark = pytest.mark.numeric
+
 SAMPLERS = ["default", "ddim", "euler", "dpm++_2m"]
 
 

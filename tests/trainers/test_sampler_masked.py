@@ -15,6 +15,8 @@ from trainers.samplers.dream import pick_dream, select_dream, top_k_kept, top_p_
 from trainers.samplers.masked import GIVEN, Denoised, above, denoise, evenly, pick_llada
 from trainers.samplers.text_logits import Logits, guided_logits
 
+pytestmark = pytest.mark.numeric
+
 
 def run(
     text: list[int],

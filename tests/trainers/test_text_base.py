@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, Qwen2ForCausalLM
 
 from tests.tiny_text import BUILDERS, dream_tensors, llada_tensors
+from tests.tolerance import assert_near
 from trainers.models.load_text import load_text
 from trainers.models.text_base import (
     TextBase,
@@ -23,6 +24,8 @@ from trainers.models.text_base import (
     hidden_padded,
     logits,
 )
+
+pytestmark = pytest.mark.numeric
 
 FAMILIES = list(BUILDERS)
 LENGTHS = (40, 7, 40, 23)
@@ -91,14 +94,14 @@ def reference_dream(base: TextBase) -> Any:
 
 @pytest.mark.parametrize(("family", "reference"), [("llada", reference_llada), ("dream", reference_dream)])
 @torch.no_grad()
-def test_logits_equal_the_stock_class_with_renamed_tensors_to_the_last_bit(
+def test_logits_equal_the_stock_class_with_renamed_tensors(
     bases: dict[str, TextBase], family: str, reference: Callable[[TextBase], Any]
 ) -> None:
     base = bases[family]
     stock = reference(base)
     (row,) = rows_of(base, (31,))
     assert stock.config._attn_implementation == "sdpa"
-    assert torch.equal(logits(base, hidden_padded(base, row[None])), stock(row[None]).logits)
+    assert_near(logits(base, hidden_padded(base, row[None])), stock(row[None]).logits)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -122,7 +125,7 @@ def test_a_row_depends_on_neither_padding_nor_neighbours(bases: dict[str, TextBa
         ids, seen = padded(rows, base, left=left)
         hidden = hidden_padded(base, ids, seen)
         for index, row in enumerate(rows):
-            torch.testing.assert_close(hidden[index][seen[index].bool()], alone[index], atol=5e-6, rtol=0)
+            assert_near(hidden[index][seen[index].bool()], alone[index])
             assert len(row) == int(seen[index].sum())
 
 
@@ -166,14 +169,14 @@ def test_a_cached_step_equals_a_whole_forward_where_all_changed_columns_are_give
     base = bases[family]
     ids, seen = padded(rows_of(base), base)
     whole, cache = cache_fill(base, ids, seen.bool())
-    torch.testing.assert_close(whole[seen.bool()], hidden_padded(base, ids, seen)[seen.bool()], atol=5e-6, rtol=0)
+    assert_near(whole[seen.bool()], hidden_padded(base, ids, seen)[seen.bool()])
     same = hidden_cached(base, ids[:, 3:7], torch.arange(3, 7).expand(4, 4), cache)
-    torch.testing.assert_close(same, whole[:, 3:7], atol=5e-6, rtol=0)
+    assert_near(same, whole[:, 3:7])
     changed = ids.clone()
     changed[:, 3:7] = (changed[:, 3:7] + 1) % base.vocab_size
     columns = torch.arange(ids.shape[1]).expand_as(ids)
     again = hidden_cached(base, changed, columns, cache)
-    torch.testing.assert_close(again[seen.bool()], hidden_padded(base, changed, seen)[seen.bool()], atol=5e-6, rtol=0)
+    assert_near(again[seen.bool()], hidden_padded(base, changed, seen)[seen.bool()])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -184,8 +187,8 @@ def test_features_times_the_heads_matrix_are_the_logits(bases: dict[str, TextBas
     hidden = hidden_padded(base, row[None])
     weight, bias = head_weight(base)
     made = head_features(base, hidden) @ weight.T + (0 if bias is None else bias)
-    torch.testing.assert_close(made, base.model(row[None]).logits, atol=1e-5, rtol=0)
-    assert torch.equal(logits(base, hidden), base.model(row[None]).logits)
+    assert_near(made, base.model(row[None]).logits)
+    assert_near(logits(base, hidden), base.model(row[None]).logits)
 
 
 @torch.no_grad()
@@ -194,7 +197,7 @@ def test_bert_uses_all_of_its_512_positions(bases: dict[str, TextBase]) -> None:
     assert base.max_positions == 512
     (row,) = rows_of(base, (512,))
     hidden = hidden_packed(base, torch.cat([row, row[:3]]), (512, 3))
-    torch.testing.assert_close(hidden[:512], hidden_padded(base, row[None])[0], atol=5e-6, rtol=0)
+    assert_near(hidden[:512], hidden_padded(base, row[None])[0])
 
 
 @torch.no_grad()

@@ -8,6 +8,8 @@ import pytest
 from trainers.text.corruption import NoiseSchedule, masked_share, scheduler_weight
 from trainers.text.losses import LossNorm, norm_scales
 
+pytestmark = pytest.mark.numeric
+
 COUNTS = (3, 0, 12, 7)
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from api.catalog.checking.text_model import FAMILIES as CHECKED
 from tests.tiny_text import BUILDERS, build_tiny_llama
+from tests.tolerance import assert_near
 from tests.trainers.text_workspace import save_adaptor, workspace
 from trainers.errors import TrainerError
 from trainers.methods.merge import merge
@@ -18,6 +19,8 @@ from trainers.models.save_text import save_text
 from trainers.models.text_base import hidden_padded, logits
 from trainers.models.text_families import FAMILIES
 from trainers.models.text_lora import text_adaptor_load
+
+pytestmark = pytest.mark.numeric
 
 
 def answers(base: Any) -> torch.Tensor:
@@ -34,7 +37,7 @@ def test_a_merged_model_answers_as_base_and_adaptor_at_its_scale(tmp_path: Path,
     expected = load_text(folder, torch.float32)
     text_adaptor_load(expected, product / "adaptor", "one", 0.5)
     fused = load_text(work.out / "model", torch.float32)
-    torch.testing.assert_close(answers(fused), answers(expected), atol=2e-5, rtol=0)
+    assert_near(answers(fused), answers(expected))
     assert work.facts["family"] == fused.family == family and not fused.was_causal
     assert (work.out / "model" / "original").is_dir() == (family in ("llada", "dream"))
 

@@ -9,6 +9,8 @@ from trainers.models.base import Base
 from trainers.noise import Purpose, integer, uniform
 from trainers.params.image_lora import ImageLoraParams
 
+pytestmark = pytest.mark.numeric
+
 SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
 

@@ -14,6 +14,8 @@ from trainers.models.base import Base
 from trainers.models.load import load_base
 from trainers.params.image_lora import ImageLoraParams
 
+pytestmark = pytest.mark.numeric
+
 CPU = torch.device("cpu")
 
 
