@@ -15,17 +15,18 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 READY := .venv/.ready
 EXTRAS := api,s3,postgres,worker,train,quantization,optimizers,wandb,embedded,dev
-PYTEST := $(BIN)/python -m pytest --durations=20
+PYTEST := $(BIN)/python -m pytest --durations=20 -rs --no-fold-skipped
 PARALLEL ?= -n 2
 TYPED := api worker trainers storage cli foundation formats
 
-.PHONY: help setup demo up test test-slow lint format types docs clean
+.PHONY: help setup demo up test test-slow test-numeric lint format types docs clean
 
 help:
 	@echo "make demo       set up, train the example adaptor, write demo/comparison.png"
 	@echo "make demo TEXT=1  the example of text: sums in words"
 	@echo "make up         set up and keep the platform running on this machine"
 	@echo "make test       all tests but the slow ones      make test-slow  the slow ones"
+	@echo "make test-numeric  comparisons of results under other instruction sets, part of test-slow"
 	@echo "make lint       ruff                              make types      mypy --strict"
 	@echo "make docs       write what docs/ generates       make clean      remove .venv and caches"
 
@@ -51,9 +52,14 @@ up: $(READY)
 test: $(READY)
 	$(PYTEST) -m "not slow" $(PARALLEL)
 
-test-slow: $(READY)
+test-slow: $(READY) test-numeric
 	$(PYTEST) -m slow $(PARALLEL)
 	ANNEAL_TEST_DATABASE=postgresql $(PYTEST) tests/api -m "not slow" $(PARALLEL)
+
+# Each setting makes torch use the kernels of another machine.
+test-numeric: $(READY)
+	ATEN_CPU_CAPABILITY=default $(PYTEST) tests/trainers -m "numeric and not slow" $(PARALLEL)
+	ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) tests/trainers -m "numeric and not slow" $(PARALLEL)
 
 lint: $(READY)
 	$(BIN)/ruff check .

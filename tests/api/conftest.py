@@ -30,6 +30,15 @@ def pytest_xdist_setupnodes() -> None:
         os.environ.pop(name, None)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test marked `database(vendor)` runs where that is the database of the run, and is no part of other runs."""
+    vendor = connections["default"].vendor
+    others = [item for item in items if (mark := item.get_closest_marker("database")) and mark.args != (vendor,)]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
+
+
 import django
 from django.conf import settings as django_settings
 from django.db import connections

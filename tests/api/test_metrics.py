@@ -119,9 +119,7 @@ def test_state_changes_are_no_scrape(client: Client) -> None:
     assert client.post("/metrics").status_code == 405
 
 
-@pytest.mark.skipif(
-    connection.vendor != "sqlite", reason="PostgreSQL plans by what is in the tables, and they are empty"
-)
+@pytest.mark.database("sqlite")  # PostgreSQL plans by what is in the tables, and they are empty
 @pytest.mark.parametrize("ask", [jobs_by_state, attempts_by_outcome, attempts_live])
 def test_counts_walk_an_index_and_no_table(ask: Callable[[], object]) -> None:
     with CaptureQueriesContext(connection) as seen:

@@ -73,7 +73,7 @@ def test_a_database_address_becomes_djangos_entry() -> None:
     assert database_entry("postgresql://postgres:@/postgres?host=/run/pg", LIMITS)["HOST"] == "/run/pg"
 
 
-@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite's locks end with the process that holds them")
+@pytest.mark.database("postgresql")  # SQLite's locks end with the process that holds them
 @pytest.mark.django_db
 def test_a_session_that_idles_in_a_transaction_ends_and_the_owners_options_win() -> None:
     with connection.cursor() as cursor:
