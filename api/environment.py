@@ -121,6 +121,16 @@ class Environment(BaseModel):
     """A job passed over for this long reserves the first worker that could hold it."""
     max_losses: int = Field(3, ge=1)
     """Losses in a row without a new checkpoint after which a job fails as poison."""
+    max_tries: int = Field(6, ge=1, le=1000)
+    """Tries in a row, without a new checkpoint, that fail for storage, network or worker, after which a job fails."""
+    retry_first_seconds: float = Field(60, gt=0)
+    """Pause of a job after the first such try; each further one is four times as long."""
+    retry_longest_seconds: float = Field(3600, gt=0)
+    """Longest of these pauses."""
+    quarantine_failures: int = Field(3, ge=1, le=100)
+    """Different jobs in a row that fail because of one worker, after which it is given no more."""
+    quarantine_seconds: float = Field(600, ge=0)
+    """A worker stays in quarantine at least this long before its own check may end it."""
     dispatch_seconds: float = Field(2, gt=0)
     """How often the dispatcher tops up the queues and reaps."""
     dispatch_limit: int = Field(16, ge=1)

@@ -13,6 +13,7 @@ from django.views.decorators.http import require_GET
 
 from api.environment import environment
 from api.files import storage
+from api.jobs.selectors import quarantined
 
 
 @require_GET
@@ -27,7 +28,13 @@ def readyz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
     states = {name: check() for name, check in checks.items()}
     ready = all(state == "ok" for state in states.values())
     can = storage_capabilities() if states["storage"] == "ok" else None
-    told = {"ready": ready, **states, "storage_capabilities": can, "broker": _broker()}
+    told = {
+        "ready": ready,
+        **states,
+        "storage_capabilities": can,
+        "broker": _broker(),
+        "quarantined": _quarantined(states),
+    }
     return JsonResponse(told, status=200 if ready else 503)
 
 
@@ -53,6 +60,11 @@ def _storage() -> str:
     except OSError as error:
         return f"failed: {error}"
     return "ok"
+
+
+def _quarantined(states: dict[str, str]) -> list[str]:
+    """Workers that are given no jobs, with their reasons; they make the API no less ready."""
+    return quarantined() if states["database"] == "ok" else []
 
 
 def _broker() -> str:

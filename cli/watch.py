@@ -115,6 +115,15 @@ def bar(job: Record) -> Iterator[Show]:
         yield show
 
 
+def state_sentence(data: Record) -> str:
+    """The state; of a job that went back to the queue also why, and until when it waits."""
+    reason = data.get("reason") or {}
+    if data["state"] != "queued" or not reason.get("message"):
+        return str(data["state"])
+    until = f"waits until {data['not_before'][11:19]} UTC: " if data.get("not_before") else ""
+    return f"queued again: {until}{reason['message'].rstrip('.')}"
+
+
 def measures(step: Record) -> str:
     """`loss 0.0312  12.1 images/s  ETA 1:05`"""
     minutes, seconds = divmod(round(step["eta_seconds"]), 60)
@@ -128,7 +137,7 @@ def sentence(event: Record) -> str:
     data = event.get("data") or {}
     match event["kind"]:
         case "state":
-            return str(data["state"])
+            return state_sentence(data)
         case "artifact":
             return f"{data['kind']} {data['path']}"
         case "started":

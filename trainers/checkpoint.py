@@ -48,7 +48,7 @@ def checkpoint_save(root: Path, *, step: int, tensors: Parts, state: Mapping[str
 
 
 def checkpoint_load(folder: Path) -> Loaded:
-    """Reads a checkpoint after checking every digest. TrainerError BAD_CHECKPOINT names the file that is wrong."""
+    """Reads a checkpoint after checking every digest. TrainerError CHECKPOINT_DAMAGED names the file that is wrong."""
     try:
         manifest = json.loads((folder / "manifest.json").read_bytes())
         files = {str(entry["path"]): str(entry["sha256"]) for entry in manifest["files"]}
@@ -80,4 +80,4 @@ def _step_of(folder: Path) -> int:
 
 
 def _bad(message: str) -> TrainerError:
-    return TrainerError(ReasonCode.BAD_CHECKPOINT, message)
+    return TrainerError(ReasonCode.CHECKPOINT_DAMAGED, message)

@@ -75,7 +75,7 @@ class Resumable:
     def restore(self) -> Progress:
         """Puts the newest checkpoint back, of `in/` or `out/`; a fresh start where there is none.
 
-        TrainerError BAD_CHECKPOINT: damaged, or of a job with other parameters or inputs.
+        TrainerError CHECKPOINT_DAMAGED, or BAD_CHECKPOINT: of a job with other parameters or inputs.
         """
         folder = newest_checkpoint(self.work.checkpoint, self.work.out / "checkpoints")
         if folder is None:

@@ -18,6 +18,9 @@ from pydantic import (
 from trainers.params import params_class
 from trainers.params.base import Params
 
+MAX_INT = 2**31 - 1
+MAX_BIGINT = 2**63 - 1
+"""What a column of either size holds, in every database."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

@@ -9,6 +9,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from api.jobs.models import Artifact, Attempt, Audit, Event, Job, LogChunk, Metric, Worker
+from api.jobs.services.budgets import worker_release
 from api.jobs.services.control import job_cancel, job_pause, job_resume
 from api.jobs.services.workers import worker_drain
 from api.panel.bases import Shown
@@ -36,6 +37,10 @@ def drain(worker: Worker, by: str) -> str:
     return f"{found.host} takes nothing new; what it runs goes back to the queue."
 
 
+def release(worker: Worker, by: str) -> str:
+    return f"{worker_release(worker_id=worker.pk, by=by).host} is given jobs again."
+
+
 CANCEL = Deed(
     "cancel", "Cancel", "The jobs end for good; what runs is asked to stop with a partial adaptor.", cancel, "cancel"
 )
@@ -48,6 +53,14 @@ REQUEUE = Deed(
     "The jobs go back to the queue and go on from their last checkpoint.",
     requeue,
     "replay",
+    hurts=False,
+)
+RELEASE = Deed(
+    "release",
+    "Release",
+    "The workers leave their quarantine and are given jobs again.",
+    release,
+    "healing",
     hurts=False,
 )
 DRAIN = Deed(
@@ -148,7 +161,7 @@ class AttemptAdmin(ReadOnly):
 
 
 @admin.register(Worker)
-@deeds(DRAIN)
+@deeds(DRAIN, RELEASE)
 class WorkerAdmin(ReadOnly):
     list_display = ("host", worker_label, "pools_shown", "slots", "free_slots", "cards", "last_seen", "id")
     list_filter = ("draining", "gone")

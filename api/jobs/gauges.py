@@ -6,7 +6,7 @@ from django.db.models import Count, Min, Q
 
 from api.jobs.clock import now
 from api.jobs.models import Attempt, Job, Outcome, State, Worker
-from api.jobs.selectors import workers_live
+from api.jobs.selectors import quarantined, workers_live
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,6 @@ def attempts_live() -> int:
 
 
 def workers_by_state() -> dict[str, int]:
-    """`live` takes jobs; `away` is silent, draining or gone."""
-    live = len(workers_live())
-    return {"live": live, "away": Worker.objects.count() - live}
+    """`live` takes jobs; `quarantined` failed too many; `away` is silent, draining or gone."""
+    live, sick = len(workers_live()), len(quarantined())
+    return {"live": live, "quarantined": sick, "away": Worker.objects.count() - live - sick}

@@ -1,8 +1,9 @@
 """What a worker host calls, with a worker token. See docs/protocol.md."""
 
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
+from pydantic import Field
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -16,7 +17,7 @@ from api.jobs.services.inputs import attempt_inputs, attempt_spec
 from api.jobs.services.secrets import secrets_give
 from api.jobs.services.workers import Hello, worker_goodbye, worker_heartbeat, worker_hello
 from api.openapi import inside
-from trainers.spec import Contract
+from trainers.spec import MAX_BIGINT, Contract
 
 TIMES = (
     "heartbeat_seconds",
@@ -36,7 +37,11 @@ class Boot(Contract):
 
 
 class HostHeartbeat(Boot):
-    free_slots: int
+    free_slots: int = Field(ge=0, le=1000)
+    room_bytes: int | None = Field(None, ge=0, le=MAX_BIGINT)
+    """Room for a job's inputs on the disk; null = not looked at."""
+    self_check: Literal["passed", "failed"] | None = None
+    """Of a host in quarantine: whether what failed there works now; null = it cannot tell."""
 
 
 class HostView(APIView):
@@ -56,8 +61,14 @@ class HeartbeatView(HostView):
     @inside("host_heartbeat", HostHeartbeat)
     def post(self, request: Request) -> Response:
         given = HostHeartbeat.model_validate(request.data)
-        worker = worker_heartbeat(worker_id=given.worker, boot_id=given.boot_id, free_slots=given.free_slots)
-        return Response({"draining": worker.draining})
+        worker = worker_heartbeat(
+            worker_id=given.worker,
+            boot_id=given.boot_id,
+            free_slots=given.free_slots,
+            room_bytes=given.room_bytes,
+            self_check=given.self_check,
+        )
+        return Response({"draining": worker.draining, "quarantine": worker.quarantine and worker.quarantine["code"]})
 
 
 class GoodbyeView(HostView):

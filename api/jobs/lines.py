@@ -12,24 +12,25 @@ from django.db.models import Q, QuerySet
 from api.jobs.models import Job, State
 
 ORDER = ("-priority", "created", "pk")
+ANY = Q()
 
 
-def line_heads(pools: Iterable[str], at: datetime) -> list[Job]:
-    """The first job of each line that may start now: one query for each line."""
+def line_heads(pools: Iterable[str], at: datetime, fits: Q = ANY) -> list[Job]:
+    """The first job of each line that may start now and that `fits`: one query for each line."""
     heads: list[Job] = []
     for pool in sorted(set(pools)):
         needs = ""
-        while head := due(pool, at).filter(needs__gt=needs).order_by("needs", *ORDER).first():
+        while head := due(pool, at).filter(fits, needs__gt=needs).order_by("needs", *ORDER).first():
             heads.append(head)
             needs = head.needs
     return heads
 
 
-def line_behind(job: Job, at: datetime) -> Job | None:
+def line_behind(job: Job, at: datetime, fits: Q = ANY) -> Job | None:
     """Who stands next in the line of `job`."""
     later = Q(created__gt=job.created) | Q(created=job.created, pk__gt=job.pk)
     behind = Q(priority__lt=job.priority) | Q(later, priority=job.priority)
-    return due(job.pool, at).filter(behind, needs=job.needs).order_by(*ORDER).first()
+    return due(job.pool, at).filter(fits, behind, needs=job.needs).order_by(*ORDER).first()
 
 
 def due(pool: str, at: datetime) -> QuerySet[Job]:

@@ -56,7 +56,12 @@ class Job(models.Model):
     """Number of the last claim. Whoever carries a lower one is a zombie."""
     not_before = models.DateTimeField(null=True)
     stop_requested = models.CharField(max_length=10, choices=Stop.choices, default=Stop.NONE, blank=True)
+    """A queued job waits until then, after a failure that was not its own."""
     losses_without_checkpoint = models.PositiveSmallIntegerField(default=0)
+    failed_tries = models.PositiveSmallIntegerField(default=0)
+    """Tries in a row, without a new checkpoint, that failed for the storage, the network or a worker."""
+    input_bytes = models.PositiveBigIntegerField(default=0)
+    """Of all inputs: a worker needs as much room on its disk."""
     checkpoint = models.ForeignKey("Artifact", on_delete=models.SET_NULL, null=True, related_name="+")
     """The last published one: what resume reads."""
     control_seq = models.PositiveIntegerField(default=0)
@@ -176,6 +181,14 @@ class Worker(models.Model):
     draining = models.BooleanField(default=False)
     gone = models.BooleanField(default=False)
     """Said goodbye."""
+    room_bytes = models.PositiveBigIntegerField(null=True)
+    """Room for a job's inputs on its disk, as last reported: what is free or evictable, less the worker's reserve."""
+    failed_jobs = models.JSONField(default=list)
+    """Ids of different jobs that failed in a row because of this worker."""
+    quarantined_at = models.DateTimeField(null=True)
+    """Since then it is given no jobs, until a person or its own check releases it."""
+    quarantine = models.JSONField(null=True)
+    """The Reason of the last of the failures that led to it."""
 
     def __str__(self) -> str:
         return f"{self.host} ({self.id})"
@@ -238,6 +251,21 @@ class Attempt(models.Model):
     def prefix(self) -> str:
         """Storage keys of everything that the attempt publishes start so."""
         return f"jobs/{self.job_id}/{self.fence}"
+
+
+class AvoidedWorker(models.Model):
+    """A worker on which a job failed because of the worker: not given the job again while another could take it."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="avoided")
+    worker = models.ForeignKey(Worker, on_delete=models.CASCADE, related_name="avoided_by")
+    code = models.CharField(max_length=50)
+    """Of the Reason."""
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=["job", "worker"], name="one_avoidance_per_worker"),)
+
+    def __str__(self) -> str:
+        return f"{self.job_id} avoids {self.worker_id}"
 
 
 class AcceleratorLease(models.Model):
@@ -336,6 +364,8 @@ class Artifact(models.Model):
     sha256 = models.CharField(max_length=64)
     size_bytes = models.PositiveBigIntegerField()
     details = models.JSONField(default=dict)
+    damaged = models.CharField(max_length=500, default="", blank=True)
+    """Of a checkpoint that could not be read when a job resumed: why; no job resumes from it."""
     created = models.DateTimeField()
 
     class Meta:

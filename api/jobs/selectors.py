@@ -37,10 +37,17 @@ def job_find(jobs: QuerySet[Job], ref: str) -> Job:
 
 
 def workers_live(pool: str | None = None) -> list[Worker]:
-    """Workers that take jobs (of `pool`): seen lately, not draining."""
+    """Workers that take jobs (of `pool`): seen lately, neither draining nor in quarantine."""
     since = now() - timedelta(seconds=LIVE_HEARTBEATS * environment().heartbeat_seconds)
-    found = Worker.objects.filter(last_seen__gte=since, draining=False, gone=False)
+    found = Worker.objects.filter(last_seen__gte=since, draining=False, gone=False, quarantined_at=None)
     return [worker for worker in found if pool is None or pool in worker.pools]
+
+
+def quarantined(pool: str | None = None) -> list[str]:
+    """Hosts in quarantine (that serve `pool`), each with its reason."""
+    found = Worker.objects.exclude(quarantined_at=None).filter(gone=False).order_by("host")
+    serving = (worker for worker in found if pool is None or pool in worker.pools)
+    return [f"{worker.host} ({worker.quarantine['code'] if worker.quarantine else 'unknown'})" for worker in serving]
 
 
 def due_by_pool() -> dict[str, int]:
@@ -66,7 +73,8 @@ def free_slots() -> dict[str, int]:
 def queue_state(pools: set[str]) -> dict[str, Any]:
     """For the sentences of waiting jobs: live workers, and how many jobs stand before the first ones of each pool."""
     ahead: dict[Any, int] = {}
+    at = now()
     for pool in pools:
-        first = Job.objects.filter(state=State.QUEUED, pool=pool).order_by(*ORDER).values_list("pk", flat=True)[:FAR]
+        first = due(pool, at).order_by(*ORDER).values_list("pk", flat=True)[:FAR]
         ahead |= {job_id: place for place, job_id in enumerate(first)}
     return {"workers": workers_live(), "ahead": ahead}

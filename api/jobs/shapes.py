@@ -52,6 +52,13 @@ class JobShape(BaseModel):
     reason: dict[str, Any] | None
     adaptor: AdaptorShape | None
     waiting: str | None
+    """Why a queued job has not started."""
+    not_before: datetime | None
+    """A queued job waits until then, after a failure that was not its own."""
+    failed_tries: int
+    """Tries in a row that failed for the storage, the network or a worker."""
+    max_tries: int
+    """At so many of them the job fails."""
     warnings: list[str]
     template: str | None
     """name@version that it came from."""
@@ -92,6 +99,8 @@ class ArtifactShape(BaseModel):
     """Signed link of a single file; null for a folder, whose `files` have one each."""
     files: list[ArtifactFileShape]
     details: dict[str, Any]
+    damaged: str
+    """Why no job resumes from this checkpoint; empty for one that is whole."""
     created: datetime
 
 
@@ -106,6 +115,11 @@ class WorkerShape(BaseModel):
     last_seen: datetime
     draining: bool
     gone: bool
+    room_bytes: int | None
+    """Room for a job's inputs on its disk, as last reported."""
+    quarantined_at: datetime | None
+    quarantine: dict[str, Any] | None
+    """The Reason of the last of the failures that led to its quarantine."""
 
 
 def job_shapes(jobs: list[Job]) -> list[dict[str, Any]]:
@@ -135,6 +149,7 @@ def artifact_shape(artifact: Artifact) -> dict[str, Any]:
         url=files[0].url if alone else None,
         files=files,
         details=artifact.details,
+        damaged=artifact.damaged,
         created=artifact.created,
     ).model_dump(mode="json")
 
@@ -165,6 +180,9 @@ def _job(job: Job, waiting: str | None) -> JobShape:
         reason=job.reason,
         adaptor=adaptor and AdaptorShape(name=adaptor.name, version=adaptor.version, partial=adaptor.partial),
         waiting=waiting,
+        not_before=job.not_before,
+        failed_tries=job.failed_tries,
+        max_tries=environment().max_tries,
         warnings=job.warnings,
         template=job.template or None,
         parent=job.parent_id,

@@ -50,7 +50,9 @@ def job_move(
     job.refresh_from_db()
     if moved != 1:
         raise state_problem(job, to)
-    data = {"state": to, "reason": job.reason}
+    data: dict[str, Any] = {"state": to, "reason": job.reason}
+    if to == State.QUEUED and job.not_before:
+        data["not_before"] = job.not_before.isoformat()
     event_add(job=job, kind="state", data=data, at=at, attempt=attempt)
     told = {"fence": job.fence, "reason": job.reason}
     audit_add(actor=by, kind=f"job_{to}", object=f"job:{job.pk}", project_id=job.project_id, at=at, data=told)

@@ -25,5 +25,6 @@ urlpatterns = [
     path("datasets/<str:name>/samples", project_views.DatasetSamplesView.as_view()),
     path("usage", project_views.UsageView.as_view()),
     path("workers", worker_views.WorkersView.as_view()),
+    path("workers/<uuid:worker_id>/release", worker_views.WorkerReleaseView.as_view()),
     path("workers/<uuid:worker_id>/drain", worker_views.WorkerDrainView.as_view()),
 ]

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from api.environment import environment
 from api.jobs.clock import now
 from api.jobs.models import Job, State, Worker
-from api.jobs.selectors import FAR, queue_state
+from api.jobs.selectors import FAR, quarantined, queue_state
 from api.jobs.services.accelerators import accelerators_for
+from api.jobs.services.budgets import worker_could_hold
 
 
 def waiting_sentences(jobs: list[Job]) -> dict[Any, str]:
@@ -15,15 +17,28 @@ def waiting_sentences(jobs: list[Job]) -> dict[Any, str]:
         return {}
     state, at = queue_state({job.pool for job in queued}), now()
     return {
-        job.pk: f"Waits until {job.not_before:%Y-%m-%d %H:%M:%S} UTC."
+        job.pk: _pause(job)
         if job.not_before and job.not_before > at
         else _sentence(job, [w for w in state["workers"] if job.pool in w.pools], state["ahead"].get(job.pk, FAR))
         for job in queued
     }
 
 
+def _pause(job: Job) -> str:
+    """Such as: Waits until 2026-01-31 12:03:00 UTC: The storage refused to take or give a file (try 2 of 6)."""
+    until = f"Waits until {job.not_before:%Y-%m-%d %H:%M:%S} UTC"
+    if not job.reason:
+        return f"{until}."
+    return f"{until}: {job.reason['message'].rstrip('.')} (try {job.failed_tries + 1} of {environment().max_tries})."
+
+
 def _sentence(job: Job, workers: list[Worker], ahead: int) -> str:
     if not workers:
+        if sick := quarantined(job.pool):
+            return (
+                f"No worker serves the pool {job.pool!r}: {', '.join(sick)} in quarantine; "
+                "mend what they name, then `anneal worker release`."
+            )
         return f"No worker serves the pool {job.pool!r} at the moment; start one, or queue the job to another pool."
     able = [worker for worker in workers if accelerators_for(job.needs, worker.indices) is not None]
     if not able:
@@ -31,8 +46,15 @@ def _sentence(job: Job, workers: list[Worker], ahead: int) -> str:
         needs = f"{wanted} accelerators" if isinstance(wanted, int) else f"the accelerators {wanted}"
         most = max(len(worker.indices) for worker in workers)
         return f"The job needs {needs}; no worker of the pool {job.pool!r} has them (the most is {most})."
+    roomy = [worker for worker in able if worker_could_hold(worker, job)]
+    if not roomy:
+        most = max(worker.room_bytes or 0 for worker in able)
+        return (
+            f"Its inputs take {job.input_bytes / 1e9:.1f} GB; no worker of the pool {job.pool!r} has so much room "
+            f"(the most is {most / 1e9:.1f} GB)."
+        )
     queue = _ahead(ahead)
-    if not any(worker.free_slots for worker in able):
+    if not any(worker.free_slots for worker in roomy):
         return f"All workers of the pool {job.pool!r} that could run it are busy.{queue}"
     if job.accelerators:
         return f"It waits for {job.accelerators} free accelerators on one worker.{queue}"

@@ -8,6 +8,7 @@ from rest_framework.views import APIView
 from api.auth import actor_of
 from api.catalog.views import PAGE
 from api.jobs.models import Worker
+from api.jobs.services.budgets import worker_release
 from api.jobs.services.workers import worker_drain
 from api.jobs.shapes import WorkerShape, worker_shape
 from api.openapi import page_of
@@ -34,3 +35,12 @@ class WorkerDrainView(APIView):
     def post(self, request: Request, worker_id: str) -> Response:
         """Nothing new for this worker; what it runs goes back to the queue with a checkpoint."""
         return Response(worker_shape(worker_drain(worker_id=worker_id, by=actor_of(request))))
+
+
+class WorkerReleaseView(APIView):
+    write_scope = "admin"
+
+    @extend_schema(operation_id="workers_release", request=None, responses=WorkerShape)
+    def post(self, request: Request, worker_id: str) -> Response:
+        """Ends a worker's quarantine: it is given jobs again, and the failures before no longer count."""
+        return Response(worker_shape(worker_release(worker_id=worker_id, by=actor_of(request))))

@@ -112,6 +112,8 @@ def worker_label(worker: Worker) -> str:
     """By this process's clock: a column costs no query."""
     if worker.gone:
         return label("gone", "")
+    if worker.quarantined_at:
+        return label(f"quarantine: {worker.quarantine['code'] if worker.quarantine else '?'}", "danger")
     if (timezone.now() - worker.last_seen).total_seconds() > LIVE_HEARTBEATS * environment().heartbeat_seconds:
         return label("silent", "danger")
     return label("draining", "warning") if worker.draining else label("takes jobs", "success")

@@ -14,7 +14,7 @@ app = typer.Typer(no_args_is_help=True)
 Worker = Annotated[
     str, typer.Argument(help="Id of the worker, its first characters, or its host's name.", autocompletion=WORKERS)
 ]
-KEYS = ("id", "host", "state", "pools", "slots", "free_slots", "accelerators", "labels", "last_seen")
+KEYS = ("id", "host", "state", "quarantine", "pools", "slots", "free_slots", "accelerators", "labels", "last_seen")
 
 
 @app.command("list")
@@ -51,6 +51,17 @@ def worker_drain(worker: Worker, as_json: Json = False) -> None:
         out.print(f"worker {escape(drained['host'])} is draining")
 
 
+@app.command("release")
+def worker_release(worker: Worker, as_json: Json = False) -> None:
+    """End its quarantine: give it jobs again. Do so once the cause that `worker show` names is gone."""
+    with connect() as client:
+        released = client.post(f"workers/{worker_find(client, worker)['id']}/release")
+    if as_json:
+        print_json(released)
+    else:
+        out.print(f"worker {escape(released['host'])} is given jobs again")
+
+
 def worker_find(client: Client, wanted: str) -> Record:
     """The one that is meant. Raises CliError that lists what there is."""
     rows = list(client.pages("workers"))
@@ -62,11 +73,14 @@ def worker_find(client: Client, wanted: str) -> Record:
 
 
 def shown(worker: Record) -> Record:
-    state = "gone" if worker["gone"] else "draining" if worker["draining"] else "serving"
+    reason = worker.get("quarantine") or {}
+    states = {"gone": worker["gone"], "quarantined": worker.get("quarantined_at"), "draining": worker["draining"]}
+    state = next((name for name, holds in states.items() if holds), "serving")
     return {
         **worker,
         "short": worker["id"][:8],
         "state": state,
+        "quarantine": f"{reason['code']}: {reason['message']} {reason['hint']}" if reason else None,
         "free": f"{worker['free_slots']} of {worker['slots']}",
         "owns": str(len(worker["accelerators"])),
     }

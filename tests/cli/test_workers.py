@@ -17,13 +17,20 @@ WORKER = {
     "last_seen": "2026-01-01T00:00:00Z",
     "draining": False,
     "gone": False,
+    "quarantined_at": None,
+    "quarantine": None,
 }
-WORKERS = [{**WORKER, "id": "aaaa1111-0"}, {**WORKER, "id": "bbbb2222-0"}, {**WORKER, "id": "cccc", "host": "gpu2"}]
+SICK = {"code": "disk_full", "message": "The worker's disk is full.", "hint": "Free space on the worker."}
+WORKERS = [
+    {**WORKER, "id": "aaaa1111-0"},
+    {**WORKER, "id": "bbbb2222-0"},
+    {**WORKER, "id": "cccc", "host": "gpu2", "quarantined_at": "2026-01-01T00:00:00Z", "quarantine": SICK},
+]
 
 
 def anneal(*command: str, home: Path, asked: list[str] | None = None) -> Result:
     def handle(path: str, _: dict[str, str]) -> Answer:
-        if path.endswith("/drain") and asked is not None:
+        if path.endswith(("/drain", "/release")) and asked is not None:
             asked.append(path)
             return 200, {}, json.dumps(WORKERS[0]).encode()
         return 200, {}, json.dumps({"results": WORKERS, "next": None}).encode()
@@ -56,3 +63,11 @@ def test_what_is_not_one_worker_is_refused_with_the_choice(wanted: str, listed: 
     done = anneal("worker", "drain", wanted, home=tmp_path, asked=asked)
     assert (done.exit_code, asked) == (1, [])
     assert listed in done.stderr
+
+
+def test_a_quarantine_is_shown_with_its_reason_and_hint_and_ended_by_release(tmp_path: Path) -> None:
+    assert "quarantined" in anneal("worker", "list", home=tmp_path).stdout
+    assert "disk_full: The worker's disk is full. Free space" in anneal("worker", "show", "gpu2", home=tmp_path).stdout
+    asked: list[str] = []
+    assert anneal("worker", "release", "gpu2", home=tmp_path, asked=asked).exit_code == 0
+    assert asked == ["/api/v1/workers/cccc/release"]

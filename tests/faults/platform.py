@@ -44,6 +44,8 @@ TIMES = {
     "STOP_GRACE_SECONDS": 10,
     "NO_PROGRESS_SECONDS": 60,
     "MAX_LOSSES": 3,
+    "MAX_TRIES": 2,
+    "RETRY_FIRST_SECONDS": 0.5,
 }
 OVER = ("succeeded", "failed", "cancelled", "paused")
 WITHIN = 60.0

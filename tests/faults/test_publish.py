@@ -50,7 +50,7 @@ def test_a_storage_that_answers_503_for_a_while_costs_no_attempt(scene: Scene, p
     scene.one_result(job, ["succeeded"])
 
 
-def test_a_storage_that_answers_503_for_ever_fails_the_job_and_keeps_its_checkpoint(
+def test_a_storage_that_answers_503_for_ever_fails_the_job_at_the_bound_and_keeps_its_checkpoint(
     scene: Scene, platform: Platform
 ) -> None:
     scene.host(ANNEAL_PUBLISH_SECONDS="6")
@@ -63,8 +63,8 @@ def test_a_storage_that_answers_503_for_ever_fails_the_job_and_keeps_its_checkpo
     assert scene.checkpoints(job)[-1] == HELD
     platform.storage.heal()
     scene.ask(job, "resume")
-    scene.one_adaptor(job, ["failed", "succeeded"])
-    assert [life.first_step for life in scene.never_two(job)] == [0, HELD]
+    scene.one_adaptor(job, ["failed", "failed", "succeeded"])
+    assert [life.first_step for life in scene.never_two(job)] == [0, HELD, HELD]
 
 
 @pytest.mark.slow
@@ -88,6 +88,7 @@ def test_a_full_disk_of_the_worker_fails_the_job_with_that_reason(scene: Scene, 
     job = scene.submit(mode="fills_disk")
     record = scene.over(job)
     assert (record["state"], record["reason"]["code"]) == ("failed", "disk_full")
+    assert [attempt["reason"]["code"] for attempt in record["attempts"]] == ["disk_full", "disk_full"]
     assert not host.tree()
     scene.one_result(scene.submit("next"), ["succeeded"])
 

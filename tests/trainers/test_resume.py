@@ -164,7 +164,7 @@ def test_a_damaged_checkpoint_is_refused(make_job: Callable[..., Job]) -> None:
     content[-1] ^= 1
     weights.write_bytes(bytes(content))
     assert other.run() == 1
-    assert other.failure().reason.code == "bad_checkpoint"
+    assert other.failure().reason.code == "checkpoint_damaged"
     assert "weights.safetensors" in other.failure().reason.message
 
 

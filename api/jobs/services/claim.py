@@ -7,20 +7,25 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Q
 from pydantic import Field
 
 from api.accounts.tokens import ATTEMPT_PREFIX, token_new
 from api.environment import environment
 from api.errors import Problem
-from api.jobs.lines import line_behind, line_heads, rank
+from api.jobs.lines import ORDER, line_behind, line_heads, rank
 from api.jobs.metrics import CLAIM_SECONDS
 from api.jobs.models import Attempt, Job, State, Worker
+from api.jobs.selectors import workers_live
 from api.jobs.services.accelerators import accelerators_for, accelerators_free, accelerators_hold
+from api.jobs.services.budgets import workers_instead
 from api.jobs.services.control import IDLE
 from api.jobs.services.workers import worker_seen
 from api.jobs.transitions import audit_add, job_move
-from trainers.spec import Contract
+from trainers.spec import MAX_BIGINT, Contract
+
+MAX_AVOIDING = 20
+"""Jobs that avoid a worker are looked at up to here, by one claim."""
 
 
 class ClaimRequest(Contract):
@@ -29,6 +34,8 @@ class ClaimRequest(Contract):
     claim_id: UUID
     pools: list[str] = Field(min_length=1, max_length=50)
     free_accelerators: list[int] = Field([])
+    room_bytes: int | None = Field(None, ge=0, le=MAX_BIGINT)
+    """Room for a job's inputs on the worker's disk; null = not looked at."""
     labels: dict[str, Any] = Field({})
 
 
@@ -46,15 +53,41 @@ def attempt_claim(*, request: ClaimRequest) -> Claimed | None:
         return _replay(replayed, request)
     worker = worker_seen(worker_id=request.worker, boot_id=request.boot_id)
     at = worker.last_seen
-    if worker.draining or worker.attempts.filter(ended_at=None).count() >= worker.slots:
+    if worker.draining or worker.quarantined_at or worker.attempts.filter(ended_at=None).count() >= worker.slots:
         return None
+    if request.room_bytes != worker.room_bytes:
+        Worker.objects.filter(pk=worker.pk).update(room_bytes=request.room_bytes)
     free = accelerators_free(worker, request.free_accelerators)
-    return _take_first(request, worker, free, at)
+    fits = _fits_disk(request.room_bytes)
+    return _take_first(request, worker, free, at, fits & ~Q(avoided__worker=worker)) or _take_avoiding(
+        request, worker, free, at, fits
+    )
 
 
-def _take_first(request: ClaimRequest, worker: Worker, free: list[int], at: datetime) -> Claimed | None:
+def _fits_disk(room_bytes: int | None) -> Q:
+    """Jobs whose inputs and checkpoint have room."""
+    if room_bytes is None:
+        return Q()
+    with_checkpoint = Q(checkpoint__size_bytes__lte=room_bytes - F("input_bytes"))
+    return Q(input_bytes__lte=room_bytes) & (Q(checkpoint=None) | with_checkpoint)
+
+
+def _take_avoiding(request: ClaimRequest, worker: Worker, free: list[int], at: datetime, fits: Q) -> Claimed | None:
+    """The first job that avoids this worker, but that no other live worker could take."""
+    avoiding = Job.objects.filter(fits, state=State.QUEUED, pool__in=request.pools, avoided__worker=worker)
+    may_start = avoiding.filter(Q(not_before=None) | Q(not_before__lte=at)).order_by(*ORDER)
+    for job in may_start[:MAX_AVOIDING]:
+        chosen = accelerators_for(job.needs, free)
+        if chosen is None or workers_instead(job, workers_live(job.pool)):
+            continue
+        if locked := _lock(job):
+            return _claim(locked, worker, request.claim_id, chosen, at)
+    return None
+
+
+def _take_first(request: ClaimRequest, worker: Worker, free: list[int], at: datetime, fits: Q) -> Claimed | None:
     """The job that ranks first among those that fit, unless the worker must be kept free for one that ranks higher."""
-    heads = [(rank(job), job) for job in line_heads(request.pools, at)]
+    heads = [(rank(job), job) for job in line_heads(request.pools, at, fits)]
     heapq.heapify(heads)
     passed: list[Job] = []
     while heads:
@@ -70,7 +103,7 @@ def _take_first(request: ClaimRequest, worker: Worker, free: list[int], at: date
                 return None
             if job_locked := _lock(job):
                 return _claim(job_locked, worker, request.claim_id, chosen, at)
-        if behind := line_behind(job, at):
+        if behind := line_behind(job, at, fits):
             heapq.heappush(heads, (rank(behind), behind))
     return None
 
@@ -82,8 +115,8 @@ def _lock(job: Job) -> Job | None:
 
 def _claim(job: Job, worker: Worker, claim_id: UUID, accelerators: list[int], at: datetime) -> Claimed:
     token, token_hash = token_new(ATTEMPT_PREFIX)
-    claim = {"fence": F("fence") + 1, "control_command": "", "progress": None}
-    waited = (at - job.queued_at).total_seconds()
+    claim = {"fence": F("fence") + 1, "control_command": "", "progress": None, "not_before": None}
+    waited = (at - max(job.queued_at, job.not_before or job.queued_at)).total_seconds()
     checkpoint = job.checkpoint
     if job.passed_over_since:
         _hand_wait_on(job, job.passed_over_since, at)
@@ -131,7 +164,7 @@ def _waits_for_another(job: Job, worker: Worker, at: datetime) -> bool:
 
 def _gone(worker: Worker, at: datetime) -> bool:
     silent = (at - worker.last_seen).total_seconds()
-    return worker.draining or worker.gone or silent >= environment().lease_seconds
+    return worker.draining or worker.gone or worker.quarantined_at is not None or silent >= environment().lease_seconds
 
 
 def _reserves(job: Job, worker: Worker, at: datetime) -> bool:

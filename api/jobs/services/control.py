@@ -12,6 +12,7 @@ from api.jobs.services.job_inputs import inputs_hold
 from api.jobs.services.made_versions import params_of
 from api.jobs.transitions import audit_add, event_add, job_lock, job_move, state_problem
 from trainers.errors import ReasonCode, reason
+from trainers.events import Warning_
 
 Command = Literal["save_now", "sample_now"]
 
@@ -42,16 +43,19 @@ def job_pause(*, job_id: Any, by: str) -> Job:
 
 @transaction.atomic
 def job_resume(*, job_id: Any, by: str) -> Job:
-    """Back to the queue; the next attempt goes on from the last published checkpoint. Raises Problem(409),
-    also where an input was deleted meanwhile."""
+    """Back to the queue; the next attempt goes on from the last published checkpoint. A queued job that waits for its
+    next try starts at once. Raises Problem(409), also where an input was deleted meanwhile."""
     job = job_lock(job_id)
     if job.state == State.QUEUED:
-        return job
+        return _try_now(job, by)
     if job.state in LIVE:
         raise state_problem(job, State.QUEUED)
     inputs_hold(job.inputs.values_list("role", "name", "key"))
-    fresh = {"stop_requested": Stop.NONE, "losses_without_checkpoint": 0, "not_before": None}
-    job_move(job=job, to=State.QUEUED, by=by, at=now(), **IDLE | fresh)
+    job.avoided.all().delete()
+    job_move(job=job, to=State.QUEUED, by=by, at=now(), **IDLE | FRESH | {"stop_requested": Stop.NONE})
+    if job.checkpoint is None and job.artifacts.exclude(damaged="").exists():
+        message = "No checkpoint of this job can be used any more; it starts again from step 0."
+        event_add(job=job, kind="warning", data=Warning_(message=message).model_dump(), at=now())
     transaction.on_commit(lambda: queue.wake(job.pool))
     return job
 
@@ -92,8 +96,20 @@ def job_control(*, job_id: Any, command: Command, by: str) -> Job:
     return job
 
 
+FRESH: dict[str, Any] = {"failed_tries": 0, "not_before": None, "losses_without_checkpoint": 0}
+"""Columns of a job that a person queued again."""
 IDLE: dict[str, Any] = {"passed_over_since": None, "reserved_worker": None}
 """A job that leaves the queue holds no place in it."""
+
+
+def _try_now(job: Job, by: str) -> Job:
+    if job.not_before is None:
+        return job
+    job.not_before = None
+    job.save(update_fields=["not_before"])
+    audit_add(actor=by, kind="job_try_now", object=f"job:{job.pk}", project_id=job.project_id, at=now())
+    transaction.on_commit(lambda: queue.wake(job.pool))
+    return job
 
 
 def _stop(job: Job, stop: Stop, by: str) -> Job:

@@ -9,6 +9,7 @@ from django.db.models import F
 from api.environment import environment
 from api.jobs import queue
 from api.jobs.models import AcceleratorLease, Attempt, Job, Outcome, State, Stop
+from api.jobs.services.budgets import failure_columns, worker_record_end
 from api.jobs.services.control import IDLE
 from api.jobs.transitions import job_move
 from trainers.errors import Reason, ReasonCode
@@ -37,26 +38,34 @@ def attempt_end(
     if outcome == Outcome.LOST:
         Job.objects.filter(pk=job.pk).update(losses_without_checkpoint=F("losses_without_checkpoint") + 1)
         job.refresh_from_db()
-    to, why = _next_state(job, outcome, reason)
-    job_move(job=job, to=to, by=by, at=at, reason=why, attempt=attempt, **_after(to))
-    if to == State.QUEUED:
+    worker_record_end(attempt=attempt, outcome=outcome, reason=reason, at=at)
+    to, why, columns = _next_state(job, attempt, outcome, reason, at)
+    job_move(job=job, to=to, by=by, at=at, reason=why, attempt=attempt, **_after(to), **columns)
+    if to == State.QUEUED and job.not_before is None:
         transaction.on_commit(lambda: queue.wake(job.pool))
     return True
 
 
-def _next_state(job: Job, outcome: Outcome, reason: Reason | None) -> tuple[State, Reason | None]:
-    wanted = Stop(job.stop_requested)
+def _next_state(
+    job: Job, attempt: Attempt, outcome: Outcome, reason: Reason | None, at: datetime
+) -> tuple[State, Reason | None, dict[str, Any]]:
+    """Where the job goes, why, and more of its columns."""
+    stop = Stop(job.stop_requested)
     if outcome == Outcome.SUCCEEDED:
-        return State.SUCCEEDED, None
-    if wanted == Stop.CANCEL:
-        return State.CANCELLED, reason if outcome == Outcome.FAILED else reason_of(ReasonCode.CANCELLED)
+        return State.SUCCEEDED, None, {}
+    if stop == Stop.CANCEL:
+        return State.CANCELLED, reason if outcome == Outcome.FAILED else reason_of(ReasonCode.CANCELLED), {}
     if outcome == Outcome.FAILED:
-        return State.FAILED, reason
-    if wanted == Stop.PAUSE:
-        return State.PAUSED, reason_of(ReasonCode.PAUSED)
+        assert reason is not None, "a failed attempt has a reason"
+        columns = failure_columns(job=job, attempt=attempt, reason=reason, at=at)
+        if columns is None:
+            return State.FAILED, reason, {}
+        return (State.PAUSED, reason, {}) if stop == Stop.PAUSE else (State.QUEUED, reason, columns)
+    if stop == Stop.PAUSE:
+        return State.PAUSED, reason_of(ReasonCode.PAUSED), {}
     if outcome == Outcome.LOST and job.losses_without_checkpoint >= environment().max_losses:
-        return State.FAILED, reason_of(ReasonCode.POISON, detail=reason.message if reason else "")
-    return State.QUEUED, reason
+        return State.FAILED, reason_of(ReasonCode.POISON, detail=reason.message if reason else ""), {}
+    return State.QUEUED, reason, {"not_before": None}
 
 
 def _after(to: State) -> dict[str, Any]:

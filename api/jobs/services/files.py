@@ -169,5 +169,5 @@ def _publish(attempt_id: Any, publication: Publication) -> Artifact:
 
 
 def _resume_from(job: Job, artifact: Artifact) -> None:
-    """The next attempt starts here, and the losses before it no longer count."""
-    Job.objects.filter(pk=job.pk).update(checkpoint=artifact, losses_without_checkpoint=0)
+    """The next attempt starts here, and the losses and failed tries before it no longer count."""
+    Job.objects.filter(pk=job.pk).update(checkpoint=artifact, losses_without_checkpoint=0, failed_tries=0)

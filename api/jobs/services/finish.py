@@ -9,7 +9,7 @@ from pydantic import Field
 from api.catalog.adaptors import adaptor_publish
 from api.errors import Problem
 from api.jobs.clock import now
-from api.jobs.models import Attempt, Job, Outcome, Stop
+from api.jobs.models import Attempt, Job, Outcome, State, Stop
 from api.jobs.services.attempt import ended_problem
 from api.jobs.services.ending import attempt_end
 from api.jobs.services.files import File, files_missing
@@ -43,17 +43,19 @@ def attempt_finish(*, attempt: Attempt, finish: Finish) -> Attempt:
     if attempt.ended_at is not None:
         return _again(attempt, finish)
     gap = _manifest_gap(attempt, finish)
-    return _record(attempt.pk, finish, gap)
+    return _record(attempt.pk, finish, gap, _checkpoint_damage(attempt, finish))
 
 
 @transaction.atomic
-def _record(attempt_id: Any, finish: Finish, gap: str | None) -> Attempt:
+def _record(attempt_id: Any, finish: Finish, gap: str | None, damage: str | None) -> Attempt:
     job = job_lock(Attempt.objects.values_list("job", flat=True).get(pk=attempt_id))
     attempt = Attempt.objects.select_for_update().get(pk=attempt_id)
     if attempt.ended_at is not None:
         return _again(attempt, finish)
     gap = gap or _adaptor_refusal(job, attempt, finish) or _version_refusal(job, attempt, finish)
     outcome, reason = _judge(finish, gap, Stop(job.stop_requested))
+    if damage:
+        reason = reason_of(ReasonCode.CHECKPOINT_DAMAGED, damage, reason.message if reason else "")
     told = {"exit_code": finish.exit_code, "finish_digest": finish.digest()}
     told |= {"last_step": attempt.last_step if finish.last_step is None else finish.last_step}
     by = f"attempt:{attempt.pk}"
@@ -144,6 +146,21 @@ def _manifest_gap(attempt: Attempt, finish: Finish) -> str | None:
             return f"there is no file below {folder}"
     missing = files_missing(attempt, finish.files)
     return "; ".join(missing[:5]) or None
+
+
+def _checkpoint_damage(attempt: Attempt, finish: Finish) -> str | None:
+    """Why the checkpoint that the attempt was given cannot be read, where it failed before its trainer started: the
+    worker cannot tell a missing file from a storage that refuses it. None while the storage does not answer."""
+    checkpoint, reason = attempt.checkpoint, finish.reason
+    if checkpoint is None or reason is None or attempt.job.state != State.CLAIMED:
+        return None
+    if finish.outcome != "failed" or reason.code not in (ReasonCode.STORAGE_REFUSED, ReasonCode.INPUT_CORRUPT):
+        return None
+    try:
+        missing = files_missing(checkpoint.attempt, [File.model_validate(file) for file in checkpoint.files])
+    except OSError:
+        return None
+    return f"{'; '.join(missing[:3])}." if missing else None
 
 
 def _folders(job: Job, finish: Finish) -> list[str]:

@@ -14,10 +14,17 @@ ROWS: dict[str, Any] = {"dataset": DatasetVersion, "model": PretrainedModelVersi
 
 
 def inputs_record(*, job: Job, inputs: Inputs) -> None:
-    """Writes the rows that "used by" and the guards of deletes read. Raises Problem 409 where an input is gone."""
+    """Writes the rows that "used by" and the guards of deletes read, and the size of all inputs.
+
+    Raises Problem 409 where one is gone.
+    """
     named = list(_named(inputs))
     inputs_hold((role, ref.name, ref.key) for role, ref in named)
     JobInput.objects.bulk_create(JobInput(job=job, role=role, name=ref.name, key=ref.key) for role, ref in named)
+    roles = {ref.key: role for role, ref in named}
+    rows = (ROWS[role].objects.filter(key=key) for key, role in roles.items())
+    job.input_bytes = sum(row.values_list("size_bytes", flat=True).get() for row in rows)
+    job.save(update_fields=["input_bytes"])
 
 
 def inputs_hold(wanted: Iterable[tuple[str, str, str]]) -> None:

@@ -14,9 +14,10 @@ def checkpoints_prune(*, job: Job) -> int:
     What a live attempt may still be fetching stays.
     """
     keep = int(job.spec["params"].get("keep_checkpoints", 1))
-    rows = Artifact.objects.filter(job=job, kind=Artifact.Kind.CHECKPOINT).select_related("attempt").order_by("-id")
+    rows = Artifact.objects.filter(job=job, kind=Artifact.Kind.CHECKPOINT).select_related("attempt")
     fetched = set(Attempt.objects.filter(job=job, ended_at=None).values_list("checkpoint", flat=True))
-    old = [row for row in rows[keep:] if row.pk not in fetched]
+    damaged = [*rows.exclude(damaged="")]
+    old = [row for row in (*rows.filter(damaged="").order_by("-id")[keep:], *damaged) if row.pk not in fetched]
     for row in old:
         prefix = f"{row.attempt.prefix}/{row.path}/"
         row.delete()

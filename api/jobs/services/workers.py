@@ -1,6 +1,6 @@
 """Worker hosts: hello, heartbeat, goodbye, drain."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from api.environment import environment
 from api.errors import Problem
 from api.jobs.clock import now
 from api.jobs.models import Attempt, Outcome, Worker
+from api.jobs.services.budgets import worker_release
 from api.jobs.services.ending import attempt_end
 from api.jobs.transitions import audit_add, job_lock
 from api.plain_text import PlainLine
@@ -45,7 +46,7 @@ def worker_hello(*, hello: Hello) -> Worker:
         _refuse_if_alive(worker, at)
     told: dict[str, Any] = hello.model_dump(mode="json", exclude={"worker", "gone"})
     fresh = worker is None or worker.boot_id != hello.boot_id
-    told |= {"last_seen": at, "gone": False, "free_slots": hello.slots} | ({"draining": False} if fresh else {})
+    told |= {"last_seen": at, "gone": False, "free_slots": hello.slots} | (FRESH_BOOT if fresh else {})
     worker, _ = Worker.objects.update_or_create(pk=hello.worker, defaults=told)
     worker.boot_id = hello.boot_id
     for attempt_id in hello.gone:
@@ -56,10 +57,20 @@ def worker_hello(*, hello: Hello) -> Worker:
 
 
 @transaction.atomic
-def worker_heartbeat(*, worker_id: UUID, boot_id: UUID, free_slots: int) -> Worker:
+def worker_heartbeat(
+    *, worker_id: UUID, boot_id: UUID, free_slots: int, room_bytes: int | None = None, self_check: str | None = None
+) -> Worker:
+    """Notes what the host reports. A passed self-check ends a quarantine that has lasted long enough."""
     worker = worker_seen(worker_id=worker_id, boot_id=boot_id)
-    Worker.objects.filter(pk=worker.pk).update(free_slots=free_slots)
+    Worker.objects.filter(pk=worker.pk).update(free_slots=free_slots, room_bytes=room_bytes)
+    since = worker.quarantined_at
+    if since and self_check == "passed" and worker.last_seen - since >= _shortest_quarantine():
+        return worker_release(worker_id=worker.pk, by=f"worker:{worker.pk} (self-check)")
     return worker
+
+
+def _shortest_quarantine() -> timedelta:
+    return timedelta(seconds=environment().quarantine_seconds)
 
 
 @transaction.atomic
@@ -95,6 +106,8 @@ def worker_seen(*, worker_id: UUID, boot_id: UUID) -> Worker:
     return worker
 
 
+FRESH_BOOT: dict[str, Any] = {"draining": False, "quarantined_at": None, "quarantine": None, "failed_jobs": []}
+"""Who starts a worker anew has mended it."""
 TAKEN_HINT = "Give each worker host a state folder of its own."
 
 

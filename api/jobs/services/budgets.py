@@ -1,0 +1,123 @@
+"""What a failure costs: the tries of a job, the workers that it avoids, and when a worker goes into quarantine.
+
+`trainers.errors` has the policy of each reason, the settings have the number of tries and the pauses.
+"""
+
+import random
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+
+from api.environment import environment
+from api.errors import Problem
+from api.jobs.clock import now
+from api.jobs.models import Artifact, Attempt, AvoidedWorker, Job, Outcome, Worker
+from api.jobs.selectors import workers_live
+from api.jobs.services.accelerators import accelerators_for
+from api.jobs.transitions import audit_add, event_add
+from trainers.errors import MEANINGS, WORKER_SIDE, Reason, Retry
+from trainers.events import Warning_
+
+
+def failure_columns(*, job: Job, attempt: Attempt, reason: Reason, at: datetime) -> dict[str, Any] | None:
+    """Columns of the job that goes back to the queue after this failure; None where it fails.
+
+    `job` is locked by the caller.
+    """
+    retry = MEANINGS[reason.code].retry
+    if retry == Retry.OLDER_CHECKPOINT:
+        return _older_checkpoint(job, attempt, reason, at)
+    if retry not in (Retry.LATER, *WORKER_SIDE):
+        return None
+    tries = job.failed_tries + 1
+    Job.objects.filter(pk=job.pk).update(failed_tries=tries)
+    if tries >= environment().max_tries:
+        return None
+    if retry in WORKER_SIDE:
+        AvoidedWorker.objects.get_or_create(job=job, worker=attempt.worker, defaults={"code": reason.code})
+        if workers_instead(job, workers_live(job.pool)):
+            return {"not_before": None}
+        if retry == Retry.ONLY_ELSEWHERE:
+            return None
+    return {"not_before": at + timedelta(seconds=pause_seconds(tries))}
+
+
+def pause_seconds(tries: int) -> float:
+    """After so many failed tries: four times as long each time, up to a limit, with jitter, so that jobs that failed
+    together do not come back together."""
+    longest = min(environment().retry_longest_seconds, environment().retry_first_seconds * 4.0 ** min(tries - 1, 50))
+    return longest * random.uniform(0.8, 1.0)
+
+
+def workers_instead(job: Job, workers: Iterable[Worker]) -> list[Worker]:
+    """Of live workers of the job's pool, those that could take the job and that it does not avoid."""
+    avoided = set(AvoidedWorker.objects.filter(job=job).values_list("worker", flat=True))
+    return [worker for worker in workers if worker.pk not in avoided and worker_could_hold(worker, job)]
+
+
+def worker_could_hold(worker: Worker, job: Job) -> bool:
+    """Whether the job fits an idle worker: its accelerators, and the room on its disk when it last reported it."""
+    has_room = worker.room_bytes is None or job.input_bytes <= worker.room_bytes
+    return has_room and accelerators_for(job.needs, worker.indices) is not None
+
+
+def worker_record_end(*, attempt: Attempt, outcome: Outcome, reason: Reason | None, at: datetime) -> None:
+    """Counts worker-side failures in a row, of different jobs; an attempt that got past them starts anew."""
+    worker_side = outcome == Outcome.FAILED and reason is not None and MEANINGS[reason.code].retry in WORKER_SIDE
+    got_past = outcome == Outcome.SUCCEEDED or (outcome == Outcome.STOPPED and attempt.last_step)
+    if not worker_side and not got_past:
+        return
+    worker = Worker.objects.select_for_update().get(pk=attempt.worker_id)
+    if not worker_side:
+        Worker.objects.filter(pk=worker.pk).exclude(failed_jobs=[]).update(failed_jobs=[])
+        return
+    assert reason is not None
+    failed = [*(job for job in worker.failed_jobs if job != str(attempt.job_id)), str(attempt.job_id)]
+    Worker.objects.filter(pk=worker.pk).update(failed_jobs=failed[-environment().quarantine_failures :])
+    if len(failed) >= environment().quarantine_failures and worker.quarantined_at is None:
+        _quarantine(worker, failed, reason, at)
+
+
+@transaction.atomic
+def worker_release(*, worker_id: Any, by: str) -> Worker:
+    """Ends the quarantine; the failures before it no longer count. Raises Problem(404)."""
+    worker = Worker.objects.select_for_update().filter(pk=worker_id).first()
+    if worker is None:
+        raise Problem("not_found", f"There is no worker {worker_id}.", status=404)
+    if worker.quarantined_at is not None:
+        worker.quarantined_at, worker.quarantine, worker.failed_jobs = None, None, []
+        worker.save(update_fields=["quarantined_at", "quarantine", "failed_jobs"])
+        audit_add(actor=by, kind="worker_released", object=f"worker:{worker.pk}", at=now())
+    return worker
+
+
+def _quarantine(worker: Worker, failed: list[str], reason: Reason, at: datetime) -> None:
+    Worker.objects.filter(pk=worker.pk).update(quarantined_at=at, quarantine=reason.model_dump(mode="json"))
+    data = {"reason": reason.code, "message": reason.message, "jobs": failed}
+    audit_add(actor="budgets", kind="worker_quarantined", object=f"worker:{worker.pk}", at=at, data=data)
+
+
+def _older_checkpoint(job: Job, attempt: Attempt, reason: Reason, at: datetime) -> dict[str, Any] | None:
+    """Marks the checkpoint that the attempt was given and chooses the one before it. None where none is left: starting
+    from step 0 without being asked would lose work silently."""
+    damaged = attempt.checkpoint
+    if damaged is None:
+        return None
+    Artifact.objects.filter(pk=damaged.pk).update(damaged=reason.message[:500])
+    older = checkpoint_newest(job)
+    Job.objects.filter(pk=job.pk).update(checkpoint=older)
+    then = f"The job goes on from step {older.step}." if older else "No older one is left."
+    message = f"The checkpoint of step {damaged.step} cannot be used: {reason.message.rstrip('.')}. {then}"
+    event_add(job=job, kind="warning", data=Warning_(message=message).model_dump(), at=at, attempt=attempt)
+    data = {"artifact": damaged.pk, "step": damaged.step, "message": reason.message, "next": older and older.pk}
+    about = f"job:{job.pk}"
+    audit_add(actor="budgets", kind="checkpoint_damaged", object=about, project_id=job.project_id, at=at, data=data)
+    return {"not_before": None} if older else None
+
+
+def checkpoint_newest(job: Job) -> Artifact | None:
+    """The newest checkpoint that is not marked as damaged."""
+    whole = Artifact.objects.filter(damaged="", job=job, kind=Artifact.Kind.CHECKPOINT)
+    return whole.order_by("-pk").first()
