@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ def folder_write(path: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(draft, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
     sync(path.parent)
+
+
+def file_mark_used(path: Path) -> None:
+    """Sets the time by which a worker bounds its cache: the files that were used longest ago go first."""
+    with suppress(OSError):  # another user's file, or one deleted meanwhile
+        os.utime(path)
 
 
 def sync(path: Path) -> None:

@@ -35,6 +35,7 @@ from worker.outcome import STOP_REASONS, Ending, Verdict, verdict_of
 from worker.publish import Publisher
 from worker.report import Api, RefusedError, backoff
 from worker.resident_key import what_stays
+from worker.room import Reserve
 from worker.sender import Sender
 from worker.settings import Settings
 from worker.supervise import Exit
@@ -59,6 +60,7 @@ class Tools:
     trainer_cache: Path
     executor: Executor
     outbox: Outbox
+    reserve: Reserve
     environ: Mapping[str, str]
 
 
@@ -285,16 +287,17 @@ class Agent:
         log.info("attempt_finished", attempt=attempt.id, outcome=end.verdict.outcome)
 
     def _keep(self, body: dict[str, Any]) -> None:
-        """The end on disk, so that it survives us; on a full one it takes the room of what the trainer left."""
-        attempt = self._claim.attempt
+        """The end on disk, so that it survives us; on a full one in the room of the reserve, and only where that is not
+        enough in that of what the trainer left."""
+        attempt, outbox = self._claim.attempt, self._tools.outbox
         try:
-            self._tools.outbox.put(attempt.id, attempt.token, body)
+            self._tools.reserve.lend(lambda: outbox.put(attempt.id, attempt.token, body))
         except OSError as error:
             if not disk_is_full(error):
                 raise
             log.warning("disk_full", attempt=attempt.id, removing=str(self._folder / "out"))
             remove_tree(self._folder / "out")
-            self._tools.outbox.put(attempt.id, attempt.token, body)
+            outbox.put(attempt.id, attempt.token, body)
 
 
 def _reason_of(error: Exception) -> Reason:

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 import structlog
@@ -19,7 +19,7 @@ from trainers.errors import ReasonCode
 from trainers.spec import folder_digest
 from worker.claims import InputPart
 from worker.failure import AttemptError
-from worker.files import remove_tree, write_json
+from worker.files import disk_is_full, remove_tree, write_json
 from worker.report import Pause
 from worker.transfer import RemoteFile
 
@@ -77,7 +77,17 @@ class InputCache:
         return self._limit
 
     def size_bytes(self) -> int:
-        return sum(self._entry_size(entry.name) for entry in (self._root / "entries").iterdir())
+        """Of whole entries and of what is on its way."""
+        whole = sum(self._entry_size(entry.name) for entry in (self._root / "entries").iterdir())
+        return whole + sum(_tree_bytes(draft) for draft in (self._root / "fetching").iterdir())
+
+    def give_back(self, need_bytes: int) -> None:
+        """Evicts unused entries and partial downloads, the least recently used first, until so many bytes are freed."""
+        keep_bytes = self.size_bytes() - need_bytes
+        for lock in self._by_last_use():
+            if self.size_bytes() <= keep_bytes:
+                return
+            self._evict(lock)
 
     def _entry(self, sha256: str) -> Path:
         return self._root / "entries" / sha256
@@ -99,7 +109,7 @@ class InputCache:
             target = draft / "files" / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.exists():
-                fetch(RemoteFile(file.path, file.size, file.sha256), target)
+                self._fetch_file(RemoteFile(file.path, file.size, file.sha256), target, draft, fetch)
         files = {file.path: draft / "files" / file.path for file in wanted.files}
         for path in files.values():
             path.chmod(0o444)
@@ -108,6 +118,17 @@ class InputCache:
         for folder, _, _ in os.walk(self._entry(wanted.sha256) / "files"):
             Path(folder).chmod(0o555)
 
+    def _fetch_file(self, file: RemoteFile, target: Path, draft: Path, fetch: Fetch) -> None:
+        """A download that finds the disk full gives back what it took; what another fault broke off stays for the next
+        try."""
+        try:
+            fetch(file, target)
+        except (OSError, AttemptError) as error:
+            full = disk_is_full(error) if isinstance(error, OSError) else error.reason.code == ReasonCode.DISK_FULL
+            if full:
+                remove_tree(draft)
+            raise
+
     def _make_room(self, need_bytes: int) -> None:
         if need_bytes > self._limit:
             raise AttemptError(
@@ -115,8 +136,7 @@ class InputCache:
                 f"an input of {need_bytes} bytes is larger than the worker's whole cache of {self._limit} bytes; "
                 "raise ANNEAL_CACHE_BYTES",
             )
-        locks = sorted((self._root / "locks").iterdir(), key=lambda path: path.stat().st_mtime)
-        for lock in locks:
+        for lock in self._by_last_use():
             if self.size_bytes() + need_bytes <= self._limit:
                 return
             self._evict(lock)
@@ -124,6 +144,9 @@ class InputCache:
             log.warning(
                 "cache_over_limit", need_bytes=need_bytes, limit_bytes=self._limit, reason="all entries are in use"
             )
+
+    def _by_last_use(self) -> list[Path]:
+        return sorted((self._root / "locks").iterdir(), key=lambda path: path.stat().st_mtime)
 
     def _evict(self, lock: Path) -> None:
         """Removes the entry behind `lock` unless somebody uses or fetches it."""
@@ -138,6 +161,15 @@ class InputCache:
         except FileNotFoundError:
             return 0  # evicted meanwhile
         return sum(size for size, _ in seen.values())
+
+
+def _tree_bytes(folder: Path) -> int:
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += Path(parent, name).lstat().st_size
+    return total
 
 
 def check_listing(wanted: InputPart) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import structlog
@@ -25,6 +26,8 @@ from worker.metrics import CacheCollector, CardCollector, Metrics, TrainingColle
 from worker.outbox import Outbox
 from worker.registration import Pulse, Registration
 from worker.report import Api, RefusedError, UnreachableError
+from worker.room import Reserve, Room
+from worker.self_check import self_check
 from worker.settings import Settings
 from worker.slots import Slots
 from worker.supervise import Spawner
@@ -70,11 +73,15 @@ class Host:
                 "labels": dict(settings.labels),
             },
         )
-        self._pulse = Pulse(self._registration, self._slots.free, self._bell.ring)
+        self._pulse = Pulse(self._registration, self._report, self._bell.ring)
         self._spawner = Spawner()
         cache = InputCache(settings.state_dir / "cache", settings.cache_bytes)
         trainer_cache = settings.state_dir / "trainer-cache"
         trainer_cache.mkdir(exist_ok=True)
+        self._room = Room(
+            settings.state_dir, cache, trainer_cache, settings.trainer_cache_bytes, settings.min_free_bytes
+        )
+        self._reserve = Reserve(settings.state_dir / "reserve")
         self._executor = LocalExecutor(settings, self._spawner, self._identity.worker, environ)
         self._tools = Tools(
             settings=settings,
@@ -85,6 +92,7 @@ class Host:
             trainer_cache=trainer_cache,
             executor=self._executor,
             outbox=self._outbox,
+            reserve=self._reserve,
             environ=environ,
         )
         self._metrics = Metrics()
@@ -100,6 +108,7 @@ class Host:
             return 0
         for attempt in gone:
             remove_tree(self._attempts / attempt)
+        self._tidy()
         self._watch_metrics()
         wake_socket = self._settings.state_dir / "wake.sock"
         wake = WakeServer(wake_socket, self._bell.ring)
@@ -176,7 +185,7 @@ class Host:
         """One claim; True where an attempt was started."""
         if not self._registration.known and not self._hello_again():
             return False
-        if self._registration.draining and not self._claimer.unanswered():
+        if not self._claimer.unanswered() and (self._registration.draining or not self._has_room()):
             return False
         body = {
             "worker": self._identity.worker,
@@ -184,6 +193,7 @@ class Host:
             "pools": list(self._settings.pools),
             "free_accelerators": self._slots.free_accelerators(),
             "labels": dict(self._settings.labels),
+            "room_bytes": self._room.for_inputs(),
         }
         try:
             found = self._claimer.claim(body)
@@ -221,8 +231,33 @@ class Host:
             agent.run()
         finally:
             self._slots.give_back(attempt)
+            self._tidy()
             self._metrics.ended.inc()
             self._bell.ring()
+
+    def _tidy(self) -> None:
+        """Between attempts: the trainers' cache back below its limit, the reserve filled again."""
+        try:
+            self._room.trim_trainer_cache(self._slots.oldest_start())
+        except OSError as error:
+            log.warning("trainer_cache_not_trimmed", error=str(error))
+        self._reserve.fill()
+
+    def _has_room(self) -> bool:
+        if self._room.make(self._slots.oldest_start()):
+            return True
+        log.warning("no_room", free_bytes=self._room.free_bytes(), min_free_bytes=self._settings.min_free_bytes)
+        return False
+
+    def _report(self) -> dict[str, Any]:
+        """What a heartbeat tells; a host without room has no free slot, so that no wake-up call is sent to it."""
+        room = self._room.for_inputs()
+        code = self._registration.quarantine
+        check = code and self_check(
+            code, setting=self._settings.accelerators, accelerators=self._accelerators, has_room=self._has_room
+        )
+        short = self._room.free_bytes() < self._settings.min_free_bytes
+        return {"free_slots": 0 if short else self._slots.free(), "room_bytes": room, "self_check": check or None}
 
     def _redeliver(self) -> None:
         """Finishes that an earlier boot could not deliver; those of live attempts are their agents' business."""
@@ -253,6 +288,8 @@ class Host:
         watch("accelerators", "Accelerators of this host.", lambda: len(self._accelerators))
         watch("free_accelerators", "Accelerators without an attempt.", lambda: len(slots.free_accelerators()))
         watch("resident_models", "Base models kept in memory after a sampling job.", self._executor.residents.count)
+        watch("trainer_cache_bytes", "Files that trainers computed.", self._room.trainer_cache_bytes)
+        watch("disk_free_bytes", "Free bytes of the state folder's disk.", self._room.free_bytes)
         watch("pending_finishes", "Ends that the API has not answered.", lambda: len(outbox.pending()))
         watch("heartbeat_age_seconds", "Time since the API last answered.", self._registration.silence_seconds)
         self._metrics.collect(

@@ -6,8 +6,10 @@ from urllib.parse import urljoin
 
 import httpx
 
-from worker.cache import InputCache, check_listing
+from trainers.errors import ReasonCode
+from worker.cache import Fetch, InputCache, check_listing
 from worker.claims import InputPart
+from worker.failure import AttemptError
 from worker.report import AttemptApi, insist
 from worker.transfer import RemoteFile, Retry, disk_failure, download, repeated
 
@@ -32,16 +34,25 @@ class InputFetcher:
         (inputs / place).parent.mkdir(parents=True, exist_ok=True)
         try:
             if place == OWN:
-                check_listing(wanted)
-                for part in wanted.files:
-                    target = inputs / place / part.path
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    fetch(RemoteFile(part.path, part.size, part.sha256), target)
+                self._fill_checkpoint(wanted, inputs / place, fetch)
             else:
                 folder = held.enter_context(self._cache.held(wanted, fetch, self._retry.pause))
                 (inputs / place).symlink_to(folder)
         except OSError as error:
             raise disk_failure(error) from error
+
+    def _fill_checkpoint(self, wanted: InputPart, folder: Path, fetch: Fetch) -> None:
+        """One whose bytes are not those that were published is told apart: the job has an older one."""
+        try:
+            check_listing(wanted)
+            for part in wanted.files:
+                target = folder / part.path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                fetch(RemoteFile(part.path, part.size, part.sha256), target)
+        except AttemptError as error:
+            if error.reason.code != ReasonCode.INPUT_CORRUPT:
+                raise
+            raise AttemptError(ReasonCode.CHECKPOINT_DAMAGED, error.reason.message, error.reason.detail) from error
 
     def _fetch(self, place: str, links: dict[str, str], file: RemoteFile, target: Path) -> None:
         def once() -> None:

@@ -22,6 +22,8 @@ class Registration:
         """The API counts this boot as the worker; hello is due while it does not."""
         self.draining = False
         """An operator asked through the API that this worker takes no more jobs."""
+        self.quarantine: str | None = None
+        """Code of the Reason for which the API gives this worker no jobs."""
         self._heard_at = boottime()
 
     def silence_seconds(self) -> float:
@@ -44,9 +46,10 @@ class Registration:
         self.draining = bool((answer or {}).get("draining"))
         return Times.model_validate(answer or {})
 
-    def beat(self, free_slots: int) -> None:
+    def beat(self, report: dict[str, Any]) -> None:
+        """report: free_slots, room_bytes, self_check."""
         try:
-            answer = self._api.post("workers/heartbeat", {**self._who, "free_slots": free_slots})
+            answer = self._api.post("workers/heartbeat", {**self._who, **report})
         except UnreachableError as error:
             log.warning("worker_heartbeat_unanswered", error=str(error))
         except RefusedError as error:
@@ -55,6 +58,7 @@ class Registration:
         else:
             self._heard_at = boottime()
             self.draining = bool((answer or {}).get("draining"))
+            self.quarantine = (answer or {}).get("quarantine")
 
     def goodbye(self) -> None:
         try:
@@ -67,10 +71,10 @@ class Pulse:
     """Beats in a thread until it is closed; `on_change` runs after each beat."""
 
     def __init__(
-        self, registration: Registration, free_slots: Callable[[], int], on_change: Callable[[], None]
+        self, registration: Registration, report: Callable[[], dict[str, Any]], on_change: Callable[[], None]
     ) -> None:
         self._registration = registration
-        self._free_slots = free_slots
+        self._report = report
         self._on_change = on_change
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
@@ -87,5 +91,5 @@ class Pulse:
     def _run(self) -> None:
         while not self._closing.wait(self.seconds):
             if self._registration.known:
-                self._registration.beat(self._free_slots())
+                self._registration.beat(self._report())
                 self._on_change()

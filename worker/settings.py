@@ -41,6 +41,10 @@ class Settings(Frozen):
     """How often to ask for work; empty = what the API says; 0 = only when called, which needs a broker."""
     cache_bytes: int = Field(100 * 1024**3, ge=0)
     """Room for datasets and base models; the least recently used go first."""
+    trainer_cache_bytes: int = Field(50 * 1024**3, ge=0)
+    """Room for what trainers computed from inputs (latents, embeddings, tokens); the least recently used files go."""
+    min_free_bytes: int = Field(1024**3, ge=0)
+    """Bytes of the disk that stay free: with less the worker claims nothing, and inputs must fit beside it."""
     trainer_python: str = sys.executable
     """Interpreter that has the trainers installed."""
     trainer_command: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """Which attempts live on this host, and which accelerators are free: counted one by one."""
 
 import threading
+import time
 
 from worker.accelerators import Accelerator
 from worker.agent import Agent
@@ -13,6 +14,7 @@ class Slots:
         self._accelerators = [accelerator.index for accelerator in accelerators]
         self._live: dict[str, tuple[Agent, tuple[int, ...]]] = {}
         self._numbers: dict[str, int] = {}
+        self._started: dict[str, float] = {}
         self._lock = threading.Lock()
         self.empty = threading.Event()
         self.empty.set()
@@ -23,6 +25,7 @@ class Slots:
             taken = [index for index in accelerators if index not in self._free_accelerators()]
             assert not taken, f"attempt {attempt} was given accelerators {taken}, free are {self._free_accelerators()}"
             self._live[attempt] = (agent, accelerators)
+            self._started[attempt] = time.time()
             self._numbers[attempt] = next(n for n in range(len(self._live)) if n not in self._numbers.values())
             self.empty.clear()
 
@@ -30,6 +33,7 @@ class Slots:
         with self._lock:
             self._live.pop(attempt, None)
             self._numbers.pop(attempt, None)
+            self._started.pop(attempt, None)
             if not self._live:
                 self.empty.set()
 
@@ -39,6 +43,11 @@ class Slots:
     def free_accelerators(self) -> list[int]:
         with self._lock:
             return self._free_accelerators()
+
+    def oldest_start(self) -> float:
+        """Unix time at which the oldest live attempt was taken; now, where none lives."""
+        with self._lock:
+            return min(self._started.values(), default=time.time())
 
     def live(self) -> list[str]:
         with self._lock:

@@ -53,6 +53,7 @@ class Host:
             "ANNEAL_TRAINER_COMMAND": " ".join(STUB),
             "ANNEAL_TRAINER_ENVIRONMENT": "STUB_FOLDER",
             "ANNEAL_BACKOFF_SECONDS": "0.05",
+            "ANNEAL_MIN_FREE_BYTES": "0",
             "STUB_FOLDER": str(platform.stub_folder),
             **({} if hears == "polls" else {"ANNEAL_BROKER_URL": f"redis://127.0.0.1:{self.broker.port}/0"}),
             **({"ANNEAL_POLL_SECONDS": "0"} if hears == "calls" else {}),

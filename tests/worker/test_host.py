@@ -165,3 +165,19 @@ def test_metrics_tell_slots_and_attempts(api: FakeApi, start_host: StartHost) ->
 def scraped(address: str) -> str:
     with urllib.request.urlopen(address) as answer:
         return str(answer.read().decode())
+
+
+def test_a_worker_short_of_disk_claims_nothing_and_offers_no_slot(api: FakeApi, start_host: StartHost) -> None:
+    api.add_job()
+    host = start_host(ANNEAL_MIN_FREE_BYTES=str(1 << 60))
+    eventually(lambda: api.worker_heartbeats >= 3)
+    assert api.claims == 0
+    assert "no_room" in host.log.read_text()
+
+
+def test_a_checkpoint_with_other_bytes_is_reported_as_damaged(api: FakeApi, start_host: StartHost) -> None:
+    checkpoint = api.add_input({"state.json": b"what was published"}, prefix="kept")
+    api.files["data/state.json"] = api.files["kept/state.json"] = b"something else.!!!"
+    api.add_job(inputs={"checkpoint": checkpoint})
+    start_host()
+    assert finished(api).finish["reason"]["code"] == "checkpoint_damaged"

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trainers.atomic import file_write
+from trainers.atomic import file_mark_used, file_write
 from trainers.control import Control
 from trainers.distributed import Processes
 from trainers.events import Progress
@@ -115,7 +115,11 @@ def _weights(module: nn.Module) -> list[tuple[str, Tensor]]:
 def _read_or_make(path: Path, make: Callable[[], Tensors]) -> Tensors:
     if path.exists():
         try:
-            return load_file(path)
+            value = load_file(path)
+            file_mark_used(path)
+            return value
+        except FileNotFoundError:
+            pass  # deleted meanwhile by who bounds the cache
         except SafetensorError:
             path.unlink(missing_ok=True)
     value = {name: tensor.detach().cpu().contiguous() for name, tensor in make().items()}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from trainers.atomic import file_write
+from trainers.atomic import file_mark_used, file_write
 from trainers.data.chat import Encoded, Tongue, encode_chat, encode_plain
 from trainers.data.dialogues import Dialogue
 from trainers.errors import ReasonCode, TrainerError
@@ -95,6 +95,7 @@ def _write(path: Path, rows: Sequence[Encoded]) -> None:
 def _read(path: Path) -> list[Encoded] | None:
     try:
         flat: dict[str, NDArray[Any]] = load_file(path)
+        file_mark_used(path)
         bounds = np.cumsum(flat["lengths"])[:-1]
         return [
             Encoded(*row) for row in zip(np.split(flat["ids"], bounds), np.split(flat["roles"], bounds), strict=True)

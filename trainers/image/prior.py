@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from trainers.atomic import file_mark_used
 from trainers.data.cache import cache_key
 from trainers.data.image_rows import Rows, class_pictures_missing, with_class
 from trainers.events import Progress
@@ -40,6 +41,7 @@ def class_pictures_made(site: Site[ImageLoraParams], base: Base, rows: Rows) -> 
 def picture_of_class(path: Path, base: Base, params: ImageLoraParams, seed: int) -> None:
     """Draws one, unless it is there."""
     if path.exists():
+        file_mark_used(path)
         return
     (picture,) = sample_images(
         base,
