@@ -14,7 +14,7 @@ from django.utils.decorators import method_decorator
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from api.accounts.members import member_remove, member_set
-from api.accounts.models import Membership, Project, Token
+from api.accounts.models import Invitation, Membership, Project, Token
 from api.accounts.tokens import token_revoke
 from api.accounts.users import logins_end
 from api.jobs.clock import now
@@ -31,7 +31,7 @@ def revoke(token: Token, by: str) -> str:
 
 
 def leave(member: Membership, by: str) -> str:
-    member_remove(project=member.project, username=member.user.get_username(), by=by)
+    member_remove(project=member.project, username=member.user.get_username(), by=by, by_superuser=True)
     return f"{member.user} is no longer in {member.project}."
 
 
@@ -39,7 +39,8 @@ def role(word: str) -> Deed:
     """One button for each role."""
 
     def give(member: Membership, by: str) -> str:
-        found, _ = member_set(project=member.project, username=member.user.get_username(), role=word, by=by)
+        username = member.user.get_username()
+        found, _ = member_set(project=member.project, username=username, role=word, by=by, by_superuser=True)
         return f"{found}."
 
     does = f"These members may do what a {word} may, from their next request on."
@@ -120,6 +121,13 @@ class ProjectAdmin(ReadOnly):
 class MembershipAdmin(ReadOnly):
     list_display = ("__str__", link_to("project"), link_to("user"), "role")
     list_filter = ("role", "project")
+    list_select_related = ("project", "user")
+    search_fields = ("user__username", "project__name")
+
+
+@admin.register(Invitation)
+class InvitationAdmin(ReadOnly):
+    list_display = (link_to("project"), link_to("user"), "role", "invited_by", "created")
     list_select_related = ("project", "user")
     search_fields = ("user__username", "project__name")
 

@@ -34,6 +34,22 @@ class Membership(models.Model):
         return f"{self.user} in {self.project} as {self.role}"
 
 
+class Invitation(models.Model):
+    """A membership that its person has not accepted yet. It opens nothing."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="invitations")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="invitations")
+    role = models.CharField(max_length=10, choices=Membership.Role.choices)
+    invited_by = models.CharField(max_length=200)
+    created = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=["project", "user"], name="one_invitation"),)
+
+    def __str__(self) -> str:
+        return f"invitation of {self.user} to {self.project} as {self.role}"
+
+
 class Token(models.Model):
     """A bearer token. The plain text is shown once; only its SHA-256 is kept."""
 

@@ -9,10 +9,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from api.accounts.members import member_remove, member_set, project_create
-from api.accounts.models import Membership, Project
+from api.accounts.members import invitation_answer, member_remove, member_set, project_create
+from api.accounts.models import Invitation, Membership, Project
 from api.accounts.selectors import members_of, memberships_of, project_find, role_of, rules_all
 from api.accounts.shapes import (
+    InvitationAnswer,
+    InvitationShape,
     MemberRequest,
     MemberShape,
     NewUserShape,
@@ -28,6 +30,9 @@ from api.openapi import page_of
 from api.paging import Cursor
 
 PAGE = (OpenApiParameter("cursor", str, description="From `next`."), OpenApiParameter("limit", int))
+
+
+MEMBER_ANSWERS = {200: MemberShape, 201: MemberShape, 202: MemberShape}
 
 
 class ById(Cursor):
@@ -74,22 +79,51 @@ class MemberView(APIView):
     write_scope = "read"
     """Leaving needs no more; the rest is checked below."""
 
-    @extend_schema(operation_id="members_set", request=MemberRequest, responses={200: MemberShape, 201: MemberShape})
+    @extend_schema(operation_id="members_set", request=MemberRequest, responses=MEMBER_ANSWERS)
     def put(self, request: Request, name: str, username: str) -> Response:
-        """Adds the person (201) or changes their role (200). For admins. 409 for the last admin."""
+        """Changes a member's role (200); invites others, who accept or not (202), or adds them for a superuser (201).
+
+        For admins. 409 for the last admin, 403 where a superuser's role would change.
+        """
         _need_admin(request)
         project = project_find(token_of(request), name)
         role = MemberRequest.model_validate(request.data).role
-        member, made = member_set(project=project, username=username, role=role, by=actor_of(request))
-        return Response(_member(member), status=201 if made else 200)
+        rules = rules_all(token_of(request))
+        member, made = member_set(
+            project=project, username=username, role=role, by=actor_of(request), by_superuser=rules
+        )
+        status = 202 if isinstance(member, Invitation) else 201 if made else 200
+        return Response(_member(member), status=status)
 
     @extend_schema(operation_id="members_remove", responses={204: None})
     def delete(self, request: Request, name: str, username: str) -> Response:
-        """Takes the person out; one may leave oneself. 409 for the last admin."""
+        """Takes the person out, or an invitation back; one may leave oneself. 409 for the last admin."""
         if username != request.user.get_username():
             _need_admin(request)
         project = project_find(token_of(request), name)
-        member_remove(project=project, username=username, by=actor_of(request))
+        rules = rules_all(token_of(request))
+        member_remove(project=project, username=username, by=actor_of(request), by_superuser=rules)
+        return Response(status=204)
+
+
+class InvitationsView(APIView):
+    write_scope = "read"
+
+    @extend_schema(operation_id="invitations_list", parameters=[*PAGE], responses=page_of(InvitationShape))
+    def get(self, request: Request) -> Response:
+        """Projects that the caller was invited to and did not answer yet."""
+        pages = ById()
+        found = Invitation.objects.filter(user=token_of(request).user).select_related("project")
+        rows: Any = pages.paginate_queryset(found, request, view=self)
+        return pages.get_paginated_response([_invitation(row) for row in rows])
+
+    @extend_schema(operation_id="invitations_answer", request=InvitationAnswer, responses={204: None})
+    def post(self, request: Request) -> Response:
+        """Joins the project, or declines."""
+        answer = InvitationAnswer.model_validate(request.data)
+        invitation_answer(
+            user=token_of(request).user, project=answer.project, accept=answer.accept, by=actor_of(request)
+        )
         return Response(status=204)
 
 
@@ -123,8 +157,13 @@ def _project(project: Project, role: str | None) -> dict[str, Any]:
     return {"name": project.name, "role": role, "created": project.created}
 
 
-def _member(member: Membership) -> dict[str, Any]:
-    return {"user": member.user.get_username(), "role": member.role}
+def _member(member: Membership | Invitation) -> dict[str, Any]:
+    return {"user": member.user.get_username(), "role": member.role, "accepted": isinstance(member, Membership)}
+
+
+def _invitation(invitation: Invitation) -> dict[str, Any]:
+    by = invitation.invited_by.removeprefix("user:")
+    return {"project": invitation.project.name, "role": invitation.role, "by": by, "created": invitation.created}
 
 
 def _user(user: Any) -> dict[str, Any]:

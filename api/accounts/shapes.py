@@ -61,6 +61,21 @@ class MemberRequest(Contract):
 class MemberShape(Shape):
     user: str
     role: Role
+    accepted: bool
+    """False: invited; a member once they accept."""
+
+
+class InvitationShape(Shape):
+    project: str
+    role: Role
+    by: str
+    created: datetime
+
+
+class InvitationAnswer(Contract):
+    project: str = Field(max_length=100)
+    accept: bool = Field(True, strict=True)
+    """false: decline."""
 
 
 class UserRequest(Contract):

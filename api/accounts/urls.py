@@ -7,6 +7,7 @@ urlpatterns = [
     path("auth/logout", views.LogoutView.as_view()),
     path("me", views.MeView.as_view()),
     path("me/password", views.PasswordView.as_view()),
+    path("me/invitations", project_views.InvitationsView.as_view()),
     path("projects", project_views.ProjectsView.as_view()),
     path("projects/<str:name>", project_views.ProjectView.as_view()),
     path("projects/<str:name>/members", project_views.MembersView.as_view()),

@@ -31,7 +31,7 @@ def user_create(*, project: Project, username: str, role: str, by: str) -> str:
         hint = "Add them with PUT projects/{name}/members/{user}."
         raise Problem("name_taken", said, status=409, hint=hint, fields={"username": ["is taken"]}) from None
     _audit(user, "user_created", by, project)
-    member_set(project=project, username=username, role=role, by=by)
+    member_set(project=project, username=username, role=role, by=by, by_superuser=True)  # no one's consent is missing
     return password
 
 

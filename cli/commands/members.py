@@ -36,11 +36,13 @@ def member_set(
     project: Project = "",
     as_json: Json = False,
 ) -> None:
-    """Add a person to the project, or change their role."""
+    """Invite a person to the project, or change a member's role."""
     with connect() as client:
         project = project or own_project(client)
         member = client.put(f"projects/{project}/members/{quote(user, safe='')}", {"role": role.value})
-    print_done(member, f"{user} is {role.value} of {project}", as_json=as_json)
+    invited = f"{user} is invited to {project} as {role.value}; `anneal project join {project}` accepts it"
+    done = f"{user} is {role.value} of {project}"
+    print_done(member, done if member["accepted"] else invited, as_json=as_json)
 
 
 @app.command("remove")

@@ -41,6 +41,27 @@ def project_create(name: Annotated[str, typer.Argument(help="Name of the project
     print_done(made, f"created project {made['name']}", as_json=as_json)
 
 
+@app.command("invitations")
+def project_invitations(as_json: Json = False) -> None:
+    """Projects that you were invited to."""
+    with connect() as client:
+        rows = list(client.pages("me/invitations"))
+    print_rows(rows, {"project": "project", "role": "role", "by": "by", "created": "created"}, as_json=as_json)
+
+
+@app.command("join")
+def project_join(
+    project: Annotated[str, typer.Argument(help="Name of a project that you were invited to.")],
+    decline: Annotated[bool, typer.Option("--decline", help="Do not join; the invitation goes.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Accept an invitation, or decline it."""
+    with connect() as client:
+        client.post("me/invitations", {"project": project, "accept": not decline})
+    done = f"declined {project}" if decline else f"you are a member of {project}; `anneal login` with it opens it"
+    print_done({"project": project, "accepted": not decline}, done, as_json=as_json)
+
+
 def own_project(client: Client) -> str:
     """Name of the project that the login opens."""
     return str(client.get("me")["project"])

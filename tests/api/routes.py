@@ -42,6 +42,7 @@ ROUTES: dict[str, dict[str, str]] = {
     f"{V1}auth/logout": {"POST": READ},
     f"{V1}me": {"GET": READ},
     f"{V1}me/password": {"POST": READ},
+    f"{V1}me/invitations": {"GET": READ, "POST": READ},
     f"{V1}projects": {"GET": READ, "POST": SUPERUSER},
     f"{V1}projects/<str:name>": {"GET": READ},
     f"{V1}projects/<str:name>/members": {"GET": READ},

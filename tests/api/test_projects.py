@@ -65,15 +65,67 @@ def test_a_superuser_opens_every_project() -> None:
     }
 
 
-def test_an_admin_adds_a_person_and_changes_the_role(user: APIClient) -> None:
+INVITATIONS = "/api/v1/me/invitations"
+
+
+def invited(user: APIClient) -> APIClient:
+    """A person of another project, invited as a reader."""
+    anna = person("elsewhere", "writer")
+    answer = put(user, "writer-of-elsewhere", "reader")
+    assert (answer.status_code, answer.json()["accepted"]) == (202, False)
+    return anna
+
+
+def test_an_invited_person_is_no_member_until_they_accept(user: APIClient) -> None:
+    anna = invited(user)
+    assert [row["user"] for row in user.get(MEMBERS).json()["results"]] == ["admin-of-default"]
+    assert [row["name"] for row in anna.get("/api/v1/projects").json()["results"]] == ["elsewhere"]
+    listed = anna.get(INVITATIONS).json()["results"][0]
+    assert (listed["project"], listed["role"], listed["by"]) == ("default", "reader", "admin-of-default")
+    assert anna.post(INVITATIONS, {"project": "default"}, format="json").status_code == 204
+    assert [row["name"] for row in anna.get("/api/v1/projects").json()["results"]] == ["default", "elsewhere"]
+    assert anna.get(INVITATIONS).json()["results"] == []
+
+
+def test_an_invitation_may_be_declined_or_withdrawn(user: APIClient) -> None:
+    anna = invited(user)
+    assert anna.post(INVITATIONS, {"project": "default", "accept": False}, format="json").status_code == 204
+    assert put(user, "writer-of-elsewhere", "admin").status_code == 202
+    assert user.delete(f"{MEMBERS}/writer-of-elsewhere").status_code == 204
+    assert anna.post(INVITATIONS, {"project": "default"}, format="json").status_code == 404
+    assert Membership.objects.filter(project__name="default").count() == 1
+
+
+def test_nobody_accepts_the_invitation_of_another(user: APIClient) -> None:
+    invited(user)
+    other = person("third")
+    assert other.post(INVITATIONS, {"project": "default"}, format="json").status_code == 404
+
+
+def test_an_admin_cannot_reduce_or_remove_a_superuser(user: APIClient) -> None:
+    root = person("default", "writer")
+    get_user_model().objects.filter(username="writer-of-default").update(is_superuser=True)
+    for answer in (put(user, "writer-of-default", "reader"), user.delete(f"{MEMBERS}/writer-of-default")):
+        assert (answer.status_code, answer.json()["code"]) == (403, "superuser_only")
+    assert root.delete(f"{MEMBERS}/writer-of-default").status_code == 204
+
+
+def test_a_superuser_adds_a_person_at_once() -> None:
+    client = superuser()
     get_user_model().objects.create_user("anna")
-    assert (put(user, "anna", "reader").status_code, put(user, "anna", "writer").status_code) == (201, 200)
+    assert put(client, "anna", "reader").status_code == 201
+    assert Membership.objects.get(user__username="anna").role == "reader"
+
+
+def test_an_admin_changes_the_role_of_a_member(user: APIClient) -> None:
+    person("default", "reader")
+    assert put(user, "reader-of-default", "writer").status_code == 200
     members = user.get(MEMBERS).json()["results"]
-    assert members == [{"user": "anna", "role": "writer"}, {"user": "admin-of-default", "role": "admin"}]
-    told = [row.data for row in Audit.objects.filter(kind="member_set").order_by("id")]
-    assert told[1] == {"user": "anna", "role": "writer", "before": "reader"}
+    assert (members[0]["user"], members[0]["role"]) == ("reader-of-default", "writer")
+    told = [row.data for row in Audit.objects.filter(kind="member_set")]
+    assert told == [{"user": "reader-of-default", "role": "writer", "before": "reader"}]
     assert put(user, "nobody", "reader").status_code == 404
-    assert put(user, "anna", "king").status_code == 400
+    assert put(user, "reader-of-default", "king").status_code == 400
 
 
 def test_a_demoted_members_token_loses_its_scopes_at_once(user: APIClient) -> None:
