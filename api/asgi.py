@@ -10,6 +10,7 @@ from django.core.asgi import get_asgi_application
 from api.body_limit import body_limited
 from api.files import LINK_PATH, storage_app, storage_probe
 from api.front import fronted
+from api.http_protocol import framing_checked
 from api.security_headers import secured
 from api.static_files import static_files
 
@@ -41,4 +42,4 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-application = secured(serve)
+application = secured(framing_checked(serve))

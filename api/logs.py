@@ -69,5 +69,6 @@ def logging_config(level: str = "INFO", secrets: Iterable[str] = ()) -> dict[str
         "formatters": {"json": formatter},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
         "root": {"handlers": ["stderr"], "level": level},
-        "loggers": {name: {"handlers": [], "propagate": True} for name in FOREIGN},
+        "loggers": {name: {"handlers": [], "propagate": True} for name in FOREIGN}
+        | {"django.request": {"level": "ERROR"}},  # its warning says what `api.observing` says of each request
     }

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import time
@@ -13,6 +14,8 @@ from pathlib import Path
 LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG = 1
 BACKOFF_SECONDS = (1, 2, 4, 8, 15, 30)
+MAX_LOG_BYTES = 10 * 2**20
+OLD_LOGS = 3
 HEALTHY_SECONDS = 60
 """A child that lived this long starts again at the shortest backoff."""
 Say = Callable[[str], None]
@@ -73,9 +76,10 @@ def tie_to_parent(number: signal.Signals) -> Callable[[], None]:
 
 
 def children_check(children: list[Child], say: Say) -> None:
-    """Starts again what died, later each time."""
+    """Starts again what died, later each time; rotates logs."""
     now = time.monotonic()
     for child in children:
+        log_rotate(child.log)
         if child.alive or child.process is None:
             continue
         if child.start_at is None:
@@ -105,6 +109,21 @@ def child_stop(child: Child, seconds: float | None = None) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(child.process.pid, signal.SIGKILL)
         child.process.wait()
+
+
+def log_rotate(path: Path) -> None:
+    """Moves a log past MAX_LOG_BYTES to `.1`, and older ones on. Its writer appends to the emptied file.
+
+    Lines that are written between the copy and the cut are lost.
+    """
+    if not path.exists() or path.stat().st_size <= MAX_LOG_BYTES:
+        return
+    for number in range(OLD_LOGS - 1, 0, -1):
+        older = path.with_name(f"{path.name}.{number}")
+        if older.exists():
+            older.replace(path.with_name(f"{path.name}.{number + 1}"))
+    shutil.copyfile(path, path.with_name(f"{path.name}.1"))
+    os.truncate(path, 0)
 
 
 def log_tail(path: Path, num_lines: int = 20) -> str:

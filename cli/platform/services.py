@@ -57,9 +57,8 @@ def inherited() -> dict[str, str]:
 
 
 def api_child(home: Home, env: dict[str, str], port: int) -> Child:
-    serve = ["-m", "uvicorn", "api.asgi:application", "--host", "127.0.0.1", "--port", str(port)]
-    quiet = ["--no-access-log", "--no-proxy-headers", "--timeout-graceful-shutdown", "5"]
-    return Child("api", [*PYTHON, *serve, *quiet], env, home.logs / "api.log")
+    serve = ["-m", "api", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    return Child("api", [*PYTHON, *serve], env, home.logs / "api.log")
 
 
 def dispatcher_child(home: Home, env: dict[str, str]) -> Child:

@@ -8,13 +8,16 @@ from contextlib import contextmanager
 import uvicorn
 
 from api.asgi import application
+from api.http_protocol import TimedProtocol
 
 
 @contextmanager
-def served() -> Iterator[str]:
+def served(protocol: type[TimedProtocol] = TimedProtocol) -> Iterator[str]:
     """The server's address. It listens before it is started, so nobody has to wait for it."""
     listening = socket.create_server(("127.0.0.1", 0))
-    options = uvicorn.Config(application, log_level="error", access_log=False, proxy_headers=False, lifespan="off")
+    options = uvicorn.Config(
+        application, http=protocol, log_level="error", access_log=False, proxy_headers=False, lifespan="off"
+    )
     server = uvicorn.Server(options)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

@@ -56,3 +56,9 @@ def test_tokens_are_masked_in_every_line(lines: list[str]) -> None:
     logging.getLogger("some.library").warning("refused %s", plain)
     assert plain not in lines[-1] and json.loads(lines[-1])["event"] == "refused ant_***"
     assert Masker()("ant_short") == "ant_short"
+
+
+def test_a_refused_request_is_one_line_too(user: APIClient, lines: list[str]) -> None:
+    assert user.get("/api/v1/jobs?state=nonsense").status_code == 400
+    assert user.get("/nothing").status_code == 404
+    assert [json.loads(line)["event"] for line in lines] == ["request", "request"]

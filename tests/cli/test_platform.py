@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli.errors import CliError
-from cli.platform.children import Child, child_start, child_stop, children_check, log_tail
+from cli.platform.children import Child, child_start, child_stop, children_check, log_rotate, log_tail
 from cli.platform.home import home_locked, home_open, home_ports, secret_key
 from cli.platform.ready import answers_ping
 from cli.platform.services import broker_child
@@ -129,3 +129,15 @@ def test_without_valkey_the_platform_goes_on_with_polling(
     assert broker_start(platform, 1, lines.append) == ""
     assert platform.children == []
     assert said in lines[0]
+
+
+def test_a_log_is_rotated_while_its_writer_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.platform.children.MAX_LOG_BYTES", 10)
+    log = tmp_path / "api.log"
+    with log.open("ab", buffering=0) as writer:
+        for number in range(6):
+            writer.write(b"the lines of round %d\n" % number)
+            log_rotate(log)
+    assert log.read_bytes() == b""
+    assert (tmp_path / "api.log.1").read_bytes() == b"the lines of round 5\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["api.log", "api.log.1", "api.log.2", "api.log.3"]
