@@ -43,6 +43,9 @@ MAX_TEMPLATE = 1 << 20
 """Characters of a chat template. It is kept for other tools; no job renders it."""
 MAX_PATTERN = 4096
 """Characters of a regular expression."""
+MAX_REPEATS = 10_000
+"""Product of the counts {n,m} in one expression: `((a{1000}){1000}){1000}` takes gigabytes to compile."""
+COUNTS = re.compile(r"\{(\d*)(?:,(\d*))?\}")
 TOKEN_TEXT = text(1024)
 TOKEN_ID = whole(0, MAX_TOKENS)
 FLAGS = ("lstrip", "rstrip", "normalized", "single_word", "special")
@@ -230,10 +233,20 @@ def _type_check(component: Mapping[str, Any], where: str) -> None:
     if "type" in component and component["type"] not in COMPONENTS:
         raise ConfigError(f"{where}: type is {value_shown(component['type'])}, expected one of {_listed()}")
     pattern = component.get("Regex")
-    if "Regex" in component and not (isinstance(pattern, str) and len(pattern) <= MAX_PATTERN):
+    if "Regex" in component and not _is_pattern(pattern):
         raise ConfigError(
-            f"{where}: Regex is {value_shown(pattern)}, expected a pattern of at most {MAX_PATTERN} characters"
+            f"{where}: Regex is {value_shown(pattern)}, expected a pattern of at most {MAX_PATTERN} characters whose "
+            f"counts {{n,m}} multiply to at most {MAX_REPEATS}"
         )
+
+
+def _is_pattern(value: Any) -> bool:
+    if not isinstance(value, str) or len(value) > MAX_PATTERN:
+        return False
+    product = 1
+    for counts in COUNTS.findall(value):
+        product *= max([1, *(int(count[:9]) for count in counts if count)])
+    return product <= MAX_REPEATS
 
 
 def _listed() -> str:

@@ -27,6 +27,7 @@ from trainers.kept import Kept
 from trainers.lifeline import tie_to_parent
 from trainers.manifest import manifest_write
 from trainers.optional.hidden import libraries_hide
+from trainers.panic import PANIC
 from trainers.serve import Line, serve
 from trainers.spec import JobSpec, Resources, spec_load
 from trainers.workspace import Outcome, Workspace
@@ -84,7 +85,9 @@ def job_run(spec_path: Path, inputs: Path, out: Path, cache: Path, kept: Kept) -
         if rank == 0:
             make_room(out)
         run_method(Workspace(spec=spec, inputs=inputs, out=out, cache=cache, events=events, kept=kept))
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         traceback.print_exc()
         return report_failure(error, rank, out, events)
     finally:
@@ -126,7 +129,7 @@ def make_room(out: Path) -> None:
     path.unlink()
 
 
-def report_failure(error: Exception, rank: int, out: Path, events: EventWriter | None) -> Reason:
+def report_failure(error: BaseException, rank: int, out: Path, events: EventWriter | None) -> Reason:
     """Rank 0 says `failed`; another rank leaves its reason, since it is the cause of what rank 0 then sees."""
     found = reason_of(error)
     if events is None:
@@ -139,7 +142,7 @@ def report_failure(error: Exception, rank: int, out: Path, events: EventWriter |
     return found
 
 
-def reason_of(error: Exception) -> Reason:
+def reason_of(error: BaseException) -> Reason:
     """What a person reads about an exception: its known cause, or `internal` with the end of the traceback."""
     detail = "".join(traceback.format_exception(error))[-DETAIL_CHARACTERS:]
     if isinstance(error, TrainerError):
@@ -150,7 +153,15 @@ def reason_of(error: Exception) -> Reason:
         return reason(ReasonCode.OUT_OF_MEMORY, detail=detail)
     if "No space left on device" in str(error):
         return reason(ReasonCode.DISK_FULL, detail=detail)
+    if is_panic(error) and "Regex" in str(error):
+        message = f"a regular expression of the base model's tokenizer gave up on a text: {error}"
+        return reason(ReasonCode.BAD_BASE_MODEL, message, detail)
     return reason(ReasonCode.INTERNAL, detail=detail)
+
+
+def is_panic(error: BaseException) -> bool:
+    """What a library in Rust raises when it gives up; its class cannot be imported and is no Exception."""
+    return type(error).__name__ == PANIC
 
 
 def _serve(arguments: list[str]) -> int:

@@ -4,15 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from formats.rows import CHAT_COLUMNS, PAIR_COLUMNS
+from trainers.data.row_templates import templates_render
 from trainers.data.rows import NAMED_FAULTS, Row, bad_rows
-from trainers.errors import ReasonCode, TrainerError
 
 SPEAKERS = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "system": "system"}
-ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
 
 
 class Turn(NamedTuple):
@@ -34,14 +30,30 @@ class Dialogue:
 
 
 def dialogues_of(rows: Sequence[Row], *, input_template: str = "", output_template: str = "") -> list[Dialogue]:
-    """TrainerError BAD_DATASET names rows and reasons; BAD_PARAMETERS a template that is not Jinja."""
-    read = _by_templates(input_template, output_template) if input_template else _by_columns(rows[0])
+    """TrainerError BAD_DATASET names rows and reasons; BAD_PARAMETERS a template that is not Jinja or not bounded."""
+    if input_template:
+        return _by_templates(rows, {"input_template": input_template, "output_template": output_template})
+    read = _by_columns(rows[0])
     found, faults = [], []
     for row in rows:
         try:
             found.append(Dialogue(row.where, tuple(read(row.columns))))
         except ValueError as error:
             faults.append(f"{row.where}: {error}")
+    return _without_faults(found, faults)
+
+
+def _by_templates(rows: Sequence[Row], templates: Mapping[str, str]) -> list[Dialogue]:
+    found, faults = [], []
+    for row, texts in zip(rows, templates_render(templates, [row.columns for row in rows]), strict=True):
+        if isinstance(texts, str):
+            faults.append(f"{row.where}: {texts}")
+        else:
+            found.append(Dialogue(row.where, tuple(_pair(*texts))))
+    return _without_faults(found, faults)
+
+
+def _without_faults(found: list[Dialogue], faults: list[str]) -> list[Dialogue]:
     if faults:
         more = f" and {len(faults) - NAMED_FAULTS} more" if len(faults) > NAMED_FAULTS else ""
         raise bad_rows("; ".join(faults[:NAMED_FAULTS]) + more)
@@ -96,35 +108,6 @@ def _instruction(columns: Mapping[str, Any]) -> list[Turn]:
         raise ValueError(f"expected text under 'input', got {further!r:.60}")
     instruction = _cell(columns, "instruction")
     return _pair(f"{instruction}\n\n{further}" if further.strip() else instruction, _cell(columns, "output"))
-
-
-def _by_templates(input_template: str, output_template: str) -> Read:
-    prompt = _template("input_template", input_template)
-    response = _template("output_template", output_template)
-
-    def read(columns: Mapping[str, Any]) -> list[Turn]:
-        return _pair(_render("input_template", prompt, columns), _render("output_template", response, columns))
-
-    return read
-
-
-def _template(name: str, source: str) -> Template:
-    try:
-        return ENVIRONMENT.from_string(source)
-    except TemplateError as error:
-        raise TrainerError(ReasonCode.BAD_PARAMETERS, f"{name} is not a Jinja template: {error}") from error
-
-
-def _render(name: str, template: Template, columns: Mapping[str, Any]) -> str:
-    try:
-        text = template.render(columns)
-    except UndefinedError as error:
-        raise ValueError(f"{name}: {error}; the row has {', '.join(columns)}") from error
-    except Exception as error:  # a template may raise whatever its filters do
-        raise ValueError(f"{name}: {error}") from error
-    if not text.strip():
-        raise ValueError(f"{name} gives an empty text")
-    return text
 
 
 def _pair(prompt: str, response: str) -> list[Turn]:

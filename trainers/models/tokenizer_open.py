@@ -5,9 +5,7 @@ from typing import Any
 
 from trainers.errors import ReasonCode, TrainerError
 from trainers.models.folder_views import tokenizer_view
-
-PANIC = "PanicException"
-"""What a library in Rust raises when it gives up. It is no Exception, and its class has no importable name."""
+from trainers.panic import PANIC
 
 
 def tokenizer_open(cls: Any, folder: Path, part: str) -> Any:
