@@ -72,7 +72,7 @@ def _sampled(client: Client, host: Host, number: int, steps: int) -> tuple[float
 def _first_step(host: Host) -> tuple[float, Record] | None:
     """Unix seconds of the running attempt's first denoising step, and the details of its start."""
     started: Record = {}
-    for path in (host.folder / "state" / "attempts").glob("*/out/events.jsonl"):
+    for path in (host.folder / "state" / "residents" / "rooms").glob("*/out/*/events.jsonl"):
         for line in path.read_text().splitlines(keepends=True):
             event = json.loads(line) if line.endswith("\n") else {"data": {"kind": ""}}
             if event["data"]["kind"] == "started":

@@ -28,10 +28,13 @@ from worker.lease import FencedError, Lease
 from worker.logs import LogSpool
 from worker.manifest import Manifest, manifest_read
 from worker.masking import Masker
+from worker.network import network_of
 from worker.oom import oom_kills
 from worker.orders import Orders, StopError
+from worker.out_folder import OutFolder
 from worker.outbox import Outbox
 from worker.outcome import STOP_REASONS, Ending, Verdict, verdict_of
+from worker.places import places_in, room_in
 from worker.publish import Publisher
 from worker.report import Api, RefusedError, backoff
 from worker.resident_key import what_stays
@@ -44,6 +47,7 @@ from worker.times import Times
 from worker.training import Training
 from worker.transfer import Retry, disk_failure
 from worker.waits import Waits
+from worker.wall import Wall
 
 log = structlog.get_logger()
 
@@ -57,7 +61,7 @@ class Tools:
     api: Api
     storage: httpx.Client
     cache: InputCache
-    trainer_cache: Path
+    wall: Wall
     executor: Executor
     outbox: Outbox
     reserve: Reserve
@@ -84,18 +88,23 @@ class Agent:
         self._tools = tools
         self._claim = claim
         self._folder = folder
+        self._stays = what_stays(claim) if tools.settings.resident_models else ""
+        residents = tools.settings.state_dir / "residents"
+        self._room = room_in(residents, self._stays, claim.accelerators) if self._stays else None
+        self._places = self._room.places(claim.attempt.id) if self._room else places_in(folder)
+        self._out = OutFolder(self._places.out, tools.wall.user.uid if tools.wall.user else None)
         self.orders = Orders(tools.settings.drain_seconds)
         self._lease = Lease(sent_at, tools.times.self_fence_seconds)
         self._api = tools.api.attempt(claim.attempt.id, claim.attempt.token, self._lease)
         known = (tools.settings.worker_token, claim.attempt.token, *claim.secrets.values())
         masker = Masker([*known, *secrets_in(tools.environ)])
         self._spool = LogSpool(folder / "log", masker)
-        self._control = ControlFile(folder / "in" / "control", claim.attempt.n)
+        self._control = ControlFile(self._places.inputs / "control", claim.attempt.n)
         first_pause = tools.settings.backoff_seconds
         self._sender = Sender(self._api, self._control, self._spool, first_pause)
-        self._publisher = Publisher(self._api, tools.storage, folder / "out", folder / "publish", first_pause)
+        self._publisher = Publisher(self._api, tools.storage, self._out, folder / "publish", first_pause)
         self._training = Training(
-            tail=EventTail(folder / "out" / "events.jsonl", masker),
+            tail=EventTail(self._out, masker),
             sender=self._sender,
             publisher=self._publisher,
             control=self._control,
@@ -134,7 +143,13 @@ class Agent:
                     self._finish(End(Verdict("lost", reason(ReasonCode.WORKER_LOST, str(error)))))
             finally:
                 done.set()
+        self._places.remove()
         remove_tree(self._folder)
+
+    @property
+    def _copies_inputs(self) -> bool:
+        """Where the trainer may not reach the cache: a resident was bound before the attempt came."""
+        return bool(self._stays or self._tools.wall.user)
 
     def _obey(self, answer: dict[str, Any]) -> None:
         """What a heartbeat brought back."""
@@ -172,14 +187,19 @@ class Agent:
         if missing := ", ".join(self._claim.missing_secrets):
             said = f"The project's secret {missing} is gone, or no key opens it any more; put it again."
             raise AttemptError(ReasonCode.BAD_PARAMETERS, said)
-        for name in ("in", "out"):
-            (self._folder / name).mkdir(parents=True)
+        wall, project = self._tools.wall, self._claim.project
+        places, room = self._places, self._room
+        if room:
+            read, changed = (room.inputs, room.logs), (room.out, room.tmp)
+            wall.open_folders(project, passed=(room.folder,), read=read, changed=changed)
+        wall.open_folders(project, passed=(self._folder,), read=(places.inputs,), changed=(places.out, places.tmp))
         settings = self._tools.settings
         retry = Retry(settings.transfer_attempts, settings.backoff_seconds, self._waits.before_training)
-        fetcher = InputFetcher(self._api, self._tools.storage, self._tools.cache, retry)
+        fetcher = InputFetcher(self._api, self._tools.storage, self._tools.cache, retry, copies=self._copies_inputs)
         for place, wanted in self._claim.inputs.items():
-            fetcher.fill(place, wanted, self._folder / "in", held)
-        write_json(self._folder / "spec.json", self._claim.spec)
+            fetcher.fill(place, wanted, self._places.inputs, held)
+        write_json(self._places.spec, self._claim.spec)
+        wall.give(self._places.spec, project)
         self._waits.before_training(0)
         while not self._heartbeat.answered:
             self._waits.before_training(0.1)
@@ -193,7 +213,7 @@ class Agent:
             self._waits.abandon("the lease ran out without an answered heartbeat, so the trainer was ended")
             raise FencedError(self._waits.abandoned)
         for kind, name in (("tensorboard", "tensorboard"), ("other", "wandb")):
-            if (self._folder / "out" / name).is_dir():
+            if self._out.has_folder(name):
                 self._publisher.stage(kind, self._training.last_step, name, {})
         self._waits.publish_for(self._tools.settings.publish_seconds)
         self._trainer_ended.set()
@@ -222,17 +242,19 @@ class Agent:
         return Launch(
             attempt=self._claim.attempt.id,
             folder=self._folder,
-            cache=self._tools.trainer_cache,
+            places=self._places,
+            project=self._claim.project,
             resources=self._claim.resources,
             accelerators=self._claim.accelerators,
             kill_seconds=self._tools.times.kill_seconds,
             deadline=self._lease.deadline,
-            stays=what_stays(self._claim),
+            network=network_of(self._claim, wrapped=bool(self._tools.settings.trainer_command)),
+            stays=self._stays,
             secrets=self._claim.secrets,
         )
 
     def _conclude(self, end: Exit, *, out_of_memory: bool) -> End:
-        manifest = manifest_read(self._folder / "out")
+        manifest = manifest_read(self._out)
         ending = Ending(
             exit=end,
             manifest=manifest,
@@ -253,13 +275,12 @@ class Agent:
         return found
 
     def _with_files(self, end: End, manifest: Manifest) -> End:
-        out = self._folder / "out"
         names = [*(file.path for file in manifest.files), "manifest.json"]
         retry = Retry(
             self._tools.settings.transfer_attempts, self._tools.settings.backoff_seconds, self._waits.publishing
         )
         try:
-            files = self._publisher.upload([(name, out / name) for name in names], retry)
+            files = self._publisher.upload(self._staged(names), retry)
         except RefusedError as error:
             raise AttemptError(ReasonCode.STORAGE_REFUSED, "The result was refused.", str(error)) from error
         recorded = {file.path: file.sha256 for file in manifest.files}
@@ -268,6 +289,13 @@ class Agent:
                 said = f"{file['path']} has digest {file['sha256']}, manifest.json says {recorded[file['path']]}"
                 raise AttemptError(ReasonCode.NO_MANIFEST, said, self._spool.tail())
         return replace(end, manifest=manifest.content, files=tuple(files))
+
+    def _staged(self, names: list[str]) -> list[tuple[str, Path]]:
+        """Each once, under a path that no trainer could reach."""
+        staging = self._folder / "publish" / "result"
+        for name in dict.fromkeys(names):
+            self._out.stage(name, staging / name)
+        return [(name, staging / name) for name in dict.fromkeys(names)]
 
     def _finish(self, end: End) -> None:
         attempt, because = self._claim.attempt, end.verdict.reason
@@ -295,8 +323,8 @@ class Agent:
         except OSError as error:
             if not disk_is_full(error):
                 raise
-            log.warning("disk_full", attempt=attempt.id, removing=str(self._folder / "out"))
-            remove_tree(self._folder / "out")
+            log.warning("disk_full", attempt=attempt.id, removing=str(self._places.out))
+            remove_tree(self._places.out)
             outbox.put(attempt.id, attempt.token, body)
 
 

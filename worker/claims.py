@@ -29,6 +29,7 @@ class AttemptPart(Part):
 class JobPart(Part):
     id: str
     name: str = ""
+    project: str = Field("", pattern=r"^[A-Za-z0-9-]{0,64}$")
     method: str = ""
 
 
@@ -58,6 +59,11 @@ class Claim(Part):
     """Names that the job asks for and the project cannot give."""
     stop_grace_seconds: float = 300
     no_progress_seconds: float = 1800
+
+    @property
+    def project(self) -> str:
+        """A name for the folder that only trainers of this project share."""
+        return self.job.project or self.job.id
 
     @property
     def resources(self) -> Resources:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,30 @@ def sha256_of(path: Path) -> str:
 
 
 def remove_tree(folder: Path) -> None:
-    """Removes `folder` and all below it, also where folders are read-only; a missing one is fine."""
-    if not folder.exists():
+    """Removes `folder` and all below it, read-only or of any depth; a missing one is fine, a link goes by itself.
+
+    Folders are moved up before they are emptied, since a hostile tree is deeper than any path or stack.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        folder.unlink(missing_ok=True)
         return
-    folder.chmod(0o755)
-    for parent, folders, _ in os.walk(folder):
-        for name in folders:
-            child = Path(parent, name)
-            if not child.is_symlink():
-                child.chmod(0o755)
-    shutil.rmtree(folder)
+    folder.chmod(0o700)
+    prefix, moved = f".removing-{uuid.uuid4().hex}", 0
+    while folders := [path for path in folder.iterdir() if _is_folder(path)]:
+        for emptied in folders:
+            emptied.chmod(0o700)
+            for path in emptied.iterdir():
+                if _is_folder(path):
+                    path.chmod(0o700)
+                    moved += 1
+                    path.rename(folder / f"{prefix}-{moved}")
+                else:
+                    path.unlink()
+            emptied.rmdir()
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()

@@ -33,6 +33,7 @@ from worker.slots import Slots
 from worker.supervise import Spawner
 from worker.times import Times
 from worker.wake import WakeServer, answer
+from worker.wall_check import wall_here
 
 HELLO_SECONDS = 2.0
 """Pause between two hellos that were not accepted."""
@@ -52,6 +53,7 @@ class Host:
         self._settings = settings
         self._accelerators = accelerators_of(settings.accelerators)
         self._identity = Identity(settings.state_dir)
+        wall = wall_here(settings, environ)
         self._api = Api(settings.api_url, settings.worker_token)
         self._attempts = settings.state_dir / "attempts"
         self._attempts.mkdir(exist_ok=True)
@@ -71,6 +73,7 @@ class Host:
                 "slots": settings.slots,
                 "accelerators": [accelerator.model_dump() for accelerator in self._accelerators],
                 "labels": dict(settings.labels),
+                "wall": wall.kind,
             },
         )
         self._pulse = Pulse(self._registration, self._report, self._bell.ring)
@@ -82,20 +85,21 @@ class Host:
             settings.state_dir, cache, trainer_cache, settings.trainer_cache_bytes, settings.min_free_bytes
         )
         self._reserve = Reserve(settings.state_dir / "reserve")
-        self._executor = LocalExecutor(settings, self._spawner, self._identity.worker, environ)
+        self._executor = LocalExecutor(settings, self._spawner, self._identity.worker, environ, wall)
         self._tools = Tools(
             settings=settings,
             times=Times(),
             api=self._api,
             storage=httpx.Client(follow_redirects=True),
             cache=cache,
-            trainer_cache=trainer_cache,
+            wall=wall,
             executor=self._executor,
             outbox=self._outbox,
             reserve=self._reserve,
             environ=environ,
         )
         self._metrics = Metrics()
+        wall.open_state()
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT; returns the exit status."""

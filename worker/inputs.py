@@ -1,5 +1,8 @@
 """Fills `in/` of one attempt: links into the cache, and the checkpoint as files of its own."""
 
+import errno
+import os
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urljoin
@@ -17,8 +20,16 @@ OWN = "checkpoint"
 """The input that belongs to one job alone, so it never enters the cache."""
 
 
+def cached_inputs(inputs: Path) -> list[Path]:
+    """Where the links in `inputs` lead: the cache's folders that the attempt may read."""
+    return [path.resolve() for path in (*inputs.glob("*"), *inputs.glob("*/*")) if path.is_symlink()]
+
+
 class InputFetcher:
-    def __init__(self, api: AttemptApi, client: httpx.Client, cache: InputCache, retry: Retry) -> None:
+    """`copies`: whether files are linked into in/ one by one, for a trainer that may not reach the cache."""
+
+    def __init__(self, api: AttemptApi, client: httpx.Client, cache: InputCache, retry: Retry, *, copies: bool) -> None:
+        self._copies = copies
         self._api = api
         self._client = client
         self._cache = cache
@@ -37,7 +48,10 @@ class InputFetcher:
                 self._fill_checkpoint(wanted, inputs / place, fetch)
             else:
                 folder = held.enter_context(self._cache.held(wanted, fetch, self._retry.pause))
-                (inputs / place).symlink_to(folder)
+                if self._copies:
+                    _link_files(folder, inputs / place)
+                else:
+                    (inputs / place).symlink_to(folder)
         except OSError as error:
             raise disk_failure(error) from error
 
@@ -67,3 +81,17 @@ class InputFetcher:
             links[file.path] = fresh["files"][0]["url"]
 
         repeated(f"fetching {place}/{file.path}", self._retry, once, expired=expired)
+
+
+def _link_files(source: Path, target: Path) -> None:
+    """The tree anew, its files as hard links: the same bytes under a path of the attempt's own."""
+    for folder, _, names in os.walk(source):
+        place = target / Path(folder).relative_to(source)
+        place.mkdir(parents=True)
+        for name in names:
+            try:
+                os.link(Path(folder, name), place / name)
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EMLINK):
+                    raise
+                shutil.copyfile(Path(folder, name), place / name)

@@ -2,10 +2,15 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
+
+from worker.out_folder import OutFolder, UnsafeFileError
+
+NAME = "manifest.json"
+MAX_BYTES = 64 << 20
+"""Room for the records of some 300,000 files."""
 
 
 class ManifestFile(BaseModel):
@@ -33,29 +38,32 @@ class Manifest:
     files: tuple[ManifestFile, ...]
 
 
-def manifest_read(out: Path) -> Manifest | str:
+def manifest_read(out: OutFolder) -> Manifest | str:
     """The manifest in `out`, or the sentence that says why there is no whole one."""
-    path = out / "manifest.json"
-    if not path.exists():
-        return "there is no manifest.json"
     try:
-        content = json.loads(path.read_bytes())
+        data = out.read(NAME, limit=MAX_BYTES + 1)
+    except FileNotFoundError:
+        return "there is no manifest.json"
+    except UnsafeFileError as error:
+        return str(error)
+    if len(data) > MAX_BYTES:
+        return f"manifest.json has more than {MAX_BYTES} bytes"
+    try:
+        content = json.loads(data)
         head = Head.model_validate(content)
-    except (ValueError, ValidationError) as error:
-        return f"manifest.json cannot be read: {error}"
+    except (ValueError, RecursionError) as error:
+        return f"manifest.json cannot be read: {str(error)[:1000]}"
     if head.outcome not in ("succeeded", "stopped"):
         return f"manifest.json has outcome {head.outcome!r}, expected 'succeeded' or 'stopped'"
     problems = [problem for file in head.files if (problem := _problem(out, file))]
     return problems[0] if problems else Manifest(content, head.outcome, head.files)
 
 
-def _problem(out: Path, file: ManifestFile) -> str:
-    parts = PurePosixPath(file.path).parts
-    if not parts or file.path.startswith("/") or ".." in parts:
-        return f"manifest.json names {file.path!r}, which is not inside out/"
-    path = out / file.path
-    if not path.is_file():
+def _problem(out: OutFolder, file: ManifestFile) -> str:
+    try:
+        size = out.size(file.path)
+    except FileNotFoundError:
         return f"manifest.json names {file.path}, which is not there"
-    if path.stat().st_size != file.size:
-        return f"{file.path} has {path.stat().st_size} bytes, manifest.json says {file.size}"
-    return ""
+    except UnsafeFileError as error:
+        return f"manifest.json names a file that is refused: {error}"
+    return "" if size == file.size else f"{file.path} has {size} bytes, manifest.json says {file.size}"

@@ -1,6 +1,5 @@
 """Results to the storage: staged at once, uploaded in the background, and real only once the API has the row."""
 
-import os
 import sys
 import threading
 from collections import deque
@@ -16,6 +15,7 @@ import structlog
 from trainers.errors import ReasonCode
 from worker.failure import AttemptError
 from worker.files import remove_tree, sha256_of
+from worker.out_folder import OutFolder, UnsafeFileError, checked_parts
 from worker.parts import upload_parts
 from worker.report import AttemptApi, Pause, RefusedError, insist
 from worker.transfer import LinkExpiredError, Retry, repeated, upload
@@ -42,7 +42,9 @@ class Artifact:
 
 
 class Publisher:
-    def __init__(self, api: AttemptApi, client: httpx.Client, out: Path, staging: Path, backoff_seconds: float) -> None:
+    def __init__(
+        self, api: AttemptApi, client: httpx.Client, out: OutFolder, staging: Path, backoff_seconds: float
+    ) -> None:
         self._api = api
         self._client = client
         self._out = out
@@ -56,13 +58,17 @@ class Publisher:
         """Why the last checkpoint that was tried is not published; None after one was."""
 
     def stage(self, kind: str, step: int, path: str, details: dict[str, Any]) -> Artifact | None:
-        """Keeps `path` by hard links, whatever the trainer deletes meanwhile; None where it is gone already."""
+        """Keeps `path` by hard links, whatever the trainer deletes meanwhile; None where it is gone or refused."""
         self._count += 1
-        staged = self._staging / str(self._count) / path
+        place = self._staging / str(self._count)
         try:
-            _link_all(self._out / path, staged)
-        except FileNotFoundError as error:
-            log.warning("artifact_gone", path=path, error=str(error))
+            staged = place.joinpath(*checked_parts(path))
+            self._out.stage(path, staged)
+        except (FileNotFoundError, UnsafeFileError) as error:
+            log.warning("artifact_not_staged", kind=kind, path=path[:1000], error=str(error))
+            if kind == "checkpoint" and isinstance(error, UnsafeFileError):
+                self.problem = AttemptError(ReasonCode.STORAGE_REFUSED, "A checkpoint was refused.", str(error))
+            remove_tree(place)
             return None
         artifact = Artifact(kind, step, path, details, staged)
         self._queue.append(artifact)
@@ -189,19 +195,3 @@ def _wait_for_turn(artifact: Artifact, pause: Pause) -> None:
     """A job resumes after its checkpoint, so the steps up to it are told first, or the curve would lack them."""
     while artifact.kind == "checkpoint" and not artifact.turn.wait(0.05):
         pause(0)
-
-
-def _link_all(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True)
-    if source.is_file():
-        os.link(source, target)
-        return
-    for folder, _, names in os.walk(source, onerror=_raise):
-        place = target / Path(folder).relative_to(source)
-        place.mkdir()
-        for name in names:
-            os.link(Path(folder, name), place / name)
-
-
-def _raise(error: OSError) -> None:
-    raise error

@@ -8,20 +8,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from worker.confine import Confinement
 from worker.executors.base import Launch
 from worker.files import remove_tree
+from worker.log_pipe import LogPipe
 from worker.supervise import Exit, Spawner, sweep
 from worker.tree import RESIDENT_MARK
 
 OUTPUT_BYTES = 64 * 1024
 """How much of what a resident printed between attempts goes into the log of the one that it died in."""
-FOLDERS = {"spec": "spec.json", "in": "in", "out": "out"}
 Key = tuple[str, tuple[int, ...]]
 """What stays in memory, and on which accelerators."""
 
 
 class Resident:
-    """`env` must carry its mark. What it prints between attempts goes to a file below `folder`."""
+    """`env` must carry its mark. What it prints between attempts goes to a file below `folder`.
+
+    `logs`: where the pipes of its attempts lie, which `give` lets it open. `folder` and `tmp` are removed at its end.
+    """
 
     def __init__(
         self,
@@ -31,7 +35,11 @@ class Resident:
         key: Key,
         command: Sequence[str],
         folder: Path,
+        tmp: Path,
+        logs: Path,
+        give: Callable[[Path], None],
         env: Mapping[str, str],
+        confinement: Confinement,
         kill_seconds: float,
     ) -> None:
         assert env[RESIDENT_MARK] == name, f"environment mark {env.get(RESIDENT_MARK)} is not resident {name}"
@@ -39,13 +47,16 @@ class Resident:
         self.key = key
         self.idle_since = time.monotonic()
         self._folder = folder
+        self._tmp = tmp
+        self._logs = logs
+        self._give = give
         self._current: _Attempt | None = None
         self._doomed = False
         self._lock = threading.RLock()
         self._dead = threading.Event()
-        folder.mkdir()
         with (folder / "output").open("ab") as output:
-            arguments = [RESIDENT_MARK, name, str(kill_seconds), "inf", str(folder), "--", *command]
+            arguments = [RESIDENT_MARK, name, str(kill_seconds), "inf", str(folder)]
+            arguments += [confinement.as_text(), "--", *command]
             self._shim = spawner.shim(arguments, env, output.fileno())
         threading.Thread(target=self._watch, name=f"resident-{name[:8]}", daemon=True).start()
 
@@ -61,9 +72,11 @@ class Resident:
         """Gives it the attempt, whose output goes to the descriptor `log`; `on_idle` is called once it waits again."""
         with self._lock:
             assert self.is_idle, f"resident {self.name} was given {launch.attempt} while it works or dies"
-            self._current = _Attempt(self, launch.attempt, os.dup(log), on_idle)
-            folders = {name: str(launch.folder / path) for name, path in FOLDERS.items()}
-            line = {**folders, "log": f"/proc/{os.getpid()}/fd/{self._current.log}"}
+            pipe = LogPipe(self._logs / launch.attempt, os.dup(log), self._give)
+            self._current = _Attempt(self, launch.attempt, pipe, on_idle)
+            places = launch.places
+            paths = {"spec": places.spec, "in": places.inputs, "out": places.out, "log": pipe.path}
+            line = {name: str(path) for name, path in paths.items()}
             job = {"attempt": launch.attempt, "deadline": launch.deadline, "line": line}
             self._order(f"job {json.dumps(job)}")
             return self._current
@@ -109,6 +122,7 @@ class Resident:
             current.tell((self._folder / "output").read_bytes()[-OUTPUT_BYTES:])
             current.ended(end)
         remove_tree(self._folder)
+        remove_tree(self._tmp)
 
     def _listen(self, shim: "subprocess.Popen[bytes]") -> Exit | None:
         """Ends of attempts, until the shim's own last word; None where there was none."""
@@ -136,7 +150,7 @@ class Resident:
 class _Attempt:
     """The attempt that a resident works on. Once it has ended, orders do nothing."""
 
-    def __init__(self, resident: Resident, name: str, log: int, on_idle: Callable[[Resident], None]) -> None:
+    def __init__(self, resident: Resident, name: str, log: LogPipe, on_idle: Callable[[Resident], None]) -> None:
         self.name = name
         self.log = log
         self.on_idle = on_idle
@@ -164,9 +178,9 @@ class _Attempt:
     def tell(self, output: bytes) -> None:
         """Into the attempt's log."""
         if output:
-            os.write(self.log, output)
+            self.log.write(output)
 
     def ended(self, end: Exit) -> None:
-        os.close(self.log)
+        self.log.close()
         self._exit = end
         self._over.set()

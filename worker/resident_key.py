@@ -9,8 +9,8 @@ from worker.claims import Claim
 def what_stays(claim: Claim) -> str:
     """Equal for attempts whose trainer may stay in memory from one to the other; "" where it must not.
 
-    A job that names secrets never shares a process, nor one of several processes. What the trainer itself would
-    refuse is left to it.
+    A resident serves one project. A job that names secrets never shares a process, nor one of several processes.
+    What the trainer itself would refuse is left to it.
     """
     spec = claim.spec
     model = (spec.get("inputs") or {}).get("model")
@@ -23,4 +23,4 @@ def what_stays(claim: Claim) -> str:
     if not params.stays:
         return ""
     fields = [getattr(params, name) for name in params.stays]
-    return json.dumps([spec["method"], model["sha256"], *fields])
+    return json.dumps([claim.project, spec["method"], model["sha256"], *fields])

@@ -15,11 +15,13 @@ import structlog
 from worker.environment import trainer_environment
 from worker.executors.base import Launch, Running
 from worker.files import remove_tree
+from worker.places import room_in
 from worker.resident import Resident
 from worker.settings import Settings
 from worker.supervise import Spawner
 from worker.trainer_command import serving_command
 from worker.tree import RESIDENT_MARK, WORKER_MARK
+from worker.wall import Wall
 
 log = structlog.get_logger()
 
@@ -27,11 +29,14 @@ log = structlog.get_logger()
 class Residents:
     """At most `ANNEAL_RESIDENT_MODELS` of them, the least recently used one goes first."""
 
-    def __init__(self, settings: Settings, spawner: Spawner, worker: str, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, settings: Settings, spawner: Spawner, worker: str, environ: Mapping[str, str], wall: Wall
+    ) -> None:
         self._settings = settings
         self._spawner = spawner
         self._worker = worker
         self._environ = environ
+        self._wall = wall
         self._folder = settings.state_dir / "residents"
         remove_tree(self._folder)
         self._folder.mkdir(parents=True)
@@ -76,13 +81,30 @@ class Residents:
             accelerators=launch.accelerators,
             extra=self._settings.trainer_environment,
         )
+        room = room_in(self._folder, launch.stays, launch.accelerators)
+        cache = self._wall.cache_of(launch.project)
+        tmp = room.tmp / name
+        folder = self._folder / name
+        self._wall.open_folders(launch.project, passed=(folder,), changed=(tmp,))
+        confinement = self._wall.confinement(
+            read=(room.inputs,),
+            change=(room.out, tmp, cache),
+            append=(room.logs,),
+            network=launch.network,
+            accelerators=bool(launch.accelerators),
+            project=launch.project,
+        )
         resident = Resident(
             self._spawner,
             name=name,
             key=(launch.stays, launch.accelerators),
-            command=serving_command(self._settings, launch),
-            folder=self._folder / name,
-            env=env,
+            command=serving_command(self._settings, cache),
+            folder=folder,
+            tmp=tmp,
+            env=self._wall.environment(env, tmp=tmp, cache=cache),
+            confinement=confinement,
+            logs=room.logs,
+            give=lambda path: self._wall.give(path, launch.project, 0o620),
             kill_seconds=launch.kill_seconds,
         )
         self._all.append(resident)

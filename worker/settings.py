@@ -4,7 +4,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -51,6 +51,23 @@ class Settings(Frozen):
     """Replaces `python -m trainers.run`, for tests and wrappers; split like a shell does. Gets `--serve` as well."""
     trainer_environment: tuple[str, ...] = ()
     """More environment variables that trainers may see, separated by commas."""
+    trainer_wall: Literal["auto", "landlock", "user", "off"] = "auto"
+    """What keeps trainers off this host's files: auto = the best that works here; landlock or user = that one, or the
+    worker does not start; off = nothing. See docs/worker.md."""
+    trainer_user: str = ""
+    """User (name or number) that trainers run as; the worker must be root. Empty = the worker's own and Landlock."""
+    trainer_reads: tuple[Path, ...] = ()
+    """More files and folders that trainers may read, separated by commas."""
+    trainer_writes: tuple[Path, ...] = ()
+    """More folders that trainers of every project may read and write, separated by commas."""
+    trainer_memory_bytes: int = Field(0, ge=0)
+    """Memory for data of each trainer process (RLIMIT_DATA; not the accelerator's); 0 = twice the machine's."""
+    trainer_processes: int = Field(16_384, ge=64)
+    """Processes and threads of the trainers' user (RLIMIT_NPROC); the kernel exempts root."""
+    trainer_file_bytes: int = Field(512 * 1024**3, ge=1024**2)
+    """Largest file that a trainer may write (RLIMIT_FSIZE)."""
+    trainer_open_files: int = Field(65_536, ge=256)
+    """Files that a trainer process may hold open (RLIMIT_NOFILE)."""
     metrics_port: int | None = Field(None, ge=0, le=65535)
     """Port of the Prometheus text; empty = none."""
     metrics_address: str = "127.0.0.1"
@@ -68,7 +85,7 @@ class Settings(Frozen):
     publish_seconds: float = Field(900, gt=0)
     """How long results are offered to the storage after the trainer's end before the attempt fails."""
 
-    @field_validator("pools", "trainer_environment", mode="before")
+    @field_validator("pools", "trainer_environment", "trainer_reads", "trainer_writes", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value

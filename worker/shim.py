@@ -1,6 +1,6 @@
 """The shim: parent of one attempt's trainer, and the one that makes sure that nothing of it is left.
 
-    python -m worker.shim <host pid> <mark> <its value> <kill seconds> <deadline> <folder> -- command...
+    python -m worker.shim <host pid> <mark> <its value> <kill seconds> <deadline> <folder> <confinement> -- command...
 
 stdin: orders of the host, one a line: `deadline <CLOCK_BOOTTIME seconds>`, `terminate`, `kill`; its end means that the
     host is gone.
@@ -25,10 +25,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.clock import boottime
+from worker.confine import Confinement, confine, confinement_parse
 from worker.shim_jobs import Jobs
 from worker.tree import RESIDENT_MARK, become_subreaper, descendants, die_with_parent, kill_until_none, marked
 
 NEVER = float("inf")
+NOT_CONFINED = 71
+"""Exit status of a trainer that the wall did not close around."""
 TICK_SECONDS = 1.0
 """Longest wait: poll does not count suspended time, the lease does."""
 
@@ -40,6 +43,7 @@ class Shim:
     kill_seconds: float
     deadline: float
     folder: str
+    confinement: Confinement
     command: list[str]
     host_gone: bool = False
     fenced: bool = False
@@ -69,13 +73,18 @@ class Shim:
         me = os.getpid()
 
         def before_exec() -> None:
-            die_with_parent(signal.SIGKILL)
+            try:
+                confine(self.confinement)
+                die_with_parent(signal.SIGKILL)  # a change of the uid takes it back, so it comes last
+            except Exception as error:  # whatever it is: no trainer without its wall
+                os.write(2, f"The trainer was not started, since it cannot be confined: {error}\n".encode())
+                os._exit(NOT_CONFINED)
             if os.getppid() != me:
                 os._exit(70)
 
         # Standard input carries the pipe: torchrun closes every other descriptor before it starts its ranks.
         stdin, stdout = self.jobs.trainer_ends if self.jobs else (deadman, sys.stderr.fileno())
-        self.pid = subprocess.Popen(
+        self._process = subprocess.Popen(  # kept: an object that goes would reap a trainer that has died already
             self.command,
             stdin=stdin,
             stdout=stdout,
@@ -84,7 +93,8 @@ class Shim:
             env={**os.environ, "ANNEAL_DEADMAN_FD": str(deadman if self.jobs else 0), "ANNEAL_PARENT_PID": str(me)},
             pass_fds=(deadman,) if self.jobs else (),
             preexec_fn=before_exec,
-        ).pid
+        )
+        self.pid = self._process.pid
         for ours in {deadman, *(self.jobs.trainer_ends if self.jobs else ())}:
             os.close(ours)
 
@@ -170,10 +180,12 @@ class Shim:
 
 
 def main(argv: list[str]) -> int:
-    host, mark, value, kill_seconds, deadline, folder, dashes, *command = argv
-    assert dashes == "--" and command, f"expected <host> <mark> <value> <kill> <deadline> <folder> -- ..., got {argv}"
+    host, mark, value, kill_seconds, deadline, folder, confinement, dashes, *command = argv
+    assert dashes == "--" and command, f"expected ... <deadline> <folder> <confinement> -- command, got {argv}"
     jobs = Jobs() if mark == RESIDENT_MARK else None
-    shim = Shim(mark, value, float(kill_seconds), float(deadline), folder, command, jobs=jobs)
+    shim = Shim(
+        mark, value, float(kill_seconds), float(deadline), folder, confinement_parse(confinement), command, jobs=jobs
+    )
 
     def host_died(*_: object) -> None:
         shim.host_gone = True

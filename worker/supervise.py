@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker.confine import Confinement
 from worker.tree import ATTEMPT_MARK, kill_until_none, marked
 
 
@@ -51,7 +52,10 @@ class Spawner:
 
 
 class Supervisor:
-    """One running trainer. `env` must carry the attempt's mark; `log` is a descriptor that its output goes to."""
+    """One running trainer. `env` must carry the attempt's mark; `log` is a descriptor that its output goes to.
+
+    `confinement`: what the trainer gives up before its first line runs; None = nothing.
+    """
 
     def __init__(
         self,
@@ -64,10 +68,12 @@ class Supervisor:
         log: int,
         kill_seconds: float,
         deadline: float,
+        confinement: Confinement | None = None,
     ) -> None:
         assert env[ATTEMPT_MARK] == attempt, f"environment mark {env.get(ATTEMPT_MARK)} is not attempt {attempt}"
         self._attempt = attempt
-        arguments = [ATTEMPT_MARK, attempt, str(kill_seconds), repr(deadline), str(folder), "--", *command]
+        arguments = [ATTEMPT_MARK, attempt, str(kill_seconds), repr(deadline), str(folder)]
+        arguments += [(confinement or Confinement()).as_text(), "--", *command]
         self._shim = spawner.shim(arguments, env, log)
         self.shim_pid = self._shim.pid
         self._exit: Exit | None = None

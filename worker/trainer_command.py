@@ -1,12 +1,15 @@
 """How a trainer is started."""
 
+from pathlib import Path
+
 from worker.executors.base import Launch
 from worker.settings import Settings
 
 
-def trainer_command(settings: Settings, launch: Launch) -> list[str]:
+def trainer_command(settings: Settings, launch: Launch, cache: Path) -> list[str]:
     """One process runs without torchrun; several are its ranks."""
-    folders = [str(launch.folder / name) for name in ("spec.json", "in", "out")] + [str(launch.cache)]
+    places = launch.places
+    folders = [str(path) for path in (places.spec, places.inputs, places.out, cache)]
     if settings.trainer_command or launch.resources.strategy == "single":
         return [*_single(settings), *folders]
     processes = len(launch.accelerators) or launch.resources.num_processes
@@ -14,9 +17,9 @@ def trainer_command(settings: Settings, launch: Launch) -> list[str]:
     return [settings.trainer_python, *torchrun, "-m", "trainers.run", *folders]
 
 
-def serving_command(settings: Settings, launch: Launch) -> list[str]:
+def serving_command(settings: Settings, cache: Path) -> list[str]:
     """A trainer that takes jobs from its standard input."""
-    return [*_single(settings), "--serve", str(launch.cache)]
+    return [*_single(settings), "--serve", str(cache)]
 
 
 def _single(settings: Settings) -> list[str]:

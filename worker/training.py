@@ -68,6 +68,8 @@ class Training:
                 if thread.done():
                     thread.result()
         self.read_events()
+        while self._tail.behind:
+            self.read_events()
         return end
 
     def read_events(self) -> None:

@@ -52,6 +52,8 @@ class Host:
             "ANNEAL_POOLS": pool,
             "ANNEAL_TRAINER_COMMAND": " ".join(STUB),
             "ANNEAL_TRAINER_ENVIRONMENT": "STUB_FOLDER",
+            "ANNEAL_TRAINER_READS": str(REPOSITORY),
+            "ANNEAL_TRAINER_WRITES": str(platform.stub_folder),
             "ANNEAL_BACKOFF_SECONDS": "0.05",
             "ANNEAL_MIN_FREE_BYTES": "0",
             "STUB_FOLDER": str(platform.stub_folder),

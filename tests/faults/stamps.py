@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
-MARK = "ANNEAL_ATTEMPT"
 SECRETS = ("hf_abcdefghijklmnopqrstuvwx", "ana_" + "x" * 43, "0123456789abcdef0123456789abcdef01234567")
 """What a stub that talks too much prints; no log may show them."""
 
@@ -114,9 +113,11 @@ def _life(stamps: list[Stamp]) -> Life:
 
 
 def _lives(pid: int, attempt: str) -> bool:
-    """Whether the process is there, not a zombie, and still the one that stamped."""
+    """Whether the process is there, not a zombie, and still the one that stamped.
+
+    Its folders are named on its command line, which every user may read; a trainer's wall hides its environment.
+    """
     try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return attempt.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    return f"{MARK}={attempt}".encode() in environment

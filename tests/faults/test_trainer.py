@@ -33,7 +33,8 @@ def test_exit_0_without_a_manifest_is_a_failure(scene: Scene) -> None:
 def test_a_trainer_that_the_kernel_kills_for_memory_fails_with_that_reason(scene: Scene) -> None:
     if shutil.which("unshare") is None or subprocess.run([*OWN_COUNTERS, "true"], check=False).returncode:
         pytest.skip("needs `unshare --mount`, which only root may do here")
-    scene.host(launcher=OWN_COUNTERS)
+    writes = f"{scene.platform.stub_folder},{COUNTER}"  # what else only the kernel does
+    scene.host(launcher=OWN_COUNTERS, ANNEAL_TRAINER_WRITES=writes)
     record = scene.over(scene.submit(mode="oom", counter=COUNTER))
     assert (record["state"], record["reason"]["code"]) == ("failed", "out_of_memory")
     assert "train_batch_size" in record["reason"]["hint"]

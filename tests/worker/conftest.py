@@ -33,7 +33,8 @@ class HostProcess:
 
     def __init__(self, folder: Path, api: FakeApi, **settings: str) -> None:
         self.folder = folder
-        self.stamps = folder / "stamps"
+        self.stamps = folder / "stamps" / "lines"
+        self.stamps.parent.mkdir()
         self.log = folder / "worker.log"
         self._env = {
             **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
@@ -44,6 +45,8 @@ class HostProcess:
             "ANNEAL_ACCELERATORS": "none",
             "ANNEAL_TRAINER_COMMAND": f"{sys.executable} {STUB}",
             "ANNEAL_TRAINER_ENVIRONMENT": "STUB_STAMPS",
+            "ANNEAL_TRAINER_READS": str(STUB.parent),
+            "ANNEAL_TRAINER_WRITES": str(self.stamps.parent),
             "ANNEAL_BACKOFF_SECONDS": "0.05",
             "STUB_STAMPS": str(self.stamps),
             **settings,

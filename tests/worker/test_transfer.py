@@ -11,6 +11,7 @@ import pytest
 from tests.worker.fake_api import FakeApi
 from worker.failure import AttemptError
 from worker.lease import Lease
+from worker.out_folder import OutFolder
 from worker.publish import Publisher
 from worker.report import Api
 from worker.transfer import RemoteFile, Retry, download, repeated
@@ -134,4 +135,4 @@ def publishing(tmp_path: Path, api: FakeApi) -> tuple[Publisher, str]:
     attempt = api.only()
     speaker = Api(api.url, "anw_x").attempt(attempt.id, attempt.token, Lease(0.0, 1e9))
     (tmp_path / "a").write_bytes(DATA)
-    return Publisher(speaker, httpx.Client(), tmp_path, tmp_path / "staging", 0.001), attempt.id
+    return Publisher(speaker, httpx.Client(), OutFolder(tmp_path), tmp_path / "staging", 0.001), attempt.id

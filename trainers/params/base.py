@@ -67,6 +67,10 @@ class Params(BaseModel):
         """Optional Python modules that these parameters ask for; the job's process can import no others."""
         return ()
 
+    def connects(self) -> bool:
+        """Whether a job with these parameters speaks with services outside of its host."""
+        return False
+
     def shows(self) -> bool:
         """Whether a running job has something to show when asked to `sample_now`: samples, or a validation loss."""
         return False

@@ -38,6 +38,9 @@ class FetchParams(Params):
     max_gigabytes: float = Field(200, gt=0, le=10_000)
     """Refuse a repository whose chosen files are larger together, in units of 1e9 bytes."""
 
+    def connects(self) -> bool:
+        return True
+
     @field_validator("endpoint")
     @classmethod
     def _one_spelling(cls, value: str) -> str:

@@ -274,6 +274,9 @@ class ImageLoraParams(Params):
         }
         return tuple(name for name, is_requested in requested.items() if is_requested)
 
+    def connects(self) -> bool:
+        return self.log_to_wandb
+
     def shows(self) -> bool:
         return bool(self.eval_prompts or self.validation_split)
 

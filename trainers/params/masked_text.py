@@ -294,6 +294,9 @@ class MaskedTextParams(Params):
         }
         return tuple(name for name, is_requested in requested.items() if is_requested)
 
+    def connects(self) -> bool:
+        return self.log_to_wandb
+
     def shows(self) -> bool:
         return self.evaluates and bool(self.eval_prompts or self.validation_split)
 

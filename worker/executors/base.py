@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 from trainers.spec import Resources
+from worker.confine import Network
+from worker.places import Places
 from worker.supervise import Exit
 
 
@@ -13,13 +15,16 @@ from worker.supervise import Exit
 class Launch:
     attempt: str
     folder: Path
-    """Holds spec.json, in/ and out/."""
-    cache: Path
+    """The attempt's, which the trainer starts in."""
+    places: Places
+    project: str
     resources: Resources
     accelerators: tuple[int, ...]
     kill_seconds: float
     deadline: float
     """End of the lease on CLOCK_BOOTTIME; the executor itself ends the trainer then."""
+    network: Network = "none"
+    """What the trainer may connect to."""
     stays: str = ""
     """What the trainer may keep in memory for the next attempt of the same, as a key; "" = nothing."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -4,20 +4,25 @@ from collections.abc import Mapping
 
 from worker.environment import trainer_environment
 from worker.executors.base import Launch, Running
+from worker.inputs import cached_inputs
 from worker.residents import Residents
 from worker.settings import Settings
 from worker.supervise import Spawner, Supervisor
 from worker.trainer_command import trainer_command
 from worker.tree import ATTEMPT_MARK, WORKER_MARK
+from worker.wall import Wall
 
 
 class LocalExecutor:
-    def __init__(self, settings: Settings, spawner: Spawner, worker: str, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, settings: Settings, spawner: Spawner, worker: str, environ: Mapping[str, str], wall: Wall
+    ) -> None:
         self._settings = settings
         self._spawner = spawner
         self._worker = worker
         self._environ = environ
-        self.residents = Residents(settings, spawner, worker, environ)
+        self._wall = wall
+        self.residents = Residents(settings, spawner, worker, environ, wall)
 
     def start(self, launch: Launch, log: int) -> Running:
         return self.residents.start(launch, log) or self._start_own(launch, log)
@@ -34,12 +39,21 @@ class LocalExecutor:
             accelerators=launch.accelerators,
             extra=self._settings.trainer_environment,
         )
+        places, cache = launch.places, self._wall.cache_of(launch.project)
+        confinement = self._wall.confinement(
+            read=(places.spec, places.inputs, *cached_inputs(places.inputs)),
+            change=(places.out, places.tmp, cache),
+            network=launch.network,
+            accelerators=bool(launch.accelerators),
+            project=launch.project,
+        )
         return Supervisor(
             self._spawner,
             attempt=launch.attempt,
-            command=trainer_command(self._settings, launch),
+            command=trainer_command(self._settings, launch, cache),
             folder=launch.folder,
-            env={**env, **launch.secrets},
+            env=self._wall.environment({**env, **launch.secrets}, tmp=places.tmp, cache=cache),
+            confinement=confinement,
             log=log,
             kill_seconds=launch.kill_seconds,
             deadline=launch.deadline,

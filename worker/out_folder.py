@@ -1,0 +1,169 @@
+"""What a trainer leaves in `out/`, read as hostile: whoever uploaded its inputs may have written these files.
+
+The only reader of `out/` in the worker. No link is followed at any part of a path, only regular files are opened, and
+opening one never waits (a FIFO would). Paths, depths, counts and sizes have bounds.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+PATH_CHARACTERS = 1000
+NAME_BYTES = 255
+DEPTH = 32
+FILES = 100_000
+"""In one folder that is published."""
+LAST_CONTROL, DELETE = 31, 127
+AS_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+AS_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+
+class UnsafeFileError(ValueError):
+    """Something in `out/` that no trainer of ours leaves: says what was expected and what is there."""
+
+
+@dataclass(frozen=True)
+class OutFolder:
+    """`owner`: the user whose files it holds, so that no file of the host enters by a hard link; None = any."""
+
+    root: Path
+    owner: int | None = None
+
+    def read(self, path: str, *, start: int = 0, limit: int) -> bytes:
+        """At most `limit` bytes from `start` on. Raises FileNotFoundError or UnsafeFileError."""
+        with self._opened(path) as descriptor:
+            return os.pread(descriptor, limit, start)
+
+    def size(self, path: str) -> int:
+        """Of a regular file. Raises FileNotFoundError or UnsafeFileError."""
+        with self._opened(path) as descriptor:
+            return os.fstat(descriptor).st_size
+
+    def has_folder(self, name: str) -> bool:
+        try:
+            return stat.S_ISDIR(os.lstat(self.root / name).st_mode)
+        except FileNotFoundError:
+            return False
+
+    def stage(self, path: str, target: Path) -> None:
+        """Hard links `path`, a file or a folder, to `target`, whose folder the trainer cannot reach.
+
+        Raises FileNotFoundError where it is gone, UnsafeFileError where it holds anything but files and folders.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with self._parent(path) as (folder, name):
+            self._stage(folder, name, target, path, [FILES])
+
+    def _stage(self, folder: int, name: str, target: Path, path: str, left: list[int]) -> None:
+        try:
+            child = os.open(name, AS_FOLDER, dir_fd=folder)
+        except NotADirectoryError:
+            self._stage_file(folder, name, target, path, left)
+            return
+        except OSError as error:
+            raise _reason(error, path) from error
+        try:
+            target.mkdir()
+            for entry in sorted(os.listdir(child)):  # noqa: PTH208 by descriptor
+                below = f"{path}/{entry}"
+                checked_parts(below)
+                self._stage(child, entry, target / entry, below, left)
+        finally:
+            os.close(child)
+
+    def _stage_file(self, folder: int, name: str, target: Path, path: str, left: list[int]) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise UnsafeFileError(f"{path}: expected at most {FILES} files in one folder")
+        os.link(name, target, src_dir_fd=folder, follow_symlinks=False)
+        try:
+            self._check(os.lstat(target), path)
+        except UnsafeFileError:
+            target.unlink()
+            raise
+
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[int]:
+        with self._parent(path) as (folder, name):
+            try:
+                descriptor = os.open(name, AS_FILE, dir_fd=folder)
+            except FileNotFoundError:
+                raise
+            except OSError as error:  # a link, or a socket
+                raise _reason(error, path) from error
+        try:
+            self._check(os.fstat(descriptor), path)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+        """A descriptor of the folder that holds `path`, and its last name."""
+        *folders, name = checked_parts(path)
+        descriptor = _folder_open(str(self.root), None, path)
+        try:
+            for folder in folders:
+                inner = _folder_open(folder, descriptor, path)
+                os.close(descriptor)
+                descriptor = inner
+            yield descriptor, name
+        finally:
+            os.close(descriptor)
+
+    def _check(self, status: os.stat_result, path: str) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            raise UnsafeFileError(f"{path}: expected a regular file, found a {_kind(status.st_mode)}")
+        if self.owner is not None and status.st_uid != self.owner:
+            raise UnsafeFileError(
+                f"{path}: expected a file of the trainer's user {self.owner}, found {status.st_uid}'s"
+            )
+
+
+def checked_parts(path: str) -> list[str]:
+    """The names in a path below out/. Raises UnsafeFileError for one that leaves it, or that no storage should hold."""
+    parts = path.split("/")
+    if not path or len(path) > PATH_CHARACTERS or len(parts) > DEPTH:
+        raise UnsafeFileError(
+            f"expected a path of 1 to {PATH_CHARACTERS} characters and {DEPTH} folders: {path[:80]!r}"
+        )
+    for part in parts:
+        if part in ("", ".", ".."):
+            raise UnsafeFileError(f"{path!r} is not inside out/")
+        if any(ord(letter) <= LAST_CONTROL or ord(letter) == DELETE for letter in part):
+            raise UnsafeFileError(f"{path!r} has a control character")
+        if _bytes(part) > NAME_BYTES:
+            raise UnsafeFileError(f"{path[:80]!r}: expected names of at most {NAME_BYTES} bytes of UTF-8")
+    return parts
+
+
+def _bytes(name: str) -> int:
+    try:
+        return len(name.encode())
+    except UnicodeEncodeError:  # bytes that are no UTF-8, or a lone surrogate
+        return NAME_BYTES + 1
+
+
+def _folder_open(name: str, folder: int | None, path: str) -> int:
+    try:
+        return os.open(name, AS_FOLDER, dir_fd=folder)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _reason(error, path) from error
+
+
+def _reason(error: OSError, path: str) -> Exception:
+    return (
+        error
+        if isinstance(error, FileNotFoundError)
+        else UnsafeFileError(f"{path}: expected files and folders: {error}")
+    )
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFLNK: "link", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFDIR: "folder"}
+    return kinds.get(stat.S_IFMT(mode), "device")
