@@ -13,7 +13,7 @@ from django.views.decorators.http import require_GET
 
 from api.environment import environment
 from api.files import storage
-from api.jobs.selectors import quarantined
+from api.jobs.selectors import quarantined, workers_without_wall
 
 
 @require_GET
@@ -34,6 +34,7 @@ def readyz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
         "storage_capabilities": can,
         "broker": _broker(),
         "quarantined": _quarantined(states),
+        "trainers": _trainers(states),
     }
     return JsonResponse(told, status=200 if ready else 503)
 
@@ -65,6 +66,16 @@ def _storage() -> str:
 def _quarantined(states: dict[str, str]) -> list[str]:
     """Workers that are given no jobs, with their reasons; they make the API no less ready."""
     return quarantined() if states["database"] == "ok" else []
+
+
+def _trainers(states: dict[str, str]) -> str:
+    """Whether every live worker keeps its trainers off its files; a warning, since jobs can be taken all the same."""
+    if states["database"] != "ok":
+        return "unknown"
+    live, open_to_trainers = workers_without_wall()
+    if not open_to_trainers:
+        return "ok"
+    return f"trainers can read the worker's files on {open_to_trainers} of {live} live workers; see docs/worker.md"
 
 
 def _broker() -> str:

@@ -178,6 +178,8 @@ class Worker(models.Model):
     labels = models.JSONField(default=dict)
     free_slots = models.PositiveSmallIntegerField(default=0)
     last_seen = models.DateTimeField()
+    wall = models.CharField(max_length=20, default="", blank=True)
+    """What keeps trainers off the host's files: user, landlock, user+landlock, none; "" = none, of an older worker."""
     draining = models.BooleanField(default=False)
     gone = models.BooleanField(default=False)
     """Said goodbye."""

@@ -36,6 +36,12 @@ def job_find(jobs: QuerySet[Job], ref: str) -> Job:
     return found[0]
 
 
+def workers_without_wall() -> tuple[int, int]:
+    """How many live workers there are, and on how many of them trainers can read the worker's files."""
+    live = workers_live()
+    return len(live), sum(worker.wall in ("", "none") for worker in live)
+
+
 def workers_live(pool: str | None = None) -> list[Worker]:
     """Workers that take jobs (of `pool`): seen lately, neither draining nor in quarantine."""
     since = now() - timedelta(seconds=LIVE_HEARTBEATS * environment().heartbeat_seconds)

@@ -112,6 +112,7 @@ class WorkerShape(BaseModel):
     free_slots: int
     accelerators: list[dict[str, Any]]
     labels: dict[str, Any]
+    wall: str
     last_seen: datetime
     draining: bool
     gone: bool

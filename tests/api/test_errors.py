@@ -92,3 +92,12 @@ def test_a_database_that_does_not_answer_is_503(error: Exception) -> None:
     problem = problem_of(error)
     assert problem is not None
     assert (problem.status, problem.code) == (503, "database_unavailable")
+
+
+def test_ready_says_where_trainers_can_read_the_workers_files(client: APIClient, host: Host) -> None:
+    assert host.hello(wall="landlock").status_code == 200
+    assert client.get("/readyz").json()["trainers"] == "ok"
+    assert host.hello(wall="none").status_code == 200
+    ready = client.get("/readyz")
+    assert ready.status_code == 200, "a warning: jobs can be taken all the same"
+    assert ready.json()["trainers"].startswith("trainers can read the worker's files on 1 of 1 live workers")

@@ -33,6 +33,8 @@ class Hello(Contract):
     slots: int = Field(ge=1, le=1000)
     accelerators: list[Accelerator] = Field([])
     labels: dict[str, Any] = Field({})
+    wall: str = Field("", max_length=20, pattern=r"^[a-z+]*$")
+    """What keeps its trainers off its files; an older worker says nothing."""
     gone: list[UUID] = Field([])
     """Attempts of earlier boots of which the sweep found nothing left."""
 
