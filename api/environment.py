@@ -115,6 +115,10 @@ class Environment(BaseModel):
     """A trainer that is alive without an event for this long has failed."""
     stop_grace_seconds: float = Field(300, gt=0)
     """How long a stopped trainer may take for its checkpoint and partial adaptor."""
+    stop_limit_seconds: float = Field(3600, gt=0)
+    """So long after stop_grace_seconds a stop that no worker has obeyed is made in the books, as by cancel --force."""
+    stuck_seconds: float = Field(12 * 3600, gt=0)
+    """A live attempt whose worker reports no progress for so long has failed, whatever its heartbeats say."""
     identity_seconds: float = Field(60, ge=0)
     """How long a silent worker's identity stays its own."""
     reserve_after_seconds: float = Field(600, ge=0)

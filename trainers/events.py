@@ -11,6 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from trainers.errors import Reason
+from trainers.spec import MAX_BIGINT, MAX_INT
+
+Count = Annotated[int, Field(ge=0, le=MAX_INT)]
+"""Of steps and the like: what a column holds."""
 
 
 class Payload(BaseModel):
@@ -19,9 +23,9 @@ class Payload(BaseModel):
 
 class Started(Payload):
     kind: Literal["started"] = "started"
-    total: int
+    total: Count
     """Optimizer steps (training) or pictures/texts (sampling) that the job will make."""
-    step: int = 0
+    step: Count = 0
     """Step that the attempt goes on from; 0 for a fresh start."""
     details: dict[str, Any] = {}
     """What was decided at start: device, processes, trainable parameters, cache digests."""
@@ -32,43 +36,43 @@ class Progress(Payload):
 
     kind: Literal["progress"] = "progress"
     stage: str
-    done: int
-    total: int
+    done: Count
+    total: Count
 
 
 class Step(Payload):
     kind: Literal["step"] = "step"
-    step: int
-    total: int
+    step: Count
+    total: Count
     epoch: float
     metrics: dict[str, float]
     """loss, learning_rate (per group: learning_rate/<group>), grad_norm, ..."""
     per_second: float
     unit: Literal["images", "tokens"]
-    peak_memory_bytes: int
+    peak_memory_bytes: int = Field(ge=0, le=MAX_BIGINT)
     eta_seconds: float
 
 
 class Validation(Payload):
     kind: Literal["validation"] = "validation"
-    step: int
+    step: Count
     metrics: dict[str, float]
 
 
 class Sample(Payload):
     kind: Literal["sample"] = "sample"
-    step: int
+    step: Count
     path: str
     """Relative to `out/`, for instance samples/step-00000100-0.png."""
     label: str = ""
     prompt: str = ""
-    seed: int | None = None
+    seed: int | None = Field(None, ge=-MAX_BIGINT, le=MAX_BIGINT)
     details: dict[str, Any] = {}
 
 
 class Checkpoint(Payload):
     kind: Literal["checkpoint"] = "checkpoint"
-    step: int
+    step: Count
     path: str
     """Folder relative to `out/`; whole, since its own manifest.json is written last."""
 
@@ -77,9 +81,9 @@ class Control(Payload):
     """The command `seq` of `in/control` was obeyed."""
 
     kind: Literal["control"] = "control"
-    seq: int
+    seq: Count
     command: str
-    step: int
+    step: Count
 
 
 class Warning_(Payload):  # noqa: N801 - Warning is a builtin
@@ -90,7 +94,7 @@ class Warning_(Payload):  # noqa: N801 - Warning is a builtin
 class Finished(Payload):
     kind: Literal["finished"] = "finished"
     outcome: Literal["succeeded", "stopped"]
-    step: int
+    step: Count
 
 
 class Failed(Payload):
@@ -121,7 +125,7 @@ class Event(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seq: int = Field(ge=1)
+    seq: int = Field(ge=1, le=MAX_BIGINT)
     time: float
     """Unix seconds on the worker's clock; for reading, never for ordering."""
     data: AnyPayload

@@ -21,6 +21,8 @@ from trainers.params.base import Params
 MAX_INT = 2**31 - 1
 MAX_BIGINT = 2**63 - 1
 """What a column of either size holds, in every database."""
+MAX_FILE_BYTES = 5 * 2**40
+"""No S3 server takes a larger file; the sum over a list of files fits a column too."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

@@ -8,6 +8,7 @@ from api.catalog.uploads import uploads_sweep
 from api.environment import environment
 from api.jobs import queue
 from api.jobs.selectors import due_up_to, free_slots
+from api.jobs.services.force import stuck_end
 from api.jobs.services.log_storage import logs_compact
 from api.jobs.services.reap import attempts_reap
 
@@ -27,6 +28,7 @@ class Every:
         return True
 
 
+STUCK = Every(60)
 SWEEPS = Every(600)
 """Listing all open uploads of a bucket each round would cost more than it finds."""
 
@@ -35,6 +37,8 @@ def dispatch_round() -> None:
     """Tops up the queues, ends lost attempts, stores logs, removes the files of what was deleted."""
     if reaped := attempts_reap():
         log.warning("%d attempts ended as lost", reaped)
+    if STUCK.due() and (ended := stuck_end()):
+        log.warning("%d attempts ended that their workers do not end", ended)
     if environment().broker_url:
         queues_top_up()
     try:

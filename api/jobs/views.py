@@ -14,6 +14,7 @@ from api.jobs.models import Job
 from api.jobs.selectors import job_find, jobs_of
 from api.jobs.services.control import Command, job_cancel, job_control, job_pause, job_resume
 from api.jobs.services.edit import JobEdit, job_edit
+from api.jobs.services.force import job_cancel_forced
 from api.jobs.services.remove import job_delete
 from api.jobs.services.rerun import RerunRequest, job_rerun
 from api.jobs.services.submit import JobRequest, job_create
@@ -32,6 +33,11 @@ QUEUED = {
 
 class ControlRequest(Contract):
     command: Command
+
+
+class CancelRequest(Contract):
+    force: bool = False
+    """End a live attempt in the books now, without waiting for its worker."""
 
 
 class JobsView(APIView):
@@ -88,10 +94,15 @@ class JobRerunView(APIView):
 
 
 class JobCancelView(APIView):
-    @extend_schema(operation_id="jobs_cancel", request=None, responses=JobShape)
+    @extend_schema(operation_id="jobs_cancel", request=CancelRequest, responses=JobShape)
     def post(self, request: Request, ref: str) -> Response:
-        """Stops the job for good, with a checkpoint and a partial adaptor where there is something to keep."""
-        return Response(_shown(request, job_cancel(job_id=_id(request, ref), by=actor_of(request))))
+        """Stops the job for good, with a checkpoint and a partial adaptor where there is something to keep.
+
+        With `force` the job is cancelled at once, whatever its worker does: what it has not published is lost.
+        """
+        force = CancelRequest.model_validate(request.data or {}).force
+        cancel = job_cancel_forced if force else job_cancel
+        return Response(_shown(request, cancel(job_id=_id(request, ref), by=actor_of(request))))
 
 
 class JobPauseView(APIView):

@@ -28,7 +28,7 @@ def _pause(job: Job) -> str:
     """Such as: Waits until 2026-01-31 12:03:00 UTC: The storage refused to take or give a file (try 2 of 6)."""
     until = f"Waits until {job.not_before:%Y-%m-%d %H:%M:%S} UTC"
     if not job.reason:
-        return f"{until}."
+        return f"{until}, when the worker of its last attempt, which was not waited for, has surely stopped."
     return f"{until}: {job.reason['message'].rstrip('.')} (try {job.failed_tries + 1} of {environment().max_tries})."
 
 

@@ -150,9 +150,15 @@ def job_logs(job: Job, as_json: Json = False) -> None:
 
 
 @app.command("cancel")
-def job_cancel(job: Job, as_json: Json = False) -> None:
+def job_cancel(
+    job: Job,
+    force: Annotated[
+        bool, typer.Option("--force", help="End it now, whatever its worker does; what is not published is lost.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Stop a job for good; a training job keeps its checkpoint and a partial adaptor."""
-    act(job, "cancel", as_json=as_json)
+    act(job, "cancel", {"force": True} if force else None, as_json=as_json)
 
 
 @app.command("pause")
@@ -205,9 +211,9 @@ def end_watching(job: Record, *, as_json: bool) -> None:
     raise typer.Exit(outcome(job))
 
 
-def act(job: str, verb: str, *, as_json: bool) -> None:
+def act(job: str, verb: str, body: Record | None = None, *, as_json: bool) -> None:
     with connect() as client:
-        found = client.post(f"jobs/{job}/{verb}")
+        found = client.post(f"jobs/{job}/{verb}", body)
     if as_json:
         print_json(found)
     else:

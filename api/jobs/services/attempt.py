@@ -11,12 +11,12 @@ from api.errors import Problem
 from api.jobs.clock import now
 from api.jobs.models import Attempt, Job
 from api.jobs.transitions import job_lock
-from trainers.spec import Contract
+from trainers.spec import MAX_BIGINT, MAX_INT, Contract
 
 
 class Heartbeat(Contract):
-    fence: int = Field(ge=1)
-    progress_seq: int = Field(0, ge=0)
+    fence: int = Field(ge=1, le=MAX_INT)
+    progress_seq: int = Field(0, ge=0, le=MAX_BIGINT)
     """Seq of the trainer's last event."""
 
 

@@ -3,7 +3,7 @@
 import heapq
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from django.db import transaction
@@ -33,7 +33,7 @@ class ClaimRequest(Contract):
     boot_id: UUID
     claim_id: UUID
     pools: list[str] = Field(min_length=1, max_length=50)
-    free_accelerators: list[int] = Field([])
+    free_accelerators: list[Annotated[int, Field(ge=0, le=1000)]] = Field([])
     room_bytes: int | None = Field(None, ge=0, le=MAX_BIGINT)
     """Room for a job's inputs on the worker's disk; null = not looked at."""
     labels: dict[str, Any] = Field({})

@@ -1,13 +1,15 @@
 """What a user asks of a job: cancel, pause, resume, save now, sample now."""
 
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from django.db import transaction
 
+from api.environment import environment
 from api.errors import Problem
 from api.jobs import queue
 from api.jobs.clock import now
-from api.jobs.models import LIVE, Job, State, Stop
+from api.jobs.models import LIVE, Job, Outcome, State, Stop
 from api.jobs.services.job_inputs import inputs_hold
 from api.jobs.services.made_versions import params_of
 from api.jobs.transitions import audit_add, event_add, job_lock, job_move, state_problem
@@ -52,10 +54,12 @@ def job_resume(*, job_id: Any, by: str) -> Job:
         raise state_problem(job, State.QUEUED)
     inputs_hold(job.inputs.values_list("role", "name", "key"))
     job.avoided.all().delete()
-    job_move(job=job, to=State.QUEUED, by=by, at=now(), **IDLE | FRESH | {"stop_requested": Stop.NONE})
+    at = now()
+    fresh = FRESH | {"stop_requested": Stop.NONE, "not_before": zombie_until(job, at)}
+    job_move(job=job, to=State.QUEUED, by=by, at=at, **IDLE | fresh)
     if job.checkpoint is None and job.artifacts.exclude(damaged="").exists():
         message = "No checkpoint of this job can be used any more; it starts again from step 0."
-        event_add(job=job, kind="warning", data=Warning_(message=message).model_dump(), at=now())
+        event_add(job=job, kind="warning", data=Warning_(message=message).model_dump(), at=at)
     transaction.on_commit(lambda: queue.wake(job.pool))
     return job
 
@@ -102,12 +106,22 @@ IDLE: dict[str, Any] = {"passed_over_since": None, "reserved_worker": None}
 """A job that leaves the queue holds no place in it."""
 
 
+def zombie_until(job: Job, at: datetime) -> datetime | None:
+    """Until when the worker of the last attempt may still compute, where that attempt was ended without it."""
+    last = job.attempts.order_by("-n").first()
+    if last is None or last.finish_digest or last.outcome not in (Outcome.STOPPED, Outcome.FAILED):
+        return None
+    until = last.lease_expires_at + timedelta(seconds=environment().reap_grace_seconds)
+    return until if until > at else None
+
+
 def _try_now(job: Job, by: str) -> Job:
     if job.not_before is None:
         return job
-    job.not_before = None
+    at = now()
+    job.not_before = zombie_until(job, at)
     job.save(update_fields=["not_before"])
-    audit_add(actor=by, kind="job_try_now", object=f"job:{job.pk}", project_id=job.project_id, at=now())
+    audit_add(actor=by, kind="job_try_now", object=f"job:{job.pk}", project_id=job.project_id, at=at)
     transaction.on_commit(lambda: queue.wake(job.pool))
     return job
 

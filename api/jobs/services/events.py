@@ -15,13 +15,13 @@ from api.jobs.models import Event as JobEvent
 from api.jobs.services.attempt import live_lock
 from api.jobs.transitions import job_move
 from trainers.events import Control, Event, Progress, Started, Step, Validation
-from trainers.spec import Contract
+from trainers.spec import MAX_BIGINT, Contract
 
 MAX_EVENTS = 500
 
 
 class EventBatch(Contract):
-    first_seq: int = Field(ge=1)
+    first_seq: int = Field(ge=1, le=MAX_BIGINT)
     events: list[Event] = Field(max_length=MAX_EVENTS)
 
 

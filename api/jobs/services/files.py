@@ -15,7 +15,7 @@ from api.jobs.services.prune import checkpoints_prune
 from api.jobs.transitions import audit_add, event_add
 from api.sending import Parts, file_links, links_check, nothing_to_send, parts_join
 from storage.keys import key_check
-from trainers.spec import Contract, Sha256, folder_digest
+from trainers.spec import MAX_FILE_BYTES, MAX_INT, Contract, Sha256, folder_digest
 
 MAX_FILES = 1000
 
@@ -23,7 +23,7 @@ MAX_FILES = 1000
 class File(Contract):
     path: str = Field(min_length=1, max_length=500)
     """Relative to the trainer's `out/`."""
-    size: int = Field(ge=0)
+    size: int = Field(ge=0, le=MAX_FILE_BYTES)
     sha256: Sha256
 
 
@@ -37,13 +37,13 @@ class Uploads(Contract):
 
 
 class Joining(Parts):
-    size: int = Field(ge=0)
+    size: int = Field(ge=0, le=MAX_FILE_BYTES)
     sha256: Sha256
 
 
 class Publication(Contract):
     kind: Artifact.Kind
-    step: int | None = Field(None, ge=0)
+    step: int | None = Field(None, ge=0, le=MAX_INT)
     path: str = Field(min_length=1, max_length=500)
     files: list[File] = Field(min_length=1, max_length=MAX_FILES)
     details: dict[str, Any] = Field({})

@@ -17,19 +17,19 @@ from api.jobs.services.made_versions import KIND_OF_PRODUCT, products, version_p
 from api.jobs.transitions import job_lock
 from trainers.errors import Reason, ReasonCode
 from trainers.errors import reason as reason_of
-from trainers.spec import Contract, canonical_json
+from trainers.spec import MAX_INT, Contract, canonical_json
 
 WITH_MANIFEST = ("succeeded", "stopped")
 
 
 class Finish(Contract):
     outcome: Literal["succeeded", "failed", "stopped", "drained", "lost"]
-    exit_code: int | None = None
+    exit_code: int | None = Field(None, ge=-MAX_INT, le=MAX_INT)
     reason: Reason | None = None
     manifest: dict[str, Any] | None = None
     files: list[File] = Field([], max_length=10_000)
     """All that the attempt uploaded and the manifest names, paths relative to `out/`."""
-    last_step: int | None = Field(None, ge=0)
+    last_step: int | None = Field(None, ge=0, le=MAX_INT)
 
     def digest(self) -> str:
         return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()

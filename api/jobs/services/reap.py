@@ -31,7 +31,8 @@ def _pass() -> datetime:
     at = now()
     gap = at - last.at
     if not created and gap > timedelta(seconds=environment().reap_gap_seconds):
-        extended = Attempt.objects.filter(ended_at=None).update(lease_expires_at=F("lease_expires_at") + gap)
+        later = {"lease_expires_at": F("lease_expires_at") + gap, "progress_at": F("progress_at") + gap}
+        extended = Attempt.objects.filter(ended_at=None).update(**later)
         told = {"gap_seconds": gap.total_seconds(), "attempts": extended}
         audit_add(actor="reaper", kind="leases_extended", object="reaper", at=at, data=told)
     _clock_went_back(at)

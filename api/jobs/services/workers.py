@@ -16,13 +16,13 @@ from api.jobs.services.ending import attempt_end
 from api.jobs.transitions import audit_add, job_lock
 from api.plain_text import PlainLine
 from trainers.errors import ReasonCode, reason
-from trainers.spec import Contract
+from trainers.spec import MAX_BIGINT, Contract
 
 
 class Accelerator(Contract):
     index: int = Field(ge=0, le=1000)
     name: str = ""
-    memory_bytes: int = Field(0, ge=0)
+    memory_bytes: int = Field(0, ge=0, le=MAX_BIGINT)
 
 
 class Hello(Contract):
