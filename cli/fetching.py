@@ -34,6 +34,12 @@ def add_fetch(app: typer.Typer, collection: str) -> None:
         revision: Annotated[str | None, typer.Option(help="Branch, tag or commit; main if left out.")] = None,
         allow: Patterns = None,
         ignore: Ignored = None,
+        config: Annotated[
+            str | None, typer.Option(help="Configuration of a dataset that has several.", hidden=collection == "models")
+        ] = None,
+        split: Annotated[
+            str | None, typer.Option(help="Only this split of a dataset.", hidden=collection == "models")
+        ] = None,
         endpoint: Annotated[str | None, typer.Option(help="Address of another Hub that the operator lists.")] = None,
         secret: Secrets = None,
         pool: Pool = None,
@@ -42,7 +48,7 @@ def add_fetch(app: typer.Typer, collection: str) -> None:
     ) -> None:
         """Download from a Hugging Face Hub as a job, and wait until the version is checked."""
         given = {"revision": revision, "allow": allow, "ignore": ignore, "endpoint": endpoint, "secrets": secret}
-        params = known({"name": name, "repo": repo, **given})
+        params = known({"name": name, "repo": repo, "config": config, "split": split, **given})
         body = known({"name": f"fetch {repo}", "method": method, "params": params, "pool": pool, "priority": priority})
         with connect() as client:
             ended = wait(client, client.post("jobs", {**body, "resources": {"accelerators": 0}}), as_json=as_json)

@@ -22,6 +22,8 @@ from trainers.tracking import Reporter
 from trainers.workspace import Outcome, Workspace
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".msgpack", ".h5", ".onnx")
+CARD = "README.md"
+MAX_CARD_BYTES = 1 << 20
 MAX_FILES = 9_000
 """A finish lists at most 10,000."""
 NAMES_TOLD = 5
@@ -40,6 +42,8 @@ class Kind(NamedTuple):
     first: tuple[str, ...] = ()
     """Small files of which any says what the repository is: fetched before the others, then `check` sees the folder."""
     check: Callable[[Path, FetchParams], None] = lambda _folder, _params: None
+    layout: Callable[[list[str], str, FetchParams], dict[str, str]] | None = None
+    """(paths, README.md or "", params) -> path below `folder` of each file that is fetched; None = all, as they lie."""
 
 
 class StoppedError(Exception):
@@ -86,6 +90,11 @@ def fetch_into(work: Workspace, kind: Kind) -> Outcome:
 def _fetch(job: Fetch, kind: Kind, parts: Path) -> Outcome:
     commit, files = hub_files(job.source)
     chosen = _choose(job, kind, files)
+    layout = {file.path: file.path for file in chosen}
+    if kind.layout is not None:
+        layout = kind.layout([*layout], _card(job, commit, files, parts), _params(job.work))
+        chosen = [file for file in chosen if file.path in layout]
+    _size_check(job, chosen)
     job.total_bytes = sum(file.size for file in chosen)
     source = {"endpoint": job.source.endpoint, "repo": job.source.repo, "revision": job.source.revision}
     job.work.facts["source"] = {**source, "commit": commit}
@@ -100,7 +109,7 @@ def _fetch(job: Fetch, kind: Kind, parts: Path) -> Outcome:
         part = parts / hashlib.sha256(f"{commit}/{file.path}".encode()).hexdigest()
         file_fetch(job.source, commit, file, part, job.heard)
         job.done_bytes += file.size
-        _place(part, job.work.out / kind.folder / file.path)
+        _place(part, job.work.out / kind.folder / layout[file.path])
         if number == num_first:
             kind.check(job.work.out / kind.folder, _params(job.work))
     job.work.facts["steps"] = len(chosen)
@@ -123,6 +132,11 @@ def _choose(job: Fetch, kind: Kind, files: Sequence[HubFile]) -> list[HubFile]:
     if kind.first and not any(file.path in kind.first for file in chosen):
         said = f"{job.source} has no {' or '.join(kind.first)}, or allow and ignore leave them out."
         raise TrainerError(kind.refusal, said)
+    return chosen
+
+
+def _size_check(job: Fetch, chosen: Sequence[HubFile]) -> None:
+    params = _params(job.work)
     if len(chosen) > MAX_FILES:
         said = f"{job.source} has {len(chosen)} files to fetch; at most {MAX_FILES} are published; choose by allow."
         raise TrainerError(ReasonCode.BAD_PARAMETERS, said)
@@ -132,7 +146,18 @@ def _choose(job: Fetch, kind: Kind, files: Sequence[HubFile]) -> list[HubFile]:
             f"{job.source}: {size / 1e9:.1f} GB are more than max_gigabytes={params.max_gigabytes:g}; choose by allow"
         )
         raise TrainerError(ReasonCode.BAD_PARAMETERS, f"{said} and ignore, or raise it.")
-    return chosen
+
+
+def _card(job: Fetch, commit: str, files: Sequence[HubFile], parts: Path) -> str:
+    """The repository's README.md, whose head lists configurations and splits; "" where there is none of that size."""
+    card = next((file for file in files if file.path == CARD and file.size <= MAX_CARD_BYTES), None)
+    if card is None:
+        return ""
+    part = parts / "card"
+    file_fetch(job.source, commit, card, part, lambda _: None)
+    text = part.read_text(encoding="utf-8", errors="replace")
+    part.unlink()
+    return text
 
 
 def _params(work: Workspace) -> FetchParams:

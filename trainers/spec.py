@@ -170,11 +170,21 @@ class JobSpec(Contract):
             raise ValueError(
                 f"repeats has {len(repeats)} values for {count} datasets; give one each, inputs.dataset first"
             )
+        self._splits_check()
         if self.inputs.class_dataset and not getattr(self.params, "prior_preservation", True):
             raise ValueError(
                 "inputs.class_dataset does nothing with prior_preservation=false; "
                 "set prior_preservation=true, or leave the class dataset out"
             )
+
+    def _splits_check(self) -> None:
+        """Where the check at upload found splits, the parameters must name one of them."""
+        for dataset in (self.inputs.dataset, *self.inputs.further_datasets):
+            if dataset and "splits" in dataset.details:
+                try:
+                    self.params.split_of(dataset.details["splits"])
+                except ValueError as error:
+                    raise ValueError(f"{dataset.name}: {error}") from None
 
     def _family_check(self) -> None:
         model, known = self.inputs.model, self.params.model_families

@@ -22,6 +22,7 @@ File = dict[str, Any]
 Row = TypeVar("Row", DatasetVersion, PretrainedModelVersion)
 MODEL_FACTS = ("max_positions", "was_causal")
 """Of a language model, what a job is checked against."""
+DATASET_FACTS = ("kind", "splits")
 UNREADY_HINT = "Wait until its check is over, or name another version."
 
 
@@ -133,7 +134,9 @@ def _unknown(ref: str, field: str) -> NoReturn:
 
 
 def _version_ref(version: DatasetVersion) -> InputRef:
-    details = {"kind": version.details["kind"]} if "kind" in version.details else {}
+    details = {fact: version.details[fact] for fact in DATASET_FACTS if fact in version.details}
+    if "splits" in details:
+        details["splits"] = [*details["splits"]]
     return InputRef(name=str(version), key=version.key, sha256=version.digest, details=details)
 
 

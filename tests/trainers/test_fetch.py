@@ -309,3 +309,75 @@ def test_parameters_that_make_no_sense_are_refused_at_the_door(wrong: dict[str, 
 def test_the_digest_of_a_small_file_is_gits_own() -> None:
     data = b"hello\n"
     assert hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == "ce013625030ba8dba906f756967f9e9ca394464a"
+
+
+ROWS = b'{"question": "a", "answer": "b"}\n'
+CARD = b"""---
+license: mit
+configs:
+- config_name: main
+  data_files:
+  - split: train
+    path: main/train-*
+  - split: test
+    path: main/test-*
+- config_name: socratic
+  data_files:
+  - split: train
+    path: socratic/part*
+  - split: hard
+    path: [socratic/hard.jsonl]
+---
+# GSM8K
+"""
+GSM8K = {
+    "README.md": CARD,
+    "main/train-00000-of-00001.jsonl": ROWS,
+    "main/test-00000-of-00001.jsonl": ROWS,
+    "socratic/part1.jsonl": ROWS,
+    "socratic/hard.jsonl": ROWS,
+}
+BARE = {path: data for path, data in GSM8K.items() if path != "README.md"} | {"socratic/test.jsonl": ROWS}
+LAYOUTS = [
+    (GSM8K, {"config": "main"}, {"main/train-00000-of-00001.jsonl", "main/test-00000-of-00001.jsonl"}),
+    (GSM8K, {"config": "main", "split": "test"}, {"main/test-00000-of-00001.jsonl"}),
+    (GSM8K, {"config": "socratic"}, {"socratic/part1.jsonl", "split=hard/socratic/hard.jsonl"}),
+    (GSM8K, {"config": "socratic", "split": "hard"}, {"split=hard/socratic/hard.jsonl"}),
+    (GSM8K, {"allow": ["main/*"]}, {"main/train-00000-of-00001.jsonl", "main/test-00000-of-00001.jsonl"}),
+    (BARE, {"config": "main", "split": "train"}, {"main/train-00000-of-00001.jsonl"}),
+    ({"train.jsonl": ROWS, "dev.jsonl": ROWS}, {"split": "validation"}, {"dev.jsonl"}),
+    ({"a/1.jsonl": ROWS, "b/2.jsonl": ROWS}, {}, {"a/1.jsonl", "b/2.jsonl"}),
+    (
+        {"README.md": CARD.replace(b"config_name: main", b"config_name: main\n  default: true")} | BARE,
+        {},
+        {"main/train-00000-of-00001.jsonl", "main/test-00000-of-00001.jsonl"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("files", "params", "expected"), LAYOUTS)
+def test_one_configuration_is_fetched_and_its_splits_stay_apart(
+    fetch: Fetch, hub: Hub, files: dict[str, bytes], params: dict[str, Any], expected: set[str]
+) -> None:
+    hub.files = files
+    job = fetch("fetch_dataset", **params)
+    assert job.run() == 0, job.of_kind("failed")
+    assert {*fetched(job, "dataset")} == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "params", "message"),
+    [
+        (GSM8K, {}, "the repository has the configurations main, socratic; choose one by config"),
+        (GSM8K, {"config": "other"}, "config='other' is not in the repository, which has main, socratic"),
+        (GSM8K, {"config": "main", "split": "dev"}, "split='dev' is not in me/tiny, which has train, test"),
+        (BARE, {}, "the repository has the configurations main, socratic; choose one by config"),
+        (BARE, {"config": "other"}, "its folders are main, socratic"),
+    ],
+)
+def test_several_configurations_are_never_pooled(
+    fetch: Fetch, hub: Hub, files: dict[str, bytes], params: dict[str, Any], message: str
+) -> None:
+    hub.files = files
+    reason = failed(fetch("fetch_dataset", **params))
+    assert (reason.code, message in reason.message) == ("bad_parameters", True), reason.message

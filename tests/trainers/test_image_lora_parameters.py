@@ -66,6 +66,7 @@ IN_OTHER_FILES = {
     "rotation_prob": (EXAMPLES, "test_rotation_turns_the_stated_share_by_the_stated_angle"),
     "caption_shuffle": (EXAMPLES, "test_a_shuffled_caption_comes_in_other_orders_behind_what_is_kept"),
     "keep_tokens": (EXAMPLES, "test_a_shuffled_caption_comes_in_other_orders_behind_what_is_kept"),
+    "split": ("test_splits.py", "test_pictures_in_folders_of_splits_are_not_pooled"),
     "repeats": (BATCHES, "test_an_epoch_sees_each_dataset_as_often_as_it_repeats"),
     "masked_loss": (EXAMPLES, "test_the_loss_is_weighted_in_latent_resolution"),
     "mask_column": (EXAMPLES, "test_the_loss_is_weighted_in_latent_resolution"),

@@ -130,9 +130,7 @@ class TestHubLayouts:
         table_write(tmp_path / "data" / "test-00000-of-00001.parquet", structs(range(9, 10)))
         found = read(tmp_path)
         assert [row.caption[-1] for row in found.rows] == ["0", "1", "2", "3"]
-        assert found.warnings == [
-            "1 tables are not of the split 'train' and are not used: data/test-00000-of-00001.parquet"
-        ]
+        assert found.warnings == ["the dataset has the splits train, test; only train is used"]
 
     def test_an_imagefolder_with_its_metadata_in_train_is_read(self, tmp_path: Path) -> None:
         for name in ("train/images/1.png", "train/images/2.png", "test/3.png"):

@@ -64,6 +64,7 @@ ELSEWHERE = {
     "fuse": "test_masked_text.test_fuse_publishes_what_the_adaptor_makes_of_the_base",
     "truncation": "test_long_rows_are_cut_or_dropped_and_the_manifest_counts_them",
     "packing": "test_packing_changes_the_speed_and_not_the_loss",
+    "split": "test_splits.test_a_training_says_which_split_it_read",
     "num_proc": "test_tokens.test_as_many_processes_are_started_as_asked_and_are_worth_it",
     "validation_split": "test_masked_text.test_a_job_of_nine_rows_has_no_validation_and_says_so",
     "max_validation_rows": "test_masked_text.test_a_job_of_nine_rows_has_no_validation_and_says_so",

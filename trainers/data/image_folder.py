@@ -1,28 +1,51 @@
 """What lies in a folder of pictures: its tables and its files, also in the layouts that Hub datasets have."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from formats.pictures import PICTURE_ENDINGS
-from trainers.data.picture import bad_dataset, first_names
+from formats.splits import splits_of
+from trainers.data.picture import bad_dataset
+from trainers.errors import ReasonCode, TrainerError
 
 METADATA = ("metadata.jsonl", "metadata.csv")
-TRAIN = "train"
-"""Of the splits of a Hub dataset, the one that is read."""
+ChooseSplit = Callable[[Sequence[str]], str]
+"""As `Params.split_of`."""
 
 
-def tables_of(folder: Path) -> tuple[list[Path], list[str]]:
-    """(tables that name the pictures, warnings): all metadata files, or all Parquet files, or none.
+class Tables(NamedTuple):
+    """What names the pictures of a folder."""
 
-    Metadata at the top wins over that of subfolders, metadata over Parquet, the split `train` over the other splits.
+    paths: list[Path]
+    """All metadata files, or all Parquet files, of the split; empty: captions lie beside the pictures."""
+    pictures: list[Path]
+    """Of the split, by the names of their folders."""
+    splits: dict[str, int]
+    """How many pictures each split has, or Parquet files that hold them; {} where names say none."""
+    split: str
+
+
+def tables_of(folder: Path, split_of: ChooseSplit) -> Tables:
+    """Metadata at the top wins over that of subfolders, and has no splits; metadata wins over Parquet.
+
+    TrainerError BAD_PARAMETERS: the dataset has not the split that is asked for.
     """
+    pictures = picture_files(folder)
     at_top = next((folder / name for name in METADATA if (folder / name).is_file()), None)
     if at_top:
-        return [at_top], []
+        _split({}, split_of)
+        return Tables([at_top], pictures, {}, "")
     files = files_of(folder)
     metadata = [path for path in files if path.name in METADATA]
-    parquet = [path for path in files if path.suffix.lower() == ".parquet"]
-    return _training_split(folder, metadata or parquet)
+    tables = metadata or [path for path in files if path.suffix.lower() == ".parquet"]
+    names = [path.relative_to(folder).as_posix() for path in tables or pictures]
+    splits = splits_of(names, by_folder_only=not tables)
+    split = _split(splits, split_of)
+    chosen = [folder / name for name in splits[split]] if split else tables or pictures
+    by_folder = splits_of((path.relative_to(folder).as_posix() for path in pictures), by_folder_only=True)
+    counts = {name: len(by_folder.get(name, paths)) for name, paths in splits.items()}
+    return Tables(chosen if tables else [], chosen if not tables else pictures, counts, split)
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -47,13 +70,8 @@ def _is_hidden(relative: Path) -> bool:
     return any(part.startswith(".") for part in relative.parts)
 
 
-def _training_split(folder: Path, tables: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    def is_training(path: Path) -> bool:
-        *folders, name = path.relative_to(folder).parts
-        return TRAIN in folders or name.startswith((f"{TRAIN}-", f"{TRAIN}.", f"{TRAIN}_"))
-
-    training = [path for path in tables if is_training(path)]
-    others = [path.relative_to(folder).as_posix() for path in tables if path not in training]
-    if not training or not others:
-        return list(tables), []
-    return training, [f"{len(others)} tables are not of the split {TRAIN!r} and are not used: {first_names(others)}"]
+def _split(splits: Mapping[str, Sequence[str]], split_of: ChooseSplit) -> str:
+    try:
+        return split_of([*splits])
+    except ValueError as error:
+        raise TrainerError(ReasonCode.BAD_PARAMETERS, str(error)) from None

@@ -13,6 +13,7 @@ from trainers.data.framing import Framing, View, view_of
 from trainers.data.image_batches import text_drawn, view_drawn
 from trainers.data.image_changes import changes_of
 from trainers.data.image_dataset import augment_of, dropout_of, framing_of, plan_for
+from trainers.data.image_folder import tables_of
 from trainers.data.image_rows import Rows, example_rows, pictures_repeated, rows_of
 from trainers.data.image_warnings import limit_of, opaque_pictures, token_counts
 from trainers.data.masks import mask_image
@@ -67,6 +68,7 @@ def preview(site: Site[InspectDatasetParams]) -> dict[str, Any]:
         "pictures": len(fit),
         "rows_per_epoch": len(rows.trained),
         **_repeats(fit),
+        **_splits(site, params),
         "steps_per_epoch": plan.steps_per_epoch,
         "held_out": [rows.pictures[place].where for place in rows.held_out],
         "shapes": dict(Counter(f"{view.shape.width}x{view.shape.height}" for view in views).most_common()),
@@ -89,6 +91,12 @@ def _repeats(pictures: Sequence[tuple[Picture, int]]) -> dict[str, Any]:
     """How many pictures an epoch sees how often, where the names of their folders say so."""
     by_name = Counter(picture.repeats for picture, _ in pictures)
     return {} if set(by_name) == {1} else {"repeats": {f"{times}x": count for times, count in sorted(by_name.items())}}
+
+
+def _splits(site: Site[InspectDatasetParams], params: ImageLoraParams) -> dict[str, Any]:
+    """Of the job's own dataset, where the names of its folders say splits."""
+    tables = tables_of(site.work.dataset, params.split_of)
+    return {"split": tables.split, "splits": tables.splits} if tables.splits else {}
 
 
 def _captions_cut(site: Site[InspectDatasetParams], params: ImageLoraParams, rows: Sequence[Row]) -> list[str]:

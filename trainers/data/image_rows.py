@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from formats.splits import TRAIN, split_chosen
 from trainers.data.captions import texts_of
 from trainers.data.examples import Row
 from trainers.data.images import pictures_read
@@ -64,7 +65,7 @@ def rows_of(pictures: Sequence[tuple[Picture, int]], params: ImageLoraParams) ->
 
 def with_class(rows: Rows, params: ImageLoraParams, folder: Path) -> Rows:
     """`rows` with the pictures of `folder` behind its class pictures, num_class_images in all; captions are unread."""
-    found = pictures_read(folder, Columns(params.image_column, caption=None), trigger_word="").rows
+    found = pictures_read(folder, Columns(params.image_column, caption=None), trigger_word="", split_of=_any_split).rows
     wanted = params.num_class_images - len(rows.class_pictures)
     return replace(rows, class_pictures=[*rows.class_pictures, *found[:wanted]])
 
@@ -110,22 +111,29 @@ def _datasets(site: Site[ImageLoraParams], faults: Faults | None) -> Iterator[Pi
         params.image_column, params.caption_column, params.mask_column if params.masked_loss == "mask_column" else None
     )
     if not inputs.further_datasets:
-        yield pictures_read(site.work.dataset, columns, trigger_word=params.trigger_word, faults=faults)
+        yield pictures_read(
+            site.work.dataset, columns, trigger_word=params.trigger_word, split_of=params.split_of, faults=faults
+        )
         return
     further = site.work.inputs / "datasets"
     folders = [site.work.dataset, *(further / str(index) for index in range(len(inputs.further_datasets)))]
     for folder, ref in zip(folders, (inputs.dataset, *inputs.further_datasets), strict=True):
         assert ref is not None
-        yield _named(folder, ref, columns, params.trigger_word, faults)
+        yield _named(folder, ref, columns, params, faults)
 
 
-def _named(folder: Path, ref: InputRef, columns: Columns, trigger_word: str, faults: Faults | None) -> Pictures:
+def _any_split(splits: Sequence[str]) -> str:
+    """Of class pictures: train where it is there, else the first."""
+    return split_chosen(splits, TRAIN) if not splits or TRAIN in splits else splits[0]
+
+
+def _named(folder: Path, ref: InputRef, columns: Columns, params: ImageLoraParams, faults: Faults | None) -> Pictures:
     """Of one dataset among several: whatever is said of it begins with its name."""
     own: Faults | None = None if faults is None else []
     try:
-        found = pictures_read(folder, columns, trigger_word=trigger_word, faults=own)
+        found = pictures_read(folder, columns, trigger_word=params.trigger_word, split_of=params.split_of, faults=own)
     except TrainerError as error:
-        raise bad_dataset(f"{ref.name}: {error.reason.message}") from error
+        raise TrainerError(error.reason.code, f"{ref.name}: {error.reason.message}") from error
     if faults is not None and own:
         faults += [f"{ref.name}: {message}" for message in own]
     rows = [replace(row, where=f"{ref.name}: {row.where}") for row in found.rows]

@@ -4,42 +4,62 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from formats.pictures import PICTURE_ENDINGS, SIDECARS, folder_repeats, repeats_by_folder, repeats_message
-from trainers.data.image_folder import picture_files, tables_of
+from formats.splits import TRAIN, split_chosen
+from trainers.data.image_folder import ChooseSplit, Tables, tables_of
 from trainers.data.image_parquet import parquet_pictures
 from trainers.data.image_tables import table_pictures, text_read
 from trainers.data.picture import Columns, Faults, Picture, Pictures, bad_dataset, first_names, refuse
 from trainers.errors import TrainerError
 
 
-def pictures_read(folder: Path, columns: Columns, *, trigger_word: str, faults: Faults | None = None) -> Pictures:
-    """All pictures of `folder` with their captions, in the order of its tables, else by name.
+def pictures_read(
+    folder: Path,
+    columns: Columns,
+    *,
+    trigger_word: str,
+    split_of: ChooseSplit = lambda splits: split_chosen(splits, TRAIN),
+    faults: Faults | None = None,
+) -> Pictures:
+    """All pictures of one split of `folder` with their captions, in the order of its tables, else by name.
 
     TrainerError BAD_DATASET names the column, file or row that is missing. A caption that is empty is refused where
     no trigger word stands in for it.
     """
-    tables, warnings = tables_of(folder)
+    chosen = tables_of(folder, split_of)
+    tables, warnings = chosen.paths, _other_splits(chosen)
     if tables and tables[0].suffix == ".parquet":
         found = Pictures([row for path in tables for row in parquet_pictures(path, columns, faults)], warnings)
     elif tables:
         rows = [row for path in tables for row in table_pictures(path, columns, faults)]
-        found = Pictures(rows, warnings + _unused(folder, rows, tables))
+        found = Pictures(rows, warnings + _unused(chosen, rows))
     else:
-        found = _from_sidecars(folder, columns, trigger_word, faults)
+        found = _from_sidecars(folder, chosen.pictures, columns, trigger_word, faults)
+        found = Pictures(found.rows, warnings + found.warnings)
     if not found.rows and not faults:
         raise bad_dataset(f"expected pictures ({', '.join(PICTURE_ENDINGS)}), metadata.jsonl or Parquet, found none")
     rows = _with_files(found.rows, faults)
     return Pictures(_with_captions(rows, trigger_word, faults) if columns.caption else rows, found.warnings)
 
 
-def _unused(folder: Path, rows: Sequence[Picture], tables: Sequence[Path]) -> list[str]:
+def _other_splits(chosen: Tables) -> list[str]:
+    if len(chosen.splits) < 2:
+        return []
+    return [f"the dataset has the splits {', '.join(chosen.splits)}; only {chosen.split} is used"]
+
+
+def _unused(chosen: Tables, rows: Sequence[Picture]) -> list[str]:
+    """Pictures that no table names; with several splits they may be another split's."""
     named = {source for row in rows for source in (row.source, row.mask)}
-    unused = [path.name for path in picture_files(folder) if path not in named]
-    said = ", ".join(dict.fromkeys(path.name for path in tables))
-    return [f"{len(unused)} pictures are not in {said} and are not used: {first_names(unused)}"] if unused else []
+    unused = [path.name for path in chosen.pictures if path not in named]
+    said = ", ".join(dict.fromkeys(path.name for path in chosen.paths))
+    if not unused or len(chosen.splits) > 1:
+        return []
+    return [f"{len(unused)} pictures are not in {said} and are not used: {first_names(unused)}"]
 
 
-def _from_sidecars(folder: Path, columns: Columns, trigger_word: str, faults: Faults | None) -> Pictures:
-    files = picture_files(folder)
+def _from_sidecars(
+    folder: Path, files: Sequence[Path], columns: Columns, trigger_word: str, faults: Faults | None
+) -> Pictures:
     if files and columns.mask:
         raise bad_dataset(
             f"mask_column={columns.mask!r} needs metadata.jsonl, metadata.csv or Parquet that has it, found none"

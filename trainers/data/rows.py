@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import pyarrow
 from pyarrow.parquet import ParquetFile
 
 from formats.rows import CSV_START, csv_separator, json_value, value_fault
+from formats.splits import splits_of
 from trainers.errors import ReasonCode, TrainerError
 
 MAX_CELL = 16 << 20
@@ -27,16 +28,18 @@ class Row(NamedTuple):
     columns: dict[str, Any]
 
 
-def rows_read(folder: Path) -> list[Row]:
-    """Every row below `folder`, files in the order of their names. Plain text counts where there is nothing else:
-    beside rows it is a licence or a note, as the check at upload has it.
+ChooseSplit = Callable[[Sequence[str]], str]
+"""As `Params.split_of`."""
+
+
+def rows_read(folder: Path, split_of: ChooseSplit | None = None) -> list[Row]:
+    """The rows below `folder` of the split that `split_of` chooses, or all; files in the order of their names.
 
     TrainerError BAD_DATASET: nothing to read, or faulty rows; the first few are named with what was expected.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in READERS and path.is_file())
-    if not paths:
-        raise bad_rows(f"expected rows in files ending in {', '.join(READERS)}, found none of them")
-    paths = [path for path in paths if path.suffix.lower() != PLAIN] or paths
+    splits = row_files(folder)
+    split = _split(splits, split_of) if split_of else ""
+    paths = [path for name, files in splits.items() for path in files if split in ("", name)]
     rows, faults = [], []
     for path in paths:
         for row in file_rows(path, path.relative_to(folder).as_posix()):
@@ -52,6 +55,26 @@ def rows_read(folder: Path) -> list[Row]:
     return rows
 
 
+def row_files(folder: Path) -> dict[str, list[Path]]:
+    """The files with rows by split; all under "" where their names say none. Plain text counts where there is nothing
+    else: beside rows it is a licence or a note, as the check at upload has it."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in READERS and path.is_file())
+    if not paths:
+        raise bad_rows(f"expected rows in files ending in {', '.join(READERS)}, found none of them")
+    paths = [path for path in paths if path.suffix.lower() != PLAIN] or paths
+    splits = splits_of(path.relative_to(folder).as_posix() for path in paths)
+    return {split: [folder / name for name in names] for split, names in splits.items()} or {"": paths}
+
+
+def split_counts(folder: Path, split_of: ChooseSplit) -> dict[str, Any]:
+    """{split, splits: rows by split} of a dataset that has splits, for manifests and previews; {} of another."""
+    splits = row_files(folder)
+    if "" in splits:
+        return {}
+    counts = {split: sum(1 for path in files for _ in file_rows(path, path.name)) for split, files in splits.items()}
+    return {"split": _split(splits, split_of), "splits": counts}
+
+
 def file_rows(path: Path, name: str) -> Iterator[Row]:
     """The rows of one file; a row that cannot be read has a ValueError in the place of its columns."""
     return READERS[path.suffix.lower()](path, name)
@@ -59,6 +82,13 @@ def file_rows(path: Path, name: str) -> Iterator[Row]:
 
 def bad_rows(message: str) -> TrainerError:
     return TrainerError(ReasonCode.BAD_DATASET, message)
+
+
+def _split(splits: dict[str, list[Path]], split_of: ChooseSplit) -> str:
+    try:
+        return split_of([split for split in splits if split])
+    except ValueError as error:
+        raise TrainerError(ReasonCode.BAD_PARAMETERS, str(error)) from None
 
 
 def _jsonl(path: Path, name: str) -> Iterator[Row]:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from trainers.data.chat import Encoded, tongue_of
 from trainers.data.dialogues import Dialogue, dialogues_of
 from trainers.data.documents import Counts, EosPadding, documents_of
 from trainers.data.plan import split
-from trainers.data.rows import bad_rows, rows_read
+from trainers.data.rows import bad_rows, rows_read, split_counts
 from trainers.data.tokens import dialogues_encode
 from trainers.errors import ReasonCode, TrainerError
 from trainers.events import Warning_
@@ -29,16 +30,18 @@ class TextDataset:
     held_out: Sequence[int]
     counts: Counts
     chat_format: str
+    splits: dict[str, Any]
+    """Which split was read and the rows of each, where there are several."""
 
     def facts(self) -> dict[str, object]:
         """For the manifest: what became of the rows."""
-        return {**asdict(self.counts), "held_out": len(self.held_out), "chat_format": self.chat_format}
+        return {**asdict(self.counts), "held_out": len(self.held_out), "chat_format": self.chat_format, **self.splits}
 
 
 def dataset_read(site: Site[MaskedTextParams], base: TextBase) -> TextDataset:
     """Rank 0 encodes and fills the cache, then all read it. TrainerError BAD_DATASET: a faulty row, or nothing left."""
     dialogues = dialogues_of(
-        rows_read(site.work.dataset),
+        rows_read(site.work.dataset, site.params.split_of),
         input_template=site.params.input_template,
         output_template=site.params.output_template,
     )
@@ -57,7 +60,8 @@ def dataset_read(site: Site[MaskedTextParams], base: TextBase) -> TextDataset:
     _tell(site, counts)
     trained, held_out = _split(site, len(documents))
     places = [dialogues[row].where for row in origins]
-    return TextDataset(documents, places, trained, held_out, counts, tongue_of(base).format.name)
+    splits = split_counts(site.work.dataset, site.params.split_of)
+    return TextDataset(documents, places, trained, held_out, counts, tongue_of(base).format.name, splits)
 
 
 def max_length_of(params: MaskedTextParams, base: TextBase) -> int:

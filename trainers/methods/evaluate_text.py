@@ -9,7 +9,7 @@ import numpy as np
 from trainers.atomic import json_write
 from trainers.data.chat import Encoded, Role, encode_chat, encode_plain, prompt_ids, shift_begin, tongue_of
 from trainers.data.dialogues import Dialogue, dialogues_of
-from trainers.data.rows import bad_rows, rows_read
+from trainers.data.rows import bad_rows, rows_read, split_counts
 from trainers.errors import ReasonCode, TrainerError
 from trainers.events import Progress, Sample, Started, Validation, Warning_
 from trainers.models.text_base import TextBase
@@ -38,13 +38,14 @@ def evaluate(work: Workspace) -> Outcome:
                 job.control.obeyed(command, 0)
             return "stopped"
         _report(job, summary, details)
-        work.facts.update(steps=len(rows), evaluation=summary)
+        splits = split_counts(work.dataset, params.split_of)
+        work.facts.update(steps=len(rows), evaluation=summary, **({"dataset": splits} if splits else {}))
         return "succeeded"
 
 
 def rows_of(work: Workspace, params: EvaluateTextParams) -> list[Dialogue]:
     """The rows that are measured. TrainerError(BAD_DATASET): plain texts, of which no answer can be exact."""
-    rows = rows_read(work.dataset)[: params.num_rows or None]
+    rows = rows_read(work.dataset, params.split_of)[: params.num_rows or None]
     found = dialogues_of(rows, input_template=params.input_template, output_template=params.output_template)
     plain = next((row for row in found if row.is_plain), None)
     if plain and params.measure != "likelihood":

@@ -3,11 +3,20 @@
 from formats.pictures import PICTURE_ENDINGS
 from trainers.errors import ReasonCode
 from trainers.fetching import Kind, fetch_into
+from trainers.hub_configs import dataset_layout
+from trainers.params.fetch import FetchDatasetParams, FetchParams
 from trainers.workspace import Outcome, Workspace
 
 ROWS = (".parquet", ".json", ".jsonl", ".csv", ".txt")
-DATASET = Kind("dataset", "dataset", (*PICTURE_ENDINGS, *ROWS), ReasonCode.BAD_DATASET)
 
 
 def fetch(work: Workspace) -> Outcome:
     return fetch_into(work, DATASET)
+
+
+def _layout(paths: list[str], card: str, params: FetchParams) -> dict[str, str]:
+    assert isinstance(params, FetchDatasetParams), params
+    return dataset_layout(paths, card, params)
+
+
+DATASET = Kind("dataset", "dataset", (*PICTURE_ENDINGS, *ROWS), ReasonCode.BAD_DATASET, layout=_layout)

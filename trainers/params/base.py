@@ -1,11 +1,15 @@
 """What every method's parameters share. Standard library and pydantic only."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from formats.splits import split_chosen
+
+SPLIT = r"^[A-Za-z0-9][\w.-]{0,99}$"
 Product = Literal["adaptor", "samples", "dataset", "model"]
 
 
@@ -70,6 +74,11 @@ class Params(BaseModel):
     def connects(self) -> bool:
         """Whether a job with these parameters speaks with services outside of its host."""
         return False
+
+    def split_of(self, splits: Sequence[str]) -> str:
+        """Which of a dataset's `splits` is read, "" for all that is there. Raises ValueError that names them."""
+        split = getattr(self, "split", None)
+        return "" if split is None else split_chosen(splits, str(split))
 
     def shows(self) -> bool:
         """Whether a running job has something to show when asked to `sample_now`: samples, or a validation loss."""

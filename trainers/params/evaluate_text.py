@@ -1,10 +1,12 @@
 """Parameters of `evaluate_text`."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trainers.params.base import Product
+from formats.splits import split_evaluated
+from trainers.params.base import SPLIT, Product
 from trainers.params.decoding import DECODING, TEXT_FAMILIES, DecodingParams
 
 
@@ -23,8 +25,10 @@ class EvaluateTextParams(DecodingParams):
 
     measure: Literal["both", "likelihood", "exact_match"] = "both"
     """The bound of the likelihood of each row's answer (or plain text), exact answers, or both."""
+    split: str = Field("", pattern=rf"^$|{SPLIT}")
+    """Which split of the dataset; empty = test, else validation, else all rows."""
     num_rows: int = Field(100, ge=0, le=1_000_000)
-    """How many of the dataset's first rows; 0 = all."""
+    """How many of the split's first rows; 0 = all."""
     input_template: str = Field("", max_length=20_000)
     """Jinja template of the prompt over the row's columns; needs output_template."""
     output_template: str = Field("", max_length=20_000)
@@ -33,6 +37,9 @@ class EvaluateTextParams(DecodingParams):
     """Noised copies of each row for the bound, of evenly spread shares of masked tokens."""
     answer_format: Literal["auto", "gsm8k", "plain"] = "auto"
     """gsm8k compares the numbers after ####, plain the whole answer; auto = gsm8k where #### is expected."""
+
+    def split_of(self, splits: Sequence[str]) -> str:
+        return split_evaluated(splits, self.split)
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, field_validator
 
 from trainers.params.addresses import origin_of
-from trainers.params.base import Params, Product
+from trainers.params.base import SPLIT, Params, Product
 from trainers.params.secrets import SecretNames
 
 HUB = "https://huggingface.co"
@@ -13,6 +13,7 @@ REPO = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?$"
 REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$"
 RECORD = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 """The same rule as for names in the catalog."""
+CONFIG = r"^[\w.-]*$"
 Patterns = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=50)]
 
 
@@ -63,3 +64,8 @@ class FetchDatasetParams(FetchParams):
     summary: ClassVar[str] = "Download a dataset from a Hugging Face Hub."
     entry: ClassVar[str] = "trainers.methods.fetch_dataset:fetch"
     product: ClassVar[Product] = "dataset"
+
+    config: str = Field("", max_length=100, pattern=CONFIG)
+    """Configuration of a repository that has several, as main or socratic; empty = its default one."""
+    split: str = Field("", pattern=rf"^$|{SPLIT}")
+    """Only this split, as train or test; empty = all, each kept apart."""

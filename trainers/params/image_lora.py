@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trainers.params.base import Params, Product
+from trainers.params.base import SPLIT, Params, Product
 from trainers.params.image_lora_rules import family_problem, fields_agree, probably_not_meant
 from trainers.params.sample_image import DEFAULT_FLUX_GUIDANCE, DEFAULT_GUIDANCE
 from trainers.params.secrets import SecretNames
@@ -100,6 +100,9 @@ class ImageLoraParams(Params):
     rotation_prob: float = Field(0.3, ge=0, le=1)
     """Share of the pictures that are turned."""
 
+    split: str = Field("train", pattern=SPLIT)
+    """Split of each dataset that is trained on, of those that its folders are named by: train, validation, test, ...
+    A dataset whose folders name none is read as a whole."""
     image_column: str = Field("image", min_length=1)
     """Column of the metadata that holds the picture; `image` also matches the usual file_name."""
     caption_column: str = Field("text", min_length=1)

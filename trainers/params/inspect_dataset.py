@@ -1,5 +1,6 @@
 """Parameters of `inspect_dataset`."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -41,6 +42,9 @@ class InspectDatasetParams(Params):
 
     def family_problem(self, family: str) -> str:
         return self.template().family_problem(family)
+
+    def split_of(self, splits: Sequence[str]) -> str:
+        return self.template().split_of(splits)
 
     def template(self) -> Params:
         """The parameters of the job that is previewed."""

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from trainers.params.base import Params, Product
+from trainers.params.base import SPLIT, Params, Product
 from trainers.params.secrets import SecretNames
 
 CART = re.compile(r"^cart\[geo_p:(0?\.\d+)\]$")
@@ -104,6 +104,9 @@ class MaskedTextParams(Params):
     """Rows above max_length: filter drops them; right cuts their end. A row that would lose its response is dropped."""
     packing: bool = True
     """Lay documents end to end instead of padding them: each is attended alone, the result is the same."""
+    split: str = Field("train", pattern=SPLIT)
+    """Split of the dataset that is trained on, of those that its files are named by: train, validation, test, ...
+    A dataset whose files name none is read as a whole."""
     num_proc: int = Field(4, ge=1, le=64)
     """Processes that tokenize."""
     validation_split: float = Field(0.1, ge=0, le=0.5)

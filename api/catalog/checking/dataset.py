@@ -11,6 +11,7 @@ from api.catalog.checking.row_set import PLAIN_ENDING, ROW_ENDINGS, rows_check
 from api.catalog.checking.weight_set import is_weight_set, weight_set_check
 from api.catalog.checking.work import Work, ending
 from formats.pictures import PICTURE_ENDINGS
+from formats.splits import split_folder, splits_of
 
 VECTORS = (".svg", ".svgz", ".eps", ".ai", ".pdf")
 
@@ -55,9 +56,13 @@ def _empty_check(work: Work) -> None:
 def _unpacked(work: Work, packed: list[str]) -> dict[str, Any]:
     """Parquet files of pictures become picture files and a metadata.jsonl, which every image method can read."""
     made = work.target / "files"
-    count = parquet().pictures_unpack([(work.open(path), path) for path in packed], made)
-    for path in packed:
-        work.notices.add("unpacked", f"{path} became picture files and metadata.jsonl ({count} pictures)", file=path)
+    splits = splits_of(packed)
+    for split, paths in (splits if len(splits) > 1 else {"": packed}).items():
+        folder = made / split_folder(split) if split else made
+        count = parquet().pictures_unpack([(work.open(path), path) for path in paths], folder)
+        for path in paths:
+            said = f"{path} became picture files and metadata.jsonl ({count} pictures)"
+            work.notices.add("unpacked", said, file=path)
     work.replace_with(made)
     return pictures_check(work)
 

@@ -12,8 +12,6 @@ from api.catalog.checking.work import Work
 from formats.rows import CSV_START, csv_separator, json_value, value_fault
 
 METADATA = ("metadata.jsonl", "metadata.csv")
-TRAIN = "train"
-"""Of the splits of a Hub dataset, the one that is read."""
 PATH_COLUMNS = ("file_name", "image")
 """A job may name another column for the pictures; then only the trainer can check the paths."""
 CAPTION_COLUMNS = ("text", "caption", "prompt")
@@ -22,12 +20,12 @@ Row = tuple[int, Any]
 
 
 def metadata_files(paths: Iterable[str]) -> list[str]:
-    """Those that a trainer reads: the first at the top, else all in subfolders, only of `train` where that is there."""
+    """Those that a trainer reads: the first at the top, else all in subfolders, where each may be of another split."""
     found = sorted(path for path in paths if PurePosixPath(path).name in METADATA)
     top = next((name for name in METADATA if name in found), None)
     if top:
         return [top]
-    return [path for path in found if TRAIN in PurePosixPath(path).parts] or found
+    return found
 
 
 def metadata_read(work: Work, path: str, paths: set[str]) -> tuple[int, dict[str, str], set[str]]:

@@ -4,10 +4,11 @@ from typing import Any
 
 from api.catalog.checking.captions import captions_read
 from api.catalog.checking.decode import Seen, picture_see
-from api.catalog.checking.metadata import metadata_files
+from api.catalog.checking.metadata import METADATA, metadata_files
 from api.catalog.checking.preview import shortened
 from api.catalog.checking.work import Work, ending
 from formats.pictures import FORMAT_ENDINGS, PICTURE_ENDINGS, SMALL_SIDE, repeats_by_folder, repeats_message
+from formats.splits import splits_message, splits_of
 
 
 def pictures_check(work: Work) -> dict[str, Any]:
@@ -18,6 +19,11 @@ def pictures_check(work: Work) -> dict[str, Any]:
     captions = captions_read(work, set(paths))
     repeats = {} if metadata_files(work.paths) else repeats_by_folder(paths)
     _repeats_notice(work, repeats)
+    at_top = not set(METADATA).isdisjoint(work.paths)
+    by_split = {} if at_top else splits_of(paths, by_folder_only=True)
+    splits = {split: len(named) for split, named in by_split.items()}
+    if len(splits) > 1:
+        work.notices.add("splits", splits_message(splits, "pictures"), file=paths[0])
     for number, path in enumerate(paths):
         caption = captions.texts.get(path)
         work.preview.add(_item(number, path, seen[path], shortened(caption)))
@@ -28,6 +34,7 @@ def pictures_check(work: Work) -> dict[str, Any]:
         "num_captions": captions.total,
         "num_preview": work.preview.count,
         **({"repeats": repeats} if repeats else {}),
+        **({"splits": splits} if splits else {}),
     }
 
 

@@ -19,6 +19,7 @@ from api.catalog.checking.row_files import (
 )
 from api.catalog.checking.work import Work, ending
 from formats.rows import SEPARATOR_NAMES
+from formats.splits import splits_message, splits_of
 
 ROW_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 PLAIN_ENDING = ".txt"
@@ -37,10 +38,13 @@ def rows_check(work: Work, paths: list[str]) -> dict[str, Any]:
         for _, row in rows_of(work, path):
             columns.count(row)
     columns.decide(paths[0])
-    num_rows, num_skipped = 0, 0
-    for path in paths:
-        good, bad = _file_check(work, path, columns)
-        num_rows, num_skipped = num_rows + good, num_skipped + bad
+    checked = {path: _file_check(work, path, columns) for path in paths}
+    num_rows = sum(good for good, _ in checked.values())
+    num_skipped = sum(bad for _, bad in checked.values())
+    by_split = splits_of(paths)
+    splits = {split: sum(checked[path][0] for path in named) for split, named in by_split.items()}
+    if len(splits) > 1:
+        work.notices.add("splits", splits_message(splits, "rows"), file=paths[0])
     if said := columns.disagreement():
         work.notices.add("keys in some rows only", f"{said}; a job reads all rows by the same columns", file=paths[0])
     if said := columns.unread():
@@ -52,6 +56,7 @@ def rows_check(work: Work, paths: list[str]) -> dict[str, Any]:
         "chat": columns.chat is not None,
         "num_rows": num_rows,
         "num_skipped": num_skipped,
+        **({"splits": splits} if splits else {}),
         "num_preview": work.preview.count,
     }
 

@@ -70,6 +70,7 @@ def _fetched_from(job: Job, manifest: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
         raise ValueError(f"the manifest's source.commit must be 40 hexadecimal digits, got {commit!r:.60}")
     asked = {name: params[name] for name in ("endpoint", "repo", "revision")}
+    asked |= {name: params[name] for name in ("config", "split") if params.get(name)}
     return {**asked, "commit": commit, "job": str(job.pk)}
 
 

@@ -140,5 +140,6 @@ def test_metadata_below_the_top_is_read_as_hub_datasets_have_it(work_of: WorkOf)
     details = check(work)
     assert (details["num_pictures"], details["num_captions"]) == (2, 1)
     said = [(notice["file"], notice["message"]) for notice in work.notices.kept]
-    assert ("test/metadata.csv", "test/metadata.csv is not read: train/metadata.csv is") in said
-    assert ("test/2.png", "test/2.png has no row in train/metadata.csv and is not used") in said
+    assert details["splits"] == {"train": 1, "test": 1}
+    both = "test/metadata.csv and train/metadata.csv"
+    assert ("test/2.png", f"test/2.png has no row in {both} and is not used") in said
