@@ -1,7 +1,8 @@
 """What a trainer leaves in `out/`, read as hostile: whoever uploaded its inputs may have written these files.
 
-The only reader of `out/` in the worker. No link is followed at any part of a path, only regular files are opened, and
-opening one never waits (a FIFO would). Paths, depths, counts and sizes have bounds.
+The only reader of `out/` in the worker, and what deletes in the folders that trainers write meanwhile. No link is
+followed at any part of a path, only regular files are opened, and opening one never waits (a FIFO would). Paths, depths
+and counts have bounds, and so has what is read at once.
 """
 
 import os
@@ -41,6 +42,11 @@ class OutFolder:
         """Of a regular file. Raises FileNotFoundError or UnsafeFileError."""
         with self._opened(path) as descriptor:
             return os.fstat(descriptor).st_size
+
+    def unlink(self, path: str) -> None:
+        """Removes a file or a link by itself, whatever its name, with no link followed on the way. Raises as `read`."""
+        with self._parent(path, path.split("/")) as (folder, name):
+            os.unlink(name, dir_fd=folder)
 
     def has_folder(self, name: str) -> bool:
         try:
@@ -101,9 +107,9 @@ class OutFolder:
             os.close(descriptor)
 
     @contextmanager
-    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+    def _parent(self, path: str, parts: list[str] | None = None) -> Iterator[tuple[int, str]]:
         """A descriptor of the folder that holds `path`, and its last name."""
-        *folders, name = checked_parts(path)
+        *folders, name = parts or checked_parts(path)
         descriptor = _folder_open(str(self.root), None, path)
         try:
             for folder in folders:

@@ -11,6 +11,7 @@ import structlog
 
 from worker.cache import InputCache
 from worker.files import disk_is_full
+from worker.out_folder import OutFolder, UnsafeFileError
 
 RESERVE_BYTES = 1 << 20
 log = structlog.get_logger()
@@ -64,12 +65,12 @@ class Room:
         return sum(size for _, size, _ in self._trainer_files())
 
     def _trim(self, need_bytes: int, unused_since: float) -> int:
-        freed = 0
+        freed, safe = 0, OutFolder(self._trainer_cache)
         for used_at, size, path in sorted(self._trainer_files()) if need_bytes > 0 else ():
             if freed >= need_bytes or used_at >= unused_since:
                 break
-            with suppress(FileNotFoundError):
-                path.unlink()
+            with suppress(FileNotFoundError, UnsafeFileError):  # a trainer may put a link in a folder's place
+                safe.unlink(path.relative_to(self._trainer_cache).as_posix())
                 freed += size
         if freed:
             log.info("trainer_cache_trimmed", freed_bytes=freed)

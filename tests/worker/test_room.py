@@ -54,6 +54,23 @@ def test_what_a_live_attempt_has_used_stays(tmp_path: Path) -> None:
     assert not old.exists() and used.exists()
 
 
+def test_a_folder_that_a_trainer_replaces_by_a_link_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = room_make(tmp_path, limit=0)
+    old = cached(tmp_path, "p/folder/token", 1)
+    outside = tmp_path / "secret" / "token"
+    outside.parent.mkdir()
+    outside.write_bytes(b"the worker's")
+    listed = room._trainer_files()
+    old.unlink()
+    old.parent.rmdir()
+    old.parent.symlink_to(outside.parent)
+    monkeypatch.setattr(room, "_trainer_files", lambda: listed)
+    assert room.trim_trainer_cache(unused_since=100) == 0
+    assert outside.exists()
+
+
 def input_part(files: dict[str, int], sha256: str) -> InputPart:
     return InputPart(
         sha256=sha256, files=tuple(FilePart(path=p, size=s, sha256="0" * 64, url="") for p, s in files.items())

@@ -26,6 +26,8 @@ SPY = Path(__file__).with_name("spy_trainer.py")
 STRANGER, NEIGHBOUR = "6" * 8, "7" * 8
 KINDS = ("landlock", "user", "user+landlock")
 MODEL = "ab" * 32
+PATIENCE = 120.0
+"""Seconds; a machine under load is slow, and no verdict here is about time."""
 
 
 @pytest.fixture
@@ -69,6 +71,7 @@ def barred(path: str) -> str:
 
 @pytest.fixture
 def start(root: Path, api: FakeApi, settings: dict[str, str]) -> Iterator[StartHost]:
+    api.times |= {"lease_seconds": 120.0, "self_fence_seconds": 60.0, "request_timeout_seconds": 20.0}
     with hosts(root, api) as start_host:
         yield lambda **more: start_host(**(settings | more))
 
@@ -95,7 +98,7 @@ def report(api: FakeApi, name: str) -> dict[str, Any]:
         attempt = attempt_of(api, name)
         return attempt.log.decode() if attempt and attempt.log.endswith(b"\n") else ""
 
-    text: str = eventually(printed, what=f"the report of {name}", within=30)
+    text: str = eventually(printed, what=f"the report of {name}", within=PATIENCE)
     found: dict[str, Any] = json.loads(text.splitlines()[-1])
     return found
 
@@ -144,7 +147,7 @@ def test_a_hostile_trainer_reaches_nothing_but_its_own(
     api: FakeApi, start: StartHost, settings: dict[str, str], root: Path
 ) -> None:
     host = start()
-    assert eventually(lambda: api.hellos)[-1]["wall"] == kind_of(settings)
+    assert eventually(lambda: api.hellos, within=PATIENCE)[-1]["wall"] == kind_of(settings)
     tries = forbidden(host, victim(api, host))
     shm = Path("/dev/shm") / f"anneal-test-{root.name}"
     tries |= {"allowed: shared memory": ["write", str(shm)]}
@@ -155,7 +158,7 @@ def test_a_hostile_trainer_reaches_nothing_but_its_own(
     assert (found["NoNewPrivs"], found["CapEff"], found["CORE"]) == ("1", "0" * 16, 0)
     assert found["uid"] == (65534 if "user" in kind_of(settings) else os.geteuid())
     assert 0 < found["FSIZE"] <= 512 * 1024**3 and found["DATA"] > 0
-    eventually(lambda: attempt_of(api, "spy").finish, what="finish")  # type: ignore[union-attr]
+    eventually(lambda: attempt_of(api, "spy").finish, what="finish", within=PATIENCE)  # type: ignore[union-attr]
     assert attempt_of(api, "spy").finish["outcome"] == "succeeded"  # type: ignore[union-attr]
 
 
@@ -168,7 +171,7 @@ def test_the_wall_stands_around_a_resident_too(api: FakeApi, start: StartHost) -
         found = report(api, name)
         assert found["worked"] == ["its own"]
         pids.add(found["pid"])
-        eventually(lambda name=name: attempt_of(api, name).finish, what="finish")  # type: ignore[union-attr,misc]
+        eventually(lambda name=name: attempt_of(api, name).finish, what="finish", within=PATIENCE)  # type: ignore[union-attr,misc]
     assert len(pids) == 2, "one resident for the two jobs of a project, another one for the next project"
 
 
@@ -177,7 +180,7 @@ def test_trainers_behind_the_wall_are_killed_like_any_other(api: FakeApi, start:
     victim(api, host)
     assert len(host.tree()) >= 2
     host.kill()
-    eventually(lambda: not host.tree(), what="nothing is left")
+    eventually(lambda: not host.tree(), what="nothing is left", within=PATIENCE)
 
 
 def kind_of(settings: dict[str, str]) -> str:
@@ -226,7 +229,7 @@ def confined(folder: Path, command: list[str], confinement: Confinement) -> str:
         kill_seconds=1.0, deadline=1e18, confinement=confinement,
     )  # fmt: skip
     os.close(log)
-    assert eventually(lambda: supervisor.wait(0.05), what="the end")
+    assert eventually(lambda: supervisor.wait(0.05), what="the end", within=PATIENCE)
     spawner.close()
     assert not marked(ATTEMPT_MARK, "wall-test")
     return (folder / "log").read_text()
@@ -259,3 +262,62 @@ def settings_in(folder: Path, **more: str) -> Any:
     (folder / "worker-id").write_text("x")
     places = {"ANNEAL_API_URL": "http://x", "ANNEAL_WORKER_TOKEN": "t", "ANNEAL_STATE_DIR": str(folder)}
     return settings_read(places | more)
+
+
+LIMITED = """
+import os
+for deed in (lambda: open("big", "wb").truncate(2 << 20), lambda: bytes(256 << 20), lambda: os.dup2(1, 300)):
+    try:
+        deed()
+    except (OSError, MemoryError) as error:
+        print(type(error).__name__, flush=True)
+"""
+
+
+def test_file_size_memory_and_open_files_have_limits(tmp_path: Path) -> None:
+    limits = {"FSIZE": 1 << 20, "DATA": 128 << 20, "NOFILE": 256}
+    text = confined(tmp_path, [sys.executable, "-S", "-c", LIMITED], Confinement(limits=limits))
+    assert text.split() == ["OSError", "MemoryError", "OSError"]
+
+
+PROC = """
+for path in ("/proc/self/task/self/comm", "/proc/self/comm", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger"):
+    try:
+        open(path, "r+b", buffering=0).close()
+        print(path, flush=True)
+    except OSError:
+        pass
+"""
+
+
+@needs_landlock
+@pytest.mark.parametrize("uses_accelerator", [False, True])
+def test_cuda_may_name_its_threads_and_nothing_else_of_proc_is_written(tmp_path: Path, uses_accelerator: bool) -> None:
+    confinement = Confinement(paths={"run": ("/",)}, writes_proc=uses_accelerator)
+    text = confined(tmp_path, [sys.executable, "-S", "-c", PROC], confinement)
+    assert text.split() == (["/proc/self/comm"] if uses_accelerator else [])
+
+
+RANKS = """
+import datetime, os, torch, torch.distributed as dist
+dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=100))
+total = torch.ones(1000)
+dist.all_reduce(total)
+queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
+if dist.get_rank() == 0:
+    print("sum", int(total[0]), flush=True)
+dist.destroy_process_group()
+"""
+
+
+@needs_landlock
+@pytest.mark.slow
+def test_ranks_find_each_other_behind_the_wall(tmp_path: Path) -> None:
+    state, work = tmp_path / "state", tmp_path / "work"
+    state.mkdir()
+    work.mkdir()
+    (work / "rank.py").write_text(RANKS)
+    wall = wall_here(settings_in(state, ANNEAL_TRAINER_WALL="landlock"), os.environ)
+    confinement = wall.confinement(read=(), change=(work,), network="ranks", accelerators=False, project="p")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "rank.py"]
+    assert "sum 2" in confined(work, [sys.executable, *torchrun], confinement)
