@@ -149,6 +149,10 @@ class Environment(BaseModel):
     """A silent live stream says a comment this often."""
     stream_ticket_seconds: int = Field(600, ge=1)
     """How long a stream ticket opens its job's stream; it stands in addresses, so keep it short."""
+    reconcile: Literal["remove", "report", "off"] = "remove"
+    """What the dispatcher does with objects of the storage that no row names: remove them, only count them, nothing."""
+    unreferenced_hours: float = Field(72, gt=0)
+    """How long an object must have had no row before it is removed; longer than link_seconds."""
     metrics_token: str = ""
     """Who asks for /metrics must send it as bearer token; empty = anybody who reaches the API."""
 
@@ -217,6 +221,15 @@ class Environment(BaseModel):
             raise ValueError(
                 f"ANNEAL_UPLOAD_HOURS={self.upload_hours:g} must be more than link_seconds ({self.link_seconds} s), or "
                 "an upload could be removed while its links are still good; raise upload_hours"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _unreferenced_outlive_links(self) -> Self:
+        if self.unreferenced_hours * 3600 <= self.link_seconds:
+            raise ValueError(
+                f"ANNEAL_UNREFERENCED_HOURS={self.unreferenced_hours:g} must be more than link_seconds "
+                f"({self.link_seconds} s), or a file could be removed that a job is about to publish; raise it"
             )
         return self
 

@@ -13,14 +13,23 @@ from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_GET
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from api.auth import bearer
 from api.environment import environment
 from api.errors import HINTS, Problem, respond
-from api.jobs.gauges import Waiting, attempts_by_outcome, attempts_live, jobs_by_state, queue_by_pool, workers_by_state
+from api.jobs.gauges import (
+    Waiting,
+    attempts_by_outcome,
+    attempts_live,
+    jobs_by_state,
+    queue_by_pool,
+    removed_total,
+    unreferenced_total,
+    workers_by_state,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +40,7 @@ MAX_POOLS = 200
 class DatabaseCollector(Collector):
     """The same from every process of the API. At most QUERIES of them for each scrape, all aggregates."""
 
-    QUERIES = 10
+    QUERIES = 14
 
     def collect(self) -> Iterator[Metric]:
         """What this process counted is told also while the database does not answer."""
@@ -52,6 +61,13 @@ class DatabaseCollector(Collector):
         yield _by("anneal_queue_depth", "Queued jobs that may start now, by pool.", "pool", depth)
         yield _by("anneal_queue_oldest_seconds", "Wait of the first one in the queue, by pool.", "pool", oldest)
         yield _by("anneal_workers", "Workers that take jobs, and those that do not.", "state", workers_by_state())
+
+        objects, size_bytes = unreferenced_total()
+        yield GaugeMetricFamily("anneal_storage_unreferenced_objects", "Objects that no row names.", value=objects)
+        yield GaugeMetricFamily("anneal_storage_unreferenced_bytes", "Their size.", value=size_bytes)
+        removed = CounterMetricFamily("anneal_storage_removed_objects", "Objects removed that no row named.")
+        removed.add_metric([], removed_total())
+        yield removed
 
     def describe(self) -> Iterator[Metric]:
         """Nothing at registration: the database may not be there yet."""

@@ -96,6 +96,10 @@ class Storage(Protocol):
         """(key, size in bytes) of everything below `prefix` (which ends with "/"), sorted by key."""
         ...
 
+    def delete(self, key: str) -> None:
+        """Deletes one object; none there is fine."""
+        ...
+
     def delete_prefix(self, prefix: str) -> None:
         """Deletes everything below `prefix`; none there is fine."""
         ...

@@ -80,6 +80,10 @@ class LocalStorage:
         found = sorted((p.relative_to(self._objects).as_posix(), p) for p in folder.rglob("*") if p.is_file())
         return ((key, path.stat().st_size) for key, path in found)
 
+    def delete(self, key: str) -> None:
+        for tree in (self._objects, self._digests):
+            self._below(tree, key_check(key)).unlink(missing_ok=True)
+
     def delete_prefix(self, prefix: str) -> None:
         for tree in (self._objects, self._digests):
             with suppress(FileNotFoundError):

@@ -79,6 +79,9 @@ class S3Storage:
         found = self._bucket.list(_object_prefix(prefix))
         return ((key.removeprefix("objects/"), size) for key, size in iter(sorted(found)))
 
+    def delete(self, key: str) -> None:
+        self._bucket.delete([_object(key), f"digests/{key}"])
+
     def delete_prefix(self, prefix: str) -> None:
         for tree in (_object_prefix(prefix), f"digests/{prefix}"):
             self._bucket.delete([key for key, _ in self._bucket.list(tree)])

@@ -11,6 +11,7 @@ from api.jobs.selectors import due_up_to, free_slots
 from api.jobs.services.force import stuck_end
 from api.jobs.services.log_storage import logs_compact
 from api.jobs.services.reap import attempts_reap
+from api.jobs.services.reconcile import reconcile_pass
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ class Every:
 
 
 STUCK = Every(60)
+RECONCILE = Every(3600)
 SWEEPS = Every(600)
 """Listing all open uploads of a bucket each round would cost more than it finds."""
 
@@ -45,9 +47,21 @@ def dispatch_round() -> None:
         logs_compact()
     except OSError as error:
         log.error("logs stay in the database: %s", error)
+    if environment().reconcile != "off" and RECONCILE.due():
+        _reconcile()
     if SWEEPS.due():
         _uploads_sweep()
     removals_sweep()
+
+
+def _reconcile() -> None:
+    try:
+        done = reconcile_pass(remove=environment().reconcile == "remove")
+    except OSError as error:
+        log.error("the storage was not compared with the books: %s", error)
+        return
+    if done.removed:
+        log.warning("%d objects were removed that no row has named for long", len(done.removed))
 
 
 def _uploads_sweep() -> None:

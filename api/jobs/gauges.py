@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from django.db.models import Count, Min, Q
+from django.db.models import Count, Min, Q, Sum
 
 from api.jobs.clock import now
-from api.jobs.models import Attempt, Job, Outcome, State, Worker
+from api.jobs.models import Attempt, Job, Outcome, Reconciliation, State, Unreferenced, Worker
 from api.jobs.selectors import quarantined, workers_live
 
 
@@ -49,3 +49,13 @@ def workers_by_state() -> dict[str, int]:
     """`live` takes jobs; `quarantined` failed too many; `away` is silent, draining or gone."""
     live, sick = len(workers_live()), len(quarantined())
     return {"live": live, "quarantined": sick, "away": Worker.objects.count() - live - sick}
+
+
+def unreferenced_total() -> tuple[int, int]:
+    """Objects of the storage that no row names, and their bytes, as the last passes found them."""
+    found = Unreferenced.objects.aggregate(count=Count("pk"), size=Sum("size_bytes"))
+    return found["count"], found["size"] or 0
+
+
+def removed_total() -> int:
+    return Reconciliation.objects.values_list("removed_objects", flat=True).first() or 0

@@ -406,3 +406,28 @@ class ReaperPass(models.Model):
 
     def __str__(self) -> str:
         return str(self.at)
+
+
+class Unreferenced(models.Model):
+    """An object of the storage that no row names."""
+
+    key = models.CharField(max_length=1024, unique=True)
+    size_bytes = models.PositiveBigIntegerField()
+    seen = models.DateTimeField()
+    """When a pass first found it so."""
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class Reconciliation(models.Model):
+    """One row: where the next pass over the storage starts, and what the passes have done."""
+
+    cursor = models.CharField(max_length=1024, default="", blank=True)
+    """Last key that was looked at; empty = start anew."""
+    at = models.DateTimeField(null=True)
+    removed_objects = models.PositiveBigIntegerField(default=0)
+    removed_bytes = models.PositiveBigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return str(self.at)

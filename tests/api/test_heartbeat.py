@@ -3,6 +3,7 @@
 import pytest
 from rest_framework.test import APIClient
 
+from api.catalog.removals import removals_sweep
 from api.files import storage
 from api.jobs.models import Artifact, Attempt, Event, Job, Metric
 from api.jobs.services.log_storage import logs_compact
@@ -250,6 +251,7 @@ def test_only_the_latest_checkpoints_are_kept(world: World, user: APIClient, hos
     for step in (1, 2, 3):
         assert agent.checkpoint(step).status_code == 200
     assert list(Artifact.objects.order_by("step").values_list("step", flat=True)) == [2, 3]
+    removals_sweep()
     kept = {key.split("/")[-2] for key, _ in storage().list(f"jobs/{agent.job}/1/checkpoints/")}
     assert kept == {"step-00000002", "step-00000003"}
     agent.finish("drained")

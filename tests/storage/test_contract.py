@@ -125,6 +125,16 @@ def test_delete_prefix_takes_what_is_below_and_nothing_beside(storage: Storage, 
     assert [key for key, _ in storage.list(f"{prefix}/")] == [f"{prefix}/ab"]
 
 
+def test_delete_takes_one_object_and_a_missing_one_is_fine(storage: Storage, prefix: str) -> None:
+    for name in ("a", "ab", "a.b/c"):
+        storage.put_if_absent(f"{prefix}/{name}", b"data")
+    storage.delete(f"{prefix}/a")
+    storage.delete(f"{prefix}/a")
+    assert [key for key, _ in storage.list(f"{prefix}/")] == [f"{prefix}/a.b/c", f"{prefix}/ab"]
+    with pytest.raises(FileNotFoundError):
+        storage.stat(f"{prefix}/a")
+
+
 @pytest.mark.parametrize("prefix", ["", "/", "a", "../", "a/../"])
 def test_a_prefix_that_could_take_too_much_is_refused(storage: Storage, prefix: str) -> None:
     with pytest.raises(ValueError, match=r"prefix|path"):

@@ -1,11 +1,9 @@
 """Only the latest checkpoints of a job are kept: as many as its parameter `keep_checkpoints` says."""
 
-import logging
+from django.db import transaction
 
-from api.files import storage
+from api.catalog.removals import removal_add
 from api.jobs.models import Artifact, Attempt, Job
-
-log = logging.getLogger(__name__)
 
 
 def checkpoints_prune(*, job: Job) -> int:
@@ -19,15 +17,12 @@ def checkpoints_prune(*, job: Job) -> int:
     damaged = [*rows.exclude(damaged="")]
     old = [row for row in (*rows.filter(damaged="").order_by("-id")[keep:], *damaged) if row.pk not in fetched]
     for row in old:
-        prefix = f"{row.attempt.prefix}/{row.path}/"
-        row.delete()
-        _delete(prefix)
+        _forget(row)
     return len(old)
 
 
-def _delete(prefix: str) -> None:
-    """Files without a row cost room and nothing else."""
-    try:
-        storage().delete_prefix(prefix)
-    except OSError as error:
-        log.warning("old checkpoint %s stays in the storage: %s", prefix, error)
+@transaction.atomic
+def _forget(row: Artifact) -> None:
+    """The files go after the commit, by the sweep."""
+    removal_add(prefix=f"{row.attempt.prefix}/{row.path}/")
+    row.delete()
