@@ -1,5 +1,6 @@
 """Parameters of `sample_image`."""
 
+import math
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -36,7 +37,7 @@ class SampleImageParams(Params):
     adaptor_scales: tuple[float, ...] = ()
     """Strength of each adaptor in the order of the job's adaptors; empty = 1.0 each."""
     num_inference_steps: int = Field(30, ge=1, le=1000)
-    """Denoising steps; with an input picture only strength x so many are made."""
+    """Denoising steps; with an input picture only strength x so many: whole ones, SD3 and Flux one for the rest too."""
     guidance_scale: float | None = Field(None, ge=1, le=50)
     """How strongly the prompt is followed; 1 = classifier-free guidance off; none = 7.5, Flux 3.5 (its embedding)."""
     guidance_rescale: float = Field(0.0, ge=0, le=1)
@@ -72,10 +73,10 @@ class SampleImageParams(Params):
     def start_strength(self) -> float:
         return self.strength or (DEFAULT_INPAINT_STRENGTH if self.mask_image else DEFAULT_STRENGTH)
 
-    @property
-    def num_denoising_steps(self) -> int:
+    def num_denoising_steps(self, *, is_flow: bool) -> int:
         """Steps that are made."""
-        return strength_steps(self.num_inference_steps, self.start_strength if self.input_image else 1.0)
+        strength = self.start_strength if self.input_image else 1.0
+        return strength_steps(self.num_inference_steps, strength, is_flow=is_flow)
 
     def guidance(self, family: str) -> float:
         return self.guidance_scale or (DEFAULT_FLUX_GUIDANCE if family == "flux" else DEFAULT_GUIDANCE)
@@ -87,6 +88,8 @@ class SampleImageParams(Params):
                 return f"{name}={side} must be a multiple of {FLOW_MULTIPLE} for a base model of the family {family}"
         if flow and self.scheduler not in FLOW_SCHEDULERS:
             return f"scheduler={self.scheduler} is none of the family {family}; choose {' or '.join(FLOW_SCHEDULERS)}"
+        if problem := self._steps_problem(is_flow=flow):
+            return problem
         if not flow and self.max_sequence_length:
             return f"max_sequence_length is for T5, which the family {family} has not; leave it out"
         if family != "flux":
@@ -101,18 +104,24 @@ class SampleImageParams(Params):
             for name in ("mask_image", "strength"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name}={getattr(self, name)!r} needs input_image, which is empty")
-        steps, every = self.num_denoising_steps, self.intermediate_every
-        if steps < 1:
-            said = f"strength={self.start_strength} of num_inference_steps={self.num_inference_steps}"
-            raise ValueError(f"{said} is less than one step; raise one of them")
-        if every and every >= steps:
-            raise ValueError(f"intermediate_every={every} shows nothing in {steps} denoising steps; lower it")
+        if problem := self._steps_problem(is_flow=True):  # the kind that makes more steps, for as long as none is known
+            raise ValueError(problem)
         if self.guidance_scale == 1 and (idle := self.negative_prompt or self.guidance_rescale):
             name = "negative_prompt" if self.negative_prompt else "guidance_rescale"
             raise ValueError(f"{name}={idle!r} does nothing with guidance_scale=1, which turns guidance off")
         return self
 
+    def _steps_problem(self, *, is_flow: bool) -> str:
+        steps, every = self.num_denoising_steps(is_flow=is_flow), self.intermediate_every
+        if steps < 1:
+            product = f"strength={self.start_strength} of num_inference_steps={self.num_inference_steps}"
+            return f"{product} is less than one step; raise one of them"
+        if every and every >= steps:
+            return f"intermediate_every={every} shows nothing in {steps} denoising steps; lower it"
+        return ""
 
-def strength_steps(num_inference_steps: int, strength: float) -> int:
-    """Whole steps, counted so that 0.29 of 100 is 29."""
-    return int(round(num_inference_steps * strength, 6))
+
+def strength_steps(num_inference_steps: int, strength: float, *, is_flow: bool) -> int:
+    """Whole steps, counted so that 0.29 of 100 is 29; flow models round up, others down, as in diffusers."""
+    steps = round(num_inference_steps * strength, 6)
+    return math.ceil(steps) if is_flow else math.floor(steps)

@@ -51,7 +51,7 @@ def denoise(
     """
     sampler = scheduler_of(base.scheduler_config, scheduler)
     _set_timesteps(base, sampler, num_inference_steps, noise_BCHW)
-    times = _times_left(sampler, num_inference_steps, start)
+    times = _times_left(base, sampler, num_inference_steps, start)
     latents_BCHW = _first(base, sampler, times, noise_BCHW, start)
     extra = {"generator": list(generators)} if _takes_generator(base, sampler) else {}
     for index, time in enumerate(times):
@@ -105,12 +105,13 @@ def _shift_of(config: Any, tokens: int) -> float:
     return float(tokens * slope + (config.base_shift - slope * config.base_image_seq_len))
 
 
-def _times_left(sampler: Any, num_inference_steps: int, start: LatentStart | None) -> Tensor:
+def _times_left(base: Base, sampler: Any, num_inference_steps: int, start: LatentStart | None) -> Tensor:
     """Timesteps from where a start picture is noised to; all of them without one."""
     if start is None:
         times: Tensor = sampler.timesteps
         return times
-    skipped = (num_inference_steps - strength_steps(num_inference_steps, start.strength)) * sampler.order
+    steps = strength_steps(num_inference_steps, start.strength, is_flow=_is_flow(base))
+    skipped = (num_inference_steps - steps) * sampler.order
     if hasattr(sampler, "set_begin_index"):
         sampler.set_begin_index(skipped)
     left: Tensor = sampler.timesteps[skipped:]
