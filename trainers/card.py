@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,16 @@ PICTURES = "pictures"
 
 
 def card_write(
-    folder: Path, manifest: dict[str, Any], samples: Sequence[Path] = (), *, base_prediction: str = ""
+    folder: Path,
+    manifest: dict[str, Any],
+    samples: Sequence[Path] = (),
+    *,
+    base_prediction: str = "",
+    effective: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes `folder/README.md` and copies `samples` (files below `out/`) to `folder/pictures/`.
 
+    `effective` has the values that the training used where a parameter was left to it (none).
     `manifest` is the body of the job's manifest: `params`, `inputs` and `family`, and where they are there `outcome`,
     `metrics`, `layers`, `prediction_type`, `clip_skip`, `trigger_word` and `samples`, which has the prompt of each
     picture. An adaptor of `base_prediction`, the base model's own prediction type, needs no other scheduler.
@@ -40,7 +46,7 @@ def card_write(
         " ".join(f"![{_prompt_of(manifest, link)}]({link})" for link in pictures),
         _files(manifest),
         _usage(manifest, base_prediction),
-        "" if params.get("no_metadata") else parameters_table(params),
+        "" if params.get("no_metadata") else parameters_table(params, effective),
         table("Result", [(name, str(value)) for name, value in (manifest.get("metrics") or {}).items()]),
     ]
     bytes_write(folder / "README.md", ("\n\n".join(section for section in sections if section) + "\n").encode())
@@ -95,6 +101,8 @@ def _files(manifest: dict[str, Any]) -> str:
         f"- `{WEIGHTS}`: for diffusers and peft.\n"
         f"- `{KOHYA}`: for ComfyUI, Forge and sd-scripts; the same weights."
     )
+    if unread := unread_by_sd_scripts(manifest["params"]):
+        text += f"\n\nsd-scripts reads the second file without {unread}; the other tools read it whole."
     of_text = any(part.startswith("text_encoder") for part in manifest.get("layers", ()))
     if of_text or manifest["params"].get("train_text_encoder"):
         text += "\n\nBoth hold pairs of the text encoder too; load them into network and text encoder alike."
@@ -102,6 +110,15 @@ def _files(manifest: dict[str, Any]) -> str:
         last = skip + (1 if manifest.get("family", "sd1") == "sd1" else 2)
         text += f"\n\nTrained with `clip_skip={skip}`: in ComfyUI, CLIP Set Last Layer to -{last}."
     return text
+
+
+def unread_by_sd_scripts(params: Mapping[str, Any]) -> str:
+    """What sd-scripts passes over in an adaptor of these parameters, without an error; "" where it reads all of it."""
+    unread = {
+        "the pairs outside the blocks, as those of `time_embedding`": params.get("lora_targets") == "all-linear",
+        "the magnitudes of DoRA": bool(params.get("use_dora")),
+    }
+    return " and ".join(name for name, is_there in unread.items() if is_there)
 
 
 def _told(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -124,16 +141,18 @@ def _usage(manifest: dict[str, Any], base_prediction: str) -> str:
     skip = told.get("clip_skip")
     arguments = f"{quoted(prompt)}, clip_skip={skip}" if skip else quoted(prompt)
     return (
-        f"## Use\n\n```python\nfrom diffusers import {pipeline}\n\n"
-        f'pipeline = {pipeline}.from_pretrained("path/to/the/base/model")\n'
+        f"## Use\n\n```python\nimport torch\nfrom diffusers import {pipeline}\n\n"
+        "# one dtype for all parts, whatever they are stored in; torch.bfloat16 on a GPU\n"
+        f'pipeline = {pipeline}.from_pretrained("path/to/the/base/model", torch_dtype=torch.float32)\n'
         f'pipeline.load_lora_weights("path/to/this/folder", weight_name="{WEIGHTS}")\n'
         f"{override}picture = pipeline({arguments}).images[0]\n```"
     )
 
 
-def parameters_table(params: dict[str, Any]) -> str:
-    """Every parameter of the training, as JSON."""
-    return table("Training", [(name, json.dumps(value, ensure_ascii=False)) for name, value in params.items()])
+def parameters_table(params: dict[str, Any], effective: Mapping[str, Any] | None = None) -> str:
+    """Every parameter of the training, as JSON; where it is null, its value in `effective`."""
+    used = {name: (effective or {}).get(name) if value is None else value for name, value in params.items()}
+    return table("Training", [(name, json.dumps(value, ensure_ascii=False)) for name, value in used.items()])
 
 
 def _trigger(manifest: dict[str, Any]) -> str:

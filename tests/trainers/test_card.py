@@ -3,11 +3,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
+from tests.trainers.pairs import in_blocks, random_pairs
+from trainers.adaptors.save import adaptor_write
 from trainers.card import card_write
+from trainers.models.load import load_base
 
+EXAMPLE_BASE = Path(__file__).resolve().parents[2] / "examples" / "shapes" / "base"
 PARAMS = {"adaptor_name": "my-dog", "trigger_word": "sks", "lora_r": 8, "lora_alpha": 16, "eval_prompt": "a dog | red"}
 
 
@@ -149,3 +154,40 @@ def test_a_job_that_imports_tells_trigger_and_prediction_type_of_the_file(tmp_pa
     )
     assert head["instance_prompt"] == "sks" and "imported with Anneal" in body
     assert 'prediction_type="v_prediction"' in body
+
+
+@pytest.mark.parametrize(
+    ("changes", "unread"),
+    [
+        ({"lora_targets": "all-linear"}, "without the pairs outside the blocks, as those of `time_embedding`;"),
+        ({"use_dora": True}, "without the magnitudes of DoRA;"),
+        ({"lora_targets": "all-linear", "use_dora": True}, "`time_embedding` and the magnitudes of DoRA;"),
+        ({"lora_targets": "attention+ff", "use_dora": False}, ""),
+    ],
+)
+def test_the_card_says_what_sd_scripts_passes_over(tmp_path: Path, changes: dict[str, Any], unread: str) -> None:
+    _, body = card(tmp_path, params=PARAMS | changes)
+    assert unread in body and ("sd-scripts reads the second file without" in body) == bool(unread)
+
+
+def test_a_parameter_that_was_left_out_shows_the_value_that_was_used(tmp_path: Path) -> None:
+    body = manifest(params=PARAMS | {"learning_rate": None, "lora_r": 4})
+    text = card_write(tmp_path, body, effective={"learning_rate": 1e-4, "lora_r": 9}).read_text(encoding="utf-8")
+    assert "| learning_rate | 0.0001 |" in text and "| lora_r | 4 |" in text
+
+
+def test_the_code_of_the_card_runs_on_the_example_base_whose_parts_differ_in_dtype(tmp_path: Path) -> None:
+    base = load_base(EXAMPLE_BASE, torch.float32)
+    adaptor_write(base, tmp_path, random_pairs(base, in_blocks), metadata={})
+    text = card_write(tmp_path, manifest()).read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    for placeholder, value in (
+        ("path/to/the/base/model", str(EXAMPLE_BASE)),
+        ("path/to/this/folder", str(tmp_path)),
+        ('"sks, a photo")', '"sks, a photo", num_inference_steps=1)'),
+    ):
+        assert placeholder in code
+        code = code.replace(placeholder, value)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["picture"].size == (64, 64) and names["pipeline"].get_active_adapters()

@@ -290,7 +290,8 @@ def _export(
             "step": str(progress.step),
         }
     )
+    resolved = _resolved(params, task)
     with parts.shown():
-        adaptor_save(base, work.out / "adaptor", metadata=header, config=_resolved(params, task))
+        adaptor_save(base, work.out / "adaptor", metadata=header, config=resolved)
     latest = sorted((work.out / "samples").glob(f"step-{progress.step:08d}-*.png"))
-    card_write(work.out / "adaptor", manifest_body(work, outcome), latest)
+    card_write(work.out / "adaptor", manifest_body(work, outcome), latest, effective=resolved)
