@@ -9,6 +9,7 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"  # two threads on a busy core cost ten times the CPU; torch reads it at import
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import hypothesis
 import pytest
 
 from tests.scheduling import pytest_xdist_make_scheduler  # noqa: F401  a hook that pytest finds here
@@ -16,6 +17,9 @@ from tests.scheduling import pytest_xdist_make_scheduler  # noqa: F401  a hook t
 INSTALLED = (metadata.distribution("anneal").read_text("top_level.txt") or "").split()
 if missing := {"foundation", "formats"} - set(INSTALLED):
     pytest.exit(f"{missing} are newer than .venv; run .venv/bin/pip install -e . --no-deps", returncode=3)
+
+hypothesis.settings.register_profile("any_machine", deadline=None)  # a slow example is no failure
+hypothesis.settings.load_profile("any_machine")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -16,6 +16,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from tests.patience import PATIENCE_SECONDS
+
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 LEFT_OUT = ("logout",)
 """It would end the caller's token for all that follow."""
@@ -64,7 +66,7 @@ def _tried(operation: Any, session: requests.Session, target: Target, num_exampl
             for name in case.path_parameters:
                 case.path_parameters[name] = real_name(operation.path, name, target.names)
         for who, headers in target.callers.items():  # noqa: B007 told when a check raises
-            answer = case.call(base_url=target.url, session=session, headers=headers, timeout=30)
+            answer = case.call(base_url=target.url, session=session, headers=headers, timeout=PATIENCE_SECONDS)
             case.validate_response(answer, checks=CHECKS)
 
     try:

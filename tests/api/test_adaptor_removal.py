@@ -13,6 +13,7 @@ from api.files import storage
 from tests.api.actors import person
 from tests.api.host import Host
 from tests.api.world import World
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.django_db
 PATH = "/api/v1/adaptors"
@@ -129,16 +130,16 @@ def test_of_a_delete_and_a_submit_at_once_one_sees_the_other(user: APIClient, tr
         outcomes: dict[str, int] = {}
 
         def delete(ref: str = ref, start: threading.Barrier = start, outcomes: Any = outcomes) -> None:
-            start.wait(timeout=10)
+            start.wait(timeout=PATIENCE_SECONDS)
             outcomes["delete"] = user.delete(f"{PATH}/{ref}").status_code
             connection.close()
 
         thread = threading.Thread(target=delete)
         thread.start()
-        start.wait(timeout=10)
+        start.wait(timeout=PATIENCE_SECONDS)
         request = {"method": "sample_image", "params": {"prompt": "x"}, "model": "base", "adaptors": [ref]}
         submitted = person(project.name, "writer").post("/api/v1/jobs", request, format="json")
-        thread.join(timeout=20)
+        thread.join(timeout=PATIENCE_SECONDS)
         there = Adaptor.objects.filter(version=round_).exists()
         assert (submitted.status_code == 201) == there, (submitted.status_code, outcomes)
         assert outcomes["delete"] == (409 if there else 204)

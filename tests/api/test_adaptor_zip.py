@@ -17,6 +17,7 @@ from api.files import storage
 from tests.api.host import Host
 from tests.api.live import serving
 from tests.api.world import World
+from tests.patience import PATIENCE_SECONDS
 
 AT = datetime(2026, 1, 31, 12, 30)
 MIB = 1 << 20
@@ -82,7 +83,7 @@ def test_the_api_streams_it_with_its_manifest(server: str, user: APIClient, host
     agent.start()
     assert agent.finish().status_code == 200
     headers = {"Authorization": user._credentials["HTTP_AUTHORIZATION"], "Accept": "application/zip"}  # type: ignore[attr-defined]  # not in the stubs
-    answer = httpx.get(f"{server}/api/v1/adaptors/shapes/zip", headers=headers, timeout=20)
+    answer = httpx.get(f"{server}/api/v1/adaptors/shapes/zip", headers=headers, timeout=PATIENCE_SECONDS)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/zip")
     assert answer.headers["content-disposition"] == 'attachment; filename="shapes-v1.zip"'
     assert answer.headers.get("transfer-encoding") == "chunked"
@@ -91,4 +92,4 @@ def test_the_api_streams_it_with_its_manifest(server: str, user: APIClient, host
     assert archive.read(archive.namelist()[0]) == b"weights"
     storage().delete_prefix(f"{Adaptor.objects.get().key}/")
     with pytest.raises(httpx.HTTPError):
-        httpx.get(f"{server}/api/v1/adaptors/shapes/zip", headers=headers, timeout=20)
+        httpx.get(f"{server}/api/v1/adaptors/shapes/zip", headers=headers, timeout=PATIENCE_SECONDS)

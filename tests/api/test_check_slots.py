@@ -12,6 +12,7 @@ from api.catalog.incoming_versions import version_create
 from api.catalog.models import Dataset, DatasetVersion, Upload, VersionState
 from api.files import storage
 from tests.api.world import Environ, file_entry
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.django_db
 
@@ -45,9 +46,9 @@ def test_those_that_wait_are_served_in_order_and_pass_a_project_that_runs() -> N
     assert served == ["b"]
     for name in ("first a", "second a"):
         slots.release("a")
-        assert any(waiting[one].wait(10) for one in (name, "first a"))
+        assert any(waiting[one].wait(PATIENCE_SECONDS) for one in (name, "first a"))
     for thread in hog:
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
     assert sorted(served) == ["b", "first a", "second a"]
 
 

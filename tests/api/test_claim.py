@@ -13,6 +13,7 @@ from api.jobs.services.claim import ClaimRequest, attempt_claim
 from tests.api.conftest import host_make
 from tests.api.host import Host
 from tests.api.world import Clock, World
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.django_db
 
@@ -223,7 +224,7 @@ def test_many_claimers_at_once_make_one_attempt_each(world: World, user: APIClie
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=PATIENCE_SECONDS)
     jobs = [found.attempt.job_id for found in claimed if found is not None]
     assert len(claimed) == 8
     assert len(jobs) == len(set(jobs)) == 5

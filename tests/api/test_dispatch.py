@@ -22,6 +22,7 @@ from tests.api.host import Host
 from tests.api.test_claim import submit
 from tests.api.test_queue import wait_for
 from tests.api.world import Environ, World
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -42,10 +43,10 @@ def test_the_dispatcher_ends_lost_attempts_and_then_itself(
     job = submit(user, world)
     host.claim().log(0, b"last words\n")
     Attempt.objects.update(lease_expires_at=now() - timedelta(seconds=60))
-    wait_for(lambda: Job.objects.get(pk=job).state == "queued", seconds=120)
-    wait_for(lambda: Attempt.objects.get().log_stored == 11, seconds=60)
+    wait_for(lambda: Job.objects.get(pk=job).state == "queued")
+    wait_for(lambda: Attempt.objects.get().log_stored == 11)
     dispatcher.send_signal(signal.SIGTERM)
-    assert dispatcher.wait(timeout=30) == 0
+    assert dispatcher.wait(timeout=PATIENCE_SECONDS) == 0
 
 
 def test_one_round_can_be_asked_for(world: World, user: APIClient, host: Host) -> None:

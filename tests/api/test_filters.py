@@ -17,6 +17,7 @@ from tests.api.fuzz import real_name
 from tests.api.scene import scene_make
 from tests.api.served import served
 from tests.api.world import Environ
+from tests.patience import PATIENCE_SECONDS
 
 DATES = (
     "0001-01-01T00:00:00+23:59",
@@ -98,5 +99,5 @@ def test_a_session_of_the_panel_breaks_no_other_page(path: str) -> None:
     panel.force_login(get_user_model().objects.create_superuser("root", password="a long password"))
     cookies = {settings.SESSION_COOKIE_NAME: panel.cookies[settings.SESSION_COOKIE_NAME].value}
     with served() as url:
-        answer = httpx.get(url + path, cookies=cookies, trust_env=False, timeout=30)
+        answer = httpx.get(url + path, cookies=cookies, trust_env=False, timeout=PATIENCE_SECONDS)
     assert answer.status_code in (200, 404), answer.text

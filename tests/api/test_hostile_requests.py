@@ -16,6 +16,7 @@ from tests.api.fuzz import real_name
 from tests.api.scene import Scene, scene_make
 from tests.api.served import served
 from tests.api.world import Environ
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.django_db(transaction=True)
 KEYS = {"code", "message", "hint", "fields"}
@@ -75,7 +76,7 @@ def scene(url: str) -> Scene:  # noqa: ARG001 its settings come first
 @pytest.fixture
 def admin(scene: Scene, url: str) -> Iterator[httpx.Client]:
     headers = {"Authorization": scene.clients["admin"]._credentials["HTTP_AUTHORIZATION"]}
-    with httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=PATIENCE_SECONDS) as client:
         yield client
 
 

@@ -12,6 +12,7 @@ from api.jobs.models import Attempt, Job, LogChunk, LogPiece
 from api.jobs.services.log_storage import logs_compact
 from tests.api.host import Agent, Host
 from tests.api.world import World
+from tests.patience import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -91,9 +92,9 @@ def test_readers_miss_nothing_while_two_dispatchers_move_it(agent: Agent) -> Non
     for thread in (reader, *movers):
         thread.start()
     for thread in movers:
-        thread.join(timeout=60)
+        thread.join(timeout=PATIENCE_SECONDS)
     done.set()
-    reader.join(timeout=60)
+    reader.join(timeout=PATIENCE_SECONDS)
     assert not wrong
     pieces = list(LogPiece.objects.order_by("start"))
     assert [piece.start + piece.size_bytes for piece in pieces[:-1]] == [piece.start for piece in pieces[1:]]

@@ -69,13 +69,13 @@ def test_what_a_killed_dispatcher_began_is_checked_by_the_next(
     files = {f"{n}.png": png(6000, 6000, seed=n) for n in range(4)}
     assert upload(person(), links, "datasets", "cats", files).status_code == 202
     first = start()
-    wait_for(lambda: bool(checks(tmp_path)), seconds=120)
+    wait_for(lambda: bool(checks(tmp_path)))
     first.kill()
     first.wait()
-    wait_for(lambda: not checks(tmp_path), seconds=10)
+    wait_for(lambda: not checks(tmp_path))
     version = DatasetVersion.objects.get()
     assert (version.state, version.check_tries) == ("checking", 1)
     DatasetVersion.objects.update(check_until=now() - timedelta(seconds=1))
     start()
-    wait_for(lambda: DatasetVersion.objects.get().state == "ready", seconds=120)
+    wait_for(lambda: DatasetVersion.objects.get().state == "ready")
     assert DatasetVersion.objects.get().check_tries == 2

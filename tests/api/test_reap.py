@@ -17,6 +17,7 @@ from api.jobs.transitions import job_lock
 from tests.api.host import Agent, Host
 from tests.api.test_claim import submit
 from tests.api.world import Clock, World
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.django_db
 
@@ -157,7 +158,7 @@ def test_two_reapers_at_once_end_an_attempt_once(agent: Agent) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=PATIENCE_SECONDS)
     assert sorted(reaped) == [0, 0, 0, 1]
     assert Job.objects.get(pk=agent.job).losses_without_checkpoint == 1
 

@@ -15,6 +15,7 @@ from api.security_headers import headers_for
 from tests.api.actors import person
 from tests.api.test_settings import GOOD
 from tests.api.world import Environ
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NEEDED = {
@@ -110,7 +111,7 @@ def served() -> Iterator[dict[str, str]]:
 
 def test_djangos_check_of_a_served_configuration_is_clean(served: dict[str, str]) -> None:
     command = [sys.executable, "-m", "api", "check", "--deploy", "--fail-level", "WARNING"]
-    ended = subprocess.run(command, env=served, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, env=served, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert ended.returncode == 0, ended.stderr
     assert "no issues" in ended.stdout
 
@@ -119,7 +120,7 @@ def test_cookies_are_secure_and_unseen_by_scripts_where_we_are_served_by_https(s
     names = "SESSION_COOKIE_SECURE CSRF_COOKIE_SECURE SESSION_COOKIE_HTTPONLY SECURE_HSTS_SECONDS"
     asked = f"from django.conf import settings as s; print(*(bool(getattr(s, n)) for n in {names.split()!r}), s.DEBUG)"
     command = [sys.executable, "-c", asked]
-    ended = subprocess.run(command, env=served, capture_output=True, text=True, timeout=60, check=True)
+    ended = subprocess.run(command, env=served, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True)
     assert ended.stdout.split() == ["True"] * 4 + ["False"]
 
 

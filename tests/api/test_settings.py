@@ -11,6 +11,7 @@ from django.db import connection
 
 from api.databases import database_entry
 from api.environment import environment_read
+from tests.patience import PATIENCE_SECONDS
 
 GOOD = {
     "ANNEAL_DATABASE_URL": "sqlite:////tmp/x.sqlite3",
@@ -86,7 +87,7 @@ def test_a_session_that_idles_in_a_transaction_ends_and_the_owners_options_win()
 def test_a_command_with_wrong_settings_says_so_without_a_traceback() -> None:
     variables = {**os.environ, **GOOD, "ANNEAL_LEASE_SECONDS": "10"}
     command = [sys.executable, "-m", "api", "check"]
-    ended = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert ended.returncode == 1
     assert "ANNEAL_LEASE_SECONDS=10 must be more than" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -20,6 +20,7 @@ from tests.api.host import Agent, Host, event, step_event
 from tests.api.live import serving
 from tests.api.test_claim import submit
 from tests.api.world import Environ, World
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -33,7 +34,7 @@ def server(environ: Environ) -> Iterator[str]:
 
 def stream(server: str, user: APIClient, job: str, **headers: str) -> Any:
     headers["Authorization"] = user._credentials["HTTP_AUTHORIZATION"]  # type: ignore[attr-defined]  # not in the stubs
-    return httpx.stream("GET", f"{server}/api/v1/jobs/{job}/stream", headers=headers, timeout=10)
+    return httpx.stream("GET", f"{server}/api/v1/jobs/{job}/stream", headers=headers, timeout=PATIENCE_SECONDS)
 
 
 def messages(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
@@ -116,12 +117,14 @@ def test_many_streams_are_fed_by_one_poller(server: str, agent: Agent, user: API
         thread.start()
     agent.finish("failed")
     for thread in threads:
-        thread.join(timeout=20)
+        thread.join(timeout=PATIENCE_SECONDS)
     assert found == [3] * 10
 
 
 def ticketed(server: str, job: str, ticket: str) -> Any:
-    return httpx.stream("GET", f"{server}/api/v1/jobs/{job}/stream", params={"ticket": ticket}, timeout=10)
+    return httpx.stream(
+        "GET", f"{server}/api/v1/jobs/{job}/stream", params={"ticket": ticket}, timeout=PATIENCE_SECONDS
+    )
 
 
 def test_a_browser_follows_with_a_ticket_in_the_address(server: str, agent: Agent, user: APIClient) -> None:
@@ -162,7 +165,7 @@ def test_who_joins_while_the_poller_looks_misses_nothing() -> None:
 
     def look(lowest: dict[uuid.UUID, int]) -> dict[uuid.UUID, News]:
         looking.set()
-        assert go_on.wait(10)
+        assert go_on.wait(PATIENCE_SECONDS)
         told = [{"seq": seq, "kind": "warning", "time": ""} for seq in range(lowest[job] + 1, 5)]
         return {job: News(told, ended=True, progress=None)}
 

@@ -10,6 +10,7 @@ from django.core.cache import cache
 from api.asgi import application
 from api.body_limit import LISTS
 from api.files import storage
+from tests.patience import PATIENCE_SECONDS
 from tests.storage.server import serving
 
 LOGIN = "/api/v1/auth/login"
@@ -24,7 +25,7 @@ def server() -> Iterator[str]:
 
 
 def test_a_body_that_says_it_is_too_large_is_refused_unread(server: str) -> None:
-    connection = http.client.HTTPConnection(server.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(server.removeprefix("http://"), timeout=PATIENCE_SECONDS)
     connection.putrequest("POST", LOGIN)
     connection.putheader("Content-Length", str(10**12))
     connection.endheaders()
@@ -32,7 +33,7 @@ def test_a_body_that_says_it_is_too_large_is_refused_unread(server: str) -> None
 
 
 def test_a_body_without_a_length_is_counted(server: str) -> None:
-    answer = httpx.post(server + LOGIN, content=(PIECE for _ in range(TOO_MANY)), timeout=30)
+    answer = httpx.post(server + LOGIN, content=(PIECE for _ in range(TOO_MANY)), timeout=PATIENCE_SECONDS)
     assert answer.status_code == 413
     assert answer.json().keys() == {"code", "message", "hint", "fields"}
 
@@ -48,5 +49,5 @@ def test_a_file_on_a_signed_link_may_be_larger(server: str) -> None:
     size = TOO_MANY * len(PIECE)
     link = storage().presign_put("tests/large", size=size, sha256=None, expires_seconds=60)
     url = link.url.replace("http://testserver", server)
-    assert httpx.put(url, content=(PIECE for _ in range(TOO_MANY)), timeout=30).status_code == 200
+    assert httpx.put(url, content=(PIECE for _ in range(TOO_MANY)), timeout=PATIENCE_SECONDS).status_code == 200
     assert storage().stat("tests/large").size == size

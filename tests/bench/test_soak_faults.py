@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bench.soak_faults import KINDS, Faults
+from tests.patience import PATIENCE_SECONDS
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(100)"]
 
@@ -41,7 +42,7 @@ def test_the_one_that_is_named_is_killed_and_the_other_spared(tree: Tree, victim
     host: Any = tree
     faults = Faults(platform=None, hosts=[host], dice=random.Random(0))  # type: ignore[arg-type]  # not asked here
     KINDS[f"kill -9 {victim}"].make(faults, "kill")
-    assert getattr(tree, victim).wait(10) == -signal.SIGKILL
+    assert getattr(tree, victim).wait(PATIENCE_SECONDS) == -signal.SIGKILL
     other = tree.trainer if victim == "shim" else tree.shim
     assert other.poll() is None
     assert faults.count["kill"] == 1

@@ -6,12 +6,12 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.cli.small_server import Answer, serving
+from tests.patience import PATIENCE_SECONDS
 
 ANNEAL = Path(sys.executable).parent / "anneal"
 TAB = """
@@ -35,7 +35,13 @@ def tab(*words: str, url: str = "", token: str = "ant_x", home: Path = Path("/no
     """What bash offers for the last of `words`."""
     env = {**os.environ, "ANNEAL_URL": url, "ANNEAL_TOKEN": token, "XDG_CONFIG_HOME": str(home)}
     env["PATH"] = f"{ANNEAL.parent}:{env['PATH']}"
-    done = subprocess.run(["bash", "--norc", "-c", TAB, "anneal", *words], env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "--norc", "-c", TAB, "anneal", *words],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+    )
     assert (done.returncode, done.stderr) == (0, ""), "TAB never fails and never prints"
     return done.stdout.split()
 
@@ -78,6 +84,4 @@ def test_a_refusal_offers_nothing() -> None:
 
 def test_an_api_that_never_answers_does_not_hang_the_shell() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        started = time.monotonic()
         assert tab("anneal", "dataset", "show", "", url=f"http://127.0.0.1:{silent.getsockname()[1]}") == []
-    assert time.monotonic() - started < 20, "a second of waiting, and two starts of Python on a busy machine"

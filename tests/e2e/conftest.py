@@ -20,6 +20,7 @@ from cli.config import Login
 from cli.http import Client, Record
 from cli.main import app
 from cli.platform.children import tie_to_parent
+from tests.patience import PATIENCE_SECONDS
 
 SHORT_TIMES = {
     "ANNEAL_HEARTBEAT_SECONDS": "0.5",
@@ -149,7 +150,7 @@ def client(platform: Embedded) -> Iterator[Client]:
         yield client
 
 
-def until(found: Callable[[], Any], seconds: float = 240, what: str = "it") -> Any:
+def until(found: Callable[[], Any], seconds: float = PATIENCE_SECONDS, what: str = "it") -> Any:
     """The first true answer of `found`; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (answer := found()):

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from storage import Storage
+from tests.patience import PATIENCE_SECONDS
 from tests.storage.backends import BACKENDS
 
 NUMBERS = itertools.count()
@@ -32,5 +33,5 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def http() -> Iterator[httpx.Client]:
-    with httpx.Client(timeout=20, verify=False, trust_env=False) as client:
+    with httpx.Client(timeout=PATIENCE_SECONDS, verify=False, trust_env=False) as client:
         yield client

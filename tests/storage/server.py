@@ -8,6 +8,8 @@ from typing import Any
 
 import uvicorn
 
+from tests.patience import PATIENCE_SECONDS
+
 
 @contextmanager
 def serving(make_app: Any) -> Iterator[str]:
@@ -23,5 +25,5 @@ def serving(make_app: Any) -> Iterator[str]:
         yield base
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
         listener.close()

@@ -18,12 +18,13 @@ from storage import Stat, open_storage
 from storage.links import link_app
 from storage.local import LocalStorage
 from storage.signing import Grant, LinkExpiredError, LinkForgedError, link_make, link_read
+from tests.patience import PATIENCE_SECONDS
 from tests.storage.backends import SECRET
 from tests.storage.hostile import HOSTILE_KEYS
 from tests.storage.server import serving
 
 FAR = 99_999_999_999
-HTTP = httpx.Client(verify=False, trust_env=False, timeout=60)
+HTTP = httpx.Client(verify=False, trust_env=False, timeout=PATIENCE_SECONDS)
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_even_a_well_signed_hostile_key_reaches_no_file(local: LocalStorage) -> 
         if "\ud800" in key:
             continue  # no URL can carry it
         link = urlsplit(link_make(Grant(method, key, FAR, size=4), base=local.link_base, secret=SECRET))
-        connection = http.client.HTTPConnection(link.netloc, timeout=10)
+        connection = http.client.HTTPConnection(link.netloc, timeout=PATIENCE_SECONDS)
         connection.request(method, f"/storage/{quote(key)}?{link.query}", body=b"evil" if method == "PUT" else None)
         assert connection.getresponse().status in (403, 404, 409), key
         connection.close()
@@ -89,7 +90,7 @@ def test_large_files_stream_in_constant_memory(local: LocalStorage) -> None:
     size, piece = 48 << 20, b"x" * (1 << 20)
     put = local.presign_put("large", size=size, sha256=None, expires_seconds=60)
     tracemalloc.start()
-    assert HTTP.put(put.url, content=(piece for _ in range(48)), timeout=60).status_code == 200
+    assert HTTP.put(put.url, content=(piece for _ in range(48)), timeout=PATIENCE_SECONDS).status_code == 200
     with HTTP.stream("GET", local.presign_get("large", expires_seconds=60).url) as answer:
         assert sum(len(part) for part in answer.iter_bytes()) == size
     _, peak = tracemalloc.get_traced_memory()
@@ -155,7 +156,7 @@ def test_a_reader_that_goes_away_ends_the_reading(local: LocalStorage, monkeypat
     with socket.create_connection((urlsplit(link.url).hostname, urlsplit(link.url).port)) as raw:
         raw.sendall(f"GET {urlsplit(link.url).path}?{urlsplit(link.url).query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         raw.recv(1 << 16)
-    assert ended.wait(10)
+    assert ended.wait(PATIENCE_SECONDS)
 
 
 def test_objects_are_durable_before_they_are_visible(local: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tests.patience import PATIENCE_SECONDS
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE_BYTES = 1000
 """Files of this size and more are LFS files: announced by SHA-256 and sent from the "CDN"."""
@@ -116,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(data[start:first])
             if first < len(data):
                 self.wfile.flush()
-                self.hub.going_on.wait(30)
+                self.hub.going_on.wait(PATIENCE_SECONDS)
             self.wfile.write(data[first:])
 
     def _json(self, value: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:

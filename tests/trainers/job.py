@@ -3,20 +3,22 @@
 import json
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.patience import PATIENCE_SECONDS
 from tests.ports import free_port
-from trainers.events import Event, Failed, Step, read_events
+from trainers.events import Event, EventWriter, Failed, Step, read_events
 from trainers.run import run
 
 SHA256 = "0" * 64
@@ -80,11 +82,11 @@ class Job:
         """In this process."""
         return run(self.root / "spec.json", self.inputs, self.out, self.cache)
 
-    def start(self, *, world_size: int = 1) -> list[ForkServerProcess]:
-        """As real processes, forked from one that has torch loaded already."""
+    def start(self, *, world_size: int = 1, at_step: "AtStep | None" = None) -> list[ForkServerProcess]:
+        """As real processes, forked from one that has torch loaded already. Rank 0 obeys `at_step` by itself."""
         port = free_port()
         for rank in range(world_size):
-            process = FORKSERVER.Process(target=_rank, args=(self.root, self.cache, rank, world_size, port))
+            process = FORKSERVER.Process(target=_rank, args=(self.root, self.cache, rank, world_size, port, at_step))
             process.start()
             self.processes.append(process)
         return self.processes[-world_size:]
@@ -105,10 +107,10 @@ class Job:
         assert len(failures) == 1
         return failures[0]
 
-    def wait_until(self, happened: Callable[[], bool], seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
+    def wait_until(self, happened: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not happened():
-            assert time.monotonic() < deadline, f"not within {seconds} s; events: {self.events()[-3:]}"
+            assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS} s; events: {self.events()[-3:]}"
             time.sleep(0.03)
 
     def wait_for_step(self, step: int) -> None:
@@ -131,7 +133,30 @@ def picture_make(path: Path, size: tuple[int, int], *, seed: int) -> None:
     Image.fromarray(coarse).resize(size, Image.Resampling.BILINEAR).save(path)
 
 
-def _rank(root: Path, cache: Path, rank: int, world_size: int, port: int) -> None:
+@dataclass(frozen=True)
+class AtStep:
+    """What a job does to itself once it has reported a step, however slow or fast the test is that watches it."""
+
+    step: int
+    action: Literal["kill", "stop"]
+
+    def attach(self, job: Job) -> None:
+        emit = EventWriter.emit
+
+        def watched(writer: EventWriter, payload: Any) -> Any:
+            event = emit(writer, payload)
+            if isinstance(payload, Step) and payload.step >= self.step:
+                if self.action == "kill":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                job.command(1, "stop")
+            return event
+
+        EventWriter.emit = watched  # type: ignore[method-assign]
+
+
+def _rank(root: Path, cache: Path, rank: int, world_size: int, port: int, at_step: AtStep | None) -> None:
+    if at_step and rank == 0:
+        at_step.attach(Job(root, cache))
     if world_size > 1:
         os.environ |= {
             "RANK": str(rank),

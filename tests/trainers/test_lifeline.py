@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
 from trainers.lifeline import DEADMAN_EXIT_CODE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +60,7 @@ def test_it_dies_with_its_parent(supervisor: subprocess.Popen[str]) -> None:
     pid = trainer_pid(supervisor)
     assert alive(pid)
     supervisor.kill()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while alive(pid):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -67,12 +68,14 @@ def test_it_dies_with_its_parent(supervisor: subprocess.Popen[str]) -> None:
 
 def test_it_ends_when_the_pipe_ends(supervisor: subprocess.Popen[str]) -> None:
     trainer_pid(supervisor)
-    supervisor.communicate("\n", timeout=20)
+    supervisor.communicate("\n", timeout=PATIENCE_SECONDS)
     assert supervisor.returncode == DEADMAN_EXIT_CODE
 
 
 def test_it_ends_at_once_where_the_parent_is_not_the_one_that_was_meant() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ANNEAL_PARENT_PID": "1"}
-    ended = subprocess.run([sys.executable, "-c", TRAINER], env=environment, capture_output=True, timeout=20)
+    ended = subprocess.run(
+        [sys.executable, "-c", TRAINER], env=environment, capture_output=True, timeout=PATIENCE_SECONDS
+    )
     assert ended.returncode == DEADMAN_EXIT_CODE
     assert ended.stdout == b""

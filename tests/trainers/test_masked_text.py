@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from tests.patience import PATIENCE_SECONDS
 from tests.trainers.job import SHA256
 from tests.trainers.text_job import TextJob, text_job, text_rows
 from trainers.adaptors.of_text_job import text_adaptors_apply
@@ -238,7 +239,7 @@ def test_two_processes_learn_what_one_does(make: Make) -> None:
     one = make("one", batch_size=4, **common).finished()
     two = make("two", batch_size=2, **common).spec(processes=2, batch_size=2, **common)
     for process in two.start(world_size=2):
-        process.join(300)
+        process.join(PATIENCE_SECONDS)
         assert process.exitcode == 0
     assert two.losses() == pytest.approx(one.losses(), rel=1e-5)
     for ours, theirs in zip(validations(two).values(), validations(one).values(), strict=True):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.trainers.job import Job, job_make
+from tests.trainers.job import AtStep, Job, job_make
 from trainers.atomic import file_list
 from trainers.checkpoint import newest_checkpoint
 
@@ -72,9 +72,7 @@ def assert_equal(resumed: Job, whole: Job) -> None:
 @pytest.mark.numeric
 def test_a_job_killed_at_a_step_goes_on_to_the_same_bits(whole: Job, make_job: Callable[..., Job]) -> None:
     job = make_job("killed", sizes=((80, 64),) * 5).spec(**DEMANDING)
-    (process,) = job.start()
-    job.wait_for_step(3)
-    process.kill()
+    (process,) = job.start(at_step=AtStep(3, "kill"))
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert not (job.out / "manifest.json").exists()
@@ -85,10 +83,7 @@ def test_a_job_killed_at_a_step_goes_on_to_the_same_bits(whole: Job, make_job: C
 
 def test_a_job_stopped_by_command_goes_on_in_another_folder(whole: Job, make_job: Callable[..., Job]) -> None:
     job = make_job("stopped", sizes=((80, 64),) * 5).spec(**DEMANDING)
-    job.start()
-    job.wait_for_step(3)
-    job.command(1, "stop")
-    job.wait_until(lambda: bool(job.of_kind("finished")))
+    job.start(at_step=AtStep(3, "stop"))
     job.processes[0].join()
     assert job.processes[0].exitcode == 0
     assert job.manifest["outcome"] == "stopped"
@@ -123,11 +118,10 @@ def test_two_processes_killed_go_on_to_the_same_bits(make_job: Callable[..., Job
     for process in undisturbed.start(world_size=2):
         process.join()
         assert process.exitcode == 0
-    first, second = killed.start(world_size=2)
-    killed.wait_for_step(3)
-    second.kill()
+    first, second = killed.start(world_size=2, at_step=AtStep(3, "kill"))
     first.join()
-    assert first.exitcode == 1  # its peer is gone
+    second.join()
+    assert (first.exitcode, second.exitcode) == (-signal.SIGKILL, 1)  # the peer of the second is gone
     for process in killed.start(world_size=2):
         process.join()
         assert process.exitcode == 0
@@ -186,10 +180,9 @@ def test_a_cache_rebuilt_to_other_bits_gives_a_warning(make_job: Callable[..., J
 @pytest.mark.parametrize("step", range(1, 7))
 def test_killed_at_every_step(step: int, whole: Job, make_job: Callable[..., Job]) -> None:
     job = make_job("killed", sizes=((80, 64),) * 5).spec(**DEMANDING)
-    (process,) = job.start()
-    job.wait_for_step(step)
-    process.kill()
+    (process,) = job.start(at_step=AtStep(step, "kill"))
     process.join()
+    assert process.exitcode == -signal.SIGKILL
     resumed = go_on_elsewhere(job, make_job).spec(**DEMANDING)
     assert resumed.run() == 0
     assert_equal(resumed, whole)

@@ -16,6 +16,7 @@ import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.patience import PATIENCE_SECONDS
 from tests.trainers.job import Job
 from trainers.errors import ReasonCode, TrainerError
 from trainers.optional.hidden import OPTIONAL
@@ -214,5 +215,5 @@ def test_sigterm_to_torchrun_stops_well(job: Job) -> None:
     with subprocess.Popen(command, cwd=job.root, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
         job.wait_for_step(2)
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(PATIENCE_SECONDS)
     assert job.manifest["outcome"] == "stopped"

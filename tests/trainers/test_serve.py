@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
 from trainers.errors import ReasonCode
 from trainers.serve import line_parse
 
@@ -39,7 +40,9 @@ def serving(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]
         command = [sys.executable, "-c", PROGRAM]
         text = "".join(f"{line}\n" for line in lines)
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(command, input=text, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            command, input=text, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+        )
 
     return run
 
@@ -101,6 +104,6 @@ def test_sigterm_ends_a_process_that_waits(tmp_path: Path) -> None:
     waiting.stdin.flush()
     assert json.loads(waiting.stdout.readline())["code"] == 0
     waiting.send_signal(signal.SIGTERM)
-    assert waiting.wait(20) == 0
+    assert waiting.wait(PATIENCE_SECONDS) == 0
     waiting.stdin.close()
     waiting.stdout.close()

