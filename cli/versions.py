@@ -28,7 +28,7 @@ SHOWN = ("name", "version", "state", "versions", "family", "digest", "num_files"
 MOST_NOTICES = 20
 
 
-def add_commands(app: typer.Typer, collection: str, content: str) -> None:
+def add_commands(app: typer.Typer, collection: str, content: str, *, with_add: bool = True) -> None:
     """Adds the commands for `collection` ("datasets" or "models") to `app`; `content` says what a folder holds."""
     ref = typer.Argument(help="Name, or name@version.", autocompletion=names_of(collection))
     one = collection.removesuffix("s")
@@ -53,9 +53,6 @@ def add_commands(app: typer.Typer, collection: str, content: str) -> None:
         else:
             print_version(version)
 
-    @app.command(
-        "add", help=f"Upload {content}, or a zip of it, as the next version; the same content again makes no new one."
-    )
     def add(
         name: Annotated[
             str, typer.Argument(help="Name; a new version if it exists.", autocompletion=names_of(collection))
@@ -63,13 +60,10 @@ def add_commands(app: typer.Typer, collection: str, content: str) -> None:
         path: Annotated[Path, typer.Argument(help="Folder or zip to upload.", exists=True)],
         as_json: Json = False,
     ) -> None:
-        with connect() as client:
-            version = version_ready(client, collection, upload(client, collection, name, path, quiet=as_json))
-        size = human_bytes(version["size_bytes"])
-        said = f"{version['name']}@{version['version']}: {version['num_files']} files, {size}"
-        print_done(version, said, as_json=as_json)
-        if not as_json:
-            warnings_say(version)
+        version_add(collection, name, path, as_json=as_json)
+
+    if with_add:
+        app.command("add", help=add_help(content))(add)
 
     @app.command("used-by")
     def used_by(name: Annotated[str, ref], as_json: Json = False) -> None:
@@ -98,6 +92,22 @@ def add_commands(app: typer.Typer, collection: str, content: str) -> None:
         with connect() as client:
             client.delete(f"{collection}/{name}")
         print_done({"deleted": name}, f"deleted {name}", as_json=as_json)
+
+
+def add_help(content: str) -> str:
+    return f"Upload {content}, or a zip of it, as the next version; the same content again makes no new one."
+
+
+def version_add(collection: str, name: str, path: Path, *, as_json: bool) -> None:
+    """Uploads, waits for the check, prints the version and what the check noticed."""
+    with connect() as client:
+        version = version_ready(client, collection, upload(client, collection, name, path, quiet=as_json))
+    size = human_bytes(version["size_bytes"])
+    print_done(
+        version, f"{version['name']}@{version['version']}: {version['num_files']} files, {size}", as_json=as_json
+    )
+    if not as_json:
+        warnings_say(version)
 
 
 def upload(client: Client, collection: str, name: str, path: Path, *, quiet: bool) -> Record:

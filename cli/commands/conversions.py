@@ -1,6 +1,5 @@
 """`anneal model merge`, `anneal adaptor import` and `extract`: jobs whose product is a model or an adaptor."""
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -43,6 +42,17 @@ def model_merge(
         base = model or base_model_of(client, refs)
         body = request_body(model=base, adaptors=refs, accelerators=accelerators, pool=pool, priority=priority)
         ended = run(client, "merge", f"merge into {name}", params, body, as_json=as_json)
+        version = version_ready(client, "models", fetched(client, ended, "models"))
+    said = f"{version['name']}@{version['version']}: {version['num_files']} files, {human_bytes(version['size_bytes'])}"
+    print_done(version, said, as_json=as_json)
+
+
+def model_import(name: str, file: Path, base: str, *, pool: str | None, priority: int | None, as_json: bool) -> None:
+    """A job that makes the base model `name` of a single-file checkpoint and, for what that lacks, of `base`."""
+    with connect() as client:
+        dataset = weights_upload(client, file)
+        body = request_body(dataset=dataset, model=base, accelerators=0, pool=pool, priority=priority)
+        ended = run(client, "import_model", f"import {file.name}", {"name": name}, body, as_json=as_json)
         version = version_ready(client, "models", fetched(client, ended, "models"))
     said = f"{version['name']}@{version['version']}: {version['num_files']} files, {human_bytes(version['size_bytes'])}"
     print_done(version, said, as_json=as_json)
@@ -92,7 +102,7 @@ def adaptor_extract(
 def weights_upload(client: Client, file: Path) -> str:
     """The dataset version that holds the file alone; the same content is the same version."""
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copyfile(file, Path(folder) / "adaptor.safetensors")
+        (Path(folder) / "adaptor.safetensors").symlink_to(file.resolve())
         version = version_ready(client, "datasets", folder_upload(client, "datasets", DATASET, Path(folder)))
     return f"{version['name']}@{version['version']}"
 

@@ -6,6 +6,7 @@ from trainers.params.extract_adaptor import ExtractAdaptorParams
 from trainers.params.fetch import FetchDatasetParams, FetchModelParams
 from trainers.params.image_lora import ImageLoraParams
 from trainers.params.import_adaptor import ImportAdaptorParams
+from trainers.params.import_model import ImportModelParams
 from trainers.params.inspect_dataset import InspectDatasetParams
 from trainers.params.masked_text import MaskedTextParams
 from trainers.params.merge import MergeParams
@@ -22,6 +23,7 @@ METHODS: dict[str, type[Params]] = {
         EvaluateTextParams,
         ExtractAdaptorParams,
         ImportAdaptorParams,
+        ImportModelParams,
         MergeParams,
         FetchModelParams,
         FetchDatasetParams,

@@ -5,7 +5,9 @@ from typing import Any
 from api.catalog.checking.pipelines import pipeline_check
 from api.catalog.checking.report import Refused
 from api.catalog.checking.text_model import text_model_check
+from api.catalog.checking.weights import tensors_read
 from api.catalog.checking.work import Work, ending
+from formats.single_file import checkpoint_of
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz")
 CODE = (".py", ".so", ".exe")
@@ -18,8 +20,20 @@ def check(work: Work) -> dict[str, Any]:
         return pipeline_check(work)
     if "config.json" in work.paths:
         return text_model_check(work)
+    _single_file_check(work)
     said = "expected a folder in diffusers format with model_index.json, or a language model with config.json, got none"
     raise Refused(said, code="not_a_model")
+
+
+def _single_file_check(work: Work) -> None:
+    for path in work.paths:
+        found = checkpoint_of(tensors_read(work.open(path), path)) if ending(path) == ".safetensors" else None
+        if found:
+            raise Refused(
+                f"{path} is a {found.title} checkpoint in one file, which lacks {', '.join(found.missing)}",
+                code="single_file",
+                hint="Use `anneal model add NAME FILE --components-from BASE`, with a base of the same family.",
+            )
 
 
 def _pickles_check(paths: list[str]) -> None:

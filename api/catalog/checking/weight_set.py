@@ -1,10 +1,11 @@
-"""A dataset of kind "weights": one safetensors file with a LoRA made elsewhere, to be imported as an adaptor."""
+"""A dataset of kind "weights": one safetensors file with a LoRA or a whole model made elsewhere, to be imported."""
 
 from typing import Any
 
 from api.catalog.checking.report import Refused
 from api.catalog.checking.weights import Tensors, finite_check, tensors_read
 from api.catalog.checking.work import Work, ending
+from formats.single_file import checkpoint_of
 
 DOWN = (
     ".lora_A.weight",
@@ -31,12 +32,14 @@ def is_weight_set(paths: list[str]) -> bool:
 
 
 def weight_set_check(work: Work) -> dict[str, Any]:
-    """{kind, num_modules, ranks}. Raises Refused that names what the file holds instead of a LoRA."""
+    """{kind, num_modules, ranks} of a LoRA, {kind, checkpoint} of a single-file checkpoint. Raises Refused."""
     path = next(path for path in work.paths if ending(path) == ".safetensors")
     tensors = tensors_read(work.open(path), path)
     finite_check(work.open(path), path, tensors)
     if kind := _foreign_kind(tensors):
         raise Refused(f"{path} holds a {kind}; expected a LoRA", code="not_a_lora", hint=HINT)
+    if found := checkpoint_of(tensors):
+        return {"kind": "weights", "checkpoint": {"family": found.family, "parts": sorted(found.parts)}}
     ranks = {tensor.shape[0] for title, tensor in tensors.items() if title.endswith(DOWN) and tensor.shape}
     if not ranks:
         first = next(iter(tensors), "nothing")

@@ -3,6 +3,7 @@
 import pytest
 
 from api.catalog.checking.dataset import check
+from api.catalog.checking.model import check as model_check
 from api.catalog.checking.report import Refused
 from tests.api.actors import png
 from tests.api.checking.conftest import WorkOf
@@ -42,3 +43,31 @@ def test_a_lora_with_values_that_are_not_finite_is_refused(work_of: WorkOf) -> N
 
 def test_pictures_beside_weights_are_a_dataset_of_pictures(work_of: WorkOf) -> None:
     assert check(work_of({"x.safetensors": lora(PAIRS["peft"]), "a.png": png(8, 8)}))["kind"] == "pictures"
+
+
+SDXL_KEYS = (
+    "model.diffusion_model.input_blocks.0.0.weight",
+    "model.diffusion_model.label_emb.0.0.weight",
+    "first_stage_model.encoder.conv_in.weight",
+    "conditioner.embedders.0.transformer.text_model.embeddings.position_embedding.weight",
+)
+
+
+def one_file(*keys: str) -> bytes:
+    return weights(**{key: ("F32", (1,), bytes(4)) for key in keys})
+
+
+def test_a_checkpoint_in_one_file_is_a_set_of_weights_with_its_family(work_of: WorkOf) -> None:
+    details = check(work_of({"adaptor.safetensors": one_file(*SDXL_KEYS)}))
+    assert details["kind"] == "weights"
+    assert details["checkpoint"] == {"family": "sdxl", "parts": ["text_encoder", "unet", "vae"]}
+
+
+def test_a_checkpoint_in_one_file_is_refused_as_a_base_model_with_what_it_lacks(work_of: WorkOf) -> None:
+    with pytest.raises(Refused) as caught:
+        model_check(work_of({"xl.safetensors": one_file(*SDXL_KEYS)}))
+    assert caught.value.code == "single_file" and "--components-from" in caught.value.hint
+    assert str(caught.value) == (
+        "xl.safetensors is a Stable Diffusion XL checkpoint in one file, which lacks text_encoder_2, tokenizer, "
+        "tokenizer_2, scheduler"
+    )

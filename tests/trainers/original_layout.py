@@ -1,0 +1,168 @@
+"""Tensors of diffusers' layout under the names that the models' authors use: the inverse of diffusers' converters.
+
+Written from the original repositories (CompVis and Stability for UNet, VAE and MMDiT, OpenCLIP, Black Forest Labs).
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "time_emb_proj": "emb_layers.1",
+    "conv_shortcut": "skip_connection",
+}
+UNET_OUTER = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+OPEN_CLIP = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}
+
+
+def unet_original(state: Mapping[str, Tensor], layers: int) -> Tensors:
+    with_attention = {int(found[1]) for name in state if (found := re.match(r"up_blocks\.(\d+)\.attentions", name))}
+    return {f"model.diffusion_model.{_unet_name(name, layers, with_attention)}": state[name] for name in state}
+
+
+def _unet_name(name: str, layers: int, with_attention: set[int]) -> str:
+    module, _, kind = name.rpartition(".")
+    if module in UNET_OUTER:
+        return f"{UNET_OUTER[module]}.{kind}"
+    if found := re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d)\.(.+)", name):
+        place = f"middle_block.{2 * int(found[2]) if found[1] == 'resnets' else 1}"
+        return f"{place}.{_resnet(found[3]) if found[1] == 'resnets' else found[3]}"
+    found = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", name)
+    assert found, name
+    block, kind, index, rest = int(found[2]), found[3], int(found[4]), found[5]
+    side, first = ("input", block * (layers + 1) + 1) if found[1] == "down" else ("output", block * (layers + 1))
+    if kind == "downsamplers":
+        return f"input_blocks.{(block + 1) * (layers + 1)}.0.op.{rest.removeprefix('conv.')}"
+    if kind == "upsamplers":
+        return f"output_blocks.{first + layers}.{2 if block in with_attention else 1}.{rest}"
+    return f"{side}_blocks.{first + index}.{'0.' + _resnet(rest) if kind == 'resnets' else '1.' + rest}"
+
+
+def _resnet(rest: str) -> str:
+    module, _, kind = rest.rpartition(".")
+    return f"{RESNET[module]}.{kind}"
+
+
+def vae_original(state: Mapping[str, Tensor], blocks: int, prefix: str = "first_stage_model.") -> Tensors:
+    renamed: Tensors = {}
+    for name, tensor in state.items():
+        new = name.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
+        new = re.sub(r"down_blocks\.(\d+)\.resnets\.(\d+)", r"down.\1.block.\2", new)
+        new = re.sub(r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample", new)
+        new = re.sub(r"up_blocks\.(\d+)\.resnets\.(\d+)", lambda m: f"up.{blocks - 1 - int(m[1])}.block.{m[2]}", new)
+        new = re.sub(r"up_blocks\.(\d+)\.upsamplers\.0", lambda m: f"up.{blocks - 1 - int(m[1])}.upsample", new)
+        new = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", new)
+        if found := re.search(r"mid_block\.attentions\.0\.(.+)\.(weight|bias)$", new):
+            new = new.replace(f"mid_block.attentions.0.{found[1]}", f"mid.attn_1.{VAE_ATTENTION[found[1]]}")
+            tensor = tensor[:, :, None, None] if tensor.ndim == 2 else tensor
+        renamed[prefix + new] = tensor
+    return renamed
+
+
+def clip_original(state: Mapping[str, Tensor], prefix: str) -> Tensors:
+    """With the names of transformers below `prefix`, where `text_model.` has always been."""
+    return {prefix + _with_model(name): tensor for name, tensor in state.items()}
+
+
+def open_clip_original(state: Mapping[str, Tensor], prefix: str) -> Tensors:
+    named = {_with_model(name): tensor for name, tensor in state.items()}
+    renamed: Tensors = {}
+    for name, tensor in named.items():
+        if name == "text_projection.weight":
+            renamed["text_projection"] = tensor.T.contiguous()
+        elif found := re.fullmatch(r"text_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", name):
+            layer, module, kind = found.groups()
+            if module in OPEN_CLIP:
+                renamed[f"transformer.resblocks.{layer}.{OPEN_CLIP[module]}.{kind}"] = tensor
+            elif module == "self_attn.q_proj":
+                start = f"text_model.encoder.layers.{layer}.self_attn."
+                parts = [named[f"{start}{part}_proj.{kind}"] for part in "qkv"]
+                renamed[f"transformer.resblocks.{layer}.attn.in_proj_{kind}"] = torch.cat(parts)
+        else:
+            plain = name.removeprefix("text_model.").removeprefix("embeddings.")
+            plain = plain.replace("final_layer_norm", "ln_final").replace(
+                "position_embedding.weight", "positional_embedding"
+            )
+            renamed[plain] = tensor
+    return {prefix + name: tensor for name, tensor in renamed.items()}
+
+
+def _with_model(name: str) -> str:
+    return name if name.startswith(("text_model.", "text_projection")) else f"text_model.{name}"
+
+
+SD3_OUTER = {
+    "pos_embed.proj": "x_embedder.proj",
+    "time_text_embed.timestep_embedder.linear_1": "t_embedder.mlp.0",
+    "time_text_embed.timestep_embedder.linear_2": "t_embedder.mlp.2",
+    "time_text_embed.text_embedder.linear_1": "y_embedder.mlp.0",
+    "time_text_embed.text_embedder.linear_2": "y_embedder.mlp.2",
+    "context_embedder": "context_embedder",
+    "proj_out": "final_layer.linear",
+}
+SD3_BLOCK = {
+    "norm1.linear": "x_block.adaLN_modulation.1",
+    "norm1_context.linear": "context_block.adaLN_modulation.1",
+    "attn.to_out.0": "x_block.attn.proj",
+    "attn.to_add_out": "context_block.attn.proj",
+    "attn.norm_q": "x_block.attn.ln_q",
+    "attn.norm_k": "x_block.attn.ln_k",
+    "attn.norm_added_q": "context_block.attn.ln_q",
+    "attn.norm_added_k": "context_block.attn.ln_k",
+    "ff.net.0.proj": "x_block.mlp.fc1",
+    "ff.net.2": "x_block.mlp.fc2",
+    "ff_context.net.0.proj": "context_block.mlp.fc1",
+    "ff_context.net.2": "context_block.mlp.fc2",
+}
+SD3_FUSED = {"attn.to_": "x_block.attn.qkv", "attn.add_": "context_block.attn.qkv"}
+
+
+def sd3_original(state: Mapping[str, Tensor], num_layers: int, prefix: str = "model.diffusion_model.") -> Tensors:
+    renamed: Tensors = {"pos_embed": state["pos_embed.pos_embed"]}
+    for name, tensor in state.items():
+        module, _, kind = name.rpartition(".")
+        if module in SD3_OUTER:
+            renamed[f"{SD3_OUTER[module]}.{kind}"] = tensor
+        elif module == "norm_out.linear":
+            renamed[f"final_layer.adaLN_modulation.1.{kind}"] = swapped(tensor)
+        elif found := re.fullmatch(r"transformer_blocks\.(\d+)\.(.+)", module):
+            layer, inner = int(found[1]), found[2]
+            start = f"transformer_blocks.{layer}."
+            if inner in SD3_BLOCK:
+                last = layer == num_layers - 1 and inner == "norm1_context.linear"
+                renamed[f"joint_blocks.{layer}.{SD3_BLOCK[inner]}.{kind}"] = swapped(tensor) if last else tensor
+            elif inner in ("attn.to_q", "attn.add_q_proj"):
+                ends = ("to_q", "to_k", "to_v") if inner == "attn.to_q" else ("add_q_proj", "add_k_proj", "add_v_proj")
+                block = SD3_FUSED["attn.to_" if inner == "attn.to_q" else "attn.add_"]
+                renamed[f"joint_blocks.{layer}.{block}.{kind}"] = torch.cat(
+                    [state[f"{start}attn.{e}.{kind}"] for e in ends]
+                )
+    return {prefix + name: tensor for name, tensor in renamed.items()}
+
+
+def swapped(tensor: Tensor) -> Tensor:
+    """Scale and shift lie the other way round in the original."""
+    scale, shift = tensor.chunk(2, dim=0)
+    return torch.cat([shift, scale], dim=0)
