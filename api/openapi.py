@@ -13,7 +13,7 @@ from drf_spectacular.plumbing import build_bearer_security_scheme_object
 from drf_spectacular.renderers import OpenApiYamlRenderer
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
-from pydantic import BaseModel, RootModel, create_model
+from pydantic import BaseModel, create_model
 
 INTERNAL = "internal/"
 View = TypeVar("View", bound=Callable[..., Any])
@@ -37,13 +37,6 @@ def page_of(shape: type[BaseModel]) -> type[BaseModel]:
     name = f"{shape.__name__.removesuffix('Shape')}Page"
     page: type[BaseModel] = create_model(name, results=(list[shape], ...), next=(str | None, ...))  # type: ignore[valid-type]
     return page
-
-
-@cache
-def list_of(shape: type[BaseModel]) -> type[BaseModel]:
-    """A JSON list of that shape."""
-    made: type[BaseModel] = type(f"{shape.__name__.removesuffix('Shape')}List", (RootModel[list[shape]],), {})  # type: ignore[valid-type]
-    return made
 
 
 class UserToken(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]

@@ -5,9 +5,11 @@ from django.urls import include, path
 
 from api.docs_views import docs, schema
 from api.health import healthz, readyz
+from api.home_view import home
 from api.metrics import metrics
 
 urlpatterns = [
+    path("", home),
     path("api/v1/", include("api.accounts.urls")),
     path("api/v1/", include("api.accounts.secrets_urls")),
     path("api/v1/", include("api.catalog.urls")),

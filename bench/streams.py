@@ -111,7 +111,7 @@ def measure(platform: Platform, streams: int, seconds: float) -> Measured:
         for done in [*writing, sampling]:
             done.result()
     with platform.client as client:
-        recorded = [len(client.get(f"jobs/{job}/events", after=0)) for job in jobs]
+        recorded = [len(list(client.pages(f"jobs/{job}/events"))) for job in jobs]
     time.sleep(WARM_UP_SECONDS)
     settled = len(samples) // 4
     return Measured(

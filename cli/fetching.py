@@ -62,7 +62,7 @@ def add_fetch(app: typer.Typer, collection: str) -> None:
 
 def fetched(client: Client, job: Record, collection: str) -> Record:
     """The version that the job's event names."""
-    events = client.get(f"jobs/{job['id']}/events")
+    events = list(client.pages(f"jobs/{job['id']}/events"))
     made = [event["data"] for event in events if event["kind"] == "version"]
     if not made:
         raise CliError(f"job {job['id'][:8]} succeeded but names no version", f"anneal job show {job['id'][:8]}")

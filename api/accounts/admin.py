@@ -30,6 +30,16 @@ def revoke(token: Token, by: str) -> str:
     return f"{token} is void."
 
 
+def may_leave(member: Membership) -> bool:
+    """Not the last admin."""
+    others = Membership.objects.filter(project=member.project_id, role=Membership.Role.ADMIN).exclude(pk=member.pk)
+    return member.role != Membership.Role.ADMIN or others.exists()
+
+
+def may_have(member: Membership, word: str) -> bool:
+    return member.role != word and may_leave(member)
+
+
 def leave(member: Membership, by: str) -> str:
     member_remove(project=member.project, username=member.user.get_username(), by=by, by_superuser=True)
     return f"{member.user} is no longer in {member.project}."
@@ -44,11 +54,25 @@ def role(word: str) -> Deed:
         return f"{found}."
 
     does = f"These members may do what a {word} may, from their next request on."
-    return Deed(word, f"Make {word}", does, give, "badge", hurts=False)
+    return Deed(word, f"Make {word}", does, give, "badge", hurts=False, fits=lambda one: may_have(one, word))
 
 
-LEAVE = Deed("leave", "Remove", "These people lose the project, and their tokens for it their worth.", leave, "logout")
-REVOKE = Deed("revoke", "Revoke", "Whoever uses these tokens is refused from now on.", revoke, "key_off")
+LEAVE = Deed(
+    "leave",
+    "Remove",
+    "These people lose the project, and their tokens for it their worth.",
+    leave,
+    "logout",
+    fits=may_leave,
+)
+REVOKE = Deed(
+    "revoke",
+    "Revoke",
+    "Whoever uses these tokens is refused from now on.",
+    revoke,
+    "key_off",
+    fits=lambda token: token.revoked_at is None,
+)
 
 
 class Audited(ModelAdmin):
@@ -90,6 +114,7 @@ admin.site.unregister(Group)
 class UserAdmin(Audited, DjangoUserAdmin):  # type: ignore[type-arg]  # generic in the stubs alone
     form = UserChangeForm
     add_form = UserCreationForm
+    add_fieldsets = DjangoUserAdmin.add_fieldsets  # unfold's empty ones would hide them
     change_password_form = AdminPasswordChangeForm
     inlines = (MembershipsOf,)
     list_display = ("username", "email", "is_active", "is_staff", "is_superuser", "last_login", "date_joined")

@@ -8,14 +8,28 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from api.jobs.models import Artifact, Attempt, Audit, Event, Job, LogChunk, Metric, Worker
+from api.jobs.models import LIVE, Artifact, Attempt, Audit, Event, Job, LogChunk, Metric, State, Stop, Worker
 from api.jobs.services.budgets import worker_release
 from api.jobs.services.control import job_cancel, job_pause, job_resume
-from api.jobs.services.workers import worker_drain
+from api.jobs.services.workers import worker_drain, worker_drain_undo
 from api.panel.bases import Shown
 from api.panel.columns import link_to, outcome_label, reason_label, record_link, state_label, worker_label
 from api.panel.deeds import Deed, deeds
 from api.panel.readonly import ReadOnly
+
+
+def may_cancel(job: Job) -> bool:
+    return job.state in (*LIVE, State.QUEUED, State.PAUSED) and job.stop_requested != Stop.CANCEL
+
+
+def may_pause(job: Job) -> bool:
+    return job.state in (*LIVE, State.QUEUED) and job.stop_requested not in (Stop.CANCEL, Stop.PAUSE)
+
+
+def may_requeue(job: Job) -> bool:
+    return job.state in (State.PAUSED, State.CANCELLED, State.FAILED) or bool(
+        job.state == State.QUEUED and job.not_before
+    )
 
 
 def cancel(job: Job, by: str) -> str:
@@ -37,15 +51,30 @@ def drain(worker: Worker, by: str) -> str:
     return f"{found.host} takes nothing new; what it runs goes back to the queue."
 
 
+def undrain(worker: Worker, by: str) -> str:
+    return f"{worker_drain_undo(worker_id=worker.pk, by=by).host} is given jobs again."
+
+
 def release(worker: Worker, by: str) -> str:
     return f"{worker_release(worker_id=worker.pk, by=by).host} is given jobs again."
 
 
 CANCEL = Deed(
-    "cancel", "Cancel", "The jobs end for good; what runs is asked to stop with a partial adaptor.", cancel, "cancel"
+    "cancel",
+    "Cancel",
+    "The jobs end for good; what runs is asked to stop with a partial adaptor.",
+    cancel,
+    "cancel",
+    fits=may_cancel,
 )
 PAUSE = Deed(
-    "pause", "Pause", "The jobs stop with a checkpoint and wait to be queued again.", pause, "pause", hurts=False
+    "pause",
+    "Pause",
+    "The jobs stop with a checkpoint and wait to be queued again.",
+    pause,
+    "pause",
+    hurts=False,
+    fits=may_pause,
 )
 REQUEUE = Deed(
     "requeue",
@@ -54,6 +83,7 @@ REQUEUE = Deed(
     requeue,
     "replay",
     hurts=False,
+    fits=may_requeue,
 )
 RELEASE = Deed(
     "release",
@@ -62,6 +92,7 @@ RELEASE = Deed(
     release,
     "healing",
     hurts=False,
+    fits=lambda worker: worker.quarantined_at is not None,
 )
 DRAIN = Deed(
     "drain",
@@ -69,6 +100,16 @@ DRAIN = Deed(
     "The workers take nothing new until they are started again; their attempts stop with a checkpoint.",
     drain,
     "power_settings_new",
+    fits=lambda worker: not worker.draining,
+)
+UNDRAIN = Deed(
+    "undrain",
+    "End the drain",
+    "The workers are given jobs again.",
+    undrain,
+    "power",
+    hurts=False,
+    fits=lambda worker: worker.draining,
 )
 
 
@@ -161,7 +202,7 @@ class AttemptAdmin(ReadOnly):
 
 
 @admin.register(Worker)
-@deeds(DRAIN, RELEASE)
+@deeds(DRAIN, UNDRAIN, RELEASE)
 class WorkerAdmin(ReadOnly):
     list_display = ("host", worker_label, "pools_shown", "slots", "free_slots", "cards", "last_seen", "id")
     list_filter = ("draining", "gone")

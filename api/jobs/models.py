@@ -282,6 +282,16 @@ class AcceleratorLease(models.Model):
         return f"{self.worker_id}:{self.index}"
 
 
+class Manifest(models.Model):
+    """What an attempt's manifest said, of any method; the attempt's last words about its results."""
+
+    attempt = models.OneToOneField(Attempt, on_delete=models.CASCADE, primary_key=True, related_name="manifest")
+    data = models.JSONField()
+
+    def __str__(self) -> str:
+        return f"manifest of attempt {self.attempt_id}"
+
+
 class Event(models.Model):
     """What users follow: the trainer's events but steps, and `state` for each change of the job's state."""
 

@@ -1,19 +1,20 @@
 """What a job says and leaves: curves, events, samples, artifacts."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
+from django.http import Http404
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from pydantic import Field
+from pydantic import BaseModel, Field
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from api.jobs.curves import DEFAULT_POINTS, MAX_POINTS, MIN_POINTS, curves
-from api.jobs.models import Artifact
+from api.jobs.models import Artifact, Manifest
 from api.jobs.shapes import ArtifactShape, EventShape, MetricsShape, artifact_shape, event_shape
 from api.jobs.views import job_of
-from api.openapi import list_of, page_of
+from api.openapi import page_of
 from api.paging import Cursor
 from trainers.spec import Contract
 
@@ -51,6 +52,12 @@ class ArtifactsQuery(Contract):
     search: str = Field("", max_length=500)
 
 
+class ManifestShape(BaseModel):
+    attempt: int
+    """n of the attempt that wrote it."""
+    manifest: dict[str, Any]
+
+
 class OldestFirst(Cursor):
     ordering = ("id",)
 
@@ -68,14 +75,28 @@ class JobEventsView(APIView):
     @extend_schema(
         operation_id="jobs_events",
         parameters=[OpenApiParameter("after", OpenApiTypes.INT)],
-        responses=list_of(EventShape),
+        responses=page_of(EventShape),
     )
     def get(self, request: Request, ref: str) -> Response:
-        """Events after the seq `after`, oldest first, at most 1000."""
+        """Events after the seq `after`, oldest first, in pages of at most 1000."""
         wanted = EventsQuery.model_validate(_given(request, EventsQuery))
         job = job_of(request, ref)
         events = job.events.filter(seq__gt=wanted.after).order_by("seq").select_related("attempt")[:MAX_EVENTS]
-        return Response([event_shape(event, event.attempt.n if event.attempt else None) for event in events])
+        results = [event_shape(event, event.attempt.n if event.attempt else None) for event in events]
+        more = len(results) == MAX_EVENTS
+        following = request.build_absolute_uri(f"{request.path}?after={results[-1]['seq']}") if more else None
+        return Response({"results": results, "next": following})
+
+
+class JobManifestView(APIView):
+    @extend_schema(operation_id="jobs_manifest", responses=ManifestShape)
+    def get(self, request: Request, ref: str) -> Response:
+        """The manifest of the job's last attempt that left one: results, files, versions. 404 where none did yet."""
+        job = job_of(request, ref)
+        manifest = Manifest.objects.filter(attempt__job=job).select_related("attempt").order_by("-attempt__n").first()
+        if manifest is None:
+            raise Http404(f"No attempt of job {job.name!r} has left a manifest.")
+        return Response({"attempt": manifest.attempt.n, "manifest": manifest.data})
 
 
 class JobArtifactsView(APIView):

@@ -56,6 +56,11 @@ def quarantined(pool: str | None = None) -> list[str]:
     return [f"{worker.host} ({worker.quarantine['code'] if worker.quarantine else 'unknown'})" for worker in serving]
 
 
+def draining() -> list[Worker]:
+    """Workers that are asked to take nothing new, by host."""
+    return list(Worker.objects.filter(draining=True, gone=False).order_by("host"))
+
+
 def due_by_pool() -> dict[str, int]:
     """How many queued jobs may start now, by pool."""
     queued = Job.objects.filter(Q(not_before=None) | Q(not_before__lte=now()), state=State.QUEUED)

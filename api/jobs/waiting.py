@@ -5,7 +5,7 @@ from typing import Any
 from api.environment import environment
 from api.jobs.clock import now
 from api.jobs.models import Job, State, Worker
-from api.jobs.selectors import FAR, quarantined, queue_state
+from api.jobs.selectors import FAR, draining, quarantined, queue_state
 from api.jobs.services.accelerators import accelerators_for
 from api.jobs.services.budgets import worker_could_hold
 
@@ -16,12 +16,24 @@ def waiting_sentences(jobs: list[Job]) -> dict[Any, str]:
     if not queued:
         return {}
     state, at = queue_state({job.pool for job in queued}), now()
+    leaving = draining()
+    sick = {pool: quarantined(pool) for pool in {job.pool for job in queued}}
     return {
         job.pk: _pause(job)
         if job.not_before and job.not_before > at
-        else _sentence(job, [w for w in state["workers"] if job.pool in w.pools], state["ahead"].get(job.pk, FAR))
+        else _sentence(
+            job, [w for w in state["workers"] if job.pool in w.pools], state["ahead"].get(job.pk, FAR), sick[job.pool]
+        )
+        + _draining([worker.host for worker in leaving if job.pool in worker.pools])
         for job in queued
     }
+
+
+def _draining(hosts: list[str]) -> str:
+    if not hosts:
+        return ""
+    verb = "is" if len(hosts) == 1 else "are"
+    return f" {', '.join(hosts)} {verb} draining and {verb} given no jobs; `anneal worker drain --undo` ends that."
 
 
 def _pause(job: Job) -> str:
@@ -32,9 +44,9 @@ def _pause(job: Job) -> str:
     return f"{until}: {job.reason['message'].rstrip('.')} (try {job.failed_tries + 1} of {environment().max_tries})."
 
 
-def _sentence(job: Job, workers: list[Worker], ahead: int) -> str:
+def _sentence(job: Job, workers: list[Worker], ahead: int, sick: list[str]) -> str:
     if not workers:
-        if sick := quarantined(job.pool):
+        if sick:
             return (
                 f"No worker serves the pool {job.pool!r}: {', '.join(sick)} in quarantine; "
                 "mend what they name, then `anneal worker release`."

@@ -9,7 +9,7 @@ from api.auth import actor_of
 from api.catalog.views import PAGE
 from api.jobs.models import Worker
 from api.jobs.services.budgets import worker_release
-from api.jobs.services.workers import worker_drain
+from api.jobs.services.workers import worker_drain, worker_drain_undo
 from api.jobs.shapes import WorkerShape, worker_shape
 from api.openapi import page_of
 from api.paging import Cursor
@@ -35,6 +35,11 @@ class WorkerDrainView(APIView):
     def post(self, request: Request, worker_id: str) -> Response:
         """Nothing new for this worker; what it runs goes back to the queue with a checkpoint."""
         return Response(worker_shape(worker_drain(worker_id=worker_id, by=actor_of(request))))
+
+    @extend_schema(operation_id="workers_drain_undo", responses=WorkerShape)
+    def delete(self, request: Request, worker_id: str) -> Response:
+        """The worker takes jobs again; what went back to the queue stays there until somebody claims it."""
+        return Response(worker_shape(worker_drain_undo(worker_id=worker_id, by=actor_of(request))))
 
 
 class WorkerReleaseView(APIView):

@@ -32,6 +32,8 @@ class Deed:
     icon: str
     hurts: bool = True
     """The list asks before it does this. The page always asks: a GET changes nothing."""
+    fits: Callable[[Any], bool] = lambda record: True  # noqa: ARG005 every record
+    """Whether the service would do it now; the page of a record that it would refuse shows no button."""
 
 
 def deeds(*known: Deed) -> Callable[[Admin], Admin]:
@@ -41,6 +43,7 @@ def deeds(*known: Deed) -> Callable[[Admin], Admin]:
         for deed in known:
             setattr(cls, f"{deed.name}_chosen", _on_list(deed))
             setattr(cls, f"{deed.name}_this", _on_page(deed))
+            setattr(cls, f"has_{deed.name}_fit_permission", _fitting(deed))
         cls.actions = [f"{deed.name}_chosen" for deed in known]  # type: ignore[attr-defined]  # of ModelAdmin
         cls.actions_detail = [f"{deed.name}_this" for deed in known]  # type: ignore[attr-defined]
         return cls
@@ -82,8 +85,20 @@ def _on_page(deed: Deed) -> Any:
 
     this.__name__ = f"{deed.name}_this"
     variant = ActionVariant.DANGER if deed.hurts else ActionVariant.DEFAULT
-    made = action(description=deed.title, permissions=["act"], url_path=deed.name, icon=deed.icon, variant=variant)
+    needs = ["act", f"{deed.name}_fit"]
+    made = action(description=deed.title, permissions=needs, url_path=deed.name, icon=deed.icon, variant=variant)
     return made(this)
+
+
+def _fitting(deed: Deed) -> Any:
+    def fits(admin: Any, request: HttpRequest, object_id: Any = None) -> bool:
+        """A page that was shown before the record changed still posts: the service says then why it is refused."""
+        if object_id is None or request.method == "POST":
+            return True
+        record = admin.get_object(request, str(object_id))
+        return record is not None and deed.fits(record)
+
+    return fits
 
 
 def _ask(

@@ -73,6 +73,12 @@ def job_artifacts(
     print_rows(found, columns, as_json=as_json)
 
 
+def job_manifest(job: JobRef) -> None:
+    """The manifest of the job's last attempt that left one, as JSON: results, files, versions."""
+    with connect() as client:
+        print_json(client.get(f"jobs/{job}/manifest")["manifest"])
+
+
 def csv_print(series: Series) -> None:
     table = io.StringIO()
     lines = csv.writer(table, lineterminator="\n")

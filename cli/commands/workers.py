@@ -8,7 +8,7 @@ from rich.markup import escape
 from cli.completion import WORKERS
 from cli.errors import CliError
 from cli.http import Client, Record
-from cli.output import Json, connect, out, print_json, print_record, print_table
+from cli.output import Json, connect, out, print_done, print_json, print_record, print_table
 
 app = typer.Typer(no_args_is_help=True)
 Worker = Annotated[
@@ -41,14 +41,17 @@ def worker_show(worker: Worker, as_json: Json = False) -> None:
 
 
 @app.command("drain")
-def worker_drain(worker: Worker, as_json: Json = False) -> None:
+def worker_drain(
+    worker: Worker,
+    undo: Annotated[bool, typer.Option("--undo", help="Let it take jobs again.")] = False,
+    as_json: Json = False,
+) -> None:
     """Give it nothing new; what it runs writes a checkpoint and goes back to the queue. A restart ends the drain."""
     with connect() as client:
-        drained = client.post(f"workers/{worker_find(client, worker)['id']}/drain")
-    if as_json:
-        print_json(drained)
-    else:
-        out.print(f"worker {escape(drained['host'])} is draining")
+        path = f"workers/{worker_find(client, worker)['id']}/drain"
+        drained = client.request("DELETE", path).json() if undo else client.post(path)
+    done = f"worker {drained['host']} takes jobs again" if undo else f"worker {drained['host']} is draining"
+    print_done(drained, done, as_json=as_json)
 
 
 @app.command("release")

@@ -32,6 +32,7 @@ RECORDS = {
 }
 """Datasets and models are served by the same views."""
 ROUTES: dict[str, dict[str, str]] = {
+    "": {"GET": OPEN},
     "healthz": {"GET": OPEN},
     "readyz": {"GET": OPEN},
     "metrics": {"GET": OPEN},
@@ -93,8 +94,10 @@ ROUTES: dict[str, dict[str, str]] = {
     f"{V1}jobs/<str:ref>/stream": {"GET": READ},
     f"{V1}jobs/<str:ref>/samples": {"GET": READ},
     f"{V1}jobs/<str:ref>/artifacts": {"GET": READ},
+    f"{V1}jobs/<str:ref>/manifest": {"GET": READ},
     f"{V1}workers": {"GET": READ},
-    f"{V1}workers/<uuid:worker_id>/drain": {"POST": ADMIN},
+    f"{V1}workers/<uuid:worker_id>/release": {"POST": ADMIN},
+    f"{V1}workers/<uuid:worker_id>/drain": {"POST": ADMIN, "DELETE": ADMIN},
     # workers and agents
     **{f"internal/v1/workers/{what}": {"POST": WORKER} for what in ("hello", "heartbeat", "goodbye")},
     "internal/v1/claims": {"POST": WORKER},

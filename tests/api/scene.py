@@ -10,6 +10,7 @@ from api.accounts.models import Membership, Project, Token
 from api.accounts.secrets import secret_put
 from api.accounts.tokens import worker_token_create
 from api.catalog.models import Dataset, PretrainedModel, Upload
+from api.jobs.models import Manifest
 from tests.api.actors import person, worker
 from tests.api.host import Agent, Host
 from tests.api.world import world_make
@@ -49,6 +50,7 @@ def scene_make() -> Scene:
     finished, running, third = (_started(people["writer"], world.request, host) for _ in range(3))
     assert finished.finish("succeeded").status_code == 200
     running.checkpoint(5)
+    Manifest.objects.create(attempt_id=running.id, data={})
     template = {"name": "plain", **{key: world.request[key] for key in ("method", "params", "dataset", "model")}}
     made = people["writer"].post("/api/v1/templates", template, format="json")
     assert made.status_code == 201, made.content

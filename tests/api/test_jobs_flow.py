@@ -32,7 +32,7 @@ def test_a_job_goes_from_request_to_adaptor(world: World, user: APIClient, host:
     assert shown["progress"]["step"] == 2
     assert shown["attempts"][0]["outcome"] == "succeeded"
     assert user.get(f"/api/v1/jobs/{job['id']}/metrics?name=loss").json() == {"series": {"loss": [[1, 0.7], [2, 0.6]]}}
-    kinds = [one["kind"] for one in user.get(f"/api/v1/jobs/{job['id']}/events").json()]
+    kinds = [one["kind"] for one in user.get(f"/api/v1/jobs/{job['id']}/events").json()["results"]]
     assert kinds == ["state", "state", "started", "state", "finished", "state"]
     assert Adaptor.objects.get().key == f"jobs/{job['id']}/1/adaptor"
     told = list(Audit.objects.filter(object=f"job:{job['id']}").order_by("id").values_list("kind", flat=True))

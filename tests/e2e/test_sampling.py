@@ -18,7 +18,7 @@ def drawn(platform: Embedded, client: Client, tmp_path: Path) -> list[tuple[Reco
         picture = tmp_path / f"{number}.png"
         options = ("--set", f"num_inference_steps={steps}", "--model", "tiny", "--output", str(picture))
         job = platform.json("sample", "--prompt", "a dog", *options)["job"]
-        told = [event["data"] for event in client.get(f"jobs/{job}/events") if event["kind"] == "started"]
+        told = [event["data"] for event in client.pages(f"jobs/{job}/events") if event["kind"] == "started"]
         found.append((told[0]["details"], picture))
     return found
 

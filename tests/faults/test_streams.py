@@ -85,6 +85,6 @@ def test_cut_connections_lose_and_double_nothing_under_concurrent_writers(platfo
         given = {key: done.result() for key, done in following.items()}
     with platform.client as client:
         for (job, n), found in given.items():
-            recorded = client.get(f"jobs/{job}/events", after=0)
+            recorded = list(client.pages(f"jobs/{job}/events"))
             assert [one["seq"] for one in found] == list(range(1, len(recorded) + 1)), f"follower {n} of {job}"
             assert found == recorded

@@ -49,7 +49,9 @@ def picture_see(file: Path, name: str, thumbnail: Path) -> Seen:
             orientation = image.getexif().get(ORIENTATION, 1)
             width, height = reversed(image.size) if orientation in TURNED else image.size
             thumbnail.parent.mkdir(parents=True, exist_ok=True)
-            _upright(small_rgb(image), orientation).save(thumbnail, "JPEG", quality=80)
+            upright = _upright(small_rgb(image), orientation)
+            upright.info.clear()  # Pillow would write comments and XMP of the photo into the thumbnail
+            upright.save(thumbnail, "JPEG", quality=80)
             return Seen(width, height, kind, image.mode, frames)
     except (Refused, MemoryError):
         raise

@@ -9,7 +9,7 @@ from pydantic import Field
 from api.catalog.adaptors import adaptor_publish
 from api.errors import Problem
 from api.jobs.clock import now
-from api.jobs.models import Attempt, Job, Outcome, State, Stop
+from api.jobs.models import Attempt, Job, Manifest, Outcome, State, Stop
 from api.jobs.services.attempt import ended_problem
 from api.jobs.services.ending import attempt_end
 from api.jobs.services.files import File, files_missing
@@ -60,6 +60,8 @@ def _record(attempt_id: Any, finish: Finish, gap: str | None, damage: str | None
     told |= {"last_step": attempt.last_step if finish.last_step is None else finish.last_step}
     by = f"attempt:{attempt.pk}"
     attempt_end(job=job, attempt=attempt, outcome=outcome, reason=reason, by=by, at=now(), **told)
+    if finish.manifest is not None:
+        Manifest.objects.update_or_create(attempt=attempt, defaults={"data": finish.manifest})
     attempt.refresh_from_db()
     return attempt
 

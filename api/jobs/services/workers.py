@@ -94,6 +94,19 @@ def worker_drain(*, worker_id: Any, by: str) -> Worker:
     return worker
 
 
+@transaction.atomic
+def worker_drain_undo(*, worker_id: Any, by: str) -> Worker:
+    """The worker is given jobs again, from its next heartbeat on."""
+    worker = Worker.objects.select_for_update().filter(pk=worker_id).first()
+    if worker is None:
+        raise Problem("not_found", f"There is no worker {worker_id}.", status=404)
+    if worker.draining:
+        worker.draining = False
+        worker.save(update_fields=["draining"])
+        audit_add(actor=by, kind="worker_drain_undone", object=f"worker:{worker.pk}", at=now())
+    return worker
+
+
 def worker_seen(*, worker_id: UUID, boot_id: UUID) -> Worker:
     """The worker, locked; its `last_seen` is the time at which the lock was held. Raises Problem 404 before hello,
     409 for another boot."""

@@ -1,12 +1,14 @@
 """Pictures and captions that are odd but good, and those that are refused."""
 
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from api.catalog.checking.dataset import check
+from api.catalog.checking.decode import picture_see
 from api.catalog.checking.report import MAX_NOTICES, Refused
 from formats.pictures import FORMAT_ENDINGS
 from tests.api.actors import Files, metadata, png
@@ -143,3 +145,14 @@ def test_metadata_below_the_top_is_read_as_hub_datasets_have_it(work_of: WorkOf)
     assert details["splits"] == {"train": 1, "test": 1}
     both = "test/metadata.csv and train/metadata.csv"
     assert ("test/2.png", f"test/2.png has no row in {both} and is not used") in said
+
+
+def test_a_thumbnail_holds_no_metadata_of_the_photo(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "described at home"
+    options: dict[str, Any] = {"comment": b"SECRET-comment", "exif": exif, "xmp": b"<x>SECRET-xmp</x>"}
+    Image.new("RGB", (400, 300)).save(tmp_path / "a.jpg", "JPEG", icc_profile=b"SECRET-profile", **options)
+    assert b"SECRET-comment" in (tmp_path / "a.jpg").read_bytes()
+    picture_see(tmp_path / "a.jpg", "a.jpg", tmp_path / "thumbnails" / "a.jpg")
+    thumbnail = (tmp_path / "thumbnails" / "a.jpg").read_bytes()
+    assert not any(word in thumbnail for word in (b"SECRET", b"described", b"Exif", b"\xff\xfe"))
