@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 
 from tests.worker.conftest import HostProcess, StartHost, eventually, hosts
 from tests.worker.fake_api import WORKER_TOKEN, Attempt, FakeApi
-from worker.confine import Confinement
+from worker.confine import Confinement, confine
 from worker.landlock import MINIMUM_ABI, landlock_abi
 from worker.settings import settings_read
 from worker.supervise import Spawner, Supervisor
@@ -321,3 +322,27 @@ def test_ranks_find_each_other_behind_the_wall(tmp_path: Path) -> None:
     confinement = wall.confinement(read=(), change=(work,), network="ranks", accelerators=False, project="p")
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "rank.py"]
     assert "sum 2" in confined(work, [sys.executable, *torchrun], confinement)
+
+
+PEEK = """
+import sys
+for name in ("environ", "mem"):
+    try:
+        open(f"/proc/{sys.argv[1]}/{name}", "rb").close()
+        print(name, flush=True)
+    except OSError:
+        pass
+"""
+
+
+@needs_landlock
+@pytest.mark.parametrize("behind_landlock", [False, True])
+def test_landlock_alone_hides_a_process_of_the_same_user_and_rights(tmp_path: Path, behind_landlock: bool) -> None:
+    """As where the worker is not root: no capability of the worker keeps the trainer out."""
+    paths = {"run": ("/",)} if behind_landlock else None
+    worker = subprocess.Popen(
+        [sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE, preexec_fn=lambda: confine(Confinement())
+    )
+    text = confined(tmp_path, [sys.executable, "-S", "-c", PEEK, str(worker.pid)], Confinement(paths=paths))
+    worker.communicate(b"\n", timeout=PATIENCE)
+    assert text.split() == ([] if behind_landlock else ["environ", "mem"])
