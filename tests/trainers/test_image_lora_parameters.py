@@ -191,7 +191,7 @@ def test_epochs_become_steps_and_max_train_steps_wins(make_job: Callable[..., Jo
     assert by_epochs.spec(max_train_steps=None, num_train_epochs=2, train_batch_size=3).run() == 0
     assert list(by_epochs.losses()) == [1, 2, 3, 4]  # 4 pictures: one whole and one short batch an epoch
     assert [step.epoch for step in by_epochs.of_kind("step")] == [0.5, 1.0, 1.5, 2.0]
-    assert by_steps.spec(max_train_steps=1, num_train_epochs=2).run() == 0
+    assert by_steps.spec(max_train_steps=1).run() == 0
     assert list(by_steps.losses()) == [1]
 
 

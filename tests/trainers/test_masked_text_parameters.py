@@ -149,7 +149,7 @@ def test_checkpointing_computes_again_to_the_same_loss(
 
 
 def test_epochs_become_steps_and_win(make: Make) -> None:
-    job = make(num_train_epochs=2, batch_size=4, validation_split=0.0).finished()
+    job = make(num_train_epochs=2, train_steps=1000, batch_size=4, validation_split=0.0).finished()
     assert max(job.losses()) == 6
     assert max(make(train_steps=2).finished().losses()) == 2
 
@@ -164,7 +164,7 @@ def test_steps_below_one_are_shares_of_all(make: Make) -> None:
 
 
 def test_evaluation_happens_when_it_shall(make: Make) -> None:
-    by_epoch = make(eval_strategy="epoch", num_train_epochs=2, batch_size=11).finished()
+    by_epoch = make(eval_strategy="epoch", num_train_epochs=2, train_steps=1000, batch_size=11).finished()
     assert [event.step for event in by_epoch.of_kind("validation")] == [0, 1, 2]
     never = make(rows=text_rows(20)).finished()
     assert not never.of_kind("validation") and never.manifest["dataset"]["held_out"] == 0, "nothing is held out unseen"

@@ -10,6 +10,7 @@ from trainers.params.decoding import DecodingParams
 from trainers.params.fetch import FetchParams
 from trainers.params.image_lora import ImageLoraParams
 from trainers.params.image_lora_rules import SWITCHES
+from trainers.params.masked_text import MaskedTextParams
 
 
 def refusal(**values: Any) -> str:
@@ -220,3 +221,20 @@ def test_where_epochs_count_the_job_itself_warns_of_much_evaluation() -> None:
 def test_an_evaluation_of_a_fifth_of_the_forwards_is_not_warned_of() -> None:
     values = {"eval_prompt": "a", "eval_num_inference_steps": 20, "eval_every_steps": 160}
     assert ImageLoraParams(adaptor_name="a", **values).warnings() == []
+
+
+def test_a_duration_that_another_one_overrides_is_refused() -> None:
+    with pytest.raises(ValidationError, match="num_train_epochs=2 does nothing with max_train_steps=5"):
+        ImageLoraParams(adaptor_name="a", max_train_steps=5, num_train_epochs=2)
+    with pytest.raises(ValidationError, match="train_steps=5 does nothing with num_train_epochs=2"):
+        MaskedTextParams(adaptor_name="a", train_steps=5, num_train_epochs=2)
+
+
+def test_blanks_in_gpu_ids_are_left_out() -> None:
+    assert MaskedTextParams(adaptor_name="a", gpu_ids="0, 1").gpu_ids == "0,1"
+
+
+def test_a_name_of_another_tool_is_refused_with_ours() -> None:
+    """`eval_steps` counts epochs there."""
+    with pytest.raises(ValidationError, match="did you mean eval_every_epochs"):
+        ImageLoraParams.model_validate({"adaptor_name": "a", "eval_steps": 1})

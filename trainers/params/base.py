@@ -43,6 +43,9 @@ class Params(BaseModel):
     stays: ClassVar[tuple[str, ...]] = ()
     """Fields that say, with the base model, what stays in memory for the next job of this method; empty = nothing."""
 
+    foreign_names: ClassVar[dict[str, str]] = {}
+    """Names that another tool gives to parameters of ours; the refusal of one names ours."""
+
     @model_validator(mode="wrap")
     @classmethod
     def _unknown_names_get_the_closest(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
@@ -55,7 +58,9 @@ class Params(BaseModel):
 
     @classmethod
     def _with_the_closest(cls, one: Any) -> InitErrorDetails:
-        close = get_close_matches(str(one["loc"][-1]), cls.model_fields, n=1) if one["loc"] else []
+        name = str(one["loc"][-1]) if one["loc"] else ""
+        renamed = [cls.foreign_names[name]] if name in cls.foreign_names else []
+        close = renamed or (get_close_matches(name, cls.model_fields, n=1) if name else [])
         kind = one["type"]
         if kind == "extra_forbidden" and close:
             kind = PydanticCustomError(

@@ -34,6 +34,8 @@ class ImageLoraParams(Params):
     dataset_kind: ClassVar[Literal["pictures", "rows"] | None] = "pictures"
     model_families: ClassVar[tuple[str, ...]] = ("sd1", "sd2", "sdxl", "sd3", "flux")
 
+    foreign_names: ClassVar[dict[str, str]] = {"eval_steps": "eval_every_epochs"}
+
     adaptor_name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the adaptor that the job makes; a second job of the same name makes its next version."""
     trigger_word: str = Field("", max_length=100)
@@ -220,6 +222,7 @@ class ImageLoraParams(Params):
     def _fields_agree(self) -> Self:
         """
         - `lr_warmup_steps` is refused with `lr_scheduler` constant, which has no warm-up.
+        - `num_train_epochs` is refused with `max_train_steps`, which wins over it.
         - `lr_warmup_steps` may not be more than `max_train_steps`.
         - `color_jitter_*` need `color_jitter`, `rotation_*` need `random_rotation`.
         - `keep_tokens` needs `caption_shuffle`.

@@ -63,6 +63,7 @@ SWITCHES: dict[str, Switch] = {
 
 def fields_agree(params: "ImageLoraParams") -> None:
     """Raises ValueError that names both fields, both values and a way out."""
+    _duration_agrees(params)
     _warm_up_agrees(params)
     for name, switch in SWITCHES.items():
         _is_not_idle(params, name, switch)
@@ -110,6 +111,11 @@ def probably_not_meant(params: "ImageLoraParams") -> list[str]:
     if params.eval_prompts:
         found += _evaluation_warnings(params)
     return found
+
+
+def _duration_agrees(params: "ImageLoraParams") -> None:
+    if params.max_train_steps and (idle := params.changed("num_train_epochs")):
+        raise ValueError(f"{idle} does nothing with max_train_steps={params.max_train_steps}; leave one of them out")
 
 
 def _warm_up_agrees(params: "ImageLoraParams") -> None:

@@ -1,7 +1,7 @@
 """Parameters of `masked_text`. Only what the trainer implements today is listed."""
 
 import re
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -164,6 +164,11 @@ class MaskedTextParams(Params):
     secrets: SecretNames = ()
     """Project secrets that the job is given; one of kind wandb holds the key for log_to_wandb."""
 
+    @field_validator("gpu_ids", mode="before")
+    @classmethod
+    def _without_blanks(cls, value: Any) -> Any:
+        return value.replace(" ", "") if isinstance(value, str) else value
+
     @field_validator("logging_steps", "eval_steps", "save_steps")
     @classmethod
     def _whole_or_share(cls, value: float) -> float:
@@ -193,7 +198,7 @@ class MaskedTextParams(Params):
         - `perbatch_cutoff`, `resp_cutoff_ratio` and cart weights need `training_method` dream.
         - `eos_padding` supervised needs `packing` false.
         - `input_template` and `output_template` go together.
-        - `gpu_ids` needs `train_device` auto or cuda.
+        - `gpu_ids` needs `train_device` auto or cuda, `train_steps` needs `num_train_epochs` 0.
         - `wandb_project` and `secrets` need `log_to_wandb`.
         - `warmup_ratio` needs a schedule with a warm-up, `eval_steps` needs `eval_strategy` steps.
         - `eval_prompts` and `validation_split` need `eval_strategy` steps or epoch, `max_validation_rows` a split.
@@ -241,6 +246,8 @@ class MaskedTextParams(Params):
             return "input_template and output_template go together, but only one has text; write both or none"
         if not self.log_to_wandb and (self.wandb_project or self.secrets):
             return "wandb_project and secrets do nothing with log_to_wandb=false; set it, or leave them out"
+        if self.num_train_epochs and (idle := self.changed("train_steps")):
+            return f"{idle} does nothing with num_train_epochs={self.num_train_epochs}; leave one of them out"
         if self.gpu_ids != "auto" and self.train_device in ("cpu", "tpu"):
             return f"gpu_ids={self.gpu_ids!r} names accelerators, but train_device={self.train_device!r} uses none"
         if self.gpu_ids != "auto" and len(set(self.gpu_ids.split(","))) != len(self.gpu_ids.split(",")):
