@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from foundation.strict_json import JsonError, json_object_read
 from trainers.adaptors.file import AdaptorFile, bad
 from trainers.adaptors.layers import TEXT_PREFIX, plain_name
 from trainers.adaptors.pairs import Pair, Pairs
@@ -126,12 +127,9 @@ def _patterns(header: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 def _header(metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
-        header = json.loads(metadata.get(HEADER, "{}"))
-    except ValueError as error:
-        raise bad(f"{HEADER} is not a JSON object: {error}") from error
-    if not isinstance(header, dict):
-        raise bad(f"{HEADER} is not a JSON object")
-    return header
+        return json_object_read(metadata.get(HEADER, "{}"), HEADER)
+    except JsonError as error:
+        raise bad(str(error)) from error
 
 
 def _renamed(key: str) -> str:

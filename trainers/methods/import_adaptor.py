@@ -1,11 +1,11 @@
 """Method `import_adaptor`: a LoRA file from elsewhere becomes an adaptor, in both formats, or is refused by name."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from foundation.strict_json import json_read
 from trainers.adaptors.facts import pair_facts
 from trainers.adaptors.file import bad
 from trainers.adaptors.foreign_family import clip_skip_of, prediction_type_of
@@ -71,7 +71,7 @@ def trigger_of(metadata: Mapping[str, str]) -> str:
     if said := metadata.get("trigger_word") or metadata.get("modelspec.trigger_phrase"):
         return said[:100]
     try:
-        folders: Any = json.loads(metadata.get("ss_tag_frequency", "{}"))
+        folders: Any = json_read(metadata.get("ss_tag_frequency", "{}"), "ss_tag_frequency")
         counts = {tag: int(count) for tags in folders.values() for tag, count in tags.items()}
     except (ValueError, AttributeError, TypeError):
         return ""

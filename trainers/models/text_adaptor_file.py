@@ -1,6 +1,5 @@
 """Reads a PEFT folder as if it came from an enemy: nothing is executed, ignored or silently renamed."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,9 @@ from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from formats.adaptor_config import adaptor_config_clean
+from formats.base_model import json_file_read
+from formats.kinds import ConfigError
 from trainers.errors import ReasonCode, TrainerError
 
 CONFIG = "adapter_config.json"
@@ -112,15 +114,18 @@ def text_adaptor_read(folder: Path) -> TextAdaptorFile:
 
 def _settings(folder: Path) -> dict[str, Any]:
     try:
-        settings = json.loads((folder / CONFIG).read_bytes())
+        settings = json_file_read(folder / CONFIG, CONFIG)
     except (OSError, ValueError) as error:
         raise _bad(f"{CONFIG} cannot be read: {error}") from error
-    if not isinstance(settings, dict) or not isinstance(settings.get("lora_alpha"), (int, float)):
+    if settings.get("lora_alpha") is None:
         raise _bad(f"{CONFIG} says no lora_alpha")
     for key, values in PLAIN.items():
         if settings.get(key, values[0]) not in values:
-            raise _bad(f"{CONFIG}: {key} is {settings[key]!r}, expected {values[0]!r}")
-    return settings
+            raise _bad(f"{CONFIG}: {key} is {settings[key]!r:.100}, expected {values[0]!r}")
+    try:
+        return adaptor_config_clean(settings, CONFIG).values
+    except ConfigError as error:
+        raise _bad(str(error)) from error
 
 
 def _open(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
