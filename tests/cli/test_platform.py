@@ -1,5 +1,6 @@
 """The parts of `anneal up` that need no platform: the folder, its lock, its ports, the children."""
 
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from cli.errors import CliError
 from cli.platform.children import Child, child_start, child_stop, children_check, log_rotate, log_tail
 from cli.platform.home import home_locked, home_open, home_ports, secret_key
 from cli.platform.ready import answers_ping
+from cli.platform.seaweed import GRPC_ABOVE, ports_of_pairs, saved_ports, seaweed_ports
 from cli.platform.services import broker_child
 from cli.platform.start import Platform, broker_start
 from tests.patience import PATIENCE_SECONDS
@@ -56,6 +58,23 @@ def test_a_port_that_somebody_took_is_replaced(tmp_path: Path) -> None:
         after = home_ports(home)
     assert after["api"] != before["api"]
     assert after["broker"] == before["broker"]
+
+
+def test_ports_lie_below_those_of_outgoing_connections(tmp_path: Path) -> None:
+    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = [*home_ports(home_open(tmp_path)).values(), *ports_of_pairs(seaweed_ports({}))]
+    assert max(ports) < low
+
+
+def test_the_two_lists_of_ports_never_share_one(tmp_path: Path) -> None:
+    home = home_open(tmp_path)
+    first = seaweed_ports({})
+    (home.root / "s3_ports.json").write_text(json.dumps(first))
+    (home.root / "ports.json").write_text(json.dumps({"api": first["s3"], "broker": first["master"] + GRPC_ABOVE}))
+    ports = home_ports(home, saved_ports(home))
+    assert not set(ports.values()) & ports_of_pairs(first)
+    again = seaweed_ports({"s3": ports["api"], "filer": ports["broker"] - GRPC_ABOVE}, ports.values())
+    assert not set(ports.values()) & ports_of_pairs(again)
 
 
 def test_a_dead_child_is_said_and_started_again_later_each_time(tmp_path: Path) -> None:

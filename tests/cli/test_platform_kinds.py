@@ -1,8 +1,10 @@
 """What the embedded platform stands on: chosen once, kept in its folder; the real PostgreSQL and S3 servers."""
 
+import json
 import os
 import shutil
 import signal
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ import psycopg
 import pytest
 
 from cli.errors import CliError
+from cli.platform import seaweed
 from cli.platform.children import child_stop
 from cli.platform.home import home_open, secret_key
 from cli.platform.kinds import Asked, Kinds, kinds_kept
@@ -80,6 +83,22 @@ def test_seaweedfs_comes_back_on_its_ports_with_its_keys(tmp_path: Path) -> None
         assert again == told
         assert told["ANNEAL_S3_SECRET_KEY"] == seaweed_keys(home).secret
         assert answers_s3(int(told["ANNEAL_S3_ENDPOINT"].rpartition(":")[2]))
+    finally:
+        child_stop(child)
+
+
+@pytest.mark.slow
+def test_seaweedfs_comes_back_where_its_ports_serve_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What SeaweedFS finds taken, and we do not: on every address but ours."""
+    home, ports = home_open(tmp_path), seaweed_ports({})
+    (home.root / "s3_ports.json").write_text(json.dumps(ports))
+    monkeypatch.setattr(seaweed, "port_free", lambda _: True)
+    with socket.create_server(("127.0.0.1", ports["s3"])):
+        child, variables = seaweed_start(home)
+    try:
+        port = int(variables["ANNEAL_S3_ENDPOINT"].rpartition(":")[2])
+        assert port != ports["s3"]
+        assert answers_s3(port)
     finally:
         child_stop(child)
 
