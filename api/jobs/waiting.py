@@ -55,7 +55,7 @@ def _sentence(job: Job, workers: list[Worker], ahead: int, sick: list[str]) -> s
     able = [worker for worker in workers if accelerators_for(job.needs, worker.indices) is not None]
     if not able:
         wanted = job.spec["resources"]["accelerators"]
-        needs = f"{wanted} accelerators" if isinstance(wanted, int) else f"the accelerators {wanted}"
+        needs = _accelerators(wanted) if isinstance(wanted, int) else f"the accelerators {wanted}"
         most = max(len(worker.indices) for worker in workers)
         return f"The job needs {needs}; no worker of the pool {job.pool!r} has them (the most is {most})."
     roomy = [worker for worker in able if worker_could_hold(worker, job)]
@@ -69,8 +69,12 @@ def _sentence(job: Job, workers: list[Worker], ahead: int, sick: list[str]) -> s
     if not any(worker.free_slots for worker in roomy):
         return f"All workers of the pool {job.pool!r} that could run it are busy.{queue}"
     if job.accelerators:
-        return f"It waits for {job.accelerators} free accelerators on one worker.{queue}"
+        return f"It waits for {_accelerators(job.accelerators, 'free ')} on one worker.{queue}"
     return f"A worker takes it in a moment.{queue}"
+
+
+def _accelerators(count: int, quality: str = "") -> str:
+    return f"{count} {quality}accelerator{'' if count == 1 else 's'}"
 
 
 def _ahead(count: int) -> str:

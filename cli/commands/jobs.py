@@ -222,8 +222,12 @@ def act(job: str, verb: str, body: Record | None = None, *, as_json: bool) -> No
 
 
 def step_text(job: Record) -> str:
+    """The step that the trainer reached; what it did last, as an evaluation, may have been no step."""
     progress: dict[str, Any] = job.get("progress") or {}
-    return f"{progress['step']}/{progress['total']}" if "step" in progress else "-"
+    if "step" in progress:
+        return f"{progress['step']}/{progress['total']}"
+    last = [attempt["last_step"] for attempt in job.get("attempts", ()) if attempt["last_step"] is not None]
+    return str(last[-1]) if last else "-"
 
 
 app.command("rerun")(job_changes.job_rerun)
