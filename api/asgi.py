@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from django.core.asgi import get_asgi_application
+from django.db import connection
 
 from api.body_limit import body_limited
 from api.files import LINK_PATH, storage_app, storage_probe
@@ -13,13 +14,20 @@ from api.front import fronted
 from api.http_protocol import framing_checked
 from api.security_headers import secured
 from api.static_files import static_files
+from api.turns import in_turns
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+REPORTS_AT_ONCE = 4
+"""Of workers to SQLite. More only wait for the interpreter's lock while they hold the database's."""
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "api.settings")
-django = fronted(body_limited(get_asgi_application()))
+django: App = get_asgi_application()
+if connection.vendor == "sqlite":
+    django = in_turns(django, REPORTS_AT_ONCE)
+django = fronted(body_limited(django))
 links = storage_app()
 static_paths, static = static_files()
 

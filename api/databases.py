@@ -9,7 +9,7 @@ from django.utils.module_loading import import_string
 SQLITE_OPTIONS = {
     "transaction_mode": "IMMEDIATE",  # DEFERRED upgrades fail at once with "locked", whatever the timeout
     "timeout": 30,
-    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",  # api.sqlite syncs each commit itself
 }
 
 POSTGRESQL_OPTIONS = "-c idle_in_transaction_session_timeout=60s"
@@ -37,7 +37,7 @@ def database_entry(url: str, limits: Limits) -> dict[str, Any]:
     """
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
-        return {"ENGINE": "django.db.backends.sqlite3", "NAME": unquote(parts.path[1:]), "OPTIONS": SQLITE_OPTIONS}
+        return {"ENGINE": "api.sqlite", "NAME": unquote(parts.path[1:]), "OPTIONS": SQLITE_OPTIONS}
     query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
     return {
         "ENGINE": "django.db.backends.postgresql",

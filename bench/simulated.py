@@ -28,6 +28,10 @@ class SimulatedWorker:
     def heartbeat(self) -> float:
         return self._post("workers/heartbeat", self._token, {**self._who, "free_slots": 0})[0]
 
+    def heartbeat_request(self) -> dict[str, Any]:
+        """Its arguments, for clients of another kind."""
+        return {"json": {**self._who, "free_slots": 0}, "headers": {"Authorization": f"Bearer {self._token}"}}
+
     def attempt_heartbeat(self, claim: Record) -> float:
         return self.say(claim, "heartbeat", {"fence": claim["attempt"]["fence"], "progress_seq": 0})
 

@@ -17,6 +17,7 @@ from api.catalog.models import (
 from api.catalog.names import name_check
 from api.catalog.uploads import upload_open
 from api.errors import Problem
+from api.parallel import in_parallel
 from api.sending import file_links, links_check, nothing_to_send, parts_count
 from trainers.spec import folder_digest
 
@@ -63,7 +64,7 @@ def upload_create(
         )
     )
     known = versions.objects.filter(record=record, digest=digest, state=VersionState.READY).exists()
-    return {"upload": upload.id, "files": [_upload_link(upload, file, known) for file in listed]}
+    return {"upload": upload.id, "files": in_parallel(lambda file: _upload_link(upload, file, known), listed)}
 
 
 def _upload_link(upload: Upload, file: File, known: bool) -> dict[str, Any]:

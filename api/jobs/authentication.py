@@ -28,12 +28,11 @@ class AttemptAuthentication(BaseAuthentication):
         plain = bearer(request)
         if plain is None:
             return None
-        found = Attempt.objects.filter(token_hash=token_hash(plain)).select_related(
-            "job", "worker", "checkpoint__attempt"
-        )
-        attempt = found.first() if plain.startswith(ATTEMPT_PREFIX) else None
-        if attempt is None:
-            raise AuthenticationFailed(f"Expected a valid attempt token ({ATTEMPT_PREFIX}...); stop the process tree.")
+        try:  # its job and worker are read by the few calls that need them: heartbeats and events are many
+            attempt = Attempt.objects.get(token_hash=token_hash(plain) if plain.startswith(ATTEMPT_PREFIX) else "")
+        except Attempt.DoesNotExist:
+            sentence = f"Expected a valid attempt token ({ATTEMPT_PREFIX}...); stop the process tree."
+            raise AuthenticationFailed(sentence) from None
         return AttemptPrincipal(attempt), attempt
 
     def authenticate_header(self, request: Request) -> str:  # noqa: ARG002 DRF's hook

@@ -13,6 +13,7 @@ from api.jobs.models import Artifact, Attempt, Job
 from api.jobs.services.attempt import live_lock, require_live
 from api.jobs.services.prune import checkpoints_prune
 from api.jobs.transitions import audit_add, event_add
+from api.parallel import in_parallel
 from api.sending import Parts, file_links, links_check, nothing_to_send, parts_join
 from storage.keys import key_check
 from trainers.spec import MAX_FILE_BYTES, MAX_INT, Contract, Sha256, folder_digest
@@ -54,7 +55,7 @@ def uploads_grant(*, attempt: Attempt, uploads: Uploads) -> list[dict[str, Any]]
     require_live(attempt)
     _require_unpublished(attempt, uploads.files)
     links_check([file.model_dump() for file in uploads.files])
-    return [_grant(attempt, file) for file in uploads.files]
+    return in_parallel(lambda file: _grant(attempt, file), uploads.files)
 
 
 def upload_join(*, attempt: Attempt, joining: Joining) -> dict[str, Any]:
@@ -86,8 +87,8 @@ def artifact_publish(*, attempt: Attempt, publication: Publication) -> Artifact:
 
 def files_missing(attempt: Attempt, files: list[File]) -> list[str]:
     """A sentence for each file that does not lie in the storage with its size and digest."""
-    found = ((file, stored(attempt, file)) for file in files)
-    return [f"{file.path}: {said}" for file, said in found if said]
+    gaps = in_parallel(lambda file: stored(attempt, file), files)
+    return [f"{file.path}: {gap}" for file, gap in zip(files, gaps, strict=True) if gap]
 
 
 def stored(attempt: Attempt, file: File) -> str | None:
