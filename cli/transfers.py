@@ -24,26 +24,42 @@ OnBytes = Callable[[int], None]
 
 
 def folder_upload(
-    client: Client, collection: str, name: str, folder: Path, on_bytes: OnBytes = lambda _: None
+    client: Client,
+    collection: str,
+    name: str,
+    folder: Path,
+    on_bytes: OnBytes = lambda _: None,
+    *,
+    strip_metadata: bool = False,
 ) -> Record:
     """Uploads `folder` as the next version of `<collection>/<name>`; the same content makes no new one."""
-    return files_upload(client, collection, name, folder, {"files": folder_files(folder)}, on_bytes)
+    return files_upload(client, collection, name, folder, {"files": folder_files(folder)}, on_bytes, strip_metadata)
 
 
-def zip_upload(client: Client, collection: str, name: str, file: Path, on_bytes: OnBytes = lambda _: None) -> Record:
+def zip_upload(
+    client: Client,
+    collection: str,
+    name: str,
+    file: Path,
+    on_bytes: OnBytes = lambda _: None,
+    *,
+    strip_metadata: bool = False,
+) -> Record:
     """Uploads one zip, whose content becomes the next version."""
     asked = {"files": [file_entry(file, file.parent)], "unpack": True}
-    return files_upload(client, collection, name, file.parent, asked, on_bytes)
+    return files_upload(client, collection, name, file.parent, asked, on_bytes, strip_metadata)
 
 
-def files_upload(client: Client, collection: str, name: str, folder: Path, asked: Record, on_bytes: OnBytes) -> Record:
+def files_upload(
+    client: Client, collection: str, name: str, folder: Path, asked: Record, on_bytes: OnBytes, strip_metadata: bool
+) -> Record:
     """Sends the files of `folder` that `asked` announces; returns the version that they make.
 
     A refused upload leaves no name that has nothing.
     """
     created = record_create(client, collection, name)
     try:
-        return files_send(client, collection, name, folder, asked, on_bytes)
+        return files_send(client, collection, name, folder, asked, on_bytes, strip_metadata)
     except InvalidError:
         if created:
             with suppress(CliError):
@@ -51,8 +67,10 @@ def files_upload(client: Client, collection: str, name: str, folder: Path, asked
         raise
 
 
-def files_send(client: Client, collection: str, name: str, folder: Path, asked: Record, on_bytes: OnBytes) -> Record:
-    upload = client.post(f"{collection}/{name}/uploads", asked)
+def files_send(
+    client: Client, collection: str, name: str, folder: Path, asked: Record, on_bytes: OnBytes, strip_metadata: bool
+) -> Record:
+    upload = client.post(f"{collection}/{name}/uploads", asked | ({"strip_metadata": True} if strip_metadata else {}))
     address = f"{collection}/{name}/uploads/{upload['upload']}"
     with httpx.Client(timeout=TIMEOUT) as storage, ThreadPoolExecutor(PARALLEL_FILES) as pool:
 

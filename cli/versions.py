@@ -26,6 +26,8 @@ from cli.transfers import folder_size, folder_upload, zip_upload
 
 SHOWN = ("name", "version", "state", "versions", "family", "digest", "num_files", "size", "created")
 MOST_NOTICES = 20
+HELPERS = ("sampling-inputs",)
+"""Datasets that commands fill with what a sampling starts from; nobody looks for them in a list."""
 
 
 def add_commands(app: typer.Typer, collection: str, content: str, *, with_add: bool = True) -> None:
@@ -35,11 +37,17 @@ def add_commands(app: typer.Typer, collection: str, content: str, *, with_add: b
 
     @app.command("list")
     def list_(
-        search: Annotated[str | None, typer.Option(help="Part of the name.")] = None, as_json: Json = False
+        search: Annotated[str | None, typer.Option(help="Part of the name.")] = None,
+        all_names: Annotated[
+            bool, typer.Option("--all", help=f"With {', '.join(HELPERS)} too.", hidden=collection == "models")
+        ] = False,
+        as_json: Json = False,
     ) -> None:
         """Names with their latest version."""
         with connect() as client:
             rows = list(client.pages(collection, search=search))
+        if collection == "datasets" and not (all_names or search or as_json):
+            rows = [row for row in rows if row["name"] not in HELPERS]
         columns = {"name": "name", "version": "version", "files": "num_files", "size": "size", "created": "created"}
         print_rows(rows if as_json else [sized(row) for row in rows], columns, as_json=as_json)
 
@@ -58,9 +66,17 @@ def add_commands(app: typer.Typer, collection: str, content: str, *, with_add: b
             str, typer.Argument(help="Name; a new version if it exists.", autocompletion=names_of(collection))
         ],
         path: Annotated[Path, typer.Argument(help="Folder or zip to upload.", exists=True)],
+        strip_metadata: Annotated[
+            bool,
+            typer.Option(
+                "--strip-metadata",
+                help="Remove GPS positions, camera data and comments from pictures, losslessly.",
+                hidden=collection == "models",
+            ),
+        ] = False,
         as_json: Json = False,
     ) -> None:
-        version_add(collection, name, path, as_json=as_json)
+        version_add(collection, name, path, as_json=as_json, strip_metadata=strip_metadata)
 
     if with_add:
         app.command("add", help=add_help(content))(add)
@@ -98,10 +114,11 @@ def add_help(content: str) -> str:
     return f"Upload {content}, or a zip of it, as the next version; the same content again makes no new one."
 
 
-def version_add(collection: str, name: str, path: Path, *, as_json: bool) -> None:
+def version_add(collection: str, name: str, path: Path, *, as_json: bool, strip_metadata: bool = False) -> None:
     """Uploads, waits for the check, prints the version and what the check noticed."""
     with connect() as client:
-        version = version_ready(client, collection, upload(client, collection, name, path, quiet=as_json))
+        sent = upload(client, collection, name, path, quiet=as_json, strip_metadata=strip_metadata)
+        version = version_ready(client, collection, sent)
     size = human_bytes(version["size_bytes"])
     print_done(
         version, f"{version['name']}@{version['version']}: {version['num_files']} files, {size}", as_json=as_json
@@ -110,13 +127,15 @@ def version_add(collection: str, name: str, path: Path, *, as_json: bool) -> Non
         warnings_say(version)
 
 
-def upload(client: Client, collection: str, name: str, path: Path, *, quiet: bool) -> Record:
+def upload(
+    client: Client, collection: str, name: str, path: Path, *, quiet: bool, strip_metadata: bool = False
+) -> Record:
     """Uploads a folder or a zip with a progress bar; returns the version's record, which may still be checked."""
     size_bytes = folder_size(path) if path.is_dir() else path.stat().st_size
     with transfer_bar(f"uploading {name}", size_bytes, quiet=quiet) as on_bytes:
         if path.is_dir():
-            return folder_upload(client, collection, name, path, on_bytes)
-        return zip_upload(client, collection, name, path, on_bytes)
+            return folder_upload(client, collection, name, path, on_bytes, strip_metadata=strip_metadata)
+        return zip_upload(client, collection, name, path, on_bytes, strip_metadata=strip_metadata)
 
 
 def print_version(version: Record) -> None:

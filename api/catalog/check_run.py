@@ -58,6 +58,7 @@ def folder_check(
     key: str,
     files: Sequence[File],
     unpack: bool,
+    strip_metadata: bool = False,
     alive: Callable[[], None] = lambda: None,
     wait: bool = True,
 ) -> Checked | None:
@@ -68,17 +69,18 @@ def folder_check(
     if not SLOTS.acquire(project, wait=wait, alive=alive):
         return None
     try:
-        return _checked(kind, key, files, unpack, alive)
+        order = {"kind": kind, "unpack": unpack, "strip_metadata": strip_metadata, "files": [*files]}
+        return _checked(order, key, files, alive)
     finally:
         SLOTS.release(project)
 
 
-def _checked(kind: str, key: str, files: Sequence[File], unpack: bool, alive: Callable[[], None]) -> Checked:
+def _checked(order: dict[str, Any], key: str, files: Sequence[File], alive: Callable[[], None]) -> Checked:
     with tempfile.TemporaryDirectory(prefix=FOLDER) as folder:
         source, target = Path(folder) / "in", Path(folder) / "out"
         target.mkdir()
         _fetch(key, files, source, alive)
-        report = _run({"kind": kind, "unpack": unpack, "files": [*files]}, source, target, alive)
+        report = _run(order, source, target, alive)
         if "refused" in report:
             raise Problem(**report["refused"])
         made = report["files"]

@@ -1,11 +1,13 @@
 """Lists of files as a client sends them: [{path, size, sha256}]."""
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from api.errors import Problem
 from storage import Storage, key_check
+from trainers.spec import folder_digest
 
 MAX_FILES = 50_000
 MAX_FILE_BYTES = 2**40
@@ -29,6 +31,11 @@ def archive_check(files: Sequence[Mapping[str, Any]]) -> None:
     """Raises Problem unless the list is one zip, as an upload to be unpacked must be."""
     if len(files) != 1 or not files[0]["path"].lower().endswith(".zip"):
         _refuse("files", f"expected one .zip to unpack, got {len(files)} files, the first is {files[0]['path']!r:.200}")
+
+
+def stripped_digest(files: Sequence[Mapping[str, Any]]) -> str:
+    """Stands for pictures whose metadata is still to be removed: they are not the version that holds them as sent."""
+    return hashlib.sha256(f"{folder_digest([dict(file) for file in files])} without metadata".encode()).hexdigest()
 
 
 def stored_check(storage: Storage, key: str, files: Sequence[Mapping[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from api.catalog.check_run import CHECK_FAILED, Checked, files_key, folder_check, preview_prefix
-from api.catalog.filelist import files_check, stored_check
+from api.catalog.filelist import files_check, stored_check, stripped_digest
 from api.catalog.models import KINDS, Dataset, DatasetVersion, PretrainedModel, PretrainedModelVersion, Upload
 from api.catalog.models import VersionState as State
 from api.environment import environment
@@ -29,19 +29,25 @@ MAX_FILES_NOW = 5_000
 
 
 def version_create(
-    *, record: Record, upload: Upload, by: str, source: Mapping[str, Any] | None = None
+    *,
+    record: Record,
+    upload: Upload,
+    by: str,
+    source: Mapping[str, Any] | None = None,
 ) -> tuple[AnyVersion, bool]:
     """The version that the upload's content is, and whether it is new. `source` is kept as details["source"].
 
     Large uploads, and those that find no free check slot, are `checking` when this returns. Raises Problem that names
     the file at fault; the upload and its files are gone then, unless a file was not sent or the check itself failed.
     """
+    strip_metadata = upload.digest == stripped_digest(upload.files)
     found = same_content(record, upload.digest)
     if found is not None:
         return found, False
     told: dict[str, Any] = {"source": dict(source)} if source else {}
+    told |= {"strip_metadata": True} if strip_metadata else {}
     stored_check(storage(), upload.key, upload.files)
-    checked = None if _is_large(upload.files) else _check_now(record, upload)
+    checked = None if _is_large(upload.files) else _check_now(record, upload, strip_metadata)
     if checked is None:
         later = {"key": upload.key, "unpack": upload.unpack, "state": State.CHECKING, "details": told}
         return _version_add(record, upload.files, upload.digest, later, by)
@@ -55,7 +61,7 @@ def version_create(
     return version, made
 
 
-def _check_now(record: Record, upload: Upload) -> Checked | None:
+def _check_now(record: Record, upload: Upload, strip_metadata: bool) -> Checked | None:
     """None while other checks run, of this project or of all: the dispatcher takes it up."""
     try:
         return folder_check(
@@ -64,6 +70,7 @@ def _check_now(record: Record, upload: Upload) -> Checked | None:
             key=upload.key,
             files=upload.files,
             unpack=upload.unpack,
+            strip_metadata=strip_metadata,
             wait=False,
         )
     except Problem as problem:

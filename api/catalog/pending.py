@@ -89,6 +89,7 @@ def _check(kind: str, version: AnyVersion) -> None:
             key=version.key,
             files=version.files,
             unpack=version.unpack,
+            strip_metadata=version.details.get("strip_metadata", False),
             alive=_renewing(version),
         )
     except Problem as problem:

@@ -6,7 +6,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 
 from api.accounts.models import Project
-from api.catalog.filelist import archive_check, files_check
+from api.catalog.filelist import archive_check, files_check, stripped_digest
 from api.catalog.models import (
     KINDS,
     Dataset,
@@ -39,18 +39,23 @@ def record_create(*, project: Project, kind: str, name: str) -> Record:
 
 
 def upload_create(
-    *, record: Record, kind: str, files: Sequence[Mapping[str, Any]], unpack: bool = False
+    *,
+    record: Record,
+    kind: str,
+    files: Sequence[Mapping[str, Any]],
+    unpack: bool = False,
+    strip_metadata: bool = False,
 ) -> dict[str, Any]:
     """Signed links to PUT each file, large ones in parts. What the record has as a version needs no sending.
 
-    `unpack`: the files are one zip, whose content the version will be.
+    `unpack`: the files are one zip, whose content the version will be. `strip_metadata`: its pictures lose theirs.
     """
     listed = files_check(files)
     links_check(listed)
     if unpack:
         archive_check(listed)
     _, versions = KINDS[kind]
-    digest = folder_digest(listed)
+    digest = stripped_digest(listed) if strip_metadata else folder_digest(listed)
     sizes = {"size_bytes": sum(file["size"] for file in listed), "num_parts": parts_count(listed)}
     upload = upload_open(
         Upload(

@@ -35,6 +35,8 @@ class UploadRequest(Contract):
     files: list[FileEntry]
     unpack: bool = Field(False, strict=True)
     """The files are one zip; its content becomes the version."""
+    strip_metadata: bool = Field(False, strict=True)
+    """Remove GPS positions, camera data and comments from pictures, losslessly; their orientation stays."""
 
 
 class VersionRequest(Contract):

@@ -73,7 +73,8 @@ class UploadsView(APIView):
         record = record_or_404(project_of(request), self.kind, name)
         asked = UploadRequest.model_validate(request.data)
         files = [file.model_dump() for file in asked.files]
-        return Response(upload_create(record=record, kind=self.kind, files=files, unpack=asked.unpack))
+        options = {"unpack": asked.unpack, "strip_metadata": asked.strip_metadata}
+        return Response(upload_create(record=record, kind=self.kind, files=files, **options))
 
 
 class VersionsView(APIView):

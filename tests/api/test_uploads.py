@@ -152,7 +152,7 @@ def test_each_faulty_line_of_the_metadata_is_named(anna: APIClient, links: str) 
     [
         ('{"file_name": "a.png", "text": "ü"}'.encode("utf-16"), "UTF-16"),
         (b'{"file_name": "a.png", "text": "\xff"}', "not UTF-8"),
-        (b"[" * 100_000, "not JSON"),
+        (b"[" * 100_000, "nested too deeply"),
     ],
 )
 def test_metadata_that_cannot_be_read_says_why(anna: APIClient, links: str, raw: bytes, word: str) -> None:

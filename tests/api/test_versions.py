@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +282,37 @@ def test_copies_that_a_killed_check_left_are_removed(tmp_path: Path, monkeypatch
         os.utime(tmp_path / name, (time.time() - age_seconds,) * 2)
     stale_folders_sweep()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["anneal-check-new", "other"]
+
+
+def photo() -> bytes:
+    exif = Image.Exif()
+    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 8.0, 0.0)})
+    buffer = BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, "JPEG", exif=exif.tobytes())
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_metadata_is_kept_and_said_or_removed_as_the_upload_asks(
+    links: str, later: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anna, files = person(), {"a.jpg": photo(), "a.txt": b"a wall"}
+    kept = upload(anna, links, "datasets", "walls", files).json()
+    assert kept["warnings"] == [
+        "1 pictures hold GPS positions, which are kept; upload with strip_metadata to remove them: a.jpg"
+    ]
+    if later:
+        monkeypatch.setattr("api.catalog.incoming_versions.MAX_FILES_NOW", 0)
+    body = {"files": file_list(files), "strip_metadata": True}
+    announced = anna.post("/api/v1/datasets/walls/uploads", body, format="json").json()
+    send(announced, links, files)
+    body = {"upload": announced["upload"]}
+    answer = anna.post("/api/v1/datasets/walls/versions", body, format="json")
+    assert answer.status_code == (202 if later else 201), answer.json()
+    versions_check()
+    stripped = anna.get("/api/v1/datasets/walls").json()
+    assert (stripped["version"], stripped["details"]["num_stripped"]) == (2, 1)
+    url = next(file["url"] for file in stripped["files"] if file["path"] == "a.jpg")
+    content = HTTP.get(url.replace("http://testserver", links)).content
+    with Image.open(BytesIO(content)) as image:
+        assert not image.getexif()

@@ -27,6 +27,7 @@ def main() -> None:
 
 def _report(order: dict[str, Any], source: Path, target: Path) -> dict[str, Any]:
     work = Work(source, target, order["files"])
+    work.strip_metadata = bool(order.get("strip_metadata"))
     try:
         if order["unpack"]:
             work.unpack()

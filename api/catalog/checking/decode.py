@@ -8,6 +8,7 @@ from PIL import AvifImagePlugin, Image, ImageOps
 
 from api.catalog.checking.header import picture_size
 from api.catalog.checking.report import Refused
+from api.catalog.checking.strip import has_gps, has_metadata
 from formats.pictures import FORMAT_ENDINGS, MAX_ASPECT, MAX_PIXELS
 
 HEAD_BYTES = 1 << 18
@@ -35,6 +36,12 @@ class Seen(NamedTuple):
     """Of PIL, as stored."""
     frames: int
     """More than 1: it moves, or has several pages; the first is what is trained on."""
+    orientation: int
+    """EXIF; 1 = upright."""
+    gps: bool
+    """Whether it says where it was taken."""
+    metadata: bool
+    """Whether it tells anything else beside its pixels."""
 
 
 def picture_see(file: Path, name: str, thumbnail: Path) -> Seen:
@@ -46,13 +53,14 @@ def picture_see(file: Path, name: str, thumbnail: Path) -> Seen:
             frames = _frames(image)
             kind = "JPEG" if image.format == "MPO" else str(image.format)
             image.load()
+            gps, metadata = has_gps(image), has_metadata(image)
             orientation = image.getexif().get(ORIENTATION, 1)
             width, height = reversed(image.size) if orientation in TURNED else image.size
             thumbnail.parent.mkdir(parents=True, exist_ok=True)
             upright = _upright(small_rgb(image), orientation)
             upright.info.clear()  # Pillow would write comments and XMP of the photo into the thumbnail
             upright.save(thumbnail, "JPEG", quality=80)
-            return Seen(width, height, kind, image.mode, frames)
+            return Seen(width, height, kind, image.mode, frames, orientation, gps, metadata)
     except (Refused, MemoryError):
         raise
     except Exception as error:  # PIL's decoders raise anything on bytes that are none of theirs

@@ -6,6 +6,7 @@ from api.catalog.checking.captions import captions_read
 from api.catalog.checking.decode import Seen, picture_see
 from api.catalog.checking.metadata import METADATA, metadata_files
 from api.catalog.checking.preview import shortened
+from api.catalog.checking.strip import metadata_strip
 from api.catalog.checking.work import Work, ending
 from formats.pictures import FORMAT_ENDINGS, PICTURE_ENDINGS, SMALL_SIDE, repeats_by_folder, repeats_message
 from formats.splits import splits_message, splits_of
@@ -15,6 +16,7 @@ def pictures_check(work: Work) -> dict[str, Any]:
     """{kind, num_pictures, num_captions, ...}. Raises Refused that names the file or line at fault."""
     paths = [path for path in work.paths if ending(path) in PICTURE_ENDINGS]
     seen = {path: _seen(work, number, path) for number, path in enumerate(paths)}
+    stripped = _metadata(work, seen)
     _duplicates_notice(work, set(paths))
     captions = captions_read(work, set(paths))
     repeats = {} if metadata_files(work.paths) else repeats_by_folder(paths)
@@ -33,9 +35,30 @@ def pictures_check(work: Work) -> dict[str, Any]:
         "num_pictures": len(paths),
         "num_captions": captions.total,
         "num_preview": work.preview.count,
+        **stripped,
         **({"repeats": repeats} if repeats else {}),
         **({"splits": splits} if splits else {}),
     }
+
+
+def _metadata(work: Work, seen: dict[str, Seen]) -> dict[str, int]:
+    """Says which pictures tell where and how they were taken, or takes that out."""
+    gps = [path for path, one in seen.items() if one.gps]
+    telling = [path for path, one in seen.items() if one.gps or one.metadata]
+    if telling and work.strip_metadata:
+        metadata_strip(work, {path: seen[path].orientation for path in telling})
+        said = f"the metadata of {len(telling)} pictures was removed; their pixels are as they were"
+        work.notices.add_group("metadata removed", said, telling)
+        return {"num_stripped": len(telling)}
+    offer = "are kept; upload with strip_metadata to remove them"
+    if gps:
+        said = f"{len(gps)} pictures hold GPS positions, which {offer}"
+        work.notices.add_group("gps positions kept", said, gps)
+    if len(telling) > len(gps):
+        others = [path for path in telling if path not in set(gps)]
+        said = f"{len(others)} pictures hold camera data or comments, which {offer}"
+        work.notices.add_group("metadata kept", said, others)
+    return {"num_gps": len(gps), "num_metadata": len(telling)} if telling else {}
 
 
 def _repeats_notice(work: Work, repeats: dict[str, int]) -> None:

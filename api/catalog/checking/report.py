@@ -35,6 +35,7 @@ class Notices:
         self.kept: list[dict[str, Any]] = []
         self.count = 0
         self._files: dict[str, list[str]] = {}
+        self._sentences: list[str] = []
 
     def add(self, code: str, message: str, *, file: str, line: int | None = None) -> None:
         """`code` in words, as in "no caption": warnings are grouped by it."""
@@ -44,9 +45,15 @@ class Notices:
         where = file if line is None else f"{file} line {line}"
         self._files.setdefault(code, []).append(where)
 
+    def add_group(self, code: str, message: str, files: Sequence[str]) -> None:
+        """One notice, which is a warning too, for what many files have."""
+        self.add(code, message, file=files[0])
+        del self._files[code]
+        self._sentences.append(f"{message}: {_named(files)}")
+
     def warnings(self) -> list[str]:
         """One sentence per code, with the first files."""
-        return [f"{code}: {_named(files)}" for code, files in self._files.items()]
+        return [*self._sentences, *(f"{code}: {_named(files)}" for code, files in self._files.items())]
 
     def details(self) -> dict[str, Any]:
         return {"notices": self.kept, "num_notices": self.count, "warnings": self.warnings()}

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,6 +25,8 @@ class Work:
         """What the version holds instead of what was sent; None = what was sent."""
         self.notices = Notices()
         self.preview = Preview(target / "preview")
+        self.strip_metadata = False
+        """Whether pictures lose their GPS positions, camera data and comments."""
         self.reading = ""
         """The file that is looked at, for whoever finds us dead."""
 
@@ -43,6 +46,22 @@ class Work:
         made = self.target / "files"
         archive_unpack(self.open(name), name, made, self.notices)
         self.replace_with(made)
+
+    def rewrite_all(self, contents: Iterable[tuple[str, bytes]]) -> None:
+        """Other contents for several paths; the files that stay are linked beside them."""
+        made, written = self.target / "stripped", set[str]()
+        for path, content in contents:
+            (made / path).parent.mkdir(parents=True, exist_ok=True)
+            (made / path).write_bytes(content)
+            written.add(path)
+        for path in self.paths:
+            if path not in written:
+                (made / path).parent.mkdir(parents=True, exist_ok=True)
+                os.link(self.folder / path, made / path)
+        if (self.target / "files").exists():
+            shutil.rmtree(self.target / "files")
+        made.rename(self.target / "files")
+        self.replace_with(self.target / "files")
 
     def rewrite(self, path: str, pieces: Iterable[bytes]) -> None:
         """Other content for `path`; the files that stay are linked beside it."""
