@@ -6,7 +6,8 @@ from typing import Any
 from django.db.models import BigIntegerField, Case, Count, F, Max, Min, Q, QuerySet, Value, When, Window
 from django.db.models.functions import Cast, RowNumber
 
-from api.jobs.models import Attempt, Job, Metric
+from api.jobs.models import Job, Metric
+from api.jobs.superseded import reaches_of
 
 Series = dict[str, list[tuple[int, float]]]
 DEFAULT_POINTS = 2000
@@ -35,11 +36,8 @@ def curves(job: Job, names: Sequence[str] = (), *, num_points: int = DEFAULT_POI
 def points_of(job: Job) -> QuerySet[Metric]:
     """What an attempt did past the step that a later one resumed from is superseded."""
     kept = Q(pk__in=())
-    attempts: list[Attempt] = list(job.attempts.order_by("-n"))
-    end: int | None = None
-    for attempt in attempts:
+    for attempt, end in reaches_of([job.pk]).items():
         kept |= Q(attempt=attempt) if end is None else Q(attempt=attempt, step__lte=end)
-        end = attempt.start_step if end is None else min(end, attempt.start_step)
     return Metric.objects.filter(kept)
 
 

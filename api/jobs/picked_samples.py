@@ -14,6 +14,7 @@ from api.catalog.models import VersionState as State
 from api.errors import Problem
 from api.jobs.models import Artifact, Job
 from api.jobs.selectors import job_find
+from api.jobs.superseded import samples_shown
 from formats.pictures import PICTURE_ENDINGS
 from trainers.spec import Contract
 
@@ -61,7 +62,8 @@ def dataset_from_samples(
 
 
 def _pictures(job: Job, pick: Pick, where: str) -> Iterator[tuple[Picture, str]]:
-    rows = Artifact.objects.filter(job=job, kind=Artifact.Kind.SAMPLE).select_related("attempt").order_by("id")
+    rows = samples_shown(Artifact.objects.filter(job=job, kind=Artifact.Kind.SAMPLE), [job.pk])
+    rows = rows.select_related("attempt").order_by("id")
     known = {file["path"]: (row, file) for row in rows for file in row.files if _is_picture(file)}
     wanted = pick.paths or [path for path, (row, _) in known.items() if _is_finished(row.details)]
     if missing := [path for path in (*wanted, *pick.captions) if path not in known]:

@@ -13,6 +13,7 @@ from rest_framework.views import APIView
 from api.jobs.curves import DEFAULT_POINTS, MAX_POINTS, MIN_POINTS, curves
 from api.jobs.models import Artifact, Manifest
 from api.jobs.shapes import ArtifactShape, EventShape, MetricsShape, artifact_shape, event_shape
+from api.jobs.superseded import events_shown, samples_shown
 from api.jobs.views import job_of
 from api.openapi import page_of
 from api.paging import Cursor
@@ -81,7 +82,8 @@ class JobEventsView(APIView):
         """Events after the seq `after`, oldest first, in pages of at most 1000."""
         wanted = EventsQuery.model_validate(_given(request, EventsQuery))
         job = job_of(request, ref)
-        events = job.events.filter(seq__gt=wanted.after).order_by("seq").select_related("attempt")[:MAX_EVENTS]
+        events = events_shown(job.events.filter(seq__gt=wanted.after), job.pk)
+        events = events.order_by("seq").select_related("attempt")[:MAX_EVENTS]
         results = [event_shape(event, event.attempt.n if event.attempt else None) for event in events]
         more = len(results) == MAX_EVENTS
         following = request.build_absolute_uri(f"{request.path}?after={results[-1]['seq']}") if more else None
@@ -116,9 +118,9 @@ class JobSamplesView(APIView):
 
 def artifacts_page(view: APIView, request: Request, ref: str, wanted: ArtifactsQuery) -> Response:
     named = {"kind": wanted.kind, "step": wanted.step, "attempt__n": wanted.attempt}
-    found = Artifact.objects.filter(
-        job=job_of(request, ref), **{column: value for column, value in named.items() if value is not None}
-    )
+    job = job_of(request, ref)
+    found = Artifact.objects.filter(job=job, **{column: value for column, value in named.items() if value is not None})
+    found = found if wanted.attempt is not None else samples_shown(found, [job.pk])
     found = found.filter(path__icontains=wanted.search) if wanted.search else found
     pages = OldestFirst()
     rows = pages.paginate_queryset(found.select_related("attempt"), request, view=view) or []

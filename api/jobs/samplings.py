@@ -11,6 +11,7 @@ from api.environment import environment
 from api.files import storage
 from api.jobs.filters import ref_condition
 from api.jobs.models import Artifact, Job, JobInput
+from api.jobs.superseded import samples_shown
 
 METHOD = "sample_image"
 
@@ -58,10 +59,10 @@ def samplings_filter(jobs: QuerySet[Job], *, adaptor: str, model: str, search: s
 
 
 def sampling_shapes(jobs: list[Job]) -> list[dict[str, Any]]:
-    """One query for the pictures of all."""
+    """Two queries for the pictures of all."""
     pictures: dict[Any, list[Artifact]] = {}
-    rows = Artifact.objects.filter(job__in=jobs, kind=Artifact.Kind.SAMPLE).select_related("attempt").order_by("id")
-    for row in rows:
+    rows = Artifact.objects.filter(job__in=jobs, kind=Artifact.Kind.SAMPLE)
+    for row in samples_shown(rows, [job.pk for job in jobs]).select_related("attempt").order_by("id"):
         pictures.setdefault(row.job_id, []).append(row)
     return [_shape(job, pictures.get(job.pk, [])).model_dump(mode="json") for job in jobs]
 

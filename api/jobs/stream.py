@@ -19,10 +19,13 @@ from django.db.models import Q
 from api.environment import environment
 from api.jobs.models import ENDED, Event, Job
 from api.jobs.shapes import event_shape
+from api.jobs.superseded import KINDS, Reaches, is_superseded, reaches_of
 
 log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
+SUPERSEDED = "superseded"
+"""Kind of a message that only moves a follower on: a later attempt did the same steps again."""
 PAGE = 500
 """Most events that are read of a job at once, and half of what waits in memory for one slow reader."""
 MAX_PAUSE_SECONDS = 5.0
@@ -97,7 +100,8 @@ class Poller:
     def _give(self, follower: Follower, news: News) -> None:
         for event in news.events:
             if event["seq"] > follower.seq:
-                follower.messages.put_nowait(event)
+                if event["kind"] != SUPERSEDED:
+                    follower.messages.put_nowait(event)
                 follower.seq = event["seq"]
         if _is_new_progress(news, follower):
             follower.progress = news.progress
@@ -139,7 +143,7 @@ def _is_new_progress(news: News, follower: Follower) -> bool:
 
 
 def news_of(lowest: dict[UUID, int]) -> dict[UUID, News]:
-    """What happened to each job after its seq: two queries, and the connection is given back."""
+    """What happened to each job after its seq: three queries, and the connection is given back."""
     try:
         jobs = list(Job.objects.filter(pk__in=lowest).only("state", "event_seq", "progress"))
         behind = [job for job in jobs if job.event_seq > lowest[job.pk]]
@@ -161,10 +165,18 @@ def _events_after(after: dict[UUID, int]) -> dict[UUID, list[Message]]:
     wanted = Q(pk__in=())
     for job_id, seq in after.items():
         wanted |= Q(job=job_id, seq__gt=seq, seq__lte=seq + PAGE)
+    events = list(Event.objects.filter(wanted).order_by("seq").select_related("attempt"))
+    reaches = reaches_of(after) if any(event.kind in KINDS for event in events) else {}
     found: dict[UUID, list[Message]] = {}
-    for event in Event.objects.filter(wanted).order_by("seq").select_related("attempt"):
-        found.setdefault(event.job_id, []).append(event_shape(event, event.attempt.n if event.attempt else None))
+    for event in events:
+        found.setdefault(event.job_id, []).append(_message(event, reaches))
     return found
+
+
+def _message(event: Event, reaches: Reaches) -> Message:
+    if is_superseded(reaches, event.attempt_id, event.kind, event.data.get("step")):
+        return {"seq": event.seq, "kind": SUPERSEDED}
+    return event_shape(event, event.attempt.n if event.attempt else None)
 
 
 def _news(job: Job, lowest: int, events: Iterable[Message]) -> News:

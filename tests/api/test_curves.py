@@ -87,7 +87,7 @@ def test_a_superseded_part_stays_out_of_a_thinned_curve(attempt: Attempt) -> Non
     fields = {f.attname: getattr(attempt, f.attname) for f in Attempt._meta.concrete_fields if f.name != "id"}
     other = {"n": 2, "fence": 2, "token_hash": "x", "claim_id": "00000000-0000-0000-0000-000000000001"}
     Attempt.objects.update(ended_at=attempt.started_at)
-    second = Attempt.objects.create(**{**fields, **other, "start_step": 40})
+    second = Attempt.objects.create(**{**fields, **other, "start_step": 40, "event_seq": 1})
     draw(second, "loss", [(i, 1.0) for i in range(41, 201)])
     given = curves(Job.objects.get(), num_points=50)["loss"]
     assert {value for step, value in given if step <= 40} == {5.0}
