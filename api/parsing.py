@@ -10,6 +10,7 @@ from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
 
 from api.body_limit import DEFAULT, BodyLimit, body_limit_for
+from foundation.clean_text import value_clean
 
 MAX_DEPTH = 100
 MAX_KEYS = 10_000
@@ -20,14 +21,28 @@ MAX_INTEGER = 2**63 - 1
 """What the databases' integers hold."""
 
 
-class StrictJSONParser(JSONParser):
-    """Refuses what JSON allows and a database, or a program that reads it, does not."""
+class BoundedJSONParser(JSONParser):
+    """Counts before it builds: `body_limit_for` the route, and MAX_DEPTH."""
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
         context = parser_context or {}
         data = stream.read()
         json_bounds_check(data, body_limit_for(context["request"].path) if "request" in context else DEFAULT)
-        return values_check(super().parse(BytesIO(data), media_type, {**context, "encoding": "utf-8"}))
+        return super().parse(BytesIO(data), media_type, {**context, "encoding": "utf-8"})
+
+
+class StrictJSONParser(BoundedJSONParser):
+    """Refuses what JSON allows and a database, or a program that reads it, does not."""
+
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
+        return values_check(super().parse(stream, media_type, parser_context))
+
+
+class CleaningJSONParser(BoundedJSONParser):
+    """For workers: what no database can keep is cleaned, since a refusal would cost the result of a training."""
+
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
+        return value_clean(super().parse(stream, media_type, parser_context))
 
 
 def json_bounds_check(data: bytes, limit: BodyLimit) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 from api.body_limit import App, Receive, Send
 from api.environment import environment
+from foundation.protocol import PROTOCOL, PROTOCOL_HEADER
 
 NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 OWN = "default-src 'self'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
@@ -21,6 +22,7 @@ ALWAYS = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+    (PROTOCOL_HEADER.lower().encode(), str(PROTOCOL).encode()),
 )
 HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 

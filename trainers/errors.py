@@ -21,6 +21,7 @@ class ReasonCode(StrEnum):
     STORAGE_REFUSED = "storage_refused"
     INPUT_CORRUPT = "input_corrupt"
     NO_MANIFEST = "no_manifest"
+    RESULT_REFUSED = "result_refused"
     NO_PROGRESS = "no_progress"
     WORKER_LOST = "worker_lost"
     POISON = "poison"
@@ -130,6 +131,10 @@ MEANINGS: dict[ReasonCode, Meaning] = {
         "The trainer ended without a whole manifest, so its result is not complete.",
         "Read the end of the log; resume from the last checkpoint.",
     ),
+    ReasonCode.RESULT_REFUSED: Meaning(
+        "The API refused the result of the attempt.",
+        "The result lies in refused/<attempt>/ of the worker's state folder; docs/worker.md says how to hand it in.",
+    ),
     ReasonCode.NO_PROGRESS: Meaning(
         "The trainer was alive but made no progress for too long.",
         "Read the end of the log; raise no_progress_timeout if a step really takes that long.",
@@ -180,7 +185,7 @@ MEANINGS: dict[ReasonCode, Meaning] = {
 class Reason(BaseModel):
     """Why a job did not simply succeed: `code` for programs, the rest for people."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     code: ReasonCode
     message: str

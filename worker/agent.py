@@ -17,6 +17,7 @@ from trainers.errors import Reason, ReasonCode, reason
 from trainers.events import Step
 from worker.cache import InputCache
 from worker.claims import Claim
+from worker.clock import boottime
 from worker.control import ControlFile
 from worker.environment import secrets_in
 from worker.executors.base import Executor, Launch
@@ -36,6 +37,7 @@ from worker.outbox import Outbox
 from worker.outcome import STOP_REASONS, Ending, Verdict, verdict_of
 from worker.places import places_in, room_in
 from worker.publish import Publisher
+from worker.refused import RefusedResults
 from worker.report import Api, RefusedError, backoff
 from worker.resident_key import what_stays
 from worker.room import Reserve
@@ -65,6 +67,7 @@ class Tools:
     executor: Executor
     outbox: Outbox
     reserve: Reserve
+    refused: RefusedResults
     environ: Mapping[str, str]
 
 
@@ -98,10 +101,10 @@ class Agent:
         self._api = tools.api.attempt(claim.attempt.id, claim.attempt.token, self._lease)
         known = (tools.settings.worker_token, claim.attempt.token, *claim.secrets.values())
         masker = Masker([*known, *secrets_in(tools.environ)])
-        self._spool = LogSpool(folder / "log", masker)
+        self._spool = LogSpool(folder / "log", masker, tools.settings.log_bytes)
         self._control = ControlFile(self._places.inputs / "control", claim.attempt.n)
         first_pause = tools.settings.backoff_seconds
-        self._sender = Sender(self._api, self._control, self._spool, first_pause)
+        self._sender = Sender(self._api, self._control, self._spool, first_pause, tools.settings.publish_seconds)
         self._publisher = Publisher(self._api, tools.storage, self._out, folder / "publish", first_pause)
         self._training = Training(
             tail=EventTail(self._out, masker),
@@ -132,17 +135,25 @@ class Agent:
     def run(self) -> None:
         """From claim to finish; returns when the API has the end, or it is on disk to be repeated."""
         done = threading.Event()
+        given_up = ""
         with ThreadPoolExecutor(thread_name_prefix=f"attempt-{self._claim.attempt.id[:8]}") as threads:
             self._heartbeat.beat()
             beating = threads.submit(self._heartbeat.run, done)
             try:
                 self._finish(self._work(threads, beating))
             except FencedError as error:
-                log.warning("attempt_given_up", attempt=self._claim.attempt.id, why=str(error))
+                given_up = str(error)
+                log.warning("attempt_given_up", attempt=self._claim.attempt.id, why=given_up)
                 if not self._lease.refused and not self._tools.outbox.holds(self._claim.attempt.id):
                     self._finish(End(Verdict("lost", reason(ReasonCode.WORKER_LOST, str(error)))))
             finally:
                 done.set()
+        if self._tools.outbox.holds(self._claim.attempt.id):
+            remove_tree(self._places.inputs)
+            return  # the host delivers it, with what lies in the folder
+        if given_up:
+            self._bring_out()
+            self._tools.refused.add_result(self._claim.attempt.id, self._folder / "out", given_up)
         self._places.remove()
         remove_tree(self._folder)
 
@@ -306,26 +317,48 @@ class Agent:
             "manifest": end.manifest,
             "files": list(end.files),
             "last_step": self._training.last_step,
+            "resends": bool(end.files),
         }
         self._keep(body)
+        give_over_at = self._lease.deadline + self._tools.settings.publish_seconds
         for seconds in backoff(self._tools.settings.backoff_seconds):
             if self._tools.outbox.deliver(attempt.id):
                 break
+            if boottime() > give_over_at:
+                log.error("finish_left_to_host", attempt=attempt.id, outcome=end.verdict.outcome)
+                return
             self._waits.finishing(seconds)
         log.info("attempt_finished", attempt=attempt.id, outcome=end.verdict.outcome)
 
     def _keep(self, body: dict[str, Any]) -> None:
         """The end on disk, so that it survives us; on a full one in the room of the reserve, and only where that is not
-        enough in that of what the trainer left."""
+        enough in that of what nobody needs any more."""
         attempt, outbox = self._claim.attempt, self._tools.outbox
+        self._bring_out()
+        unpublished = "" if body["manifest"] else self._unpublished(body)
         try:
-            self._tools.reserve.lend(lambda: outbox.put(attempt.id, attempt.token, body))
+            self._tools.reserve.lend(lambda: outbox.put(attempt.id, attempt.token, body, unpublished))
         except OSError as error:
             if not disk_is_full(error):
                 raise
-            log.warning("disk_full", attempt=attempt.id, removing=str(self._places.out))
-            remove_tree(self._places.out)
-            outbox.put(attempt.id, attempt.token, body)
+            spare = [self._folder / "publish", self._places.inputs]
+            spare += [] if unpublished or body["manifest"] else [self._folder / "out"]
+            log.warning("disk_full", attempt=attempt.id, removing=[str(folder) for folder in spare])
+            for folder in spare:
+                remove_tree(folder)
+            outbox.put(attempt.id, attempt.token, body, unpublished)
+
+    def _bring_out(self) -> None:
+        """Moves out/ of a resident's room into the attempt's folder, where the outbox and the host look for it."""
+        place = self._folder / "out"
+        if self._places.out != place and self._places.out.is_dir() and not place.exists():
+            self._places.out.rename(place)
+
+    def _unpublished(self, body: dict[str, Any]) -> str:
+        """Why the complete result that the trainer left is not in `body`; empty where it left none."""
+        if not isinstance(manifest_read(OutFolder(self._folder / "out", self._out.owner)), Manifest):
+            return ""
+        return f"the attempt ended as {body['outcome']}: {(body['reason'] or {}).get('message', '')}"
 
 
 def _reason_of(error: Exception) -> Reason:

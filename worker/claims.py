@@ -4,7 +4,7 @@ import uuid
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trainers.spec import Resources
 from worker.clock import boottime
@@ -67,7 +67,19 @@ class Claim(Part):
 
     @property
     def resources(self) -> Resources:
-        return Resources.model_validate(self.spec.get("resources", {}))
+        """Fields of a newer API are ignored."""
+        fields = self.spec.get("resources", {}).items()
+        return Resources.model_validate({name: value for name, value in fields if name in Resources.model_fields})
+
+
+class UnknownClaimError(Exception):
+    """The API's answer has another shape than this worker knows; `attempt` is what can be told of it."""
+
+    def __init__(self, problem: ValidationError, attempt: AttemptPart | None) -> None:
+        super().__init__(
+            f"{problem.error_count()} fields of the claim are not understood: {problem.errors()[0]['loc']}"
+        )
+        self.attempt = attempt
 
 
 class Claimer:
@@ -80,7 +92,7 @@ class Claimer:
     def claim(self, body: dict[str, Any]) -> tuple[Claim, float] | None:
         """A claim and when its request was sent (CLOCK_BOOTTIME); None where nothing fits.
 
-        Call `taken` once the claim is on disk. Raises UnreachableError or RefusedError.
+        Call `taken` once the claim is on disk. Raises UnreachableError, RefusedError or UnknownClaimError.
         """
         claim_id = self._pending() or self._new()
         sent_at = boottime()
@@ -88,7 +100,10 @@ class Claimer:
         if answer is None:
             self.taken()
             return None
-        return Claim.model_validate(answer), sent_at
+        try:
+            return Claim.model_validate(answer), sent_at
+        except ValidationError as error:
+            raise UnknownClaimError(error, _attempt_in(answer)) from error
 
     def unanswered(self) -> bool:
         """A claim was sent whose answer never came."""
@@ -105,3 +120,10 @@ class Claimer:
         claim_id = str(uuid.uuid4())
         write_whole(self._path, claim_id.encode())
         return claim_id
+
+
+def _attempt_in(answer: dict[str, Any]) -> AttemptPart | None:
+    try:
+        return AttemptPart.model_validate(answer.get("attempt"))
+    except ValidationError:
+        return None

@@ -54,6 +54,9 @@ class Heartbeat:
             return 0
         self._lease.renew(sent_at)
         self.answered = True
-        self._interval_seconds = float(answer.get("interval") or self._interval_seconds)
-        self._on_answer(answer)
+        try:
+            self._interval_seconds = float(answer.get("interval") or self._interval_seconds)
+            self._on_answer(answer)
+        except (TypeError, ValueError, KeyError) as error:  # of a newer API: the lease is renewed all the same
+            log.error("heartbeat_answer_not_understood", answer=answer, error=f"{type(error).__name__}: {error}")
         return self._interval_seconds

@@ -11,12 +11,13 @@ from typing import Any
 import httpx
 import structlog
 
+from trainers.errors import ReasonCode, reason
 from trainers.events import Step
 from worker.accelerators import accelerators_of
 from worker.agent import Agent, Tools
 from worker.bell import Bell
 from worker.cache import InputCache
-from worker.claims import Claim, Claimer
+from worker.claims import Claim, Claimer, UnknownClaimError
 from worker.consumer import Consumer
 from worker.executors.local import LocalExecutor
 from worker.files import disk_is_full, remove_tree, write_json
@@ -24,8 +25,10 @@ from worker.identity import Identity, sweep_earlier_boots
 from worker.load import LoadMeter
 from worker.metrics import CacheCollector, CardCollector, Metrics, TrainingCollector
 from worker.outbox import Outbox
+from worker.refused import RefusedResults
 from worker.registration import Pulse, Registration
 from worker.report import Api, RefusedError, UnreachableError
+from worker.resend import resend_with
 from worker.room import Reserve, Room
 from worker.self_check import self_check
 from worker.settings import Settings
@@ -57,7 +60,15 @@ class Host:
         self._api = Api(settings.api_url, settings.worker_token)
         self._attempts = settings.state_dir / "attempts"
         self._attempts.mkdir(exist_ok=True)
-        self._outbox = Outbox(settings.state_dir / "finishes", self._api)
+        storage, owner = httpx.Client(follow_redirects=True), wall.user.uid if wall.user else None
+        self._refused = RefusedResults(settings.state_dir / "refused", settings.refused_bytes, owner)
+        self._outbox = Outbox(
+            settings.state_dir / "finishes",
+            self._api,
+            attempts=self._attempts,
+            refused=self._refused,
+            resend=resend_with(self._api, storage, settings, owner),
+        )
         self._claimer = Claimer(self._api, settings.state_dir / "claim-id")
         self._slots = Slots(settings.slots, self._accelerators)
         self._bell = Bell()
@@ -90,12 +101,13 @@ class Host:
             settings=settings,
             times=Times(),
             api=self._api,
-            storage=httpx.Client(follow_redirects=True),
+            storage=storage,
             cache=cache,
             wall=wall,
             executor=self._executor,
             outbox=self._outbox,
             reserve=self._reserve,
+            refused=self._refused,
             environ=environ,
         )
         self._metrics = Metrics()
@@ -111,6 +123,9 @@ class Host:
         except StoppingError:
             return 0
         for attempt in gone:
+            self._refused.add_result(
+                attempt, self._attempts / attempt / "out", "the worker host ended before its finish"
+            )
             remove_tree(self._attempts / attempt)
         self._tidy()
         self._watch_metrics()
@@ -120,8 +135,11 @@ class Host:
         self._pulse.start(self._tools.times.heartbeat_seconds)
         log.info("worker_ready", worker=self._identity.worker, boot=self._identity.boot, slots=self._settings.slots)
         while not self._signals:
-            self._take_work(wake)
-            self._redeliver()
+            try:
+                self._take_work(wake)
+                self._redeliver()
+            except Exception:  # whatever one claim or finish does, the attempts that live go on
+                log.exception("host_step_failed")
             self._bell.wait(self._poll_seconds() or IDLE_SECONDS)
         if consumer:
             consumer.close()
@@ -138,8 +156,6 @@ class Host:
         found = sweep_earlier_boots(self._identity.worker) | {path.name for path in self._attempts.iterdir()}
         pending = self._outbox.pending()
         self._redeliver()
-        for attempt in pending:
-            remove_tree(self._attempts / attempt)
         return sorted(found - set(pending))
 
     def _register(self, gone: list[str]) -> None:
@@ -208,7 +224,12 @@ class Host:
             return False
         except RefusedError as error:
             log.error("claim_refused", error=str(error))
-            self._registration.known = error.status not in (404, 409)
+            self._registration.known = error.code not in ("unknown_worker", "worker_identity_taken")
+            if error.code == "claim_id_taken":
+                self._claimer.taken()
+            return False
+        except UnknownClaimError as error:
+            self._hand_back(error)
             return False
         except OSError as error:
             if not disk_is_full(error):
@@ -216,6 +237,16 @@ class Host:
             log.error("no_room_for_an_attempt", error=str(error))
             return False
         return found is not None
+
+    def _hand_back(self, error: UnknownClaimError) -> None:
+        """Gives up an attempt that this worker does not understand, so that its job goes to another."""
+        log.error("claim_not_understood", error=str(error), hint="Update the worker.")
+        if error.attempt:
+            message = f"The worker does not understand the claim ({error}); update it to the release of the API."
+            because = reason(ReasonCode.WORKER_LOST, message).model_dump(mode="json")
+            body: dict[str, Any] = {"outcome": "lost", "reason": because, "files": []}
+            self._outbox.put(error.attempt.id, error.attempt.token, body)
+        self._claimer.taken()
 
     def _start(self, claim: Claim, sent_at: float) -> None:
         attempt = claim.attempt.id
@@ -264,11 +295,16 @@ class Host:
         return {"free_slots": 0 if short else self._slots.free(), "room_bytes": room, "self_check": check or None}
 
     def _redeliver(self) -> None:
-        """Finishes that an earlier boot could not deliver; those of live attempts are their agents' business."""
+        """Finishes that their agents could not deliver; those of live attempts are their agents' business."""
         live = self._slots.live()
         for attempt in self._outbox.pending():
-            if attempt not in live:
-                self._outbox.deliver(attempt)
+            if attempt in live:
+                continue
+            try:
+                if self._outbox.deliver(attempt):
+                    remove_tree(self._attempts / attempt)
+            except Exception:  # one finish must not end the host, nor keep the others waiting
+                log.exception("finish_not_handled", attempt=attempt)
 
     def _drain(self) -> None:
         """Ends all attempts with checkpoint and partial adaptor; each further signal is a push."""
@@ -295,6 +331,8 @@ class Host:
         watch("trainer_cache_bytes", "Files that trainers computed.", self._room.trainer_cache_bytes)
         watch("disk_free_bytes", "Free bytes of the state folder's disk.", self._room.free_bytes)
         watch("pending_finishes", "Ends that the API has not answered.", lambda: len(outbox.pending()))
+        watch("refused_results", "Results that the API did not take.", self._refused.count)
+        watch("refused_bytes", "Their size.", self._refused.size_bytes)
         watch("heartbeat_age_seconds", "Time since the API last answered.", self._registration.silence_seconds)
         self._metrics.collect(
             CacheCollector(self._tools.cache), CardCollector(LoadMeter()), TrainingCollector(self._newest_steps)

@@ -121,8 +121,8 @@ class Publisher:
         return True
 
     def _send(self, artifact: Artifact, retry: Retry) -> None:
-        """Uploads and publishes; once more where the API does not find what was uploaded."""
-        for last in (False, True):
+        """Uploads and publishes; twice more where the API does not find what was uploaded."""
+        for last in (False, False, True):
             records = self.upload(_files_of(artifact), retry)
             _wait_for_turn(artifact, retry.pause)
             body = {"kind": artifact.kind, "step": artifact.step, "path": artifact.path, "files": records}

@@ -5,11 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
+from pydantic import ValidationError
 
+from foundation.protocol import OLDEST_API, PROTOCOL
 from worker.clock import boottime
 from worker.report import Api, RefusedError, UnreachableError
 from worker.times import Times
 
+HELLO_HINT = "Check ANNEAL_API_URL; an API older than this worker answers so too: update it first."
 log = structlog.get_logger()
 
 
@@ -32,19 +35,22 @@ class Registration:
     def hello(self, gone: list[str]) -> Times | None:
         """One try; None where it must be repeated. Raises RefusedError for what repeating cannot mend."""
         try:
-            answer = self._api.post("workers/hello", {**self._who, **self._description, "gone": gone})
-        except UnreachableError as error:
-            log.warning("hello_unanswered", error=str(error))
+            body = {**self._who, **self._description, "gone": gone, "protocol": PROTOCOL}
+            answer = self._api.post("workers/hello", body) or {}
+            times = Times.model_validate(answer)
+            _require_protocol(answer.get("protocol", 1))
+        except (UnreachableError, ValidationError) as error:
+            log.warning("hello_unanswered", error=str(error), hint=HELLO_HINT)
             return None
         except RefusedError as error:
-            if error.status != 409:
+            if error.code != "worker_identity_taken":
                 raise
             log.warning("identity_taken", error=str(error))
             return None
         self.known = True
         self._heard_at = boottime()
-        self.draining = bool((answer or {}).get("draining"))
-        return Times.model_validate(answer or {})
+        self.draining = bool(answer.get("draining"))
+        return times
 
     def beat(self, report: dict[str, Any]) -> None:
         """report: free_slots, room_bytes, self_check."""
@@ -65,6 +71,15 @@ class Registration:
             self._api.post("workers/goodbye", self._who)
         except (UnreachableError, RefusedError) as error:
             log.warning("goodbye_unanswered", error=str(error))
+
+
+def _require_protocol(protocol: Any) -> None:
+    """Raises UnreachableError where the API is too old for this worker: it may be updated at any moment."""
+    if not isinstance(protocol, int) or protocol < OLDEST_API:
+        raise UnreachableError(
+            f"the API speaks protocol {protocol}, this worker (protocol {PROTOCOL}) needs {OLDEST_API} or newer; "
+            "update the API, or start a worker of the API's release"
+        )
 
 
 class Pulse:

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import httpx
 import structlog
 
+from foundation.clean_text import value_clean
+from foundation.protocol import PROTOCOL_HEADER
 from worker.lease import FencedError, Lease
 
 Answer = TypeVar("Answer")
@@ -15,8 +17,10 @@ LOG_LIMIT = 256 * 1024
 EVENT_LIMIT = 500
 """Most events of one request."""
 AGAIN = {408, 425, 429}
-OVER = {401, 404, 410}
-"""Answers to an attempt's token that mean that its attempt has ended."""
+OVER = {"fenced", "attempt_ended", "authentication_failed"}
+"""Codes of the API that mean that an attempt has ended or belongs to somebody else."""
+SHOWN = 200
+"""Characters of an unexpected answer that a log line repeats."""
 
 
 Pause = Callable[[float], None]
@@ -25,11 +29,11 @@ log = structlog.get_logger()
 
 
 class UnreachableError(Exception):
-    """No answer that counts: no connection, a timeout, 5xx, 408, 425 or 429. Repeating may help."""
+    """No final answer of our API: no connection, a timeout, 5xx, 408, 425, 429, a gateway's page. Retrying may help."""
 
 
 class RefusedError(Exception):
-    """A final 4xx."""
+    """A 4xx with the API's error envelope and header: final."""
 
     def __init__(self, status: int, code: str, message: str, fields: dict[str, Any] | None = None) -> None:
         super().__init__(f"{status} {code}: {message}")
@@ -61,19 +65,23 @@ class Api:
 
     def finish(self, attempt: str, token: str, body: dict[str, Any]) -> None:
         """The end of an attempt; no lease is asked, since an ended attempt must be able to repeat it."""
-        self.send("POST", f"attempts/{attempt}/finish", token, json=body)
+        if "outcome" not in (_json(self.send("POST", f"attempts/{attempt}/finish", token, json=body)) or {}):
+            raise UnreachableError(f"the finish of {attempt} was answered without an outcome")
 
     def send(self, method: str, path: str, token: str, **content: Any) -> httpx.Response:
+        """The API's own answer; JSON is cleaned of what it could not store. Raises UnreachableError, RefusedError."""
         headers = {"Authorization": f"Bearer {token}", **content.pop("headers", {})}
+        if "json" in content:
+            content["json"] = value_clean(content["json"])
         try:
             response = self._client.request(method, path, headers=headers, **content)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise UnreachableError(f"{method} {path}: {type(error).__name__} {error}") from error
-        if response.status_code >= 500 or response.status_code in AGAIN:
-            raise UnreachableError(f"{method} {path}: status {response.status_code}")
-        if response.status_code >= 300:
-            raise _refusal(response)
-        return response
+        if response.is_success and PROTOCOL_HEADER in response.headers:
+            return response
+        if refusal := _refusal(response):
+            raise refusal
+        raise UnreachableError(f"{method} {path}: status {response.status_code} {response.text[:SHOWN]!r}")
 
 
 class AttemptApi:
@@ -85,6 +93,8 @@ class AttemptApi:
         self._token = token
         self._lease = lease
         self.url = api.url
+        self.num_answers = 0
+        """Answers of the API to any call of this attempt, refusals included."""
 
     def post(self, what: str, body: dict[str, Any], **options: Any) -> dict[str, Any]:
         """what: heartbeat, events, uploads, uploads/complete, artifacts or links. `options` of httpx, as `timeout`."""
@@ -103,9 +113,12 @@ class AttemptApi:
 
     def _send(self, method: str, what: str, **content: Any) -> httpx.Response:
         try:
-            return self._api.send(method, f"{self._path}/{what}", self._token, **content)
+            response = self._api.send(method, f"{self._path}/{what}", self._token, **content)
+            self.num_answers += 1
+            return response
         except RefusedError as error:
-            if error.status in OVER or error.code == "fenced":
+            self.num_answers += 1
+            if error.code in OVER:
                 self._lease.refuse(str(error))
                 raise FencedError(str(error)) from error
             raise
@@ -143,11 +156,15 @@ def _json(response: httpx.Response) -> dict[str, Any] | None:
     return answer
 
 
-def _refusal(response: httpx.Response) -> RefusedError:
+def _refusal(response: httpx.Response) -> RefusedError | None:
+    """The refusal that our API pronounced; None where the answer may be another's, or another try may help."""
+    status = response.status_code
+    if not 400 <= status < 500 or status in AGAIN or PROTOCOL_HEADER not in response.headers:
+        return None
     try:
         body = response.json()
     except ValueError:
-        body = None
-    body = body if isinstance(body, dict) else {}
-    message = str(body.get("message", response.text[:200]))
-    return RefusedError(response.status_code, str(body.get("code", "")), message, body.get("fields"))
+        return None
+    if not isinstance(body, dict) or not isinstance(code := body.get("code"), str) or not code:
+        return None
+    return RefusedError(status, code, str(body.get("message", "")), body.get("fields"))

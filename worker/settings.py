@@ -82,6 +82,10 @@ class Settings(Frozen):
     """Base models that stay in memory after a sampling job, each in a trainer of its own; all must fit; 0 = none."""
     resident_seconds: float = Field(600, gt=0)
     """How long such a trainer waits for the next job of its base model before it ends."""
+    log_bytes: int = Field(256 * 1024**2, ge=1024**2)
+    """Most bytes of one attempt's log: beyond it the middle is left out, the end is kept."""
+    refused_bytes: int = Field(20 * 1024**3, ge=0)
+    """Room for results that the API did not take; the oldest go first, the newest always stays."""
     publish_seconds: float = Field(900, gt=0)
     """How long results are offered to the storage after the trainer's end before the attempt fails."""
 

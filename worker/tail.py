@@ -1,10 +1,12 @@
 """Follows `out/events.jsonl` while it grows, in pieces of bounded size."""
 
+import json
 import time
 
 import structlog
 from pydantic import ValidationError
 
+from foundation.clean_text import value_clean
 from trainers.events import EVENTS, Event, Warning_
 from worker.masking import Masker
 from worker.out_folder import OutFolder, UnsafeFileError
@@ -68,8 +70,8 @@ class EventTail:
 
     def _event(self, line: bytes) -> Event | None:
         try:
-            event = EVENTS.validate_json(self._masker.event(line))
-        except ValidationError as error:
+            event = _parsed(self._masker.event(line))
+        except (ValueError, RecursionError) as error:
             log.error("event_not_understood", line=line[:500].decode(errors="replace"), error=str(error)[:1000])
             return None
         if event.seq <= self._last_seq:
@@ -77,3 +79,11 @@ class EventTail:
             return None
         self._last_seq = event.seq
         return event
+
+
+def _parsed(line: bytes) -> Event:
+    """Raises ValueError. Text that pydantic does not read, as half a surrogate pair, is cleaned and read again."""
+    try:
+        return EVENTS.validate_json(line)
+    except ValidationError:
+        return EVENTS.validate_python(value_clean(json.loads(line)))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from trainers.errors import Reason
-from trainers.events import Event, Step
+from trainers.events import Event, Step, Warning_, event_fit
 from worker.clock import boottime
 from worker.control import ControlFile
 from worker.executors.base import Running
@@ -76,7 +76,11 @@ class Training:
         for event in self._tail.read():
             self._heard_at = time.monotonic()
             self.progress_seq = event.seq
-            self._sender.add(event, self._note(event))
+            fitting, left_out = event_fit(event)
+            self._sender.add(fitting, self._note(fitting))
+            if left_out:
+                warning = Event(seq=event.seq, time=event.time, data=Warning_(message=left_out))
+                self._sender.add(warning, None)
 
     def _note(self, event: Event) -> Artifact | None:
         data = event.data

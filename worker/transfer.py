@@ -17,6 +17,8 @@ from worker.report import AGAIN, Pause, backoff
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 EXPIRED = {401, 403, 410}
 """Answers of a storage to a link whose time is over."""
+MAX_REFUSALS = 8
+"""So often in a row a storage or a gateway before it may refuse one transfer (4xx), whatever `Retry.attempts` is."""
 
 
 class TransferError(Exception):
@@ -25,6 +27,10 @@ class TransferError(Exception):
 
 class LinkExpiredError(TransferError):
     pass
+
+
+class TransferRefusedError(TransferError):
+    """4xx: of a gateway, or as S3's 400 RequestTimeout, it may pass next time; of a storage that means it, it stays."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ def repeated(what: str, retry: Retry, once: Callable[[], None], *, expired: Call
 
     Raises AttemptError(storage_refused | input_corrupt | disk_full).
     """
+    refusals = 0
     for number, seconds in enumerate(backoff(retry.backoff_seconds), start=1):
         retry.pause(0)
         try:
@@ -57,11 +64,12 @@ def repeated(what: str, retry: Retry, once: Callable[[], None], *, expired: Call
             if number > 1:
                 raise AttemptError(ReasonCode.INPUT_CORRUPT, str(error)) from error
             problem = str(error)
-        except (TransferError, httpx.TransportError) as error:
+        except (TransferError, httpx.RequestError) as error:
             problem = f"{type(error).__name__}: {error}"
+            refusals = refusals + 1 if isinstance(error, TransferRefusedError) else 0
         except OSError as error:
             raise disk_failure(error) from error
-        if number >= retry.attempts:
+        if number >= retry.attempts or refusals >= MAX_REFUSALS:
             raise AttemptError(ReasonCode.STORAGE_REFUSED, f"{what} failed {number} times", problem)
         retry.pause(seconds)
     raise AssertionError("backoff never ends")
@@ -122,14 +130,23 @@ def _chunks(file: Any, pause: Pause) -> Iterator[bytes]:
 
 
 def check_answer(response: httpx.Response, what: str) -> None:
-    """Raises LinkExpiredError, TransferError for what may pass next time, AttemptError for a refusal."""
+    """Raises LinkExpiredError, TransferRefusedError for any other 4xx, else TransferError, where it is no success."""
     status = response.status_code
     if status in EXPIRED:
         raise LinkExpiredError(f"{what}: status {status}")
     if status >= 500 or status in AGAIN:
         raise TransferError(f"{what}: status {status}")
+    if status >= 400:
+        raise TransferRefusedError(f"the storage answered {status} for {what}: {_words(response)}")
     if status >= 300:
-        raise AttemptError(ReasonCode.STORAGE_REFUSED, f"the storage answered {status} for {what}")
+        raise TransferError(f"{what}: status {status}")
+
+
+def _words(response: httpx.Response) -> str:
+    """The start of an error's body."""
+    if not response.is_closed:
+        response.read()
+    return response.text[:200]
 
 
 def _digest_of_part(part: Path, size: int) -> Any:

@@ -12,6 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from api.jobs.authentication import AttemptAuthentication, OwnAttempt
+from api.jobs.incoming import Incoming
 from api.jobs.models import Attempt
 from api.jobs.services.attempt import Heartbeat, attempt_heartbeat, require_live
 from api.jobs.services.events import EventBatch, events_record
@@ -20,10 +21,10 @@ from api.jobs.services.finish import Finish, attempt_finish
 from api.jobs.services.inputs import attempt_links
 from api.jobs.services.log import MAX_BYTES, log_append
 from api.openapi import ErrorShape, inside
-from trainers.spec import Contract
+from api.parsing import CleaningJSONParser
 
 
-class Links(Contract):
+class Links(Incoming):
     paths: list[str] = Field(min_length=1, max_length=10_000)
 
 
@@ -38,6 +39,7 @@ class RawParser(BaseParser):
 class AgentView(APIView):
     authentication_classes = (AttemptAuthentication,)
     permission_classes = (OwnAttempt,)
+    parser_classes: tuple[type[BaseParser], ...] = (CleaningJSONParser,)
 
 
 class AttemptHeartbeatView(AgentView):

@@ -12,12 +12,15 @@ from rest_framework.views import APIView
 from api.accounts.limits import ClaimRate
 from api.auth import WorkerAuthentication
 from api.environment import environment
+from api.jobs.incoming import Incoming
 from api.jobs.services.claim import Claimed, ClaimRequest, attempt_claim
 from api.jobs.services.inputs import attempt_inputs, attempt_spec
 from api.jobs.services.secrets import secrets_give
 from api.jobs.services.workers import Hello, worker_goodbye, worker_heartbeat, worker_hello
 from api.openapi import inside
-from trainers.spec import MAX_BIGINT, Contract
+from api.parsing import CleaningJSONParser
+from foundation.protocol import OLDEST_WORKER, PROTOCOL
+from trainers.spec import MAX_BIGINT
 
 TIMES = (
     "heartbeat_seconds",
@@ -31,7 +34,7 @@ TIMES = (
 )
 
 
-class Boot(Contract):
+class Boot(Incoming):
     worker: UUID
     boot_id: UUID
 
@@ -47,6 +50,7 @@ class HostHeartbeat(Boot):
 class HostView(APIView):
     authentication_classes = (WorkerAuthentication,)
     permission_classes = (IsAuthenticated,)
+    parser_classes = (CleaningJSONParser,)
 
 
 class HelloView(HostView):
@@ -54,7 +58,8 @@ class HelloView(HostView):
     def post(self, request: Request) -> Response:
         worker = worker_hello(hello=Hello.model_validate(request.data))
         times = {name: getattr(environment(), name) for name in TIMES}
-        return Response({"worker": str(worker.pk), "draining": worker.draining, **times})
+        spoken = {"protocol": PROTOCOL, "oldest_protocol": OLDEST_WORKER}
+        return Response({"worker": str(worker.pk), "draining": worker.draining, **spoken, **times})
 
 
 class HeartbeatView(HostView):

@@ -59,16 +59,16 @@ class Replay:
             assert not strict or len(recorded) == len(current), where
             for index, (old, new) in enumerate(zip(recorded, current, strict=False)):
                 self._compare(old, new, f"{where}[{index}]", strict=strict, key=key)
-        elif isinstance(recorded, str) and key in RANDOM:
+        elif key in RANDOM:
             self._learn(recorded, current, key)
         else:
             assert not strict or recorded == current, where
 
-    def _learn(self, recorded: str, current: str, key: str) -> None:
+    def _learn(self, recorded: Any, current: Any, key: str) -> None:
         if key == "url":
             old, new = urlsplit(recorded), urlsplit(current)
             recorded, current = f"{old.path}?{old.query}", f"{new.path}?{new.query}"
-        if key in ("id", "token", "url"):
+        if isinstance(recorded, str) and key in ("id", "token", "url"):
             self._translation[recorded] = current
 
 

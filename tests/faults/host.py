@@ -98,7 +98,7 @@ class Host:
         return sorted(pid for pid in self.tree() if word in _arguments(pid))
 
     def refused_finishes(self) -> list[Path]:
-        return sorted((self.folder / "state" / "finishes" / "refused").glob("*.json"))
+        return sorted((self.folder / "state" / "refused").glob("*/finish.json"))
 
     def close(self) -> None:
         if self.process.poll() is None:

@@ -8,8 +8,9 @@ from typing import Literal
 
 Mode = Literal["pass", "silent", "down"]
 """silent: accepts, takes bytes, answers nothing, as behind a dropped route. down: refuses, and cuts what is open."""
-Action = Literal["count", "lose_request", "lose_answer", "answer_503"]
-"""count: only counts them."""
+Action = Literal["count", "lose_request", "lose_answer", "answer_503", "answer", "answer_large", "reset_large"]
+"""count: only counts them. answer: with the rule's own bytes. answer_large, reset_large: only over LARGE_BYTES."""
+LARGE_BYTES = 20_000
 CHUNK = 1 << 16
 ANSWER_503 = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbusy"
 
@@ -22,13 +23,16 @@ class Pair:
     """First line of the request that is being answered."""
     lost: bool = False
     """Bytes of either side go nowhere."""
+    size: int = 0
+    """Bytes of the request so far."""
 
     def hears(self, data: bytes) -> bytes:
         """First line of the request that `data` begins; empty where it goes on with one."""
         line = data.partition(b"\r\n")[0]
         if not line.endswith(b"HTTP/1.1"):
+            self.size += len(data)
             return b""
-        self.asked = line
+        self.asked, self.size = line, len(data)
         return line
 
     def close(self) -> None:
@@ -45,6 +49,7 @@ class Rule:
     word: bytes
     action: Action
     hits: int = 0
+    answer: bytes = ANSWER_503
 
 
 @dataclass
@@ -90,9 +95,9 @@ class Proxy:
         for pair in pairs:
             pair.close()
 
-    def rule(self, word: bytes, action: Action) -> Rule:
+    def rule(self, word: bytes, action: Action, answer: bytes = ANSWER_503) -> Rule:
         """Holds until `heal`; lose_answer holds for what is being answered now, too."""
-        made = Rule(word, action)
+        made = Rule(word, action, answer=answer)
         self.rules.append(made)
         return made
 
@@ -154,8 +159,10 @@ class Proxy:
                 if self.mode == "silent" or pair.lost:
                     continue
                 rule = self._rule_for(pair.hears(data), counted=True)
-                if rule and rule.action == "answer_503":
-                    pair.client.sendall(ANSWER_503)
+                if rule and rule.action in ("answer_503", "answer"):
+                    pair.client.sendall(rule.answer)
+                    break
+                if self._is_too_large(pair):
                     break
                 if rule and rule.action == "lose_request":
                     pair.lost = True
@@ -178,6 +185,15 @@ class Proxy:
             pass
         finally:
             self._end(pair)
+
+    def _is_too_large(self, pair: Pair) -> bool:
+        rule = self._rule_for(pair.asked) if pair.size > LARGE_BYTES else None
+        if rule is None or rule.action not in ("answer_large", "reset_large"):
+            return False
+        rule.hits += 1
+        if rule.action == "answer_large":
+            pair.client.sendall(rule.answer)
+        return True
 
     def _rule_for(self, line: bytes, *, counted: bool = False) -> Rule | None:
         with self._lock:

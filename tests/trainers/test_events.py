@@ -4,7 +4,22 @@ import pytest
 from pydantic import ValidationError
 
 from trainers.errors import ReasonCode, reason
-from trainers.events import EVENTS, KINDS, Event, EventWriter, Failed, Finished, Payload, Progress, Started, read_events
+from trainers.events import (
+    EVENT_BYTES,
+    EVENTS,
+    KINDS,
+    Event,
+    EventWriter,
+    Failed,
+    Finished,
+    Payload,
+    Progress,
+    Sample,
+    Started,
+    Step,
+    Warning_,
+    read_events,
+)
 
 
 @pytest.fixture
@@ -71,7 +86,6 @@ def test_every_kind_is_listed_once() -> None:
     [
         '{"seq":1,"time":1.0,"data":{"kind":"cheered"}}',
         '{"seq":0,"time":1.0,"data":{"kind":"started","total":1}}',
-        '{"seq":1,"time":1.0,"data":{"kind":"started","total":1,"colour":"red"}}',
         '{"seq":1,"time":1.0,"data":{"kind":"finished","outcome":"perhaps","step":1}}',
     ],
 )
@@ -85,3 +99,57 @@ def test_text_of_any_language_survives(path: Path) -> None:
     EventWriter(path).emit(payload)
     (event,) = read_events(path)
     assert isinstance(event, Event) and event.data == payload
+
+
+def step(**metrics: float) -> Step:
+    return Step(
+        step=1,
+        total=2,
+        epoch=0,
+        metrics=metrics,
+        per_second=1,
+        unit="images",
+        peak_memory_bytes=1,
+        eta_seconds=float("inf"),
+    )
+
+
+LARGE: dict[str, Payload] = {
+    "message": Warning_(message="x" * 9_000_000),
+    "details": Sample(step=4, path="samples/4.png", prompt="a dog", details={"mask": "x" * 9_000_000}),
+    "metrics": step(**{f"name_{number}": 0.5 for number in range(100_000)}),
+    "reason": Failed(reason=reason(ReasonCode.BAD_DATASET, "row 3", "x" * 9_000_000)),
+    "path": Sample(step=4, path="x" * 9_000_000),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_an_event_is_cut_to_size_where_it_is_made_and_says_so(path: Path, name: str) -> None:
+    writer = EventWriter(path)
+    writer.emit(LARGE[name])  # type: ignore[arg-type]  # a payload of any kind
+    cut, warning = read_events(path)
+    assert all(len(line) <= EVENT_BYTES for line in path.read_bytes().splitlines())
+    assert isinstance(warning.data, Warning_) and "bytes" in warning.data.message
+    match cut.data:
+        case Sample():
+            assert (cut.data.step, cut.data.path, cut.data.prompt) == (4, "samples/4.png", "a dog")
+        case Step():
+            assert cut.data.metrics["name_0"] == 0.5
+        case Failed():
+            assert cut.data.reason.message == "row 3"
+        case other:
+            assert isinstance(other, Warning_)
+
+
+def test_text_and_numbers_that_cannot_be_stored_cost_no_event(path: Path) -> None:
+    writer = EventWriter(path)
+    writer.emit(Warning_(message="NUL \0 and half \ud800"))
+    writer.emit(step(loss=0.5, grad_norm=float("nan")))
+    warning, point = (event.data for event in read_events(path))
+    assert warning == Warning_(message="NUL \ufffd and half \ufffd")
+    assert isinstance(point, Step) and (point.metrics, point.eta_seconds) == ({"loss": 0.5}, 0.0)
+
+
+def test_fields_of_a_newer_trainer_are_ignored() -> None:
+    event = EVENTS.validate_json('{"seq":1,"time":1.0,"more":2,"data":{"kind":"started","total":1,"colour":"red"}}')
+    assert event.data == Started(total=1)

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+from foundation.protocol import PROTOCOL, PROTOCOL_HEADER
 from trainers.spec import folder_digest
 
 WORKER_TOKEN = "anw_" + "w" * 32
@@ -64,11 +65,13 @@ class FakeApi:
         self.down = False
         self.turned_away = 0
         self.draining = False
+        self.protocol = PROTOCOL
         self.identity_taken = 0
         self.forget_worker = False
         self.lose_claim_answers = 0
         self.lose_finish_answers = 0
         self.storage_failures = 0
+        self.storage_failure_status = 503
         self.get_failures = 0
         self.break_downloads = 0
         self.corrupt_downloads = 0
@@ -107,7 +110,7 @@ class FakeApi:
             return 409, {"code": "worker_identity_taken", "message": "another boot"}
         self.hellos.append(body)
         self.forget_worker = False
-        return 200, {"worker": body["worker"], **self.times, "draining": self.draining}
+        return 200, {"worker": body["worker"], "protocol": self.protocol, **self.times, "draining": self.draining}
 
     def worker_heartbeat(self) -> tuple[int, Any]:
         if self.forget_worker:
@@ -218,7 +221,7 @@ class FakeApi:
         if self.lose_finish_answers:
             self.lose_finish_answers -= 1
             return 0, None
-        return 200, {}
+        return 200, {"outcome": body["outcome"], "reason": body["reason"]}
 
     def check(self, attempt: Attempt, files: list[dict[str, Any]]) -> None:
         for file in files:
@@ -253,7 +256,7 @@ class Handler(BaseHTTPRequestHandler):
         with self.api.lock:
             offset = int(self.headers["Upload-Offset"])
             if self._token() != attempt.token:
-                return self._answer(401, {"code": "bad_token", "message": ""})
+                return self._answer(401, {"code": "authentication_failed", "message": ""})
             if offset > len(attempt.log):
                 return self._answer(
                     409, {"code": "log_offset", "message": "", "fields": {"expected": [len(attempt.log)]}}
@@ -269,7 +272,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._answer(403, None)
         if self.api.storage_failures:
             self.api.storage_failures -= 1
-            return self._answer(503, None)
+            return self._answer(self.api.storage_failure_status, None)
         self.api.files[self.path.removeprefix("/storage/")] = data
         self.api.sent.append(self.path)
         return self._answer(200, None, {"ETag": f'"{hashlib.sha256(data).hexdigest()}"'})
@@ -306,7 +309,7 @@ class Handler(BaseHTTPRequestHandler):
     def _route(self, parts: list[str], body: dict[str, Any]) -> tuple[int, Any]:
         if parts[0] in ("workers", "claims"):
             if self._token() != WORKER_TOKEN:
-                return 401, {"code": "bad_token", "message": "unknown worker token"}
+                return 401, {"code": "authentication_failed", "message": "unknown worker token"}
             if parts == ["workers", "goodbye"]:
                 self.api.goodbyes += 1
                 return 204, None
@@ -318,7 +321,7 @@ class Handler(BaseHTTPRequestHandler):
         if attempt is None:
             return 404, {"code": "not_found", "message": "no such attempt"}
         if self._token() != attempt.token:
-            return 401, {"code": "bad_token", "message": "token is void"}
+            return 401, {"code": "authentication_failed", "message": "token is void"}
         return self.api.attempt_route(attempt, "/".join(parts[2:]), body)
 
     def _parts(self) -> list[str]:
@@ -333,6 +336,7 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         data = b"" if body is None else json.dumps(body).encode()
         self.send_response(status)
+        self.send_header(PROTOCOL_HEADER, str(PROTOCOL))
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         if status != 204:

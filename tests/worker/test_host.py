@@ -81,6 +81,22 @@ def test_slots_run_side_by_side_and_no_more_than_there_are(api: FakeApi, start_h
     eventually(lambda: len(host.stamped("start")) == 3)
 
 
+def test_torn_files_and_claims_of_an_unknown_shape_do_not_end_the_host(api: FakeApi, start_host: StartHost) -> None:
+    api.add_job("odd")
+    api.queue[0]["spec"] = "of another shape"
+    api.add_job("good")
+    host = start_host(ANNEAL_BROKER_URL="")
+    finishes = host.folder / "state" / "finishes"
+    eventually(lambda: len(api.attempts) == 2 and all(attempt.finish for attempt in api.attempts.values()))
+    odd, good = api.attempts.values()
+    assert odd.finish["outcome"] == "lost" and "does not understand the claim" in odd.finish["reason"]["message"]
+    assert good.finish["outcome"] == "succeeded"
+    (finishes / "torn-attempt.json").write_text('{"token": "ana_')
+    eventually(lambda: (finishes / "torn" / "torn-attempt.json").exists())
+    api.add_job("after")
+    eventually(lambda: [attempt.finish.get("outcome") for attempt in api.attempts.values()][2:] == ["succeeded"])
+
+
 def test_sigterm_drains_with_checkpoint_and_says_goodbye(api: FakeApi, start_host: StartHost) -> None:
     api.add_job(steps=10_000)
     host = start_host()

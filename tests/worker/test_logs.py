@@ -5,14 +5,14 @@ import threading
 from pathlib import Path
 
 from tests.patience import PATIENCE_SECONDS
-from worker.logs import LINE_LIMIT, LogSpool
+from worker.logs import LINE_LIMIT, TAIL_BYTES, LogSpool
 from worker.masking import Masker
 
 TOKEN = "ana_" + "abcdefghij" * 3
 
 
-def spool_of(tmp_path: Path, *pieces: bytes) -> LogSpool:
-    spool = LogSpool(tmp_path / "log", Masker(["known-password"]))
+def spool_of(tmp_path: Path, *pieces: bytes, limit_bytes: int = 1 << 30) -> LogSpool:
+    spool = LogSpool(tmp_path / "log", Masker(["known-password"]), limit_bytes)
     read_end, write_end = os.pipe()
     reader = threading.Thread(target=spool.read_all, args=(read_end,))
     reader.start()
@@ -66,3 +66,23 @@ def test_a_revision_in_an_event_is_no_key() -> None:
 def test_a_full_disk_loses_lines_but_never_blocks_the_trainer(tmp_path: Path) -> None:
     (tmp_path / "log").symlink_to("/dev/full")
     spool_of(tmp_path, *[b"x" * 60_000 + b"\n"] * 4)  # more than a pipe holds: the reader must go on
+
+
+def test_a_log_over_its_limit_keeps_its_beginning_and_its_end(tmp_path: Path) -> None:
+    lines = [b"line %06d\n" % number for number in range(200_000)]
+    spool = spool_of(
+        tmp_path, *(b"".join(lines[i : i + 1000]) for i in range(0, len(lines), 1000)), limit_bytes=100_000
+    )
+    content = (tmp_path / "log").read_bytes()
+    assert len(content) < 100_000 + TAIL_BYTES + 200
+    head, end = content.split(b"[anneal] the log is over 100000 bytes: only its end follows\n")
+    assert head.startswith(b"line 000000\n") and head.endswith(b"line 008332\n\n")
+    left_out, _, end = end.partition(b" bytes of the log were left out here\n")
+    assert end.endswith(b"line 199999\n") and len(end) == TAIL_BYTES
+    assert int(left_out.split()[-1]) == len(b"".join(lines)) - len(head) + 1 - TAIL_BYTES
+    assert spool.tail(12) == "line 199999\n"
+
+
+def test_a_log_just_over_its_limit_loses_nothing(tmp_path: Path) -> None:
+    spool_of(tmp_path, b"a\n" * 60, limit_bytes=100)
+    assert (tmp_path / "log").read_bytes().count(b"a\n") == 60

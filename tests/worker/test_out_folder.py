@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.worker.fake_api import FakeApi
-from trainers.events import Step
+from trainers.events import Step, Warning_
 from worker.files import remove_tree
 from worker.lease import Lease
 from worker.manifest import MAX_BYTES, Manifest, manifest_read
@@ -238,3 +238,11 @@ def test_steps_count_as_before(out: OutFolder) -> None:
     (out.root / "events.jsonl").write_text(json.dumps({"seq": 1, "time": 1.0, "data": data}) + "\n")
     (event,) = EventTail(out, Masker([])).read()
     assert isinstance(event.data, Step)
+
+
+def test_half_a_character_in_an_event_is_cleaned(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_text(
+        '{"seq": 1, "time": 1.0, "data": {"kind": "warning", "message": "\\u0000 \\ud800"}}\n'
+    )
+    (event,) = EventTail(OutFolder(tmp_path), Masker([])).read()
+    assert isinstance(event.data, Warning_)

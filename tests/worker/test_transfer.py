@@ -64,11 +64,31 @@ def test_503_is_tried_again_until_the_attempts_are_used_up(tmp_path: Path) -> No
     assert len(asked) == 3 and found.value.reason.code == "storage_refused" and "503" in found.value.reason.detail
 
 
-def test_404_is_final(tmp_path: Path) -> None:
+S3_TIMEOUT = httpx.Response(400, content=b"<Error><Code>RequestTimeout</Code></Error>")
+
+
+@pytest.mark.parametrize("answer", [S3_TIMEOUT, httpx.Response(404, content=b"<h1>404</h1>"), httpx.Response(302)])
+def test_one_answer_of_a_gateway_or_a_slow_storage_fails_no_download(tmp_path: Path, answer: httpx.Response) -> None:
+    answers = iter([answer, httpx.Response(200, stream=httpx.ByteStream(DATA))])
+    fetch(tmp_path / "a", lambda _: next(answers))
+    assert (tmp_path / "a").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("parts", [1 << 30, 400])
+def test_one_400_of_the_storage_fails_no_upload(tmp_path: Path, api: FakeApi, parts: int) -> None:
+    publisher, attempt = publishing(tmp_path, api)
+    api.part_bytes, api.storage_failures, api.storage_failure_status = parts, 1, 400
+    publisher.upload([("samples/a", tmp_path / "a")], RETRY)
+    assert api.files[f"jobs/{attempt}/samples/a"] == DATA
+
+
+def test_a_file_that_stays_missing_is_named_after_a_bounded_number_of_tries(tmp_path: Path) -> None:
     asked: list[str | None] = []
-    with pytest.raises(AttemptError, match="answered 404 for deep/a"):
-        fetch(tmp_path / "a", lambda _: httpx.Response(404), asked)
-    assert len(asked) == 1
+    endless = Retry(10**9, 0.001, no_wait)
+    client = httpx.Client(transport=httpx.MockTransport(lambda _: asked.append(None) or httpx.Response(404)))
+    with pytest.raises(AttemptError) as found:
+        repeated("a", endless, lambda: download(client, "http://s/a", FILE, tmp_path / "a", no_wait), expired=print)
+    assert len(asked) == 8 and "answered 404 for deep/a" in found.value.reason.detail
 
 
 def test_a_wrong_digest_is_tried_once_more_and_then_named(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from pydantic import Field
 from api.environment import environment
 from api.errors import Problem
 from api.jobs.clock import now
+from api.jobs.incoming import Incoming
 from api.jobs.models import Attempt, Job
 from api.jobs.transitions import job_lock
-from trainers.spec import MAX_BIGINT, MAX_INT, Contract
+from trainers.spec import MAX_BIGINT, MAX_INT
 
 
-class Heartbeat(Contract):
+class Heartbeat(Incoming):
     fence: int = Field(ge=1, le=MAX_INT)
     progress_seq: int = Field(0, ge=0, le=MAX_BIGINT)
     """Seq of the trainer's last event."""

@@ -13,6 +13,7 @@ from pydantic import Field
 from api.accounts.tokens import ATTEMPT_PREFIX, token_new
 from api.environment import environment
 from api.errors import Problem
+from api.jobs.incoming import Incoming
 from api.jobs.lines import ORDER, line_behind, line_heads, rank
 from api.jobs.metrics import CLAIM_SECONDS
 from api.jobs.models import Attempt, Job, State, Worker
@@ -22,13 +23,13 @@ from api.jobs.services.budgets import workers_instead
 from api.jobs.services.control import IDLE
 from api.jobs.services.workers import worker_seen
 from api.jobs.transitions import audit_add, job_move
-from trainers.spec import MAX_BIGINT, Contract
+from trainers.spec import MAX_BIGINT
 
 MAX_AVOIDING = 20
 """Jobs that avoid a worker are looked at up to here, by one claim."""
 
 
-class ClaimRequest(Contract):
+class ClaimRequest(Incoming):
     worker: UUID
     boot_id: UUID
     claim_id: UUID

@@ -9,18 +9,19 @@ from django.db import transaction
 from pydantic import Field
 
 from api.jobs.clock import now
+from api.jobs.incoming import Incoming
 from api.jobs.metrics import EVENT_LAG_SECONDS
 from api.jobs.models import Attempt, Job, Metric, State
 from api.jobs.models import Event as JobEvent
 from api.jobs.services.attempt import live_lock
 from api.jobs.transitions import job_move
 from trainers.events import Control, Event, Progress, Started, Step, Validation
-from trainers.spec import MAX_BIGINT, Contract
+from trainers.spec import MAX_BIGINT
 
 MAX_EVENTS = 500
 
 
-class EventBatch(Contract):
+class EventBatch(Incoming):
     first_seq: int = Field(ge=1, le=MAX_BIGINT)
     events: list[Event] = Field(max_length=MAX_EVENTS)
 

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.db import transaction
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from api.errors import Problem
 from api.files import storage
 from api.jobs.clock import now
+from api.jobs.incoming import Incoming
 from api.jobs.models import Artifact, Attempt, Job
 from api.jobs.services.attempt import live_lock, require_live
 from api.jobs.services.prune import checkpoints_prune
@@ -16,12 +17,12 @@ from api.jobs.transitions import audit_add, event_add
 from api.parallel import in_parallel
 from api.sending import Parts, file_links, links_check, nothing_to_send, parts_join
 from storage.keys import key_check
-from trainers.spec import MAX_FILE_BYTES, MAX_INT, Contract, Sha256, folder_digest
+from trainers.spec import MAX_FILE_BYTES, MAX_INT, Sha256, folder_digest
 
 MAX_FILES = 1000
 
 
-class File(Contract):
+class File(Incoming):
     path: str = Field(min_length=1, max_length=500)
     """Relative to the trainer's `out/`."""
     size: int = Field(ge=0, le=MAX_FILE_BYTES)
@@ -33,16 +34,18 @@ class FileToSend(File):
     """Of an upload in parts that is open, to get fresh links for it."""
 
 
-class Uploads(Contract):
+class Uploads(Incoming):
     files: list[FileToSend] = Field(min_length=1, max_length=MAX_FILES)
 
 
 class Joining(Parts):
+    model_config = ConfigDict(extra="ignore")
+
     size: int = Field(ge=0, le=MAX_FILE_BYTES)
     sha256: Sha256
 
 
-class Publication(Contract):
+class Publication(Incoming):
     kind: Artifact.Kind
     step: int | None = Field(None, ge=0, le=MAX_INT)
     path: str = Field(min_length=1, max_length=500)
@@ -75,7 +78,8 @@ def artifact_publish(*, attempt: Attempt, publication: Publication) -> Artifact:
     if missing := files_missing(attempt, publication.files):
         raise Problem(
             "file_missing",
-            f"{len(missing)} of {len(publication.files)} files are not there whole: {'; '.join(missing[:5])}.",
+            f"{len(missing)} of {len(publication.files)} files are not there whole: "
+            f"{'; '.join(list(missing.values())[:5])}.",
             status=409,
             hint="Upload them again.",
         )
@@ -85,10 +89,10 @@ def artifact_publish(*, attempt: Attempt, publication: Publication) -> Artifact:
     return artifact
 
 
-def files_missing(attempt: Attempt, files: list[File]) -> list[str]:
-    """A sentence for each file that does not lie in the storage with its size and digest."""
+def files_missing(attempt: Attempt, files: list[File]) -> dict[str, str]:
+    """A sentence for each file that does not lie in the storage with its size and digest, by path."""
     gaps = in_parallel(lambda file: stored(attempt, file), files)
-    return [f"{file.path}: {gap}" for file, gap in zip(files, gaps, strict=True) if gap]
+    return {file.path: f"{file.path}: {gap}" for file, gap in zip(files, gaps, strict=True) if gap}
 
 
 def stored(attempt: Attempt, file: File) -> str | None:

@@ -4,11 +4,12 @@ import hashlib
 from typing import Any, Literal
 
 from django.db import transaction
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from api.catalog.adaptors import adaptor_publish
 from api.errors import Problem
 from api.jobs.clock import now
+from api.jobs.incoming import Incoming
 from api.jobs.models import Attempt, Job, Manifest, Outcome, State, Stop
 from api.jobs.services.attempt import ended_problem
 from api.jobs.services.ending import attempt_end
@@ -17,12 +18,13 @@ from api.jobs.services.made_versions import KIND_OF_PRODUCT, products, version_p
 from api.jobs.transitions import job_lock
 from trainers.errors import Reason, ReasonCode
 from trainers.errors import reason as reason_of
-from trainers.spec import MAX_INT, Contract, canonical_json
+from trainers.spec import MAX_INT, canonical_json
 
 WITH_MANIFEST = ("succeeded", "stopped")
+REASON_CODES = {code.value for code in ReasonCode}
 
 
-class Finish(Contract):
+class Finish(Incoming):
     outcome: Literal["succeeded", "failed", "stopped", "drained", "lost"]
     exit_code: int | None = Field(None, ge=-MAX_INT, le=MAX_INT)
     reason: Reason | None = None
@@ -30,19 +32,34 @@ class Finish(Contract):
     files: list[File] = Field([], max_length=10_000)
     """All that the attempt uploaded and the manifest names, paths relative to `out/`."""
     last_step: int | None = Field(None, ge=0, le=MAX_INT)
+    resends: bool = False
+    """The agent still has the files: it is told which are missing (409 file_missing) and sends them again."""
+
+    @field_validator("reason", mode="before")
+    @classmethod
+    def _code_of_a_newer_worker(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("code") not in REASON_CODES:
+            return {**value, "code": ReasonCode.INTERNAL}
+        return value
 
     def digest(self) -> str:
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude={"resends"}))).hexdigest()
 
 
 def attempt_finish(*, attempt: Attempt, finish: Finish) -> Attempt:
-    """Records the end. The same finish again changes nothing. Raises Problem(410) for another one.
+    """Records the end. The same finish again changes nothing. Raises Problem: 410 for another one, 409 file_missing.
 
     A `succeeded` whose manifest is not whole is recorded as failed: exit code 0 alone is no success.
     """
     if attempt.ended_at is not None:
         return _again(attempt, finish)
     gap = _manifest_gap(attempt, finish)
+    if gap is None and finish.outcome in WITH_MANIFEST and (missing := files_missing(attempt, finish.files)):
+        gap = "; ".join(list(missing.values())[:5])
+        if finish.resends:
+            problem = f"{len(missing)} of {len(finish.files)} files are not there whole: {gap}."
+            fields: dict[str, list[Any]] = {"missing": list(missing)}
+            raise Problem("file_missing", problem, status=409, hint="Upload them again.", fields=fields)
     return _record(attempt.pk, finish, gap, _checkpoint_damage(attempt, finish))
 
 
@@ -146,8 +163,7 @@ def _manifest_gap(attempt: Attempt, finish: Finish) -> str | None:
     for folder in _folders(attempt.job, finish):
         if not any(file.path.startswith(folder) for file in finish.files):
             return f"there is no file below {folder}"
-    missing = files_missing(attempt, finish.files)
-    return "; ".join(missing[:5]) or None
+    return None
 
 
 def _checkpoint_damage(attempt: Attempt, finish: Finish) -> str | None:
@@ -162,7 +178,7 @@ def _checkpoint_damage(attempt: Attempt, finish: Finish) -> str | None:
         missing = files_missing(checkpoint.attempt, [File.model_validate(file) for file in checkpoint.files])
     except OSError:
         return None
-    return f"{'; '.join(missing[:3])}." if missing else None
+    return f"{'; '.join(list(missing.values())[:3])}." if missing else None
 
 
 def _folders(job: Job, finish: Finish) -> list[str]:

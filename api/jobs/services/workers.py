@@ -10,22 +10,24 @@ from pydantic import Field
 from api.environment import environment
 from api.errors import Problem
 from api.jobs.clock import now
+from api.jobs.incoming import Incoming
 from api.jobs.models import Attempt, Outcome, Worker
 from api.jobs.services.budgets import worker_release
 from api.jobs.services.ending import attempt_end
 from api.jobs.transitions import audit_add, job_lock
 from api.plain_text import PlainLine
+from foundation import protocol
 from trainers.errors import ReasonCode, reason
-from trainers.spec import MAX_BIGINT, Contract
+from trainers.spec import MAX_BIGINT
 
 
-class Accelerator(Contract):
+class Accelerator(Incoming):
     index: int = Field(ge=0, le=1000)
     name: str = ""
     memory_bytes: int = Field(0, ge=0, le=MAX_BIGINT)
 
 
-class Hello(Contract):
+class Hello(Incoming):
     worker: UUID
     boot_id: UUID
     host: PlainLine = Field(max_length=200)
@@ -37,16 +39,19 @@ class Hello(Contract):
     """What keeps its trainers off its files; an older worker says nothing."""
     gone: list[UUID] = Field([])
     """Attempts of earlier boots of which the sweep found nothing left."""
+    protocol: int = Field(1, ge=0)
+    """Version of docs/protocol.md that the worker speaks; those of before the number name none."""
 
 
 @transaction.atomic
 def worker_hello(*, hello: Hello) -> Worker:
-    """Registers the boot. Raises Problem(409) while an older boot of the same id may still live."""
+    """Registers the boot. Raises Problem: 409 while an older boot of the id may live, 400 for a worker too old."""
+    _require_protocol(hello)
     worker = Worker.objects.select_for_update().filter(pk=hello.worker).first()
     at = now()
     if worker and worker.boot_id != hello.boot_id:
         _refuse_if_alive(worker, at)
-    told: dict[str, Any] = hello.model_dump(mode="json", exclude={"worker", "gone"})
+    told: dict[str, Any] = hello.model_dump(mode="json", exclude={"worker", "gone", "protocol"})
     fresh = worker is None or worker.boot_id != hello.boot_id
     told |= {"last_seen": at, "gone": False, "free_slots": hello.slots} | (FRESH_BOOT if fresh else {})
     worker, _ = Worker.objects.update_or_create(pk=hello.worker, defaults=told)
@@ -124,6 +129,16 @@ def worker_seen(*, worker_id: UUID, boot_id: UUID) -> Worker:
 FRESH_BOOT: dict[str, Any] = {"draining": False, "quarantined_at": None, "quarantine": None, "failed_jobs": []}
 """Who starts a worker anew has mended it."""
 TAKEN_HINT = "Give each worker host a state folder of its own."
+
+
+def _require_protocol(hello: Hello) -> None:
+    if hello.protocol < protocol.OLDEST_WORKER:
+        raise Problem(
+            "worker_too_old",
+            f"The worker on {hello.host} speaks protocol {hello.protocol}; this API needs {protocol.OLDEST_WORKER} "
+            f"or newer and speaks {protocol.PROTOCOL}.",
+            hint="Update the worker.",
+        )
 
 
 def _refuse_if_alive(worker: Worker, at: datetime) -> None:
