@@ -1,9 +1,9 @@
-"""The check at upload takes the schedulers that trainers take."""
+"""The configs that are read name the schedulers that trainers take."""
 
-from api.catalog.checking.pipelines import FLOW_SCHEDULERS, SCHEDULERS
+from formats.scheduler_configs import DIFFUSION, FLOW
 from trainers.models import schedulers
 
 
-def test_the_check_at_upload_knows_the_same_schedulers() -> None:
-    assert sorted((*SCHEDULERS, *FLOW_SCHEDULERS)) == sorted(schedulers.SCHEDULERS)
-    assert (schedulers.FLOW,) == FLOW_SCHEDULERS
+def test_the_readers_of_configs_know_the_same_schedulers() -> None:
+    assert sorted((*DIFFUSION, FLOW)) == sorted(schedulers.SCHEDULERS)
+    assert schedulers.FLOW == FLOW
