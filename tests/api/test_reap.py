@@ -72,8 +72,8 @@ def test_a_heartbeat_just_before_the_reaper_keeps_the_job(agent: Agent, clock: C
 def test_a_heartbeat_between_the_reapers_look_and_its_lock_keeps_the_attempt(
     agent: Agent, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reap_after(clock, 328)
-    clock.advance(8)
+    attempts_reap()
+    Attempt.objects.update(lease_expires_at=clock.now() - timedelta(seconds=100))
 
     def lock_after_a_heartbeat(job_id: object) -> Job:
         """The reaper waits for the row; the heartbeat that held it was first."""
