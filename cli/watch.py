@@ -10,6 +10,7 @@ from cli.errors import Exit
 from cli.follow import job_events
 from cli.http import Client, Record
 from cli.output import err, print_json_line
+from foundation.phases import LOADING, SENTENCES
 
 Show = Callable[[Record], None]
 UNSHOWN = ("progress", "sample", "checkpoint", "finished", "failed")
@@ -107,6 +108,10 @@ def bar(job: Record) -> Iterator[Show]:
                     progress.update(task, total=data["total"], completed=data.get("step", 0), measures="started")
                 case "step":
                     progress.update(task, total=data["total"], completed=data["step"], measures=measures(data))
+                case "phase":
+                    progress.update(task, measures=phase_words(data["phase"]))
+                case "progress" if data["stage"] == LOADING:
+                    progress.update(task, measures=phase_words(LOADING))
                 case "progress":
                     progress.update(task, measures=f"{data['stage']} {data['done']}/{data['total']}")
                 case kind if kind not in UNSHOWN:
@@ -116,12 +121,29 @@ def bar(job: Record) -> Iterator[Show]:
 
 
 def state_sentence(data: Record) -> str:
-    """The state; of a job that went back to the queue also why, and until when it waits."""
-    reason = data.get("reason") or {}
-    if data["state"] != "queued" or not reason.get("message"):
-        return str(data["state"])
-    until = f"waits until {data['not_before'][11:19]} UTC: " if data.get("not_before") else ""
-    return f"queued again: {until}{reason['message'].rstrip('.')}"
+    """The state; after an attempt that ended early also why, and what happens next."""
+    message = ((data.get("reason") or {}).get("message") or "").rstrip(".")
+    if data["state"] == "queued" and (message or data.get("outcome")):
+        ended = f"attempt {data['attempt']} {data['outcome']}: " if data.get("outcome") else ""
+        return f"{ended}{message or 'it gives its place away'}; queued again{next_words(data)}"
+    if data["state"] in ("failed", "paused", "cancelled") and message:
+        return f"{data['state']}: {message}"
+    return str(data["state"])
+
+
+def next_words(data: Record) -> str:
+    """`, resumes from step 40, waits until 12:03:00 UTC (try 2 of 6)`"""
+    parts = []
+    if "next_step" in data:
+        parts.append(f"resumes from step {data['next_step']}" if data["next_step"] else "starts from the beginning")
+    if data.get("not_before"):
+        parts.append(f"waits until {data['not_before'][11:19]} UTC")
+    tries = f" (try {data['tries'] + 1} of {data['max_tries']})" if data.get("tries") else ""
+    return "".join(f", {part}" for part in parts) + tries
+
+
+def phase_words(phase: str) -> str:
+    return SENTENCES.get(phase, phase)
 
 
 def measures(step: Record) -> str:
@@ -138,6 +160,8 @@ def sentence(event: Record) -> str:
     match event["kind"]:
         case "state":
             return state_sentence(data)
+        case "phase":
+            return phase_words(data["phase"])
         case "artifact":
             return f"{data['kind']} {data['path']}"
         case "started":

@@ -19,10 +19,11 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from foundation.phases import LOADING
 from trainers.atomic import json_write
 from trainers.distributed import stop_processes
 from trainers.errors import Reason, ReasonCode, TrainerError, reason
-from trainers.events import EventWriter, Failed, Finished
+from trainers.events import EventWriter, Failed, Finished, Progress
 from trainers.kept import Kept
 from trainers.lifeline import tie_to_parent
 from trainers.manifest import manifest_write
@@ -99,7 +100,10 @@ def job_run(spec_path: Path, inputs: Path, out: Path, cache: Path, kept: Kept) -
 
 def run_method(workspace: Workspace) -> None:
     """The method, then the last event, then the manifest."""
-    outcome = entry_of(workspace.spec)(workspace)
+    entry = entry_of(workspace.spec)
+    if workspace.events:
+        workspace.events.emit(Progress(stage=LOADING, done=0, total=1))
+    outcome = entry(workspace)
     if workspace.events:
         step = int(workspace.facts.get("steps", 0))
         workspace.events.emit(Finished(outcome=outcome, step=step))

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import structlog
 
+from foundation.phases import IMPORTING, LOADING
 from trainers.errors import Reason, ReasonCode, reason
 from trainers.events import Step
 from worker.cache import InputCache
@@ -116,6 +117,7 @@ class Agent:
             stop_grace_seconds=claim.stop_grace_seconds,
             no_progress_seconds=claim.no_progress_seconds,
             kill_seconds=tools.times.kill_seconds,
+            on_first_event=lambda: self._heartbeat.enter(LOADING),
         )
         self._heartbeat = Heartbeat(
             self._api,
@@ -148,6 +150,7 @@ class Agent:
                     self._finish(End(Verdict("lost", reason(ReasonCode.WORKER_LOST, str(error)))))
             finally:
                 done.set()
+                self._heartbeat.wake()
         if self._tools.outbox.holds(self._claim.attempt.id):
             remove_tree(self._places.inputs)
             return  # the host delivers it, with what lies in the folder
@@ -238,6 +241,7 @@ class Agent:
         reading = threads.submit(self._spool.read_all, read_end)
         try:
             running = self._tools.executor.start(self._launch(), write_end)
+            self._heartbeat.enter(IMPORTING)
         finally:
             os.close(write_end)
         try:

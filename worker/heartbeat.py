@@ -6,6 +6,7 @@ from typing import Any
 
 import structlog
 
+from foundation.phases import FETCHING
 from worker.clock import boottime
 from worker.lease import FencedError, Lease
 from worker.report import AttemptApi, RefusedError, UnreachableError
@@ -30,20 +31,36 @@ class Heartbeat:
         self._interval_seconds = interval_seconds
         self._progress_seq = progress_seq
         self._on_answer = on_answer
+        self._phase = FETCHING
+        self._wake = threading.Event()
         self.answered = False
         """The API has confirmed the fence; before that no trainer may start, since a replayed claim may be old."""
 
     def run(self, done: threading.Event) -> None:
-        """Until `done` is set or the attempt is refused."""
+        """Until `done` is set, and `wake` called, or the attempt is refused."""
         while not self._lease.refused:
-            if done.wait(self.beat()):
+            self._wake.wait(self.beat())
+            self._wake.clear()
+            if done.is_set():
                 return
+
+    def wake(self) -> None:
+        """Ends the wait for the next heartbeat."""
+        self._wake.set()
+
+    def enter(self, phase: str) -> None:
+        """What the attempt does before its first step; the API hears of it at once."""
+        self._phase = phase
+        self.wake()
+
+    def _body(self) -> dict[str, Any]:
+        return {"fence": self._fence, "progress_seq": self._progress_seq(), "phase": self._phase}
 
     def beat(self) -> float:
         """One heartbeat; returns the seconds until the next, fewer after one that got no answer."""
         sent_at = boottime()
         try:
-            answer = self._api.post("heartbeat", {"fence": self._fence, "progress_seq": self._progress_seq()})
+            answer = self._api.post("heartbeat", self._body())
         except UnreachableError as error:
             log.warning("heartbeat_unanswered", error=str(error))
             return self._interval_seconds / 3

@@ -1,7 +1,7 @@
 """The time while the trainer lives: follow its events, pass orders on, end it when it must end."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from trainers.errors import Reason
@@ -34,6 +34,7 @@ class Training:
         stop_grace_seconds: float,
         no_progress_seconds: float,
         kill_seconds: float,
+        on_first_event: Callable[[], None],
     ) -> None:
         self._tail = tail
         self._sender = sender
@@ -44,6 +45,7 @@ class Training:
         self._stop_grace_seconds = stop_grace_seconds
         self._no_progress_seconds = no_progress_seconds
         self._kill_seconds = kill_seconds
+        self._on_first_event = on_first_event
         self._stop_asked_at: float | None = None
         self._heard_at = time.monotonic()
         self._lease_told = 0.0
@@ -75,6 +77,8 @@ class Training:
     def read_events(self) -> None:
         for event in self._tail.read():
             self._heard_at = time.monotonic()
+            if not self.progress_seq:
+                self._on_first_event()
             self.progress_seq = event.seq
             fitting, left_out = event_fit(event)
             self._sender.add(fitting, self._note(fitting))

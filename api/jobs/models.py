@@ -229,6 +229,8 @@ class Attempt(models.Model):
     """Highest recorded seq of the trainer's events; they come without gaps."""
     progress_seq = models.PositiveBigIntegerField(default=0)
     progress_at = models.DateTimeField(null=True)
+    phase = models.CharField(max_length=20, default="", blank=True)
+    """What it does before its first step, as its worker said last (foundation.phases); "" = of an older worker."""
     log_bytes = models.PositiveBigIntegerField(default=0)
     log_stored = models.PositiveBigIntegerField(default=0)
     """So many of them lie in the storage, as LogPieces; the rest are LogChunks."""

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from api.environment import environment
 from api.files import storage
-from api.jobs.models import Artifact, Attempt, Event, Job, Worker
+from api.jobs.models import Artifact, Attempt, Event, Job, State, Worker
 from api.jobs.waiting import waiting_sentences
 
 
@@ -46,6 +46,8 @@ class JobShape(BaseModel):
     created: datetime
     started: datetime | None
     ended: datetime | None
+    phase: str | None
+    """What a claimed job's attempt does: fetching, importing or loading; null where its worker does not say."""
     progress: dict[str, Any] | None
     """Data of the trainer's last `step` or `progress` event."""
     attempts: list[AttemptShape]
@@ -176,6 +178,7 @@ def _job(job: Job, waiting: str | None) -> JobShape:
         created=job.created,
         started=job.started,
         ended=job.ended,
+        phase=_phase(job),
         progress=job.progress,
         attempts=[_attempt(attempt) for attempt in sorted(job.attempts.all(), key=lambda a: a.n)],
         reason=job.reason,
@@ -190,6 +193,12 @@ def _job(job: Job, waiting: str | None) -> JobShape:
         labels=sorted(label.name for label in job.labels.all()),
         notes=job.notes,
     )
+
+
+def _phase(job: Job) -> str | None:
+    if job.state != State.CLAIMED:
+        return None
+    return next((attempt.phase for attempt in job.attempts.all() if attempt.ended_at is None), "") or None
 
 
 def _attempt(attempt: Attempt) -> AttemptShape:

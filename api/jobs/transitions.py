@@ -38,9 +38,13 @@ def job_move(
     at: datetime,
     reason: Reason | None = None,
     attempt: Attempt | None = None,
+    told: dict[str, Any] | None = None,
     **values: Any,
 ) -> None:
-    """Moves the job by a guarded update, with its event and its audit row. Raises Problem(409) when it cannot be."""
+    """Moves the job by a guarded update, with its event and its audit row. Raises Problem(409) when it cannot be.
+
+    `told` is what the event says beside the new state.
+    """
     sources = [source for source, targets in MOVES.items() if to in targets]
     values |= {"state": to, "reason": reason and reason.model_dump(mode="json")}
     values |= {"ended": at if to in ENDED else None}
@@ -50,12 +54,12 @@ def job_move(
     job.refresh_from_db()
     if moved != 1:
         raise state_problem(job, to)
-    data: dict[str, Any] = {"state": to, "reason": job.reason}
+    data: dict[str, Any] = {"state": to, "reason": job.reason, **(told or {})}
     if to == State.QUEUED and job.not_before:
         data["not_before"] = job.not_before.isoformat()
     event_add(job=job, kind="state", data=data, at=at, attempt=attempt)
-    told = {"fence": job.fence, "reason": job.reason}
-    audit_add(actor=by, kind=f"job_{to}", object=f"job:{job.pk}", project_id=job.project_id, at=at, data=told)
+    audited = {"fence": job.fence, "reason": job.reason}
+    audit_add(actor=by, kind=f"job_{to}", object=f"job:{job.pk}", project_id=job.project_id, at=at, data=audited)
 
 
 def state_problem(job: Job, to: str) -> Problem:

@@ -17,7 +17,7 @@ from cli.requests import JobRef as Job
 from cli.requests import Settings, method_schema, takes_request
 from cli.terminal import stdout_write
 from cli.values import settings_parse, yaml_load
-from cli.watch import adaptor_ref, ending_sentence, job_watch, outcome
+from cli.watch import adaptor_ref, ending_sentence, job_watch, outcome, phase_words
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -80,7 +80,11 @@ def job_list(
     with connect() as client:
         jobs = list(client.pages("jobs", **asked, created_after=since, created_before=until))
     columns = {"id": "short", "name": "name", "method": "method", "state": "state", "step": "step"}
-    rows = jobs if as_json else [{**job, "short": job["id"][:8], "step": step_text(job)} for job in jobs]
+    rows = (
+        jobs
+        if as_json
+        else [{**job, "short": job["id"][:8], "state": state_text(job), "step": step_text(job)} for job in jobs]
+    )
     print_rows(rows, columns | {"labels": "labels", "created": "created"}, as_json=as_json)
 
 
@@ -95,7 +99,7 @@ def job_show(job: Job, as_json: Json = False) -> None:
     print_record(
         {
             **found,
-            "state": f"{found['state']}, stopping" if found["stopping"] else found["state"],
+            "state": state_text(found),
             "step": step_text(found),
             "adaptor": adaptor_ref(found) if found.get("adaptor") else None,
         },
@@ -219,6 +223,12 @@ def act(job: str, verb: str, body: Record | None = None, *, as_json: bool) -> No
     else:
         stopping = ", stopping" if found["stopping"] else ""
         out.print(f"job {escape(found['name'])}: {found['state']}{stopping}")
+
+
+def state_text(job: Record) -> str:
+    """The state, what a claimed job does, and whether it is being stopped."""
+    phase = f": {phase_words(job['phase'])}" if job.get("phase") else ""
+    return f"{job['state']}{phase}{', stopping' if job.get('stopping') else ''}"
 
 
 def step_text(job: Record) -> str:

@@ -27,6 +27,19 @@ def test_a_heartbeat_renews_the_lease_also_an_expired_one(agent: Agent, clock: C
     assert (Attempt.objects.get().lease_expires_at - before).total_seconds() >= 320
 
 
+def test_a_claimed_job_says_what_its_worker_does(agent: Agent, user: APIClient) -> None:
+    shown = f"/api/v1/jobs/{agent.job}"
+    assert agent.heartbeat().status_code == 200 and user.get(shown).json()["phase"] is None, "an older worker"
+    for phase in ("fetching", "fetching", "of a newer worker", "importing", "loading"):
+        assert agent.heartbeat(phase=phase).status_code == 200
+    assert (user.get(shown).json()["state"], user.get(shown).json()["phase"]) == ("claimed", "loading")
+    agent.start()
+    assert agent.heartbeat(phase="importing").status_code == 200 and user.get(shown).json()["phase"] is None
+    events = user.get(f"{shown}/events").json()["results"]
+    phases = [event["data"]["phase"] for event in events if event["kind"] == "phase"]
+    assert phases == ["fetching", "importing", "loading"], "each once, for followers of the job"
+
+
 def test_a_heartbeat_with_another_fence_is_refused(agent: Agent) -> None:
     answer = agent.heartbeat(fence=7)
     assert (answer.status_code, answer.json()["code"]) == (409, "fenced")

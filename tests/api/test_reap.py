@@ -11,13 +11,14 @@ from django.db.models import QuerySet
 from rest_framework.test import APIClient
 
 from api.jobs.clock import now
-from api.jobs.models import Attempt, Audit, Job, ReaperPass, Worker
+from api.jobs.models import Attempt, Audit, Event, Job, ReaperPass, Worker
 from api.jobs.services.reap import attempts_reap
 from api.jobs.transitions import job_lock
 from tests.api.host import Agent, Host
 from tests.api.test_claim import submit
 from tests.api.world import Clock, World
 from tests.patience import PATIENCE_SECONDS
+from trainers.errors import ReasonCode, reason
 
 pytestmark = pytest.mark.django_db
 
@@ -46,6 +47,21 @@ def test_an_attempt_is_reaped_after_its_lease_and_the_grace(clock: Clock) -> Non
     job, attempt = Job.objects.get(), Attempt.objects.get()
     assert (job.state, attempt.outcome, job.losses_without_checkpoint) == ("queued", "lost", 1)
     assert attempt.reason is not None and attempt.reason["code"] == "worker_lost"
+
+
+def test_followers_read_why_an_attempt_ended_and_where_the_next_begins(agent: Agent, clock: Clock, host: Host) -> None:
+    agent.start()
+    agent.checkpoint(4)
+    reap_after(clock, 400)
+    told = Event.objects.filter(kind="state").order_by("seq").last()
+    assert told is not None and told.data["reason"]["code"] == "worker_lost"
+    words = {"state": "queued", "attempt": 1, "outcome": "lost", "next_step": 4, "tries": 1, "max_tries": 3}
+    assert {name: told.data[name] for name in words} == words
+    because = reason(ReasonCode.STORAGE_REFUSED).model_dump(mode="json")
+    assert host.claim().finish("failed", reason=because).status_code == 200
+    told = Event.objects.filter(kind="state").order_by("seq").last()
+    assert told is not None and told.data["not_before"] and told.data["max_tries"] == 6
+    assert (told.data["outcome"], told.data["next_step"], told.data["tries"]) == ("failed", 4, 1)
 
 
 def test_a_zombie_can_change_nothing(agent: Agent, clock: Clock, host: Host) -> None:

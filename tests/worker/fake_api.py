@@ -42,6 +42,7 @@ class Attempt:
     """Empty while there is none."""
     finishes: int = 0
     heartbeats: int = 0
+    phases: list[str] = field(default_factory=list)
     stop: str | None = None
     control: dict[str, Any] | None = None
     fenced: bool = False
@@ -165,6 +166,7 @@ class FakeApi:
     def _heartbeat(self, attempt: Attempt, body: dict[str, Any]) -> tuple[int, Any]:
         assert body["fence"] == 1
         attempt.heartbeats += 1
+        attempt.phases.append(body["phase"])
         answered = {event["data"]["seq"] for event in attempt.events if event["data"]["kind"] == "control"}
         control = attempt.control if attempt.control and attempt.control["seq"] not in answered else None
         return 200, {"stop": attempt.stop, "control": control, "interval": self.times["heartbeat_seconds"]}

@@ -117,6 +117,14 @@ def test_grandchildren_in_their_own_sessions_are_ended_too(api: FakeApi, start_h
     assert not host.tree()
 
 
+def test_the_api_hears_at_once_what_an_attempt_does_before_its_first_step(api: FakeApi, start_host: StartHost) -> None:
+    api.times["heartbeat_seconds"] = 60.0
+    api.add_job(steps=20, step_seconds=0.05)
+    start_host()
+    attempt = finished(api)
+    assert attempt.phases[0] == "fetching" and attempt.phases[-1] == "loading", "one heartbeat a phase"
+
+
 def test_an_attempt_that_the_api_refuses_is_ended_at_once_in_silence(api: FakeApi, start_host: StartHost) -> None:
     api.add_job(mode="deaf", steps=10_000)
     host = start_host()

@@ -10,8 +10,9 @@ from api.environment import environment
 from api.errors import Problem
 from api.jobs.clock import now
 from api.jobs.incoming import Incoming
-from api.jobs.models import Attempt, Job
-from api.jobs.transitions import job_lock
+from api.jobs.models import Attempt, Job, State
+from api.jobs.transitions import event_add, job_lock
+from foundation.phases import SENTENCES
 from trainers.spec import MAX_BIGINT, MAX_INT
 
 
@@ -19,11 +20,30 @@ class Heartbeat(Incoming):
     fence: int = Field(ge=1, le=MAX_INT)
     progress_seq: int = Field(0, ge=0, le=MAX_BIGINT)
     """Seq of the trainer's last event."""
+    phase: str = Field("", max_length=100)
+    """Before the first step: what the attempt does. One that this API does not know is ignored."""
+
+
+def attempt_heartbeat(*, attempt_id: Any, heartbeat: Heartbeat) -> dict[str, Any]:
+    """Renews the lease, also one that expired unreaped, and says what is asked. Raises Problem(409 fenced)."""
+    attempt, answer = _renew(attempt_id, heartbeat)
+    is_starting = attempt.job.state == State.CLAIMED
+    if is_starting and heartbeat.phase in SENTENCES and heartbeat.phase != attempt.phase:
+        _phase_record(attempt_id, heartbeat.phase)
+    return answer
 
 
 @transaction.atomic
-def attempt_heartbeat(*, attempt_id: Any, heartbeat: Heartbeat) -> dict[str, Any]:
-    """Renews the lease, also one that expired unreaped, and says what is asked. Raises Problem(409 fenced)."""
+def _phase_record(attempt_id: Any, phase: str) -> None:
+    """In a transaction of its own: an event needs the job's row locked before the attempt's."""
+    job, attempt = live_lock(attempt_id)
+    if job.state == State.CLAIMED and attempt.phase != phase:
+        Attempt.objects.filter(pk=attempt.pk).update(phase=phase)
+        event_add(job=job, kind="phase", data={"phase": phase}, at=now(), attempt=attempt)
+
+
+@transaction.atomic
+def _renew(attempt_id: Any, heartbeat: Heartbeat) -> tuple[Attempt, dict[str, Any]]:
     live = Attempt.objects.filter(pk=attempt_id, fence=heartbeat.fence, ended_at=None)
     live.select_for_update().values_list("pk").first()  # the clock is read under the lock: a wait must shorten no lease
     at = now()
@@ -31,7 +51,8 @@ def attempt_heartbeat(*, attempt_id: Any, heartbeat: Heartbeat) -> dict[str, Any
         raise Problem("fenced", "This attempt no longer owns its job.", status=409, hint="Kill the process tree.")
     live.filter(progress_seq__lt=heartbeat.progress_seq).update(progress_seq=heartbeat.progress_seq, progress_at=at)
     attempt = live.select_related("job", "worker").get()
-    return {"stop": _stop(attempt), "control": _control(attempt.job), "interval": environment().heartbeat_seconds}
+    interval = environment().heartbeat_seconds
+    return attempt, {"stop": _stop(attempt), "control": _control(attempt.job), "interval": interval}
 
 
 def live_lock(attempt_id: Any) -> tuple[Job, Attempt]:

@@ -40,7 +40,9 @@ def attempt_end(
         job.refresh_from_db()
     worker_record_end(attempt=attempt, outcome=outcome, reason=reason, at=at)
     to, why, columns = _next_state(job, attempt, outcome, reason, at)
-    job_move(job=job, to=to, by=by, at=at, reason=why, attempt=attempt, **_after(to), **columns)
+    job_move(
+        job=job, to=to, by=by, at=at, reason=why, attempt=attempt, told=_told(job, attempt, to), **_after(to), **columns
+    )
     if to == State.QUEUED and job.not_before is None:
         transaction.on_commit(lambda: queue.wake(job.pool))
     return True
@@ -66,6 +68,20 @@ def _next_state(
     if outcome == Outcome.LOST and job.losses_without_checkpoint >= environment().max_losses:
         return State.FAILED, reason_of(ReasonCode.POISON, detail=reason.message if reason else ""), {}
     return State.QUEUED, reason, {"not_before": None}
+
+
+def _told(job: Job, attempt: Attempt, to: State) -> dict[str, Any]:
+    """What followers of the job read beside its new state: how the attempt ended, and where the next one begins."""
+    told: dict[str, Any] = {"attempt": attempt.n, "outcome": attempt.outcome}
+    if to != State.QUEUED:
+        return told
+    job.refresh_from_db(fields=["failed_tries", "checkpoint"])
+    told["next_step"] = job.checkpoint.step if job.checkpoint else 0
+    if attempt.outcome == Outcome.FAILED:
+        return told | {"tries": job.failed_tries, "max_tries": environment().max_tries}
+    if attempt.outcome == Outcome.LOST:
+        return told | {"tries": job.losses_without_checkpoint, "max_tries": environment().max_losses}
+    return told
 
 
 def _after(to: State) -> dict[str, Any]:

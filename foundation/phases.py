@@ -1,0 +1,13 @@
+"""What an attempt does between its claim and its trainer's event `started`."""
+
+FETCHING = "fetching"
+"""The worker fetches the inputs."""
+IMPORTING = "importing"
+"""The trainer's process imports its libraries."""
+LOADING = "loading"
+"""The trainer reads its model and data."""
+SENTENCES = {
+    FETCHING: "fetching the inputs",
+    IMPORTING: "importing the libraries",
+    LOADING: "loading the model and the data",
+}
