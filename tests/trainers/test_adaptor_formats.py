@@ -301,7 +301,7 @@ def test_a_file_with_onetrainers_names_is_read(bases: Callable[[str], Base], tmp
         )
     }
     save_file(tensors, tmp_path / "onetrainer.safetensors")
-    pairs_equal(adaptor_read(base, tmp_path).pairs, {"transformer": pairs["transformer"]})
+    assert pairs_equal(adaptor_read(base, tmp_path).pairs, {"transformer": pairs["transformer"]})
 
 
 def test_pairs_of_unequal_rank_and_scaling_keep_their_updates_when_fused(

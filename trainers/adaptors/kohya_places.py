@@ -6,7 +6,7 @@ of ours.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -49,14 +49,15 @@ def places(base: Base) -> dict[str, Place]:
 
 
 def further_places(base: Base) -> dict[str, Place]:
-    """Other names that foreign files have for the same layers."""
+    """Other names that foreign files have for the same layers: diffusers' own, and so with its order of rows."""
     found: dict[str, Place] = {}
     for part, root in roots(base).items():
         known = layers(root)
         network = part == base.network_part
         for name in known:
             for path in (name, name if network else TEXT_PREFIX + name):
-                found |= {prefix + _flat(path): _place(part, (name,), known) for prefix in _prefixes(base, part)}
+                place = replace(_place(part, (name,), known), swapped=False)
+                found |= {prefix + _flat(path): place for prefix in _prefixes(base, part)}
     return found
 
 
