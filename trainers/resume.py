@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trainers.checkpoint import Loaded, checkpoint_load, checkpoint_save, newest_checkpoint
 from trainers.control import Control
+from trainers.data.global_batch import GlobalBatch
 from trainers.distributed import Processes
 from trainers.ema import Ema
 from trainers.errors import ReasonCode, TrainerError
@@ -36,6 +37,8 @@ class Resumable:
     scaler: torch.amp.GradScaler
     keep: int
     """Checkpoints to keep."""
+    batch: GlobalBatch
+    """As parameters and ranks make it; after `restore` as many rows as before, by another accumulation if need be."""
     ema: Ema | None = None
     cache_digest: str = ""
     """Of the cached inputs, once they are there."""
@@ -58,6 +61,7 @@ class Resumable:
                     **self._circumstances(),
                     "job_digest": job_digest(self.work.spec),
                     "spec_digest": self.work.spec.digest(),
+                    "global_batch": self.batch.rows,
                     "evaluated_step": progress.evaluated_step,
                     "seconds": progress.seconds,
                     "metrics": progress.metrics,
@@ -75,13 +79,15 @@ class Resumable:
     def restore(self) -> Progress:
         """Puts the newest checkpoint back, of `in/` or `out/`; a fresh start where there is none.
 
-        TrainerError CHECKPOINT_DAMAGED, or BAD_CHECKPOINT: of a job with other parameters or inputs.
+        TrainerError CHECKPOINT_DAMAGED, or BAD_CHECKPOINT: of a job with other parameters or inputs, or with a global
+        batch that these ranks cannot make.
         """
         folder = newest_checkpoint(self.work.checkpoint, self.work.out / "checkpoints")
         if folder is None:
             return Progress()
         loaded = checkpoint_load(folder)
         self._check(loaded)
+        self.batch = self._batch_of(loaded)
         state = loaded.state
         self.load_weights(loaded.tensors["weights"])
         if self.ema:
@@ -119,6 +125,25 @@ class Resumable:
             if before != now:
                 was, is_now = _difference(before, now), _difference(now, before)
                 self._warn(f"resumed, but not bit for bit: {name} was {was}, is {is_now}")
+
+    def _batch_of(self, loaded: Loaded) -> GlobalBatch:
+        """The checkpoint's global batch on these ranks, so that steps, rows and rate stay what they were."""
+        before = replace(self.batch, world_size=loaded.state["world_size"])
+        rows = int(loaded.state.get("global_batch", before.rows))
+        try:
+            batch = self.batch.with_rows(rows)
+        except ValueError as error:
+            counts = ", ".join(map(str, before.world_sizes(rows)))
+            raise TrainerError(
+                ReasonCode.BAD_CHECKPOINT,
+                f"the checkpoint of step {loaded.step} is of {before.with_rows(rows)}; now {error}. "
+                f"Resume it with another number of processes ({counts}), or queue the job again from the start",
+            ) from None
+        if batch != self.batch:
+            self._warn(
+                f"resumed with the checkpoint's {batch}; the parameters ask for accumulation {self.batch.accumulation}"
+            )
+        return batch
 
     def _circumstances(self) -> dict[str, Any]:
         """What exact resume is promised at equal values of."""

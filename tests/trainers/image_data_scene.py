@@ -13,7 +13,7 @@ from tests.trainers.job import SHA256, picture_make
 from trainers.control import Control
 from trainers.data.examples import Examples
 from trainers.data.image_batches import Draws, MicroBatch, step_batch
-from trainers.data.image_dataset import draws_of, plan_of, rows_encode
+from trainers.data.image_dataset import batch_of, draws_of, plan_of, rows_encode
 from trainers.data.image_rows import Rows, rows_read, with_class
 from trainers.data.plan import Plan
 from trainers.distributed import Processes
@@ -102,7 +102,7 @@ def data_make(
         rows = with_class(rows, params, generated)
     examples = rows_encode(site, base, rows)
     assert examples
-    plan = plan_of(site, base, rows)
+    plan = plan_of(site.params, base, rows, batch_of(site.params, site.processes.world_size))
     object.__setattr__(plan, "world_size", world_size)
     told = [event.data for event in read_events(out / "events.jsonl")]
     warnings = [event.message for event in told if isinstance(event, Warning_)]

@@ -246,6 +246,21 @@ def test_two_processes_learn_what_one_does(make: Make) -> None:
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
+@pytest.mark.slow
+def test_another_world_size_keeps_steps_and_rows(make: Make) -> None:
+    """Epochs of 12 documents in batches of 4, begun on 1 process and ended on 2."""
+    common = {"num_train_epochs": 2, "train_steps": 1000, "save_steps": 2, "batch_size": 2, "learning_rate": 1e-3}
+    whole = make("whole", gradient_accumulation_steps=2, **common).finished()
+    resumed = make("resumed").spec(processes=2, gradient_accumulation_steps=2, **common)
+    shutil.copytree(whole.out / "checkpoints" / "step-00000002", resumed.inputs / "checkpoint")
+    for process in resumed.start(world_size=2):
+        process.join(PATIENCE_SECONDS)
+        assert process.exitcode == 0
+    assert max(whole.losses()) == 6
+    assert list(resumed.losses()) == [3, 4, 5, 6]
+    assert resumed.losses() == pytest.approx({step: whole.losses()[step] for step in range(3, 7)}, rel=1e-5)
+
+
 def test_a_dataset_is_shown_as_tokens(make: Make) -> None:
     job = make(family="bert", rows=[{"prompt": "the [MASK]", "completion": "is the cat"}] * 12)
     params = {

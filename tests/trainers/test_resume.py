@@ -129,15 +129,54 @@ def test_two_processes_killed_go_on_to_the_same_bits(make_job: Callable[..., Job
     assert killed.adaptor == undisturbed.adaptor
 
 
-def test_another_world_size_goes_on_with_a_warning(make_job: Callable[..., Job]) -> None:
+@pytest.mark.slow
+def test_another_world_size_keeps_steps_rows_and_rate(make_job: Callable[..., Job]) -> None:
+    """From 1 process to 2, and from there back to 1; the last batch of an epoch is short."""
+    settings: dict[str, Any] = {"max_train_steps": None, "num_train_epochs": 3, "gradient_accumulation_steps": 2}
+    settings |= {"lr_scheduler": "cosine", "lr_warmup_steps": 2, "checkpoint_every_steps": 2, "keep_checkpoints": 9}
+
+    def make(name: str, *, checkpoint: Path | None = None, processes: int = 1) -> Job:
+        job = make_job(name, sizes=((64, 64),) * 5).spec(processes=processes, **settings)
+        if checkpoint:
+            shutil.copytree(checkpoint, job.inputs / "checkpoint")
+        return job
+
+    undisturbed = make("undisturbed")
+    assert undisturbed.run() == 0
+    assert undisturbed.of_kind("started")[0].total == 9
+    resumed = make("resumed", checkpoint=undisturbed.out / "checkpoints" / "step-00000002", processes=2)
+    for process in resumed.start(world_size=2):
+        process.join()
+        assert process.exitcode == 0
+    back = make("back", checkpoint=resumed.out / "checkpoints" / "step-00000004")
+    assert back.run() == 0
+    curves = [
+        {step.step: (step.metrics["loss"], step.metrics["learning_rate"], step.epoch) for step in job.of_kind("step")}
+        for job in (undisturbed, resumed, back)
+    ]
+    for job, curve, first in ((resumed, curves[1], 3), (back, curves[2], 5)):
+        assert list(curve) == list(range(first, 10))
+        assert job.of_kind("started")[0].total == job.manifest["steps"] == 9
+        for step, values in curve.items():
+            assert values == pytest.approx(curves[0][step], rel=1e-5)
+    warnings = [[warning.message for warning in job.of_kind("warning")] for job in (resumed, back)]
+    assert any("world_size was 1, is 2" in message for message in warnings[0])
+    assert any("batch size 1 x accumulation 1 x 2 processes" in message for message in warnings[0])
+    assert not any("accumulation" in message for message in warnings[1])  # as the parameters say
+
+
+def test_a_global_batch_that_the_processes_cannot_make_is_refused(make_job: Callable[..., Job]) -> None:
     job = make_job().spec(max_train_steps=2)
     assert job.run() == 0
     resumed = go_on_elsewhere(job, lambda name, **_: make_job(name)).spec(max_train_steps=2, processes=2)
     for process in resumed.start(world_size=2):
         process.join()
-        assert process.exitcode == 0
-    (warning,) = resumed.of_kind("warning")
-    assert "world_size was 1, is 2" in warning.message
+        assert process.exitcode == 1
+    reason = resumed.failure().reason
+    assert reason.code == "bad_checkpoint"
+    assert "global batch 1 = batch size 1 x accumulation 1 x 1 process" in reason.message
+    assert "2 processes with batches of 1 take 2 rows at a time" in reason.message
+    assert "another number of processes (1)" in reason.message
 
 
 def test_a_checkpoint_of_other_parameters_is_refused(make_job: Callable[..., Job]) -> None:

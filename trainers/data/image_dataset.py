@@ -5,6 +5,7 @@ from trainers.data.buckets import Shape, shape_for, shapes_of
 from trainers.data.desk import Desk
 from trainers.data.examples import Encoding, Examples, examples_encode
 from trainers.data.framing import Framing
+from trainers.data.global_batch import GlobalBatch
 from trainers.data.image_batches import Draws, Dropout
 from trainers.data.image_rows import Rows, example_rows
 from trainers.data.image_warnings import caches_off, captions_cut, token_limit, without_mask
@@ -38,19 +39,24 @@ def rows_encode(site: Site[ImageLoraParams], base: Base, rows: Rows) -> Examples
     )
 
 
-def plan_of(site: Site[ImageLoraParams], base: Base, rows: Rows) -> Plan:
+def plan_of(params: ImageLoraParams, base: Base, rows: Rows, batch: GlobalBatch) -> Plan:
     """Which rows (of `rows.trained` and `rows.of_class`) make up which step."""
-    framing = framing_of(site.params, family_module(base.family).PIXEL_MULTIPLE)
-    return plan_for(site.params, framing, rows, site.processes.world_size)
+    framing = framing_of(params, family_module(base.family).PIXEL_MULTIPLE)
+    return plan_for(params, framing, rows, batch)
 
 
-def plan_for(params: ImageLoraParams, framing: Framing, rows: Rows, world_size: int) -> Plan:
+def batch_of(params: ImageLoraParams, world_size: int) -> GlobalBatch:
+    """As the parameters ask for it."""
+    return GlobalBatch(params.train_batch_size, params.gradient_accumulation_steps, world_size)
+
+
+def plan_for(params: ImageLoraParams, framing: Framing, rows: Rows, batch: GlobalBatch) -> Plan:
     several = len(framing.shapes) > 1
     return Plan(
         num_rows=len(rows.trained),
-        batch_size=params.train_batch_size,
-        accumulation=params.gradient_accumulation_steps,
-        world_size=world_size,
+        batch_size=batch.batch_size,
+        accumulation=batch.accumulation,
+        world_size=batch.world_size,
         seed=params.seed,
         shapes=[shape_in(framing, rows.pictures[place]) for place in rows.trained] if several else (),
         num_class_rows=len(rows.class_pictures),

@@ -12,7 +12,7 @@ from trainers.data.examples import Row
 from trainers.data.framing import Framing, View, view_of
 from trainers.data.image_batches import text_drawn, view_drawn
 from trainers.data.image_changes import changes_of
-from trainers.data.image_dataset import augment_of, dropout_of, framing_of, plan_for
+from trainers.data.image_dataset import augment_of, batch_of, dropout_of, framing_of, plan_for
 from trainers.data.image_folder import tables_of
 from trainers.data.image_rows import Rows, example_rows, pictures_repeated, rows_of
 from trainers.data.image_warnings import limit_of, opaque_pictures, token_counts
@@ -59,7 +59,7 @@ def preview(site: Site[InspectDatasetParams]) -> dict[str, Any]:
         rows = rows_of(fit, params)
     except TrainerError as error:
         return _refused(error.reason.message, faults)
-    plan = plan_for(params, framing, rows, site.processes.world_size)
+    plan = plan_for(params, framing, rows, batch_of(params, site.processes.world_size))
     views = [file.view for file in files if file.view]
     return {
         "refused": refused[0] if refused else "",

@@ -11,8 +11,9 @@ from trainers.adaptors.save import adaptor_save
 from trainers.card import card_write
 from trainers.control import Control
 from trainers.data.examples import Examples
+from trainers.data.global_batch import GlobalBatch
 from trainers.data.image_batches import MicroBatch, step_batch, validation_batches
-from trainers.data.image_dataset import draws_of, plan_of, rows_encode
+from trainers.data.image_dataset import batch_of, draws_of, plan_of, rows_encode
 from trainers.data.image_rows import Rows, rows_read
 from trainers.data.plan import Plan
 from trainers.distributed import start_processes
@@ -93,7 +94,7 @@ def _train(site: Site[ImageLoraParams], stack: ExitStack) -> Outcome:
     _say_started(site, parts, task, progress, resumable)
     outcome = fit(task, progress, processes=site.processes, control=site.control, reporter=site.reporter)
     if site.processes.rank == 0:
-        _export(site, parts, task, progress, outcome, resumable.cache_digest)
+        _export(site, parts, task, progress, outcome, resumable)
     return outcome
 
 
@@ -146,6 +147,7 @@ def _resumable(site: Site[ImageLoraParams], trained: Trained, ema: Ema | None) -
         ),
         scaler=torch.amp.GradScaler(site.processes.device.type, enabled=params.mixed_precision == "fp16"),
         keep=params.keep_checkpoints,
+        batch=batch_of(params, site.processes.world_size),
         ema=ema,
     )
 
@@ -165,7 +167,7 @@ def _listen(site: Site[ImageLoraParams], stack: ExitStack, start_step: int) -> N
 
 def _task(site: Site[ImageLoraParams], parts: Parts, resumable: Resumable) -> Task[MicroBatch]:
     params, processes, base, rows = site.params, site.processes, parts.base, parts.rows
-    plan = plan_of(site, base, rows)
+    plan = plan_of(params, base, rows, resumable.batch)
     total_steps = params.max_train_steps or params.num_train_epochs * plan.steps_per_epoch
     objective = denoising(base, processes.device, params, DTYPES[params.mixed_precision])
     draws = draws_of(base, params)
@@ -223,9 +225,9 @@ def _say_started(
 ) -> None:
     """What the job is about to do; a warning where it will spend more on sample pictures than is usual."""
     rows, params = parts.rows, site.params
-    trained = task.evaluate_every * params.train_batch_size * params.gradient_accumulation_steps
+    trained = task.evaluate_every * resumable.batch.rows
     forwards = params.evaluation_forwards(parts.base.family)
-    share = forwards / (forwards + trained * site.processes.world_size)
+    share = forwards / (forwards + trained)
     if params.eval_prompts and share > EVALUATION_SHARE:
         message = f"sample pictures every {task.evaluate_every} steps take {share:.0%} of the network's forwards"
         site.reporter.say(Warning_(message=message))
@@ -242,12 +244,13 @@ def _say_started(
     site.reporter.say(Started(total=task.total_steps, step=progress.step, details=details))
 
 
-def _resolved(params: ImageLoraParams, task: Task[MicroBatch]) -> dict[str, Any]:
+def _resolved(params: ImageLoraParams, task: Task[MicroBatch], batch: GlobalBatch) -> dict[str, Any]:
     """The parameters with what stands for none filled in, as other tools' headers say it."""
     return params.model_dump(mode="json") | {
         "learning_rate": params.rate,
         "text_encoder_learning_rate": params.text_encoder_rate if params.train_text_encoder else None,
         "lr_warmup_steps": params.warmup_steps,
+        "gradient_accumulation_steps": batch.accumulation,
         "max_train_steps": task.total_steps,
         "num_train_epochs": None if params.max_train_steps else params.num_train_epochs,
         "huber_schedule": "constant" if params.loss_type == "huber" else None,
@@ -261,7 +264,7 @@ def _export(
     task: Task[MicroBatch],
     progress: Progress,
     outcome: Outcome,
-    cache_digest: str,
+    resumable: Resumable,
 ) -> None:
     """The adaptor with its card. The header says what it takes to load it well; equal jobs give equal bytes."""
     work, params, base = site.work, site.params, parts.base
@@ -274,7 +277,7 @@ def _export(
         steps=progress.step,
         metrics=progress.metrics,
         seconds=progress.seconds,
-        cache_digest=cache_digest,
+        cache_digest=resumable.cache_digest,
         family=base.family,
         **prediction,
     )
@@ -290,7 +293,7 @@ def _export(
             "step": str(progress.step),
         }
     )
-    resolved = _resolved(params, task)
+    resolved = _resolved(params, task, resumable.batch)
     with parts.shown():
         adaptor_save(base, work.out / "adaptor", metadata=header, config=resolved)
     latest = sorted((work.out / "samples").glob(f"step-{progress.step:08d}-*.png"))

@@ -69,9 +69,9 @@ def _task(
     params, processes, base = site.params, site.processes, trained.base
     plan = TextPlan(
         num_documents=len(dataset.trained),
-        batch_size=params.batch_size,
-        accumulation=params.gradient_accumulation_steps,
-        world_size=processes.world_size,
+        batch_size=resumable.batch.batch_size,
+        accumulation=resumable.batch.accumulation,
+        world_size=resumable.batch.world_size,
         seed=params.seed,
     )
     total_steps = params.num_train_epochs * plan.steps_per_epoch or params.train_steps

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers.data.documents import EosPadding
+from trainers.data.global_batch import GlobalBatch
 from trainers.data.text_batches import Recipe
 from trainers.errors import ReasonCode, TrainerError
 from trainers.models.load_text import load_text
@@ -125,6 +126,7 @@ def resumable_of(site: Site[MaskedTextParams], trained: Trained) -> Resumable:
         ),
         scaler=torch.amp.GradScaler(site.processes.device.type, enabled=params.dtype == "float16"),
         keep=params.keep_checkpoints,
+        batch=GlobalBatch(params.batch_size, params.gradient_accumulation_steps, site.processes.world_size),
     )
 
 
