@@ -1,9 +1,10 @@
-"""Who else hears a training's events, as its parameters ask: TensorBoard, Weights & Biases."""
+"""Who else hears a training's events, as its parameters ask: the log, TensorBoard, Weights & Biases."""
 
 from contextlib import ExitStack
 
 from trainers.distributed import Processes
 from trainers.events import Warning_
+from trainers.log_lines import LogLines
 from trainers.optional.module import optional_module
 from trainers.tracking import Reporter, TensorBoard
 from trainers.workspace import Workspace
@@ -23,6 +24,7 @@ def listeners_attach(
     """On rank 0; `stack` closes them. TrainerError MISSING_LIBRARY: wandb is not installed."""
     if processes.rank != 0:
         return
+    reporter.listen(LogLines())
     if tensorboard:
         board = TensorBoard(work.out, start_step)
         stack.callback(board.close)

@@ -31,6 +31,11 @@ def test_a_job_run_as_a_program_leaves_a_whole_manifest(job: Job) -> None:
     assert not imported_distributions(job) & unneeded_distributions()
     assert not mentions(ended.stderr, OPTIONAL)
     assert job.events()[-1].data.kind == "finished"
+    assert job.of_kind("progress")[0].stage == "loading", "said when the libraries are imported"
+    lines = ended.stdout.decode().splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["3 steps", "step 1/3", "step 2/3", "step 3/3"]
+    notices = ended.stderr.decode().splitlines()
+    assert all(line.startswith("keys of the base model's files") for line in notices), "nothing foreign in the log"
     manifest = job.manifest
     assert manifest["outcome"] == "succeeded"
     assert manifest["steps"] == 3
