@@ -7,7 +7,7 @@ from typing import Any
 from cli.atomic import text_write
 from cli.errors import CliError
 from cli.http import Client, Record, checked, reachable
-from cli.transfers import CHUNK_BYTES, OnBytes, file_download
+from cli.transfers import CHUNK_BYTES, OnBytes, file_download, file_sha256
 
 LOG_BYTES = 65_536
 
@@ -36,6 +36,17 @@ def artifacts_write(artifacts: list[Record], folder: Path) -> list[Path]:
     """Every file of them below `folder`, under its own path, with its digest checked."""
     files = [file for artifact in artifacts for file in artifact["files"]]
     return [file_download(file, inside(folder, file["path"])) for file in files]
+
+
+def job_write(job: Record, folder: Path, on_bytes: OnBytes = lambda _: None) -> None:
+    """`job` {spec, inputs} as a trainer reads it: spec.json, written last, and in/. A file that is there stays."""
+    for place, part in job["inputs"].items():
+        for file in part["files"]:
+            target = inside(folder / "in", f"{place}/{file['path']}")
+            if not target.exists() or file_sha256(target) != file["sha256"]:
+                file_download(file, target, on_bytes)
+    (folder / "in").mkdir(parents=True, exist_ok=True)
+    text_write(folder / "spec.json", json.dumps(job["spec"], indent=2, ensure_ascii=False) + "\n")
 
 
 def response_write(client: Client, path: str, target: Path) -> Path:

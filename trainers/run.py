@@ -20,6 +20,7 @@ import torch
 from pydantic import ValidationError
 
 from foundation.phases import LOADING
+from trainers.arguments import arguments_problem
 from trainers.atomic import json_write
 from trainers.distributed import stop_processes
 from trainers.errors import Reason, ReasonCode, TrainerError, reason
@@ -54,9 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         parser.add_argument(name, type=Path, help=text)
     folders = parser.parse_args(given)
+    inputs: Path = getattr(folders, "in")
+    if problem := arguments_problem(folders.spec, inputs, folders.out, folders.cache):
+        parser.exit(2, f"{problem}\n")
     tie_to_parent()
     unrequested_hide(folders.spec)
-    return run(folders.spec, getattr(folders, "in"), folders.out, folders.cache)
+    return run(folders.spec, inputs, folders.out, folders.cache)
 
 
 def unrequested_hide(spec_path: Path) -> None:
@@ -89,8 +93,12 @@ def job_run(spec_path: Path, inputs: Path, out: Path, cache: Path, kept: Kept) -
     except BaseException as error:
         if not isinstance(error, Exception) and not is_panic(error):
             raise
-        traceback.print_exc()
-        return report_failure(error, rank, out, events)
+        failure = report_failure(error, rank, out, events)
+        if isinstance(error, TrainerError | ValidationError):
+            print(f"failed: {failure.message}\n{failure.hint}".rstrip(), file=sys.stderr, flush=True)
+        else:
+            traceback.print_exc()
+        return failure
     finally:
         stop_processes()
         if events:

@@ -55,6 +55,15 @@ class Inputs(Contract):
     adaptors: tuple[InputRef, ...] = ()
     checkpoint: InputRef | None = None
 
+    def places(self) -> dict[str, InputRef]:
+        """By the folder below in/."""
+        named: dict[str, InputRef | None] = {"dataset": self.dataset, "model": self.model}
+        named |= {f"datasets/{index}": dataset for index, dataset in enumerate(self.further_datasets)}
+        named["class_dataset"] = self.class_dataset
+        named |= {f"adaptor/{index}": adaptor for index, adaptor in enumerate(self.adaptors)}
+        named["checkpoint"] = self.checkpoint
+        return {place: ref for place, ref in named.items() if ref is not None}
+
 
 class Resources(Contract):
     accelerators: int | tuple[int, ...] = 0

@@ -12,6 +12,7 @@ from rest_framework.views import APIView
 
 from api.jobs.curves import DEFAULT_POINTS, MAX_POINTS, MIN_POINTS, curves
 from api.jobs.models import Artifact, Manifest
+from api.jobs.services.inputs import job_spec
 from api.jobs.shapes import ArtifactShape, EventShape, MetricsShape, artifact_shape, event_shape
 from api.jobs.superseded import events_shown, samples_shown
 from api.jobs.views import job_of
@@ -59,6 +60,25 @@ class ManifestShape(BaseModel):
     manifest: dict[str, Any]
 
 
+class InputFileShape(BaseModel):
+    path: str
+    size: int
+    sha256: str
+    url: str
+
+
+class InputShape(BaseModel):
+    sha256: str
+    files: list[InputFileShape]
+
+
+class SpecShape(BaseModel):
+    spec: dict[str, Any]
+    """With the checkpoint from which the job would go on; of a job that succeeded, without."""
+    inputs: dict[str, InputShape]
+    """By folder below `in/`."""
+
+
 class OldestFirst(Cursor):
     ordering = ("id",)
 
@@ -99,6 +119,13 @@ class JobManifestView(APIView):
         if manifest is None:
             raise Http404(f"No attempt of job {job.name!r} has left a manifest.")
         return Response({"attempt": manifest.attempt.n, "manifest": manifest.data})
+
+
+class JobSpecView(APIView):
+    @extend_schema(operation_id="jobs_spec", responses=SpecShape)
+    def get(self, request: Request, ref: str) -> Response:
+        """What a trainer by hand reads: the job's spec, and signed links of the files of each folder below `in/`."""
+        return Response(job_spec(job_of(request, ref)))
 
 
 class JobArtifactsView(APIView):

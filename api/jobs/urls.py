@@ -20,6 +20,7 @@ urlpatterns = [
     path("jobs/<str:ref>/stream-ticket", JobStreamTicketView.as_view()),
     path("jobs/<str:ref>/samples", result_views.JobSamplesView.as_view()),
     path("jobs/<str:ref>/manifest", result_views.JobManifestView.as_view()),
+    path("jobs/<str:ref>/spec", result_views.JobSpecView.as_view()),
     path("jobs/<str:ref>/artifacts", result_views.JobArtifactsView.as_view()),
     path("templates/<str:ref>/preview", TemplatePreviewView.as_view()),
     path("samplings", project_views.SamplingsView.as_view()),

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from cli.downloads import artifacts_write, samples_of
+from cli.downloads import artifacts_write, job_write, samples_of
 from cli.http import Record
-from cli.output import Json, connect, err, print_json, print_rows, print_table
+from cli.output import Json, connect, err, out, print_json, print_rows, print_table, transfer_bar
 from cli.requests import JobRef
 from cli.terminal import stdout_write
 from cli.transfers import file_download
@@ -77,6 +78,29 @@ def job_manifest(job: JobRef) -> None:
     """The manifest of the job's last attempt that left one, as JSON: results, files, versions."""
     with connect() as client:
         print_json(client.get(f"jobs/{job}/manifest")["manifest"])
+
+
+def job_spec(
+    job: JobRef,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder that gets spec.json and in/.")],
+    fresh: Annotated[bool, typer.Option("--fresh", help="Without the checkpoint that it would go on from.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write what a trainer by hand needs: the job's spec, its dataset, base model, adaptors and checkpoint."""
+    with connect() as client:
+        found = client.get(f"jobs/{job}/spec")
+        if fresh and found["inputs"].pop("checkpoint", None):
+            found["spec"]["inputs"]["checkpoint"] = None
+        total = sum(file["size"] for part in found["inputs"].values() for file in part["files"])
+        with transfer_bar("downloading the inputs", total, quiet=as_json) as on_bytes:
+            job_write(found, output, on_bytes)
+    places = sorted(found["inputs"])
+    if as_json:
+        print_json({"spec": str(output / "spec.json"), "inputs": places})
+        return
+    out.print(escape(f"wrote {output}/spec.json and {output}/in/ ({', '.join(places) or 'no inputs'})"), soft_wrap=True)
+    run = "python -m trainers.run spec.json in/ out/ cache/"
+    out.print(escape(f"run it where Anneal is installed: cd {output} && {run}"), soft_wrap=True)
 
 
 def csv_print(series: Series) -> None:

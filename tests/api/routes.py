@@ -95,6 +95,7 @@ ROUTES: dict[str, dict[str, str]] = {
     f"{V1}jobs/<str:ref>/samples": {"GET": READ},
     f"{V1}jobs/<str:ref>/artifacts": {"GET": READ},
     f"{V1}jobs/<str:ref>/manifest": {"GET": READ},
+    f"{V1}jobs/<str:ref>/spec": {"GET": READ},
     f"{V1}workers": {"GET": READ},
     f"{V1}workers/<uuid:worker_id>/release": {"POST": ADMIN},
     f"{V1}workers/<uuid:worker_id>/drain": {"POST": ADMIN, "DELETE": ADMIN},

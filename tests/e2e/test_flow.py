@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,22 @@ def test_a_watched_job_tells_its_story_and_keeps_its_samples(
     assert {sample["step"] for sample in samples} == {0, 3, 6}
     assert [Image.open(path).size for path in tmp_path.iterdir()] == [(64, 64)] * 3
     assert len(platform.json("job", "metrics", job["id"], "--name", "loss")["loss"]) == 6
+
+
+@pytest.mark.slow
+def test_a_trainer_by_hand_makes_the_same_adaptor(platform: Embedded, trained: list[Any], tmp_path: Path) -> None:
+    """The recipe that `anneal job spec` prints."""
+    job, folder = trained[-1]["id"], tmp_path / "by-hand"
+    written = platform.json("job", "spec", job, "-o", str(folder))
+    assert written == {"spec": str(folder / "spec.json"), "inputs": ["dataset", "model"]}
+    command = [sys.executable, "-m", "trainers.run", "spec.json", "in/", "out/", "cache/"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    by_hand = json.loads((folder / "out" / "manifest.json").read_text())
+    recorded = json.loads(platform.anneal("job", "manifest", job))
+    assert (by_hand["outcome"], by_hand["spec_digest"]) == ("succeeded", recorded["spec_digest"])
+    assert by_hand["steps"] == recorded["steps"]
 
 
 def test_an_adaptor_has_its_manifest_and_loads_in_stock_diffusers(

@@ -146,6 +146,13 @@ def test_a_loss_that_is_not_finite_fails_and_names_the_step(job: Job) -> None:
     assert not (job.out / "adaptor").exists()
 
 
+def test_a_known_failure_is_a_sentence_in_the_log(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    (job.dataset / "0.png").write_bytes(b"no picture")
+    assert job.run() == 1
+    error = capsys.readouterr().err
+    assert "failed: " in error and "0.png" in error and "Traceback" not in error
+
+
 def test_more_processes_asked_than_started_is_refused(job: Job) -> None:
     assert job.spec(processes=2).run() == 1
     assert "torchrun --nproc-per-node 2" in job.failure().reason.message

@@ -7,7 +7,7 @@ from api.catalog.selectors import input_files
 from api.environment import environment
 from api.errors import Problem
 from api.files import storage
-from api.jobs.models import Artifact, Attempt
+from api.jobs.models import Artifact, Attempt, Job, State
 from trainers.spec import InputRef, Inputs, folder_digest
 
 Files = list[dict[str, Any]]
@@ -16,39 +16,50 @@ Files = list[dict[str, Any]]
 
 def attempt_spec(attempt: Attempt) -> dict[str, Any]:
     """The job's spec, with `inputs.checkpoint` where the attempt resumes."""
-    spec: dict[str, Any] = attempt.job.spec
-    if attempt.checkpoint is None:
-        return spec
-    checkpoint = _checkpoint_ref(attempt.checkpoint).model_dump(mode="json")
-    return {**spec, "inputs": {**spec["inputs"], "checkpoint": checkpoint}}
+    return _spec_with(attempt.job, attempt.checkpoint)
 
 
 def attempt_inputs(attempt: Attempt) -> dict[str, Any]:
+    return _inputs_with(attempt.job, attempt.checkpoint)
+
+
+def job_spec(job: Job) -> dict[str, Any]:
+    """Spec and inputs of the attempt that the job would have next; of a job that succeeded, those of its first."""
+    checkpoint = None if job.state == State.SUCCEEDED else job.checkpoint
+    return {"spec": _spec_with(job, checkpoint), "inputs": _inputs_with(job, checkpoint)}
+
+
+def _spec_with(job: Job, checkpoint: Artifact | None) -> dict[str, Any]:
+    spec: dict[str, Any] = job.spec
+    if checkpoint is None:
+        return spec
+    return {**spec, "inputs": {**spec["inputs"], "checkpoint": _checkpoint_ref(checkpoint).model_dump(mode="json")}}
+
+
+def _inputs_with(job: Job, checkpoint: Artifact | None) -> dict[str, Any]:
     return {
         place: {"sha256": sha256, "files": [_linked(file) for file in files]}
-        for place, sha256, files in _places(attempt)
+        for place, sha256, files in _places(job, checkpoint)
     }
 
 
 def attempt_links(attempt: Attempt, paths: list[str]) -> list[dict[str, Any]]:
     """Fresh links for files below `in/`, as in `dataset/a.png`. Raises Problem(404) for a path that is no input."""
-    known = {f"{place}/{file['path']}": file for place, _, files in _places(attempt) for file in files}
+    known = {
+        f"{place}/{file['path']}": file
+        for place, _, files in _places(attempt.job, attempt.checkpoint)
+        for file in files
+    }
     if unknown := [path for path in paths if path not in known]:
         raise Problem("not_found", f"{unknown[0]} is no input of this attempt.", status=404)
     return [{"path": path, "url": _linked(known[path])["url"]} for path in paths]
 
 
-def _places(attempt: Attempt) -> Iterator[tuple[str, str, Files]]:
-    inputs = Inputs.model_validate(attempt.job.spec["inputs"])
-    named: list[tuple[str, InputRef | None]] = [("dataset", inputs.dataset), ("model", inputs.model)]
-    named += [(f"datasets/{index}", dataset) for index, dataset in enumerate(inputs.further_datasets)]
-    named.append(("class_dataset", inputs.class_dataset))
-    named += [(f"adaptor/{index}", adaptor) for index, adaptor in enumerate(inputs.adaptors)]
-    for place, ref in named:
-        if ref is not None:
-            yield place, ref.sha256, input_files(ref)
-    if attempt.checkpoint is not None:
-        yield "checkpoint", _checkpoint_ref(attempt.checkpoint).sha256, _checkpoint_files(attempt.checkpoint)
+def _places(job: Job, checkpoint: Artifact | None) -> Iterator[tuple[str, str, Files]]:
+    for place, ref in Inputs.model_validate(job.spec["inputs"]).places().items():
+        yield place, ref.sha256, input_files(ref)
+    if checkpoint is not None:
+        yield "checkpoint", _checkpoint_ref(checkpoint).sha256, _checkpoint_files(checkpoint)
 
 
 def _checkpoint_ref(artifact: Artifact) -> InputRef:
