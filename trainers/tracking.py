@@ -9,6 +9,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from trainers.events import EventWriter, Payload, Sample, Step, Validation
 
+FLUSH_SECONDS = 10
+"""After so long a point is in TensorBoard's file, which is followed while the job runs."""
+
 
 class Reporter:
     """Passes each event on; silent on every rank but 0."""
@@ -33,7 +36,8 @@ class TensorBoard:
 
     def __init__(self, out: Path, start_step: int) -> None:
         self._out = out
-        self._writer = SummaryWriter(str(out / "tensorboard"), purge_step=start_step + 1 if start_step else None)
+        purge_step = start_step + 1 if start_step else None
+        self._writer = SummaryWriter(str(out / "tensorboard"), purge_step=purge_step, flush_secs=FLUSH_SECONDS)
 
     def __call__(self, payload: Payload) -> None:
         if isinstance(payload, Step):

@@ -27,6 +27,7 @@ from worker.files import disk_is_full, remove_tree, room_left, write_json
 from worker.heartbeat import Heartbeat
 from worker.inputs import InputFetcher
 from worker.lease import FencedError, Lease
+from worker.live_files import LiveFiles
 from worker.logs import LogSpool
 from worker.manifest import Manifest, manifest_read
 from worker.masking import Masker
@@ -118,6 +119,7 @@ class Agent:
             no_progress_seconds=claim.no_progress_seconds,
             kill_seconds=tools.times.kill_seconds,
             on_first_event=lambda: self._heartbeat.enter(LOADING),
+            live_files=LiveFiles(self._out, self._publisher, tools.settings.tensorboard_seconds),
         )
         self._heartbeat = Heartbeat(
             self._api,

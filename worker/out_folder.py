@@ -54,6 +54,12 @@ class OutFolder:
         except FileNotFoundError:
             return False
 
+    def files(self, folder: str, *, limit: int) -> list[str]:
+        """Paths of the regular files right inside `folder`, at most `limit` of them, by name. Raises as `read`."""
+        with self._parent(f"{folder}/-") as (descriptor, _):
+            names = sorted(entry.name for entry in os.scandir(descriptor) if entry.is_file(follow_symlinks=False))
+        return [f"{folder}/{name}" for name in names[:limit]]
+
     def stage(self, path: str, target: Path) -> None:
         """Hard links `path`, a file or a folder, to `target`, whose folder the trainer cannot reach.
 

@@ -70,7 +70,17 @@ class Publisher:
                 self.problem = AttemptError(ReasonCode.STORAGE_REFUSED, "A checkpoint was refused.", str(error))
             remove_tree(place)
             return None
-        artifact = Artifact(kind, step, path, details, staged)
+        return self._add(Artifact(kind, step, path, details, staged))
+
+    def stage_bytes(self, kind: str, step: int, path: str, data: bytes, details: dict[str, Any]) -> Artifact:
+        """As a file `path` below out/, where there is none. Raises OSError."""
+        self._count += 1
+        staged = self._staging.joinpath(str(self._count), *checked_parts(path))
+        staged.parent.mkdir(parents=True)
+        staged.write_bytes(data)
+        return self._add(Artifact(kind, step, path, details, staged))
+
+    def _add(self, artifact: Artifact) -> Artifact:
         self._queue.append(artifact)
         self._work.set()
         return artifact

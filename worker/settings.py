@@ -86,6 +86,8 @@ class Settings(Frozen):
     """Most bytes of one attempt's log: beyond it the middle is left out, the end is kept."""
     refused_bytes: int = Field(20 * 1024**3, ge=0)
     """Room for results that the API did not take; the oldest go first, the newest always stays."""
+    tensorboard_seconds: float = Field(20, gt=0)
+    """Between two looks at the TensorBoard files of a running job, in its first minutes; later they become rarer."""
     publish_seconds: float = Field(900, gt=0)
     """How long results are offered to the storage after the trainer's end before the attempt fails."""
 

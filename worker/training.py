@@ -10,6 +10,7 @@ from worker.clock import boottime
 from worker.control import ControlFile
 from worker.executors.base import Running
 from worker.lease import Lease
+from worker.live_files import LiveFiles
 from worker.orders import Orders
 from worker.publish import Artifact, Publisher
 from worker.sender import Sender
@@ -35,6 +36,7 @@ class Training:
         no_progress_seconds: float,
         kill_seconds: float,
         on_first_event: Callable[[], None],
+        live_files: LiveFiles,
     ) -> None:
         self._tail = tail
         self._sender = sender
@@ -46,6 +48,7 @@ class Training:
         self._no_progress_seconds = no_progress_seconds
         self._kill_seconds = kill_seconds
         self._on_first_event = on_first_event
+        self._live_files = live_files
         self._stop_asked_at: float | None = None
         self._heard_at = time.monotonic()
         self._lease_told = 0.0
@@ -66,6 +69,7 @@ class Training:
             self.read_events()
             self._tell_lease(running)
             self._act(running)
+            self._live_files.look(self.last_step)
             for thread in background:
                 if thread.done():
                     thread.result()

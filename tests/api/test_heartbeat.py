@@ -273,3 +273,25 @@ def test_only_the_latest_checkpoints_are_kept(world: World, user: APIClient, hos
         resumed.checkpoint(step)
     steps = list(Artifact.objects.order_by("step").values_list("step", flat=True))
     assert steps == [3, 5, 6], "the checkpoint that the attempt resumed from stays while it lives"
+
+
+def test_pieces_of_growing_files_make_no_event_and_go_once_the_whole_files_are_there(
+    agent: Agent, user: APIClient
+) -> None:
+    agent.start()
+    for number in (0, 1):
+        piece = agent.store(f"tensorboard-live/000-{number}.part", b"x")
+        body = {"kind": "tensorboard", "step": 1, "path": piece["path"], "files": [piece]}
+        assert (
+            agent.post("artifacts", {**body, "details": {"file": "tensorboard/a", "start": number}}).status_code == 200
+        )
+    shown = f"/api/v1/jobs/{agent.job}/artifacts?kind=tensorboard"
+    assert [row["details"]["start"] for row in user.get(shown).json()["results"]] == [0, 1]
+    assert not Event.objects.filter(kind="artifact").exists()
+    whole = agent.store("tensorboard/a", b"xx")
+    body = {"kind": "tensorboard", "step": 1, "path": "tensorboard", "files": [whole]}
+    assert agent.post("artifacts", body).status_code == 200
+    assert [row["path"] for row in user.get(shown).json()["results"]] == ["tensorboard"]
+    removals_sweep()
+    left = [key for key, _ in storage().list(f"jobs/{agent.job}/")]
+    assert [key.rpartition("/")[2] for key in left] == ["a"]

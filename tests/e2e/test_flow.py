@@ -38,10 +38,12 @@ def test_a_watched_job_tells_its_story_and_keeps_its_samples(
     told = [
         event["kind"]
         for event in trained[:-1]
-        if event["kind"] not in ("state", "step", "progress", "artifact", "warning")
+        if event["kind"] not in ("state", "phase", "step", "progress", "artifact", "warning")
     ]
     assert job["state"] == "succeeded"
     assert states == ["queued", "claimed", "running", "succeeded"]
+    phases = [event["data"]["phase"] for event in trained[:-1] if event["kind"] == "phase"]
+    assert phases[0] == "fetching" and set(phases) <= {"fetching", "importing", "loading"}
     assert (told[0], told[-1]) == ("started", "finished")
     assert told.index("sample") < told.index("checkpoint"), "the first picture comes before the first step"
     samples = platform.json("job", "samples", job["id"], "--output", str(tmp_path))
@@ -64,6 +66,16 @@ def test_a_trainer_by_hand_makes_the_same_adaptor(platform: Embedded, trained: l
     recorded = json.loads(platform.anneal("job", "manifest", job))
     assert (by_hand["outcome"], by_hand["spec_digest"]) == ("succeeded", recorded["spec_digest"])
     assert by_hand["steps"] == recorded["steps"]
+
+
+def test_the_curves_of_a_job_are_mirrored_for_tensorboard(
+    platform: Embedded, trained: list[Any], tmp_path: Path
+) -> None:
+    job = trained[-1]["id"]
+    platform.anneal("job", "tensorboard", job, "-o", str(tmp_path / "mirror"), "--mirror-only", "--every", "1")
+    platform.json("job", "artifacts", job, "--kind", "tensorboard", "-o", str(tmp_path / "whole"))
+    mirrored = {path.name: path.read_bytes() for path in (tmp_path / "mirror" / "attempt-1").iterdir()}
+    assert mirrored == {path.name: path.read_bytes() for path in (tmp_path / "whole" / "tensorboard").iterdir()}
 
 
 def test_an_adaptor_has_its_manifest_and_loads_in_stock_diffusers(

@@ -128,6 +128,10 @@ def main() -> None:
             "step", step=step, total=total, epoch=0.0, metrics={"loss": 1.0 / step}, per_second=1.0,
             unit="images", peak_memory_bytes=1, eta_seconds=0.0,
         )  # fmt: skip
+        if PARAMS.get("board_bytes"):
+            (OUT / "tensorboard").mkdir(exist_ok=True)
+            with (OUT / "tensorboard" / "events.out.tfevents.1").open("ab") as board:
+                board.write(bytes([step % 256]) * PARAMS["board_bytes"])
         if PARAMS.get("sample_every") and step % PARAMS["sample_every"] == 0:
             sample = write(OUT / "samples" / f"step-{step:08d}-0.png", b"png" + str(step).encode())
             emit("sample", step=step, path=sample["path"], label="eval", prompt="a dog", seed=1)

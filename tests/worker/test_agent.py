@@ -125,6 +125,26 @@ def test_the_api_hears_at_once_what_an_attempt_does_before_its_first_step(api: F
     assert attempt.phases[0] == "fetching" and attempt.phases[-1] == "loading", "one heartbeat a phase"
 
 
+def test_event_files_are_published_while_the_trainer_writes_them(api: FakeApi, start_host: StartHost) -> None:
+    api.add_job(steps=10_000, step_seconds=0.02, board_bytes=100)
+    start_host(ANNEAL_TENSORBOARD_SECONDS="0.1")
+    attempt = running(api)
+    eventually(lambda: len(attempt.artifacts) >= 3)
+    assert not attempt.finish, "while it runs"
+    attempt.stop = "cancel"
+    finished(api)
+    kinds = [row["path"].partition("/")[0] for row in attempt.artifacts]
+    assert kinds.count("tensorboard") == 1 and kinds.count("tensorboard-live") >= 3
+    rows = [row for row in attempt.artifacts if row["path"].startswith("tensorboard-live/")]
+    assert len({row["details"]["file"] for row in rows}) == 1
+    data = b""
+    for row in rows:
+        assert row["kind"] == "tensorboard" and row["details"]["start"] == len(data), "no gap"
+        data += api.files[f"jobs/{attempt.id}/{row['path']}"]
+    whole_file = api.files[f"jobs/{attempt.id}/tensorboard/events.out.tfevents.1"]
+    assert data and whole_file.startswith(data)
+
+
 def test_an_attempt_that_the_api_refuses_is_ended_at_once_in_silence(api: FakeApi, start_host: StartHost) -> None:
     api.add_job(mode="deaf", steps=10_000)
     host = start_host()

@@ -12,10 +12,11 @@ from api.jobs.clock import now
 from api.jobs.incoming import Incoming
 from api.jobs.models import Artifact, Attempt, Job
 from api.jobs.services.attempt import live_lock, require_live
-from api.jobs.services.prune import checkpoints_prune
+from api.jobs.services.prune import checkpoints_prune, pieces_prune
 from api.jobs.transitions import audit_add, event_add
 from api.parallel import in_parallel
 from api.sending import Parts, file_links, links_check, nothing_to_send, parts_join
+from foundation.live_files import LIVE
 from storage.keys import key_check
 from trainers.spec import MAX_FILE_BYTES, MAX_INT, Sha256, folder_digest
 
@@ -86,6 +87,8 @@ def artifact_publish(*, attempt: Attempt, publication: Publication) -> Artifact:
     artifact = _publish(attempt.pk, publication)
     if artifact.kind == Artifact.Kind.CHECKPOINT:
         checkpoints_prune(job=attempt.job)
+    if artifact.kind == Artifact.Kind.TENSORBOARD and not artifact.path.startswith(f"{LIVE}/"):
+        pieces_prune(attempt=attempt)
     return artifact
 
 
@@ -159,7 +162,8 @@ def _publish(attempt_id: Any, publication: Publication) -> Artifact:
         created=at,
     )
     told = {"artifact": artifact.pk, "kind": artifact.kind, "step": artifact.step, "path": artifact.path}
-    event_add(job=job, kind="artifact", data=told, at=at, attempt=attempt)
+    if not artifact.path.startswith(f"{LIVE}/"):
+        event_add(job=job, kind="artifact", data=told, at=at, attempt=attempt)
     if artifact.kind == Artifact.Kind.CHECKPOINT:
         _resume_from(job, artifact)
         audit_add(

@@ -1,9 +1,10 @@
-"""Only the latest checkpoints of a job are kept: as many as its parameter `keep_checkpoints` says."""
+"""What goes while a job runs: checkpoints over `keep_checkpoints`, and pieces of files that are whole now."""
 
 from django.db import transaction
 
 from api.catalog.removals import removal_add
 from api.jobs.models import Artifact, Attempt, Job
+from foundation.live_files import LIVE
 
 
 def checkpoints_prune(*, job: Job) -> int:
@@ -19,6 +20,13 @@ def checkpoints_prune(*, job: Job) -> int:
     for row in old:
         _forget(row)
     return len(old)
+
+
+@transaction.atomic
+def pieces_prune(*, attempt: Attempt) -> None:
+    """The pieces of files that were still written; to be called when the whole files are published."""
+    removal_add(prefix=f"{attempt.prefix}/{LIVE}/")
+    Artifact.objects.filter(attempt=attempt, path__startswith=f"{LIVE}/").delete()
 
 
 @transaction.atomic
