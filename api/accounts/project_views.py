@@ -20,10 +20,11 @@ from api.accounts.shapes import (
     NewUserShape,
     ProjectRequest,
     ProjectShape,
+    ResetShape,
     UserRequest,
     UserShape,
 )
-from api.accounts.users import user_create
+from api.accounts.users import user_create, user_disable, user_enable, user_reset
 from api.auth import actor_of, project_of, token_of
 from api.environment import environment
 from api.openapi import page_of
@@ -146,6 +147,42 @@ class UsersView(APIView):
         project = project_of(request)
         password = user_create(project=project, username=wanted.username, role=wanted.role, by=actor_of(request))
         return Response({**wanted.model_dump(), "project": project.name, "password": password}, status=201)
+
+
+class UserDisableView(APIView):
+    write_scope = "admin"
+
+    @extend_schema(operation_id="users_disable", request=None, responses=UserShape)
+    def post(self, request: Request, username: str) -> Response:
+        """Ends their logins and opens nothing for them any more. For superusers; 409 for the last active one."""
+        _need_superuser(request)
+        return Response(_user(user_disable(username=username, by=actor_of(request))))
+
+
+class UserEnableView(APIView):
+    write_scope = "admin"
+
+    @extend_schema(operation_id="users_enable", request=None, responses=UserShape)
+    def post(self, request: Request, username: str) -> Response:
+        """Lets them log in again; the tokens that they made for programs open again. For superusers."""
+        _need_superuser(request)
+        return Response(_user(user_enable(username=username, by=actor_of(request))))
+
+
+class UserResetView(APIView):
+    write_scope = "admin"
+
+    @extend_schema(operation_id="users_reset", request=None, responses=ResetShape)
+    def post(self, request: Request, username: str) -> Response:
+        """A new password, shown once; ends all their logins. For superusers."""
+        _need_superuser(request)
+        user, password = user_reset(username=username, by=actor_of(request))
+        return Response({"username": user.username, "password": password})
+
+
+def _need_superuser(request: Request) -> None:
+    if not rules_all(token_of(request)):
+        raise PermissionDenied("Only a superuser may do this.")
 
 
 def _need_admin(request: Request) -> None:

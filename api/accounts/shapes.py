@@ -100,6 +100,12 @@ class NewUserShape(Shape):
     """Shown here and never again; the person changes it with `POST me/password`."""
 
 
+class ResetShape(Shape):
+    username: str
+    password: str
+    """Shown here and never again."""
+
+
 class TokenRequest(Contract):
     name: PlainLine = Field(min_length=1, max_length=100)
     scopes: list[Scope] = Field(["read"], min_length=1, max_length=3)

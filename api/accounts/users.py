@@ -7,6 +7,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
+from django.http import Http404
 from django.utils import timezone
 
 from api.accounts.members import member_set
@@ -48,6 +49,54 @@ def password_change(*, user: Any, old: str, new: str, by: str) -> None:
     user.save(update_fields=["password"])
     logins_end(user=user, by=by)
     _audit(user, "password_changed", by, None)
+
+
+@transaction.atomic
+def user_disable(*, username: str, by: str) -> Any:
+    """From now on nothing of theirs opens anything: logins end for good, tokens until `user_enable`.
+
+    Raises Http404, Problem(409) for the last active superuser.
+    """
+    supers = list(get_user_model().objects.select_for_update().filter(is_superuser=True, is_active=True))
+    user = _user_lock(username)
+    if supers == [user]:
+        said = f"{username!r} is the only active superuser; without one nobody could enable anybody again."
+        raise Problem("last_superuser", said, status=409, hint="Make another superuser in the panel first.")
+    if user.is_active:
+        user.is_active = False
+        user.save(update_fields=["is_active"])
+        logins_end(user=user, by=by)
+        _audit(user, "user_disabled", by, None)
+    return user
+
+
+@transaction.atomic
+def user_enable(*, username: str, by: str) -> Any:
+    """Their tokens for programs open again what they did. Raises Http404."""
+    user = _user_lock(username)
+    if not user.is_active:
+        user.is_active = True
+        user.save(update_fields=["is_active"])
+        _audit(user, "user_enabled", by, None)
+    return user
+
+
+@transaction.atomic
+def user_reset(*, username: str, by: str) -> tuple[Any, str]:
+    """A new password in place of one that was lost; ends all their logins. Raises Http404."""
+    user, password = _user_lock(username), secrets.token_urlsafe(12)
+    user.set_password(password)
+    user.save(update_fields=["password"])
+    logins_end(user=user, by=by)
+    _audit(user, "password_reset", by, None)
+    return user, password
+
+
+def _user_lock(username: str) -> Any:
+    user = get_user_model().objects.select_for_update().filter(username=username).first()
+    if user is None:
+        raise Http404(f"There is no user {username!r}.")
+    return user
 
 
 @transaction.atomic

@@ -8,6 +8,7 @@ from cli.commands.members import Role
 from cli.output import Json, connect, print_done, print_rows
 
 app = typer.Typer(no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="User name.")]
 
 
 @app.command("list")
@@ -28,6 +29,33 @@ def user_create(
     """Make a person in your project; shows their first password, once."""
     with connect() as client:
         made = client.post("users", {"username": name, "role": role.value})
+    said = f"user      {made['username']}\npassword  {made['password']}\nThe password is shown only this once."
+    print_done(made, said, as_json=as_json)
+
+
+@app.command("disable")
+def user_disable(name: Name, as_json: Json = False) -> None:
+    """Let nothing of a person open anything, until `anneal user enable`; ends their logins. For superusers."""
+    with connect() as client:
+        user = client.post(f"users/{name}/disable")
+    print_done(
+        user, f"{user['username']} is disabled; `anneal user enable {user['username']}` undoes it", as_json=as_json
+    )
+
+
+@app.command("enable")
+def user_enable(name: Name, as_json: Json = False) -> None:
+    """Let a disabled person log in again; the tokens that they made for programs work again. For superusers."""
+    with connect() as client:
+        user = client.post(f"users/{name}/enable")
+    print_done(user, f"{user['username']} may log in again", as_json=as_json)
+
+
+@app.command("reset")
+def user_reset(name: Name, as_json: Json = False) -> None:
+    """Give a person a new password, shown once; ends their logins. For superusers."""
+    with connect() as client:
+        made = client.post(f"users/{name}/reset")
     said = f"user      {made['username']}\npassword  {made['password']}\nThe password is shown only this once."
     print_done(made, said, as_json=as_json)
 

@@ -49,6 +49,7 @@ ROUTES: dict[str, dict[str, str]] = {
     f"{V1}projects/<str:name>/members": {"GET": READ},
     f"{V1}projects/<str:name>/members/<str:username>": {"PUT": ADMIN, "DELETE": ADMIN},
     f"{V1}users": {"GET": SUPERUSER, "POST": ADMIN},
+    **{f"{V1}users/<str:username>/{what}": {"POST": SUPERUSER} for what in ("disable", "enable", "reset")},
     f"{V1}tokens": {"GET": READ, "POST": READ},
     f"{V1}tokens/workers": {"POST": SUPERUSER},
     f"{V1}tokens/<uuid:token_id>": {"GET": HIDDEN, "DELETE": HIDDEN},
@@ -109,7 +110,7 @@ ROUTES: dict[str, dict[str, str]] = {
     "internal/v1/attempts/<uuid:attempt_id>/log": {"PATCH": ATTEMPT},
 }
 
-SHARED = (f"{V1}methods/", f"{V1}workers/")
+SHARED = (f"{V1}methods/", f"{V1}workers/", f"{V1}users/")
 """Records of the installation: a stranger sees them too."""
 MADE_BY_PUT = (f"{V1}secrets/<str:name>",)
 """A stranger's PUT makes a record of that name at home."""

@@ -81,6 +81,7 @@ def scene_make() -> Scene:
             "workers": host.worker,
             "tokens": str(token.pk),
             "projects": PROJECT,
+            "users": f"reader-of-{PROJECT}",
             "secrets": "hub",
             "samplings": finished.job,
         },
