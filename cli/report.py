@@ -1,6 +1,7 @@
 """What an inspect_dataset job answers, on the terminal: pictures as a table, tokens in the colour of their part."""
 
 import tempfile
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from cli.values import json_or_text
 REPORT = "samples/report.json"
 STYLES = {"special": "dim", "prompt": "blue", "response": "green", "masked": "bold black on yellow"}
 """By the role of a token, or that it is masked."""
+MARKS = {"special": "<>", "prompt": "{}", "response": "()", "masked": "[]"}
+"""Around tokens of one part in a row, where there are no colours."""
 SHOWN = ("refused", "pictures", "rows", "rows_per_epoch", "steps_per_epoch", "shapes", "tokens_per_row")
 LONG = ("files", "samples", "faults")
 MOST_FILES = 40
@@ -58,16 +61,29 @@ def file_row(file: Record) -> Record:
 
 def tokens_print(samples: list[Record]) -> None:
     """Each row as its tokens; a token that is masked stands in the colour of the mask."""
-    out.print(Text.assemble(*((f" {role} ", style) for role, style in STYLES.items()), style="dim"))
+    coloured = out.is_terminal and not out.no_color
+    if coloured:
+        out.print(Text.assemble(*((f" {role} ", style) for role, style in STYLES.items()), style="dim"))
+    else:
+        out.print(escape("  ".join(f"{marks[0]}{role}{marks[1]}" for role, marks in MARKS.items())))
     for number, sample in enumerate(samples, start=1):
         where = sample.get("where") or f"row {number}"
         out.print(f"[bold]{escape(str(where))}[/bold]  {len(sample['tokens'])} tokens", soft_wrap=True)
-        out.print(tokens_text(sample["tokens"]), soft_wrap=True)
+        out.print(tokens_text(sample["tokens"]) if coloured else tokens_marked(sample["tokens"]), soft_wrap=True)
 
 
 def tokens_text(tokens: list[Any]) -> Text:
     """`tokens`: [{text, role, masked}]."""
     return Text.assemble(*((str(token.get("text", "")), STYLES.get(part_of(token), "")) for token in tokens))
+
+
+def tokens_marked(tokens: list[Any]) -> Text:
+    """The same for a file or a pipe: each run of tokens of one part between its marks."""
+    runs: list[str] = []
+    for part, run in groupby(tokens, key=part_of):
+        marks = MARKS.get(part, "  ")
+        runs += [marks[0], *(str(token.get("text", "")) for token in run), marks[1]]
+    return Text("".join(runs))
 
 
 def part_of(token: Record) -> str:

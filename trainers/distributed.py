@@ -98,13 +98,17 @@ def stop_processes() -> None:
         dist.destroy_process_group()
 
 
+def accelerators_text(count: int) -> str:
+    return f"{count} accelerator{'' if count == 1 else 's'}"
+
+
 def _device(resources: Resources) -> torch.device:
     if not resources.num_accelerators:
         return torch.device("cpu")
     index, found = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
     if index >= found:
         raise TrainerError(
-            ReasonCode.NO_ACCELERATOR, f"expected an accelerator with index {index}, found {found} accelerators"
+            ReasonCode.NO_ACCELERATOR, f"expected an accelerator with index {index}, found {accelerators_text(found)}"
         )
     device = torch.device("cuda", index)
     torch.cuda.set_device(device)

@@ -1,11 +1,17 @@
 """`anneal audit`."""
 
+import re
 from itertools import islice
 from typing import Annotated
 
 import typer
 
+from cli.http import Record
 from cli.output import Json, connect, print_rows
+
+UUID = re.compile(r"\b([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
+WIDTHS = {"actor": 17, "kind": 20, "object": 18}
+"""With the time and the gaps between them, 80 columns."""
 
 
 def audit(
@@ -15,7 +21,18 @@ def audit(
     most: Annotated[int, typer.Option("--most", "-n", min=1, help="Rows shown.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """Who changed what in the project, the newest first; for its admins."""
+    """Who changed what in the project, the newest first; for its admins. --json has whole ids and what was changed."""
     with connect() as client:
         rows = list(islice(client.pages("audit", object=object_, actor=actor, kind=kind, limit=min(most, 200)), most))
-    print_rows(rows, {"at": "at", "who": "actor", "what": "kind", "of": "object", "": "data"}, as_json=as_json)
+    shown = rows if as_json else [fitting(row) for row in rows]
+    print_rows(shown, {"at": "at", "who": "actor", "what": "kind", "of": "object"}, as_json=as_json)
+
+
+def fitting(row: Record) -> Record:
+    """A row of 80 columns: whole ids and what was changed are in the JSON."""
+    at = f"{row['at'][:10]} {row['at'][11:19]}"
+    return {"at": at, **{name: cut(UUID.sub(r"\1", str(row[name])), width) for name, width in WIDTHS.items()}}
+
+
+def cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}\u2026"

@@ -20,6 +20,9 @@ from cli.values import settings_parse, yaml_load
 from cli.watch import adaptor_ref, ending_sentence, job_watch, outcome, phase_words
 
 app = typer.Typer(no_args_is_help=True)
+EVALUATION = "validation/"
+FEWEST_POINTS = 4
+"""Of each curve, its first and last among them."""
 
 
 class Command(StrEnum):
@@ -93,6 +96,7 @@ def job_show(job: Job, as_json: Json = False) -> None:
     """One job: state, progress, attempts, why it waits or failed."""
     with connect() as client:
         found = client.get(f"jobs/{job}")
+        curves = client.get(f"jobs/{job}/metrics", points=FEWEST_POINTS)["series"]
     if as_json:
         print_json(found)
         return
@@ -101,6 +105,7 @@ def job_show(job: Job, as_json: Json = False) -> None:
             **found,
             "state": state_text(found),
             "step": step_text(found),
+            "evaluation": evaluation_text(curves),
             "adaptor": adaptor_ref(found) if found.get("adaptor") else None,
         },
         (
@@ -110,6 +115,7 @@ def job_show(job: Job, as_json: Json = False) -> None:
             "state",
             "waiting",
             "step",
+            "evaluation",
             "adaptor",
             "template",
             "parent",
@@ -223,6 +229,17 @@ def act(job: str, verb: str, body: Record | None = None, *, as_json: bool) -> No
     else:
         stopping = ", stopping" if found["stopping"] else ""
         out.print(f"job {escape(found['name'])}: {found['state']}{stopping}")
+
+
+def evaluation_text(curves: dict[str, list[list[float]]]) -> str:
+    """The numbers of the last evaluation: `exact_match 0.53, correct 53 (step 100)`."""
+    rows = {name.removeprefix(EVALUATION): points for name, points in curves.items() if name.startswith(EVALUATION)}
+    last = {name: points[-1] for name, points in rows.items() if points}
+    if not last:
+        return ""
+    step = max(point[0] for point in last.values())
+    numbers = ", ".join(f"{name} {value:.6g}" for name, (at, value) in last.items() if at == step)
+    return f"{numbers} (step {step:.0f})"
 
 
 def state_text(job: Record) -> str:

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from cli.commands.jobs import state_text, step_text
+from cli.commands.audit import fitting
+from cli.commands.jobs import evaluation_text, state_text, step_text
 from cli.watch import sentence, state_sentence
 
 STEP = {"kind": "step", "step": 3, "total": 10}
@@ -66,3 +67,26 @@ def test_a_watcher_reads_why_an_attempt_ended_and_what_is_next(data: Any, text: 
 
 def test_a_watcher_reads_the_phase() -> None:
     assert sentence({"kind": "phase", "data": {"phase": "importing"}}) == "importing the libraries"
+
+
+@pytest.mark.parametrize(
+    ("curves", "text"),
+    [
+        (
+            {"validation/exact_match": [[4, 0.5]], "validation/correct": [[4, 2.0]]},
+            "exact_match 0.5, correct 2 (step 4)",
+        ),
+        ({"loss": [[1, 2.0]], "validation/loss": [[2, 9.0], [4, 0.03125]]}, "loss 0.03125 (step 4)"),
+        ({"loss": [[1, 2.0]]}, ""),
+    ],
+)
+def test_a_job_shows_the_numbers_of_its_last_evaluation(curves: Any, text: str) -> None:
+    assert evaluation_text(curves) == text
+
+
+def test_a_row_of_the_audit_fits_80_columns() -> None:
+    name = "0f8fad5b-d9cb-469f-a165-70867728950e"
+    row = {"at": "2026-12-01T03:28:11.123456Z", "actor": f"attempt:{name}", "kind": "checkpoint_published" * 2}
+    shown = fitting({**row, "object": f"job:{name}", "data": {"much": "x" * 1000}})
+    assert shown["at"] == "2026-12-01 03:28:11" and shown["object"] == "job:0f8fad5b"
+    assert len("  ".join(shown.values())) <= 80

@@ -43,7 +43,8 @@ def test_each_token_has_the_colour_of_its_part() -> None:
 def test_an_inspection_of_rows_shows_tokens_and_faults(printed: io.StringIO) -> None:
     report_print({"rows": 3, "faults": ["a.jsonl line 2: no response"], "samples": [{"tokens": TOKENS}]}, "12345678")
     assert "fault: a.jsonl line 2: no response" in printed.getvalue()
-    assert "What is it?A [cat]<end>" in printed.getvalue(), "brackets are no markup"
+    assert "{prompt}" in printed.getvalue() and "[masked]" in printed.getvalue()
+    assert "{What is it?}(A )[[cat]]<<end>>" in printed.getvalue(), "a pipe keeps the parts; brackets are no markup"
     assert "row 1  5 tokens" in printed.getvalue()
 
 
