@@ -214,6 +214,11 @@ class TemplateShape(Shape):
     """When this version was made."""
 
 
+class TemplateImportShape(TemplateShape):
+    notes: list[str]
+    """What was left out of the file, and why."""
+
+
 class TemplateVersionShape(TemplateShape):
     actor: str
     """Who made the version."""

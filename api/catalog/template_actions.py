@@ -18,6 +18,7 @@ from api.catalog.selectors import template_version
 from api.catalog.shapes import (
     NameRequest,
     TemplateContent,
+    TemplateImportShape,
     TemplateRequest,
     TemplateShape,
     TemplateVersionShape,
@@ -119,21 +120,20 @@ class TemplateImportView(APIView):
         parameters=[RENAME, REPLACE],
         request={YAML: OpenApiTypes.STR, "application/json": TemplateRequest},
         responses={
-            200: OpenApiResponse(TemplateShape, description="A new version of the template of that name"),
-            201: OpenApiResponse(TemplateShape, description="A new template"),
+            200: OpenApiResponse(TemplateImportShape, description="A new version of the template of that name"),
+            201: OpenApiResponse(TemplateImportShape, description="A new template"),
         },
     )
     def post(self, request: Request) -> Response:
-        """Saves a template from a YAML file of at most 64 KiB, as `export` gives it."""
+        """Saves a template from a YAML file of at most 64 KiB, as `export` gives it; `notes` say what was left out."""
         body = values_check(template_read(request.data)) if isinstance(request.data, bytes) else request.data
         if (name := request.query_params.get("name")) and isinstance(body, dict):
             body = {**body, "name": name}
         wanted = TemplateRequest.model_validate(body)
         replace = _flag(request.query_params.get("replace", "false"))
-        template, made = template_import(
-            project=project_of(request), wanted=wanted, replace=replace, by=actor_of(request)
-        )
-        return Response(template_answer(template), status=201 if made else 200)
+        done = template_import(project=project_of(request), wanted=wanted, replace=replace, by=actor_of(request))
+        answer = {**template_answer(done.template), "notes": done.notes}
+        return Response(answer, status=201 if done.is_new else 200)
 
 
 def _version(request: Request, ref: str) -> TemplateVersion:

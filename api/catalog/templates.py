@@ -1,7 +1,7 @@
 """Writes of templates. Each change is a new version; what a version says is never changed."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
@@ -13,6 +13,7 @@ from api.catalog.shapes import TemplateRequest
 from api.catalog.template_check import template_content
 from api.errors import Problem
 from api.jobs.transitions import audit_add
+from trainers.params import METHODS, params_class
 
 RESERVED = ("validate", "import")
 """Words that stand in the place of a name in addresses."""
@@ -47,12 +48,20 @@ def template_delete(*, template: Template, by: str) -> None:
     template.delete()
 
 
-def template_import(*, project: Project, wanted: TemplateRequest, replace: bool, by: str) -> tuple[Template, bool]:
-    """The template, and whether it is new: one of the same name gets a version where `replace`, else it is a 409."""
+class Imported(NamedTuple):
+    template: Template
+    is_new: bool
+    notes: list[str]
+    """What of the file was left out, and why."""
+
+
+def template_import(*, project: Project, wanted: TemplateRequest, replace: bool, by: str) -> Imported:
+    """A template of the same name gets a version where `replace`, else it is a 409."""
+    wanted, notes = _without_idle_params(wanted)
     found = Template.objects.select_related("project").filter(project=project, name=wanted.name).first()
     if found is not None and replace:
-        return template_update(template=found, wanted=wanted, by=by), False
-    return template_create(project=project, wanted=wanted, by=by), True
+        return Imported(template_update(template=found, wanted=wanted, by=by), False, notes)
+    return Imported(template_create(project=project, wanted=wanted, by=by), True, notes)
 
 
 def template_name(name: str) -> str:
@@ -61,6 +70,13 @@ def template_name(name: str) -> str:
         said = f"{name!r} is a word of the API; choose another name"
         raise Problem("invalid", f"name: {said}.", fields={"name": [said]})
     return name_check(name)
+
+
+def _without_idle_params(wanted: TemplateRequest) -> tuple[TemplateRequest, list[str]]:
+    if wanted.method not in METHODS:
+        return wanted, []
+    params, notes = params_class(wanted.method).imported(wanted.params)
+    return wanted.model_copy(update={"params": params}), notes
 
 
 @transaction.atomic

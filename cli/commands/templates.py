@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from cli.commands import bundled, inspections, template_history
 from cli.completion import METHODS, TEMPLATES
 from cli.http import Client, Record
-from cli.output import Json, connect, out, print_json, print_record, print_rows, print_table
+from cli.output import Json, connect, err, out, print_json, print_record, print_rows, print_table
 from cli.requests import Method, Settings, method_schema, takes_request
 from cli.terminal import stdout_write
 from cli.values import settings_parse, yaml_load
@@ -120,6 +121,8 @@ def said(template: Record, *, as_json: bool, verb: str) -> None:
         print_json(template)
     else:
         out.print(f"{verb} template {template['name']}@{template['version']} ({template['method']})")
+        for note in template.get("notes", []):
+            err.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)
 
 
 app.command("bundled")(bundled.template_bundled)

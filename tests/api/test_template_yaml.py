@@ -83,6 +83,31 @@ def test_a_fault_inside_is_named_by_its_path(user: APIClient, body: dict[str, An
     assert list(unknown.json()["fields"]) == ["colour"]
 
 
+@pytest.mark.parametrize("scheduler", [{}, {"lr_scheduler": "constant"}])
+def test_an_idle_default_of_another_tools_form_is_left_out_with_a_note(
+    user: APIClient, body: dict[str, Any], scheduler: dict[str, Any]
+) -> None:
+    idle = {**body["params"], **scheduler, "lr_warmup_steps": 50}
+    answer = imported(user, yaml.safe_dump({**body, "params": idle}))
+    assert answer.status_code == 201, answer.json()
+    assert answer.json()["params"] == {**body["params"], **scheduler}
+    (note,) = answer.json()["notes"]
+    assert "lr_warmup_steps=50 was left out" in note
+    again = imported(user, yaml.safe_dump({**body, "params": body["params"]}), "?replace=true")
+    assert again.json()["notes"] == []
+    direct = user.post(PATH, {**body, "name": "direct", "params": idle}, format="json")
+    assert (direct.status_code, list(direct.json()["fields"])) == (400, ["params"])
+
+
+def test_a_warm_up_that_does_something_or_that_a_person_chose_stays(user: APIClient, body: dict[str, Any]) -> None:
+    params = {**body["params"], "lr_scheduler": "cosine", "lr_warmup_steps": 50}
+    assert imported(user, yaml.safe_dump({**body, "params": params})).json()["params"] == params
+    chosen = {**body["params"], "lr_scheduler": "constant", "lr_warmup_steps": 20}
+    refused = imported(user, yaml.safe_dump({**body, "name": "chosen", "params": chosen}))
+    assert refused.status_code == 400
+    assert "lr_warmup_steps=20 does nothing" in refused.json()["message"]
+
+
 def test_a_large_file_is_refused_unread(user: APIClient) -> None:
     answer = imported(user, b"#" * (64 * 1024 + 1))
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")

@@ -1,6 +1,6 @@
 """What every method's parameters share. Standard library and pydantic only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, Self
 
@@ -67,6 +67,11 @@ class Params(BaseModel):
                 "unknown_parameter", "is not known here; did you mean {name}?", {"name": close[0]}
             )
         return InitErrorDetails(type=kind, loc=one["loc"], input=one["input"], ctx=one.get("ctx", {}))
+
+    @classmethod
+    def imported(cls, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The values of an imported template without what another tool's form adds idly; a note on each left out."""
+        return dict(values), []
 
     def products(self) -> tuple[Product, ...]:
         """What a succeeded job with these parameters leaves; more than one, or another, where a parameter says so."""

@@ -1,11 +1,12 @@
 """Parameters of `image_lora`. Only what the trainer implements is listed; rules between fields: image_lora_rules.py."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from trainers.params.base import SPLIT, Params, Product
-from trainers.params.image_lora_rules import family_problem, fields_agree, probably_not_meant
+from trainers.params.image_lora_rules import family_problem, fields_agree, probably_not_meant, without_form_warmup
 from trainers.params.sample_image import DEFAULT_FLUX_GUIDANCE, DEFAULT_GUIDANCE
 from trainers.params.secrets import SecretNames
 
@@ -238,6 +239,10 @@ class ImageLoraParams(Params):
         """
         fields_agree(self)
         return self
+
+    @classmethod
+    def imported(cls, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        return without_form_warmup(values)
 
     @property
     def rate(self) -> float:

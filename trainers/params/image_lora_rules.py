@@ -1,5 +1,6 @@
 """Rules between the fields of `image_lora`: what is refused, and what is allowed but probably not meant."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainers.params.base import as_typed
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
 
 EVALUATION_SHARE = 0.2
 """Of all forwards of the network; more is warned of."""
+FORM_WARMUP_STEPS = 50
+"""`lr_warmup_steps` as Transformer Lab's form has it, whatever the schedule."""
 
 
 TITLES = {
@@ -129,6 +132,18 @@ def _warm_up_agrees(params: "ImageLoraParams") -> None:
             f"lr_warmup_steps={params.lr_warmup_steps} is more than max_train_steps={params.max_train_steps}; "
             "lower lr_warmup_steps"
         )
+
+
+def without_form_warmup(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Without the warm-up that the form of Transformer Lab has by default beside a schedule that takes none."""
+    constant = values.get("lr_scheduler", "constant") == "constant"
+    if not constant or values.get("lr_warmup_steps") != FORM_WARMUP_STEPS:
+        return dict(values), []
+    note = (
+        f"lr_warmup_steps={FORM_WARMUP_STEPS} was left out: it does nothing with lr_scheduler='constant'; "
+        "for a warm-up choose lr_scheduler='constant_with_warmup'"
+    )
+    return {name: value for name, value in values.items() if name != "lr_warmup_steps"}, [note]
 
 
 def _evaluation_agrees(params: "ImageLoraParams") -> None:
