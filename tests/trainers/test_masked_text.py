@@ -277,8 +277,8 @@ def test_a_dataset_is_shown_as_tokens(make: Make) -> None:
     tokens = report["samples"][0]["tokens"]
     roles = [token["role"] for token in tokens]
     assert roles[0] == "special"
-    prompt = "".join(token["text"].replace("##", "") for token in tokens if token["role"] == "prompt")
-    assert prompt == "the[mask]"
+    prompt = "".join(token["text"] for token in tokens if token["role"] == "prompt")
+    assert prompt == " the [ mask ]"
     masked = [token for sample in report["samples"] for token in sample["tokens"] if token["masked"]]
     assert masked
     assert {token["role"] for token in masked} == {"response"}

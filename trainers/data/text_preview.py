@@ -12,6 +12,7 @@ from trainers.errors import TrainerError
 from trainers.events import Sample, Started
 from trainers.models.load_text import load_tokens
 from trainers.models.text_base import TextBase
+from trainers.models.token_texts import token_texts
 from trainers.noise import Purpose
 from trainers.params.inspect_dataset import InspectDatasetParams
 from trainers.params.masked_text import MaskedTextParams
@@ -103,13 +104,15 @@ def _samples(
 
 
 def tokens_shown(base: TextBase, document: Encoded, noised: Noised) -> list[dict[str, Any]]:
-    """Every token as it is trained on: id, its text, role (special, prompt, response), and whether it is masked."""
+    """Every token as it is trained on: id, what it adds to the text, role (special, prompt, response), if masked."""
+    ids = document.ids_L.tolist()
+    tokens = zip(ids, token_texts(base.tokenizer, ids), document.roles_L, noised.masked_L, strict=True)
     return [
         {
-            "id": int(token),
-            "text": base.tokenizer.decode([int(token)]),
+            "id": token,
+            "text": text,
             "role": ROLES[Role(role)],
             "masked": bool(masked),
         }
-        for token, role, masked in zip(document.ids_L, document.roles_L, noised.masked_L, strict=True)
+        for token, text, role, masked in tokens
     ]

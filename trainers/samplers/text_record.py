@@ -6,14 +6,18 @@ from typing import Any
 
 from trainers.atomic import json_write
 from trainers.models.text_base import TextBase
+from trainers.models.token_texts import token_texts
 from trainers.samplers.texts import Text
 
 
 def text_record(base: TextBase, text: Text, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """`tokens` in order, each {id, text, step}; step is -1 for what was given. `mask` is how a gap is shown."""
+    """`tokens` in order, each {id, text, step}; step is -1 for what was given. `mask` is how a gap is shown.
+
+    The texts of the tokens joined are the whole text, special tokens included.
+    """
     tokens = [
-        {"id": token, "text": str(base.tokenizer.decode([token])), "step": step}
-        for token, step in zip(text.ids, text.trace, strict=True)
+        {"id": token, "text": shown, "step": step}
+        for token, shown, step in zip(text.ids, token_texts(base.tokenizer, text.ids), text.trace, strict=True)
     ]
     mask = str(base.tokenizer.convert_ids_to_tokens(base.mask_id))
     return {"text": text.text, "steps": text.steps, "mask": mask, "tokens": tokens, **facts}
