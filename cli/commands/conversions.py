@@ -101,6 +101,8 @@ def adaptor_extract(
 
 def weights_upload(client: Client, file: Path) -> str:
     """The dataset version that holds the file alone; the same content is the same version."""
+    if not file.is_file():
+        raise CliError(f"expected a file of weights, got the folder {file}")
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "adaptor.safetensors").symlink_to(file.resolve())
         version = version_ready(client, "datasets", folder_upload(client, "datasets", DATASET, Path(folder)))

@@ -74,7 +74,7 @@ def job_artifacts(
     print_rows(found, columns, as_json=as_json)
 
 
-def job_manifest(job: JobRef) -> None:
+def job_manifest(job: JobRef, as_json: Json = False) -> None:  # noqa: ARG001 it is JSON either way
     """The manifest of the job's last attempt that left one, as JSON: results, files, versions."""
     with connect() as client:
         print_json(client.get(f"jobs/{job}/manifest")["manifest"])

@@ -73,7 +73,7 @@ def test_a_page_asks_as_often_for_many_jobs_as_for_few(
     JobLabel.objects.bulk_create(JobLabel(job=job, name="all") for job in jobs)
     JobInput.objects.bulk_create(JobInput(job=job, role="dataset", name="shapes@1", key="datasets/1") for job in jobs)
     for query in ("", "state=queued,failed", "label=all&dataset=shapes", "adaptor=shapes"):
-        with django_assert_max_num_queries(12):
+        with django_assert_max_num_queries(13):
             user.get(f"{PATH}?limit=200&{query}")
     assert len(names(user, "limit=200&label=all&dataset=shapes")) == count
 
@@ -87,7 +87,7 @@ def test_artifacts_and_workers_come_in_pages(
     attempt = Attempt.objects.get()
     Artifact.objects.bulk_create(_artifact(attempt, number) for number in range(count))
     path = f"{PATH}/{job}"
-    with django_assert_max_num_queries(8):
+    with django_assert_max_num_queries(9):
         assert len(user.get(f"{path}/samples?limit=200").json()["results"]) == count
     page, steps = user.get(f"{path}/samples?limit=7").json(), []
     while True:

@@ -58,7 +58,7 @@ def test_a_fetched_dataset_is_checked_and_says_where_it_came_from(user: APIClien
     assert version.state == "ready"
     assert version.details["source"] == {**SOURCE, "job": agent.job}
     assert version.details["num_pictures"] == 1
-    events = user.get(f"/api/v1/jobs/{agent.job}/events").json()
+    events = user.get(f"/api/v1/jobs/{agent.job}/events").json()["results"]
     (told,) = [event["data"] for event in events if event["kind"] == "version"]
     assert (told["kind"], told["name"], told["version"], told["source"]["commit"]) == ("datasets", "tiny", 1, COMMIT)
     assert Audit.objects.filter(kind="version_created", actor="user:admin-of-default").exists()
@@ -78,7 +78,7 @@ def test_a_finish_that_is_sent_twice_makes_one_version_and_one_event(user: APICl
     body = body_of(agent)
     assert [agent.post("finish", body).status_code for _ in range(2)] == [200, 200]
     assert DatasetVersion.objects.count() == 1
-    events = user.get(f"/api/v1/jobs/{agent.job}/events").json()
+    events = user.get(f"/api/v1/jobs/{agent.job}/events").json()["results"]
     assert [event["kind"] for event in events].count("version") == 1
 
 

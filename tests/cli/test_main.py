@@ -127,7 +127,7 @@ def test_a_folder_in_the_place_of_a_file_is_a_sentence(
 ) -> None:
     with serving(lambda *_: (200, {}, b"{}")) as url:
         done = anneal("adaptor", "import", str(tmp_path), "--model", "tiny", *as_json, url=url)
-    assert done.exit_code == 1 and "Is a directory" in done.stderr and str(tmp_path) in done.stderr.replace("\n", "")
+    assert done.exit_code == 1 and "got the folder" in done.stderr and str(tmp_path) in done.stderr.replace("\n", "")
 
 
 def test_without_a_login_the_usage_is_wrong(anneal: Anneal) -> None:

@@ -33,7 +33,7 @@ def test_a_person_is_made_logs_in_changes_the_password_and_is_taken_out(embedded
     assert done.exit_code == 0, done.output
     assert embedded.run("job", "list", env=home).exit_code == 1, "the login ended with the old password"
     assert embedded.json("member", "set", "anna@example.org", "writer")["role"] == "writer"
-    assert {"user": "anna@example.org", "role": "writer"} in embedded.json("member", "list")
+    assert {"user": "anna@example.org", "role": "writer", "accepted": True} in embedded.json("member", "list")
     assert "anna@example.org" in embedded.anneal("user", "list")
     embedded.anneal("member", "remove", "anna@example.org")
     assert "anna@example.org" not in embedded.anneal("member", "list")

@@ -17,7 +17,8 @@ from trainers.tracking import Reporter
 
 
 def entries(cache: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in cache.glob("latents/*")}
+    """The file behind each name: an entry that is written again is another file, one that is used is touched."""
+    return {path.name: path.stat().st_ino for path in cache.glob("latents/*")}
 
 
 @pytest.fixture

@@ -177,12 +177,12 @@ class TestPrior:
         settings = {**QUIET, "prior_preservation": True, "class_prompt": "photo of dog", "num_class_images": 1}
         first, second = (job_make(tmp_path / name, tiny_sd, tmp_path / "cache") for name in ("first", "second"))
         assert first.spec(**settings).run() == 0
-        made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "class_pictures").rglob("*.png")}
+        made = {path: path.stat().st_ino for path in (tmp_path / "cache" / "class_pictures").rglob("*.png")}
         assert len(made) == 1
         assert first.losses() != plain.losses()
         assert first.of_kind("started")[0].details["class_pictures"] == 1
         assert second.spec(**settings, prior_weight=0.5, lora_r=4).run() == 0
-        assert {path: path.stat().st_mtime_ns for path in made} == made
+        assert {path: path.stat().st_ino for path in made} == made
         assert len(list((tmp_path / "cache" / "class_pictures").rglob("*.png"))) == 1
 
     @pytest.mark.parametrize(("family", "guidance"), [("flux", 3.5), ("sdxl", 7.5)])

@@ -147,7 +147,7 @@ def test_a_very_long_row_is_cut(
         ("bad_rows.jsonl", "bad_rows.jsonl line 12: expected an object, got list"),
         ("utf16.jsonl", "expected UTF-8, got UTF-16"),
         ("array_not_lines.jsonl", "this is a JSON array"),
-        ("deep_nesting.json", "brackets in each other"),
+        ("deep_nesting.json", "nested too deeply"),
         ("chat_bad_roles.jsonl", "chat_bad_roles.jsonl line 1: turn 2: expected assistant, got user"),
         ("ragged.csv", "ragged.csv line 3: expected 2 cells, got 1"),
         ("unicode_columns.csv", "expected the columns"),

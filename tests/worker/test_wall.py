@@ -99,7 +99,7 @@ def report(api: FakeApi, name: str) -> dict[str, Any]:
         attempt = attempt_of(api, name)
         return attempt.log.decode() if attempt and attempt.log.endswith(b"\n") else ""
 
-    text: str = eventually(printed, what=f"the report of {name}", within=PATIENCE)
+    text: str = eventually(printed, what=f"the report of {name}")
     found: dict[str, Any] = json.loads(text.splitlines()[-1])
     return found
 
@@ -148,7 +148,7 @@ def test_a_hostile_trainer_reaches_nothing_but_its_own(
     api: FakeApi, start: StartHost, settings: dict[str, str], root: Path
 ) -> None:
     host = start()
-    assert eventually(lambda: api.hellos, within=PATIENCE)[-1]["wall"] == kind_of(settings)
+    assert eventually(lambda: api.hellos)[-1]["wall"] == kind_of(settings)
     tries = forbidden(host, victim(api, host))
     shm = Path("/dev/shm") / f"anneal-test-{root.name}"
     tries |= {"allowed: shared memory": ["write", str(shm)]}
@@ -159,7 +159,7 @@ def test_a_hostile_trainer_reaches_nothing_but_its_own(
     assert (found["NoNewPrivs"], found["CapEff"], found["CORE"]) == ("1", "0" * 16, 0)
     assert found["uid"] == (65534 if "user" in kind_of(settings) else os.geteuid())
     assert 0 < found["FSIZE"] <= 512 * 1024**3 and found["DATA"] > 0
-    eventually(lambda: attempt_of(api, "spy").finish, what="finish", within=PATIENCE)  # type: ignore[union-attr]
+    eventually(lambda: attempt_of(api, "spy").finish, what="finish")  # type: ignore[union-attr]
     assert attempt_of(api, "spy").finish["outcome"] == "succeeded"  # type: ignore[union-attr]
 
 
@@ -172,7 +172,7 @@ def test_the_wall_stands_around_a_resident_too(api: FakeApi, start: StartHost) -
         found = report(api, name)
         assert found["worked"] == ["its own"]
         pids.add(found["pid"])
-        eventually(lambda name=name: attempt_of(api, name).finish, what="finish", within=PATIENCE)  # type: ignore[union-attr,misc]
+        eventually(lambda name=name: attempt_of(api, name).finish, what="finish")  # type: ignore[union-attr,misc]
     assert len(pids) == 2, "one resident for the two jobs of a project, another one for the next project"
 
 
@@ -181,7 +181,7 @@ def test_trainers_behind_the_wall_are_killed_like_any_other(api: FakeApi, start:
     victim(api, host)
     assert len(host.tree()) >= 2
     host.kill()
-    eventually(lambda: not host.tree(), what="nothing is left", within=PATIENCE)
+    eventually(lambda: not host.tree(), what="nothing is left")
 
 
 def kind_of(settings: dict[str, str]) -> str:
@@ -230,7 +230,7 @@ def confined(folder: Path, command: list[str], confinement: Confinement) -> str:
         kill_seconds=1.0, deadline=1e18, confinement=confinement,
     )  # fmt: skip
     os.close(log)
-    assert eventually(lambda: supervisor.wait(0.05), what="the end", within=PATIENCE)
+    assert eventually(lambda: supervisor.wait(0.05), what="the end")
     spawner.close()
     assert not marked(ATTEMPT_MARK, "wall-test")
     return (folder / "log").read_text()

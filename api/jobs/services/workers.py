@@ -39,7 +39,7 @@ class Hello(Incoming):
     """What keeps its trainers off its files; an older worker says nothing."""
     gone: list[UUID] = Field([])
     """Attempts of earlier boots of which the sweep found nothing left."""
-    protocol: int = Field(1, ge=0)
+    protocol: int = Field(1, ge=0, le=1_000_000)
     """Version of docs/protocol.md that the worker speaks; those of before the number name none."""
 
 
