@@ -210,7 +210,7 @@ def test_a_job_that_does_not_fetch_connects_to_no_service(tmp_path: Path, networ
 
 def low_port() -> int:
     """A free port outside of the ephemeral range, as services have."""
-    for port in range(20_000, 30_000):
+    for port in range(20_000 + os.getpid() % 9_000, 30_000):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)):
                 return port
@@ -221,18 +221,22 @@ def reachable(server: socket.socket) -> dict[str, list[Any]]:
     return {"connect": ["connect", server.getsockname()[1]], "listen": ["listen", 0]}
 
 
+MARK = f"wall-test-{os.getpid()}"
+"""Of this process: a supervisor ends everything on the host that carries its mark, also what another pytest started."""
+
+
 def confined(folder: Path, command: list[str], confinement: Confinement) -> str:
     """The output of a command behind a shim."""
     spawner, log = Spawner(), os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    env = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), ATTEMPT_MARK: "wall-test"}
+    env = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), ATTEMPT_MARK: MARK}
     supervisor = Supervisor(
-        spawner, attempt="wall-test", command=command, folder=folder, env=env, log=log,
+        spawner, attempt=MARK, command=command, folder=folder, env=env, log=log,
         kill_seconds=1.0, deadline=1e18, confinement=confinement,
     )  # fmt: skip
     os.close(log)
     assert eventually(lambda: supervisor.wait(0.05), what="the end")
     spawner.close()
-    assert not marked(ATTEMPT_MARK, "wall-test")
+    assert not marked(ATTEMPT_MARK, MARK)
     return (folder / "log").read_text()
 
 
