@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trainers.checkpoint import Loaded, checkpoint_load, checkpoint_save, newest_checkpoint
+from trainers.choices import choices_of
 from trainers.control import Control
 from trainers.data.global_batch import GlobalBatch
 from trainers.distributed import Processes
@@ -17,6 +18,7 @@ from trainers.errors import ReasonCode, TrainerError
 from trainers.events import Checkpoint, Warning_
 from trainers.loop import Progress
 from trainers.manifest import versions
+from trainers.params.base import Params
 from trainers.spec import InputRef, JobSpec, canonical_json
 from trainers.state import State, optimizer_load_state, optimizer_state, rng_load_state, rng_state
 from trainers.tracking import Reporter
@@ -37,6 +39,8 @@ class Resumable:
     scaler: torch.amp.GradScaler
     keep: int
     """Checkpoints to keep."""
+    params: Params
+    """Of the job, with what `auto` means here."""
     batch: GlobalBatch
     """As parameters and ranks make it; after `restore` as many rows as before, by another accumulation if need be."""
     ema: Ema | None = None
@@ -61,6 +65,7 @@ class Resumable:
                     **self._circumstances(),
                     "job_digest": job_digest(self.work.spec),
                     "spec_digest": self.work.spec.digest(),
+                    "choices": choices_of(self.work.spec.params, self.params),
                     "global_batch": self.batch.rows,
                     "evaluated_step": progress.evaluated_step,
                     "seconds": progress.seconds,

@@ -246,6 +246,12 @@ def test_two_processes_learn_what_one_does(make: Make) -> None:
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
+def test_what_auto_chose_is_recorded(make: Make) -> None:
+    job = make(family="llama", **LORA).finished()
+    state = json.loads((job.out / "checkpoints" / "step-00000003" / "state.json").read_bytes())
+    assert state["choices"] == {"gradient_checkpointing": "off", "train_mask_embedding": "on"}
+
+
 @pytest.mark.slow
 def test_another_world_size_keeps_steps_and_rows(make: Make) -> None:
     """Epochs of 12 documents in batches of 4, begun on 1 process and ended on 2."""

@@ -36,7 +36,7 @@ def test_rules_between_fields_come_from_the_validators() -> None:
         ("seed", "integer", "0 to below 2^63"),
         ("resolution", "integer", "64 to 1024, multiple of 8"),
         ("center_crop", "boolean", ""),
-        ("mixed_precision", "one of `no`, `fp16`, `bf16`", ""),
+        ("mixed_precision", "one of `auto`, `no`, `fp16`, `bf16`", ""),
         ("trigger_word", "text", "0 to 100 characters"),
     ],
 )

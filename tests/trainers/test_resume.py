@@ -179,6 +179,28 @@ def test_a_global_batch_that_the_processes_cannot_make_is_refused(make_job: Call
     assert "another number of processes (1)" in reason.message
 
 
+def test_what_auto_chose_is_recorded_and_kept_on_another_device(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job begun where bf16 is chosen goes on in bf16 where the first start would choose otherwise."""
+    settings: dict[str, Any] = {"mixed_precision": "auto", "max_train_steps": 4, "checkpoint_every_steps": 2}
+    monkeypatch.setattr("trainers.methods.image_lora.precision_on", lambda _: "bf16")
+    begun = make_job("begun").spec(**settings)
+    assert begun.run() == 0
+    monkeypatch.undo()
+    resumed, fresh = make_job("resumed").spec(**settings), make_job("fresh").spec(**settings)
+    shutil.copytree(begun.out / "checkpoints" / "step-00000002", resumed.inputs / "checkpoint")
+    assert resumed.run() == 0
+    assert json.loads((resumed.out / "checkpoints" / "step-00000004" / "state.json").read_bytes())["choices"] == {
+        "mixed_precision": "bf16"
+    }
+    assert resumed.adaptor == begun.adaptor
+    assert fresh.run() == 0
+    state = json.loads((fresh.out / "checkpoints" / "step-00000004" / "state.json").read_bytes())
+    assert state["choices"] == {"mixed_precision": "no"}
+    assert fresh.adaptor != begun.adaptor
+
+
 def test_a_checkpoint_of_other_parameters_is_refused(make_job: Callable[..., Job]) -> None:
     job = make_job()
     assert job.run() == 0

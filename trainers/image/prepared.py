@@ -16,6 +16,11 @@ from trainers.site import Site
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
+def precision_on(device: torch.device) -> str:
+    """What `mixed_precision` auto means on a device."""
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+
+
 def base_prepared(site: Site[ImageLoraParams]) -> Base:
     """The frozen base on the job's device."""
     params = site.params

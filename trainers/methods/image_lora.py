@@ -9,6 +9,7 @@ import torch
 
 from trainers.adaptors.save import adaptor_save
 from trainers.card import card_write
+from trainers.choices import choices_make
 from trainers.control import Control
 from trainers.data.examples import Examples
 from trainers.data.global_batch import GlobalBatch
@@ -23,7 +24,7 @@ from trainers.events import Started, Warning_
 from trainers.image.continuing import start_from_adaptor
 from trainers.image.denoising import denoising
 from trainers.image.evaluation import eval_prompts_encode, pictures_sample, validation_loss
-from trainers.image.prepared import DTYPES, base_prepared, encoders_free, prediction_overridden
+from trainers.image.prepared import DTYPES, base_prepared, encoders_free, precision_on, prediction_overridden
 from trainers.image.prior import class_pictures_made
 from trainers.image.trained import Trained, pairs_attach
 from trainers.listeners import listeners_attach
@@ -74,7 +75,8 @@ def train(work: Workspace) -> Outcome:
         processes, reporter = start_processes(work.spec.resources), Reporter(work.events)
         control = Control(work.inputs / "control", processes, reporter)
         stack.callback(control.close)
-        return _train(Site(work, work.spec.params, processes, control, reporter), stack)
+        params = choices_make(work, work.spec.params, {"mixed_precision": precision_on(processes.device)})
+        return _train(Site(work, params, processes, control, reporter), stack)
 
 
 def _train(site: Site[ImageLoraParams], stack: ExitStack) -> Outcome:
@@ -147,6 +149,7 @@ def _resumable(site: Site[ImageLoraParams], trained: Trained, ema: Ema | None) -
         ),
         scaler=torch.amp.GradScaler(site.processes.device.type, enabled=params.mixed_precision == "fp16"),
         keep=params.keep_checkpoints,
+        params=params,
         batch=batch_of(params, site.processes.world_size),
         ema=ema,
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from trainers.choices import choices_make
 from trainers.data.documents import EosPadding
 from trainers.data.global_batch import GlobalBatch
 from trainers.data.text_batches import Recipe
@@ -32,6 +33,8 @@ class Trained:
     parameters: Sequence[nn.Parameter]
     """fp32, in a fixed order."""
     lora: bool
+    params: MaskedTextParams
+    """With what `auto` means here."""
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds of the weights."""
@@ -60,12 +63,13 @@ def trained_base(site: Site[MaskedTextParams]) -> Trained:
     )
     family_check(params, base)
     base = recipe_base(base, params)
+    params = choices_make(site.work, params, auto_for(base))
     dropout_set(base, params.model_dropout)
     parameters = _attached(base, params) if params.lora else list(base.model.requires_grad_(True).parameters())
     base.model.train()
-    if checkpoints_activations(params, base):
+    if params.gradient_checkpointing == "on":
         base.model.activation_checkpointing_enable({"use_reentrant": False})
-    return Trained(base, parameters, params.lora)
+    return Trained(base, parameters, params.lora, params)
 
 
 def recipe_base(base: TextBase, params: MaskedTextParams) -> TextBase:
@@ -80,10 +84,13 @@ def family_check(params: MaskedTextParams, base: TextBase) -> None:
         raise TrainerError(ReasonCode.BAD_PARAMETERS, problem)
 
 
-def checkpoints_activations(params: MaskedTextParams, base: TextBase) -> bool:
-    if params.gradient_checkpointing == "auto":
-        return sum(int(parameter.numel()) for parameter in base.model.parameters()) > CHECKPOINTED_WEIGHTS
-    return params.gradient_checkpointing == "on"
+def auto_for(base: TextBase) -> dict[str, str]:
+    """What `auto` means for a base whose weights are loaded, and without an adaptor yet."""
+    large = sum(int(parameter.numel()) for parameter in base.model.parameters()) > CHECKPOINTED_WEIGHTS
+    return {
+        "gradient_checkpointing": "on" if large else "off",
+        "train_mask_embedding": "on" if base.was_causal else "off",
+    }
 
 
 def recipe_of(params: MaskedTextParams, base: TextBase) -> Recipe:
@@ -126,12 +133,12 @@ def resumable_of(site: Site[MaskedTextParams], trained: Trained) -> Resumable:
         ),
         scaler=torch.amp.GradScaler(site.processes.device.type, enabled=params.dtype == "float16"),
         keep=params.keep_checkpoints,
+        params=trained.params,
         batch=GlobalBatch(params.batch_size, params.gradient_accumulation_steps, site.processes.world_size),
     )
 
 
 def _attached(base: TextBase, params: MaskedTextParams) -> list[nn.Parameter]:
-    wanted = {"auto": base.was_causal, "on": True, "off": False}[params.train_mask_embedding]
     return attach_text_lora(
         base,
         r=params.lora_r,
@@ -139,5 +146,5 @@ def _attached(base: TextBase, params: MaskedTextParams) -> list[nn.Parameter]:
         dropout=params.lora_dropout,
         targets=params.target_modules,
         seed=integer(2**63 - 1, params.seed, Purpose.LORA_INIT),
-        train_mask_embedding=wanted,
+        train_mask_embedding=params.train_mask_embedding == "on",
     )
