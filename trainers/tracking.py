@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from trainers.events import EventWriter, Payload, Sample, Step, Validation
+from trainers.events import AnyPayload, EventWriter, Payload, Sample, Step, Validation
 
 FLUSH_SECONDS = 10
 """After so long a point is in TensorBoard's file, which is followed while the job runs."""
@@ -23,7 +23,7 @@ class Reporter:
     def listen(self, listener: Callable[[Payload], None]) -> None:
         self._listeners.append(listener)
 
-    def say(self, payload: Payload) -> None:
+    def say(self, payload: AnyPayload) -> None:
         if self._events is None:
             return
         self._events.emit(payload)
