@@ -15,7 +15,7 @@ from rich.markup import escape
 from cli.errors import CliError, UnreachableError
 from cli.follow import TERMINAL
 from cli.mirror import Mirror
-from cli.output import connect, err
+from cli.output import Json, connect, err, print_json
 from cli.requests import JobRef
 
 LIBRARY = "tensorboard"
@@ -29,6 +29,7 @@ def job_tensorboard(
     mirror_only: Annotated[
         bool, typer.Option("--mirror-only", help="Start no TensorBoard; end when the job has ended.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Follow a job in TensorBoard while it runs: mirrors its event files as they grow. Ctrl-C ends it."""
     if not mirror_only and importlib.util.find_spec(LIBRARY) is None:
@@ -42,6 +43,8 @@ def job_tensorboard(
         board = None if mirror_only else stack.enter_context(board_start(folder, port))
         if board:
             stack.callback(board.terminate)
+        if as_json:
+            print_json({"folder": str(folder), "url": f"http://127.0.0.1:{port}" if board else None})
         has_ended = False
         while board is None or board.poll() is None:
             has_ended = has_ended or client.get(f"jobs/{job}")["state"] in TERMINAL

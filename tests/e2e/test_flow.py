@@ -53,7 +53,9 @@ def test_a_watched_job_tells_its_story_and_keeps_its_samples(
 
 
 @pytest.mark.slow
-def test_a_trainer_by_hand_makes_the_same_steps_of_the_same_spec(platform: Embedded, trained: list[Any], tmp_path: Path) -> None:
+def test_a_trainer_by_hand_makes_the_same_steps_of_the_same_spec(
+    platform: Embedded, trained: list[Any], tmp_path: Path
+) -> None:
     """The recipe that `anneal job spec` prints."""
     job, folder = trained[-1]["id"], tmp_path / "by-hand"
     written = platform.json("job", "spec", job, "-o", str(folder))
