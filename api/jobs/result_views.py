@@ -67,7 +67,7 @@ class InputFileShape(BaseModel):
     url: str
 
 
-class InputShape(BaseModel):
+class SpecInputShape(BaseModel):
     sha256: str
     files: list[InputFileShape]
 
@@ -75,7 +75,7 @@ class InputShape(BaseModel):
 class SpecShape(BaseModel):
     spec: dict[str, Any]
     """With the checkpoint from which the job would go on; of a job that succeeded, without."""
-    inputs: dict[str, InputShape]
+    inputs: dict[str, SpecInputShape]
     """By folder below `in/`."""
 
 

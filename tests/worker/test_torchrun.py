@@ -57,19 +57,19 @@ def two_ranks(tmp_path: Path) -> Iterator[TwoRanks]:
 def test_kill_9_of_the_shim_ends_both_ranks(two_ranks: TwoRanks) -> None:
     attempt, supervisor, _, _ = two_ranks
     os.kill(supervisor.shim_pid, signal.SIGKILL)
-    assert end_of(supervisor, 20).shim_died and not marked(ATTEMPT_MARK, attempt)
+    assert end_of(supervisor).shim_died and not marked(ATTEMPT_MARK, attempt)
 
 
 def test_kill_9_of_torchrun_ends_both_ranks(two_ranks: TwoRanks) -> None:
     attempt, supervisor, launcher, _ = two_ranks
     os.kill(launcher, signal.SIGKILL)
-    assert end_of(supervisor, 20).code == -9 and not marked(ATTEMPT_MARK, attempt)
+    assert end_of(supervisor).code == -9 and not marked(ATTEMPT_MARK, attempt)
 
 
 def test_kill_9_of_one_rank_ends_the_other_and_is_told_from_a_crash(two_ranks: TwoRanks, tmp_path: Path) -> None:
     attempt, supervisor, _, ranks = two_ranks
     os.kill(ranks[0], signal.SIGKILL)
-    assert end_of(supervisor, 60).code == 1 and not marked(ATTEMPT_MARK, attempt)
+    assert end_of(supervisor).code == 1 and not marked(ATTEMPT_MARK, attempt)
     assert "exitcode  : -9" in (tmp_path / "log").read_text()
 
 
@@ -80,4 +80,4 @@ def test_both_ranks_hear_the_deadman_by_themselves(two_ranks: TwoRanks) -> None:
     os.kill(supervisor.shim_pid, signal.SIGSTOP)
     assert len({Path(f"/proc/{pid}/fd/0").readlink() for pid in (*ranks, launcher)}) == 1
     os.kill(supervisor.shim_pid, signal.SIGKILL)
-    assert end_of(supervisor, 20).shim_died and not marked(ATTEMPT_MARK, attempt)
+    assert end_of(supervisor).shim_died and not marked(ATTEMPT_MARK, attempt)
