@@ -13,7 +13,7 @@ from api.sqlite import line as lines
 from api.sqlite.line import Line
 from api.turns import in_turns
 
-on_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="the backend of SQLite")
+on_sqlite = pytest.mark.database("sqlite")
 
 
 def in_thread(target: Any) -> threading.Thread:
