@@ -36,7 +36,7 @@ class WorkerDrainView(APIView):
         """Nothing new for this worker; what it runs goes back to the queue with a checkpoint."""
         return Response(worker_shape(worker_drain(worker_id=worker_id, by=actor_of(request))))
 
-    @extend_schema(operation_id="workers_drain_undo", responses=WorkerShape)
+    @extend_schema(operation_id="workers_drain_undo", responses={200: WorkerShape})
     def delete(self, request: Request, worker_id: str) -> Response:
         """The worker takes jobs again; what went back to the queue stays there until somebody claims it."""
         return Response(worker_shape(worker_drain_undo(worker_id=worker_id, by=actor_of(request))))
