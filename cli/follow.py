@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 
 import httpx
 
-from cli.errors import UnreachableError
+from cli.errors import ApiError, ServerError, ThrottledError, UnreachableError
 from cli.http import Client, Record, checked, reachable
+from foundation.protocol import PROTOCOL_HEADER
 
 TERMINAL = ("succeeded", "failed", "cancelled", "paused")
 READ_TIMEOUT_SECONDS = 60.0
@@ -17,7 +18,8 @@ GIVE_UP_SECONDS = 120.0
 def job_events(client: Client, job: str, after: int = 0) -> Iterator[Record | None]:
     """Events of `job` from seq `after` + 1 until it ended; None now and then while nothing happens.
 
-    A connection that breaks is made again with Last-Event-ID; UnreachableError after GIVE_UP_SECONDS without an answer.
+    A connection that breaks is opened again with Last-Event-ID, and so is one that a gateway answered in place of the
+    API. Raises the error after GIVE_UP_SECONDS without an answer of the API, and at once where the API itself refuses.
     """
     broken_since: float | None = None
     while True:
@@ -28,12 +30,21 @@ def job_events(client: Client, job: str, after: int = 0) -> Iterator[Record | No
                 yield event
             if client.get(f"jobs/{job}")["state"] in TERMINAL:
                 return
-        except UnreachableError:
+        except (UnreachableError, ApiError) as error:
+            if _refused_by_the_api(error):
+                raise
             broken_since = broken_since or time.monotonic()
             if time.monotonic() - broken_since > GIVE_UP_SECONDS:
                 raise
             yield None
         time.sleep(0.5)
+
+
+def _refused_by_the_api(error: UnreachableError | ApiError) -> bool:
+    """Whether the answer came from the API and asking again cannot help."""
+    if isinstance(error, UnreachableError | ServerError | ThrottledError):
+        return False
+    return PROTOCOL_HEADER in error.headers
 
 
 def stream(client: Client, job: str, after: int) -> Iterator[Record | None]:

@@ -6,6 +6,7 @@ from cli.config import Login
 from cli.errors import CliError
 from cli.follow import job_events, parse
 from cli.http import Client
+from foundation.protocol import PROTOCOL_HEADER
 from tests.cli.small_server import Answer, serving
 
 
@@ -51,8 +52,24 @@ def test_a_stream_that_ends_before_the_job_does_is_opened_again() -> None:
 def test_a_refused_stream_is_an_error_at_once() -> None:
     refusal = json.dumps({"code": "not_found", "message": "no job abc", "hint": "", "fields": {}}).encode()
     with (
-        serving(lambda *_: (404, {}, refusal)) as url,
+        serving(lambda *_: (404, {PROTOCOL_HEADER: "2"}, refusal)) as url,
         Client(Login(url, "ant_x")) as client,
         pytest.raises(CliError, match="no job abc"),
     ):
         list(job_events(client, "abc"))
+
+
+@pytest.mark.parametrize("status", [401, 404, 410, 429, 502])
+def test_what_a_gateway_answers_does_not_end_the_watch(status: int) -> None:
+    requests: list[str] = []
+
+    def handle(path: str, _: dict[str, str]) -> Answer:
+        requests.append(path)
+        if len(requests) == 1:
+            return status, {"Content-Type": "text/html"}, b"<h1>default backend</h1>"
+        if path.endswith("/stream"):
+            return 200, {}, sse(1)
+        return 200, {}, json.dumps({"state": "succeeded"}).encode()
+
+    with serving(handle) as url, Client(Login(url, "ant_x")) as client:
+        assert [event["seq"] for event in job_events(client, "abc") if event] == [1]
