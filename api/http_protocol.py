@@ -87,8 +87,10 @@ def framing_checked(app: App) -> App:
     async def checked(scope: Any, receive: Receive, send: Send) -> None:
         names = {name for name, _ in scope["headers"]} if scope["type"] == "http" else set()
         if {b"content-length", b"transfer-encoding"} <= names:
-            said = "The request has both Content-Length and Transfer-Encoding."
-            await problem_send(send, Problem("bad_request", said, hint="Send one of them."), (b"connection", b"close"))
+            message = "The request has both Content-Length and Transfer-Encoding."
+            await problem_send(
+                send, Problem("bad_request", message, hint="Send one of them."), (b"connection", b"close")
+            )
         else:
             await app(scope, receive, send)
 

@@ -179,13 +179,13 @@ async def run(load: Load, streams: int, seconds: float) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def measure(platform: Platform, given: argparse.Namespace) -> tuple[list[list[str]], bool]:
+def measure(platform: Platform, arguments: argparse.Namespace) -> tuple[list[list[str]], bool]:
     """The table's rows, and whether the target is met."""
-    load = _claimed(platform, given.workers)
+    load = _claimed(platform, arguments.workers)
     process = platform.children["api"].process
     assert process is not None
     before, cpu, started = rss_bytes(platform), cpu_seconds(process.pid), time.perf_counter()
-    asyncio.run(run(load, given.streams, given.seconds))
+    asyncio.run(run(load, arguments.streams, arguments.seconds))
     share = (cpu_seconds(process.pid) - cpu) / (time.perf_counter() - started)
     rows = [[kind, *tally.cells()] for kind, tally in load.tallies.items()]
     memory = f"memory {before / MIB:.0f} MiB before, {rss_bytes(platform) / MIB:.0f} MiB at the end"
@@ -227,12 +227,12 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--databases", nargs="+", default=["sqlite", "postgresql"])
-    given, rows, good = parser.parse_args(), list[list[str]](), True
-    for database in given.databases:
+    arguments, rows, good = parser.parse_args(), list[list[str]](), True
+    for database in arguments.databases:
         root = tempfile.TemporaryDirectory(prefix="anneal-load-")
         with root, bench_platform(Path(root.name), database) as platform:
-            found, met = measure(platform, given)
-        rows += [[f"{database}: {row[0]}", *row[1:]] for row in found]
+            measured, met = measure(platform, arguments)
+        rows += [[f"{database}: {row[0]}", *row[1:]] for row in measured]
         good = good and met
     print(f"{machine()}, load {os.getloadavg()[1]:.1f} over 5 minutes\n\n{table(HEADS, rows)}")
     return 0 if good else 1

@@ -29,8 +29,8 @@ class Mirror:
         rows = list(self._client.pages(f"jobs/{self._job}/artifacts", kind=KIND, attempt=n))
         target = self._folder / f"attempt-{n}"
         pieces = [row for row in rows if row["path"].startswith(f"{LIVE}/")]
-        whole = [file for row in rows if row not in pieces for file in row["files"]]
-        added = sum(self._append(file, _local(target, file["path"]), 0) for file in whole)
+        complete = [file for row in rows if row not in pieces for file in row["files"]]
+        added = sum(self._append(file, _local(target, file["path"]), 0) for file in complete)
         return added + sum(self._append_piece(row, target) for row in sorted(pieces, key=_start))
 
     def _append_piece(self, row: Record, target: Path) -> int:

@@ -35,10 +35,10 @@ def _tiff(orientation: int) -> bytes:
 
 def _jpeg(data: bytes, orientation: int) -> bytes:
     """Keeps JFIF, the colour profile and Adobe's colour transform; what follows the picture (a second one) goes."""
-    found, at = [data[:2]], 2
+    pieces, at = [data[:2]], 2
     if orientation != 1:
         exif = b"Exif\0\0" + _tiff(orientation)
-        found.append(b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif)
+        pieces.append(b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif)
     while True:
         while data[at] == 0xFF and data[at + 1] == 0xFF:
             at += 1
@@ -46,12 +46,12 @@ def _jpeg(data: bytes, orientation: int) -> bytes:
         if data[at] != 0xFF:
             raise IndexError(at)
         if marker == EOI:
-            return b"".join([*found, b"\xff\xd9"])
+            return b"".join([*pieces, b"\xff\xd9"])
         end = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
         if marker == SOS:
             end = _scan_end(data, end)
         if not _is_metadata(marker, data[at + 4 : at + 4 + len(ICC)]):
-            found.append(data[at:end])
+            pieces.append(data[at:end])
         at = end
 
 
@@ -72,7 +72,7 @@ def _scan_end(data: bytes, at: int) -> int:
 
 
 def _png(data: bytes, orientation: int) -> bytes:
-    found, at = [PNG_START], len(PNG_START)
+    pieces, at = [PNG_START], len(PNG_START)
     while True:
         length, kind = struct.unpack_from(">I4s", data, at)
         chunk = data[at : at + 12 + length]
@@ -80,16 +80,16 @@ def _png(data: bytes, orientation: int) -> bytes:
             raise IndexError(at)
         at += len(chunk)
         if kind not in PNG_METADATA:
-            found.append(chunk)
+            pieces.append(chunk)
         if kind == b"IHDR" and orientation != 1:
             body = b"eXIf" + _tiff(orientation)
-            found.append(struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)))
+            pieces.append(struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)))
         if kind == b"IEND":
-            return b"".join(found)
+            return b"".join(pieces)
 
 
 def _webp(data: bytes, orientation: int) -> bytes:
-    found, at, end = list[bytes](), 12, 8 + struct.unpack_from("<I", data, 4)[0]
+    pieces, at, end = list[bytes](), 12, 8 + struct.unpack_from("<I", data, 4)[0]
     while at < end:
         kind, length = struct.unpack_from("<4sI", data, at)
         chunk = data[at : at + 8 + length + length % 2]
@@ -100,9 +100,9 @@ def _webp(data: bytes, orientation: int) -> bytes:
             flags = chunk[8] & ~(WEBP_EXIF | WEBP_XMP) | (WEBP_EXIF if orientation != 1 else 0)
             chunk = chunk[:8] + bytes([flags]) + chunk[9:]
         if kind not in (b"EXIF", b"XMP "):
-            found.append(chunk)
+            pieces.append(chunk)
     if orientation != 1:
         body = _tiff(orientation)
-        found.append(b"EXIF" + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2))
-    content = b"WEBP" + b"".join(found)
+        pieces.append(b"EXIF" + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2))
+    content = b"WEBP" + b"".join(pieces)
     return b"RIFF" + struct.pack("<I", len(content)) + content

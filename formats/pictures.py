@@ -66,8 +66,8 @@ def repeats_message(folder: str, times: int) -> str:
 
 
 def _repeats(name: str) -> int | None:
-    found = REPEATS.match(name)
-    count = int(found[1]) if found else 0
+    match = REPEATS.match(name)
+    count = int(match[1]) if match else 0
     return count if 1 <= count <= MAX_REPEATS else None
 
 

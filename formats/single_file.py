@@ -69,13 +69,13 @@ def checkpoint_of(keys: Collection[str]) -> Checkpoint | None:
     family = _family(names)
     if family is None:
         return None
-    found: dict[str, str] = {}
+    parts: dict[str, str] = {}
     for part, prefixes in LAYOUTS[family].items():
         for prefix in prefixes:
             present = _has_network(names, prefix) if part == "transformer" else _begins(names, prefix)
-            if present and part not in found:
-                found[part] = prefix
-    return Checkpoint(family, found)
+            if present and part not in parts:
+                parts[part] = prefix
+    return Checkpoint(family, parts)
 
 
 def checkpoint_file(path: Path) -> Checkpoint | None:

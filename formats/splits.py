@@ -38,11 +38,11 @@ def splits_of(paths: Iterable[str], *, by_folder_only: bool = False) -> dict[str
         named = ends if len({split for split in ends.values() if split}) > 1 else named
     if not any(named.values()):
         return {}
-    found: dict[str, list[str]] = {}
+    paths_of: dict[str, list[str]] = {}
     for path in listed:
-        found.setdefault(named[path] or TRAIN, []).append(path)
-    order = (TRAIN, VALIDATION, TEST, *sorted(found))
-    return {split: found[split] for split in dict.fromkeys(order) if split in found}
+        paths_of.setdefault(named[path] or TRAIN, []).append(path)
+    order = (TRAIN, VALIDATION, TEST, *sorted(paths_of))
+    return {split: paths_of[split] for split in dict.fromkeys(order) if split in paths_of}
 
 
 def splits_message(counts: Mapping[str, int], what: str) -> str:
@@ -80,11 +80,11 @@ def split_evaluated(splits: Mapping[str, Sequence[str]] | Sequence[str], split: 
 
 
 def _split_of(path: str, *, by_folder_only: bool) -> str | None:
-    found = None if by_folder_only else _file_split(_stem(path))
+    split = None if by_folder_only else _file_split(_stem(path))
     for folder in reversed(PurePosixPath(path).parent.parts):
         named = SPLIT_FOLDER.fullmatch(folder)
-        found = found or (named[1] if named else WORDS.get(folder.lower()))
-    return found
+        split = split or (named[1] if named else WORDS.get(folder.lower()))
+    return split
 
 
 def _file_split(stem: str) -> str | None:

@@ -166,7 +166,7 @@ def tokenizer_files_read(folder: Path, prefix: str = "") -> TokenizerFiles:
 
     Which files there must be is the caller's to check.
     """
-    found: dict[str, dict[str, Any]] = {}
+    contents: dict[str, dict[str, Any]] = {}
     ignored: list[str] = []
     class_name = None
     for name in JSON_FILES:
@@ -175,12 +175,12 @@ def tokenizer_files_read(folder: Path, prefix: str = "") -> TokenizerFiles:
         raw = json_object_read(_bytes(folder / name, prefix + name), prefix + name, allow_nul=True)
         if name == CONFIG:
             class_name = class_of(raw.pop(CLASS, None), ignored, prefix + name)
-        found[name], left_out = _clean(name, raw, prefix + name)
+        contents[name], left_out = _clean(name, raw, prefix + name)
         ignored += [f"{prefix}{name} {key}" for key in left_out]
     data = tuple(name for name in DATA_FILES if (folder / name).is_file())
     for name in data:
         _size_check(folder / name, prefix + name, MAX_TEMPLATE if name.endswith(".jinja") else MAX_BYTES)
-    return TokenizerFiles(class_name, found, data, tuple(ignored))
+    return TokenizerFiles(class_name, contents, data, tuple(ignored))
 
 
 def class_of(named: Any, ignored: list[str], file: str) -> str | None:

@@ -102,5 +102,5 @@ def _text_check(text: str, name: str, allow_nul: bool) -> None:
 
 
 def _first_duplicate(pairs: list[tuple[str, Any]]) -> str:
-    seen: set[str] = set()
-    return next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+    names: set[str] = set()
+    return next(key for key, _ in pairs if key in names or names.add(key))  # type: ignore[func-returns-value]

@@ -19,9 +19,9 @@ def choices_make(work: Workspace, params: AnyParams, here: Mapping[str, str]) ->
     return params.model_copy(update={name: before.get(name, here[name]) for name in names})
 
 
-def choices_of(asked: Params, params: Params) -> dict[str, str]:
-    """What stands in `params` where `auto` was asked for."""
-    values = {name: getattr(params, name) for name in type(params).model_fields if getattr(asked, name) == AUTO}
+def choices_of(requested: Params, params: Params) -> dict[str, str]:
+    """What stands in `params` where `auto` was requested."""
+    values = {name: getattr(params, name) for name in type(params).model_fields if getattr(requested, name) == AUTO}
     return {name: value for name, value in values.items() if value != AUTO}
 
 

@@ -58,11 +58,11 @@ def _declared(card: str) -> tuple[Configs, str]:
 
 
 def _patterns(data_files: Any) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    patterns: dict[str, list[str]] = {}
     for one in data_files if isinstance(data_files, list) else [data_files]:
         split, path = (one.get("split", TRAIN), one.get("path")) if isinstance(one, dict) else (TRAIN, one)
-        found.setdefault(str(split), []).extend(str(each) for each in (path if isinstance(path, list) else [path]))
-    return found
+        patterns.setdefault(str(split), []).extend(str(each) for each in (path if isinstance(path, list) else [path]))
+    return patterns
 
 
 def _chosen(config: str, names: Sequence[str], default: str) -> str:
@@ -76,11 +76,11 @@ def _chosen(config: str, names: Sequence[str], default: str) -> str:
 
 def _matched(paths: Sequence[str], patterns: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """A file that several splits name is of the first."""
-    left, found = [*paths], dict[str, list[str]]()
-    for split, own in patterns.items():
-        found[split] = [path for path in left if any(fnmatch(path, pattern) for pattern in own)]
-        left = [path for path in left if path not in found[split]]
-    return found
+    left, matched = [*paths], dict[str, list[str]]()
+    for split, split_patterns in patterns.items():
+        matched[split] = [path for path in left if any(fnmatch(path, pattern) for pattern in split_patterns)]
+        left = [path for path in left if path not in matched[split]]
+    return matched
 
 
 def _of_folder(paths: Sequence[str], params: FetchDatasetParams) -> list[str]:

@@ -78,14 +78,14 @@ class Room:
 
     def _trainer_files(self) -> list[tuple[float, int, Path]]:
         """(last use, bytes on the disk, path) of each; symlinks are not followed."""
-        found = []
+        files = []
         for folder, _, names in os.walk(self._trainer_cache):
             for name in names:
                 path = Path(folder, name)
                 with suppress(FileNotFoundError):
                     stat = path.lstat()
-                    found.append((stat.st_mtime, stat.st_blocks * 512, path))
-        return found
+                    files.append((stat.st_mtime, stat.st_blocks * 512, path))
+        return files
 
 
 class Reserve:

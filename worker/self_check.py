@@ -22,7 +22,7 @@ def self_check(
 def _driver_shows(setting: str, accelerators: Sequence[Accelerator]) -> bool:
     """Whether the driver shows every accelerator that this worker registered."""
     try:
-        found = {accelerator.index for accelerator in accelerators_of(setting)}
+        visible = {accelerator.index for accelerator in accelerators_of(setting)}
     except (OSError, ValueError):
         return False
-    return {accelerator.index for accelerator in accelerators} <= found
+    return {accelerator.index for accelerator in accelerators} <= visible

@@ -121,8 +121,8 @@ class Wall:
             "TORCH_HOME": tmp / "torch",
         }
         compiled = {name: cache / "compiled" / folder for name, folder in COMPILED.items()}
-        kept = {name: value for name, value in env.items() if name not in OF_THE_HOST}
-        return kept | {name: str(path) for name, path in {**folders, **compiled}.items()}
+        inherited = {name: value for name, value in env.items() if name not in OF_THE_HOST}
+        return inherited | {name: str(path) for name, path in {**folders, **compiled}.items()}
 
     def _paths(
         self, read: Iterable[Path], change: Iterable[Path], append: Iterable[Path], accelerators: bool

@@ -48,8 +48,8 @@ def wall_here(settings: Settings, environ: Mapping[str, str]) -> Wall:
         problems.append(f"{wall.kind}: {problem}")
     why = f"{NO_WALL} ({'; '.join(problems)})."
     if settings.trainer_wall != "auto" or settings.trainer_user:
-        asked = f"ANNEAL_TRAINER_WALL={settings.trainer_wall}, ANNEAL_TRAINER_USER={settings.trainer_user}"
-        raise ValueError(f"{why} {asked} needs one that works; see docs/worker.md")
+        requested = f"ANNEAL_TRAINER_WALL={settings.trainer_wall}, ANNEAL_TRAINER_USER={settings.trainer_user}"
+        raise ValueError(f"{why} {requested} needs one that works; see docs/worker.md")
     log.error("no_trainer_wall", why=why)
     return Wall(settings, None, None, why)
 

@@ -27,19 +27,19 @@ def import_model(work: Workspace) -> Outcome:
         state = load_file(path)
     except SafetensorError as error:
         raise _bad(f"{path.name} is not a safetensors file: {error}") from error
-    found = checkpoint_of(state)
-    if found is None:
+    checkpoint = checkpoint_of(state)
+    if checkpoint is None:
         raise _bad(f"{path.name} is no checkpoint of SD 1.x, 2.x, XL, SD3 or Flux; its first tensor is {min(state)}")
-    _family_check(found, family_of(work.model).NAME)
+    _family_check(checkpoint, family_of(work.model).NAME)
     target = work.out / "model"
     target.mkdir(parents=True, exist_ok=True)
     sources = {}
     for part in _parts(work.model):
-        if part in found.parts:
-            _part_write(target / part, part, part_tensors(state, found, part, part_config(work.model, part)), work)
+        if part in checkpoint.parts:
+            _part_write(target / part, part, part_tensors(state, checkpoint, part, part_config(work.model, part)), work)
         else:
             _part_copy(work.model / part, target / part)
-        sources[part] = "file" if part in found.parts else "base"
+        sources[part] = "file" if part in checkpoint.parts else "base"
     del state
     shutil.copyfile(work.model / "model_index.json", target / "model_index.json")
     load_base(target, stored_dtype(target))
@@ -47,11 +47,13 @@ def import_model(work: Workspace) -> Outcome:
     return "succeeded"
 
 
-def _family_check(found: Checkpoint, base: str) -> None:
+def _family_check(checkpoint: Checkpoint, base: str) -> None:
     alike = {"sd1", "sd2"}  # without a text encoder their networks have the same names
-    if found.family != base and not ("text_encoder" not in found.parts and {found.family, base} <= alike):
+    if checkpoint.family != base and not (
+        "text_encoder" not in checkpoint.parts and {checkpoint.family, base} <= alike
+    ):
         raise _bad(
-            f"the file is a {found.title} checkpoint, but the base is of family {base}; choose one of its family"
+            f"the file is a {checkpoint.title} checkpoint, but the base is of family {base}; choose one of its family"
         )
 
 

@@ -18,19 +18,21 @@ OPEN_CLIP = {"sd2": "text_encoder", "sdxl": "text_encoder_2"}
 """Text encoders under the names of OpenCLIP, whose query, key and value are one matrix."""
 
 
-def part_tensors(state: dict[str, Tensor], found: Checkpoint, part: str, config: dict[str, Any]) -> dict[str, Tensor]:
+def part_tensors(
+    state: dict[str, Tensor], checkpoint: Checkpoint, part: str, config: dict[str, Any]
+) -> dict[str, Tensor]:
     """The tensors of `part`, each with storage of its own; `config` is that of the part in a base of the same family.
 
     Raises TrainerError(BAD_BASE_MODEL) where the file is no whole part of that family.
     """
-    prefix = found.parts[part]
+    prefix = checkpoint.parts[part]
     inside = {name: tensor for name, tensor in state.items() if name.startswith(prefix)}
     _dtypes_check(inside)
     try:
-        converted = _converted(inside, found.family, part, prefix, config)
+        converted = _converted(inside, checkpoint.family, part, prefix, config)
     except (KeyError, IndexError, RuntimeError, ValueError, AttributeError, TypeError) as error:
         raise TrainerError(
-            ReasonCode.BAD_BASE_MODEL, f"the file's {part} is not that of a {found.title} like the base: {error!r}"
+            ReasonCode.BAD_BASE_MODEL, f"the file's {part} is not that of a {checkpoint.title} like the base: {error!r}"
         ) from error
     return {
         name: tensor.detach().clone().contiguous() for name, tensor in converted.items() if not name.endswith(BUFFERS)

@@ -27,10 +27,10 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
         window = decoded(tokenizer, ids[context:stop]).rstrip(INCOMPLETE)
         added = window[len(before) :] if window.startswith(before) else ""
         base = ends[start - 1] if start else 0
-        known = _common(added, text[base : base + len(added)])
-        end = max(end, base + known)
+        matched = _common(added, text[base : base + len(added)])
+        end = max(end, base + matched)
         ends.append(end)
-        in_step = known == len(added) and window.startswith(before)
+        in_step = matched == len(added) and window.startswith(before)
         if in_step and stop - context >= WINDOW and (clean := _clean_context(tokenizer, ids, stop, text[:end])):
             start, context, before = stop, *clean
         elif not in_step and stop - context >= WINDOW:
@@ -43,9 +43,9 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 def _clean_context(tokenizer: Any, ids: Sequence[int], stop: int, text: str) -> tuple[int, str] | None:
     """From where the tokens before `stop` say alone what they say in their place, and what that is."""
     for context in range(stop - CONTEXT, stop):
-        said = decoded(tokenizer, ids[context:stop])
-        if said and INCOMPLETE not in said and text.endswith(said):
-            return context, said
+        text_alone = decoded(tokenizer, ids[context:stop])
+        if text_alone and INCOMPLETE not in text_alone and text.endswith(text_alone):
+            return context, text_alone
     return None
 
 

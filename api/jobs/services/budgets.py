@@ -119,5 +119,5 @@ def _older_checkpoint(job: Job, attempt: Attempt, reason: Reason, at: datetime) 
 
 def checkpoint_newest(job: Job) -> Artifact | None:
     """The newest checkpoint that is not marked as damaged."""
-    whole = Artifact.objects.filter(damaged="", job=job, kind=Artifact.Kind.CHECKPOINT)
-    return whole.order_by("-pk").first()
+    checkpoints = Artifact.objects.filter(damaged="", job=job, kind=Artifact.Kind.CHECKPOINT)
+    return checkpoints.order_by("-pk").first()

@@ -40,9 +40,11 @@ def _stuck_end(job_id: Any, at: datetime) -> bool:
     if attempt is None:
         return False
     if job.stop_requested:
-        asked = Event.objects.filter(job=job, kind="stopping").order_by("-seq").values_list("time", flat=True).first()
+        requested_at = (
+            Event.objects.filter(job=job, kind="stopping").order_by("-seq").values_list("time", flat=True).first()
+        )
         limit = timedelta(seconds=environment().stop_grace_seconds + environment().stop_limit_seconds)
-        if asked is not None and at - asked > limit:
+        if requested_at is not None and at - requested_at > limit:
             _end_stopped(job, "reaper", at, f"The worker did not obey the {job.stop_requested} in time.")
             return True
     if at - (attempt.progress_at or attempt.started_at) <= timedelta(seconds=environment().stuck_seconds):

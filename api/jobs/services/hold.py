@@ -14,8 +14,8 @@ ACTOR = "hold"
 
 def jobs_hold() -> int:
     """Pauses every queued and live job; how many. Each goes on from its last checkpoint when a person resumes it."""
-    found = Job.objects.filter(state__in=(*LIVE, State.QUEUED)).values_list("pk", flat=True)
-    return sum(_hold(job_id) for job_id in list(found))
+    job_ids = Job.objects.filter(state__in=(*LIVE, State.QUEUED)).values_list("pk", flat=True)
+    return sum(_hold(job_id) for job_id in list(job_ids))
 
 
 @transaction.atomic

@@ -63,7 +63,7 @@ def keys_referenced(keys: Collection[str]) -> set[str]:
     for key in keys:
         root, owner, _ = [*key.split("/", 2), "", ""][:3]
         owned[root, owner.removesuffix(MADE[0]).removesuffix(MADE[1])].append(key)
-    return {key for (root, owner), mine in owned.items() for key in _of_owner(root, owner, mine)}
+    return {key for (root, owner), owner_keys in owned.items() for key in _of_owner(root, owner, owner_keys)}
 
 
 def _of_owner(root: str, owner: str, keys: list[str]) -> set[str]:
@@ -82,14 +82,14 @@ def _of_upload(root: str, owner: str, keys: list[str]) -> set[str]:
 
 
 def _of_versions(versions: Any, keys: Collection[str]) -> set[str]:
-    found: set[str] = set()
+    referenced: set[str] = set()
     for version in versions:
         files = {f"{version.key}/{file['path']}" for file in version.files}
-        made: tuple[str, ...] = (preview_prefix(version.key),)
+        prefixes: tuple[str, ...] = (preview_prefix(version.key),)
         if version.state == VersionState.CHECKING:
-            made += (f"{version.key}/", f"{files_key(version.key)}/", preview_prefix(files_key(version.key)))
-        found |= {key for key in keys if key in files or key.startswith(made)}
-    return found
+            prefixes += (f"{version.key}/", f"{files_key(version.key)}/", preview_prefix(files_key(version.key)))
+        referenced |= {key for key in keys if key in files or key.startswith(prefixes)}
+    return referenced
 
 
 def _of_job(job: str, keys: list[str]) -> set[str]:
@@ -121,12 +121,12 @@ def _objects_after(cursor: str) -> Iterator[tuple[str, int]]:
 
 
 @transaction.atomic
-def _note(first: str, last: str, found: dict[str, int]) -> None:
-    """The rows after `first` up to `last` (empty: the end) become those of `found`, each with the time of its first."""
+def _note(first: str, last: str, unreferenced: dict[str, int]) -> None:
+    """Makes `unreferenced` the rows after `first` up to `last` (empty: the end); each keeps its first time."""
     looked_at = Q(key__gt=first) & (Q(key__lte=last) if last else Q())
-    _forget(set(Unreferenced.objects.filter(looked_at).values_list("key", flat=True)) - set(found))
+    _forget(set(Unreferenced.objects.filter(looked_at).values_list("key", flat=True)) - set(unreferenced))
     at = now()
-    rows = (Unreferenced(key=key, size_bytes=size, seen=at) for key, size in found.items())
+    rows = (Unreferenced(key=key, size_bytes=size, seen=at) for key, size in unreferenced.items())
     Unreferenced.objects.bulk_create(rows, ignore_conflicts=True, batch_size=500)
 
 
