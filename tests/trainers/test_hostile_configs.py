@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from formats.tokenizer_files import CLASSES
 from tests.tiny_text import BUILDERS, bpe_files_write, build_tiny_bert, byte_tokenizer_write
+from tests.trainers.canaries import PATH_KEYS, replaced, strings_of
 from trainers.errors import ReasonCode, TrainerError
 from trainers.models.clip_text import clip_tokenizer
 from trainers.models.load import load_base
@@ -22,16 +23,6 @@ from trainers.models.saving import save
 from trainers.models.t5_text import t5_tokenizer
 
 SECRET = "zq9secretworkertoken7xk"
-PATH_KEYS = (
-    *("vocab", "merges", "vocab_file", "merges_file", "tokenizer_file", "tokenizer_object", "spm_file", "source_spm"),
-    *("target_spm", "target_vocab_file", "emoji_file", "sentencepiece_model", "sentencepiece_model_file", "gguf_file"),
-    *("vocabulary_file", "word_shape_file", "word_pronunciation_file", "sp_model_kwargs", "added_tokens_file"),
-    *("special_tokens_map_file", "tokenizer_config_file", "chat_template_file", "fast_tokenizer_files", "name_or_path"),
-    *("_name_or_path", "auto_map", "init_inputs", "subfolder", "bpe_file", "dict_file", "sp_model", "model_file"),
-    *("monolingual_vocab_file", "entity_vocab_file", "cache_dir", "mecab_kwargs", "jumanpp_kwargs", "sudachi_kwargs"),
-    *("backend", "_processor_class", "model_specific_special_tokens", "_spm_precompiled_charsmap", "normalizer_file"),
-)
-"""Arguments of tokenizer classes in transformers that name a file or a folder somewhere, and keys around them."""
 
 
 @pytest.fixture
@@ -61,24 +52,6 @@ def edit(path: Path, **changes: Any) -> None:
 def leaks(folder: Path) -> list[str]:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return [str(path.relative_to(folder)) for path in files if SECRET.encode() in path.read_bytes()]
-
-
-def strings_of(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Places of all strings in a JSON value."""
-    if isinstance(value, str):
-        yield place
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in children:
-        yield from strings_of(item, (*place, key))
-
-
-def replaced(value: Any, place: tuple[Any, ...], new: str) -> Any:
-    """A copy with the string at `place` replaced."""
-    if not place:
-        return new
-    copied = dict(value) if isinstance(value, dict) else list(value)
-    copied[place[0]] = replaced(value[place[0]], place[1:], new)
-    return copied
 
 
 def test_a_vocabulary_path_in_a_tokenizer_config_is_never_opened(tmp_path: Path, secret: Path) -> None:

@@ -1,6 +1,7 @@
 """Text bases opened and saved: special tokens, stock formats, and every folder that is refused."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,12 @@ def test_a_tokenizer_larger_than_the_network_is_refused(copy: Callable[[str], Pa
     save_file(tensors, folder / "model.safetensors")
     edit(folder / "config.json", vocab_size=200)
     assert "the tokenizer has 264 tokens but the network 200 rows" in refusal(folder)
+
+
+def test_a_special_token_without_a_row_in_the_network_is_refused(copy: Callable[[str], Path]) -> None:
+    folder = copy("bert")
+    edit(folder / "tokenizer_config.json", sep_token="<new>")
+    assert re.search(r"sep_token '<new>' has the id \d+, expected one below the network's \d+ rows", refusal(folder))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -11,6 +11,7 @@ from trainers.models.base import Base
 from trainers.models.families import FAMILIES, Family, family_module
 from trainers.models.folder_views import bad_files, ignored_log
 from trainers.models.parts import model_index, part_config
+from trainers.models.special_tokens import special_tokens_check
 
 
 def load_base(folder: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> Base:
@@ -21,7 +22,10 @@ def load_base(folder: Path, dtype: torch.dtype, device: torch.device | str = "cp
     family = family_of(folder)
     with bad_files():
         ignored_log(pipeline_keys_ignored(folder))
-    return family.load(folder, dtype, device)
+    base = family.load(folder, dtype, device)
+    for index, (tokenizer, encoder) in enumerate(zip(base.tokenizers, base.text_encoders, strict=True), start=1):
+        special_tokens_check(tokenizer, int(encoder.config.vocab_size), f"tokenizer {index}")
+    return base
 
 
 def family_of(folder: Path) -> Family:

@@ -12,6 +12,7 @@ from trainers.image.quantised import network_quantise
 from trainers.models.attention import NAME as ATTENTION
 from trainers.models.folder_views import bad_files, ignored_log
 from trainers.models.mask_token import mask_token_make
+from trainers.models.special_tokens import special_tokens_check
 from trainers.models.text_base import TextBase
 from trainers.models.text_families import config_read, family_of, marked
 from trainers.models.text_family import TextFamily, same_name
@@ -57,6 +58,7 @@ def _base(folder: Path, family: TextFamily, raw: dict[str, Any], model: Any) -> 
     ids = ids_of(family, mark, raw, tokenizer, int(model.config.vocab_size))
     if ids.mask is None:
         ids = mask_token_make(model, tokenizer, ids)
+    special_tokens_check(tokenizer, int(model.config.vocab_size), "the tokenizer")
     ids_tell(tokenizer, ids)
     assert ids.mask is not None and ids.eos is not None and ids.pad is not None
     return TextBase(
