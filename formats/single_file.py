@@ -1,20 +1,30 @@
-"""Checkpoints of image models in one file, as their authors and ComfyUI lay them out; told by their tensors' names."""
+"""Checkpoints of image models in one file, in the layout of their authors and ComfyUI, told by names and shapes."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from foundation.strict_json import json_object_read
+from formats.safetensors_header import Header, header_read
 
-MAX_HEADER_BYTES = 100 << 20
 UNET = "model.diffusion_model."
 TRANSFORMER = ("model.diffusion_model.", "")
 VAE = ("first_stage_model.", "vae.")
-SDXL_MARK = "model.diffusion_model.label_emb.0.0.weight"
+INPUT = "input_blocks.0.0.weight"
+SDXL_MARK = "label_emb.0.0.weight"
 SD3_MARK, FLUX_MARK = "joint_blocks.0.x_block.attn.qkv.weight", "double_blocks.0.img_attn.qkv.weight"
-INPUT_MARK = "model.diffusion_model.input_blocks.0.0.weight"
-NAMES = {"sd1": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "Stable Diffusion XL", "sd3": "SD3",
-         "flux": "Flux.1"}  # fmt: skip
+FLUX_INPUT, FLUX1_MARK = "img_in.weight", "vector_in.in_layer.weight"
+REFINER_MARK = "conditioner.embedders.0.model."
+EDM_MARKS = ("edm_mean", "edm_vpred.sigma_max")
+SD2_TEXT_WIDTH = 1024
+"""Of OpenCLIP-H, which the network of 2.x attends to; 1.x attends to 768."""
+LATENT_CHANNELS = 4
+FLUX_CHANNELS = 64
+LORA_ENDS = ("lora_A.weight", "lora_B.weight", "lora_down.weight", "lora_up.weight", "lora.down.weight")
+DIFFUSERS_STARTS = ("down_blocks.", "transformer_blocks.", "single_transformer_blocks.", "time_text_embed.")
+REFUSED_DTYPES = ("F8_E4M3", "F8_E5M2", "I8", "U8", "F64")
+SUPPORTED = "SD 1.x, 2.x, XL, SD3 or Flux.1"
+TITLES = {"sd1": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "Stable Diffusion XL", "sd3": "SD3",
+          "flux": "Flux.1"}  # fmt: skip
 LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
     "sd1": {"unet": (UNET,), "vae": VAE, "text_encoder": ("cond_stage_model.transformer.",)},
     "sd2": {"unet": (UNET,), "vae": VAE, "text_encoder": ("cond_stage_model.model.",)},
@@ -39,70 +49,180 @@ LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 """By family and part: how the names of its tensors may begin."""
-NEVER_INSIDE: dict[str, tuple[str, ...]] = {
-    "sd1": ("tokenizer", "scheduler"),
-    "sd2": ("tokenizer", "scheduler"),
-    "sdxl": ("tokenizer", "tokenizer_2", "scheduler"),
-    "sd3": ("tokenizer", "tokenizer_2", "tokenizer_3", "scheduler"),
-    "flux": ("tokenizer", "tokenizer_2", "scheduler"),
+TOKENIZERS: dict[str, tuple[str, ...]] = {
+    "sd1": ("tokenizer",),
+    "sd2": ("tokenizer",),
+    "sdxl": ("tokenizer", "tokenizer_2"),
+    "sd3": ("tokenizer", "tokenizer_2", "tokenizer_3"),
+    "flux": ("tokenizer", "tokenizer_2"),
 }
+"""Never inside a single file. Schedulers are not either, but `formats.single_file_configs` knows them."""
+PREDICTIONS = {"v": "v_prediction", "v_prediction": "v_prediction", "eps": "epsilon", "epsilon": "epsilon"}
+ARCHITECTURES = {"stable-diffusion-v2-768-v": "v_prediction", "stable-diffusion-v2-512": "epsilon"}
+"""`modelspec.architecture` of SD 2.x, which says what it was trained to predict."""
+
+
+class CheckpointError(ValueError):
+    """The file is no checkpoint that can be imported. `hint`: the way out."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class Shaped(Protocol):
+    @property
+    def shape(self) -> Sequence[int]: ...
 
 
 class Checkpoint(NamedTuple):
     family: str
     parts: dict[str, str]
     """What its tensors' names begin with, by part of the diffusers layout."""
+    prediction_type: str = ""
+    """epsilon or v_prediction where the file says so, else ""."""
+    zero_terminal_snr: bool = False
 
     @property
     def title(self) -> str:
-        return NAMES[self.family]
+        return TITLES[self.family]
 
     @property
     def missing(self) -> tuple[str, ...]:
         """Parts that have to come from elsewhere."""
-        return (*(part for part in LAYOUTS[self.family] if part not in self.parts), *NEVER_INSIDE[self.family])
+        return (*(part for part in LAYOUTS[self.family] if part not in self.parts), *TOKENIZERS[self.family])
+
+    @property
+    def needs_prediction_type(self) -> bool:
+        """SD 2.x has both kinds, with weights of the same names and shapes."""
+        return self.family == "sd2" and not self.prediction_type
 
 
-def checkpoint_of(keys: Collection[str]) -> Checkpoint | None:
-    """By the names of a file's tensors; None where they are of no single-file checkpoint that we know."""
-    names = set(keys)
-    family = _family(names)
+def checkpoint_of(tensors: Mapping[str, Shaped], metadata: Mapping[str, str] | None = None) -> Checkpoint | None:
+    """By names and shapes; None where they are of no single-file checkpoint that we know.
+
+    Raises CheckpointError for a relative of a known family that cannot be trained (inpainting, refiner, Chroma, ...).
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    family = _family(shapes)
     if family is None:
         return None
     parts: dict[str, str] = {}
     for part, prefixes in LAYOUTS[family].items():
         for prefix in prefixes:
-            present = _has_network(names, prefix) if part == "transformer" else _begins(names, prefix)
+            present = _has_network(shapes, prefix) if part == "transformer" else _begins(shapes, prefix)
             if present and part not in parts:
                 parts[part] = prefix
-    return Checkpoint(family, parts)
+    prediction = "" if family in ("sd3", "flux") else _prediction_type(shapes, metadata or {})
+    return Checkpoint(family, parts, prediction, prediction == "v_prediction" and "ztsnr" in shapes)
 
 
-def checkpoint_file(path: Path) -> Checkpoint | None:
-    """Of a safetensors file, by its header alone. Raises JsonError or ValueError where it has none."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= MAX_HEADER_BYTES:
-            raise ValueError(f"{path.name} is not a safetensors file: its header would have {length} bytes")
-        header: Mapping[str, object] = json_object_read(file.read(length), f"{path.name}: the header")
-    return checkpoint_of([name for name in header if name != "__metadata__"])
+def checkpoint_file(path: Path, name: str = "") -> tuple[Checkpoint, Header]:
+    """Of a safetensors file, by its header alone. Raises HeaderError or CheckpointError, which begin with the name."""
+    name = name or path.name
+    header = header_read(path, name)
+    try:
+        checkpoint = checkpoint_of(header.tensors, header.metadata)
+    except CheckpointError as error:
+        raise CheckpointError(f"{name}: {error}", error.hint) from None
+    if checkpoint is None:
+        raise other_kind(header.tensors, name)
+    _dtypes_check(checkpoint, header, name)
+    return checkpoint, header
 
 
-def _family(names: set[str]) -> str | None:
-    if any(prefix + FLUX_MARK in names for prefix in TRANSFORMER):
-        return "flux"
-    if any(prefix + SD3_MARK in names for prefix in TRANSFORMER):
-        return "sd3"
-    if INPUT_MARK not in names:
+def other_kind(names: Collection[str], file: str) -> CheckpointError:
+    """Says what a file is that is no single-file checkpoint, by its tensors' `names`."""
+    if any(name.endswith(LORA_ENDS) for name in names):
+        return CheckpointError(
+            f"{file} is a LoRA; expected a whole checkpoint of {SUPPORTED} in one file",
+            "A LoRA is added with `anneal adaptor import FILE --model BASE`.",
+        )
+    if any(name.startswith(DIFFUSERS_STARTS) for name in names):
+        return CheckpointError(
+            f"{file} is one part of a model in diffusers' layout; expected a whole checkpoint of {SUPPORTED}",
+            "Add the folder with model_index.json that the part lies in.",
+        )
+    first = min(names, default="")
+    shown = f"its first tensor is {first[:100]!r}" if first else "it holds no tensor"
+    return CheckpointError(
+        f"{file}: expected a checkpoint of {SUPPORTED} in one file, by its tensors' names; {shown}",
+        "Other families cannot be trained here; docs/base-models.md lists those that can.",
+    )
+
+
+def _family(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    for prefix in TRANSFORMER:
+        if prefix + FLUX_MARK in shapes:
+            _flux_check(shapes, prefix)
+            return "flux"
+        if prefix + SD3_MARK in shapes:
+            return "sd3"
+    if UNET + INPUT not in shapes:
         return None
-    if SDXL_MARK in names:
+    _unet_check(shapes)
+    if UNET + SDXL_MARK in shapes:
         return "sdxl"
-    return "sd2" if _begins(names, "cond_stage_model.model.") else "sd1"
+    width = next((shape[-1] for name, shape in shapes.items() if _is_cross_attention(name) and shape), None)
+    return "sd2" if width == SD2_TEXT_WIDTH else "sd1"
 
 
-def _has_network(names: set[str], prefix: str) -> bool:
+def _flux_check(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> None:
+    if prefix + FLUX1_MARK not in shapes:
+        raise CheckpointError(
+            f"expected Flux.1, got a relative of it without {FLUX1_MARK}, as Flux.2 and Chroma are",
+            "Flux.1 dev and schnell can be trained.",
+        )
+    channels = shapes.get(prefix + FLUX_INPUT, ())[-1:]
+    if channels != (FLUX_CHANNELS,):
+        raise CheckpointError(
+            f"expected a Flux.1 network that takes {FLUX_CHANNELS} channels, got {FLUX_INPUT} with "
+            f"{channels[0] if channels else 'no shape'}, as Fill, Canny and Depth have",
+            "Flux.1 dev and schnell can be trained.",
+        )
+
+
+def _unet_check(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    if _begins(shapes, REFINER_MARK):
+        raise CheckpointError("expected an SDXL base, got the SDXL refiner", "Add the base checkpoint instead.")
+    if marks := [mark for mark in EDM_MARKS if mark in shapes]:
+        raise CheckpointError(
+            f"expected a network trained to predict noise or velocity, got one with {marks[0]} (EDM, as Playground 2.5)"
+        )
+    channels = shapes[UNET + INPUT][1:2]
+    if channels != (LATENT_CHANNELS,):
+        raise CheckpointError(
+            f"expected a network that takes {LATENT_CHANNELS} channels, got {UNET + INPUT} with "
+            f"{channels[0] if channels else 'no such side'}, as inpainting, depth and editing models have",
+            "Add the checkpoint that it was made of.",
+        )
+
+
+def _prediction_type(shapes: Collection[str], metadata: Mapping[str, str]) -> str:
+    """By the marks of ComfyUI and the model specification's metadata."""
+    if "v_pred" in shapes:
+        return "v_prediction"
+    stated = PREDICTIONS.get(metadata.get("modelspec.prediction_type", "").lower(), "")
+    return stated or ARCHITECTURES.get(metadata.get("modelspec.architecture", "").lower(), "")
+
+
+def _dtypes_check(checkpoint: Checkpoint, header: Header, file: str) -> None:
+    """Raises CheckpointError for weights in 8 bits, or in 64, in a part that would be converted."""
+    for name, tensor in header.tensors.items():
+        if tensor.dtype in REFUSED_DTYPES and name.startswith(tuple(checkpoint.parts.values())):
+            raise CheckpointError(
+                f"{file}: {name[:100]} is {tensor.dtype}; expected weights in F32, F16 or BF16",
+                "Weights that were rounded to 8 bits cannot be made exact again; add the checkpoint in 16 bits.",
+            )
+
+
+def _is_cross_attention(name: str) -> bool:
+    return name.startswith(UNET) and name.endswith(".attn2.to_k.weight")
+
+
+def _has_network(names: Collection[str], prefix: str) -> bool:
     return prefix + FLUX_MARK in names or prefix + SD3_MARK in names
 
 
-def _begins(names: set[str], prefix: str) -> bool:
+def _begins(names: Collection[str], prefix: str) -> bool:
     return any(name.startswith(prefix) for name in names)

@@ -47,12 +47,14 @@ def model_merge(
     print_done(version, said, as_json=as_json)
 
 
-def model_import(name: str, file: Path, base: str, *, pool: str | None, priority: int | None, as_json: bool) -> None:
-    """A job that makes the base model `name` of a single-file checkpoint and, for what that lacks, of `base`."""
+def model_import(
+    file: Path, params: Record, base: str, *, pool: str | None, priority: int | None, as_json: bool
+) -> None:
+    """A job that makes a base model of a single-file checkpoint and, for what that lacks, of `base`."""
     with connect() as client:
         dataset = weights_upload(client, file)
         body = request_body(dataset=dataset, model=base, accelerators=0, pool=pool, priority=priority)
-        ended = run(client, "import_model", f"import {file.name}", {"name": name}, body, as_json=as_json)
+        ended = run(client, "import_model", f"import {file.name}", params, body, as_json=as_json)
         version = version_ready(client, "models", fetched(client, ended, "models"))
     said = f"{version['name']}@{version['version']}: {version['num_files']} files, {human_bytes(version['size_bytes'])}"
     print_done(version, said, as_json=as_json)

@@ -9,10 +9,13 @@ from cli.commands import conversions
 from cli.completion import MODELS
 from cli.errors import CliError, Exit
 from cli.fetching import add_fetch
+from cli.http import known
 from cli.output import Json
 from cli.requests import Pool, Priority
 from cli.versions import add_commands, add_help, version_add
-from formats.single_file import Checkpoint, checkpoint_file
+from formats.safetensors_header import HeaderError
+from formats.single_file import Checkpoint, CheckpointError, checkpoint_file
+from formats.single_file_configs import configs_of
 
 CONTENT = (
     "a folder in diffusers format, a single-file checkpoint, or a language model (config.json, tokenizer, safetensors)"
@@ -35,34 +38,55 @@ def add(
             autocompletion=MODELS,
         ),
     ] = None,
+    prediction_type: Annotated[
+        str | None,
+        typer.Option(help="For a single file that does not say it: epsilon or v_prediction."),
+    ] = None,
     pool: Pool = None,
     priority: Priority = None,
     as_json: Json = False,
 ) -> None:
-    if path.suffix == ".safetensors":
-        found = checkpoint(path)
-        if components_from is None:
-            raise CliError(
-                f"{path.name} is a {found.title} checkpoint in one file, which lacks {', '.join(found.missing)}",
-                f"Name a base model of family {found.family} with --components-from; `anneal model fetch` gets one.",
-                exit_code=Exit.USAGE,
-            )
-        conversions.model_import(name, path, components_from, pool=pool, priority=priority, as_json=as_json)
+    if path.is_file() and path.suffix != ".zip":
+        single_file_add(name, path, components_from, prediction_type, pool=pool, priority=priority, as_json=as_json)
         return
-    if components_from is not None:
-        raise CliError(f"--components-from is for a .safetensors file, got {path.name}", exit_code=Exit.USAGE)
+    for option, value in (("--components-from", components_from), ("--prediction-type", prediction_type)):
+        if value is not None:
+            raise CliError(f"{option} is for a .safetensors file, got {path.name}", exit_code=Exit.USAGE)
     version_add("models", name, path, as_json=as_json)
 
 
-def checkpoint(path: Path) -> Checkpoint:
-    try:
-        found = checkpoint_file(path)
-    except ValueError as error:
-        raise CliError(str(error), exit_code=Exit.USAGE) from error
-    if found is None:
+def single_file_add(
+    name: str,
+    path: Path,
+    components_from: str | None,
+    prediction_type: str | None,
+    *,
+    pool: str | None,
+    priority: int | None,
+    as_json: bool,
+) -> None:
+    checkpoint = checkpoint_read(path)
+    if components_from is None:
         raise CliError(
-            f"{path.name}: expected a checkpoint of SD 1.x, 2.x, XL, SD3 or Flux in one file, by its tensors' names",
-            "A LoRA is added with `anneal adaptor import`.",
+            f"{path.name} is a {checkpoint.title} checkpoint in one file, which lacks {', '.join(checkpoint.missing)}",
+            f"Name a base model of family {checkpoint.family} with --components-from; `anneal model fetch` gets one.",
             exit_code=Exit.USAGE,
         )
-    return found
+    if checkpoint.needs_prediction_type and prediction_type is None:
+        raise CliError(
+            f"{path.name} does not say what it was trained to predict, as a {checkpoint.title} file should",
+            "Add --prediction-type v_prediction (models of 768 pixels) or epsilon (of 512).",
+            exit_code=Exit.USAGE,
+        )
+    params = known({"name": name, "prediction_type": prediction_type})
+    conversions.model_import(path, params, components_from, pool=pool, priority=priority, as_json=as_json)
+
+
+def checkpoint_read(path: Path) -> Checkpoint:
+    """By the file's header, before anything of it is uploaded."""
+    try:
+        checkpoint, header = checkpoint_file(path)
+        configs_of(checkpoint, header.tensors)
+    except (HeaderError, CheckpointError) as error:
+        raise CliError(str(error), error.hint, exit_code=Exit.USAGE) from error
+    return checkpoint

@@ -129,6 +129,9 @@ SD3_BLOCK = {
     "attn.to_add_out": "context_block.attn.proj",
     "attn.norm_q": "x_block.attn.ln_q",
     "attn.norm_k": "x_block.attn.ln_k",
+    "attn2.to_out.0": "x_block.attn2.proj",
+    "attn2.norm_q": "x_block.attn2.ln_q",
+    "attn2.norm_k": "x_block.attn2.ln_k",
     "attn.norm_added_q": "context_block.attn.ln_q",
     "attn.norm_added_k": "context_block.attn.ln_k",
     "ff.net.0.proj": "x_block.mlp.fc1",
@@ -136,7 +139,11 @@ SD3_BLOCK = {
     "ff_context.net.0.proj": "context_block.mlp.fc1",
     "ff_context.net.2": "context_block.mlp.fc2",
 }
-SD3_FUSED = {"attn.to_": "x_block.attn.qkv", "attn.add_": "context_block.attn.qkv"}
+SD3_FUSED = {
+    "attn.to_q": ("x_block.attn.qkv", ("attn.to_q", "attn.to_k", "attn.to_v")),
+    "attn2.to_q": ("x_block.attn2.qkv", ("attn2.to_q", "attn2.to_k", "attn2.to_v")),
+    "attn.add_q_proj": ("context_block.attn.qkv", ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")),
+}
 
 
 def sd3_original(state: Mapping[str, Tensor], num_layers: int, prefix: str = "model.diffusion_model.") -> Tensors:
@@ -153,12 +160,9 @@ def sd3_original(state: Mapping[str, Tensor], num_layers: int, prefix: str = "mo
             if inner in SD3_BLOCK:
                 last = layer == num_layers - 1 and inner == "norm1_context.linear"
                 renamed[f"joint_blocks.{layer}.{SD3_BLOCK[inner]}.{kind}"] = swapped(tensor) if last else tensor
-            elif inner in ("attn.to_q", "attn.add_q_proj"):
-                ends = ("to_q", "to_k", "to_v") if inner == "attn.to_q" else ("add_q_proj", "add_k_proj", "add_v_proj")
-                block = SD3_FUSED["attn.to_" if inner == "attn.to_q" else "attn.add_"]
-                renamed[f"joint_blocks.{layer}.{block}.{kind}"] = torch.cat(
-                    [state[f"{start}attn.{e}.{kind}"] for e in ends]
-                )
+            elif inner in SD3_FUSED:
+                block, ends = SD3_FUSED[inner]
+                renamed[f"joint_blocks.{layer}.{block}.{kind}"] = torch.cat([state[f"{start}{e}.{kind}"] for e in ends])
     return {prefix + name: tensor for name, tensor in renamed.items()}
 
 
@@ -166,3 +170,75 @@ def swapped(tensor: Tensor) -> Tensor:
     """Scale and shift lie the other way round in the original."""
     scale, shift = tensor.chunk(2, dim=0)
     return torch.cat([shift, scale], dim=0)
+
+
+FLUX_OUTER = {
+    "x_embedder": "img_in",
+    "context_embedder": "txt_in",
+    "time_text_embed.timestep_embedder.linear_1": "time_in.in_layer",
+    "time_text_embed.timestep_embedder.linear_2": "time_in.out_layer",
+    "time_text_embed.text_embedder.linear_1": "vector_in.in_layer",
+    "time_text_embed.text_embedder.linear_2": "vector_in.out_layer",
+    "time_text_embed.guidance_embedder.linear_1": "guidance_in.in_layer",
+    "time_text_embed.guidance_embedder.linear_2": "guidance_in.out_layer",
+    "proj_out": "final_layer.linear",
+}
+FLUX_DOUBLE = {
+    "norm1.linear.weight": "img_mod.lin.weight",
+    "norm1.linear.bias": "img_mod.lin.bias",
+    "norm1_context.linear.weight": "txt_mod.lin.weight",
+    "norm1_context.linear.bias": "txt_mod.lin.bias",
+    "attn.to_out.0.weight": "img_attn.proj.weight",
+    "attn.to_out.0.bias": "img_attn.proj.bias",
+    "attn.to_add_out.weight": "txt_attn.proj.weight",
+    "attn.to_add_out.bias": "txt_attn.proj.bias",
+    "attn.norm_q.weight": "img_attn.norm.query_norm.scale",
+    "attn.norm_k.weight": "img_attn.norm.key_norm.scale",
+    "attn.norm_added_q.weight": "txt_attn.norm.query_norm.scale",
+    "attn.norm_added_k.weight": "txt_attn.norm.key_norm.scale",
+    "ff.net.0.proj.weight": "img_mlp.0.weight",
+    "ff.net.0.proj.bias": "img_mlp.0.bias",
+    "ff.net.2.weight": "img_mlp.2.weight",
+    "ff.net.2.bias": "img_mlp.2.bias",
+    "ff_context.net.0.proj.weight": "txt_mlp.0.weight",
+    "ff_context.net.0.proj.bias": "txt_mlp.0.bias",
+    "ff_context.net.2.weight": "txt_mlp.2.weight",
+    "ff_context.net.2.bias": "txt_mlp.2.bias",
+}
+FLUX_SINGLE = {
+    "norm.linear.weight": "modulation.lin.weight",
+    "norm.linear.bias": "modulation.lin.bias",
+    "proj_out.weight": "linear2.weight",
+    "proj_out.bias": "linear2.bias",
+    "attn.norm_q.weight": "norm.query_norm.scale",
+    "attn.norm_k.weight": "norm.key_norm.scale",
+}
+
+
+def flux_original(state: Mapping[str, Tensor], prefix: str = "") -> Tensors:
+    renamed: Tensors = {}
+    for name, tensor in state.items():
+        module, _, kind = name.rpartition(".")
+        if module in FLUX_OUTER:
+            renamed[f"{FLUX_OUTER[module]}.{kind}"] = tensor
+        elif module == "norm_out.linear":
+            renamed[f"final_layer.adaLN_modulation.1.{kind}"] = swapped(tensor)
+        elif found := re.fullmatch(r"(single_)?transformer_blocks\.(\d+)\.(.+)", name):
+            renamed |= _flux_block(state, name, "single" if found[1] else "double", found[2], found[3])
+    return {prefix + name: tensor for name, tensor in renamed.items()}
+
+
+def _flux_block(state: Mapping[str, Tensor], name: str, stream: str, index: str, inner: str) -> Tensors:
+    names = FLUX_SINGLE if stream == "single" else FLUX_DOUBLE
+    place, start = f"{stream}_blocks.{index}.", name.removesuffix(inner)
+    if inner in names:
+        return {place + names[inner]: state[name]}
+    kind = inner.rpartition(".")[2]
+    ends: tuple[str, ...]
+    if stream == "single":
+        ends, block = ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"), "linear1"
+    elif inner.startswith("attn.to_"):
+        ends, block = ("attn.to_q", "attn.to_k", "attn.to_v"), "img_attn.qkv"
+    else:
+        ends, block = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"), "txt_attn.qkv"
+    return {f"{place}{block}.{kind}": torch.cat([state[f"{start}{end}.{kind}"] for end in ends])}

@@ -1,6 +1,7 @@
 """Single-file checkpoints: tiny models in the original layout and back, and files that are refused."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,27 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from formats.single_file import checkpoint_of
+from tests.tiny_flux import build_tiny_flux
 from tests.trainers.original_layout import (
     clip_original,
+    flux_original,
     open_clip_original,
     sd3_original,
     unet_original,
     vae_original,
 )
 from tests.trainers.test_adaptor_jobs import ref
+from trainers.models.base import Base
 from trainers.models.load import load_base
 from trainers.run import run
 
 CLIP, OPEN = "cond_stage_model.transformer.", "conditioner.embedders.1.model."
+FAMILIES = ("sd1", "sd2", "sdxl", "sd3", "sd35", "flux", "flux_schnell")
 TinyBase = Callable[[str], Path]
+UNREAD = {"sample_size", "_use_default_values", "_name_or_path", "_diffusers_version", "transformers_version"}
+UNREAD |= {"architectures", "dtype", "scale_decoder_outputs", "tie_word_embeddings", "decoder_start_token_id"}
+"""Settings by which no network is built: names, what a tiny base's pictures are, and what T5's decoder would need."""
+V_PREDICTION: dict[str, Any] = {"prediction_type": "v_prediction"}
 
 
 def part(base: Path, name: str) -> dict[str, Tensor]:
@@ -35,15 +44,60 @@ def config(base: Path, name: str) -> dict[str, Any]:
     return dict(json.loads((base / name / "config.json").read_text()))
 
 
+@pytest.fixture(scope="module")
+def published(tiny_base: TinyBase, tmp_path_factory: pytest.TempPathFactory) -> TinyBase:
+    """Tiny bases with what shapes do not show as the published models have it: heads of 64, norms of 32 groups."""
+    folders: dict[str, Path] = {}
+
+    def folder_of(family: str) -> Path:
+        if family not in folders:
+            folder = tmp_path_factory.mktemp(family) / family
+            if family.startswith("flux"):
+                build_tiny_flux(folder, schnell=family == "flux_schnell", head_width=32)
+            else:
+                shutil.copytree(tiny_base(family), folder)
+            facts_write(folder, family)
+            folders[family] = folder
+        return folders[family]
+
+    return folder_of
+
+
+def facts_write(base: Path, family: str) -> None:
+    for path in base.glob("*/config.json"):
+        values = json.loads(path.read_text())
+        widths = values.get("block_out_channels", [])
+        match values.get("_class_name") or values["model_type"]:
+            case "UNet2DConditionModel":
+                heads = 8 if family == "sd1" else [max(1, width // 64) for width in widths]
+                values |= {"norm_num_groups": 32, "attention_head_dim": heads}
+            case "AutoencoderKL":
+                values |= {"norm_num_groups": min(widths)}
+            case "SD3Transformer2DModel" if family == "sd3":
+                values |= {"attention_head_dim": 32, "num_attention_heads": 1}
+            case "clip_text_model":
+                ids = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
+                values |= {"num_attention_heads": max(1, values["hidden_size"] // 64), **ids}
+        path.write_text(json.dumps(values))
+
+
 def original(base: Path, family: str) -> dict[str, Tensor]:
     """All weights of `base` as its authors would lay them out in one file."""
     vae = vae_original(part(base, "vae"), len(config(base, "vae")["block_out_channels"]))
-    if family == "sd3":
+    if family.startswith("flux"):
+        return {
+            **flux_original(part(base, "transformer"), "model.diffusion_model."),
+            **{f"vae.{name.removeprefix('first_stage_model.')}": tensor for name, tensor in vae.items()},
+            **clip_original(part(base, "text_encoder"), "text_encoders.clip_l.transformer."),
+            **t5_original(base, "text_encoder_2"),
+        }
+    if family.startswith("sd3"):
         return {
             **sd3_original(part(base, "transformer"), config(base, "transformer")["num_layers"]),
             **vae,
             **clip_original(part(base, "text_encoder"), "text_encoders.clip_l.transformer."),
             **clip_original(part(base, "text_encoder_2"), "text_encoders.clip_g.transformer."),
+            **t5_original(base, "text_encoder_3"),
         }
     tensors = {**unet_original(part(base, "unet"), config(base, "unet")["layers_per_block"]), **vae}
     match family:
@@ -57,17 +111,26 @@ def original(base: Path, family: str) -> dict[str, Tensor]:
     return tensors
 
 
-def imported(tmp_path: Path, base: Path, tensors: dict[str, Tensor]) -> tuple[int, Path]:
+def t5_original(base: Path, name: str) -> dict[str, Tensor]:
+    return {f"text_encoders.t5xxl.transformer.{key}": tensor for key, tensor in part(base, name).items()}
+
+
+def imported(
+    tmp_path: Path, base: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None, **params: Any
+) -> tuple[int, Path]:
     inputs = tmp_path / "in"
     (inputs / "dataset").mkdir(parents=True)
     (inputs / "model").symlink_to(base)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items()}, inputs / "dataset" / "adaptor.safetensors"
-    )
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, inputs / "dataset" / "adaptor.safetensors", metadata=metadata)
+    return imported_file(tmp_path, **params)
+
+
+def imported_file(tmp_path: Path, **params: Any) -> tuple[int, Path]:
     roles = {"model": ref("base"), "dataset": ref("file")}
-    spec = {"name": "job", "method": "import_model", "params": {"name": "new"}, "inputs": roles}
+    spec = {"name": "job", "method": "import_model", "params": {"name": "new", **params}, "inputs": roles}
     (tmp_path / "spec.json").write_text(json.dumps(spec))
-    return run(tmp_path / "spec.json", inputs, tmp_path / "out", tmp_path / "cache"), tmp_path / "out"
+    return run(tmp_path / "spec.json", tmp_path / "in", tmp_path / "out", tmp_path / "cache"), tmp_path / "out"
 
 
 def failure(out: Path) -> str:
@@ -75,29 +138,59 @@ def failure(out: Path) -> str:
     return str([event["data"]["reason"]["message"] for event in events if event["data"]["kind"] == "failed"][-1])
 
 
-@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "sd3"])
-def test_a_model_in_one_file_comes_back_bit_for_bit(tiny_base: TinyBase, tmp_path: Path, family: str) -> None:
-    base = tiny_base(family)
+def networks(base: Base) -> list[Any]:
+    return [base.network, base.vae, *base.text_encoders]
+
+
+def settings(model: Any) -> dict[str, Any]:
+    """All that the network is built by, defaults included."""
+    values = model.config.to_dict() if hasattr(model.config, "to_dict") else dict(model.config)
+    plain = json.loads(json.dumps(values, default=str))
+    return {key: value for key, value in plain.items() if key not in UNREAD and value is not None}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_in_one_file_comes_back_bit_for_bit(published: TinyBase, tmp_path: Path, family: str) -> None:
+    base = published(family)
     tensors = original(base, family)
-    found = checkpoint_of(tensors)
-    assert found is not None and found.family == family
+    checkpoint = checkpoint_of(tensors)
+    assert checkpoint is not None and family.startswith(checkpoint.family)
+    assert all(name.startswith("tokenizer") for name in checkpoint.missing)
     doubled = {name: tensor * 2 for name, tensor in tensors.items()}
-    code, out = imported(tmp_path, base, doubled)
+    code, out = imported(tmp_path, base, doubled, **(V_PREDICTION if family == "sd2" else {}))
     assert code == 0, failure(out)
-    assert load_base(out / "model", torch.float32).family == family
     manifest = json.loads((out / "manifest.json").read_text())
-    sources = manifest["facts"]["imported"]["parts"] if "facts" in manifest else manifest["imported"]["parts"]
-    assert {name for name, source in sources.items() if source == "file"} == set(found.parts)
-    for name in found.parts:
+    sources = manifest["imported"]["parts"]
+    assert {name for name, source in sources.items() if source == "file"} == set(checkpoint.parts)
+    for name in checkpoint.parts:
         before, after = part(base, name), part(out / "model", name)
         names = {key.removeprefix("text_model."): key for key in after}
         for key, tensor in before.items():
-            other = after[names[key.removeprefix("text_model.")]]
+            other = after[names.pop(key.removeprefix("text_model."))]
             assert torch.equal(other, tensor * 2), (name, key)
+        assert not names, f"{name} has more tensors than it came with"
 
 
-def test_what_the_file_lacks_comes_from_the_base(tiny_base: TinyBase, tmp_path: Path) -> None:
-    base = tiny_base("sd1")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_configs_come_from_shapes_and_facts_and_not_from_the_base(
+    published: TinyBase, tmp_path: Path, family: str
+) -> None:
+    base = published(family)
+    bare = tmp_path / "bare"
+    shutil.copytree(base, bare, ignore=shutil.ignore_patterns("config.json", "scheduler_config.json"))
+    shutil.copyfile(base / "text_encoder" / "config.json", bare / "text_encoder" / "config.json")  # tells 1.x from 2.x
+    code, out = imported(tmp_path, bare, original(base, family), **(V_PREDICTION if family == "sd2" else {}))
+    assert code == 0, failure(out)
+    before, after = load_base(base, torch.float32), load_base(out / "model", torch.float32)
+    for old, new in zip(networks(before), networks(after), strict=True):
+        assert settings(new) == settings(old), type(old).__name__
+    kept = {"prediction_type", "shift", "use_dynamic_shifting", "beta_start", "beta_end", "beta_schedule"}
+    same = {key: before.scheduler_config.get(key) for key in kept & set(after.scheduler_config)}
+    assert {key: after.scheduler_config[key] for key in same} == same
+
+
+def test_what_the_file_lacks_comes_from_the_base(published: TinyBase, tmp_path: Path) -> None:
+    base = published("sd1")
     tensors = {name: tensor + 1 for name, tensor in original(base, "sd1").items() if name.startswith("model.")}
     code, out = imported(tmp_path, base, tensors)
     assert code == 0, failure(out)
@@ -105,31 +198,95 @@ def test_what_the_file_lacks_comes_from_the_base(tiny_base: TinyBase, tmp_path: 
     assert torch.equal(part(out / "model", "unet")["conv_in.weight"], part(base, "unet")["conv_in.weight"] + 1)
 
 
-def test_a_file_of_another_family_is_refused(tiny_base: TinyBase, tmp_path: Path) -> None:
-    code, out = imported(tmp_path, tiny_base("sd1"), original(tiny_base("sdxl"), "sdxl"))
+def test_a_bare_flux_network_takes_the_rest_from_the_base(published: TinyBase, tmp_path: Path) -> None:
+    base = published("flux")
+    code, out = imported(tmp_path, base, flux_original(part(base, "transformer")))
+    assert code == 0, failure(out)
+    assert load_base(out / "model", torch.float32).family == "flux"
+
+
+def test_sd3_without_t5_stays_without(published: TinyBase, tmp_path: Path) -> None:
+    base = published("sd3_without_t5")
+    tensors = {name: tensor for name, tensor in original(published("sd3"), "sd3").items() if "t5xxl" not in name}
+    code, out = imported(tmp_path, base, tensors)
+    assert code == 0, failure(out)
+    assert len(load_base(out / "model", torch.float32).text_encoders) == 2
+
+
+@pytest.mark.parametrize(
+    ("family", "marks", "metadata", "params", "expected"),
+    [
+        ("sd1", (), {}, {}, ("epsilon", False)),
+        ("sd1", (), {"modelspec.prediction_type": "v"}, {}, ("v_prediction", False)),
+        ("sd1", (), {"modelspec.prediction_type": "v"}, {"prediction_type": "epsilon"}, ("epsilon", False)),
+        ("sd1", ("v_pred", "ztsnr"), {}, {}, ("v_prediction", True)),
+        ("sd2", (), {"modelspec.architecture": "stable-diffusion-v2-768-v"}, {}, ("v_prediction", False)),
+        ("sd2", (), {"modelspec.architecture": "stable-diffusion-v2-512"}, {}, ("epsilon", False)),
+        ("sd2", (), {}, {"prediction_type": "epsilon"}, ("epsilon", False)),
+        ("sdxl", ("v_pred", "ztsnr"), {}, {}, ("v_prediction", True)),
+    ],
+)
+def test_the_file_or_the_parameter_says_what_the_network_predicts(
+    published: TinyBase,
+    tmp_path: Path,
+    family: str,
+    marks: tuple[str, ...],
+    metadata: dict[str, str],
+    params: dict[str, str],
+    expected: tuple[str, bool],
+) -> None:
+    base = published(family)
+    tensors = original(base, family) | {mark: torch.zeros(0) for mark in marks}
+    code, out = imported(tmp_path, base, tensors, metadata, **params)
+    assert code == 0, failure(out)
+    scheduler = json.loads((out / "model" / "scheduler" / "scheduler_config.json").read_text())
+    assert (scheduler["prediction_type"], scheduler.get("rescale_betas_zero_snr", False)) == expected
+
+
+def test_sd2_that_does_not_say_what_it_predicts_is_asked_for(published: TinyBase, tmp_path: Path) -> None:
+    code, out = imported(tmp_path, published("sd2"), original(published("sd2"), "sd2"))
+    assert code == 1 and "expected prediction_type=v_prediction (models of 768 pixels) or epsilon" in failure(out)
+
+
+def test_a_file_of_another_family_is_refused(published: TinyBase, tmp_path: Path) -> None:
+    code, out = imported(tmp_path, published("sd1"), original(published("sdxl"), "sdxl"))
     assert code == 1
     assert failure(out).startswith("the file is a Stable Diffusion XL checkpoint, but the base is of family sd1")
 
 
-def test_a_file_that_lacks_weights_is_refused_with_their_part(tiny_base: TinyBase, tmp_path: Path) -> None:
-    tensors = original(tiny_base("sd1"), "sd1")
+def test_a_file_that_lacks_weights_is_refused_with_their_part(published: TinyBase, tmp_path: Path) -> None:
+    tensors = original(published("sd1"), "sd1")
     del tensors["model.diffusion_model.middle_block.0.in_layers.2.weight"]
-    code, out = imported(tmp_path, tiny_base("sd1"), tensors)
+    code, out = imported(tmp_path, published("sd1"), tensors)
     assert code == 1 and "unet lacks 1 weights" in failure(out)
 
 
-def test_a_file_of_another_kind_is_refused(tiny_base: TinyBase, tmp_path: Path) -> None:
-    code, out = imported(tmp_path, tiny_base("sd1"), {"something": torch.zeros(2)})
-    assert code == 1 and "is no checkpoint of SD 1.x, 2.x, XL, SD3 or Flux" in failure(out)
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("sd1", "model.diffusion_model.extra.weight"),
+        ("sd3", "model.diffusion_model.extra.weight"),
+        ("flux", "model.diffusion_model.extra.weight"),
+    ],
+)
+def test_a_network_with_weights_that_its_family_has_not_is_refused(
+    published: TinyBase, tmp_path: Path, family: str, name: str
+) -> None:
+    code, out = imported(tmp_path, published(family), {**original(published(family), family), name: torch.zeros(2)})
+    assert code == 1 and f"the file's {'unet' if family == 'sd1' else 'transformer'} is not that of a" in failure(out)
 
 
-def test_names_of_flux_are_told_apart_with_what_is_missing() -> None:
-    network = ("img_in.weight", "double_blocks.0.img_attn.qkv.weight")
-    bare = checkpoint_of(network)
-    assert bare is not None and (bare.family, bare.parts) == ("flux", {"transformer": ""})
-    assert bare.missing == ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
-    whole = checkpoint_of(
-        [f"model.diffusion_model.{name}" for name in network]
-        + ["vae.encoder.conv_in.weight", "text_encoders.clip_l.transformer.x", "text_encoders.t5xxl.transformer.y"]
+def test_parts_that_do_not_fit_each_other_are_refused_with_both_widths(published: TinyBase, tmp_path: Path) -> None:
+    tensors = {name: tensor for name, tensor in original(published("sd1"), "sd1").items() if not name.startswith(CLIP)}
+    crossed = [name for name in tensors if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))]
+    tensors |= {name: torch.zeros(tensors[name].shape[0], 64) for name in crossed}
+    code, out = imported(tmp_path, published("sd1"), tensors)
+    assert code == 1
+    assert failure(out) == (
+        "text_encoder has hidden_size 32 but the unet has cross_attention_dim 64; they must be equal"
     )
-    assert whole is not None and whole.missing == ("tokenizer", "tokenizer_2", "scheduler")
+
+
+def test_a_file_of_another_kind_is_refused(published: TinyBase, tmp_path: Path) -> None:
+    code, out = imported(tmp_path, published("sd1"), {"something": torch.zeros(2)})
+    assert code == 1 and "expected a checkpoint of SD 1.x, 2.x, XL, SD3 or Flux.1" in failure(out)

@@ -2,71 +2,111 @@
 
 import shutil
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from formats.single_file import Checkpoint, checkpoint_of
+from formats.safetensors_header import Header, HeaderError
+from formats.single_file import Checkpoint, CheckpointError, checkpoint_file
+from formats.single_file_configs import configs_of
+from formats.single_file_pipeline import index_of, scheduler_of
 from trainers.atomic import json_write
 from trainers.errors import ReasonCode, TrainerError
 from trainers.models.load import family_of, load_base
-from trainers.models.parts import model_index, part_config
 from trainers.models.single_file import part_tensors
 from trainers.models.stored_dtype import stored_dtype
+from trainers.params.import_model import ImportModelParams
 from trainers.workspace import Outcome, Workspace
 
 COPIED = ("*.safetensors", "*.json", "*.txt", "*.model")
 """Files of a part that comes from the base."""
+T5_OF_SD3 = ("text_encoder_3", "tokenizer_3")
+"""SD3 works without."""
+
+
+class Plan(NamedTuple):
+    """What is written, all of it known from the file's header."""
+
+    path: Path
+    checkpoint: Checkpoint
+    configs: dict[str, dict[str, Any]]
+    scheduler: dict[str, Any]
 
 
 def import_model(work: Workspace) -> Outcome:
-    """out/model: what the file holds by its own weights, every other part copied from the base; opened to prove it."""
-    path = _only_file(work.dataset)
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise _bad(f"{path.name} is not a safetensors file: {error}") from error
-    checkpoint = checkpoint_of(state)
-    if checkpoint is None:
-        raise _bad(f"{path.name} is no checkpoint of SD 1.x, 2.x, XL, SD3 or Flux; its first tensor is {min(state)}")
-    _family_check(checkpoint, family_of(work.model).NAME)
+    """out/model: what the file holds by its own weights, the other parts copied from the base; opened to prove it."""
+    plan = _plan(work)
+    _family_check(plan.checkpoint, family_of(work.model).NAME)
     target = work.out / "model"
     target.mkdir(parents=True, exist_ok=True)
-    sources = {}
-    for part in _parts(work.model):
-        if part in checkpoint.parts:
-            _part_write(target / part, part, part_tensors(state, checkpoint, part, part_config(work.model, part)), work)
-        else:
-            _part_copy(work.model / part, target / part)
-        sources[part] = "file" if part in checkpoint.parts else "base"
-    del state
-    shutil.copyfile(work.model / "model_index.json", target / "model_index.json")
+    sources = _parts_write(plan, work.model, target)
+    has_t5 = T5_OF_SD3[0] in sources
+    json_write(target / "model_index.json", index_of(plan.checkpoint.family, plan.scheduler, has_t5=has_t5))
     load_base(target, stored_dtype(target))
-    work.facts.update(family=family_of(target).NAME, imported={"file": path.name, "parts": sources})
+    work.facts.update(
+        family=family_of(target).NAME,
+        imported={
+            "file": plan.path.name,
+            "parts": sources,
+            "prediction_type": plan.scheduler.get("prediction_type", "flow"),
+        },
+    )
     return "succeeded"
 
 
+def _plan(work: Workspace) -> Plan:
+    params = work.spec.params
+    assert isinstance(params, ImportModelParams)
+    path = _only_file(work.dataset)
+    try:
+        checkpoint, header = checkpoint_file(path)
+        configs = configs_of(checkpoint, header.tensors)
+    except HeaderError as error:
+        raise _bad(str(error)) from error
+    except CheckpointError as error:
+        raise _bad(f"{error}. {error.hint}".removesuffix(" ")) from error
+    return Plan(path, checkpoint, configs, _scheduler(checkpoint, header, params.prediction_type))
+
+
+def _scheduler(checkpoint: Checkpoint, header: Header, prediction_type: str) -> dict[str, Any]:
+    if checkpoint.needs_prediction_type and not prediction_type:
+        raise TrainerError(
+            ReasonCode.BAD_PARAMETERS,
+            "the file does not say what Stable Diffusion 2.x was trained to predict; "
+            "expected prediction_type=v_prediction (models of 768 pixels) or epsilon (of 512)",
+        )
+    return scheduler_of(checkpoint, header.tensors, prediction_type or checkpoint.prediction_type or "epsilon")
+
+
 def _family_check(checkpoint: Checkpoint, base: str) -> None:
-    alike = {"sd1", "sd2"}  # without a text encoder their networks have the same names
-    if checkpoint.family != base and not (
-        "text_encoder" not in checkpoint.parts and {checkpoint.family, base} <= alike
-    ):
+    if checkpoint.family != base:
         raise _bad(
             f"the file is a {checkpoint.title} checkpoint, but the base is of family {base}; choose one of its family"
         )
 
 
-def _parts(base: Path) -> list[str]:
-    """Folders of the parts that the base's index names."""
-    return [part for part, entry in model_index(base).items() if isinstance(entry, list) and (base / part).is_dir()]
+def _parts_write(plan: Plan, base: Path, target: Path) -> dict[str, str]:
+    """Writes every part but the index; returns where each came from. Raises TrainerError naming all that is missing."""
+    needed = [part for part in plan.checkpoint.missing if not (base / part).is_dir()]
+    held = set(plan.checkpoint.parts)
+    if absent := [part for part in needed if part not in T5_OF_SD3 or held & set(T5_OF_SD3)]:
+        raise _bad(f"neither the file nor the base holds {', '.join(absent)}; choose a base that does")
+    for part, config in plan.configs.items():
+        _part_write(target / part, part, part_tensors(plan.path, plan.checkpoint, part, config), config)
+    copied = [part for part in plan.checkpoint.missing if part not in needed]
+    for part in copied:
+        _part_copy(base / part, target / part)
+    (target / "scheduler").mkdir(exist_ok=True)
+    json_write(target / "scheduler" / "scheduler_config.json", plan.scheduler)
+    return {**dict.fromkeys(plan.configs, "file"), **dict.fromkeys(copied, "base")}
 
 
-def _part_write(folder: Path, part: str, tensors: dict[str, Tensor], work: Workspace) -> None:
+def _part_write(folder: Path, part: str, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
     folder.mkdir(exist_ok=True)
     name = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
     save_file(tensors, folder / f"{name}.safetensors", metadata={"format": "pt"})
-    json_write(folder / "config.json", part_config(work.model, part))
+    json_write(folder / "config.json", config)
 
 
 def _part_copy(source: Path, target: Path) -> None:
@@ -79,7 +119,7 @@ def _part_copy(source: Path, target: Path) -> None:
 def _only_file(folder: Path) -> Path:
     files = sorted(path for path in folder.rglob("*.safetensors") if path.is_file())
     if len(files) != 1:
-        raise _bad(f"expected one .safetensors file in the dataset, found {len(files)}")
+        raise _bad(f"expected one .safetensors file in the dataset, got {len(files)}")
     return files[0]
 
 

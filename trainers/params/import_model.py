@@ -21,3 +21,5 @@ class ImportModelParams(Params):
 
     name: str = Field(min_length=1, max_length=100, pattern=ADAPTOR_NAME)
     """Name of the base model that the job makes; a second job of the same name makes its next version."""
+    prediction_type: Literal["", "epsilon", "v_prediction"] = ""
+    """What the network predicts; empty = as the file says, else epsilon. SD 2.x needs it where the file is silent."""

@@ -1,7 +1,7 @@
 """A LoRA that lies among the files of a base model: it is no part of it, but it must not be of another one."""
 
 from api.catalog.checking.report import Notices, Refused
-from api.catalog.checking.weights import Tensors
+from formats.safetensors_header import Tensors
 
 DOWN = (".lora_A.weight", ".lora_down.weight")
 UP = (".lora_B.weight", ".lora_up.weight")

@@ -3,11 +3,11 @@
 from typing import Any
 
 from api.catalog.checking.pipelines import pipeline_check
-from api.catalog.checking.report import Refused
+from api.catalog.checking.report import HINT, Refused
 from api.catalog.checking.text_model import text_model_check
 from api.catalog.checking.weights import tensors_read
 from api.catalog.checking.work import Work, ending
-from formats.single_file import checkpoint_of
+from formats.single_file import CheckpointError, checkpoint_of
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz")
 CODE = (".py", ".so", ".exe")
@@ -27,10 +27,15 @@ def check(work: Work) -> dict[str, Any]:
 
 def _single_file_check(work: Work) -> None:
     for path in work.paths:
-        found = checkpoint_of(tensors_read(work.open(path), path)) if ending(path) == ".safetensors" else None
-        if found:
+        if ending(path) != ".safetensors":
+            continue
+        try:
+            checkpoint = checkpoint_of(tensors_read(work.open(path), path))
+        except CheckpointError as error:
+            raise Refused(f"{path}: {error}", code="single_file", hint=error.hint or HINT) from None
+        if checkpoint:
             raise Refused(
-                f"{path} is a {found.title} checkpoint in one file, which lacks {', '.join(found.missing)}",
+                f"{path} is a {checkpoint.title} checkpoint in one file, which lacks {', '.join(checkpoint.missing)}",
                 code="single_file",
                 hint="Use `anneal model add NAME FILE --components-from BASE`, with a base of the same family.",
             )

@@ -9,8 +9,8 @@ from api.catalog.checking.report import Refused
 from api.catalog.checking.shapes import shapes_check
 from api.catalog.checking.tensor_files import tensor_files_read
 from api.catalog.checking.text import json_object
-from api.catalog.checking.weights import Tensors
 from api.catalog.checking.work import Work, ending
+from formats.safetensors_header import Tensors
 from formats.scheduler_configs import DIFFUSION, FLOW
 
 Parts = Mapping[str, tuple[str, ...]]

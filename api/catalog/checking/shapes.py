@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from api.catalog.checking.report import Refused
-from api.catalog.checking.weights import Tensors
+from formats.safetensors_header import Tensors
 
 Configs = Mapping[str, Mapping[str, Any]]
 EMBEDDINGS = ("text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight")

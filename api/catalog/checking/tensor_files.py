@@ -4,10 +4,11 @@ from pathlib import PurePosixPath
 
 from api.catalog.checking.report import Refused
 from api.catalog.checking.text import json_object
-from api.catalog.checking.weights import Tensors, finite_check, tensors_read
+from api.catalog.checking.weights import finite_check, tensors_read
 from api.catalog.checking.work import Work, ending
 from formats.image_configs import shard_files
 from formats.kinds import ConfigError
+from formats.safetensors_header import Tensors
 
 INDEX = ".safetensors.index.json"
 NAMED = 5

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from api.catalog.checking.report import HINT as REPORT_HINT
 from api.catalog.checking.report import Refused
-from api.catalog.checking.weights import Tensors, finite_check, tensors_read
+from api.catalog.checking.weights import finite_check, tensors_read
 from api.catalog.checking.work import Work, ending
-from formats.single_file import checkpoint_of
+from formats.safetensors_header import Tensors
+from formats.single_file import Checkpoint, CheckpointError, checkpoint_of
 
 DOWN = (
     ".lora_A.weight",
@@ -38,8 +40,8 @@ def weight_set_check(work: Work) -> dict[str, Any]:
     finite_check(work.open(path), path, tensors)
     if kind := _foreign_kind(tensors):
         raise Refused(f"{path} holds a {kind}; expected a LoRA", code="not_a_lora", hint=HINT)
-    if found := checkpoint_of(tensors):
-        return {"kind": "weights", "checkpoint": {"family": found.family, "parts": sorted(found.parts)}}
+    if checkpoint := _checkpoint(tensors, path):
+        return {"kind": "weights", "checkpoint": {"family": checkpoint.family, "parts": sorted(checkpoint.parts)}}
     ranks = {tensor.shape[0] for title, tensor in tensors.items() if title.endswith(DOWN) and tensor.shape}
     if not ranks:
         first = next(iter(tensors), "nothing")
@@ -48,6 +50,13 @@ def weight_set_check(work: Work) -> dict[str, Any]:
         work.notices.add("not used", f"{other} holds no weights and is not used", file=other)
     modules = sum(title.endswith(DOWN) for title in tensors)
     return {"kind": "weights", "num_modules": modules, "ranks": sorted(ranks)}
+
+
+def _checkpoint(tensors: Tensors, path: str) -> Checkpoint | None:
+    try:
+        return checkpoint_of(tensors)
+    except CheckpointError as error:
+        raise Refused(f"{path}: {error}", code="single_file", hint=error.hint or REPORT_HINT) from None
 
 
 def _foreign_kind(tensors: Tensors) -> str | None:

@@ -102,7 +102,7 @@ def test_a_duplicate_tensor_in_a_header_is_refused(work_of: WorkOf) -> None:
         (b"", "has zero bytes; expected safetensors"),
         (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "is a pickle by another name; expected safetensors"),
         (b"\x80\x04\x95\x1a\x01\x00\x00\x00\x00\x00\x00" + bytes(400), "is a pickle by another name"),
-        (b"PK\x03\x04\x00\x00\x08\x08\x00\x00" + bytes(100), "is a zip archive, as torch.save writes pickled weights"),
+        (b"PK\x03\x04\x00\x00\x08\x08\x00\x00" + bytes(100), "is a zip archive (as torch.save writes pickled weights)"),
         (b"GGUF\x03\x00\x00\x00" + bytes(100), "is a GGUF file by another name"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
     ],

@@ -1,5 +1,8 @@
 """A LoRA that was made elsewhere, uploaded as a dataset to be imported."""
 
+import math
+from typing import Any
+
 import pytest
 
 from api.catalog.checking.dataset import check
@@ -54,7 +57,8 @@ SDXL_KEYS = (
 
 
 def one_file(*keys: str) -> bytes:
-    return weights(**{key: ("F32", (1,), bytes(4)) for key in keys})
+    shapes = {key: (1, 4) if "input_blocks" in key else (1,) for key in keys}
+    return weights(**{key: ("F32", shape, bytes(4 * math.prod(shape))) for key, shape in shapes.items()})
 
 
 def test_a_checkpoint_in_one_file_is_a_set_of_weights_with_its_family(work_of: WorkOf) -> None:
@@ -69,5 +73,13 @@ def test_a_checkpoint_in_one_file_is_refused_as_a_base_model_with_what_it_lacks(
     assert caught.value.code == "single_file" and "--components-from" in caught.value.hint
     assert str(caught.value) == (
         "xl.safetensors is a Stable Diffusion XL checkpoint in one file, which lacks text_encoder_2, tokenizer, "
-        "tokenizer_2, scheduler"
+        "tokenizer_2"
     )
+
+
+@pytest.mark.parametrize("check_one", [check, model_check])
+def test_a_relative_that_cannot_be_trained_is_refused_by_name(work_of: WorkOf, check_one: Any) -> None:
+    refiner = one_file(*SDXL_KEYS, "conditioner.embedders.0.model.ln_final.weight")
+    with pytest.raises(Refused, match=r"xl\.safetensors: expected an SDXL base, got the SDXL refiner") as caught:
+        check_one(work_of({"xl.safetensors": refiner}))
+    assert caught.value.code == "single_file"

@@ -1,0 +1,91 @@
+"""What a single-file checkpoint's family is beside its tensors: classes of its parts, schedulers, model_index.json.
+
+Facts of the published models.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from formats.single_file import Checkpoint
+
+Config = dict[str, Any]
+CLIP, PROJECTED, T5 = "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"
+ENCODERS: dict[str, dict[str, tuple[str, str]]] = {
+    "sd1": {"text_encoder": (CLIP, "quick_gelu")},
+    "sd2": {"text_encoder": (CLIP, "gelu")},
+    "sdxl": {"text_encoder": (CLIP, "quick_gelu"), "text_encoder_2": (PROJECTED, "gelu")},
+    "sd3": {
+        "text_encoder": (PROJECTED, "quick_gelu"),
+        "text_encoder_2": (PROJECTED, "gelu"),
+        "text_encoder_3": (T5, ""),
+    },
+    "flux": {"text_encoder": (CLIP, "quick_gelu"), "text_encoder_2": (T5, "")},
+}
+"""Class and activation of each text encoder."""
+NETWORKS = {"sd1": "unet", "sd2": "unet", "sdxl": "unet", "sd3": "transformer", "flux": "transformer"}
+CLASSES = {
+    "sd3": ("StableDiffusion3Pipeline", "SD3Transformer2DModel"),
+    "flux": ("FluxPipeline", "FluxTransformer2DModel"),
+    "sdxl": ("StableDiffusionXLPipeline", "UNet2DConditionModel"),
+}
+SD1_CLASSES = ("StableDiffusionPipeline", "UNet2DConditionModel")
+FLOW = "FlowMatchEulerDiscreteScheduler"
+NOISE_SCHEDULE: Config = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
+SCHEDULERS: dict[str, Config] = {
+    "sd1": {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "set_alpha_to_one": False, **NOISE_SCHEDULE},
+    "sd2": {"_class_name": "DDIMScheduler", "clip_sample": False, "set_alpha_to_one": False, **NOISE_SCHEDULE},
+    "sdxl": {"_class_name": "EulerDiscreteScheduler", "interpolation_type": "linear", **NOISE_SCHEDULE},
+    "sd3": {"_class_name": FLOW, "num_train_timesteps": 1000, "shift": 3.0},
+    "flux": {
+        "_class_name": FLOW,
+        "num_train_timesteps": 1000,
+        "shift": 3.0,
+        "use_dynamic_shifting": True,
+        "base_shift": 0.5,
+        "max_shift": 1.15,
+        "base_image_seq_len": 256,
+        "max_image_seq_len": 4096,
+    },
+}
+ZERO_TERMINAL_SNR: dict[str, Config] = {
+    "sd1": {**SCHEDULERS["sd2"], "rescale_betas_zero_snr": True},
+    "sd2": {**SCHEDULERS["sd2"], "rescale_betas_zero_snr": True},
+    "sdxl": {**SCHEDULERS["sdxl"], "rescale_betas_zero_snr": True},
+}
+"""PNDM cannot rescale."""
+SCHNELL = {"shift": 1.0, "use_dynamic_shifting": False}
+
+
+def scheduler_of(checkpoint: Checkpoint, names: Collection[str], prediction_type: str) -> Config:
+    """scheduler_config.json of a file with tensors of `names`; flow models have no `prediction_type`."""
+    if checkpoint.family in ("sd1", "sd2", "sdxl"):
+        facts = ZERO_TERMINAL_SNR if checkpoint.zero_terminal_snr else SCHEDULERS
+        return {**facts[checkpoint.family], "prediction_type": prediction_type}
+    is_schnell = checkpoint.family == "flux" and not any("guidance_in." in name for name in names)
+    return {**SCHEDULERS[checkpoint.family], **(SCHNELL if is_schnell else {})}
+
+
+def index_of(family: str, scheduler: Config, *, has_t5: bool = True) -> Config:
+    """model_index.json. `has_t5`: of SD3, which works without."""
+    pipeline, network = CLASSES.get(family, SD1_CLASSES)
+    index: Config = {
+        "_class_name": pipeline,
+        NETWORKS[family]: ["diffusers", network],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "scheduler": ["diffusers", scheduler["_class_name"]],
+    }
+    for part, (class_name, _) in ENCODERS[family].items():
+        present = has_t5 or family != "sd3" or class_name != T5
+        tokenizer = "T5Tokenizer" if class_name == T5 else "CLIPTokenizer"
+        index[part] = ["transformers", class_name] if present else [None, None]
+        index[part.replace("text_encoder", "tokenizer")] = ["transformers", tokenizer] if present else [None, None]
+    if family in ("sd1", "sd2"):
+        index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
+    return index | ({"force_zeros_for_empty_prompt": True} if family == "sdxl" else {})
