@@ -18,6 +18,7 @@ class ReasonCode(StrEnum):
     MISSING_LIBRARY = "missing_library"
     NO_ACCELERATOR = "no_accelerator"
     DISK_FULL = "disk_full"
+    OUTPUT_TOO_LARGE = "output_too_large"
     STORAGE_REFUSED = "storage_refused"
     INPUT_CORRUPT = "input_corrupt"
     NO_MANIFEST = "no_manifest"
@@ -118,6 +119,10 @@ MEANINGS: dict[ReasonCode, Meaning] = {
         "The worker's disk is full.",
         "Free space on the worker, or lower keep_checkpoints and the cache size.",
         Retry.ELSEWHERE,
+    ),
+    ReasonCode.OUTPUT_TOO_LARGE: Meaning(
+        "The trainer wrote more than one attempt may.",
+        "Lower keep_checkpoints, or raise ANNEAL_TRAINER_OUT_BYTES or ANNEAL_TRAINER_OUT_FILES on the worker.",
     ),
     ReasonCode.STORAGE_REFUSED: Meaning(
         "The storage refused to take or give a file.",

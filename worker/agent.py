@@ -34,6 +34,7 @@ from worker.masking import Masker
 from worker.network import network_of
 from worker.oom import oom_kills
 from worker.orders import Orders, StopError
+from worker.out_bounds import OutBounds
 from worker.out_folder import OutFolder
 from worker.outbox import Outbox
 from worker.outcome import STOP_REASONS, Ending, Verdict, verdict_of
@@ -120,6 +121,11 @@ class Agent:
             kill_seconds=tools.times.kill_seconds,
             on_first_event=lambda: self._heartbeat.enter(LOADING),
             live_files=LiveFiles(self._out, self._publisher, tools.settings.tensorboard_seconds),
+            out_bounds=OutBounds(
+                (self._out, OutFolder(self._places.tmp)),
+                most_files=tools.settings.trainer_out_files,
+                most_bytes=tools.settings.trainer_out_bytes,
+            ),
         )
         self._heartbeat = Heartbeat(
             self._api,
@@ -279,6 +285,7 @@ class Agent:
             stop=self.orders.stop_kind,
             forced=self._training.forced,
             no_progress_seconds=self._claim.no_progress_seconds if self._training.silent else None,
+            oversize=self._training.oversize,
             out_of_memory=out_of_memory,
             disk_full=not room_left(self._folder),
             tail=self._spool.tail(),

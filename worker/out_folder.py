@@ -8,9 +8,10 @@ and counts have bounds, and so has what is read at once.
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 PATH_CHARACTERS = 1000
 NAME_BYTES = 255
@@ -24,6 +25,12 @@ AS_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCT
 
 class UnsafeFileError(ValueError):
     """Something in `out/` that no trainer of ours leaves: says what was expected and what is there."""
+
+
+class Usage(NamedTuple):
+    entries: int
+    """Files, folders, links and whatever else has a name."""
+    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,17 @@ class OutFolder:
         with self._parent(f"{folder}/-") as (descriptor, _):
             names = sorted(entry.name for entry in os.scandir(descriptor) if entry.is_file(follow_symlinks=False))
         return [f"{folder}/{name}" for name in names[:limit]]
+
+    def usage(self, *, most_entries: int) -> Usage:
+        """Counts what is below the folder; ends early once there are more than `most_entries`.
+
+        Raises UnsafeFileError for a folder that is too deep or cannot be opened.
+        """
+        try:
+            descriptor = _folder_open(str(self.root), None, self.root.name)
+        except FileNotFoundError:
+            return Usage(0, 0)
+        return _usage(descriptor, self.root.name, most_entries, DEPTH)
 
     def stage(self, path: str, target: Path) -> None:
         """Hard links `path`, a file or a folder, to `target`, whose folder the trainer cannot reach.
@@ -133,6 +151,32 @@ class OutFolder:
             raise UnsafeFileError(
                 f"{path}: expected a file of the trainer's user {self.owner}, found {status.st_uid}'s"
             )
+
+
+def _usage(folder: int, path: str, most_entries: int, depth: int) -> Usage:
+    """Of an open folder, which is closed."""
+    entries = size_bytes = 0
+    try:
+        if depth < 0:
+            raise UnsafeFileError(f"{path[:80]}: expected at most {DEPTH} folders inside one another")
+        with os.scandir(folder) as children:
+            for child in children:
+                entries += 1
+                if entries > most_entries:
+                    break
+                with suppress(FileNotFoundError):  # the trainer removed it meanwhile
+                    below = _entry_usage(folder, child, f"{path}/{child.name}", most_entries - entries, depth - 1)
+                    entries, size_bytes = entries + below.entries, size_bytes + below.size_bytes
+    finally:
+        os.close(folder)
+    return Usage(entries, size_bytes)
+
+
+def _entry_usage(folder: int, entry: "os.DirEntry[str]", path: str, most_entries: int, depth: int) -> Usage:
+    """What is below a folder, or the size of anything else."""
+    if entry.is_dir(follow_symlinks=False):
+        return _usage(_folder_open(entry.name, folder, path), path, most_entries, depth)
+    return Usage(0, entry.stat(follow_symlinks=False).st_size)
 
 
 def checked_parts(path: str) -> list[str]:

@@ -32,6 +32,8 @@ class Ending:
     """The grace of a stop was over and signals were sent, so that what the trainer said last may be our doing."""
     no_progress_seconds: float | None = None
     """Set where the trainer was ended for being silent that long."""
+    oversize: str = ""
+    """The bound of out/ that the trainer exceeded; nothing in it is published."""
     out_of_memory: bool = False
     """The kernel killed something for memory while the attempt ran."""
     disk_full: bool = False
@@ -48,6 +50,8 @@ class Verdict:
 
 def verdict_of(ending: Ending) -> Verdict:
     assert not ending.exit.fenced, "a fenced attempt must not publish anything"
+    if ending.oversize:
+        return Verdict("failed", reason(ReasonCode.OUTPUT_TOO_LARGE, ending.oversize, ending.tail))
     if isinstance(ending.manifest, Manifest) and ending.manifest.outcome == "succeeded":
         return Verdict("succeeded")
     if ending.no_progress_seconds is not None:

@@ -66,6 +66,10 @@ class Settings(Frozen):
     """Processes and threads of the trainers' user (RLIMIT_NPROC); the kernel exempts root."""
     trainer_file_bytes: int = Field(512 * 1024**3, ge=1024**2)
     """Largest file that a trainer may write (RLIMIT_FSIZE)."""
+    trainer_out_bytes: int = Field(1024**4, ge=1024**2)
+    """Bytes of all files that one attempt may hold in out/ and in its folder for temporary files; past it, it fails."""
+    trainer_out_files: int = Field(200_000, ge=1000)
+    """Files and folders that one attempt may hold there; past it, it fails."""
     trainer_open_files: int = Field(65_536, ge=256)
     """Files that a trainer process may hold open (RLIMIT_NOFILE)."""
     metrics_port: int | None = Field(None, ge=0, le=65535)

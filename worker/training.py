@@ -12,6 +12,7 @@ from worker.executors.base import Running
 from worker.lease import Lease
 from worker.live_files import LiveFiles
 from worker.orders import Orders
+from worker.out_bounds import OutBounds
 from worker.publish import Artifact, Publisher
 from worker.sender import Sender
 from worker.supervise import Exit
@@ -37,6 +38,7 @@ class Training:
         kill_seconds: float,
         on_first_event: Callable[[], None],
         live_files: LiveFiles,
+        out_bounds: OutBounds,
     ) -> None:
         self._tail = tail
         self._sender = sender
@@ -49,6 +51,7 @@ class Training:
         self._kill_seconds = kill_seconds
         self._on_first_event = on_first_event
         self._live_files = live_files
+        self._out_bounds = out_bounds
         self._stop_asked_at: float | None = None
         self._heard_at = time.monotonic()
         self._lease_told = 0.0
@@ -61,6 +64,8 @@ class Training:
         """A stop's grace was over, so the trainer was sent signals."""
         self.silent = False
         """The trainer was ended for sending no event."""
+        self.oversize = ""
+        """Which bound of out/ the trainer exceeded, for which it was ended."""
 
     def watch(self, running: Running, background: Sequence["Future[None]"]) -> Exit:
         """Until nothing of the trainer is left. Raises what one of the background threads raised."""
@@ -70,13 +75,20 @@ class Training:
             self._tell_lease(running)
             self._act(running)
             self._live_files.look(self.last_step)
+            self._bound(running)
             for thread in background:
                 if thread.done():
                     thread.result()
         self.read_events()
         while self._tail.behind:
             self.read_events()
+        self.oversize = self.oversize or self._out_bounds.problem()
         return end
+
+    def _bound(self, running: Running) -> None:
+        if not self.oversize and (problem := self._out_bounds.look()):
+            self.oversize = problem
+            running.kill()
 
     def read_events(self) -> None:
         for event in self._tail.read():

@@ -4,12 +4,13 @@
 
 `params` of the spec: steps, step_seconds, checkpoint_every, sample_every, start_at (resume), and `mode`:
 ok, crash, reason, no_manifest, half_manifest, hang, deaf (ignores control and SIGTERM), secrets, tell_secrets,
-grandchildren, list_inputs.
+grandchildren, list_inputs, flood (files without end), flood_at_end (2000 files, then a success).
 Stamps its start and end, with pids, into the file named by STUB_STAMPS, outside of all that the platform sees.
 """
 
 import ctypes
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -104,6 +105,11 @@ def misbehave() -> None:
     if MODE == "list_inputs":
         found = [Path(folder, name) for folder, _, names in os.walk(IN, followlinks=True) for name in names]
         print(*sorted(path.relative_to(IN).as_posix() for path in found), flush=True)
+    if MODE in ("flood", "flood_at_end"):
+        for number in itertools.count() if MODE == "flood" else range(2000):
+            folder = OUT / "samples" / str(number // 500)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / str(number)).touch()
     if MODE in ("hang", "grandchildren"):
         time.sleep(1000)
 

@@ -3,6 +3,8 @@
 import os
 import signal
 
+import pytest
+
 from tests.worker.conftest import StartHost, eventually, finished, running
 from tests.worker.fake_api import FakeApi
 
@@ -92,6 +94,16 @@ def test_a_silent_trainer_has_failed_for_want_of_progress(api: FakeApi, start_ho
     finish = finished(api).finish
     assert finish["outcome"] == "failed" and finish["reason"]["code"] == "no_progress"
     assert not host.tree()
+
+
+@pytest.mark.parametrize("mode", ["flood", "flood_at_end"])
+def test_a_trainer_that_writes_files_without_end_is_ended(api: FakeApi, start_host: StartHost, mode: str) -> None:
+    api.add_job(mode=mode)
+    host = start_host(ANNEAL_TRAINER_OUT_FILES="1000")
+    finish = finished(api).finish
+    assert finish["outcome"] == "failed" and finish["reason"]["code"] == "output_too_large"
+    assert finish["reason"]["message"] == "Expected at most 1000 files and folders in out/, found more."
+    assert finish["files"] == [] and not host.tree()
 
 
 def test_a_deaf_trainer_is_killed_after_the_grace_and_still_counts_as_cancelled(

@@ -16,6 +16,7 @@ from worker.files import remove_tree
 from worker.lease import Lease
 from worker.manifest import MAX_BYTES, Manifest, manifest_read
 from worker.masking import Masker
+from worker.out_bounds import OutBounds
 from worker.out_folder import DEPTH, OutFolder, UnsafeFileError, checked_parts
 from worker.publish import Publisher
 from worker.report import Api
@@ -246,3 +247,27 @@ def test_half_a_character_in_an_event_is_cleaned(tmp_path: Path) -> None:
     )
     (event,) = EventTail(OutFolder(tmp_path), Masker([])).read()
     assert isinstance(event.data, Warning_)
+
+
+def test_usage_counts_names_and_bytes_and_follows_no_link(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "a" / "b").mkdir(parents=True)
+    (out / "a" / "b" / "file").write_bytes(b"x" * 100)
+    (out / "link").symlink_to("/usr")
+    usage = OutFolder(out).usage(most_entries=10)
+    assert usage.entries == 4 and 100 <= usage.size_bytes < 200
+    assert OutFolder(out).usage(most_entries=2).entries == 3, "more than that is not counted"
+    assert OutFolder(tmp_path / "none").usage(most_entries=2) == (0, 0)
+
+
+def test_bounds_name_what_is_exceeded(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "large").write_bytes(b"x" * 101)
+    folder = OutFolder(tmp_path / "out")
+    assert OutBounds([folder], most_files=1, most_bytes=101).problem() == ""
+    assert OutBounds([folder], most_files=1, most_bytes=100).problem() == (
+        "Expected at most 100 bytes in out/, found 101."
+    )
+    assert "at most 1 files" in OutBounds([folder, folder], most_files=1, most_bytes=1000).problem()
+    (tmp_path / "out" / "/".join("d" * 40)).mkdir(parents=True)
+    assert "expected at most 32 folders" in OutBounds([folder], most_files=100, most_bytes=1000).problem()

@@ -36,6 +36,7 @@ TABLE = [
     ("the shim was killed", Ending(Exit(None, shim_died=True), NONE), "lost", "worker_lost"),
     ("segmentation fault", Ending(Exit(-11), NONE), "failed", "internal"),
     ("crash", Ending(Exit(1), NONE), "failed", "internal"),
+    ("wrote too much", Ending(Exit(-9), WHOLE, oversize="Expected less."), "failed", "output_too_large"),
     ("silent", Ending(Exit(-9), NONE, no_progress_seconds=60.0), "failed", "no_progress"),
 ]
 
