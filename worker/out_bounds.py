@@ -11,7 +11,7 @@ SHARE = 20
 
 
 class OutBounds:
-    """`folders` are counted together. Only what has a name is seen: a file that was removed but is still open is not."""
+    """`folders` are counted together. A file that was removed but is still open is not seen."""
 
     def __init__(self, folders: Sequence[OutFolder], *, most_files: int, most_bytes: int) -> None:
         self._folders = folders

@@ -319,6 +319,13 @@ def test_half_precision_keeps_lora_and_optimizer_in_fp32(precision: str, job: Jo
     assert ("loss_scale" in job.of_kind("step")[0].metrics) == (precision == "fp16")
 
 
+def test_the_default_precision_is_full_on_the_cpu_bit_for_bit(make_job: Callable[..., Job]) -> None:
+    default, full = make_job("default"), make_job("full").spec(mixed_precision="no")
+    assert default.run() == full.run() == 0
+    assert default.adaptor == full.adaptor and default.losses() == full.losses()
+    assert default.manifest["params"]["mixed_precision"] == "auto"
+
+
 def test_half_precision_stays_near_the_full_one(make_job: Callable[..., Job]) -> None:
     full = make_job("full")
     assert full.run() == 0

@@ -172,7 +172,7 @@ class ImageLoraParams(Params):
     timestep_shift: float | None = Field(None, ge=0.1, le=20)
     """Moves the times of SD3 and Flux towards noise; none = 3 for SD3, by the picture's size for Flux; 1 = no shift."""
 
-    mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "no"
+    mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
     """Compute dtype of the frozen base; LoRA weights and optimizer state stay fp32. auto = bf16 where the accelerator
     has it, else no: chosen at the first start and kept on resume."""
     base_quantization: Literal["none", "int8", "nf4"] = "none"
