@@ -1,5 +1,6 @@
 """Signed links as pure text: when they end, and that every field is signed."""
 
+from dataclasses import FrozenInstanceError, replace
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,6 +16,17 @@ def query_of(grant: Grant, secret: str = "s") -> str:
 
 def test_a_link_gives_back_the_grant_that_was_signed() -> None:
     assert link_read("a/b.bin", query_of(GRANT), secret="s", now=0.0) == GRANT
+
+
+def test_an_empty_text_is_part_of_the_grant_like_any_other() -> None:
+    grant = replace(GRANT, filename="")
+    assert link_read("a/b.bin", query_of(grant), secret="s", now=0.0) == grant
+
+
+def test_what_a_checked_link_allows_cannot_be_widened() -> None:
+    grant = link_read("a/b.bin", query_of(GRANT), secret="s", now=0.0)
+    with pytest.raises(FrozenInstanceError):
+        grant.size = 6  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("now", "expired"), [(999.9, False), (1000.0, True), (1000.1, True)])
