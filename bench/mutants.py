@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
@@ -49,8 +50,11 @@ MODULES = {
 }
 """The source of a name and the tests that guard it."""
 EQUIVALENT = REPOSITORY / "bench" / "equivalent_mutants.yaml"
-SHARED = ("torch", "numpy", "diffusers", "transformers", "diffusers.training_utils", "hypothesis", "django.db", "httpx")
-"""Libraries that the tests import, loaded before the forks."""
+SHARED = (
+    *("torch", "numpy", "diffusers", "transformers", "diffusers.training_utils", "hypothesis"),
+    *("django.db", "httpx", "redis", "celery", "psycopg", "pydantic", "urllib3", "rich.console", "opentelemetry.trace"),
+)
+"""Libraries that the tests import, loaded before the forks, as are pytest's plugins."""
 NEEDS_ARGUMENTS = {"core/VariableReplacer", "core/VariableInserter"}
 TRIVIAL = re.compile(r"_(Add|Sub|Mul|Div|FloorDiv|Mod|Pow)_(RShift|LShift|Bit\w+)$|_(Eq|NotEq)_(Is|IsNot)$")
 """Arithmetic turned into bit operations is a TypeError of every float, tensor and date, which any test notices; `is` of
@@ -73,7 +77,7 @@ def main() -> int:
     deadline = time.monotonic() + 60 * arguments.minutes
     survivors: list[Mutant] = []
     os.environ["OMP_NUM_THREADS"] = "1"
-    for library in SHARED:
+    for library in (*SHARED, *(plugin.module for plugin in metadata.entry_points(group="pytest11"))):
         importlib.import_module(library)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
@@ -117,8 +121,10 @@ def mutants_of(name: str) -> Iterator[Mutant]:
 def _results(copy: Path, name: str, sample: list[Mutant], deadline: float) -> Iterator[tuple[Mutant, str]]:
     path, tests = copy / MODULES[name][0], MODULES[name][1].split()
     source = path.read_text()
+    sys.dont_write_bytecode = False  # once for all runs; no mutant is as old as its module, so none is taken from it
     started = time.monotonic()
     status = _run_tests(copy, tests, timeout_seconds=1200)
+    sys.dont_write_bytecode = True
     if status != 0:
         raise SystemExit(f"{name}: its tests end with status {status} on the unchanged module")
     timeout_seconds = max(60.0, 5 * (time.monotonic() - started))
@@ -140,7 +146,7 @@ def _run_tests(copy: Path, tests: list[str], timeout_seconds: float) -> int | No
     """
     child = os.fork()
     if child == 0:
-        _run_pytest(copy, ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests])
+        _run_pytest(copy, ["-x", "-q", "-p", "no:cacheprovider", "--no-migrations", "-m", "not slow", *tests])
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
         pid, status = os.waitpid(child, os.WNOHANG)
@@ -156,7 +162,6 @@ def _run_pytest(copy: Path, arguments: list[str]) -> NoReturn:
     os.setsid()
     os.chdir(copy)
     sys.path[:] = [str(copy), *(entry for entry in sys.path if Path(entry).resolve() != REPOSITORY)]
-    sys.dont_write_bytecode = True
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nowhere, number)
