@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.noise import Purpose
+from trainers.text import corruption
 from trainers.text.corruption import (
     NoiseSchedule,
     cart_weights,
@@ -48,6 +49,14 @@ def test_the_mean_of_weight_times_share_is_one(schedule: NoiseSchedule, toleranc
     assert mean == pytest.approx(1 + edge, abs=tolerance)
 
 
+@pytest.mark.parametrize("time", [0.0, 1e-6, 0.5])
+def test_the_scheduler_weight_is_the_formula_down_to_time_zero(time: float) -> None:
+    angle = math.pi / 2 * (1 - time)
+    cosine = math.pi / 2 * math.sin(angle) / (math.cos(angle) + 1e-6)
+    assert scheduler_weight(time, "linear") == pytest.approx(1 / (time + 1e-6), rel=1e-9)
+    assert scheduler_weight(time, "cosine") == pytest.approx(cosine, rel=1e-9)
+
+
 def test_the_cosine_weight_is_the_slope_of_its_share_over_the_share() -> None:
     for time in (0.1, 0.5, 0.9):
         slope = (masked_share(time + 1e-6, "cosine") - masked_share(time - 1e-6, "cosine")) / 2e-6
@@ -79,6 +88,12 @@ def test_antithetic_times_are_spread_evenly() -> None:
     assert 1e-3 <= times[0] < times[-1] < 1
 
 
+def test_each_position_is_its_part_of_the_batch_behind_the_first() -> None:
+    """u_b = (u + b / B) mod 1."""
+    times = [document_time(7, 3, position, 8, epsilon=0.0, antithetic=True) for position in range(8)]
+    assert times == pytest.approx([(times[0] + position / 8) % 1 for position in range(8)])
+
+
 def test_times_alone_are_not_spread_evenly_and_keep_above_epsilon() -> None:
     times = [document_time(7, 3, position, 8, epsilon=0.2, antithetic=False) for position in range(8)]
     assert min(times) >= 0.2
@@ -106,6 +121,11 @@ def test_columns_are_cut_as_often_as_asked_and_never_a_whole_response() -> None:
     assert sum(cut > 0 for cut in cuts) / 2000 == pytest.approx(0.3, abs=0.04)
     assert set(cuts) == {0, 1, 2, 3}
     assert columns_cut(1, 0, 1.0, [1, 5]) == 0
+
+
+def test_a_ratio_of_zero_cuts_no_column_even_on_the_smallest_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corruption, "uniform", lambda *_: 0.0)
+    assert columns_cut(1, 0, 0.0, [6, 4]) == 0
 
 
 def test_columns_are_cut_from_the_longest() -> None:

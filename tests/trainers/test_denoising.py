@@ -1,7 +1,7 @@
 """The objective, family by family, against its closed form and the formulas of diffusers' training."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -186,6 +186,25 @@ def test_a_half_precision_base_gives_about_the_same_loss_in_fp32(
         found = denoising(load_base(tiny_base(kind), dtype), CPU, params(), dtype)(batch)[0]
     assert found.dtype == torch.float32
     assert torch.allclose(found, loss(loaded(kind), batch), rtol=0.05)
+
+
+def test_fp32_weights_meet_half_precision_where_it_is_asked_for(loaded: Callable[[str], Base]) -> None:
+    batch = batch_of(loaded("sd1"))
+    with torch.no_grad():
+        half = denoising(loaded("sd1"), CPU, params(), torch.bfloat16)(batch)[0]
+    assert torch.allclose(half, loss(loaded("sd1"), batch), rtol=0.05)
+    assert not torch.allclose(half, loss(loaded("sd1"), batch), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "settings"), [("sd1", {"snr_gamma": 5.0}), ("sd3", {})])
+def test_an_objective_cannot_change_under_a_training(
+    kind: str, settings: dict[str, Any], loaded: Callable[[str], Base]
+) -> None:
+    objective: Any = denoising(loaded(kind), CPU, params(**settings), torch.float32)
+    with pytest.raises(FrozenInstanceError):
+        objective.huber_c = 0.1
+    with pytest.raises(FrozenInstanceError):
+        objective.noising.snr_gamma = 1.0
 
 
 @pytest.mark.parametrize(

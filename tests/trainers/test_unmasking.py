@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from tests.trainers.test_text_batches import RECIPE
 from trainers.data.chat import Encoded, Role, encode_chat, tongue_of
 from trainers.data.dialogues import Turn
 from trainers.data.documents import EosPadding, documents_of
-from trainers.data.text_batches import GRID, Recipe, text_step_batch
+from trainers.data.text_batches import GRID, Recipe, TextMicroBatch, text_step_batch
 from trainers.data.text_plan import TextPlan
 from trainers.distributed import Processes
 from trainers.models.load_text import load_text
@@ -54,8 +54,16 @@ def documents(base: TextBase, recipe: Recipe) -> list[Encoded]:
     return documents_of(rows, max_length=120, truncation="right", padding=recipe.padding, eos_id=base.eos_id)[0]
 
 
-def objective(base: TextBase, suppress: int | None = None) -> Unmasking:
-    return Unmasking(base, CPU, torch.float32, suppress)
+def objective(base: TextBase, suppress: int | None = None, dtype: torch.dtype = torch.float32) -> Unmasking:
+    return Unmasking(base, CPU, dtype, suppress)
+
+
+def micro_batch(base: TextBase, recipe: Recipe) -> TextMicroBatch:
+    """All documents in one micro-batch."""
+    made = documents(base, recipe)
+    plan = TextPlan(len(made), len(made), 1, 1, seed=1)
+    (micro,) = text_step_batch(made, range(len(made)), recipe, plan, 3, 0).micro_batches
+    return micro
 
 
 def gradients(
@@ -141,6 +149,39 @@ def test_a_blank_head_scores_log_v_in_expectation(
     counts = [int((document.roles_L >= Role.RESPONSE).sum()) for document in made]
     expected = mean * (sum(counts) / len(counts) if norm == "batch" else 1.0)
     assert sum(float(batch.weights_N.sum()) for batch in batches) / 200 == pytest.approx(expected, rel=0.05)
+
+
+def test_a_blank_head_reports_log_v_as_the_mean_of_its_masked_tokens(tiny_text: Callable[[str], Path]) -> None:
+    base = load_text(tiny_text("llada"), torch.float32)
+    torch.nn.init.zeros_(base.model.lm_head.weight)
+    _, metrics = objective(base)(micro_batch(base, recipe_for(base, weighting="uniform", norm="batch")))
+    assert float(metrics["masked_nll"]) == pytest.approx(math.log(base.vocab_size), rel=1e-5)
+    assert not metrics["masked_nll"].requires_grad
+
+
+def test_fp32_weights_meet_half_precision_where_it_is_asked_for(base_of: Callable[[str], TextBase]) -> None:
+    base = base_of("llada")
+    micro = micro_batch(base, recipe_for(base))
+    full, half = (float(objective(base, dtype=dtype)(micro)[0].detach()) for dtype in (torch.float32, torch.bfloat16))
+    assert half == pytest.approx(full, rel=0.05)
+    assert half != pytest.approx(full, rel=1e-6)
+
+
+def test_a_prediction_records_no_graph(base_of: Callable[[str], TextBase]) -> None:
+    base = base_of("llada")
+    micro = micro_batch(base, recipe_for(base))
+    recording: list[bool] = []
+    hook = base.model.model.register_forward_pre_hook(lambda *_: recording.append(torch.is_grad_enabled()))
+    predicted = objective(base).predicted(micro)
+    hook.remove()
+    assert recording == [False] and not predicted.nll_N.requires_grad
+    weighted = float((predicted.nll_N * micro.weights_N).sum())
+    assert weighted == pytest.approx(float(objective(base)(micro)[0].detach()), rel=PRODUCT["rtol"])
+
+
+def test_an_objective_cannot_change_under_a_training(base_of: Callable[[str], TextBase]) -> None:
+    with pytest.raises(FrozenInstanceError):
+        objective(base_of("llada")).suppress = 1  # type: ignore[misc]
 
 
 def test_a_suppressed_mask_token_is_never_part_of_the_softmax(base_of: Callable[[str], TextBase]) -> None:
