@@ -59,7 +59,7 @@ def _unpacked(work: Work, packed: list[str]) -> dict[str, Any]:
     splits = splits_of(packed)
     for split, paths in (splits if len(splits) > 1 else {"": packed}).items():
         folder = made / split_folder(split) if split else made
-        count = parquet().pictures_unpack([(work.open(path), path) for path in paths], folder)
+        count = parquet().pictures_unpack([(work.open(path), path) for path in paths], folder, work.decoded)
         for path in paths:
             said = f"{path} became picture files and metadata.jsonl ({count} pictures)"
             work.notices.add("unpacked", said, file=path)

@@ -9,19 +9,13 @@ from typing import Any
 import pyarrow
 from pyarrow.parquet import ParquetFile
 
+from api.catalog.checking.decoded import DecodedBudget, rows_budget
 from api.catalog.checking.metadata import CAPTION_COLUMNS
 from api.catalog.checking.report import Refused
 from api.catalog.checking.row_files import Row
 from formats.pictures import FORMAT_ENDINGS, PICTURE_NAMES, picture_format
 
 BATCH_ROWS = 64
-MIN_DECODED_BYTES = 256 << 20
-"""What any file may decode to, however small it is: seconds of work."""
-MAX_RATIO = 500
-"""Decoded bytes for each byte of the file above that. Repeated values compress well: a system prompt of 10 KB in each
-of 100,000 rows beside an answer of 100 bytes is about 1 GB out of 4 MB, 250 for 1. A bomb reaches 200,000,000 for 1."""
-MAX_DECODED_BYTES = 64 << 30
-"""In all; a file that itself is larger than a quarter of this may decode to four times its size."""
 ROW_BYTES = 256
 """Counted for each row beside its values, which may all be null."""
 MAX_PICTURES = 50_000
@@ -32,16 +26,16 @@ pyarrow.set_cpu_count(1)
 pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # others reserve more address space than a check may have
 
 
-def rows(file: Path, path: str) -> Iterator[Row]:
-    """Numbers from 1."""
+def rows(file: Path, path: str, upload: DecodedBudget) -> Iterator[Row]:
+    """Numbers from 1. Raises Refused where the file, or the `upload` with the files before it, decodes to too much."""
     opened = _opened(file, path)
-    number = decoded = 0
-    limit = decoded_limit(file.stat().st_size)
+    number = 0
+    budget = rows_budget(path, file.stat().st_size)
     try:
         for batch in opened.iter_batches(BATCH_ROWS, use_threads=False):
-            decoded += batch.nbytes + ROW_BYTES * batch.num_rows
-            if decoded > limit:
-                raise _bomb(path, number + batch.num_rows, limit)
+            decoded_bytes = batch.nbytes + ROW_BYTES * batch.num_rows
+            budget.add(decoded_bytes, f"the first {number + batch.num_rows} rows")
+            upload.add(decoded_bytes, f"its Parquet files up to {path}")
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
@@ -51,26 +45,11 @@ def rows(file: Path, path: str) -> Iterator[Row]:
         raise _broken(path, error, f" after row {number}") from None
 
 
-def decoded_limit(file_bytes: int) -> int:
-    """Bytes that a Parquet file of this size may decode to."""
-    by_ratio = max(MIN_DECODED_BYTES, MAX_RATIO * file_bytes)
-    return min(by_ratio, max(MAX_DECODED_BYTES, 4 * file_bytes))
-
-
-def _bomb(path: str, rows: int, limit: int) -> Refused:
-    hint = "Store repeated text once, as a parameter, or split the file; then upload again."
-    return Refused(
-        f"{path}: expected at most {limit} bytes once decoded, got more within the first {rows} rows",
-        code="check_limit",
-        hint=hint,
-    )
-
-
 def has_pictures(file: Path, path: str) -> bool:
     return bool(_picture_columns(_opened(file, path)))
 
 
-def pictures_unpack(packed: Sequence[tuple[Path, str]], folder: Path) -> int:
+def pictures_unpack(packed: Sequence[tuple[Path, str]], folder: Path, upload: DecodedBudget) -> int:
     """Writes 000000.jpg, ... and metadata.jsonl into `folder`; how many. Names in the file are not trusted.
 
     Further columns of pictures (masks) become folders, further columns of text stay columns.
@@ -82,7 +61,7 @@ def pictures_unpack(packed: Sequence[tuple[Path, str]], folder: Path) -> int:
             opened = _opened(file, path)
             (picture, *masks), caption = _picture_columns(opened), _caption_column(opened)
             texts = [name for name in _text_columns(opened) if name != "file_name"]
-            for number, row in rows(file, path):
+            for number, row in rows(file, path, upload):
                 where = f"{path} row {number}"
                 entry = {name: row[name] for name in texts if row[name] is not None}
                 entry |= {"text": _caption(row[caption], path, number)} if caption else {}

@@ -4,6 +4,7 @@ from typing import Any
 
 from api.catalog.checking.captions import captions_read
 from api.catalog.checking.decode import Seen, picture_see
+from api.catalog.checking.decoded import PIXEL_BYTES, DecodedBudget, pictures_budget
 from api.catalog.checking.metadata import METADATA, metadata_files
 from api.catalog.checking.preview import shortened
 from api.catalog.checking.strip import metadata_strip
@@ -15,7 +16,8 @@ from formats.splits import splits_message, splits_of
 def pictures_check(work: Work) -> dict[str, Any]:
     """{kind, num_pictures, num_captions, ...}. Raises Refused that names the file or line at fault."""
     paths = [path for path in work.paths if ending(path) in PICTURE_ENDINGS]
-    seen = {path: _seen(work, number, path) for number, path in enumerate(paths)}
+    budget = pictures_budget(sum(int(file["size"]) for file in work.files))
+    seen = {path: _seen(work, number, path, budget) for number, path in enumerate(paths)}
     stripped = _metadata(work, seen)
     _duplicates_notice(work, set(paths))
     captions = captions_read(work, set(paths))
@@ -67,8 +69,9 @@ def _repeats_notice(work: Work, repeats: dict[str, int]) -> None:
         work.notices.add("repeats by the folder's name", said, file=folder)
 
 
-def _seen(work: Work, number: int, path: str) -> Seen:
+def _seen(work: Work, number: int, path: str, budget: DecodedBudget) -> Seen:
     seen = picture_see(work.open(path), path, work.preview.folder / _thumbnail(number))
+    budget.add(seen.width * seen.height * PIXEL_BYTES, f"the pictures up to {path}")
     if ending(path) not in FORMAT_ENDINGS[seen.kind]:
         work.notices.add("other type than its name says", f"{path} is a {seen.kind}, and is used as one", file=path)
     if seen.frames > 1:

@@ -65,7 +65,7 @@ def rows_of(work: Work, path: str) -> Iterator[Row]:
     file = work.open(path)
     match ending(path):
         case ".parquet":
-            return iter(parquet().rows(file, path))
+            return iter(parquet().rows(file, path, work.decoded))
         case ".csv":
             utf8_check(file, path)
             return csv_rows(file, path)

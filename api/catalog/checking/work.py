@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from api.catalog.checking.archive import archive_unpack
+from api.catalog.checking.decoded import rows_budget
 from api.catalog.checking.preview import Preview
 from api.catalog.checking.report import Notices
 
@@ -25,6 +26,8 @@ class Work:
         """What the version holds instead of what was sent; None = what was sent."""
         self.notices = Notices()
         self.preview = Preview(target / "preview")
+        self.decoded = rows_budget("the upload", sum(int(file["size"]) for file in files))
+        """What all Parquet files together may still decode to."""
         self.strip_metadata = False
         """Whether pictures lose their GPS positions, camera data and comments."""
         self.reading = ""

@@ -147,6 +147,16 @@ def test_metadata_below_the_top_is_read_as_hub_datasets_have_it(work_of: WorkOf)
     assert ("test/2.png", f"test/2.png has no row in {both} and is not used") in said
 
 
+def test_the_pixels_of_an_upload_are_bounded_together(work_of: WorkOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.catalog.checking.decoded.MIN_PICTURE_BYTES", 1 << 20)
+    one_colour = BytesIO()
+    Image.new("RGB", (500, 400)).save(one_colour, "PNG")
+    assert len(one_colour.getvalue()) < 2000
+    work = work_of({f"{number}.png": one_colour.getvalue() for number in range(9)})
+    with pytest.raises(Refused, match=r"at most 1048576 bytes once decoded, got more within the pictures up to 1.png"):
+        check(work)
+
+
 def test_a_thumbnail_holds_no_metadata_of_the_photo(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x010E] = "described at home"
