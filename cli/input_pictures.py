@@ -8,7 +8,7 @@ from cli.checking import version_ready
 from cli.errors import CliError, Exit
 from cli.http import Client, Record
 from cli.transfers import folder_upload
-from cli.versions import HELPERS
+from cli.versions import SAMPLING_INPUTS
 
 
 def input_pictures(client: Client, image: Path | None, mask: Path | None) -> tuple[Record, str | None]:
@@ -22,5 +22,5 @@ def input_pictures(client: Client, image: Path | None, mask: Path | None) -> tup
         names = {word: f"{word}{path.suffix.lower()}" for word, path in given.items()}
         for word, path in given.items():
             shutil.copyfile(path, Path(folder) / names[word])
-        version = version_ready(client, "datasets", folder_upload(client, "datasets", HELPERS[0], Path(folder)))
+        version = version_ready(client, "datasets", folder_upload(client, "datasets", SAMPLING_INPUTS, Path(folder)))
     return names, f"{version['name']}@{version['version']}"

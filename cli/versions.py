@@ -26,8 +26,12 @@ from cli.transfers import folder_size, folder_upload, zip_upload
 
 SHOWN = ("name", "version", "state", "versions", "family", "digest", "num_files", "size", "created")
 MOST_NOTICES = 20
-HELPERS = ("sampling-inputs",)
-"""Datasets that commands fill with what a sampling starts from; nobody looks for them in a list."""
+SAMPLING_INPUTS = "sampling-inputs"
+"""Dataset of what samplings start from; each content is one version."""
+ADAPTOR_IMPORTS = "adaptor-imports"
+"""Dataset of LoRA files and checkpoints to import; each content is one version."""
+HELPERS = (SAMPLING_INPUTS, ADAPTOR_IMPORTS)
+"""Datasets that commands fill; nobody looks for them in a list."""
 
 
 def add_commands(app: typer.Typer, collection: str, content: str, *, with_add: bool = True) -> None:

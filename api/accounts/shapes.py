@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.plain_text import PlainLine
+from foundation.plain_text import PlainLine
 from trainers.spec import Contract
 
 Role = Literal["reader", "writer", "admin"]

@@ -14,7 +14,7 @@ from api.catalog.removals import removal_add
 from api.catalog.uses import uses_now
 from api.errors import Problem
 from api.jobs.transitions import audit_add
-from api.plain_text import PlainText
+from foundation.plain_text import PlainText, line_clean
 from trainers.spec import Contract, folder_digest
 
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:/-]{0,49}$")]
@@ -125,7 +125,7 @@ def _details(job: Any, manifest: Mapping[str, Any], partial: bool) -> dict[str, 
 def _trigger_word(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     """As the job was told; else as the trainer found it in the file that the adaptor comes from."""
     found = params.get("trigger_word") or manifest.get("trigger_word")
-    return found[:MAX_TRIGGER] if isinstance(found, str) else ""
+    return line_clean(found)[:MAX_TRIGGER] if isinstance(found, str) else ""
 
 
 def _told(adaptor: Adaptor, kind: str, by: str) -> None:

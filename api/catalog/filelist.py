@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from api.errors import Problem
+from foundation.plain_text import line_check
 from storage import Storage, key_check
 from trainers.spec import folder_digest
 
@@ -63,6 +64,10 @@ def _file_check(index: int, file: Mapping[str, Any]) -> None:
         key_check(path)
     except ValueError as error:
         _refuse(f"{where}.path", str(error))
+    try:
+        line_check(path)
+    except ValueError as error:
+        _refuse(f"{where}.path", f"{path!r:.200} {error}")
     if len(path.encode()) > MAX_PATH_BYTES:
         _refuse(f"{where}.path", f"path is longer than {MAX_PATH_BYTES} bytes: {path[:80]!r}...")
     if type(size) is not int or not 0 <= size <= MAX_FILE_BYTES:

@@ -16,10 +16,8 @@ from cli.output import Json, connect, human_bytes, print_done
 from cli.requests import Accelerators, Model, Pool, Priority, Settings, method_schema, request_body
 from cli.transfers import folder_upload
 from cli.values import settings_parse
+from cli.versions import ADAPTOR_IMPORTS
 from cli.watch import adaptor_ref
-
-DATASET = "adaptor-imports"
-"""Where files to import are uploaded to; each content is one version."""
 
 
 def model_merge(
@@ -107,7 +105,7 @@ def weights_upload(client: Client, file: Path) -> str:
         raise CliError(f"expected a file of weights, got the folder {file}")
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "adaptor.safetensors").symlink_to(file.resolve())
-        version = version_ready(client, "datasets", folder_upload(client, "datasets", DATASET, Path(folder)))
+        version = version_ready(client, "datasets", folder_upload(client, "datasets", ADAPTOR_IMPORTS, Path(folder)))
     return f"{version['name']}@{version['version']}"
 
 

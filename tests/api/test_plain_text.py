@@ -17,7 +17,8 @@ ACTING = ("\x1b]52;c;x\x07", "\x9b31m", "a\nb", "a\tb", "\x7f", "\u202egnp.exe",
 def test_no_name_may_have_control_characters(world: World, user: APIClient, host: Host, text: str) -> None:
     job = user.post("/api/v1/jobs", world.request, format="json").json()["id"]
     admin = person("default", "admin")
-    evil = f"x{text}"
+    evil = f"x{text}y"
+    params, file = world.request["params"], {"size": 1, "sha256": "0" * 64}
     answers: list[Any] = [
         user.post("/api/v1/jobs", {**world.request, "name": evil}, format="json"),
         user.post(f"/api/v1/jobs/{job}/rerun", {"name": evil}, format="json"),
@@ -29,6 +30,11 @@ def test_no_name_may_have_control_characters(world: World, user: APIClient, host
         admin.post("/api/v1/users", {"username": evil}, format="json"),
         host.hello(host=evil),
         host.hello(pools=[evil]),
+        host.hello(labels={"owner": evil}),
+        host.hello(labels={evil: "lab"}),
+        host.claim_post(labels={"owner": evil}),
+        user.post("/api/v1/jobs", {**world.request, "params": params | {"trigger_word": evil}}, format="json"),
+        user.post("/api/v1/datasets", {"name": "d", "files": [file | {"path": f"a/{evil}.png"}]}, format="json"),
     ]
     assert [answer.status_code for answer in answers] == [400] * len(answers)
     assert "U+" in answers[0].json()["message"]

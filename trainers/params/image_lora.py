@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from foundation.plain_text import PlainLine
 from trainers.params.base import SPLIT, Params, Product
 from trainers.params.image_lora_rules import family_problem, fields_agree, probably_not_meant, without_form_warmup
 from trainers.params.sample_image import DEFAULT_FLUX_GUIDANCE, DEFAULT_GUIDANCE
@@ -39,7 +40,7 @@ class ImageLoraParams(Params):
 
     adaptor_name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the adaptor that the job makes; a second job of the same name makes its next version."""
-    trigger_word: str = Field("", max_length=100)
+    trigger_word: PlainLine = Field("", max_length=100)
     """Put before every caption as "{trigger}, {caption}"; kept when the caption is dropped."""
 
     num_train_epochs: int = Field(100, ge=1, le=1000)

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from foundation.plain_text import PlainLine
 from trainers.params.base import Params, Product
 
 ADAPTOR_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -22,7 +23,7 @@ class ImportAdaptorParams(Params):
 
     adaptor_name: str = Field(min_length=1, max_length=100, pattern=ADAPTOR_NAME)
     """Name of the adaptor that the job makes; a second job of the same name makes its next version."""
-    trigger_word: str = Field("", max_length=100)
+    trigger_word: PlainLine = Field("", max_length=100)
     """What calls the adaptor in a prompt; empty = what the file's own header says, if it does."""
     no_metadata: bool = False
     """Leave out of the header of the kohya file what it is, of which base and how it is called."""

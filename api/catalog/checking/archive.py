@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from api.catalog.checking.report import Notices, Refused
+from foundation.plain_text import line_check
 from storage.keys import key_check
 
 MAX_ENTRIES = 50_000
@@ -63,6 +64,10 @@ def _entry_check(name: str, entry: zipfile.ZipInfo) -> None:
         key_check(path)
     except ValueError as error:
         raise _refused(f"{name}: {error}") from None
+    try:
+        line_check(path)
+    except ValueError as error:
+        raise _refused(f"{where} {error}") from None
 
 
 def _total_check(name: str, size: int, entries: Sequence[zipfile.ZipInfo]) -> None:

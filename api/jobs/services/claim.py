@@ -3,7 +3,7 @@
 import heapq
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from django.db import transaction
@@ -21,7 +21,7 @@ from api.jobs.selectors import workers_live
 from api.jobs.services.accelerators import accelerators_for, accelerators_free, accelerators_hold
 from api.jobs.services.budgets import workers_instead
 from api.jobs.services.control import IDLE
-from api.jobs.services.workers import worker_seen
+from api.jobs.services.workers import Labels, worker_seen
 from api.jobs.transitions import audit_add, job_move
 from trainers.spec import MAX_BIGINT
 
@@ -37,7 +37,7 @@ class ClaimRequest(Incoming):
     free_accelerators: list[Annotated[int, Field(ge=0, le=1000)]] = Field([])
     room_bytes: int | None = Field(None, ge=0, le=MAX_BIGINT)
     """Room for a job's inputs on the worker's disk; null = not looked at."""
-    labels: dict[str, Any] = Field({})
+    labels: Labels = Field({})
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from api.errors import Problem
 from api.jobs.clock import now
 from api.jobs.models import Job, JobLabel, State
 from api.jobs.transitions import audit_add, job_lock
-from api.plain_text import PlainText
+from foundation.plain_text import PlainText
 from trainers.spec import Contract
 
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:/-]{0,49}$")]

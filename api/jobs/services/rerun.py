@@ -9,7 +9,7 @@ from api.catalog.shapes import INPUT_ROLES, MAX_DATASETS
 from api.jobs.models import Job
 from api.jobs.services.devices import devices_named, resources_for
 from api.jobs.services.queueing import Asked, Wanted, job_queue, params_laid, request_digest
-from api.plain_text import PlainLine
+from foundation.plain_text import PlainLine
 from trainers.spec import Contract, JobSpec
 
 

@@ -12,7 +12,7 @@ from api.errors import Problem
 from api.jobs.models import Job
 from api.jobs.services.devices import resources_for
 from api.jobs.services.queueing import Asked, Wanted, job_queue, params_laid, request_digest
-from api.plain_text import PlainLine
+from foundation.plain_text import PlainLine
 from trainers.spec import Contract, JobSpec
 
 

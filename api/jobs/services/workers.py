@@ -15,15 +15,18 @@ from api.jobs.models import Attempt, Outcome, Worker
 from api.jobs.services.budgets import worker_release
 from api.jobs.services.ending import attempt_end
 from api.jobs.transitions import audit_add, job_lock
-from api.plain_text import PlainLine
 from foundation import protocol
+from foundation.plain_text import PlainLine
 from trainers.errors import ReasonCode, reason
 from trainers.spec import MAX_BIGINT
+
+Labels = dict[PlainLine, PlainLine | int | float | bool | None]
+"""Of a worker: what its operator says of it."""
 
 
 class Accelerator(Incoming):
     index: int = Field(ge=0, le=1000)
-    name: str = ""
+    name: PlainLine = Field("", max_length=200)
     memory_bytes: int = Field(0, ge=0, le=MAX_BIGINT)
 
 
@@ -34,7 +37,7 @@ class Hello(Incoming):
     pools: list[PlainLine] = Field(min_length=1, max_length=50)
     slots: int = Field(ge=1, le=1000)
     accelerators: list[Accelerator] = Field([])
-    labels: dict[str, Any] = Field({})
+    labels: Labels = Field({})
     wall: str = Field("", max_length=20, pattern=r"^[a-z+]*$")
     """What keeps its trainers off its files; an older worker says nothing."""
     gone: list[UUID] = Field([])

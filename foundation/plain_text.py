@@ -14,8 +14,14 @@ IN_LINE = re.compile(f"[{ACTING}\t\n]")
 IN_TEXT = re.compile(f"[{ACTING}]")
 
 
-def _line(value: str) -> str:
+def line_check(value: str) -> str:
+    """`value`. Raises ValueError with the first character that has no place in one line."""
     return _checked(value, IN_LINE)
+
+
+def line_clean(value: str) -> str:
+    """`value` without those characters, for what cannot be refused any more."""
+    return IN_LINE.sub("", value)
 
 
 def _text(value: str) -> str:
@@ -28,7 +34,7 @@ def _checked(value: str, refused: re.Pattern[str]) -> str:
     return value
 
 
-PlainLine = Annotated[str, AfterValidator(_line)]
+PlainLine = Annotated[str, AfterValidator(line_check)]
 """A name: one line."""
 PlainText = Annotated[str, AfterValidator(_text)]
 """A note: lines and tabs."""
