@@ -38,8 +38,14 @@ from bench.measure import REPOSITORY, table
 
 MODULES = {
     "transitions": ("api/jobs/transitions.py", "tests/api/test_transitions.py tests/api/test_jobs_flow.py"),
-    "claim": ("api/jobs/services/claim.py", "tests/api/test_claim.py"),
-    "finish": ("api/jobs/services/finish.py", "tests/api/test_finish.py tests/api/test_made_versions.py"),
+    "claim": (
+        "api/jobs/services/claim.py",
+        "tests/api/test_claim.py tests/api/test_lines.py tests/api/test_budgets.py",
+    ),
+    "finish": (
+        "api/jobs/services/finish.py",
+        "tests/api/test_finish.py tests/api/test_made_versions.py tests/api/test_budgets.py",
+    ),
     "reap": ("api/jobs/services/reap.py", "tests/api/test_reap.py"),
     "lease": ("worker/lease.py", "tests/worker/test_lease.py"),
     "signing": ("storage/signing.py", "tests/storage/test_signing.py tests/storage/test_own_links.py"),

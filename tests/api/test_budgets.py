@@ -311,6 +311,14 @@ def test_a_missing_checkpoint_is_noticed_by_the_api_itself(resumed: Agent, host:
     assert step_of(host.claim()) == 2
 
 
+def test_a_failure_while_the_trainer_runs_marks_no_checkpoint(resumed: Agent) -> None:
+    resumed.start(step=4)
+    storage().delete_prefix(f"jobs/{resumed.job}/1/checkpoints/step-00000004/")
+    fail(resumed, ReasonCode.STORAGE_REFUSED, "out/samples: status 503")
+    assert Attempt.objects.get(fence=2).reason["code"] == "storage_refused"  # type: ignore[index]
+    assert list(Artifact.objects.exclude(damaged="")) == []
+
+
 def test_an_outage_marks_no_checkpoint(resumed: Agent, host: Host, clock: Clock) -> None:
     fail(resumed, ReasonCode.STORAGE_REFUSED, "checkpoint/state: status 503")
     clock.advance(61)

@@ -72,6 +72,34 @@ def test_a_worker_with_full_slots_gets_nothing(world: World, user: APIClient, ho
     assert host.claim_post().status_code == 204
 
 
+def test_a_worker_that_came_back_with_fewer_slots_than_it_runs_gets_nothing(world: World, user: APIClient) -> None:
+    host = host_make(slots=2)
+    for _ in range(3):
+        submit(user, world)
+    running = [host.claim(), host.claim()]
+    assert host.hello(slots=1).status_code == 200
+    assert host.claim_post().status_code == 204
+    for agent in running:
+        agent.finish("failed")
+    assert host.claim_post().status_code == 200
+
+
+def test_a_claim_names_at_most_fifty_pools(host: Host) -> None:
+    assert host.claim_post(pools=[f"pool-{index}" for index in range(50)]).status_code == 204
+    refused = host.claim_post(pools=[f"pool-{index}" for index in range(51)])
+    assert (refused.status_code, list(refused.json()["fields"])) == (400, ["pools"])
+
+
+def test_attempts_count_from_one_and_begin_at_the_checkpoint(world: World, user: APIClient, host: Host) -> None:
+    submit(user, world)
+    first = host.claim()
+    first.checkpoint(6)
+    first.finish("drained")
+    second = host.claim()
+    assert [agent.claim["attempt"]["n"] for agent in (first, second)] == [1, 2]
+    assert list(Attempt.objects.order_by("n").values_list("n", "fence", "start_step")) == [(1, 1, 0), (2, 2, 6)]
+
+
 def test_a_worker_of_another_pool_gets_nothing(world: World, user: APIClient, host: Host) -> None:
     submit(user, world, pool="big")
     assert host.claim_post().status_code == 204

@@ -6,7 +6,7 @@ from rest_framework.test import APIClient
 from api.catalog.models import Adaptor
 from api.errors import Problem
 from api.jobs.models import Attempt, Job
-from tests.api.host import Agent, Host
+from tests.api.host import Agent, Host, step_event
 from tests.api.test_claim import submit
 from tests.api.world import World, file_entry
 from trainers.errors import ReasonCode, reason
@@ -37,6 +37,35 @@ def test_a_finish_sent_again_changes_nothing_and_another_is_refused(agent: Agent
     assert state(agent) == ("succeeded", None)
 
 
+def test_every_other_finish_of_an_ended_attempt_is_refused(agent: Agent) -> None:
+    assert agent.finish("failed").status_code == 200
+    answers = [agent.finish("failed", last_step=step).status_code for step in range(10)]
+    assert answers == [410] * 10
+    assert agent.finish("failed").status_code == 200, "the first one again"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "status"),
+    [
+        ("exit_code", -(2**31) + 1, 200),
+        ("exit_code", -(2**31), 400),
+        ("exit_code", 2**31, 400),
+        ("last_step", 0, 200),
+        ("last_step", -1, 400),
+    ],
+)
+def test_numbers_of_a_finish_are_bounded(agent: Agent, field: str, value: int, status: int) -> None:
+    assert agent.finish("failed", **{field: value}).status_code == status
+    assert Attempt.objects.filter(**{field: value}).count() == (status == 200)
+
+
+@pytest.mark.parametrize(("reported", "recorded"), [(7, 7), (None, 3)])
+def test_the_last_step_is_the_agents_or_that_of_its_events(agent: Agent, reported: int | None, recorded: int) -> None:
+    agent.events(step_event(2, 3))
+    agent.finish("failed", last_step=reported)
+    assert Attempt.objects.get().last_step == recorded
+
+
 def test_success_without_a_manifest_is_a_failure(agent: Agent) -> None:
     assert agent.finish("succeeded", manifest=False).json()["outcome"] == "failed"
     assert state(agent) == ("failed", "no_manifest")
@@ -50,6 +79,15 @@ def test_success_whose_files_were_not_uploaded_is_a_failure(agent: Agent) -> Non
     assert state(agent) == ("failed", "no_manifest")
     found = Attempt.objects.get().reason
     assert found is not None and "weights.safetensors: is not there" in found["detail"]
+
+
+def test_five_missing_files_are_named(agent: Agent) -> None:
+    files = [file_entry(f"adaptor/{index}", b"never sent") for index in range(7)]
+    body = {**agent.finish_body("succeeded", manifest=False), "files": files}
+    agent.post("finish", {**body, "manifest": {"outcome": "succeeded", "files": files}})
+    attempt_reason = Attempt.objects.get().reason
+    assert attempt_reason is not None
+    assert attempt_reason["detail"] == "; ".join(f"adaptor/{index}: is not there" for index in range(5))
 
 
 def test_a_manifest_that_names_more_than_was_sent_is_not_whole(agent: Agent) -> None:
@@ -122,6 +160,14 @@ def test_resume_of_a_succeeded_or_running_job_is_refused(agent: Agent, user: API
     assert user.post(f"/api/v1/jobs/{agent.job}/resume").status_code == 409
     agent.finish()
     assert user.post(f"/api/v1/jobs/{agent.job}/resume").status_code == 409
+
+
+@pytest.mark.parametrize(("verb", "code"), [("cancel", "cancelled"), ("pause", "paused")])
+def test_an_attempt_that_was_stopped_says_by_which_order(agent: Agent, user: APIClient, verb: str, code: str) -> None:
+    user.post(f"/api/v1/jobs/{agent.job}/{verb}")
+    assert agent.finish("stopped", manifest=False).json()["outcome"] == "stopped"
+    attempt_reason = Attempt.objects.get().reason
+    assert attempt_reason is not None and attempt_reason["code"] == code
 
 
 def test_a_stop_that_nobody_asked_for_puts_the_job_back(agent: Agent) -> None:

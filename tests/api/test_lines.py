@@ -10,7 +10,7 @@ from rest_framework.test import APIClient
 
 from api.jobs.clock import now
 from api.jobs.lines import ORDER, due, line_behind, line_heads
-from api.jobs.models import Job
+from api.jobs.models import AvoidedWorker, Job
 from api.jobs.selectors import FAR
 from tests.api.conftest import host_make
 from tests.api.host import Host
@@ -43,6 +43,18 @@ def test_a_claim_costs_the_same_behind_a_thousand_jobs_that_do_not_fit(world: Wo
         assert host.claim().job == job
     assert len(queries) <= FEW_QUERIES
     assert Job.objects.exclude(passed_over_since=None).count() == 2, "the heads of the lines that it could hold"
+
+
+@pytest.mark.parametrize(("ahead", "status"), [(19, 200), (20, 204)])
+def test_a_claim_looks_at_twenty_jobs_that_avoid_its_worker(
+    world: World, user: APIClient, host: Host, ahead: int, status: int
+) -> None:
+    copies(submit(user, world, **needs(8)), ahead - 1)
+    submit(user, world)
+    AvoidedWorker.objects.bulk_create(
+        AvoidedWorker(job=job, worker_id=host.worker, code="disk_full") for job in Job.objects.all()
+    )
+    assert host.claim_post().status_code == status
 
 
 def test_lines_are_walked_by_index(world: World, user: APIClient) -> None:

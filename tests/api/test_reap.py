@@ -104,11 +104,31 @@ def test_a_heartbeat_between_the_reapers_look_and_its_lock_keeps_the_attempt(
 @pytest.mark.usefixtures("agent")
 def test_a_gap_between_passes_extends_all_leases(clock: Clock) -> None:
     attempts_reap()
+    first, before = ReaperPass.objects.get().at, Attempt.objects.get()
     clock.advance(5000)
     assert attempts_reap() == 0
-    assert Audit.objects.get(kind="leases_extended").data["attempts"] == 1
+    gap = ReaperPass.objects.get().at - first
+    audit = Audit.objects.get(kind="leases_extended").data
+    assert audit == {"gap_seconds": gap.total_seconds(), "attempts": 1}
+    after = Attempt.objects.get()
+    assert after.lease_expires_at - before.lease_expires_at == after.progress_at - before.progress_at == gap
     assert reap_after(clock, 320) == 0
     assert reap_after(clock, 16) == 1
+
+
+@pytest.mark.usefixtures("agent")
+def test_a_pass_that_fails_in_the_middle_extends_nothing(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts_reap()
+    before = Attempt.objects.get()
+    clock.advance(5000)
+
+    def fail(**_: object) -> None:
+        raise OSError("no room for the audit row")
+
+    monkeypatch.setattr("api.jobs.services.reap.audit_add", fail)
+    with pytest.raises(OSError, match="no room"):
+        attempts_reap()
+    assert Attempt.objects.get().lease_expires_at == before.lease_expires_at
 
 
 @pytest.mark.usefixtures("agent")
