@@ -5,12 +5,13 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from django.core.asgi import get_asgi_application
+from django import setup
 from django.db import connection
 
 from api.body_limit import body_limited
 from api.files import LINK_PATH, storage_app, storage_probe
 from api.front import fronted
+from api.handler import StayingThreadsHandler
 from api.http_protocol import framing_checked
 from api.security_headers import secured
 from api.static_files import static_files
@@ -24,7 +25,8 @@ REPORTS_AT_ONCE = 4
 """Of workers to SQLite. More only wait for the interpreter's lock while they hold the database's."""
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "api.settings")
-django: App = get_asgi_application()
+setup(set_prefix=False)
+django: App = StayingThreadsHandler()
 if connection.vendor == "sqlite":
     django = in_turns(django, REPORTS_AT_ONCE)
 django = fronted(body_limited(django))

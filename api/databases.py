@@ -37,7 +37,12 @@ def database_entry(url: str, limits: Limits) -> dict[str, Any]:
     """
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
-        return {"ENGINE": "api.sqlite", "NAME": unquote(parts.path[1:]), "OPTIONS": SQLITE_OPTIONS}
+        return {
+            "ENGINE": "api.sqlite",
+            "NAME": unquote(parts.path[1:]),
+            "OPTIONS": SQLITE_OPTIONS,
+            "CONN_MAX_AGE": None,  # as long as the thread (api.handler)
+        }
     query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
     return {
         "ENGINE": "django.db.backends.postgresql",
@@ -73,7 +78,7 @@ def _server_options(limits: Limits) -> str:
 
 
 def _pool_options(limits: Limits) -> dict[str, Any]:
-    """Under ASGI each request has a thread of its own, so that nothing but a pool keeps connections."""
+    """A pool checks a connection before each request, so that what a failover left dead hangs none."""
     bounded = import_string("api.bounded_connection.bounded")  # psycopg is optional
     answer = limits.statement_seconds + ANSWER_GRACE_SECONDS if limits.statement_seconds else None
     return {

@@ -3,13 +3,11 @@
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import structlog
-from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
-from django.utils.decorators import sync_and_async_middleware
 from django.utils.functional import LazyObject
 from prometheus_client import Histogram
 
@@ -29,17 +27,8 @@ SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 QUIET = ("/healthz", "/readyz", "/metrics")
 
 
-@sync_and_async_middleware
-def observed(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+def observed(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], HttpResponseBase]:
     """Outermost Django middleware: an exception is an answer of 500 by the time that it gets here."""
-    if iscoroutinefunction(get_response):
-        answer: Callable[[HttpRequest], Awaitable[HttpResponseBase]] = get_response
-
-        async def observe_async(request: HttpRequest) -> HttpResponseBase:
-            request_id, started = _begin(request), time.perf_counter()
-            return _end(request, await answer(request), request_id, time.perf_counter() - started)
-
-        return observe_async
 
     def observe(request: HttpRequest) -> HttpResponseBase:
         request_id, started = _begin(request), time.perf_counter()
@@ -75,7 +64,7 @@ def route_of(request: HttpRequest) -> str:
 
 
 def _user(request: HttpRequest) -> str | None:
-    """The name of the user that a view or middleware loaded. Never queries: this runs in the event loop."""
+    """The name of the user that a view or middleware loaded. Never queries."""
     user: Any = request.__dict__.get("user")
     if isinstance(user, LazyObject):
         user = getattr(request, "_cached_user", None)

@@ -47,13 +47,13 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "api.observing.observed",
-    "api.middleware.SecurityMiddleware",
-    "api.middleware.SessionMiddleware",
-    "api.middleware.CommonMiddleware",
-    "api.middleware.CsrfViewMiddleware",
-    "api.middleware.AuthenticationMiddleware",
-    "api.middleware.MessageMiddleware",
-    "api.middleware.XFrameOptionsMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 TEMPLATES = [
     {
@@ -77,7 +77,6 @@ SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SECURE_HSTS_SECONDS = 31536000 if ANNEAL.is_https else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = ANNEAL.is_https
 SILENCED_SYSTEM_CHECKS = [
-    *(f"security.W00{number}" for number in (1, 2, 3)),  # they know Django's middleware by name, not ours made of it
     "security.W008",  # whatever ends TLS redirects; probes and workers inside may speak http
     "security.W021",  # whether a whole domain is on browsers' preload list is its owner's choice
 ]

@@ -1,4 +1,4 @@
-"""`GET jobs/{id}/stream`: server-sent events. A plain async view: DRF answers 406 to an EventSource."""
+"""`GET jobs/{id}/stream`: server-sent events. A plain view: DRF answers 406 to an EventSource."""
 
 import asyncio
 import json
@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
-from asgiref.sync import sync_to_async
 from django.db import connection
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from rest_framework.exceptions import APIException, NotAuthenticated, PermissionDenied
@@ -26,13 +25,13 @@ HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 MAX_DIGITS = 18
 
 
-async def job_stream(request: HttpRequest, ref: str) -> HttpResponse | StreamingHttpResponse:
+def job_stream(request: HttpRequest, ref: str) -> HttpResponse | StreamingHttpResponse:
     """Events after `Last-Event-ID` and then what happens; ends after the terminal event, 204 when that was before."""
     if request.method != "GET":
         return respond(Problem("method_not_allowed", f'Method "{request.method}" not allowed.', status=405))
     try:
         after = _last_seen(request)
-        job_id, over = await sync_to_async(_authorized)(request, ref, after)
+        job_id, over = _authorized(request, ref, after)
     except (Problem, Http404, APIException) as refusal:
         problem = problem_of(refusal)
         assert problem is not None, f"{refusal!r} has no answer"
@@ -76,7 +75,8 @@ def _last_seen(request: HttpRequest) -> int:
 
 
 def _authorized(request: HttpRequest, ref: str, after: int) -> tuple[UUID, bool]:
-    """The job's id, and whether the caller has its terminal event already. The connection is given back."""
+    """The job's id, and whether the caller has its terminal event already. The connection is given back: a stream holds
+    its thread."""
     try:
         ticket = request.GET.get("ticket")
         token, only = ticket_token(ticket) if ticket else (_bearer_token(request), "")

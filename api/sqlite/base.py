@@ -10,6 +10,7 @@ after the lock was given back and before the commit returns, once for all who wa
 
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from django.db import OperationalError
@@ -25,6 +26,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """A transaction holds the ticket until its commit, its rollback, or the connection's end."""
 
     _ticket: Line | None = None
+    _file: tuple[int, int] | None = None
+    """The opened one, by device and inode."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -32,8 +35,20 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         connection = super().get_new_connection(conn_params)
+        self._file = _file_of(conn_params["database"])
         line_of(str(self.settings_dict["NAME"])).stay_open(lambda: _anchor(conn_params))
         return connection
+
+    def is_usable(self) -> bool:
+        """Asked after errors only: opening anew costs milliseconds."""
+        return False
+
+    def close_if_unusable_or_obsolete(self) -> None:
+        """Called between requests: a thread keeps its connection, and the file may have been replaced by another."""
+        idle = self.connection is not None and not self.in_atomic_block
+        if idle and self._file != _file_of(str(self.settings_dict["NAME"])):
+            self.close()
+        super().close_if_unusable_or_obsolete()
 
     def ticket_take(self) -> None:
         """Raises OperationalError after `timeout` seconds. Taken already is fine."""
@@ -95,8 +110,16 @@ class DatabaseWrapper(base.DatabaseWrapper):
             self.ticket_return()
 
 
+def _file_of(path: str) -> tuple[int, int] | None:
+    try:
+        status = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _anchor(conn_params: dict[str, Any]) -> sqlite3.Connection:
-    """A connection that only stays. A request opens and closes its own, and whenever the last one of a file closes,
+    """A connection that only stays. Others come and go with their threads, and whenever the last one of a file closes,
     SQLite moves the whole log into it and deletes the log: three times the cost of a commit."""
     connection = sqlite3.connect(conn_params["database"], check_same_thread=False, isolation_level=None)
     connection.execute("SELECT count(*) FROM sqlite_master").fetchall()  # the log is opened at the first read
