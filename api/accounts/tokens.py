@@ -82,7 +82,8 @@ def token_revoke(*, token: Token, by: str = SYSTEM) -> None:
 def token_find(plain: str, kind: str) -> Token | None:
     """The live token of that kind, or None when it is unknown, expired, revoked, or its owner may no longer act."""
     live = Q(revoked_at=None) & (Q(expires_at=None) | Q(expires_at__gt=timezone.now()))
-    token = Token.objects.select_related("user", "project").filter(live, kind=kind, sha256=token_hash(plain)).first()
+    tokens = Token.objects.select_related("user", "project") if kind == Token.Kind.USER else Token.objects.all()
+    token = tokens.filter(live, kind=kind, sha256=token_hash(plain)).first()
     if token is None or (token.user is not None and not token.user.is_active):
         return None
     _touch(token)
@@ -91,8 +92,9 @@ def token_find(plain: str, kind: str) -> Token | None:
 
 def scopes_now(token: Token) -> frozenset[str]:
     """What a user token may do at this moment: its scopes, cut to the role that the user has in the project."""
-    membership = Membership.objects.filter(project=token.project_id, user=token.user_id).first()
-    allowed = SCOPES_OF_ROLE[membership.role] if membership else ()
+    memberships = Membership.objects.filter(project=token.project_id, user=token.user_id)
+    role = memberships.values_list("role", flat=True).first()
+    allowed = SCOPES_OF_ROLE[role] if role else ()
     return frozenset(token.scopes) & frozenset(allowed)
 
 

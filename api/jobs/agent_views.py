@@ -110,5 +110,6 @@ class AttemptLinksView(AgentView):
 
 
 def _attempt(request: Request) -> Attempt:
+    """The whole row."""
     assert isinstance(request.auth, Attempt)
-    return request.auth
+    return Attempt.objects.get(pk=request.auth.pk)

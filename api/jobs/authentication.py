@@ -22,14 +22,17 @@ class AttemptPrincipal:
 
 
 class AttemptAuthentication(BaseAuthentication):
-    """request.auth is the Attempt, also one that ended: what it may still say, its service decides."""
+    """request.auth is the Attempt, with its id alone: heartbeats and events are many, and their services lock and read
+    what they need. Also one that ended: what it may still say, its service decides."""
 
     def authenticate(self, request: Request) -> tuple[AttemptPrincipal, Attempt] | None:
         plain = bearer(request)
         if plain is None:
             return None
-        try:  # its job and worker are read by the few calls that need them: heartbeats and events are many
-            attempt = Attempt.objects.get(token_hash=token_hash(plain) if plain.startswith(ATTEMPT_PREFIX) else "")
+        try:
+            attempt = Attempt.objects.only("pk").get(
+                token_hash=token_hash(plain) if plain.startswith(ATTEMPT_PREFIX) else ""
+            )
         except Attempt.DoesNotExist:
             sentence = f"Expected a valid attempt token ({ATTEMPT_PREFIX}...); stop the process tree."
             raise AuthenticationFailed(sentence) from None

@@ -1,6 +1,10 @@
 """Heartbeats and what rides back in their answers; events, log and files of an attempt."""
 
+from collections.abc import Callable
+
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from api.catalog.removals import removals_sweep
@@ -136,6 +140,28 @@ def test_recording_many_events_asks_few_queries(agent: Agent, django_assert_max_
     assert [row[1:] for row in rows[2:5]] == [("started", 1), ("state", None), ("warning", 2)]
     agent.events(started, *warnings)
     assert Event.objects.count() == 503
+
+
+@pytest.mark.parametrize(
+    ("report", "statements"),
+    [
+        (lambda agent, _: agent.events(event(2, "warning", message="x"), step_event(3, 1)), 8),
+        (lambda agent, _: agent.log(0, b"a line"), 4),
+        (lambda agent, _: agent.heartbeat(), 4),
+        (lambda _, host: host.heartbeat(), 4),
+    ],
+    ids=["events", "log", "heartbeat", "host heartbeat"],
+)
+def test_a_report_is_few_statements_that_read_no_wide_row(
+    report: Callable[[Agent, Host], object], statements: int, agent: Agent, host: Host
+) -> None:
+    """Hundreds of workers send them: each statement holds SQLite's write lock, and wide rows cost Django most."""
+    agent.start()
+    with CaptureQueriesContext(connection) as queries:
+        report(agent, host)
+    asked = [query["sql"] for query in queries if "SAVEPOINT" not in query["sql"]]
+    assert len(asked) == statements, asked
+    assert not any('"spec"' in sql or '"token_hash",' in sql for sql in asked), asked
 
 
 def test_a_step_before_the_start_keeps_its_progress(agent: Agent) -> None:

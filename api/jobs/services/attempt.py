@@ -1,5 +1,6 @@
 """A live attempt: who may speak for it, and its heartbeat."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,9 +12,12 @@ from api.errors import Problem
 from api.jobs.clock import now
 from api.jobs.incoming import Incoming
 from api.jobs.models import Attempt, Job, State
-from api.jobs.transitions import event_add, job_lock
+from api.jobs.transitions import event_add
 from foundation.phases import SENTENCES
 from trainers.spec import MAX_BIGINT, MAX_INT
+
+ASKED = ("state", "stop_requested", "control_seq", "control_command", "control_obeyed")
+"""What a heartbeat reads of the job."""
 
 
 class Heartbeat(Incoming):
@@ -45,21 +49,30 @@ def _phase_record(attempt_id: Any, phase: str) -> None:
 @transaction.atomic
 def _renew(attempt_id: Any, heartbeat: Heartbeat) -> tuple[Attempt, dict[str, Any]]:
     live = Attempt.objects.filter(pk=attempt_id, fence=heartbeat.fence, ended_at=None)
-    live.select_for_update().values_list("pk").first()  # the clock is read under the lock: a wait must shorten no lease
-    at = now()
-    if live.update(lease_expires_at=at + timedelta(seconds=environment().lease_seconds)) != 1:
+    locked = live.select_for_update(of=("self",)).select_related("job", "worker")
+    attempt = locked.only("phase", "progress_seq", "worker__draining", *(f"job__{name}" for name in ASKED)).first()
+    if attempt is None:
         raise Problem("fenced", "This attempt no longer owns its job.", status=409, hint="Kill the process tree.")
-    live.filter(progress_seq__lt=heartbeat.progress_seq).update(progress_seq=heartbeat.progress_seq, progress_at=at)
-    attempt = live.select_related("job", "worker").get()
+    at = now()  # read under the lock: a wait must shorten no lease
+    values: dict[str, Any] = {"lease_expires_at": at + timedelta(seconds=environment().lease_seconds)}
+    if attempt.progress_seq < heartbeat.progress_seq:
+        values |= {"progress_seq": heartbeat.progress_seq, "progress_at": at}
+    live.update(**values)
     interval = environment().heartbeat_seconds
     return attempt, {"stop": _stop(attempt), "control": _control(attempt.job), "interval": interval}
 
 
-def live_lock(attempt_id: Any) -> tuple[Job, Attempt]:
-    """Job and attempt, locked in this order. Raises Problem(410) for an attempt that ended."""
-    job_id = Attempt.objects.values_list("job", flat=True).get(pk=attempt_id)
-    job = job_lock(job_id)
-    attempt = Attempt.objects.select_for_update().get(pk=attempt_id)
+def live_lock(
+    attempt_id: Any, *, job_fields: Sequence[str] = (), attempt_fields: Sequence[str] = ()
+) -> tuple[Job, Attempt]:
+    """Job and attempt, locked in this order. Raises Problem(410) for an attempt that ended.
+
+    Fields that are not named are read when they are first asked for; without names all are read at once.
+    """
+    jobs = Job.objects.only(*job_fields) if job_fields else Job.objects.all()
+    attempts = Attempt.objects.only("ended_at", "outcome", *attempt_fields) if attempt_fields else Attempt.objects.all()
+    job = jobs.select_for_update(of=("self",)).get(attempts=attempt_id)
+    attempt = attempts.select_for_update().get(pk=attempt_id)
     require_live(attempt)
     return job, attempt
 

@@ -19,6 +19,9 @@ from trainers.events import Control, Event, Progress, Started, Step, Validation
 from trainers.spec import MAX_BIGINT
 
 MAX_EVENTS = 500
+JOB_FIELDS = ("state", "control_obeyed", "event_seq")
+ATTEMPT_FIELDS = ("event_seq", "progress_seq", "progress_at", "last_step", "start_step")
+"""What recording reads. Wide rows (a job's spec) cost it more than all else."""
 
 
 class EventBatch(Incoming):
@@ -30,7 +33,7 @@ class EventBatch(Incoming):
 def events_record(*, attempt_id: Any, batch: EventBatch) -> int:
     """The seq that is expected next. What was recorded before is skipped; after a gap nothing is recorded."""
     _require_in_order(batch)
-    job, attempt = live_lock(attempt_id)
+    job, attempt = live_lock(attempt_id, job_fields=JOB_FIELDS, attempt_fields=ATTEMPT_FIELDS)
     fresh = [event for event in batch.events if event.seq > attempt.event_seq]
     if not fresh or fresh[0].seq != attempt.event_seq + 1:
         return attempt.event_seq + 1
@@ -89,7 +92,7 @@ class _Record:
         attempt.event_seq = event_seq
         if attempt.event_seq > attempt.progress_seq:
             attempt.progress_seq, attempt.progress_at = attempt.event_seq, self.at
-        attempt.save(update_fields=["event_seq", "progress_seq", "progress_at", "last_step", "start_step"])
+        attempt.save(update_fields=ATTEMPT_FIELDS)
 
     def _add_row(self, event: Event) -> None:
         """Seqs are counted here: the job's row is locked."""

@@ -19,7 +19,8 @@ def log_append(*, attempt_id: Any, offset: int, data: bytes) -> int:
     much in one call or in all."""
     if len(data) > MAX_BYTES:
         raise Problem("log_too_large", f"At most {MAX_BYTES} bytes a call, got {len(data)}.", status=413)
-    attempt = Attempt.objects.select_for_update().get(pk=attempt_id)
+    fields = ("ended_at", "outcome", "log_bytes", "log_stored")
+    attempt = Attempt.objects.select_for_update().only(*fields).get(pk=attempt_id)
     require_live(attempt)
     if offset != attempt.log_bytes and _is_known(attempt, offset, data):
         return attempt.log_bytes

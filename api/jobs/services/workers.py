@@ -71,8 +71,7 @@ def worker_heartbeat(
     *, worker_id: UUID, boot_id: UUID, free_slots: int, room_bytes: int | None = None, self_check: str | None = None
 ) -> Worker:
     """Notes what the host reports. A passed self-check ends a quarantine that has lasted long enough."""
-    worker = worker_seen(worker_id=worker_id, boot_id=boot_id)
-    Worker.objects.filter(pk=worker.pk).update(free_slots=free_slots, room_bytes=room_bytes)
+    worker = worker_seen(worker_id=worker_id, boot_id=boot_id, free_slots=free_slots, room_bytes=room_bytes)
     since = worker.quarantined_at
     if since and self_check == "passed" and worker.last_seen - since >= _shortest_quarantine():
         return worker_release(worker_id=worker.pk, by=f"worker:{worker.pk} (self-check)")
@@ -85,8 +84,7 @@ def _shortest_quarantine() -> timedelta:
 
 @transaction.atomic
 def worker_goodbye(*, worker_id: UUID, boot_id: UUID) -> None:
-    worker = worker_seen(worker_id=worker_id, boot_id=boot_id)
-    Worker.objects.filter(pk=worker.pk).update(gone=True, free_slots=0)
+    worker_seen(worker_id=worker_id, boot_id=boot_id, gone=True, free_slots=0)
 
 
 @transaction.atomic
@@ -115,17 +113,18 @@ def worker_drain_undo(*, worker_id: Any, by: str) -> Worker:
     return worker
 
 
-def worker_seen(*, worker_id: UUID, boot_id: UUID) -> Worker:
-    """The worker, locked; its `last_seen` is the time at which the lock was held. Raises Problem 404 before hello,
-    409 for another boot."""
+def worker_seen(*, worker_id: UUID, boot_id: UUID, **reported: Any) -> Worker:
+    """The worker, locked, with what it reported; its `last_seen` is the time at which the lock was held. Raises Problem
+    404 before hello, 409 for another boot."""
     worker = Worker.objects.select_for_update().filter(pk=worker_id).first()
     if worker is None:
         raise Problem("unknown_worker", f"Worker {worker_id} has not said hello.", status=404, hint="Say hello first.")
     if worker.boot_id != boot_id:
         raise Problem("worker_identity_taken", f"Another boot owns worker {worker_id}.", status=409, hint=TAKEN_HINT)
-    worker.last_seen = now()
-    worker.gone = False
-    worker.save(update_fields=["last_seen", "gone"])
+    changed = {"last_seen": now(), "gone": False, **reported}
+    for name, value in changed.items():
+        setattr(worker, name, value)
+    worker.save(update_fields=changed)
     return worker
 
 
