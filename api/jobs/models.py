@@ -1,6 +1,7 @@
 """The rows of the job state machine. What moves them is in `transitions` and `services`."""
 
 import uuid
+from typing import Any
 
 from django.db import models
 from django.db.models import F, Q
@@ -94,6 +95,10 @@ class Job(models.Model):
     """When it last came into the queue; its place there goes by `created`."""
     started = models.DateTimeField(null=True)
     ended = models.DateTimeField(null=True)
+    shown_attempts: list["Attempt"]
+    """This and the next two: of jobs that came from `selectors.jobs_of`."""
+    shown_adaptors: list[Any]
+    shown_labels: list["JobLabel"]
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=["project", "idempotency_key"], name="one_job_per_key"),)

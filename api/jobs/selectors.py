@@ -4,36 +4,55 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Prefetch, Q, QuerySet
 from django.http import Http404
 
 from api.accounts.models import Project
 from api.environment import environment
 from api.jobs.clock import now
 from api.jobs.lines import ORDER, due
-from api.jobs.models import Job, State, Worker
+from api.jobs.models import Attempt, Job, State, Worker
 
 LIVE_HEARTBEATS = 4
 """A worker that missed so many is not counted on."""
 MIN_PREFIX = 8
+MAX_ALIKE = 100
+"""Ids of one prefix, of all projects, that are looked up one by one."""
 FAR = 1000
 """Places in a queue are counted up to here."""
 
 
 def jobs_of(project: Project) -> QuerySet[Job]:
-    return Job.objects.filter(project=project).prefetch_related("attempts__worker", "adaptors", "labels")
+    """With all that `shapes` shows. Into attributes: a prefetch into managers builds a query for each of them."""
+    attempts = Attempt.objects.select_related("worker").order_by("n")
+    shown: list[Any] = [  # the attributes are declared in the model; the stubs would declare them again
+        Prefetch("attempts", attempts, to_attr="shown_attempts"),
+        Prefetch("adaptors", to_attr="shown_adaptors"),
+        Prefetch("labels", to_attr="shown_labels"),
+    ]
+    return Job.objects.filter(project=project).prefetch_related(*shown)
 
 
 def job_find(jobs: QuerySet[Job], ref: str) -> Job:
-    """By uuid or a unique prefix of its hexadecimal digits. Raises Http404."""
+    """By uuid or a unique prefix of its hexadecimal digits. Raises Http404.
+
+    The ids that start so are looked up alone first: beside a project, SQLite would read all jobs of the project.
+    """
     digits = ref.replace("-", "").lower()
     if not MIN_PREFIX <= len(digits) <= 32 or any(c not in "0123456789abcdef" for c in digits):
         raise Http404(f"There is no job {ref!r}; expected its id or at least {MIN_PREFIX} of its first characters.")
-    first, last = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
-    found = list(jobs.filter(pk__gte=first, pk__lte=last)[:2])
+    found = list(jobs.filter(_starts_with(digits))[:2])
     if len(found) != 1:
         raise Http404(f"There is no job {ref!r}." if not found else f"More than one job starts with {ref!r}.")
     return found[0]
+
+
+def _starts_with(digits: str) -> Q:
+    if len(digits) == 32:
+        return Q(pk=UUID(digits))
+    between = Q(pk__gte=UUID(digits.ljust(32, "0")), pk__lte=UUID(digits.ljust(32, "f")))
+    ids = list(Job.objects.filter(between).values_list("pk", flat=True)[: MAX_ALIKE + 1])
+    return Q(pk__in=ids) if len(ids) <= MAX_ALIKE else between
 
 
 def workers_without_wall() -> tuple[int, int]:

@@ -163,7 +163,7 @@ def worker_shape(worker: Worker) -> dict[str, Any]:
 
 def _job(job: Job, waiting: str | None) -> JobShape:
     spec = job.spec
-    adaptor = max(job.adaptors.all(), key=lambda made: (not made.partial, made.version), default=None)
+    adaptor = max(job.shown_adaptors, key=lambda made: (not made.partial, made.version), default=None)
     return JobShape(
         id=job.pk,
         name=job.name,
@@ -180,7 +180,7 @@ def _job(job: Job, waiting: str | None) -> JobShape:
         ended=job.ended,
         phase=_phase(job),
         progress=job.progress,
-        attempts=[_attempt(attempt) for attempt in sorted(job.attempts.all(), key=lambda a: a.n)],
+        attempts=[_attempt(attempt) for attempt in job.shown_attempts],
         reason=job.reason,
         adaptor=adaptor and AdaptorShape(name=adaptor.name, version=adaptor.version, partial=adaptor.partial),
         waiting=waiting,
@@ -190,7 +190,7 @@ def _job(job: Job, waiting: str | None) -> JobShape:
         warnings=job.warnings,
         template=job.template or None,
         parent=job.parent_id,
-        labels=sorted(label.name for label in job.labels.all()),
+        labels=sorted(label.name for label in job.shown_labels),
         notes=job.notes,
     )
 
@@ -198,7 +198,7 @@ def _job(job: Job, waiting: str | None) -> JobShape:
 def _phase(job: Job) -> str | None:
     if job.state != State.CLAIMED:
         return None
-    return next((attempt.phase for attempt in job.attempts.all() if attempt.ended_at is None), "") or None
+    return next((attempt.phase for attempt in job.shown_attempts if attempt.ended_at is None), "") or None
 
 
 def _attempt(attempt: Attempt) -> AttemptShape:

@@ -65,7 +65,7 @@ class JobView(APIView):
     @extend_schema(operation_id="jobs_show", responses=JobShape)
     def get(self, request: Request, ref: str) -> Response:
         """One job, by its id or the first characters of it."""
-        return Response(job_shape(job_of(request, ref)))
+        return Response(job_shape(job_find(jobs_of(project_of(request)), ref)))
 
     @extend_schema(operation_id="jobs_edit", request=JobEdit, responses=JobShape)
     def patch(self, request: Request, ref: str) -> Response:
@@ -128,11 +128,12 @@ class JobControlView(APIView):
 
 
 def job_of(request: Request, ref: str) -> Job:
-    return job_find(jobs_of(project_of(request)), ref)
+    """Without what is shown beside it."""
+    return job_find(Job.objects.filter(project=project_of(request)), ref)
 
 
 def _id(request: Request, ref: str) -> Any:
-    return job_find(Job.objects.filter(project=project_of(request)), ref).pk
+    return job_of(request, ref).pk
 
 
 def _shown(request: Request, job: Job) -> dict[str, Any]:

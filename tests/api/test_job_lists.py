@@ -5,9 +5,14 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
+from api.accounts.models import Token
+from api.jobs import selectors
 from api.jobs.models import Artifact, Attempt, Job, JobInput, JobLabel
+from api.jobs.selectors import job_find
 from tests.api.host import Host
 from tests.api.world import World
 
@@ -112,3 +117,42 @@ def _artifact(attempt: Attempt, number: int) -> Artifact:
     file = {"path": f"samples/{number}.png", "size": 1, "sha256": "0" * 64}
     told = {"path": file["path"], "files": [file], "sha256": "0" * 64, "size_bytes": 1, "created": attempt.started_at}
     return Artifact(job=attempt.job, attempt=attempt, kind="sample", step=number, **told)
+
+
+@pytest.mark.database("sqlite")  # PostgreSQL plans by what is in the tables, and they are empty
+@pytest.mark.parametrize("digits", [32, 31, 8])
+def test_a_job_is_looked_up_by_its_id_and_not_among_the_jobs_of_its_project(
+    digits: int, world: World, user: APIClient
+) -> None:
+    ref = user.post(PATH, world.request, format="json").json()["id"].replace("-", "")[:digits]
+    with CaptureQueriesContext(connection) as queries:
+        job_find(Job.objects.filter(project=world.project), ref)
+    for query in list(queries):
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN QUERY PLAN {query['sql']}")
+            plan = " ".join(str(row[-1]) for row in cursor.fetchall())
+        assert "sqlite_autoindex_jobs_job_1 (id" in plan, plan
+
+
+def test_many_jobs_of_one_prefix_are_told_apart_by_project(
+    world: World, user: APIClient, stranger: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job.objects.get(pk=user.post(PATH, world.request, format="json").json()["id"])
+    prefix = job.pk.hex[:8]
+    for number in range(3):
+        other = Job.objects.get(pk=user.post(PATH, world.request, format="json").json()["id"])
+        Job.objects.filter(pk=other.pk).update(
+            id=f"{prefix}{number:024x}", project=Token.objects.get(user__username="admin-of-other").project
+        )
+    for most in (100, 2):
+        monkeypatch.setattr(selectors, "MAX_ALIKE", most)
+        assert user.get(f"{PATH}/{prefix}").json()["id"] == str(job.pk)
+        assert stranger.get(f"{PATH}/{prefix}").status_code == 404, "more than one"
+
+
+@pytest.mark.parametrize("what", ["log", "metrics", "events", "artifacts"])
+def test_what_shows_no_job_reads_nothing_beside_it(what: str, world: World, user: APIClient) -> None:
+    job = user.post(PATH, world.request, format="json").json()["id"]
+    with CaptureQueriesContext(connection) as queries:
+        assert user.get(f"{PATH}/{job}/{what}").status_code == 200
+    assert not any("jobs_joblabel" in query["sql"] or "catalog_adaptor" in query["sql"] for query in queries)
