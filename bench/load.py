@@ -39,6 +39,8 @@ WARM_UP_SECONDS = 3
 TARGET_P99_SECONDS = 1.0
 KINDS = ("events", "log append", "heartbeat", "list", "detail", "log read", "curves", "stream lag")
 HEADS = ["", "calls", "errors", "timeouts", "p50", "p99", "most"]
+SHOWN_MESSAGES = 5
+"""Of a kind's errors."""
 
 
 @dataclass
@@ -46,6 +48,13 @@ class Tally:
     seconds: list[float] = field(default_factory=list)
     errors: int = 0
     timeouts: int = 0
+    messages: list[str] = field(default_factory=list)
+    """Of the first errors."""
+
+    def fail(self, message: str) -> None:
+        self.errors += 1
+        if len(self.messages) < SHOWN_MESSAGES:
+            self.messages.append(message)
 
     def cells(self) -> list[str]:
         calls = str(len(self.seconds) + self.errors + self.timeouts)
@@ -77,11 +86,12 @@ class Load:
                 answer = await send()
         except (TimeoutError, httpx.TimeoutException):
             tally.timeouts += 1
-        except httpx.HTTPError:
-            tally.errors += 1
+        except httpx.HTTPError as error:
+            tally.fail(repr(error))
         else:
-            tally.errors += answer.is_error
-            if not answer.is_error:
+            if answer.is_error:
+                tally.fail(f"{answer.status_code} {answer.text:.300}")
+            else:
                 tally.seconds.append(time.perf_counter() - started)
 
 
@@ -96,8 +106,8 @@ async def follow(load: Load, client: httpx.AsyncClient, job: str) -> None:
                     _lag_note(load, line)
         except httpx.TimeoutException:
             load.tallies["stream lag"].timeouts += 1
-        except httpx.HTTPError:
-            load.tallies["stream lag"].errors += 1
+        except httpx.HTTPError as error:
+            load.tallies["stream lag"].fail(repr(error))
 
 
 def _lag_note(load: Load, line: str) -> None:
@@ -189,6 +199,9 @@ def measure(platform: Platform, arguments: argparse.Namespace) -> tuple[list[lis
     share = (cpu_seconds(process.pid) - cpu) / (time.perf_counter() - started)
     rows = [[kind, *tally.cells()] for kind, tally in load.tallies.items()]
     memory = f"memory {before / MIB:.0f} MiB before, {rss_bytes(platform) / MIB:.0f} MiB at the end"
+    for kind, tally in load.tallies.items():
+        for message in tally.messages:
+            print(f"error of {kind}: {message}", file=sys.stderr)
     rows.append([f"API: {memory}, {100 * share:.0f} % of a core", "", "", "", "", "", ""])
     bad = sum(tally.errors + tally.timeouts for tally in load.tallies.values())
     times = load.tallies["events"].seconds
