@@ -31,7 +31,7 @@ def manifest_body(workspace: Workspace, outcome: Outcome) -> dict[str, Any]:
         "params": spec.params.model_dump(mode="json"),
         "inputs": spec.inputs.model_dump(mode="json"),
         "resources": spec.resources.model_dump(mode="json"),
-        "spec_digest": spec.digest(),
+        "spec_digest": spec.digest(exclude_unset=True),
         "seed": getattr(spec.params, "seed", None),
         "outcome": outcome,
         "versions": versions(),

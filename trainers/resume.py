@@ -64,7 +64,7 @@ class Resumable:
                 state={
                     **self._circumstances(),
                     "job_digest": job_digest(self.work.spec),
-                    "spec_digest": self.work.spec.digest(),
+                    "spec_digest": self.work.spec.digest(exclude_unset=True),
                     "choices": choices_of(self.work.spec.params, self.params),
                     "global_batch": self.batch.rows,
                     "evaluated_step": progress.evaluated_step,
@@ -118,12 +118,12 @@ class Resumable:
         self.cache_digest = digest
 
     def _check(self, loaded: Loaded) -> None:
-        expected, received = job_digest(self.work.spec), loaded.state["job_digest"]
-        if expected != received:
+        received = loaded.state["job_digest"]
+        if not is_of_job(received, self.work.spec):
             raise TrainerError(
                 ReasonCode.BAD_CHECKPOINT,
                 f"the checkpoint of step {loaded.step} is of a job with other parameters or inputs: "
-                f"expected digest {expected[:12]}, got {received[:12]}",
+                f"expected digest {job_digest(self.work.spec)[:12]}, got {received[:12]}",
             )
         for name, now in self._circumstances().items():
             before = loaded.state[name]
@@ -163,12 +163,24 @@ class Resumable:
         self.reporter.say(Warning_(message=message))
 
 
-def job_digest(spec: JobSpec) -> str:
-    """Digest of what the result depends on: method, parameters, and the contents of the inputs; not the resources."""
+def is_of_job(digest: str, spec: JobSpec) -> bool:
+    """Whether a checkpoint with this job digest is of the job of `spec`.
+
+    A job of an earlier release lists every parameter of its time, so what it does not list is newer than its
+    checkpoints and is no part of their digest.
+    """
+    return digest in (job_digest(spec), job_digest(spec, exclude_unset=True))
+
+
+def job_digest(spec: JobSpec, *, exclude_unset: bool = False) -> str:
+    """Digest of what the result depends on: method, parameters, and the contents of the inputs; not the resources.
+
+    exclude_unset: without parameters that the spec does not list.
+    """
     inputs = spec.inputs
     content = {
         "method": spec.method,
-        "params": spec.params.model_dump(mode="json"),
+        "params": spec.params.model_dump(mode="json", exclude_unset=exclude_unset),
         "dataset": _sha256(inputs.dataset),
         "model": _sha256(inputs.model),
         "adaptors": [adaptor.sha256 for adaptor in inputs.adaptors],

@@ -208,10 +208,15 @@ class JobSpec(Contract):
         if model and positions and length and length > positions:
             raise ValueError(f"max_length={length} is more than the {positions} positions of {model.name}; lower it")
 
-    def digest(self) -> str:
-        """SHA-256 of the canonical JSON, without the checkpoint: a resumed attempt runs the same spec."""
+    def digest(self, *, exclude_unset: bool = False) -> str:
+        """SHA-256 of the canonical JSON, without the checkpoint: a resumed attempt runs the same spec.
+
+        exclude_unset: of the fields that the spec's JSON lists, without defaults. Specs of queued jobs list every field
+        of the release that queued them; so a release with further parameters computes the same digest.
+        """
         fresh = self.model_copy(update={"inputs": self.inputs.model_copy(update={"checkpoint": None})})
-        return hashlib.sha256(canonical_json(fresh.model_dump(mode="json"))).hexdigest()
+        content = fresh.model_dump(mode="json", exclude_unset=exclude_unset)
+        return hashlib.sha256(canonical_json(content)).hexdigest()
 
 
 def canonical_json(value: Any) -> bytes:

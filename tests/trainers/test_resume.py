@@ -1,5 +1,6 @@
 """Exact resume: stop or kill -9 at any step, go on, and nothing differs from the job that was never interrupted."""
 
+import hashlib
 import json
 import os
 import random
@@ -13,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from tests.trainers.job import AtStep, Job, job_make
+from tests.trainers.job import SHA256, AtStep, Job, job_make
 from trainers.atomic import file_list
 from trainers.checkpoint import newest_checkpoint
+from trainers.resume import is_of_job
+from trainers.spec import canonical_json, spec_load
 
 DEMANDING: dict[str, Any] = {
     "max_train_steps": 6,
@@ -208,6 +211,18 @@ def test_a_checkpoint_of_other_parameters_is_refused(make_job: Callable[..., Job
     assert other.run() == 1
     assert other.failure().reason.code == "bad_checkpoint"
     assert not (other.out / "manifest.json").exists()
+
+
+def test_parameters_newer_than_a_job_leave_its_checkpoints_valid(job: Job) -> None:
+    """The spec of an earlier release lists every parameter of its time, as do the digests in its checkpoints."""
+    parameters = spec_load(job.root / "spec.json").params.model_dump(mode="json")
+    del parameters["split"]  # as if it were newer
+    inputs = {"dataset": SHA256, "model": SHA256, "adaptors": [], "further_datasets": [], "class_dataset": None}
+    content = {"method": "image_lora", "params": parameters, **inputs}
+    digest = hashlib.sha256(canonical_json(content)).hexdigest()
+    assert is_of_job(digest, spec_load(job.spec(**parameters).root / "spec.json"))
+    assert not is_of_job(digest, spec_load(job.spec(**parameters, split="test").root / "spec.json"))
+    assert not is_of_job(digest, spec_load(job.spec(**{**parameters, "seed": 1}).root / "spec.json"))
 
 
 def test_a_damaged_checkpoint_is_refused(make_job: Callable[..., Job]) -> None:

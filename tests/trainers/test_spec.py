@@ -95,6 +95,17 @@ def test_the_digest_does_not_depend_on_the_checkpoint() -> None:
     assert resumed.digest() == spec().digest()
 
 
+def test_the_digest_of_a_listed_spec_does_not_depend_on_parameters_that_are_newer() -> None:
+    """A trainer compares with what the API recorded when it queued the job, perhaps some releases ago."""
+    content = spec().model_dump(mode="json")
+    assert JobSpec.model_validate(content).digest(exclude_unset=True) == spec().digest()
+    del content["params"]["guidance_rescale"]  # as if it were newer
+    recorded = hashlib.sha256(canonical_json(content)).hexdigest()
+    assert JobSpec.model_validate(content).digest(exclude_unset=True) == recorded
+    resumed = {**content, "inputs": {**content["inputs"], "checkpoint": MODEL}}
+    assert JobSpec.model_validate(resumed).digest(exclude_unset=True) == recorded
+
+
 @pytest.mark.parametrize(
     "changes",
     [
