@@ -97,8 +97,10 @@ def known(query: Record) -> Record:
     return {name: value for name, value in query.items() if value is not None}
 
 
-def login(url: str, username: str, password: str, project: str | None = None) -> Login:
-    """Trades a password for a token that opens one project: the first by name where none is given."""
+def login(url: str, username: str, password: str, project: str | None = None, *, join: str | None = None) -> Login:
+    """Trades a password for a token that opens one project: `join`, whose invitation is accepted, or `project`, or the
+    first by name."""
+    body = known({"username": username, "password": password, "project": project, "join": join})
     with Client(Login(url=url, token="")) as client:
-        answer = client.post("auth/login", known({"username": username, "password": password, "project": project}))
+        answer = client.post("auth/login", body)
     return Login(url=url, token=answer["token"])

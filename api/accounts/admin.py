@@ -13,10 +13,11 @@ from django.utils import timezone
 from django.utils.decorators import method_decorator
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from api.accounts.members import member_remove, member_set
+from api.accounts.members import invitation_answer, member_remove, member_set
 from api.accounts.models import Invitation, Membership, Project, Token
 from api.accounts.tokens import token_revoke
 from api.accounts.users import logins_end
+from api.errors import Problem
 from api.jobs.clock import now
 from api.jobs.transitions import audit_add
 from api.panel.bases import ModelAdmin, Shown
@@ -73,6 +74,27 @@ REVOKE = Deed(
     "key_off",
     fits=lambda token: token.revoked_at is None,
 )
+
+
+def invitation_deed(name: str, title: str, does: str, icon: str, *, accept: bool) -> Deed:
+    """A button that works for the person who is invited alone."""
+
+    def answer(invitation: Invitation, by: str) -> str:
+        if not invited_is(invitation, by):
+            message = f"Only {invitation.user} answers this invitation."
+            raise Problem("forbidden", message, status=403)
+        invitation_answer(user=invitation.user, project=invitation.project.name, accept=accept, by=by)
+        return f"{invitation}: {'accepted' if accept else 'declined'}."
+
+    return Deed(name, title, does, answer, icon, hurts=not accept, fits_actor=invited_is)
+
+
+def invited_is(invitation: Invitation, actor: str) -> bool:
+    return actor == f"user:{invitation.user.get_username()}"
+
+
+ACCEPT = invitation_deed("accept", "Accept", "You become a member of these projects.", "check", accept=True)
+DECLINE = invitation_deed("decline", "Decline", "These invitations go.", "close", accept=False)
 
 
 class Audited(ModelAdmin):
@@ -151,6 +173,7 @@ class MembershipAdmin(ReadOnly):
 
 
 @admin.register(Invitation)
+@deeds(ACCEPT, DECLINE)
 class InvitationAdmin(ReadOnly):
     list_display = (link_to("project"), link_to("user"), "role", "invited_by", "created")
     list_select_related = ("project", "user")

@@ -1,10 +1,10 @@
 """What the endpoints of accounts take and give."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from foundation.plain_text import PlainLine
 from trainers.spec import Contract
@@ -23,6 +23,14 @@ class LoginRequest(Contract):
     password: str = Field(max_length=1000)
     project: str | None = Field(None, max_length=100)
     """Left out: the first one by name."""
+    join: str | None = Field(None, max_length=100)
+    """Accepts the invitation to this project and logs in to it: the way in for somebody who is in no project yet."""
+
+    @model_validator(mode="after")
+    def _one_project(self) -> Self:
+        if self.join is not None and self.project not in (None, self.join):
+            raise ValueError(f"expected the same project in project and join, got {self.project!r} and {self.join!r}")
+        return self
 
 
 class LoginShape(Shape):

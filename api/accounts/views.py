@@ -6,13 +6,13 @@ from typing import Any
 from django.contrib.auth import authenticate
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
-from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from api.accounts.limits import LoginRate
-from api.accounts.models import Membership, Project
+from api.accounts.members import invitation_answer
+from api.accounts.models import Invitation, Membership, Project
 from api.accounts.shapes import LoginRequest, LoginShape, MeShape, PasswordRequest
 from api.accounts.tokens import token_revoke, user_token_create
 from api.accounts.users import password_change
@@ -21,7 +21,8 @@ from api.errors import Problem
 from api.openapi import ErrorShape
 
 LOGIN_DAYS = 30
-LOGIN_ANSWERS = {200: LoginShape, 401: ErrorShape, 403: ErrorShape}
+MAX_NAMED = 20
+LOGIN_ANSWERS = {200: LoginShape, 401: ErrorShape, 403: ErrorShape, 404: ErrorShape}
 
 
 class LoginView(APIView):
@@ -37,9 +38,11 @@ class LoginView(APIView):
         if user is None:
             said = "The user name or the password is wrong."
             raise Problem("wrong_password", said, status=401, hint="Passwords are set by an admin.")
-        project = _project_for(user, wanted.project)
-        expires_at = timezone.now() + timedelta(days=LOGIN_DAYS)
         by = f"user:{user.get_username()}"
+        if wanted.join is not None:
+            invitation_answer(user=user, project=wanted.join, accept=True, by=by)
+        project = _project_for(user, wanted.join or wanted.project)
+        expires_at = timezone.now() + timedelta(days=LOGIN_DAYS)
         plain, _ = user_token_create(user=user, project=project, name="login", expires_at=expires_at, login=True, by=by)
         return Response({"token": plain, "expires_at": expires_at, "project": project.name})
 
@@ -85,5 +88,17 @@ def _project_for(user: Any, name: str | None) -> Project:
         memberships = memberships.filter(project__name=name)
     membership = memberships.first()
     if membership is None:
-        raise PermissionDenied(f"You are not a member of {'any project' if name is None else f'project {name!r}'}.")
+        raise _no_member(user, name)
     return membership.project
+
+
+def _no_member(user: Any, name: str | None) -> Problem:
+    """403 that names the projects which the person may join."""
+    message = f"You are not a member of {'any project' if name is None else f'project {name!r}'}."
+    invitations = Invitation.objects.filter(user=user).select_related("project").order_by("project__name")
+    projects = [invitation.project.name for invitation in invitations[:MAX_NAMED]]
+    if not projects:
+        return Problem("forbidden", message, status=403, hint="Ask an admin of a project to add you.")
+    invited = f"You are invited to {', '.join(projects)}."
+    hint = f"Log in with `join` to accept: anneal login URL --join {projects[0]}"
+    return Problem("forbidden", f"{message} {invited}", status=403, hint=hint, fields={"join": projects})

@@ -34,6 +34,8 @@ class Deed:
     """The list asks before it does this. The page always asks: a GET changes nothing."""
     fits: Callable[[Any], bool] = lambda record: True  # noqa: ARG005 every record
     """Whether the service would do it now; the page of a record that it would refuse shows no button."""
+    fits_actor: Callable[[Any, str], bool] = lambda record, by: True  # noqa: ARG005 everybody
+    """Whether it would do it for this actor."""
 
 
 def deeds(*known: Deed) -> Callable[[Admin], Admin]:
@@ -96,7 +98,7 @@ def _fitting(deed: Deed) -> Any:
         if object_id is None or request.method == "POST":
             return True
         record = admin.get_object(request, str(object_id))
-        return record is not None and deed.fits(record)
+        return record is not None and deed.fits(record) and deed.fits_actor(record, actor_of(request))
 
     return fits
 
@@ -118,12 +120,20 @@ def _ask(
 
 
 def _do(admin: Any, request: HttpRequest, deed: Deed, records: Iterable[Any]) -> None:
+    """Each record by itself; of several also how many were refused."""
+    done = refused = 0
     for record in records:
         try:
             said = deed.do(record, actor_of(request))
         except Problem as problem:
+            refused += 1
             admin.refuse(request, f"{deed.title} of {record}: {problem.message} {problem.hint}".strip())
         except (ObjectDoesNotExist, Http404):
+            refused += 1
             admin.refuse(request, f"{deed.title} of {record}: it is no longer there.")
         else:
+            done += 1
             admin.message_user(request, said, level=messages.SUCCESS)
+    if refused and done + refused > 1:
+        summary = f"{deed.title}: done for {done} of {done + refused}, refused for {refused}."
+        admin.message_user(request, summary, level=messages.WARNING)

@@ -17,6 +17,7 @@ def login(
     user: Annotated[str, typer.Option("--user", "-u", help="User name; asked for if left out.")] = "",
     password: Annotated[str, typer.Option(envvar="ANNEAL_PASSWORD", help="Asked for if left out.")] = "",
     project: Annotated[str | None, typer.Option(help="Project to work in; the first by name if left out.")] = None,
+    join: Annotated[str | None, typer.Option(help="Accept the invitation to this project, and work in it.")] = None,
     token: Annotated[str, typer.Option(help="Use this token instead of a password.")] = "",
     as_json: Json = False,
 ) -> None:
@@ -26,7 +27,7 @@ def login(
     else:
         user = user or typer.prompt("User", err=True)
         password = password or typer.prompt("Password", hide_input=True, err=True)
-        found = login_call(url, user, password, project)
+        found = login_call(url, user, password, project, join=join)
     with Client(found) as client:
         me = client.get("me")
     path = login_save(found)

@@ -6,13 +6,14 @@ import pytest
 from django.apps import apps
 from django.contrib import admin
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from rest_framework.test import APIClient
 
-from api.accounts.models import Project, Token
+from api.accounts.models import Invitation, Membership, Project, Token
 from api.accounts.tokens import token_find, user_token_create
 from api.jobs.models import Audit, Event, Job, Worker
 from api.panel.admin import INNER, OURS
@@ -218,3 +219,37 @@ def test_a_list_costs_the_same_however_long_it_is(label: str, root: Client, worl
         again.finish()
     assert queries(root, url) <= few + 1 < 25
     assert Event.objects.count() > 10
+
+
+def test_somebody_in_no_project_logs_in_to_the_panel_and_answers_an_invitation() -> None:
+    user = get_user_model().objects.create_superuser("lone", password="a long password")
+    other = get_user_model().objects.create_user("other")
+    invitations = [
+        Invitation.objects.create(project=Project.objects.create(name=name), user=whose, role="writer", invited_by="x")
+        for name, whose in (("a", user), ("b", user), ("c", other))
+    ]
+    client = Client()
+    credentials = {"username": "lone", "password": "a long password"}
+    assert client.post(reverse("admin:login"), credentials).status_code == 302
+    assert "Accept" in client.get(page(invitations[0])).content.decode()
+    assert "Accept" not in client.get(page(invitations[2])).content.decode(), "that of somebody else"
+    chosen = {"action": "accept_chosen", "_selected_action": [invitations[0].pk, invitations[2].pk]}
+    told = client.post(listed(Invitation), chosen, follow=True).content.decode()
+    assert "Only other answers this invitation." in told and "Accept: done for 1 of 2, refused for 1." in told
+    client.post(f"{page(invitations[1]).removesuffix('change/')}decline/", {"confirmed": "yes"})
+    assert [membership.project.name for membership in Membership.objects.filter(user=user)] == ["a"]
+    assert [invitation.user.get_username() for invitation in Invitation.objects.all()] == ["other"]
+
+
+def test_a_list_offers_no_button_to_somebody_who_may_press_none(world: World, user: APIClient) -> None:
+    submit(user, world)
+    looker = get_user_model().objects.create_user("looker", is_staff=True)
+    looker.user_permissions.add(*Permission.objects.filter(codename__in=("view_job", "view_token", "view_worker")))
+    client = Client()
+    client.force_login(looker)
+    for model in (Job, Token, Worker):
+        answer = client.get(listed(model))
+        assert answer.status_code == 200 and "_chosen" not in answer.content.decode()
+    looker.user_permissions.add(Permission.objects.get(codename="change_job"))
+    client.force_login(get_user_model().objects.get(pk=looker.pk))
+    assert "cancel_chosen" in client.get(listed(Job)).content.decode()

@@ -96,6 +96,25 @@ def test_an_invitation_may_be_declined_or_withdrawn(user: APIClient) -> None:
     assert Membership.objects.filter(project__name="default").count() == 1
 
 
+def test_somebody_in_no_project_accepts_an_invitation_by_logging_in(user: APIClient) -> None:
+    get_user_model().objects.create_user("anna", password="a long password")
+    put(user, "anna", "reader")
+    login = {"username": "anna", "password": "a long password"}
+    refused = APIClient().post("/api/v1/auth/login", login, format="json")
+    assert (refused.status_code, refused.json()["fields"]) == (403, {"join": ["default"]})
+    assert refused.json()["message"].endswith("You are invited to default.")
+    assert not Membership.objects.filter(user__username="anna").exists(), "a login alone accepts nothing"
+    wrong = APIClient().post("/api/v1/auth/login", {**login, "password": "x", "join": "default"}, format="json")
+    assert wrong.status_code == 401 and not Membership.objects.filter(user__username="anna").exists()
+    assert APIClient().post("/api/v1/auth/login", {**login, "join": "other"}, format="json").status_code == 404
+    both = {**login, "join": "default", "project": "other"}
+    assert APIClient().post("/api/v1/auth/login", both, format="json").status_code == 400
+    joined = APIClient().post("/api/v1/auth/login", {**login, "join": "default"}, format="json")
+    assert (joined.status_code, joined.json()["project"]) == (200, "default")
+    assert Membership.objects.get(user__username="anna").role == "reader"
+    assert APIClient().post("/api/v1/auth/login", login, format="json").status_code == 200
+
+
 def test_nobody_accepts_the_invitation_of_another(user: APIClient) -> None:
     invited(user)
     other = person("third")

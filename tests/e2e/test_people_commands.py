@@ -39,6 +39,23 @@ def test_a_person_is_made_logs_in_changes_the_password_and_is_taken_out(embedded
     assert "anna@example.org" not in embedded.anneal("member", "list")
 
 
+def test_somebody_in_no_project_joins_one_by_logging_in(embedded: Embedded, tmp_path: Path) -> None:
+    admin, guest = (embedded.json("user", "create", name, "--role", "admin") for name in ("boss@a.org", "guest@a.org"))
+    embedded.anneal("member", "remove", "guest@a.org")
+    homes = [{**embedded.env, "ANNEAL_URL": "", "ANNEAL_TOKEN": "", "XDG_CONFIG_HOME": str(tmp_path / n)} for n in "ab"]
+
+    def login(who: dict[str, str], home: dict[str, str], *more: str) -> Result:
+        names = ("--user", who["username"], "--password", who["password"])
+        return embedded.run("login", embedded.login.url, *names, *more, env=home)
+
+    assert login(admin, homes[0]).exit_code == 0
+    assert embedded.run("member", "set", "guest@a.org", "reader", env=homes[0]).exit_code == 0
+    refused = login(guest, homes[1])
+    assert refused.exit_code == 1 and "--join default" in refused.stderr
+    joined = login(guest, homes[1], "--join", "default")
+    assert joined.exit_code == 0 and "project default" in joined.output
+
+
 def test_a_token_is_shown_once_and_revoked(embedded: Embedded) -> None:
     made = embedded.json("token", "create", "for a script", "--scope", "read", "--days", "7")
     assert anneal_as(embedded, made["token"], "job", "list").exit_code == 0
