@@ -3,10 +3,14 @@
 Written from the original repositories (CompVis and Stability for UNet, VAE and MMDiT, OpenCLIP, Black Forest Labs).
 """
 
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 Tensors = dict[str, Tensor]
@@ -35,6 +39,49 @@ OPEN_CLIP = {
     "mlp.fc2": "mlp.c_proj",
     "self_attn.out_proj": "attn.out_proj",
 }
+
+
+def original(base: Path, family: str) -> dict[str, Tensor]:
+    """All weights of `base` as its authors would lay them out in one file."""
+    vae = vae_original(part(base, "vae"), len(config(base, "vae")["block_out_channels"]))
+    if family.startswith("flux"):
+        return {
+            **flux_original(part(base, "transformer"), "model.diffusion_model."),
+            **{f"vae.{name.removeprefix('first_stage_model.')}": tensor for name, tensor in vae.items()},
+            **clip_original(part(base, "text_encoder"), "text_encoders.clip_l.transformer."),
+            **t5_original(base, "text_encoder_2"),
+        }
+    if family.startswith("sd3"):
+        return {
+            **sd3_original(part(base, "transformer"), config(base, "transformer")["num_layers"]),
+            **vae,
+            **clip_original(part(base, "text_encoder"), "text_encoders.clip_l.transformer."),
+            **clip_original(part(base, "text_encoder_2"), "text_encoders.clip_g.transformer."),
+            **t5_original(base, "text_encoder_3"),
+        }
+    tensors = {**unet_original(part(base, "unet"), config(base, "unet")["layers_per_block"]), **vae}
+    match family:
+        case "sd1":
+            tensors |= clip_original(part(base, "text_encoder"), "cond_stage_model.transformer.")
+        case "sd2":
+            tensors |= open_clip_original(part(base, "text_encoder"), "cond_stage_model.model.")
+        case "sdxl":
+            tensors |= clip_original(part(base, "text_encoder"), "conditioner.embedders.0.transformer.")
+            tensors |= open_clip_original(part(base, "text_encoder_2"), "conditioner.embedders.1.model.")
+    return tensors
+
+
+def t5_original(base: Path, name: str) -> dict[str, Tensor]:
+    return {f"text_encoders.t5xxl.transformer.{key}": tensor for key, tensor in part(base, name).items()}
+
+
+def part(base: Path, name: str) -> dict[str, Tensor]:
+    (path,) = (base / name).glob("*.safetensors")
+    return load_file(path)
+
+
+def config(base: Path, name: str) -> dict[str, Any]:
+    return dict(json.loads((base / name / "config.json").read_text()))
 
 
 def unet_original(state: Mapping[str, Tensor], layers: int) -> Tensors:

@@ -8,40 +8,24 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from formats.single_file import checkpoint_of
 from tests.tiny_flux import build_tiny_flux
-from tests.trainers.original_layout import (
-    clip_original,
-    flux_original,
-    open_clip_original,
-    sd3_original,
-    unet_original,
-    vae_original,
-)
+from tests.trainers.original_layout import flux_original, original, part
 from tests.trainers.test_adaptor_jobs import ref
 from trainers.models.base import Base
 from trainers.models.load import load_base
 from trainers.run import run
 
-CLIP, OPEN = "cond_stage_model.transformer.", "conditioner.embedders.1.model."
+CLIP = "cond_stage_model.transformer."
 FAMILIES = ("sd1", "sd2", "sdxl", "sd3", "sd35", "flux", "flux_schnell")
 TinyBase = Callable[[str], Path]
 UNREAD = {"sample_size", "_use_default_values", "_name_or_path", "_diffusers_version", "transformers_version"}
 UNREAD |= {"architectures", "dtype", "scale_decoder_outputs", "tie_word_embeddings", "decoder_start_token_id"}
 """Settings by which no network is built: names, what a tiny base's pictures are, and what T5's decoder would need."""
 V_PREDICTION: dict[str, Any] = {"prediction_type": "v_prediction"}
-
-
-def part(base: Path, name: str) -> dict[str, Tensor]:
-    (path,) = (base / name).glob("*.safetensors")
-    return load_file(path)
-
-
-def config(base: Path, name: str) -> dict[str, Any]:
-    return dict(json.loads((base / name / "config.json").read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -79,40 +63,6 @@ def facts_write(base: Path, family: str) -> None:
                 ids = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
                 values |= {"num_attention_heads": max(1, values["hidden_size"] // 64), **ids}
         path.write_text(json.dumps(values))
-
-
-def original(base: Path, family: str) -> dict[str, Tensor]:
-    """All weights of `base` as its authors would lay them out in one file."""
-    vae = vae_original(part(base, "vae"), len(config(base, "vae")["block_out_channels"]))
-    if family.startswith("flux"):
-        return {
-            **flux_original(part(base, "transformer"), "model.diffusion_model."),
-            **{f"vae.{name.removeprefix('first_stage_model.')}": tensor for name, tensor in vae.items()},
-            **clip_original(part(base, "text_encoder"), "text_encoders.clip_l.transformer."),
-            **t5_original(base, "text_encoder_2"),
-        }
-    if family.startswith("sd3"):
-        return {
-            **sd3_original(part(base, "transformer"), config(base, "transformer")["num_layers"]),
-            **vae,
-            **clip_original(part(base, "text_encoder"), "text_encoders.clip_l.transformer."),
-            **clip_original(part(base, "text_encoder_2"), "text_encoders.clip_g.transformer."),
-            **t5_original(base, "text_encoder_3"),
-        }
-    tensors = {**unet_original(part(base, "unet"), config(base, "unet")["layers_per_block"]), **vae}
-    match family:
-        case "sd1":
-            tensors |= clip_original(part(base, "text_encoder"), CLIP)
-        case "sd2":
-            tensors |= open_clip_original(part(base, "text_encoder"), "cond_stage_model.model.")
-        case "sdxl":
-            tensors |= clip_original(part(base, "text_encoder"), "conditioner.embedders.0.transformer.")
-            tensors |= open_clip_original(part(base, "text_encoder_2"), OPEN)
-    return tensors
-
-
-def t5_original(base: Path, name: str) -> dict[str, Tensor]:
-    return {f"text_encoders.t5xxl.transformer.{key}": tensor for key, tensor in part(base, name).items()}
 
 
 def imported(
