@@ -29,6 +29,14 @@ CLASSES = {
     "sdxl": ("StableDiffusionXLPipeline", "UNet2DConditionModel"),
 }
 SD1_CLASSES = ("StableDiffusionPipeline", "UNet2DConditionModel")
+REPOSITORIES = {
+    "sd1": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "sd2": "stabilityai/stable-diffusion-2-1",
+    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
+    "sd3": "stabilityai/stable-diffusion-3-medium-diffusers",
+    "flux": "black-forest-labs/FLUX.1-schnell",
+}
+"""Where the family's tokenizers, text encoders and VAE lie on huggingface.co, in diffusers' layout."""
 FLOW = "FlowMatchEulerDiscreteScheduler"
 NOISE_SCHEDULE: Config = {
     "beta_start": 0.00085,

@@ -53,6 +53,8 @@ class StoppedError(Exception):
 @dataclass
 class Fetch:
     work: Workspace
+    params: FetchParams
+    target: Path
     source: Source
     control: Control
     reporter: Reporter
@@ -72,13 +74,19 @@ class Fetch:
 
 def fetch_into(work: Workspace, kind: Kind) -> Outcome:
     """Fills out/<folder> with the safe files of the repository; "stopped" leaves what is there for another try."""
-    params = _params(work)
+    params = work.spec.params
+    assert isinstance(params, FetchParams), f"fetch_into is for fetch_*, got {work.spec.method}"
+    return files_fetch(work, kind, params, work.out / kind.folder)
+
+
+def files_fetch(work: Workspace, kind: Kind, params: FetchParams, target: Path) -> Outcome:
+    """As `fetch_into`, for a job of any method: what `params` ask for, into the folder `target`."""
     reporter = Reporter(work.events)
     control = Control(work.inputs / "control", start_processes(work.spec.resources), reporter)
     source = Source(params.endpoint, params.repo, kind.repo_type, params.revision)
     try:
         with hub_session(source), _kept_parts(work) as parts:
-            return _fetch(Fetch(work, source, control, reporter), kind, parts)
+            return _fetch(Fetch(work, params, target, source, control, reporter), kind, parts)
     except StoppedError:
         if command := control.agree():
             control.obeyed(command, 0)
@@ -92,7 +100,7 @@ def _fetch(job: Fetch, kind: Kind, parts: Path) -> Outcome:
     chosen = _choose(job, kind, files)
     layout = {file.path: file.path for file in chosen}
     if kind.layout is not None:
-        layout = kind.layout([*layout], _card(job, commit, files, parts), _params(job.work))
+        layout = kind.layout([*layout], _card(job, commit, files, parts), job.params)
         chosen = [file for file in chosen if file.path in layout]
     _size_check(job, chosen)
     job.total_bytes = sum(file.size for file in chosen)
@@ -109,9 +117,9 @@ def _fetch(job: Fetch, kind: Kind, parts: Path) -> Outcome:
         part = parts / hashlib.sha256(f"{commit}/{file.path}".encode()).hexdigest()
         file_fetch(job.source, commit, file, part, job.heard)
         job.done_bytes += file.size
-        _place(part, job.work.out / kind.folder / layout[file.path])
+        _place(part, job.target / layout[file.path])
         if number == num_first:
-            kind.check(job.work.out / kind.folder, _params(job.work))
+            kind.check(job.target, job.params)
     job.work.facts["steps"] = len(chosen)
     job.reporter.say(Progress(stage="fetch", done=job.total_bytes, total=job.total_bytes))
     return "succeeded"
@@ -119,8 +127,7 @@ def _fetch(job: Fetch, kind: Kind, parts: Path) -> Outcome:
 
 def _choose(job: Fetch, kind: Kind, files: Sequence[HubFile]) -> list[HubFile]:
     """What is fetched; of the rest that was asked for, a warning says what was left out and why."""
-    params = _params(job.work)
-    asked = [file for file in files if _asked_for(file.path, params)]
+    asked = [file for file in files if _asked_for(file.path, job.params)]
     chosen = [file for file in asked if _is_safe(file.path, kind.endings)]
     left = [file.path for file in asked if file not in chosen and not file.path.startswith(".")]
     if left:
@@ -136,7 +143,7 @@ def _choose(job: Fetch, kind: Kind, files: Sequence[HubFile]) -> list[HubFile]:
 
 
 def _size_check(job: Fetch, chosen: Sequence[HubFile]) -> None:
-    params = _params(job.work)
+    params = job.params
     if len(chosen) > MAX_FILES:
         said = f"{job.source} has {len(chosen)} files to fetch; at most {MAX_FILES} are published; choose by allow."
         raise TrainerError(ReasonCode.BAD_PARAMETERS, said)
@@ -158,12 +165,6 @@ def _card(job: Fetch, commit: str, files: Sequence[HubFile], parts: Path) -> str
     text = part.read_text(encoding="utf-8", errors="replace")
     part.unlink()
     return text
-
-
-def _params(work: Workspace) -> FetchParams:
-    params = work.spec.params
-    assert isinstance(params, FetchParams), f"fetch_into is for fetch_*, got {work.spec.method}"
-    return params
 
 
 def _asked_for(path: str, params: FetchParams) -> bool:

@@ -46,9 +46,9 @@ def model_merge(
 
 
 def model_import(
-    file: Path, params: Record, base: str, *, pool: str | None, priority: int | None, as_json: bool
+    file: Path, params: Record, base: str | None, *, pool: str | None, priority: int | None, as_json: bool
 ) -> None:
-    """A job that makes a base model of a single-file checkpoint and, for what that lacks, of `base`."""
+    """A job makes a base model of a single-file checkpoint; `base`, or the Hub in `params`, gives the rest."""
     with connect() as client:
         dataset = weights_upload(client, file)
         body = request_body(dataset=dataset, model=base, accelerators=0, pool=pool, priority=priority)

@@ -8,11 +8,14 @@ from cryptography.fernet import Fernet
 from rest_framework.test import APIClient
 
 from api.accounts.models import ProjectSecret
+from api.errors import Problem
 from api.jobs.models import Attempt, Audit, Job
+from api.jobs.services.hubs import hub_check
 from tests.api.actors import person
 from tests.api.host import Host, event
 from tests.api.test_secrets import database_dump
 from tests.api.world import Environ, World
+from trainers.params.import_model import ImportModelParams
 
 pytestmark = pytest.mark.django_db
 VALUE, ODD = "hf_" + "s3cret" * 6, "generic-s3cret-value"
@@ -122,6 +125,13 @@ def test_a_listed_hub_may_be_private_and_http(user: APIClient, environ: Environ)
     answer = submit(user, endpoint="http://10.0.0.5:8080/")
     assert answer.status_code == 201
     assert answer.json()["params"]["endpoint"] == "http://10.0.0.5:8080"
+
+
+def test_a_job_that_does_not_connect_needs_no_listed_hub(environ: Environ) -> None:
+    environ(hub_endpoints="http://10.0.0.5:8080")
+    hub_check(ImportModelParams(name="new"))
+    with pytest.raises(Problem, match=r"'https://huggingface\.co' is not among the Hubs"):
+        hub_check(ImportModelParams(name="new", repo="me/tiny"))
 
 
 @pytest.mark.usefixtures("kept")

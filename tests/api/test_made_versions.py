@@ -118,6 +118,19 @@ def test_a_job_may_leave_an_adaptor_and_the_model_that_it_is_fused_into(user: AP
     assert (version.state, version.details["source"]) == ("checking", made)
 
 
+@pytest.mark.usefixtures("world")
+def test_an_imported_model_says_which_file_and_which_repository_it_is_made_of(user: APIClient, host: Host) -> None:
+    params = {"name": "new", "repo": "me/tiny"}
+    request = {"method": "import_model", "params": params, "dataset": "shapes", "resources": {"accelerators": 0}}
+    assert user.post("/api/v1/jobs", request, format="json").status_code == 201
+    agent = host.claim()
+    agent.start()
+    assert finish(agent, folder="model").json()["outcome"] == "succeeded"
+    version = PretrainedModelVersion.objects.get(record__name="new")
+    made = {"method": "import_model", "job": agent.job, "datasets": ["shapes@1"]}
+    assert version.details["source"] == {**SOURCE, **made}
+
+
 def test_a_job_that_owes_two_things_and_sends_one_has_failed(user: APIClient, both: Agent) -> None:
     assert both.finish("succeeded").json()["outcome"] == "failed"
     assert state(user, both) == ("failed", "there is no file below model/")

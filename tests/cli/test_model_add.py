@@ -60,7 +60,8 @@ def refused(*arguments: str | Path) -> str:
 def test_a_file_without_components_is_refused_naming_each_missing_part(tmp_path: Path) -> None:
     message = refused(file_write(tmp_path / "a.safetensors", sd(768)))
     assert "is a Stable Diffusion 1.x checkpoint in one file, which lacks vae, text_encoder, tokenizer" in message
-    assert "--components-from" in message and "anneal model fetch" in message
+    assert "base model of family sd1 with --components-from, or take them from" in message
+    assert "stable-diffusion-v1-5/stable-diffusion-v1-5 with --components-from-hub" in message
 
 
 def test_a_file_of_sd2_is_asked_what_it_predicts_unless_it_says_so(tmp_path: Path) -> None:
@@ -70,6 +71,7 @@ def test_a_file_of_sd2_is_asked_what_it_predicts_unless_it_says_so(tmp_path: Pat
     assert "--prediction-type v_prediction (models of 768 pixels) or epsilon (of 512)" in message
     stated = file_write(tmp_path / "b.safetensors", sd(1024), {"modelspec.prediction_type": "v"})
     assert "lacks vae" in refused(stated), "it goes on to the next question"
+    assert "lacks vae" in refused(file, "--prediction-type", "epsilon")
 
 
 LORA: Tensors = {"lora_unet_x.lora_down.weight": ("F16", [4, 8])}
@@ -130,6 +132,15 @@ def test_a_truncated_file_is_refused_with_both_lengths(tmp_path: Path) -> None:
     assert "copy or download it again" in message
 
 
-@pytest.mark.parametrize(("option", "value"), [("--components-from", "base"), ("--prediction-type", "epsilon")])
-def test_components_are_for_one_file_only(tmp_path: Path, option: str, value: str) -> None:
-    assert f"{option} is for a .safetensors file" in refused(tmp_path, option, value)
+@pytest.mark.parametrize(
+    "option",
+    [("--components-from", "base"), ("--prediction-type", "epsilon"), ("--components-from-hub",), ("--repo", "a/b")],
+)
+def test_components_are_for_one_file_only(tmp_path: Path, option: tuple[str, ...]) -> None:
+    assert f"{option[0]} is for a .safetensors file" in refused(tmp_path, *option)
+
+
+def test_components_come_from_one_place(tmp_path: Path) -> None:
+    file = file_write(tmp_path / "a.safetensors", sd(768))
+    assert "--repo needs --components-from-hub" in refused(file, "--components-from", "base", "--repo", "a/b")
+    assert "leave one out" in refused(file, "--components-from", "base", "--components-from-hub")

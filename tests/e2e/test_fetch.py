@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from cli.config import Login
 from cli.main import app
 from tests.e2e.conftest import STOP_SECONDS, Embedded, started
 from tests.trainers.hub_server import COMMIT, Hub, hub_server
+from tests.trainers.original_layout import original
 
 pytestmark = pytest.mark.slow
 TOKEN = "hub-token-of-no-known-shape"
@@ -57,6 +59,27 @@ def test_a_private_model_and_a_dataset_are_fetched_and_trained_on(reached: Embed
     reached.anneal("job", "watch", job)
     assert not found_in(reached.root, TOKEN), "neither database nor log nor any file has the token"
     assert found_in(reached.root, COMMIT), "but all say which commit it was"
+
+
+def test_a_single_file_takes_what_it_lacks_from_a_hub(
+    reached: Embedded, hub: Hub, tiny_sd: Path, tmp_path: Path
+) -> None:
+    hub.files = {
+        path.relative_to(tiny_sd).as_posix(): path.read_bytes() for path in tiny_sd.rglob("*") if path.is_file()
+    }
+    hub.token = ""
+    file = tmp_path / "style.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in original(tiny_sd, "sd1").items()}, file)
+    add = ("model", "add", "style", str(file), "--components-from-hub", "--repo", "me/tiny", "--endpoint")
+    refused = reached.run(*add, "https://hub.example")
+    assert refused.exit_code == 1 and "is not among the Hubs of this installation" in " ".join(refused.output.split())
+    before = len(hub.requests)
+    version = reached.json(*add, hub.url)
+    assert (version["state"], version["family"]) == ("ready", "sd1")
+    assert version["details"]["source"]["method"] == "import_model"
+    assert (version["details"]["source"]["repo"], version["details"]["source"]["commit"]) == ("me/tiny", COMMIT)
+    fetched = {path for _, path, _ in hub.requests[before:] if "/resolve/" in path}
+    assert fetched and all("/tokenizer/" in path for path in fetched)
 
 
 def found_in(root: Path, text: str) -> list[str]:

@@ -1,23 +1,30 @@
 """Single-file checkpoints: tiny models in the original layout and back, and files that are refused."""
 
 import json
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers.loaders import single_file_utils
+from huggingface_hub import constants
+from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from formats.single_file import checkpoint_of
+from formats.single_file_pipeline import REPOSITORIES
 from tests.tiny_flux import build_tiny_flux
+from tests.trainers.hub_server import COMMIT, Hub, hub_server
 from tests.trainers.original_layout import flux_original, original, part
 from tests.trainers.test_adaptor_jobs import ref
 from trainers.models.base import Base
 from trainers.models.load import load_base
 from trainers.run import run
+from trainers.spec import JobSpec
 
 CLIP = "cond_stage_model.transformer."
 FAMILIES = ("sd1", "sd2", "sdxl", "sd3", "sd35", "flux", "flux_schnell")
@@ -68,16 +75,20 @@ def facts_write(base: Path, family: str) -> None:
 def imported(
     tmp_path: Path, base: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None, **params: Any
 ) -> tuple[int, Path]:
-    inputs = tmp_path / "in"
-    (inputs / "dataset").mkdir(parents=True)
-    (inputs / "model").symlink_to(base)
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, inputs / "dataset" / "adaptor.safetensors", metadata=metadata)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "model").symlink_to(base)
+    file_write(tmp_path, tensors, metadata)
     return imported_file(tmp_path, **params)
 
 
+def file_write(tmp_path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    (tmp_path / "in" / "dataset").mkdir(parents=True)
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, tmp_path / "in" / "dataset" / "adaptor.safetensors", metadata=metadata)
+
+
 def imported_file(tmp_path: Path, **params: Any) -> tuple[int, Path]:
-    roles = {"model": ref("base"), "dataset": ref("file")}
+    roles = {"dataset": ref("file")} | ({} if "repo" in params else {"model": ref("base")})
     spec = {"name": "job", "method": "import_model", "params": {"name": "new", **params}, "inputs": roles}
     (tmp_path / "spec.json").write_text(json.dumps(spec))
     return run(tmp_path / "spec.json", tmp_path / "in", tmp_path / "out", tmp_path / "cache"), tmp_path / "out"
@@ -240,3 +251,91 @@ def test_parts_that_do_not_fit_each_other_are_refused_with_both_widths(published
 def test_a_file_of_another_kind_is_refused(published: TinyBase, tmp_path: Path) -> None:
     code, out = imported(tmp_path, published("sd1"), {"something": torch.zeros(2)})
     assert code == 1 and "expected a checkpoint of SD 1.x, 2.x, XL, SD3 or Flux.1" in failure(out)
+
+
+@pytest.fixture
+def hub(published: TinyBase, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The repository of the family, with what a real one holds beside the parts of safetensors."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    base = published("sd1")
+    files = {path.relative_to(base).as_posix(): path.read_bytes() for path in base.rglob("*") if path.is_file()}
+    unused = (
+        "text_encoder/model.fp16.safetensors",
+        "text_encoder/pytorch_model.bin",
+        "sd.safetensors",
+        "vae_1_0/x.json",
+    )
+    with hub_server(files={**files, **dict.fromkeys(unused, b"not to be fetched")}) as hub:
+        yield hub
+
+
+def test_what_the_file_lacks_comes_from_a_hub_and_nothing_else_is_fetched(
+    published: TinyBase, tmp_path: Path, hub: Hub
+) -> None:
+    base = published("sd1")
+    file_write(tmp_path, {name: t for name, t in original(base, "sd1").items() if not name.startswith(CLIP)})
+    code, out = imported_file(tmp_path, repo="me/tiny", endpoint=hub.url)
+    assert code == 0, failure(out)
+    assert load_base(out / "model", torch.float32).family == "sd1"
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["source"] == {"endpoint": hub.url, "repo": "me/tiny", "revision": "main", "commit": COMMIT}
+    assert manifest["imported"]["parts"] == {
+        "unet": "file", "vae": "file", "text_encoder": "hub", "tokenizer": "hub",
+    }  # fmt: skip
+    assert all(entry["path"].startswith("model/") for entry in manifest["files"])
+    fetched = {path.partition(f"{COMMIT}/")[2] for _, path, _ in hub.requests if "/resolve/" in path}
+    assert fetched and all(path.startswith(("text_encoder/", "tokenizer/")) for path in fetched)
+    assert not any("fp16" in path or path.endswith(".bin") for path in fetched)
+
+
+@pytest.mark.parametrize(
+    ("switch", "params", "code", "said"),
+    [
+        ({"gated": True}, {}, "repo_gated", "the file lacks text_encoder, tokenizer. me/tiny@main on"),
+        (
+            {},
+            {"repo": "me/none"},
+            "repo_not_found",
+            "the file lacks text_encoder, tokenizer. There is no model me/none",
+        ),
+        ({}, {"endpoint": "http://127.0.0.1:1"}, "hub_unreachable", "the file lacks text_encoder, tokenizer. me/tiny"),
+        ({"files": {"text_encoder/config.json": b"{}"}}, {}, "bad_base_model", "nor the hub holds tokenizer"),
+        ({"files": {"README.md": b""}}, {}, "bad_base_model", "has no file to fetch"),
+    ],
+)
+def test_a_hub_that_does_not_give_the_parts_is_named_with_what_is_missing(
+    published: TinyBase, tmp_path: Path, hub: Hub, switch: dict[str, Any], params: dict[str, str], code: str, said: str
+) -> None:
+    tensors = original(published("sd1"), "sd1")
+    file_write(tmp_path, {name: tensor for name, tensor in tensors.items() if not name.startswith(CLIP)})
+    vars(hub).update(switch)
+    status, out = imported_file(tmp_path, **{"repo": "me/tiny", "endpoint": hub.url, **params})
+    assert status == 1 and said in failure(out), failure(out)
+    events = [json.loads(line)["data"] for line in (out / "events.jsonl").read_text().splitlines()]
+    assert events[-1]["reason"]["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("params", "roles", "said"),
+    [
+        ({}, ("dataset",), "comes from inputs.model, a base of its family, or from repo; give one of them"),
+        ({"repo": "me/tiny"}, ("dataset", "model"), "inputs.model and repo='me/tiny' both give what the file lacks"),
+        ({"revision": "v1"}, ("dataset", "model"), "revision='v1' does nothing without repo"),
+        ({"secrets": ["hub"]}, ("dataset", "model"), "does nothing without repo"),
+        ({"repo": "../x"}, ("dataset",), "String should match pattern"),
+        ({"repo": "me/tiny", "endpoint": "file:///etc"}, ("dataset",), "endpoint"),
+    ],
+)
+def test_one_place_gives_what_the_file_lacks(params: dict[str, Any], roles: tuple[str, ...], said: str) -> None:
+    inputs = {role: ref(role) for role in roles}
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        JobSpec.model_validate(
+            {"name": "x", "method": "import_model", "params": {"name": "n", **params}, "inputs": inputs}
+        )
+
+
+def test_the_families_repositories_are_those_that_diffusers_takes() -> None:
+    defaults = single_file_utils.DIFFUSERS_DEFAULT_PIPELINE_PATHS
+    names = {"sd1": "v1", "sd2": "v2", "sdxl": "xl_base", "sd3": "sd3", "flux": "flux-schnell"}
+    assert {family: defaults[name]["pretrained_model_name_or_path"] for family, name in names.items()} == REPOSITORIES

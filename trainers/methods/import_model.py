@@ -1,6 +1,11 @@
-"""Method `import_model`: a single-file checkpoint and a base of its family become a base model in diffusers' layout."""
+"""Method `import_model`: a single-file checkpoint becomes a base model in diffusers' layout.
 
+What the file lacks comes from a base of its family or from a repository on a Hub.
+"""
+
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,16 +18,32 @@ from formats.single_file_configs import configs_of
 from formats.single_file_pipeline import index_of, scheduler_of
 from trainers.atomic import json_write
 from trainers.errors import ReasonCode, TrainerError
+from trainers.fetching import Kind, files_fetch
 from trainers.models.load import family_of, load_base
 from trainers.models.single_file import part_tensors
 from trainers.models.stored_dtype import stored_dtype
+from trainers.params.fetch import FetchModelParams
 from trainers.params.import_model import ImportModelParams
 from trainers.workspace import Outcome, Workspace
 
 COPIED = ("*.safetensors", "*.json", "*.txt", "*.model")
-"""Files of a part that comes from the base."""
+"""Files of a part that comes from elsewhere."""
 T5_OF_SD3 = ("text_encoder_3", "tokenizer_3")
 """SD3 works without."""
+
+
+OTHER_VARIANTS = ("*.fp16*", "*.non_ema*", "*.bin", "*.msgpack", "*.h5", "*.onnx*", "*.xml", "*.pb")
+"""The same weights again, in other formats and precisions."""
+COMPONENTS = Kind("model", "components", (".safetensors", ".json", ".txt", ".model"), ReasonCode.BAD_BASE_MODEL)
+
+
+class Rest(NamedTuple):
+    """Where the parts that the file lacks lie."""
+
+    source: str
+    folder: Path
+    place: Callable[[Path, Path], object]
+    """Puts a file of `folder` into the result."""
 
 
 class Plan(NamedTuple):
@@ -35,12 +56,16 @@ class Plan(NamedTuple):
 
 
 def import_model(work: Workspace) -> Outcome:
-    """out/model: what the file holds by its own weights, the other parts copied from the base; opened to prove it."""
-    plan = _plan(work)
-    _family_check(plan.checkpoint, family_of(work.model).NAME)
+    """out/model: what the file holds by its own weights, the other parts from elsewhere; opened to prove it."""
+    params = work.spec.params
+    assert isinstance(params, ImportModelParams)
+    plan = _plan(work, params)
+    rest = _rest(work, params, plan.checkpoint)
+    if rest is None:
+        return "stopped"
     target = work.out / "model"
     target.mkdir(parents=True, exist_ok=True)
-    sources = _parts_write(plan, work.model, target)
+    sources = _parts_write(plan, rest, target)
     has_t5 = T5_OF_SD3[0] in sources
     json_write(target / "model_index.json", index_of(plan.checkpoint.family, plan.scheduler, has_t5=has_t5))
     load_base(target, stored_dtype(target))
@@ -55,9 +80,35 @@ def import_model(work: Workspace) -> Outcome:
     return "succeeded"
 
 
-def _plan(work: Workspace) -> Plan:
-    params = work.spec.params
-    assert isinstance(params, ImportModelParams)
+def _rest(work: Workspace, params: ImportModelParams, checkpoint: Checkpoint) -> Rest | None:
+    """None where a stop was asked for while it was fetched."""
+    if work.spec.inputs.model:
+        _family_check(checkpoint, family_of(work.model).NAME)
+        return Rest("base", work.model, shutil.copyfile)
+    folder = work.out / "components"
+    outcome = _components_fetch(work, params, checkpoint.missing, folder)
+    return Rest("hub", folder, os.replace) if outcome == "succeeded" else None
+
+
+def _components_fetch(work: Workspace, params: ImportModelParams, missing: tuple[str, ...], folder: Path) -> Outcome:
+    """Fills `folder` with the `missing` parts of the repository. Raises TrainerError that names them."""
+    fetch = FetchModelParams(
+        name=params.name,
+        repo=params.repo,
+        revision=params.revision,
+        endpoint=params.endpoint,
+        allow=tuple(f"{part}/*" for part in missing),
+        ignore=OTHER_VARIANTS,
+        max_gigabytes=params.max_gigabytes,
+    )
+    try:
+        return files_fetch(work, COMPONENTS, fetch, folder)
+    except TrainerError as error:
+        message = f"the file lacks {', '.join(missing)}. {error}"
+        raise TrainerError(error.reason.code, message, error.reason.detail) from error
+
+
+def _plan(work: Workspace, params: ImportModelParams) -> Plan:
     path = _only_file(work.dataset)
     try:
         checkpoint, header = checkpoint_file(path)
@@ -86,20 +137,20 @@ def _family_check(checkpoint: Checkpoint, base: str) -> None:
         )
 
 
-def _parts_write(plan: Plan, base: Path, target: Path) -> dict[str, str]:
+def _parts_write(plan: Plan, rest: Rest, target: Path) -> dict[str, str]:
     """Writes every part but the index; returns where each came from. Raises TrainerError naming all that is missing."""
-    needed = [part for part in plan.checkpoint.missing if not (base / part).is_dir()]
+    needed = [part for part in plan.checkpoint.missing if not (rest.folder / part).is_dir()]
     held = set(plan.checkpoint.parts)
     if absent := [part for part in needed if part not in T5_OF_SD3 or held & set(T5_OF_SD3)]:
-        raise _bad(f"neither the file nor the base holds {', '.join(absent)}; choose a base that does")
+        raise _bad(f"neither the file nor the {rest.source} holds {', '.join(absent)}; choose one that does")
     for part, config in plan.configs.items():
         _part_write(target / part, part, part_tensors(plan.path, plan.checkpoint, part, config), config)
     copied = [part for part in plan.checkpoint.missing if part not in needed]
     for part in copied:
-        _part_copy(base / part, target / part)
+        _part_place(rest, part, target / part)
     (target / "scheduler").mkdir(exist_ok=True)
     json_write(target / "scheduler" / "scheduler_config.json", plan.scheduler)
-    return {**dict.fromkeys(plan.configs, "file"), **dict.fromkeys(copied, "base")}
+    return {**dict.fromkeys(plan.configs, "file"), **dict.fromkeys(copied, rest.source)}
 
 
 def _part_write(folder: Path, part: str, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
@@ -109,11 +160,11 @@ def _part_write(folder: Path, part: str, tensors: dict[str, Tensor], config: dic
     json_write(folder / "config.json", config)
 
 
-def _part_copy(source: Path, target: Path) -> None:
+def _part_place(rest: Rest, part: str, target: Path) -> None:
     target.mkdir(exist_ok=True)
     for pattern in COPIED:
-        for path in sorted(source.glob(pattern)):
-            shutil.copyfile(path, target / path.name)
+        for path in sorted((rest.folder / part).glob(pattern)):
+            rest.place(path, target / path.name)
 
 
 def _only_file(folder: Path) -> Path:

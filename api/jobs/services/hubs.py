@@ -9,7 +9,7 @@ def hub_check(params: Params) -> None:
     """Raises Problem that names the field for an endpoint that is not listed."""
     endpoint = getattr(params, "endpoint", None)
     allowed = environment().hubs
-    if endpoint is None or endpoint in allowed:
+    if endpoint is None or endpoint in allowed or not params.connects():
         return
     said = f"{endpoint!r:.200} is not among the Hubs of this installation: {', '.join(allowed) or 'none'}"
     hint = "The operator lists Hubs in ANNEAL_HUB_ENDPOINTS."

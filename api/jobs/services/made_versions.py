@@ -48,7 +48,9 @@ def version_publish(
         for file in files
         if file["path"].startswith(f"{product}/")
     ]
-    source = _fetched_from(job, manifest) if isinstance(params_of(job), FetchParams) else _made_from(job)
+    source = {} if isinstance(params_of(job), FetchParams) else _made_from(job)
+    if job.spec["params"].get("repo"):
+        source |= _fetched_from(job, manifest)
     key = f"{attempt.prefix}/{product}"
     version = version_from_files(record=record, key=key, files=mine, source=source, by=job.actor)
     told = {"kind": kind, "name": record.name, "version": version.version, "state": version.state, "source": source}
