@@ -20,7 +20,7 @@ from foundation.plain_text import PlainLine
 from trainers.errors import ReasonCode, reason
 from trainers.spec import MAX_BIGINT
 
-Labels = dict[PlainLine, PlainLine | int | float | bool | None]
+Labels = dict[PlainLine, PlainLine]
 """Of a worker: what its operator says of it."""
 
 
