@@ -1,7 +1,7 @@
 """Records what must stay the same while files move between folders, and checks it after each step.
 
     python -m bench.unchanged record DIR
-    python -m bench.unchanged check DIR
+    python -m bench.unchanged check DIR [--parts jobs pages tests]
 
 `record` makes tiny bases and datasets below DIR and runs short CPU jobs on them. record.json then holds the SHA-256 of
 every file that the jobs left, each value of their manifests and events but for times, the SHA-256 of the generated
@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,9 @@ from trainers import run as trainer
 IMAGE_FAMILIES = ("sd1", "sd2", "sdxl", "sd3", "flux")
 TEXT_METHODS = {"bert": "bert", "modernbert": "bert", "llada": "llada", "dream": "dream"}
 """`training_method` by family."""
+PARTS = ("jobs", "pages", "tests")
 PAGES = ("docs/openapi.yaml", "docs/parameters.md", "docs/commands.md", "docs/configuration.md")
-TIMES = re.compile(r"time|seconds|per_second|peak_memory")
+VOLATILE = re.compile(r"time|seconds|per_second|peak_memory|^process$")
 """Keys whose values differ between two equal runs."""
 FORK = multiprocessing.get_context("fork")
 LONG_LIST = 50
@@ -139,16 +140,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("record", "check"))
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what is measured; default: all")
     arguments = parser.parse_args()
-    folder = arguments.folder.resolve()
+    folder, parts = arguments.folder.resolve(), arguments.parts
     if arguments.action == "record":
         inputs_make(folder / "inputs")
-        facts = dict(measure(folder / "inputs"))
+        facts = dict(measure(folder / "inputs", parts))
         (folder / "record.json").write_text(json.dumps(facts, indent=0, sort_keys=True))
         print(f"{len(facts)} values recorded in {folder / 'record.json'}")
         return 0
-    expected = json.loads((folder / "record.json").read_text())
-    rows = differences(expected, dict(measure(folder / "inputs")))
+    recorded = json.loads((folder / "record.json").read_text())
+    expected = {key: value for key, value in recorded.items() if part_of(key) in parts}
+    rows = differences(expected, dict(measure(folder / "inputs", parts)))
     print(table(("what", "recorded", "now"), rows[:MAX_ROWS]) if rows else f"{len(expected)} values, all unchanged")
     if len(rows) > MAX_ROWS:
         print(f"and {len(rows) - MAX_ROWS} more")
@@ -178,20 +181,24 @@ def inputs_make(folder: Path) -> None:
     (folder / "rows" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def measure(inputs: Path) -> Iterator[tuple[str, Any]]:
+def part_of(key: str) -> str:
+    return "tests" if key.startswith("test ") else "pages" if key in PAGES else "jobs"
+
+
+def measure(inputs: Path, parts: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """(what, value) of everything that must stay the same."""
-    with tempfile.TemporaryDirectory(prefix="anneal-unchanged-") as scratch:
-        for name, job in jobs().items():
-            start = time.monotonic()
-            for out in job_run(name, job, inputs, Path(scratch)):
-                label = out.parent.relative_to(scratch).as_posix()
-                yield from ((f"{label}/{path}", value) for path, value in fingerprint(out))
-            print(f"{name}: {time.monotonic() - start:.1f} s", file=sys.stderr)
-    for page in PAGES:
-        yield page, sha256(REPOSITORY / page)
-    start = time.monotonic()
-    yield from test_names()
-    print(f"names of tests: {time.monotonic() - start:.1f} s", file=sys.stderr)
+    if "jobs" in parts:
+        with tempfile.TemporaryDirectory(prefix="anneal-unchanged-") as scratch:
+            for name, job in jobs().items():
+                start = time.monotonic()
+                for out in job_run(name, job, inputs, Path(scratch)):
+                    label = out.parent.relative_to(scratch).as_posix()
+                    yield from ((f"{label}/{path}", value) for path, value in fingerprint(out))
+                print(f"{name}: {time.monotonic() - start:.1f} s", file=sys.stderr)
+    if "pages" in parts:
+        yield from ((page, sha256(REPOSITORY / page)) for page in PAGES)
+    if "tests" in parts:
+        yield from test_names()
 
 
 def job_run(name: str, job: Job, inputs: Path, scratch: Path) -> list[Path]:
@@ -296,7 +303,7 @@ def leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         of_json = str(value.get("path", "")).endswith((".json", ".jsonl"))
         for key, inner in value.items():
-            if not TIMES.search(key) and not (of_json and key in ("sha256", "size")):
+            if not VOLATILE.search(key) and not (of_json and key in ("sha256", "size")):
                 yield from leaves(inner, f"{place}.{key}")
     elif isinstance(value, list) and len(value) > LONG_LIST:
         yield place, hashlib.sha256(json.dumps(value).encode()).hexdigest()
