@@ -107,8 +107,12 @@ def old_platform(root: Path, name: str, **settings: str) -> Iterator[OldPlatform
         database.close()
 
 
+def dump_text(name: str) -> str:
+    return lzma.decompress((DATA / f"{name}.sql.xz").read_bytes()).decode()
+
+
 def load(name: str, url: str) -> None:
-    script = lzma.decompress((DATA / f"{name}.sql.xz").read_bytes()).decode()
+    script = dump_text(name)
     with closing(connect(name, url)) as connection:
         if name == "sqlite":
             connection.executescript(script)

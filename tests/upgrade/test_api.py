@@ -2,14 +2,13 @@
 
 import hashlib
 import io
-import uuid
 import zipfile
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.upgrade.old_platform import KEYS, OldPlatform
+from tests.upgrade.old_platform import OldPlatform
 
 STATES = {
     "succeeded_image": "succeeded",
@@ -107,16 +106,3 @@ def test_old_templates_are_readable_in_every_version_and_valid(served: OldPlatfo
     with served.client as client:
         result = client.post("templates/quick@2/validate", {})
     assert result["valid"], result
-
-
-def test_a_secret_of_before_reaches_the_worker_that_claims_its_job(served: OldPlatform) -> None:
-    """The claim of a host, as the worker protocol has it."""
-    host = {"worker": str(uuid.uuid4()), "boot_id": str(uuid.uuid4())}
-    hello = {**host, "host": "new", "pools": ["nobody"], "slots": 2, "accelerators": [], "labels": {}, "gone": []}
-    request = {**host, "pools": ["nobody"], "free_accelerators": [], "labels": {}}
-    headers = {"Authorization": f"Bearer {KEYS['sqlite']['worker_token']}"}
-    with httpx.Client(base_url=f"{served.url}/internal/v1/", headers=headers) as http:
-        http.post("workers/hello", json=hello).raise_for_status()
-        claims = [http.post("claims", json={**request, "claim_id": str(uuid.uuid4())}).json() for _ in range(2)]
-    secrets = {claim["job"]["method"]: claim["secrets"] for claim in claims}
-    assert secrets == {"image_lora": {}, "fetch_dataset": {"HF_TOKEN": "a-value-of-the-lab-0123456789"}}
