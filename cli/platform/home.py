@@ -45,6 +45,11 @@ class Home:
         return self.root / "host"
 
     @property
+    def copy_mark(self) -> Path:
+        """Written by a backup (docs/operating.md), removed by the first start of the copy."""
+        return self.root / "is_a_copy"
+
+    @property
     def broker_data(self) -> Path:
         return self.root / "valkey"
 

@@ -49,11 +49,19 @@ def platform_start(platform: Platform, say: Say) -> None:
     broker_url = broker_start(platform, ports["broker"], say)
     env = api_env(home, port=ports["api"], key=secret_key(home), broker_url=broker_url, places=places)
     run_once(home, env, "migrate", "--no-input")
+    copy_hold(home, env, say)
     platform.first, worker_token = setup(home, env)
     begin(platform, api_child(home, env, ports["api"]))
     wait_until(lambda: answers_ready(platform.url), platform.children[-1])
     begin(platform, dispatcher_child(home, env))
     begin(platform, worker_child(home, worker_env(home, port=ports["api"], token=worker_token, broker_url=broker_url)))
+
+
+def copy_hold(home: Home, env: dict[str, str], say: Say) -> None:
+    """Pauses what waits and runs in the books of a backup, once, so that it does not start beside the original."""
+    if home.copy_mark.exists():
+        say(f"{home.root} is a copy. {run_once(home, env, 'hold').strip()}")
+        home.copy_mark.unlink()
 
 
 def database_start(platform: Platform, port: int) -> dict[str, str]:

@@ -55,10 +55,15 @@ def test_the_guide_to_the_api_runs_with_python(embedded: Embedded, tmp_path: Pat
 @pytest.mark.slow
 def test_a_backup_as_the_page_makes_it_comes_up_as_a_platform(embedded: Embedded, tmp_path: Path) -> None:
     embedded.anneal("dataset", "add", "saved", str(ROOT / "examples" / "shapes" / "style"))
+    embedded.anneal("model", "add", "saved-base", str(ROOT / "examples" / "shapes" / "base"))
+    inputs = ("--dataset", "saved", "--model", "saved-base", "--pool", "nowhere", "--set", "adaptor_name=saved")
+    job = embedded.json("job", "submit", "--method", "image_lora", "--name", "waits", *inputs)["id"]
     page_run("operating.md", "sh", embedded, tmp_path)
     up, ready = started(tmp_path / "backup")
     try:
         with connect(ready["url"], embedded.login.token) as anneal:
+            assert anneal.http.get(f"jobs/{job}")["state"] == "paused", "the copy starts nothing that the original has"
+            assert not (tmp_path / "backup" / "is_a_copy").exists()
             saved = anneal.http.get("datasets/saved")
             for file in saved["files"]:
                 file_download(file, tmp_path / file["path"])
