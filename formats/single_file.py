@@ -93,6 +93,11 @@ class Checkpoint(NamedTuple):
         return (*(part for part in LAYOUTS[self.family] if part not in self.parts), *TOKENIZERS[self.family])
 
     @property
+    def is_flow(self) -> bool:
+        """Trained by flow matching, which knows no prediction type."""
+        return self.family in ("sd3", "flux")
+
+    @property
     def needs_prediction_type(self) -> bool:
         """SD 2.x has both kinds, with weights of the same names and shapes."""
         return self.family == "sd2" and not self.prediction_type

@@ -71,11 +71,13 @@ ZERO_TERMINAL_SNR: dict[str, Config] = {
 SCHNELL = {"shift": 1.0, "use_dynamic_shifting": False}
 
 
-def scheduler_of(checkpoint: Checkpoint, names: Collection[str], prediction_type: str) -> Config:
-    """scheduler_config.json of a file with tensors of `names`; flow models have no `prediction_type`."""
-    if checkpoint.family in ("sd1", "sd2", "sdxl"):
-        facts = ZERO_TERMINAL_SNR if checkpoint.zero_terminal_snr else SCHEDULERS
-        return {**facts[checkpoint.family], "prediction_type": prediction_type}
+def scheduler_of(checkpoint: Checkpoint, names: Collection[str], prediction_type: str = "") -> Config:
+    """scheduler_config.json of a file with tensors of `names`; `prediction_type` overrules the file's own."""
+    prediction = prediction_type or checkpoint.prediction_type or "epsilon"
+    if not checkpoint.is_flow:
+        is_rescaled = checkpoint.zero_terminal_snr and prediction == "v_prediction"
+        facts = ZERO_TERMINAL_SNR if is_rescaled else SCHEDULERS
+        return {**facts[checkpoint.family], "prediction_type": prediction}
     is_schnell = checkpoint.family == "flux" and not any("guidance_in." in name for name in names)
     return {**SCHEDULERS[checkpoint.family], **(SCHNELL if is_schnell else {})}
 

@@ -69,8 +69,8 @@ def add(
     hub = known({"repo": repo, "endpoint": endpoint, "secret": secret or None})
     prediction = prediction_type.value if prediction_type else None
     if path.is_dir() or path.suffix == ".zip":
-        given = {"components-from": components_from, "components-from-hub": components_from_hub or None, **hub}
-        if options := list(known({**given, "prediction-type": prediction})):
+        places = {"components-from": components_from, "components-from-hub": components_from_hub or None, **hub}
+        if options := list(known({**places, "prediction-type": prediction})):
             raise CliError(f"--{options[0]} is for a .safetensors file, got {path.name}", exit_code=Exit.USAGE)
         version_add("models", name, path, as_json=as_json)
         return
@@ -109,6 +109,8 @@ def checkpoint_read(path: Path, prediction_type: str | None) -> Checkpoint:
         configs_of(checkpoint, header.tensors)
     except (HeaderError, CheckpointError) as error:
         raise CliError(str(error), error.hint, exit_code=Exit.USAGE) from error
+    if checkpoint.is_flow and prediction_type:
+        raise CliError(f"--prediction-type does nothing for {checkpoint.title}, a flow model", exit_code=Exit.USAGE)
     if checkpoint.needs_prediction_type and prediction_type is None:
         raise CliError(
             f"{path.name} does not say what it was trained to predict, as a {checkpoint.title} file should",

@@ -74,6 +74,17 @@ def test_a_file_of_sd2_is_asked_what_it_predicts_unless_it_says_so(tmp_path: Pat
     assert "lacks vae" in refused(file, "--prediction-type", "epsilon")
 
 
+def test_a_flow_model_has_no_prediction_type(tmp_path: Path) -> None:
+    names = {
+        "double_blocks.0.img_attn.norm.query_norm.scale": [32],
+        "txt_in.weight": [64, 1],
+        "img_in.weight": [64, 64],
+    }
+    names |= {"double_blocks.0.img_attn.qkv.weight": [192, 64], "vector_in.in_layer.weight": [64, 1]}
+    file = file_write(tmp_path / "a.safetensors", {name: ("F16", shape) for name, shape in names.items()})
+    assert "--prediction-type does nothing for Flux.1" in refused(file, "--prediction-type", "epsilon")
+
+
 LORA: Tensors = {"lora_unet_x.lora_down.weight": ("F16", [4, 8])}
 FLUX2: Tensors = {"double_blocks.0.img_attn.qkv.weight": ("F16", [3, 1]), "img_in.weight": ("F16", [1, 128])}
 

@@ -1,6 +1,7 @@
 """Single-file checkpoints: tiny models in the original layout and back, and files that are refused."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,7 +16,6 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from formats.single_file import checkpoint_of
 from formats.single_file_pipeline import REPOSITORIES
 from tests.tiny_flux import build_tiny_flux
 from tests.trainers.hub_server import COMMIT, Hub, hub_server
@@ -111,43 +111,35 @@ def settings(model: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_model_in_one_file_comes_back_bit_for_bit(published: TinyBase, tmp_path: Path, family: str) -> None:
-    base = published(family)
-    tensors = original(base, family)
-    checkpoint = checkpoint_of(tensors)
-    assert checkpoint is not None and family.startswith(checkpoint.family)
-    assert all(name.startswith("tokenizer") for name in checkpoint.missing)
-    doubled = {name: tensor * 2 for name, tensor in tensors.items()}
-    code, out = imported(tmp_path, base, doubled, **(V_PREDICTION if family == "sd2" else {}))
-    assert code == 0, failure(out)
-    manifest = json.loads((out / "manifest.json").read_text())
-    sources = manifest["imported"]["parts"]
-    assert {name for name, source in sources.items() if source == "file"} == set(checkpoint.parts)
-    for name in checkpoint.parts:
-        before, after = part(base, name), part(out / "model", name)
-        names = {key.removeprefix("text_model."): key for key in after}
-        for key, tensor in before.items():
-            other = after[names.pop(key.removeprefix("text_model."))]
-            assert torch.equal(other, tensor * 2), (name, key)
-        assert not names, f"{name} has more tensors than it came with"
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_configs_come_from_shapes_and_facts_and_not_from_the_base(
+def test_a_model_in_one_file_comes_back_bit_for_bit_with_its_configs(
     published: TinyBase, tmp_path: Path, family: str
 ) -> None:
+    """Beside a base whose own configs are gone, but for the one that tells 1.x from 2.x."""
     base = published(family)
     bare = tmp_path / "bare"
     shutil.copytree(base, bare, ignore=shutil.ignore_patterns("config.json", "scheduler_config.json"))
-    shutil.copyfile(base / "text_encoder" / "config.json", bare / "text_encoder" / "config.json")  # tells 1.x from 2.x
-    code, out = imported(tmp_path, bare, original(base, family), **(V_PREDICTION if family == "sd2" else {}))
+    shutil.copyfile(base / "text_encoder" / "config.json", bare / "text_encoder" / "config.json")
+    tensors = {name: tensor * 2 for name, tensor in original(base, family).items()}
+    code, out = imported(tmp_path, bare, tensors, **(V_PREDICTION if family == "sd2" else {}))
     assert code == 0, failure(out)
+    sources = json.loads((out / "manifest.json").read_text())["imported"]["parts"]
+    parts = [name for name, source in sources.items() if source == "file"]
+    assert len(parts) == len(networks(load_base(base, torch.float32)))
+    for name in parts:
+        weights_compare(part(base, name), part(out / "model", name))
     before, after = load_base(base, torch.float32), load_base(out / "model", torch.float32)
     for old, new in zip(networks(before), networks(after), strict=True):
         assert settings(new) == settings(old), type(old).__name__
-    kept = {"prediction_type", "shift", "use_dynamic_shifting", "beta_start", "beta_end", "beta_schedule"}
-    same = {key: before.scheduler_config.get(key) for key in kept & set(after.scheduler_config)}
+    compared = {"prediction_type", "shift", "use_dynamic_shifting", "beta_start", "beta_end", "beta_schedule"}
+    same = {key: before.scheduler_config.get(key) for key in compared & set(after.scheduler_config)}
     assert {key: after.scheduler_config[key] for key in same} == same
+
+
+def weights_compare(before: dict[str, Tensor], after: dict[str, Tensor]) -> None:
+    names = {key.removeprefix("text_model."): key for key in after}
+    for key, tensor in before.items():
+        assert torch.equal(after[names.pop(key.removeprefix("text_model."))], tensor * 2), key
+    assert not names, "there are more tensors than the model came with"
 
 
 def test_what_the_file_lacks_comes_from_the_base(published: TinyBase, tmp_path: Path) -> None:
@@ -174,39 +166,26 @@ def test_sd3_without_t5_stays_without(published: TinyBase, tmp_path: Path) -> No
     assert len(load_base(out / "model", torch.float32).text_encoders) == 2
 
 
-@pytest.mark.parametrize(
-    ("family", "marks", "metadata", "params", "expected"),
-    [
-        ("sd1", (), {}, {}, ("epsilon", False)),
-        ("sd1", (), {"modelspec.prediction_type": "v"}, {}, ("v_prediction", False)),
-        ("sd1", (), {"modelspec.prediction_type": "v"}, {"prediction_type": "epsilon"}, ("epsilon", False)),
-        ("sd1", ("v_pred", "ztsnr"), {}, {}, ("v_prediction", True)),
-        ("sd2", (), {"modelspec.architecture": "stable-diffusion-v2-768-v"}, {}, ("v_prediction", False)),
-        ("sd2", (), {"modelspec.architecture": "stable-diffusion-v2-512"}, {}, ("epsilon", False)),
-        ("sd2", (), {}, {"prediction_type": "epsilon"}, ("epsilon", False)),
-        ("sdxl", ("v_pred", "ztsnr"), {}, {}, ("v_prediction", True)),
-    ],
-)
-def test_the_file_or_the_parameter_says_what_the_network_predicts(
-    published: TinyBase,
-    tmp_path: Path,
-    family: str,
-    marks: tuple[str, ...],
-    metadata: dict[str, str],
-    params: dict[str, str],
-    expected: tuple[str, bool],
-) -> None:
-    base = published(family)
-    tensors = original(base, family) | {mark: torch.zeros(0) for mark in marks}
-    code, out = imported(tmp_path, base, tensors, metadata, **params)
-    assert code == 0, failure(out)
-    scheduler = json.loads((out / "model" / "scheduler" / "scheduler_config.json").read_text())
-    assert (scheduler["prediction_type"], scheduler.get("rescale_betas_zero_snr", False)) == expected
-
-
 def test_sd2_that_does_not_say_what_it_predicts_is_asked_for(published: TinyBase, tmp_path: Path) -> None:
     code, out = imported(tmp_path, published("sd2"), original(published("sd2"), "sd2"))
     assert code == 1 and "expected prediction_type=v_prediction (models of 768 pixels) or epsilon" in failure(out)
+
+
+def test_a_prediction_type_for_a_flow_model_is_refused(published: TinyBase, tmp_path: Path) -> None:
+    base = published("flux")
+    code, out = imported(tmp_path, base, flux_original(part(base, "transformer")), **V_PREDICTION)
+    assert code == 1
+    assert failure(out) == "prediction_type='v_prediction' does nothing for Flux.1, a flow model; leave it out"
+
+
+def test_a_truncated_file_is_refused_with_both_lengths(published: TinyBase, tmp_path: Path) -> None:
+    file_write(tmp_path, original(published("sd1"), "sd1"))
+    (tmp_path / "in" / "model").symlink_to(published("sd1"))
+    file = tmp_path / "in" / "dataset" / "adaptor.safetensors"
+    os.truncate(file, file.stat().st_size - 7)
+    code, out = imported_file(tmp_path)
+    assert code == 1
+    assert re.search(r"its tensors need \d+ bytes, the file holds \d+\. The file is cut short", failure(out))
 
 
 def test_a_file_of_another_family_is_refused(published: TinyBase, tmp_path: Path) -> None:
@@ -290,7 +269,7 @@ def test_what_the_file_lacks_comes_from_a_hub_and_nothing_else_is_fetched(
 
 
 @pytest.mark.parametrize(
-    ("switch", "params", "code", "said"),
+    ("switch", "params", "code", "message"),
     [
         ({"gated": True}, {}, "repo_gated", "the file lacks text_encoder, tokenizer. me/tiny@main on"),
         (
@@ -305,19 +284,25 @@ def test_what_the_file_lacks_comes_from_a_hub_and_nothing_else_is_fetched(
     ],
 )
 def test_a_hub_that_does_not_give_the_parts_is_named_with_what_is_missing(
-    published: TinyBase, tmp_path: Path, hub: Hub, switch: dict[str, Any], params: dict[str, str], code: str, said: str
+    published: TinyBase,
+    tmp_path: Path,
+    hub: Hub,
+    switch: dict[str, Any],
+    params: dict[str, str],
+    code: str,
+    message: str,
 ) -> None:
     tensors = original(published("sd1"), "sd1")
     file_write(tmp_path, {name: tensor for name, tensor in tensors.items() if not name.startswith(CLIP)})
     vars(hub).update(switch)
     status, out = imported_file(tmp_path, **{"repo": "me/tiny", "endpoint": hub.url, **params})
-    assert status == 1 and said in failure(out), failure(out)
+    assert status == 1 and message in failure(out), failure(out)
     events = [json.loads(line)["data"] for line in (out / "events.jsonl").read_text().splitlines()]
     assert events[-1]["reason"]["code"] == code
 
 
 @pytest.mark.parametrize(
-    ("params", "roles", "said"),
+    ("params", "roles", "message"),
     [
         ({}, ("dataset",), "comes from inputs.model, a base of its family, or from repo; give one of them"),
         ({"repo": "me/tiny"}, ("dataset", "model"), "inputs.model and repo='me/tiny' both give what the file lacks"),
@@ -327,9 +312,9 @@ def test_a_hub_that_does_not_give_the_parts_is_named_with_what_is_missing(
         ({"repo": "me/tiny", "endpoint": "file:///etc"}, ("dataset",), "endpoint"),
     ],
 )
-def test_one_place_gives_what_the_file_lacks(params: dict[str, Any], roles: tuple[str, ...], said: str) -> None:
+def test_one_place_gives_what_the_file_lacks(params: dict[str, Any], roles: tuple[str, ...], message: str) -> None:
     inputs = {role: ref(role) for role in roles}
-    with pytest.raises(ValidationError, match=re.escape(said)):
+    with pytest.raises(ValidationError, match=re.escape(message)):
         JobSpec.model_validate(
             {"name": "x", "method": "import_model", "params": {"name": "n", **params}, "inputs": inputs}
         )

@@ -4,6 +4,7 @@ The networks are built without memory (meta tensors) and laid out as their autho
 """
 
 import inspect
+from functools import cache
 from typing import Any
 
 import pytest
@@ -45,6 +46,7 @@ from tests.trainers.original_layout import (
     vae_original,
 )
 from trainers.models.flux_single_file import flux_convert
+from trainers.models.single_file import part_convert
 
 UNET: Any = UNet2DConditionModel
 VAE: Any = AutoencoderKL
@@ -143,10 +145,15 @@ PUBLISHED: dict[str, tuple[Any, dict[str, dict[str, Any]]]] = {
 }
 
 
+@cache
+def tensors_of(model: str) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = PUBLISHED[model][0]()
+    return tensors
+
+
 @pytest.mark.parametrize("model", PUBLISHED)
 def test_configs_of_the_published_widths_are_the_published_ones(model: str) -> None:
-    build, published = PUBLISHED[model]
-    tensors = build()
+    tensors, published = tensors_of(model), PUBLISHED[model][1]
     checkpoint = checkpoint_of(tensors)
     assert checkpoint is not None and model.startswith(checkpoint.family)
     configs = configs_of(checkpoint, tensors)
@@ -158,6 +165,39 @@ def test_configs_of_the_published_widths_are_the_published_ones(model: str) -> N
         assert not cleaned.ignored, "a config that we write has only keys that we read"
         relevant = part_config_clean(expected, class_name, part).values
         assert shown(cleaned.values, class_name) == shown(relevant, class_name)
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_every_tensor_of_the_published_widths_has_its_place(model: str) -> None:
+    """Names and shapes after the conversion are those of the network that the config builds."""
+    tensors = tensors_of(model)
+    checkpoint = checkpoint_of(tensors)
+    assert checkpoint is not None
+    index = index_of(checkpoint.family, {"_class_name": "X"})
+    for part, config in configs_of(checkpoint, tensors).items():
+        inside = {name: tensor for name, tensor in tensors.items() if name.startswith(checkpoint.parts[part])}
+        converted = part_convert(inside, checkpoint, part, config)
+        assert shapes(converted) == shapes(network(index[part][1], config)), part
+
+
+def shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """transformers has taken `text_model.` out of some classes; T5's two names of its words are one matrix."""
+    return {
+        name.removeprefix("text_model."): tuple(tensor.shape)
+        for name, tensor in tensors.items()
+        if name != "encoder.embed_tokens.weight"
+    }
+
+
+def network(class_name: str, config: dict[str, Any]) -> dict[str, Tensor]:
+    match class_name:
+        case "T5EncoderModel":
+            return meta(lambda: T5EncoderModel(T5Config(**config)))
+        case "CLIPTextModel":
+            return clip(config)
+        case "CLIPTextModelWithProjection":
+            return clip(config, CLIPTextModelWithProjection)
+    return meta(lambda: CLASSES[class_name].from_config(config))
 
 
 def shown(values: dict[str, Any], class_name: str) -> dict[str, Any]:
@@ -183,7 +223,7 @@ def test_schedulers_are_the_published_ones() -> None:
 def scheduler(tensors: dict[str, Tensor]) -> dict[str, Any]:
     checkpoint = checkpoint_of(tensors)
     assert checkpoint is not None
-    return scheduler_of(checkpoint, tensors, "epsilon")
+    return scheduler_of(checkpoint, tensors)
 
 
 def sd1_names() -> dict[str, Tensor]:

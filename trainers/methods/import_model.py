@@ -113,21 +113,22 @@ def _plan(work: Workspace, params: ImportModelParams) -> Plan:
     try:
         checkpoint, header = checkpoint_file(path)
         configs = configs_of(checkpoint, header.tensors)
-    except HeaderError as error:
-        raise _bad(str(error)) from error
-    except CheckpointError as error:
+    except (HeaderError, CheckpointError) as error:
         raise _bad(f"{error}. {error.hint}".removesuffix(" ")) from error
     return Plan(path, checkpoint, configs, _scheduler(checkpoint, header, params.prediction_type))
 
 
 def _scheduler(checkpoint: Checkpoint, header: Header, prediction_type: str) -> dict[str, Any]:
+    if checkpoint.is_flow and prediction_type:
+        message = f"prediction_type={prediction_type!r} does nothing for {checkpoint.title}, a flow model; leave it out"
+        raise TrainerError(ReasonCode.BAD_PARAMETERS, message)
     if checkpoint.needs_prediction_type and not prediction_type:
         raise TrainerError(
             ReasonCode.BAD_PARAMETERS,
             "the file does not say what Stable Diffusion 2.x was trained to predict; "
             "expected prediction_type=v_prediction (models of 768 pixels) or epsilon (of 512)",
         )
-    return scheduler_of(checkpoint, header.tensors, prediction_type or checkpoint.prediction_type or "epsilon")
+    return scheduler_of(checkpoint, header.tensors, prediction_type)
 
 
 def _family_check(checkpoint: Checkpoint, base: str) -> None:

@@ -31,15 +31,27 @@ def part_tensors(path: Path, checkpoint: Checkpoint, part: str, config: dict[str
     with safe_open(path, framework="pt") as file:
         names = [name for name in file.keys() if name.startswith(prefix) and not name.startswith(others)]  # noqa: SIM118
         inside = {name: file.get_tensor(name) for name in names}
+    converted = part_convert(inside, checkpoint, part, config)
+    return {name: _with_storage(tensor) for name, tensor in converted.items()}
+
+
+def part_convert(
+    tensors: dict[str, Tensor], checkpoint: Checkpoint, part: str, config: dict[str, Any]
+) -> dict[str, Tensor]:
+    """`tensors` of a file that begin with the part's prefix, under diffusers' names; some share their storage."""
     try:
-        converted = _converted(inside, checkpoint.family, part, prefix, config)
+        converted = _converted(tensors, checkpoint.family, part, checkpoint.parts[part], config)
     except (KeyError, IndexError, RuntimeError, ValueError, AttributeError, TypeError) as error:
         raise TrainerError(
             ReasonCode.BAD_BASE_MODEL, f"the file's {part} is not that of a {checkpoint.title}: {error!r:.200}"
         ) from error
-    return {
-        name: tensor.detach().clone().contiguous() for name, tensor in converted.items() if not name.endswith(BUFFERS)
-    }
+    return {name: tensor for name, tensor in converted.items() if not name.endswith(BUFFERS)}
+
+
+def _with_storage(tensor: Tensor) -> Tensor:
+    """Copied where it is a slice of a larger one."""
+    is_slice = tensor.untyped_storage().nbytes() != tensor.nbytes
+    return tensor.clone(memory_format=torch.contiguous_format) if is_slice else tensor.contiguous()
 
 
 def _converted(

@@ -37,7 +37,8 @@ def _single_file_check(work: Work) -> None:
             raise Refused(
                 f"{path} is a {checkpoint.title} checkpoint in one file, which lacks {', '.join(checkpoint.missing)}",
                 code="single_file",
-                hint="Use `anneal model add NAME FILE --components-from BASE`, with a base of the same family.",
+                hint="Use `anneal model add NAME FILE --components-from BASE`, with a base of its family, or "
+                "--components-from-hub.",
             )
 
 
