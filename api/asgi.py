@@ -15,7 +15,7 @@ from api.handler import StayingThreadsHandler
 from api.http_protocol import framing_checked
 from api.security_headers import secured
 from api.static_files import static_files
-from api.turns import in_turns
+from api.turns import REPORTS, STREAMS, in_turns
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -23,12 +23,14 @@ Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 REPORTS_AT_ONCE = 4
 """Of workers to SQLite. More only wait for the interpreter's lock while they hold the database's."""
+STREAMS_OPENED_AT_ONCE = 4
+"""Streams that are open count no more."""
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "api.settings")
 setup(set_prefix=False)
-django: App = StayingThreadsHandler()
+django: App = in_turns(StayingThreadsHandler(), STREAMS, STREAMS_OPENED_AT_ONCE)
 if connection.vendor == "sqlite":
-    django = in_turns(django, REPORTS_AT_ONCE)
+    django = in_turns(django, REPORTS, REPORTS_AT_ONCE)
 django = fronted(body_limited(django))
 links = storage_app()
 static_paths, static = static_files()

@@ -5,7 +5,9 @@ middleware and its view. Each trip costs a switch of Python's lock, and a new th
 opening (the schema is parsed, seventy functions are registered) costs more than most requests.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
@@ -18,25 +20,64 @@ MAX_IDLE_THREADS = 16
 """More end with their requests. On SQLite each keeps a connection, with at most 2 MiB of pages."""
 
 
+class Threads:
+    """Those that wait for a request. Each is an executor of one thread, as `ThreadSensitiveContext` wants them."""
+
+    def __init__(self) -> None:
+        self.idle: list[ThreadPoolExecutor] = []
+
+    def take(self) -> ThreadPoolExecutor:
+        return self.idle.pop() if self.idle else ThreadPoolExecutor(1, thread_name_prefix="request")
+
+    def give(self, thread: ThreadPoolExecutor) -> None:
+        if len(self.idle) < MAX_IDLE_THREADS:
+            self.idle.append(thread)
+        else:
+            thread.submit(connections.close_all)
+            thread.shutdown(wait=False)
+
+
+class Loan(Executor):
+    """The thread of one request, taken at the first call. After `end` the next call takes one again."""
+
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
+        self._thread: ThreadPoolExecutor | None = None
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if self._thread is None:
+            self._thread = self._threads.take()
+        return self._thread.submit(fn, *args, **kwargs)
+
+    def end(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._threads.give(thread)
+
+
+_LOAN: ContextVar[Loan] = ContextVar("loan")
+
+
 class StayingThreadsHandler(ASGIHandler):
     def __init__(self) -> None:
         BaseHandler.__init__(self)
         self.load_middleware(is_async=False)
-        self._idle: list[ThreadPoolExecutor] = []
+        self.threads = Threads()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """When `handle` returns, the thread is done, also with a request whose client went away: Django sends its last
         signal in it."""
-        thread = self._idle.pop() if self._idle else ThreadPoolExecutor(1, thread_name_prefix="request")
+        loan = Loan(self.threads)
+        _LOAN.set(loan)
         try:
-            async with ThreadSensitiveContext(executor=thread):
+            async with ThreadSensitiveContext(executor=loan):
                 await self.handle(scope, receive, send)
         finally:
-            if len(self._idle) < MAX_IDLE_THREADS:
-                self._idle.append(thread)
-            else:
-                thread.submit(connections.close_all)
-                thread.shutdown(wait=False)
+            loan.end()
 
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
-        return await sync_to_async(self.get_response)(request)
+        """A response that streams (200 of them may stay open for days) needs the thread again only for its end."""
+        response = await sync_to_async(self.get_response)(request)
+        if response.streaming:
+            _LOAN.get().end()
+        return response

@@ -1,8 +1,9 @@
-"""Workers' reports take turns on SQLite: at most so many are worked on at once, first come, first served.
+"""Requests of one kind take turns: at most so many are worked on at once, first come, first served.
 
 Every request has a thread, and threads of Python take turns of milliseconds: fifty at once each hold the database's
 lock fifty times as long. A turn begins when the body has come and ends when the answer begins, so that slow clients
 hold none. Only routes that do nothing but database work take turns: a slow storage must not keep heartbeats waiting.
+Kinds do not wait for each other: after a restart hundreds of followers come back at once, and reports go on.
 """
 
 import asyncio
@@ -13,14 +14,15 @@ from weakref import WeakKeyDictionary
 from api.body_limit import App, Receive, Send
 
 REPORTS = re.compile(r"/internal/v1/(workers/heartbeat|attempts/[^/]+/(heartbeat|events|log))$")
+STREAMS = re.compile(r"/api/v1/jobs/[^/]+/stream$")
 
 
-def in_turns(app: App, limit: int) -> App:
-    """`app` with at most `limit` reports at once in each event loop."""
+def in_turns(app: App, routes: re.Pattern[str], limit: int) -> App:
+    """`app` with at most `limit` requests of `routes` at once in each event loop."""
     turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
     async def take_turns(scope: Any, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not REPORTS.fullmatch(scope["path"]):
+        if scope["type"] != "http" or not routes.fullmatch(scope["path"]):
             await app(scope, receive, send)
             return
         turn = _Turn(turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(limit)))

@@ -2,12 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from django.db import connection
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from api.accounts.models import Project
 from api.handler import MAX_IDLE_THREADS, StayingThreadsHandler
@@ -17,12 +17,11 @@ pytestmark = pytest.mark.django_db(transaction=True)
 SCOPE = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [(b"host", b"testserver")]}
 
 
-def handler_for(respond: Callable[[], object]) -> StayingThreadsHandler:
+def handler_for(respond: Callable[[], HttpResponseBase | None]) -> StayingThreadsHandler:
     """A handler whose every request calls `respond` in the place of middleware and view."""
 
-    def get_response(_: HttpRequest) -> HttpResponse:
-        respond()
-        return HttpResponse()
+    def get_response(_: HttpRequest) -> HttpResponseBase:
+        return respond() or HttpResponse()
 
     handler = StayingThreadsHandler()
     handler.get_response = get_response  # type: ignore[method-assign,assignment]
@@ -122,8 +121,36 @@ def test_a_burst_leaves_a_bounded_number_of_threads() -> None:
 
     handler = handler_for(respond)
     asyncio.run(burst())
-    staying = {thread for executor in handler._idle for thread in executor._threads}
+    staying = {thread for executor in handler.threads.idle for thread in executor._threads}
     assert len(staying) == MAX_IDLE_THREADS
     for thread in set(threads) - staying:
         thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()
+
+
+def test_a_stream_that_is_open_holds_no_thread() -> None:
+    threads: list[int] = []
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"one"
+        opened.set()
+        await go_on.wait()
+        yield b"two"
+
+    def respond() -> HttpResponseBase | None:
+        threads.append(threading.get_ident())
+        return StreamingHttpResponse(parts()) if len(threads) == 1 else None
+
+    async def all_of_them() -> None:
+        stream = asyncio.create_task(request(handler))
+        await asyncio.wait_for(opened.wait(), PATIENCE_SECONDS)
+        await request(handler)
+        assert not stream.done()
+        go_on.set()
+        await asyncio.wait_for(stream, PATIENCE_SECONDS)
+
+    opened, go_on = asyncio.Event(), asyncio.Event()
+    handler = handler_for(respond)
+    asyncio.run(all_of_them())
+    assert threads[0] == threads[1]
+    assert len(handler.threads.idle) == 1

@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from api.accounts.models import Project
 from api.sqlite import line as lines
 from api.sqlite.line import Line
-from api.turns import in_turns
+from api.turns import REPORTS, STREAMS, in_turns
 
 on_sqlite = pytest.mark.database("sqlite")
 
@@ -187,6 +187,42 @@ def test_reports_take_turns_and_a_slow_body_or_answer_holds_none() -> None:
         for task in slow:
             task.cancel()
 
-    turned = in_turns(app, 2)
+    turned = in_turns(app, REPORTS, 2)
     asyncio.run(all_of_them())
     assert most == 2
+
+
+def test_streams_are_opened_a_few_at_a_time_and_stay_open_without_a_turn() -> None:
+    opening: list[str] = []
+    most = 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal most
+        await receive()
+        opening.append(scope["path"])
+        most = max(most, len(opening))
+        await asyncio.sleep(0)
+        opening.remove(scope["path"])
+        await send({"type": "http.response.start"})
+        opened.append(scope["path"])
+        await asyncio.Event().wait()
+
+    async def request(path: str) -> None:
+        async def receive() -> Any:
+            return {"type": "http.request"}
+
+        async def send(_: Any) -> None: ...
+
+        await turned({"type": "http", "path": path}, receive, send)
+
+    async def all_of_them() -> None:
+        tasks = [asyncio.create_task(request(f"/api/v1/jobs/{n}/stream")) for n in range(20)]
+        for _ in range(200):
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+
+    opened: list[str] = []
+    turned = in_turns(app, STREAMS, 2)
+    asyncio.run(all_of_them())
+    assert (most, len(opened)) == (2, 20)
