@@ -12,6 +12,9 @@ from api.front import problem_send
 
 HEADER_SECONDS = 10.0
 """From the connection, or the first byte of a further request, to the end of its headers."""
+KEEP_ALIVE_SECONDS = 75
+"""How long a connection stays open between two requests: longer than clients keep theirs (httpx 5 s, nginx 60 s). Where
+both times are equal, a client's next request meets our close, and a POST is not sent again by itself."""
 BODY_SILENT_SECONDS = 30.0
 """Longest pause within a body."""
 BODY_BYTES_PER_SECOND = 1024

@@ -5,7 +5,7 @@ from typing import Any
 import uvicorn
 from django.core.management.base import BaseCommand, CommandParser
 
-from api.http_protocol import TimedProtocol
+from api.http_protocol import KEEP_ALIVE_SECONDS, TimedProtocol
 
 STOP_SECONDS = 5
 
@@ -31,5 +31,6 @@ class Command(BaseCommand):
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=STOP_SECONDS,
         )
