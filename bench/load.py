@@ -35,7 +35,9 @@ from tests.faults.platform import Platform
 
 EVENT, LOG, HEARTBEAT, READS = 2.0, 5.0, 15.0, 10.0
 TIMEOUT_SECONDS = 10
+OPENING_SECONDS = 60
 WARM_UP_SECONDS = 3
+"""After all streams are open: who comes late is given what happened before."""
 TARGET_P99_SECONDS = 1.0
 KINDS = ("events", "log append", "heartbeat", "list", "detail", "log read", "curves", "stream lag")
 HEADS = ["", "calls", "errors", "timeouts", "p50", "p99", "most"]
@@ -72,6 +74,8 @@ class Load:
     claims: list[Record]
     workers: list[SimulatedWorker]
     tallies: dict[str, Tally] = field(default_factory=lambda: {kind: Tally() for kind in KINDS})
+    open_streams: set[int] = field(default_factory=set)
+    opening_seconds: float = 0.0
     over: asyncio.Event = field(default_factory=asyncio.Event)
     measuring: bool = False
 
@@ -79,7 +83,8 @@ class Load:
     def jobs(self) -> list[str]:
         return [claim["job"]["id"] for claim in self.claims]
 
-    async def call(self, kind: str, send: Callable[[], Awaitable[httpx.Response]]) -> None:
+    async def call(self, kind: str, send: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response | None:
+        """The answer, None where there was none or an error."""
         started, tally = time.perf_counter(), self.tallies[kind] if self.measuring else Tally()
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
@@ -93,15 +98,18 @@ class Load:
                 tally.fail(f"{answer.status_code} {answer.text:.300}")
             else:
                 tally.seconds.append(time.perf_counter() - started)
+                return answer
+        return None
 
 
-async def follow(load: Load, client: httpx.AsyncClient, job: str) -> None:
+async def follow(load: Load, client: httpx.AsyncClient, job: str, number: int = 0) -> None:
     """Reads one stream; a broken one is an error and is opened again."""
     headers = {"Authorization": f"Bearer {load.platform.token}"}
     while not load.over.is_set():
         try:
             async with client.stream("GET", f"/api/v1/jobs/{job}/stream", headers=headers, timeout=30) as answer:
                 answer.raise_for_status()
+                load.open_streams.add(number)
                 async for line in answer.aiter_lines():
                     _lag_note(load, line)
         except httpx.TimeoutException:
@@ -118,7 +126,7 @@ def _lag_note(load: Load, line: str) -> None:
 
 
 async def work(load: Load, client: httpx.AsyncClient, worker: SimulatedWorker, claim: Record) -> None:
-    """One worker's calls, each kind at its own pace and from its own random moment."""
+    """One worker's calls, each kind at its own pace and from its own moment; what is not answered is sent again."""
     attempt = f"/internal/v1/attempts/{claim['attempt']['id']}"
     speaks = {"Authorization": f"Bearer {claim['attempt']['token']}"}
     seq, offset, line = 1, 0, b"step 1 loss 0.123456 learning rate 0.0001\n" * 20
@@ -126,14 +134,16 @@ async def work(load: Load, client: httpx.AsyncClient, worker: SimulatedWorker, c
     async def events() -> None:
         nonlocal seq
         body = {"first_seq": seq, "events": [_event(seq, _warning(seq)), _event(seq + 1, _step(seq))]}
-        seq += 2
-        await load.call("events", lambda: client.post(f"{attempt}/events", json=body, headers=speaks))
+        if answer := await load.call("events", lambda: client.post(f"{attempt}/events", json=body, headers=speaks)):
+            seq = answer.json()["next_seq"]
 
     async def log() -> None:
         nonlocal offset
         headers = {**speaks, "Upload-Offset": str(offset), "Content-Type": "application/octet-stream"}
-        offset += len(line)
-        await load.call("log append", lambda: client.patch(f"{attempt}/log", content=line, headers=headers))
+        if answer := await load.call(
+            "log append", lambda: client.patch(f"{attempt}/log", content=line, headers=headers)
+        ):
+            offset = int(answer.headers["Upload-Offset"])
 
     async def heartbeat() -> None:
         beat = {"fence": claim["attempt"]["fence"], "progress_seq": seq}
@@ -177,8 +187,9 @@ async def run(load: Load, streams: int, seconds: float) -> None:
     ):
         calls: list[Any] = [work(load, client, *pair) for pair in zip(load.workers, load.claims, strict=True)]
         calls += [read(load, client) for _ in range(int(READS))]
-        following = [follow(load, watching, load.jobs[n % len(load.jobs)]) for n in range(streams)]
+        following = [follow(load, watching, load.jobs[n % len(load.jobs)], n) for n in range(streams)]
         tasks = [asyncio.create_task(one) for one in [*calls, *following]]
+        await _all_open(load, streams)
         await asyncio.sleep(WARM_UP_SECONDS)
         load.measuring = True
         await asyncio.sleep(seconds)
@@ -187,6 +198,15 @@ async def run(load: Load, streams: int, seconds: float) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _all_open(load: Load, streams: int) -> None:
+    """Raises TimeoutError."""
+    started = time.perf_counter()
+    async with asyncio.timeout(OPENING_SECONDS):
+        while len(load.open_streams) < streams:
+            await asyncio.sleep(0.05)
+    load.opening_seconds = time.perf_counter() - started
 
 
 def measure(platform: Platform, arguments: argparse.Namespace) -> tuple[list[list[str]], bool]:
@@ -202,7 +222,8 @@ def measure(platform: Platform, arguments: argparse.Namespace) -> tuple[list[lis
     for kind, tally in load.tallies.items():
         for message in tally.messages:
             print(f"error of {kind}: {message}", file=sys.stderr)
-    rows.append([f"API: {memory}, {100 * share:.0f} % of a core", "", "", "", "", "", ""])
+    opening = f"{arguments.streams} streams opened in {load.opening_seconds:.1f} s"
+    rows.append([f"API: {memory}, {100 * share:.0f} % of a core; {opening}", "", "", "", "", "", ""])
     bad = sum(tally.errors + tally.timeouts for tally in load.tallies.values())
     times = load.tallies["events"].seconds
     return rows, bad == 0 and bool(times) and percentile(times, 99) < TARGET_P99_SECONDS
