@@ -167,6 +167,7 @@ def _run_tests(copy: Path, tests: list[str], timeout_seconds: float) -> int | No
 def _run_pytest(copy: Path, arguments: list[str]) -> NoReturn:
     os.setsid()
     os.chdir(copy)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(copy)  # os._exit runs no atexit; the copy is removed as a whole
     sys.path[:] = [str(copy), *(entry for entry in sys.path if Path(entry).resolve() != REPOSITORY)]
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
