@@ -73,7 +73,7 @@ types: $(READY)
 	$(BIN)/python -m mypy $(TYPED)
 
 docs: $(READY)
-	$(BIN)/python -m trainers.params.reference
+	$(BIN)/python -m trainers.contract.params.reference
 	$(BIN)/python -m docs.configuration
 	$(BIN)/python -m docs.commands
 	DJANGO_SETTINGS_MODULE=tests.typing_settings $(BIN)/python -m api openapi

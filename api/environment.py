@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from api.databases import Limits
 from storage import S3Options
-from trainers.params.addresses import origin_of
+from trainers.contract.params.addresses import origin_of
 
 PREFIX = "ANNEAL_"
 Network = IPv4Network | IPv6Network

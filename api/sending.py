@@ -9,7 +9,7 @@ from api.environment import environment
 from api.errors import Problem
 from api.files import storage
 from storage import DigestMismatchError, Stat, part_sizes
-from trainers.spec import Contract
+from trainers.contract.spec import Contract
 
 JsonObject = dict[str, Any]
 MAX_ETAGS = 10_000

@@ -31,8 +31,8 @@ from cli.values import yaml_load
 from examples.shapes.draw import split_scenes
 from examples.shapes.evaluate import contact_sheet, load_pipeline, sample
 from examples.shapes.measure import shows_style
-from trainers.adaptors.file import KOHYA, WEIGHTS
-from trainers.spec import folder_digest
+from trainers.contract.spec import folder_digest
+from trainers.image.adaptors.file import KOHYA, WEIGHTS
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "shapes"
 NUM_PICTURES = 50

@@ -3,7 +3,7 @@
     python -m bench.image_accelerator [--shapes sd15 sdxl flux] [--no-compile] [--tiny]
 
 Networks of the real shapes with random weights, bf16, LoRA r 16 on attention, latents and embeddings at hand as from
-the cache, in the real loop (`trainers.loop.fit`). Achieved TFLOP/s are images per second times the operations of a
+the cache, in the real loop (`trainers.core.loop.fit`). Achieved TFLOP/s are images per second times the operations of a
 trained image (1.73, 14.2 and 164 TFLOP); the ratio is to a large bf16 matrix product in the same run. Peak memory is
 that of torch's allocator. Flux trains with gradient checkpointing. Below the table: where the time of a step goes.
 --tiny: the same program with tiny networks, also on a CPU, to see that it runs; its numbers say nothing.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from diffusers import FluxTransformer2DModel, UNet2DConditionModel
 
-from trainers.models.base import Base
+from trainers.image.models.base import Base
 
 UNET: Any = UNet2DConditionModel  # diffusers has no types that mypy can use
 FLUX: Any = FluxTransformer2DModel

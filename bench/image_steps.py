@@ -7,17 +7,17 @@ from typing import Any
 import torch
 
 from bench.image_shapes import Shape, base_of, network_make
-from trainers.control import Control
-from trainers.data.image_batches import MicroBatch
-from trainers.distributed import Processes
-from trainers.image.denoising import denoising
-from trainers.image.times import times_of
-from trainers.loop import Progress, StepBatch, Task, fit
-from trainers.lora import attach
-from trainers.models.families import family_module
-from trainers.optim import Group, optimizer_of, schedule
-from trainers.params.image_lora import ImageLoraParams
-from trainers.tracking import Reporter
+from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.core.control import Control
+from trainers.core.distributed import Processes
+from trainers.core.loop import Progress, StepBatch, Task, fit
+from trainers.core.lora import attach
+from trainers.core.optim import Group, optimizer_of, schedule
+from trainers.core.tracking import Reporter
+from trainers.image.data.batches import MicroBatch
+from trainers.image.data.timesteps import times_of
+from trainers.image.models.families import family_module
+from trainers.image.training.denoising import denoising
 
 NEVER = 10**9
 

@@ -20,15 +20,15 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.measure import machine, python, table
-from trainers.data.chat import Encoded, Role
-from trainers.data.documents import EosPadding
-from trainers.data.text_batches import Recipe, TextMicroBatch, text_step_batch
-from trainers.data.text_plan import TextPlan
-from trainers.models.attention import NAME as ATTENTION
-from trainers.models.text_base import TextBase
-from trainers.models.text_lora import attach_text_lora
-from trainers.text.corruption import cart_weights
-from trainers.text.unmasking import Unmasking
+from trainers.text.adaptors.lora import attach_text_lora
+from trainers.text.data.batches import Recipe, TextMicroBatch, text_step_batch
+from trainers.text.data.chat import Encoded, Role
+from trainers.text.data.documents import EosPadding
+from trainers.text.data.plan import TextPlan
+from trainers.text.models.attention import NAME as ATTENTION
+from trainers.text.models.base import TextBase
+from trainers.text.objective.corruption import cart_weights
+from trainers.text.training.unmasking import Unmasking
 
 VOCABULARY, MASK, EOS = 126_464, 126_336, 126_081
 ROWS = ((64, "full"), (512, "lora"))

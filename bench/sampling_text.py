@@ -17,10 +17,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.initialization import no_init_weights
 
 from bench.measure import machine, table
-from trainers.models.attention import NAME as ATTENTION
-from trainers.models.text_base import TextBase, head_weight, hidden_padded
-from trainers.samplers.texts import Decoding, Text, answers_sample
-from trainers.text.linear_cross_entropy import linear_cross_entropy
+from trainers.text.models.attention import NAME as ATTENTION
+from trainers.text.models.base import TextBase, head_weight, hidden_padded
+from trainers.text.objective.linear_cross_entropy import linear_cross_entropy
+from trainers.text.sampling.texts import Decoding, Text, answers_sample
 
 WORDS, LENGTH, BATCH = 16, 96, 16
 END, MASK = WORDS, WORDS + 1

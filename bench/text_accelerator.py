@@ -25,13 +25,13 @@ from transformers.initialization import no_init_weights
 from bench.image_accelerator import product_tflops
 from bench.masked_text import recipe
 from bench.measure import machine, table
-from trainers.data.chat import Encoded, Role
-from trainers.data.text_batches import TextMicroBatch, text_step_batch
-from trainers.data.text_plan import TextPlan
-from trainers.models.attention import NAME as ATTENTION
-from trainers.models.text_base import TextBase
-from trainers.models.text_lora import attach_text_lora
-from trainers.text.unmasking import Unmasking
+from trainers.text.adaptors.lora import attach_text_lora
+from trainers.text.data.batches import TextMicroBatch, text_step_batch
+from trainers.text.data.chat import Encoded, Role
+from trainers.text.data.plan import TextPlan
+from trainers.text.models.attention import NAME as ATTENTION
+from trainers.text.models.base import TextBase
+from trainers.text.training.unmasking import Unmasking
 
 HEADS = ("network", "documents x length", "tokens/s", "peak memory", "TFLOP/s", "of the matrix product", "target")
 

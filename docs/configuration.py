@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from api.environment import Environment
-from trainers.params.reference import range_text
+from trainers.contract.params.reference import range_text
 from worker.settings import Settings
 
 PAGE = Path(__file__).with_suffix(".md")

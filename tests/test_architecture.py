@@ -9,7 +9,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("api", "worker", "trainers", "storage", "cli", "foundation", "formats")
-CONTRACT = ("trainers.spec", "trainers.events", "trainers.errors", "trainers.params")
+CONTRACT = (
+    "trainers.contract.spec",
+    "trainers.contract.events",
+    "trainers.contract.errors",
+    "trainers.contract.params",
+)
 """All that worker and api may know of the trainers."""
 OPTIONAL = (
     "deepspeed",
@@ -42,12 +47,17 @@ class Rule:
 
 
 PURE_FILES = (
-    "trainers/noise.py",
-    "trainers/losses.py",
-    "trainers/text/losses.py",
-    "trainers/text/linear_cross_entropy.py",
+    "trainers/core/noise.py",
+    "trainers/core/losses.py",
+    "trainers/text/objective/losses.py",
+    "trainers/text/objective/linear_cross_entropy.py",
 )
-CONTRACT_FILES = ("trainers/spec.py", "trainers/events.py", "trainers/errors.py", "trainers/params")
+CONTRACT_FILES = (
+    "trainers/contract/spec.py",
+    "trainers/contract/events.py",
+    "trainers/contract/errors.py",
+    "trainers/params",
+)
 OURS = ("api", "worker", "trainers", "storage", "cli", "foundation", "formats")
 HEAVY = ("torch", "numpy", "transformers", "diffusers", "django", "celery")
 RULES = (
@@ -58,7 +68,7 @@ RULES = (
         ("trainers",),
         ("django", "rest_framework", "celery", "boto3", "httpx", "kubernetes", "api", "worker", "storage", "cli"),
     ),
-    Rule(PURE_FILES, ("trainers.models", "trainers.data", "trainers.loop")),
+    Rule(PURE_FILES, ("trainers.models", "trainers.data", "trainers.core.loop")),
     Rule(("trainers/samplers",), ("trainers.methods",)),
     Rule(("storage",), ("api", "worker", "trainers", "cli", "django", "celery", "torch")),
     Rule(("storage",), ("boto3", "botocore"), but_not_in=("storage/s3.py",)),
@@ -170,27 +180,27 @@ def test_every_package_is_walked() -> None:
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("trainers/spec.py", "import torch"),
+        ("trainers/contract/spec.py", "import torch"),
         ("trainers/params/x.py", "from numpy import array"),
-        ("trainers/errors.py", "import celery"),
-        ("trainers/loop.py", "from django.db import models"),
+        ("trainers/contract/errors.py", "import celery"),
+        ("trainers/core/loop.py", "from django.db import models"),
         ("trainers/data/text.py", "import httpx"),
-        ("trainers/loop.py", "from api.jobs import services"),
-        ("trainers/loop.py", "import storage"),
-        ("trainers/losses.py", "from trainers import loop"),
-        ("trainers/noise.py", "from trainers.models.load import load_base"),
+        ("trainers/core/loop.py", "from api.jobs import services"),
+        ("trainers/core/loop.py", "import storage"),
+        ("trainers/core/losses.py", "from trainers import loop"),
+        ("trainers/core/noise.py", "from trainers.image.models.load import load_base"),
         ("trainers/methods/image_lora.py", "from trainers.methods import sample_image"),
         ("trainers/methods/image_lora.py", "from trainers.methods.sample_image import sample"),
-        ("trainers/samplers/image.py", "from trainers.methods.image_lora import train"),
+        ("trainers/image/sampling/sampler.py", "from trainers.methods.image_lora import train"),
         ("foundation/strict_json.py", "import formats"),
         ("foundation/strict_json.py", "import torch"),
-        ("formats/kinds.py", "from trainers.errors import Reason"),
+        ("formats/kinds.py", "from trainers.contract.errors import Reason"),
         ("formats/kinds.py", "import transformers"),
-        ("storage/keys.py", "from trainers.spec import canonical_json"),
+        ("storage/keys.py", "from trainers.contract.spec import canonical_json"),
         ("storage/local.py", "import boto3"),
         ("storage/base.py", "import torch"),
         ("worker/agent.py", "import torch.cuda"),
-        ("worker/agent.py", "from trainers.workspace import Workspace"),
+        ("worker/agent.py", "from trainers.core.workspace import Workspace"),
         ("worker/agent.py", "from trainers import loop"),
         ("worker/agent.py", "import storage.local"),
         ("worker/executors/local.py", "import kubernetes"),
@@ -215,17 +225,17 @@ def test_a_planted_violation_is_found(path: str, source: str) -> None:
     [
         ("storage/s3.py", "import boto3"),
         ("formats/kinds.py", "from foundation.strict_json import json_read"),
-        ("trainers/models/parts.py", "from formats.kinds import Kind"),
+        ("trainers/image/models/parts.py", "from formats.kinds import Kind"),
         ("api/catalog/checking/model.py", "from formats.kinds import Kind"),
         ("api/jobs/queue.py", "from celery import Celery"),
         ("worker/app.py", "from celery import Celery"),
         ("worker/executors/kubernetes.py", "import kubernetes"),
-        ("worker/agent.py", "from trainers.params import METHODS\nfrom trainers import spec"),
-        ("api/catalog/forms.py", "from trainers.errors import Reason"),
+        ("worker/agent.py", "from trainers.contract.params import METHODS\nfrom trainers import spec"),
+        ("api/catalog/forms.py", "from trainers.contract.errors import Reason"),
         ("api/jobs/services.py", "import storage.base"),
         ("trainers/methods/image_lora.py", "from trainers.methods.image_lora.plan import epoch"),
-        ("trainers/loop.py", "import torch"),
-        ("cli/main.py", "import trainers.spec"),
+        ("trainers/core/loop.py", "import torch"),
+        ("cli/main.py", "import trainers.contract.spec"),
         ("worker/cache.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import json"),
         ("worker/cache.py", "def f():\n    if TYPE_CHECKING:\n        import json"),
     ],

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers.errors import MEANINGS, ReasonCode
+from trainers.contract.errors import MEANINGS, ReasonCode
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "troubleshooting.md"
 

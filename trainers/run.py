@@ -19,20 +19,20 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from foundation.atomic import json_write
+from foundation.lifeline import tie_to_parent
 from foundation.phases import LOADING
-from trainers.arguments import arguments_problem
-from trainers.atomic import json_write
-from trainers.distributed import stop_processes
-from trainers.errors import Reason, ReasonCode, TrainerError, reason
-from trainers.events import EventWriter, Failed, Finished, Progress
-from trainers.kept import Kept
-from trainers.lifeline import tie_to_parent
-from trainers.manifest import manifest_write
+from trainers.contract.errors import Reason, ReasonCode, TrainerError, reason
+from trainers.contract.events import EventWriter, Failed, Finished, Progress
+from trainers.contract.spec import JobSpec, Resources, spec_load
+from trainers.core.arguments import arguments_problem
+from trainers.core.distributed import stop_processes
+from trainers.core.manifest import manifest_write
+from trainers.core.model_cache import Kept
+from trainers.core.panic import PANIC
+from trainers.core.workspace import Outcome, Workspace
 from trainers.optional.hidden import libraries_hide
-from trainers.panic import PANIC
 from trainers.serve import Line, serve
-from trainers.spec import JobSpec, Resources, spec_load
-from trainers.workspace import Outcome, Workspace
 
 DETAIL_CHARACTERS = 4000
 TALKERS = ("torchao", "torch.utils._pytree", "transformers.utils.import_utils")

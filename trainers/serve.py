@@ -17,7 +17,7 @@ from typing import TextIO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from trainers.errors import Reason, ReasonCode
+from trainers.contract.errors import Reason, ReasonCode
 
 HARMLESS = {
     ReasonCode.BAD_DATASET,

@@ -14,8 +14,8 @@ import httpx
 import structlog
 
 from foundation.phases import IMPORTING, LOADING
-from trainers.errors import Reason, ReasonCode, reason
-from trainers.events import Step
+from trainers.contract.errors import Reason, ReasonCode, reason
+from trainers.contract.events import Step
 from worker.cache import InputCache
 from worker.claims import Claim
 from worker.clock import boottime

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 
 import structlog
 
-from trainers.errors import ReasonCode
-from trainers.spec import folder_digest
+from trainers.contract.errors import ReasonCode
+from trainers.contract.spec import folder_digest
 from worker.claims import InputPart
 from worker.failure import AttemptError
 from worker.files import disk_is_full, remove_tree, write_json

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from trainers.spec import Resources
+from trainers.contract.spec import Resources
 from worker.clock import boottime
 from worker.files import write_whole
 from worker.report import Api

@@ -1,6 +1,6 @@
 """A failure of the worker's own work on an attempt, whose Reason is known."""
 
-from trainers.errors import ReasonCode, reason
+from trainers.contract.errors import ReasonCode, reason
 
 
 class AttemptError(Exception):

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import structlog
 
-from trainers.errors import ReasonCode, reason
-from trainers.events import Step
+from trainers.contract.errors import ReasonCode, reason
+from trainers.contract.events import Step
 from worker.accelerators import accelerators_of
 from worker.agent import Agent, Tools
 from worker.bell import Bell

@@ -9,7 +9,7 @@ from urllib.parse import urljoin
 
 import httpx
 
-from trainers.errors import ReasonCode
+from trainers.contract.errors import ReasonCode
 from worker.cache import Fetch, InputCache, check_listing
 from worker.claims import InputPart
 from worker.failure import AttemptError

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from trainers.events import Step
+from trainers.contract.events import Step
 from worker.cache import InputCache
 from worker.load import LoadMeter
 

@@ -1,6 +1,6 @@
 """What a job may connect to."""
 
-from trainers.params import params_class
+from trainers.contract.params import params_class
 from worker.claims import Claim
 from worker.confine import Network
 

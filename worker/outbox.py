@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from trainers.errors import ReasonCode, reason
+from trainers.contract.errors import ReasonCode, reason
 from worker.files import write_json
 from worker.refused import RefusedResults
 from worker.report import OVER, Api, RefusedError, UnreachableError

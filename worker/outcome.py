@@ -5,7 +5,7 @@ import signal
 from dataclasses import dataclass
 from typing import Literal
 
-from trainers.errors import Reason, ReasonCode, reason
+from trainers.contract.errors import Reason, ReasonCode, reason
 from worker.manifest import Manifest
 from worker.supervise import Exit
 

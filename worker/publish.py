@@ -12,7 +12,7 @@ from urllib.parse import urljoin
 import httpx
 import structlog
 
-from trainers.errors import ReasonCode
+from trainers.contract.errors import ReasonCode
 from worker.failure import AttemptError
 from worker.files import remove_tree, sha256_of
 from worker.out_folder import OutFolder, UnsafeFileError, checked_parts

@@ -2,7 +2,7 @@
 
 import json
 
-from trainers.params import params_class
+from trainers.contract.params import params_class
 from worker.claims import Claim
 
 

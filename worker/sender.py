@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from trainers.events import Event, Warning_
+from trainers.contract.events import Event, Warning_
 from worker.control import ControlFile
 from worker.logs import LogSpool
 from worker.publish import Artifact

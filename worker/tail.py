@@ -7,7 +7,7 @@ import structlog
 from pydantic import ValidationError
 
 from foundation.clean_text import value_clean
-from trainers.events import EVENTS, Event, Warning_
+from trainers.contract.events import EVENTS, Event, Warning_
 from worker.masking import Masker
 from worker.out_folder import OutFolder, UnsafeFileError
 

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
-from trainers.errors import Reason
-from trainers.events import Event, Step, Warning_, event_fit
+from trainers.contract.errors import Reason
+from trainers.contract.events import Event, Step, Warning_, event_fit
 from worker.clock import boottime
 from worker.control import ControlFile
 from worker.executors.base import Running

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from trainers.errors import ReasonCode
+from trainers.contract.errors import ReasonCode
 from worker.failure import AttemptError
 from worker.files import CHUNK, disk_is_full, sync_folder
 from worker.report import AGAIN, Pause, backoff

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from trainers.errors import ReasonCode
+from trainers.contract.errors import ReasonCode
 from worker.failure import AttemptError
 from worker.lease import FencedError, Lease
 from worker.orders import Orders, StopError

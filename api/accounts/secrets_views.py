@@ -16,8 +16,8 @@ from api.auth import actor_of, project_of
 from api.errors import Problem
 from api.openapi import ErrorShape, page_of
 from api.paging import Cursor
-from trainers.params.secrets import SECRET_NAME
-from trainers.spec import Contract
+from trainers.contract.params.secrets import SECRET_NAME
+from trainers.contract.spec import Contract
 
 PAGE = (OpenApiParameter("cursor", str, description="From `next`."), OpenApiParameter("limit", int))
 NAME = OpenApiParameter(

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from foundation.plain_text import PlainLine
-from trainers.spec import Contract
+from trainers.contract.spec import Contract
 
 Role = Literal["reader", "writer", "admin"]
 Scope = Literal["read", "write", "admin"]

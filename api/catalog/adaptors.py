@@ -15,7 +15,7 @@ from api.catalog.uses import uses_now
 from api.errors import Problem
 from api.jobs.transitions import audit_add
 from foundation.plain_text import PlainText, line_clean
-from trainers.spec import Contract, folder_digest
+from trainers.contract.spec import Contract, folder_digest
 
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:/-]{0,49}$")]
 

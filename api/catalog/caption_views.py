@@ -17,7 +17,7 @@ from api.catalog.selectors import dataset_version, versions_of
 from api.catalog.shapes import DatasetDetailShape
 from api.catalog.views import version_or_404
 from api.errors import Problem
-from trainers.spec import Contract
+from trainers.contract.spec import Contract
 
 Caption = Annotated[str, Field(max_length=10_000)]
 

@@ -14,7 +14,7 @@ from api.catalog.models import Dataset, DatasetVersion, Upload
 from api.errors import Problem
 from api.files import storage
 from formats.pictures import PICTURE_ENDINGS
-from trainers.spec import folder_digest
+from trainers.contract.spec import folder_digest
 
 File = dict[str, Any]
 

@@ -8,7 +8,7 @@ from typing import Any
 from api.errors import Problem
 from foundation.plain_text import line_check
 from storage import Storage, key_check
-from trainers.spec import folder_digest
+from trainers.contract.spec import folder_digest
 
 MAX_FILES = 50_000
 MAX_FILE_BYTES = 2**40

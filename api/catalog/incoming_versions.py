@@ -19,7 +19,7 @@ from api.environment import environment
 from api.errors import Problem
 from api.files import storage
 from api.jobs.transitions import audit_add
-from trainers.spec import folder_digest
+from trainers.contract.spec import folder_digest
 
 File = dict[str, Any]
 Record = Dataset | PretrainedModel

@@ -38,7 +38,7 @@ class Version(models.Model):
     version = models.PositiveIntegerField()
     key = models.CharField(max_length=200, unique=True)
     digest = models.CharField(max_length=64)
-    """`trainers.spec.folder_digest` of `files`."""
+    """`trainers.contract.spec.folder_digest` of `files`."""
     files = models.JSONField()
     """[{path, size, sha256}], sorted by path; paths below `key`."""
     num_files = models.PositiveIntegerField()

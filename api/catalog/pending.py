@@ -19,7 +19,7 @@ from api.environment import environment
 from api.errors import Problem
 from api.files import storage
 from api.jobs.clock import now
-from trainers.spec import folder_digest
+from trainers.contract.spec import folder_digest
 
 log = logging.getLogger(__name__)
 

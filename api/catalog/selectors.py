@@ -16,7 +16,7 @@ from api.catalog.models import (
 )
 from api.catalog.names import ref_read
 from api.errors import Problem
-from trainers.spec import InputRef, Inputs
+from trainers.contract.spec import InputRef, Inputs
 
 File = dict[str, Any]
 Row = TypeVar("Row", DatasetVersion, PretrainedModelVersion)

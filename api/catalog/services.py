@@ -19,7 +19,7 @@ from api.catalog.uploads import upload_open
 from api.errors import Problem
 from api.parallel import in_parallel
 from api.sending import file_links, links_check, nothing_to_send, parts_count
-from trainers.spec import folder_digest
+from trainers.contract.spec import folder_digest
 
 File = dict[str, Any]
 Record = Dataset | PretrainedModel

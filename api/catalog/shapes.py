@@ -7,8 +7,8 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.openapi import ErrorShape
-from trainers.params.base import Product
-from trainers.spec import Contract
+from trainers.contract.params.base import Product
+from trainers.contract.spec import Contract
 
 INPUT_ROLES = ("dataset", "further_datasets", "class_dataset", "model", "adaptors")
 """What a template or a request names; the checkpoint is the job's own affair."""

@@ -11,8 +11,8 @@ from api.catalog.shapes import INPUT_ROLES, TemplateContent
 from api.errors import Problem, fields_of, invalid
 from api.jobs.services.devices import resources_for
 from api.jobs.services.named_files import named_files_check
-from trainers.params import METHODS, params_class
-from trainers.spec import JobSpec, Resources
+from trainers.contract.params import METHODS, params_class
+from trainers.contract.spec import JobSpec, Resources
 
 
 def template_content(project: Project, wanted: TemplateContent) -> dict[str, Any]:

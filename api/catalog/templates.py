@@ -13,7 +13,7 @@ from api.catalog.shapes import TemplateRequest
 from api.catalog.template_check import template_content
 from api.errors import Problem
 from api.jobs.transitions import audit_add
-from trainers.params import METHODS, params_class
+from trainers.contract.params import METHODS, params_class
 
 RESERVED = ("validate", "import")
 """Words that stand in the place of a name in addresses."""

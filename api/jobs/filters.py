@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from api.catalog.models import Adaptor
 from api.catalog.names import ref_read
 from api.jobs.models import Job, JobInput, JobLabel, State
-from trainers.spec import Contract
+from trainers.contract.spec import Contract
 
 REF = "name, or name@version for exactly that one"
 FILTERS = [

@@ -20,7 +20,7 @@ from api.jobs.services.workers import Hello, worker_goodbye, worker_heartbeat, w
 from api.openapi import inside
 from api.parsing import CleaningJSONParser
 from foundation.protocol import OLDEST_WORKER, PROTOCOL
-from trainers.spec import MAX_BIGINT
+from trainers.contract.spec import MAX_BIGINT
 
 TIMES = (
     "heartbeat_seconds",

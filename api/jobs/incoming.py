@@ -2,7 +2,7 @@
 
 from pydantic import ConfigDict
 
-from trainers.spec import Contract
+from trainers.contract.spec import Contract
 
 
 class Incoming(Contract):

@@ -16,7 +16,7 @@ from api.jobs.models import Artifact, Job
 from api.jobs.selectors import job_find
 from api.jobs.superseded import samples_shown
 from formats.pictures import PICTURE_ENDINGS
-from trainers.spec import Contract
+from trainers.contract.spec import Contract
 
 MAX_PICTURES = 1000
 COMPARISON = "comparison"

@@ -18,7 +18,7 @@ from api.jobs.samplings import SamplingShape, sampling_shapes, samplings_filter
 from api.jobs.usage import UsageShape, usage
 from api.openapi import page_of
 from api.paging import Cursor
-from trainers.spec import Contract
+from trainers.contract.spec import Contract
 
 FILTERS = [
     OpenApiParameter("adaptor", str, description=f"Made with it: {REF}."),

@@ -18,7 +18,7 @@ from api.jobs.superseded import events_shown, samples_shown
 from api.jobs.views import job_of
 from api.openapi import page_of
 from api.paging import Cursor
-from trainers.spec import Contract
+from trainers.contract.spec import Contract
 
 MAX_EVENTS = 1000
 NAMES = OpenApiParameter("name", str, many=True, description="Only these curves; repeated, or separated by commas.")

@@ -9,7 +9,7 @@ from django.db.models import F
 
 from api.errors import Problem
 from api.jobs.models import ENDED, Attempt, Audit, Event, Job, State
-from trainers.errors import Reason
+from trainers.contract.errors import Reason
 
 MOVES: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.CLAIMED, State.CANCELLED, State.PAUSED}),

@@ -21,7 +21,7 @@ from api.jobs.services.submit import JobRequest, job_create
 from api.jobs.shapes import JobShape, job_shape, job_shapes
 from api.openapi import page_of
 from api.paging import Cursor
-from trainers.spec import Contract
+from trainers.contract.spec import Contract
 
 PAGE = [OpenApiParameter("cursor", str, description="From `next`."), OpenApiParameter("limit", OpenApiTypes.INT)]
 KEY = OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER, description="The same key gives the same job.")

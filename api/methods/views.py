@@ -10,8 +10,8 @@ from rest_framework.views import APIView
 
 from api.catalog.shapes import MethodShape
 from api.openapi import page_of
-from trainers.params import METHODS
-from trainers.params.base import Params
+from trainers.contract.params import METHODS
+from trainers.contract.params.base import Params
 
 
 class MethodsView(APIView):

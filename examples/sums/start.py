@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from examples.sums.rows import sets
-from trainers.models.save_text import export_original
-from trainers.models.text_base import TextBase
+from trainers.text.models.base import TextBase
+from trainers.text.models.save import export_original
 
 SPECIAL = (
     "<|startoftext|>",

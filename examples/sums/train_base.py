@@ -10,9 +10,9 @@ from pathlib import Path
 
 from examples.sums.rows import rows_write
 from examples.sums.start import start_write
-from trainers.atomic import file_list, json_write
+from foundation.atomic import file_list, json_write
+from trainers.contract.spec import folder_digest
 from trainers.run import run
-from trainers.spec import folder_digest
 
 PARAMS = {
     "adaptor_name": "sums",

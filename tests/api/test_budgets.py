@@ -13,7 +13,7 @@ from tests.api.conftest import host_make
 from tests.api.host import Agent, Host
 from tests.api.test_claim import submit
 from tests.api.world import Clock, Environ, World
-from trainers.errors import MEANINGS, ReasonCode, Retry, reason
+from trainers.contract.errors import MEANINGS, ReasonCode, Retry, reason
 
 pytestmark = pytest.mark.django_db
 

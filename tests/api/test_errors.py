@@ -8,7 +8,7 @@ from rest_framework.test import APIClient
 from api.errors import fields_of, problem_of
 from api.urls import handler500
 from tests.api.host import Host
-from trainers.spec import JobSpec
+from trainers.contract.spec import JobSpec
 
 pytestmark = pytest.mark.django_db
 KEYS = {"code", "message", "hint", "fields"}

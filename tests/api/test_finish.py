@@ -9,7 +9,7 @@ from api.jobs.models import Attempt, Job
 from tests.api.host import Agent, Host, step_event
 from tests.api.test_claim import submit
 from tests.api.world import World, file_entry
-from trainers.errors import ReasonCode, reason
+from trainers.contract.errors import ReasonCode, reason
 
 pytestmark = pytest.mark.django_db
 

@@ -11,9 +11,9 @@ import api.urls  # noqa: F401  all views, and with them all requests
 from tests.api.host import Agent, Host, event, step_event
 from tests.api.test_claim import submit
 from tests.api.world import World
-from trainers.events import Event
-from trainers.params.base import Params
-from trainers.spec import Contract
+from trainers.contract.events import Event
+from trainers.contract.params.base import Params
+from trainers.contract.spec import Contract
 
 HUGE = 2**31
 

@@ -6,7 +6,7 @@ from rest_framework.test import APIClient
 from tests.api.host import Host
 from tests.api.test_claim import submit
 from tests.api.world import World
-from trainers.spec import folder_digest
+from trainers.contract.spec import folder_digest
 
 pytestmark = pytest.mark.django_db
 

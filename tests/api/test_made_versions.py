@@ -11,7 +11,7 @@ from api.jobs.models import Audit
 from tests.api.actors import png
 from tests.api.host import Agent, Host
 from tests.api.world import World
-from trainers.params import params_class
+from trainers.contract.params import params_class
 
 pytestmark = pytest.mark.django_db
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -3,7 +3,7 @@
 import pytest
 from rest_framework.test import APIClient
 
-from trainers.params import METHODS
+from trainers.contract.params import METHODS
 
 pytestmark = pytest.mark.django_db
 

@@ -18,7 +18,7 @@ from tests.api.host import Agent, Host
 from tests.api.test_claim import submit
 from tests.api.world import Clock, World
 from tests.patience import PATIENCE_SECONDS
-from trainers.errors import ReasonCode, reason
+from trainers.contract.errors import ReasonCode, reason
 
 pytestmark = pytest.mark.django_db
 

@@ -12,7 +12,7 @@ from api.jobs.models import Attempt, Job
 from tests.api.host import Agent, Host, event
 from tests.api.live_attempt import Live, live
 from tests.api.world import World
-from trainers.errors import ReasonCode, reason
+from trainers.contract.errors import ReasonCode, reason
 
 pytestmark = pytest.mark.django_db(transaction=True)
 DIRTY = "NUL \0, half a character \ud800, end"

@@ -14,7 +14,7 @@ from api.jobs.models import Attempt, Job
 from tests.api.host import Host
 from tests.api.live_attempt import Live, answer_of, live, pause
 from tests.api.world import World
-from trainers.events import Event, Step, Warning_
+from trainers.contract.events import Event, Step, Warning_
 from worker.heartbeat import Heartbeat
 from worker.registration import Registration
 from worker.report import UnreachableError

@@ -13,7 +13,7 @@ from api.accounts.models import Project
 from api.catalog.models import Dataset, DatasetVersion, PretrainedModel, PretrainedModelVersion
 from api.files import storage
 from api.jobs import clock
-from trainers.spec import folder_digest
+from trainers.contract.spec import folder_digest
 
 INPUT_FILES = {"datasets/1/a.png": b"a", "datasets/1/metadata.jsonl": b"{}", "models/1/model_index.json": b"{}"}
 """What a world's inputs hold, by key; only rows name them, until a test puts them into the storage."""

@@ -3,8 +3,8 @@
 import pytest
 
 from cli.commands.bundled import bundled
-from trainers.params import params_class
-from trainers.params.image_lora import ImageLoraParams
+from trainers.contract.params import params_class
+from trainers.contract.params.image_lora import ImageLoraParams
 
 BUNDLED = bundled()
 

@@ -26,7 +26,7 @@ from examples.shapes.draw_style import draw_styled, style_scenes
 from examples.shapes.measure import Picture, read_picture, shows_style
 from examples.shapes.tokenizer import WORDS, new_tokenizer
 from examples.shapes.train_vae import to_tensor
-from trainers.params.image_lora import ImageLoraParams
+from trainers.contract.params.image_lora import ImageLoraParams
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "shapes"
 BASE = FOLDER / "base"

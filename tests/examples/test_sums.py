@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from examples.sums.rows import pairs, rows_write, sets
 from examples.sums.start import new_tokenizer
 from examples.sums.words import VOCABULARY, in_words, number_in
-from trainers.data.chat import prompt_ids
-from trainers.models.load_text import load_text
-from trainers.params.masked_text import MaskedTextParams
-from trainers.samplers.texts import Decoding, answers_sample
+from trainers.contract.params.masked_text import MaskedTextParams
+from trainers.text.data.chat import prompt_ids
+from trainers.text.models.load import load_text
+from trainers.text.sampling.texts import Decoding, answers_sample
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "sums"
 MAX_BYTES = 3_000_000

@@ -4,7 +4,7 @@
 
 Steps and checkpoints go by the spec's parameters, all else by plans/<job name>.json below STUB_FOLDER, read at the
 start: mode (below), hold_at (step at which it waits for release/<job name>), step_seconds, deaf (hears no control).
-Standard library and `trainers.lifeline` only. Under torchrun each rank stamps; rank 0 alone writes to out/.
+Standard library and `foundation.lifeline` only. Under torchrun each rank stamps; rank 0 alone writes to out/.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from foundation.lifeline import tie_to_parent
 from tests.faults.stamps import SECRETS, Stamp, dead_ranks, stamp_add, still_alive
-from trainers.lifeline import tie_to_parent
 
 SPEC, IN, OUT = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), Path(sys.argv[3])
 JOB, PARAMS = SPEC["name"], SPEC["params"]

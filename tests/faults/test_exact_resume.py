@@ -16,19 +16,19 @@ import pytest
 
 from tests.trainers.job import FORKSERVER, Job, job_make
 from tests.trainers.test_resume import DEMANDING, assert_equal
-from trainers.checkpoint import newest_checkpoint
+from trainers.core.checkpoint import newest_checkpoint
 
 pytestmark = pytest.mark.slow
 SIZES = ((80, 64),) * 5
 TWO = {**DEMANDING, "eval_prompt": "", "eval_num_inference_steps": 50, "max_train_steps": 6}
 MOMENTS = {
-    "in the build of the cache": ("trainers.data.cache", "file_write", 3),
-    "in the first evaluation": ("trainers.image.evaluation", "sample_images", 1),
-    "in a later evaluation, with the picture made": ("trainers.image.evaluation", "picture_write", 2),
+    "in the build of the cache": ("trainers.core.cache", "file_write", 3),
+    "in the first evaluation": ("trainers.image.training.evaluation", "sample_images", 1),
+    "in a later evaluation, with the picture made": ("trainers.image.training.evaluation", "picture_write", 2),
     "in a validation": ("trainers.methods.image_lora", "validation_loss", 3),
-    "in the first checkpoint, with one part written": ("trainers.checkpoint", "save_file", 2),
-    "in a later checkpoint, with one part written": ("trainers.checkpoint", "save_file", 5),
-    "in a checkpoint, before its manifest": ("trainers.checkpoint", "file_list", 2),
+    "in the first checkpoint, with one part written": ("trainers.core.checkpoint", "save_file", 2),
+    "in a later checkpoint, with one part written": ("trainers.core.checkpoint", "save_file", 5),
+    "in a checkpoint, before its manifest": ("trainers.core.checkpoint", "file_list", 2),
     "in the export of the adaptor": ("trainers.methods.image_lora", "adaptor_save", 1),
     "before the manifest": ("trainers.run", "manifest_write", 1),
 }
@@ -99,7 +99,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bits(moment: str, whole: Jo
 
 def test_killed_in_the_build_of_the_cache_what_is_left_of_it_is_used_again(whole: Job, jobs: Jobs) -> None:
     job = jobs.new("same-cache", cache="same-cache").spec(**DEMANDING)
-    process = FORKSERVER.Process(target=run_until, args=(job.root, job.cache, "trainers.data.cache", "file_write", 4))
+    process = FORKSERVER.Process(target=run_until, args=(job.root, job.cache, "trainers.core.cache", "file_write", 4))
     process.start()
     process.join()
     left = {path: path.stat().st_ino for path in job.cache.rglob("*.safetensors")}

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.trainers.test_lora import trained
-from trainers.adaptors.file import WEIGHTS
-from trainers.adaptors.save import adaptor_save
-from trainers.models.base import Base
+from trainers.image.adaptors.file import WEIGHTS
+from trainers.image.adaptors.save import adaptor_save
+from trainers.image.models.base import Base
 
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 """One attention projection of the tiny base, 32 -> 32; SD 1.x has it too, 320 -> 320."""

@@ -10,21 +10,21 @@ from typing import Any
 import torch
 
 from tests.trainers.job import SHA256, picture_make
-from trainers.control import Control
-from trainers.data.examples import Examples
-from trainers.data.image_batches import Draws, MicroBatch, step_batch
-from trainers.data.image_dataset import batch_of, draws_of, plan_of, rows_encode
-from trainers.data.image_rows import Rows, rows_read, with_class
-from trainers.data.plan import Plan
-from trainers.distributed import Processes
-from trainers.events import EventWriter, Warning_, read_events
-from trainers.loop import StepBatch
-from trainers.models.base import Base
-from trainers.params.image_lora import ImageLoraParams
-from trainers.site import Site
-from trainers.spec import JobSpec
-from trainers.tracking import Reporter
-from trainers.workspace import Workspace
+from trainers.contract.events import EventWriter, Warning_, read_events
+from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.contract.spec import JobSpec
+from trainers.core.control import Control
+from trainers.core.distributed import Processes
+from trainers.core.loop import StepBatch
+from trainers.core.site import Site
+from trainers.core.tracking import Reporter
+from trainers.core.workspace import Workspace
+from trainers.image.data.batches import Draws, MicroBatch, step_batch
+from trainers.image.data.dataset import batch_of, draws_of, plan_of, rows_encode
+from trainers.image.data.examples import Examples
+from trainers.image.data.plan import Plan
+from trainers.image.data.rows import Rows, rows_read, with_class
+from trainers.image.models.base import Base
 
 PLAIN = {"adaptor_name": "tiny", "resolution": 64, "center_crop": True}
 SIZES = ((96, 64), (64, 96), (64, 64), (96, 64), (80, 64))

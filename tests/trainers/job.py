@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tests.patience import PATIENCE_SECONDS
 from tests.ports import free_port
-from trainers.events import Event, EventWriter, Failed, Step, read_events
+from trainers.contract.events import Event, EventWriter, Failed, Step, read_events
 from trainers.run import run
 
 SHA256 = "0" * 64

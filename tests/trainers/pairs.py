@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainers.adaptors.layers import layers, roots
-from trainers.adaptors.pairs import Pair, Pairs, row_norms
-from trainers.models.base import Base
+from trainers.image.adaptors.layers import layers, roots
+from trainers.image.adaptors.pairs import Pair, Pairs, row_norms
+from trainers.image.models.base import Base
 
 
 def random_pair(layer: Any, *, rank: int = 4, alpha: float = 8, dora: bool = False, seed: int = 0) -> Pair:

@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 
 from tests.trainers.test_sampler_families import half_mask, photo
-from trainers.adaptors.save import adaptor_save
-from trainers.errors import TrainerError
-from trainers.events import EventWriter, read_events
-from trainers.kept import Kept
-from trainers.lora import attach
+from trainers.contract.errors import TrainerError
+from trainers.contract.events import EventWriter, read_events
+from trainers.contract.spec import JobSpec
+from trainers.core.lora import attach
+from trainers.core.model_cache import Kept
+from trainers.core.workspace import Workspace
+from trainers.image.adaptors.save import adaptor_save
+from trainers.image.models.load import load_base
 from trainers.methods.sample_image import sample
-from trainers.models.load import load_base
-from trainers.spec import JobSpec
-from trainers.workspace import Workspace
 
 MODEL = {"name": "tiny@1", "key": "models/1", "sha256": "ab" * 32}
 DATASET = {"name": "photos@1", "key": "datasets/1", "sha256": "12" * 32}

@@ -19,17 +19,17 @@ from tests.tiny_sd import build_tiny_sd
 from tests.tiny_sdxl import build_tiny_sdxl
 from tests.tolerance import PRODUCT, assert_near, assert_same_picture
 from tests.trainers.pairs import in_blocks, random_pair, random_pairs
-from trainers.adaptors.file import KOHYA, WEIGHTS
-from trainers.adaptors.foreign_family import clip_skip_of
-from trainers.adaptors.layers import layers
-from trainers.adaptors.load import adaptor_load, adaptor_read
-from trainers.adaptors.lower_rank import lower_rank
-from trainers.adaptors.pairs import Pairs, update
-from trainers.adaptors.save import adaptor_write
-from trainers.errors import ReasonCode
+from trainers.contract.errors import ReasonCode
+from trainers.image.adaptors.file import KOHYA, WEIGHTS
+from trainers.image.adaptors.foreign_family import clip_skip_of
+from trainers.image.adaptors.layers import layers
+from trainers.image.adaptors.load import adaptor_load, adaptor_read
+from trainers.image.adaptors.lower_rank import lower_rank
+from trainers.image.adaptors.pairs import Pairs, update
+from trainers.image.adaptors.save import adaptor_write
+from trainers.image.models.base import Base
+from trainers.image.models.load import load_base
 from trainers.methods.import_adaptor import trigger_of
-from trainers.models.base import Base
-from trainers.models.load import load_base
 from trainers.run import run
 
 SHA256 = "1" * 64

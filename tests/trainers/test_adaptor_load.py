@@ -18,13 +18,13 @@ from tests.tolerance import PRODUCT, assert_near, assert_same_picture
 from tests.trainers.adaptor_scene import FLAT, LAYER, adaptor_make, flat, pair, write
 from tests.trainers.pairs import in_blocks, random_pair, random_pairs
 from tests.trainers.test_lora import prediction, trained, weight_delta
-from trainers.adaptors.file import KOHYA, WEIGHTS
-from trainers.adaptors.layers import layers
-from trainers.adaptors.load import adaptor_load, adaptor_read
-from trainers.adaptors.pairs import Pair, difference, scaled, update
-from trainers.adaptors.save import adaptor_save, adaptor_write
-from trainers.models.base import Base
-from trainers.models.load import load_base
+from trainers.image.adaptors.file import KOHYA, WEIGHTS
+from trainers.image.adaptors.layers import layers
+from trainers.image.adaptors.load import adaptor_load, adaptor_read
+from trainers.image.adaptors.pairs import Pair, difference, scaled, update
+from trainers.image.adaptors.save import adaptor_save, adaptor_write
+from trainers.image.models.base import Base
+from trainers.image.models.load import load_base
 
 pytestmark = pytest.mark.numeric
 

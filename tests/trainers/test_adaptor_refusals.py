@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from tests.tiny_sd import build_tiny_sd
 from tests.trainers.adaptor_scene import FLAT, LAYER, adaptor_make, flat, pair, write
 from tests.trainers.test_lora import prediction
-from trainers.adaptors.file import KOHYA, WEIGHTS
-from trainers.adaptors.load import adaptor_load
-from trainers.errors import ReasonCode, TrainerError
-from trainers.models.base import Base
-from trainers.models.load import load_base
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.image.adaptors.file import KOHYA, WEIGHTS
+from trainers.image.adaptors.load import adaptor_load
+from trainers.image.models.base import Base
+from trainers.image.models.load import load_base
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainers.data.augment import UNCHANGED, Augment, Change, change_drawn, cover_zoom, jittered, turned_crop
+from trainers.image.data.augment import UNCHANGED, Augment, Change, change_drawn, cover_zoom, jittered, turned_crop
 
 NEAREST = Image.Resampling.NEAREST
 

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from tests.trainers.job import picture_make
-from trainers.data.buckets import Shape, shape_for, shapes_of
-from trainers.data.framing import Framing, View, view_of
-from trainers.data.picture import Picture
-from trainers.data.pixels import crop_image
+from trainers.image.data.buckets import Shape, shape_for, shapes_of
+from trainers.image.data.framing import Framing, View, view_of
+from trainers.image.data.picture import Picture
+from trainers.image.data.pixels import crop_image
 
 
 @pytest.mark.parametrize(

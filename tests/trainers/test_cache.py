@@ -9,11 +9,11 @@ import torch
 
 from tests.ports import free_port
 from tests.trainers.job import FORKSERVER, Job, job_make
-from trainers.control import Control
-from trainers.data.cache import cache_key, tensors_cached, tensors_digest
-from trainers.distributed import start_processes, stop_processes
-from trainers.spec import Resources
-from trainers.tracking import Reporter
+from trainers.contract.spec import Resources
+from trainers.core.cache import cache_key, tensors_cached, tensors_digest
+from trainers.core.control import Control
+from trainers.core.distributed import start_processes, stop_processes
+from trainers.core.tracking import Reporter
 
 
 def entries(cache: Path) -> dict[str, int]:

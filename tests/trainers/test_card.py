@@ -8,9 +8,9 @@ import yaml
 from PIL import Image
 
 from tests.trainers.pairs import in_blocks, random_pairs
-from trainers.adaptors.save import adaptor_write
-from trainers.card import card_write
-from trainers.models.load import load_base
+from trainers.image.adaptors.card import card_write
+from trainers.image.adaptors.save import adaptor_write
+from trainers.image.models.load import load_base
 
 EXAMPLE_BASE = Path(__file__).resolve().parents[2] / "examples" / "shapes" / "base"
 PARAMS = {"adaptor_name": "my-dog", "trigger_word": "sks", "lora_r": 8, "lora_alpha": 16, "eval_prompt": "a dog | red"}

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainers.data.chat import Role, encode_chat, encode_plain, prompt_ids, tongue_of
-from trainers.data.dialogues import Turn
-from trainers.models.load_text import load_text
-from trainers.models.text_base import TextBase
+from trainers.text.data.chat import Role, encode_chat, encode_plain, prompt_ids, tongue_of
+from trainers.text.data.dialogues import Turn
+from trainers.text.models.base import TextBase
+from trainers.text.models.load import load_text
 
 TURNS = [Turn("user", "a cat"), Turn("assistant", "is"), Turn("user", "the"), Turn("assistant", "dog")]
 FORMATS = {

@@ -9,12 +9,12 @@ import pytest
 from api.catalog.checking.dataset import check
 from api.catalog.checking.report import Refused
 from api.catalog.checking.work import Work
-from trainers.data.dialogues import dialogues_of
-from trainers.data.images import pictures_read
-from trainers.data.picture import Columns
-from trainers.data.pixels import decoded
-from trainers.data.rows import rows_read
-from trainers.errors import TrainerError
+from trainers.contract.errors import TrainerError
+from trainers.image.data.images import pictures_read
+from trainers.image.data.picture import Columns
+from trainers.image.data.pixels import decoded
+from trainers.text.data.dialogues import dialogues_of
+from trainers.text.data.rows import rows_read
 
 FOLDERS = (
     "hostile/captions",

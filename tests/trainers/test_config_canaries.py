@@ -14,7 +14,7 @@ from foundation.strict_json import JsonError
 from tests.trainers.canaries import Canaries, Place, places_in, places_write
 from tests.trainers.job import Job, job_make
 from tests.trainers.text_job import text_job
-from trainers.errors import ReasonCode
+from trainers.contract.errors import ReasonCode
 
 SELECTORS = ("tokenizer_class", "model_type", "architectures", "_class_name")
 """Keys that choose the class which reads the others: replaced in jobs of their own, so that the class stays."""

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trainers.job import SHA256, Job, adaptor_of, give, job_make, refusal
-from trainers.adaptors.load import adaptor_read
-from trainers.adaptors.pairs import update
-from trainers.models.load import load_base
+from trainers.image.adaptors.load import adaptor_read
+from trainers.image.adaptors.pairs import update
+from trainers.image.models.load import load_base
 
 
 @pytest.fixture(scope="module")

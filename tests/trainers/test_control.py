@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tests.trainers.job import Job
-from trainers.control import Command, Control
-from trainers.distributed import Processes
-from trainers.events import EventWriter, read_events
-from trainers.tracking import Reporter
+from trainers.contract.events import EventWriter, read_events
+from trainers.core.control import Command, Control
+from trainers.core.distributed import Processes
+from trainers.core.tracking import Reporter
 
 ENDLESS = {"max_train_steps": 100_000, "checkpoint_every_steps": 100_000}
 ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"))

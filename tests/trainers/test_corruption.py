@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.noise import Purpose
-from trainers.text import corruption
-from trainers.text.corruption import (
+from trainers.core.noise import Purpose
+from trainers.text.objective import corruption
+from trainers.text.objective.corruption import (
     NoiseSchedule,
     cart_weights,
     columns_cut,

@@ -12,16 +12,16 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 
 from tests.tolerance import CURVE, PRODUCT, assert_near
-from trainers.data.image_batches import MicroBatch
-from trainers.errors import ReasonCode, TrainerError
-from trainers.image.denoising import denoising
-from trainers.image.family_check import family_check
-from trainers.losses import alphas_cumprod, cosmap_weight, huber, min_snr_weight
-from trainers.models.base import Base, TextSettings
-from trainers.models.families import family_module
-from trainers.models.load import load_base
-from trainers.models.text import text_stack
-from trainers.params.image_lora import ImageLoraParams
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.core.losses import alphas_cumprod, cosmap_weight, huber, min_snr_weight
+from trainers.image.data.batches import MicroBatch
+from trainers.image.models.base import Base, TextSettings
+from trainers.image.models.families import family_module
+from trainers.image.models.load import load_base
+from trainers.image.models.text import text_stack
+from trainers.image.training.denoising import denoising
+from trainers.image.training.family_check import family_check
 
 pytestmark = pytest.mark.numeric
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from trainers.data.dialogues import dialogues_of
-from trainers.data.rows import Row
-from trainers.errors import ReasonCode, TrainerError
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.text.data.dialogues import dialogues_of
+from trainers.text.data.rows import Row
 
 
 def turns(columns: dict[str, Any], **templates: str) -> list[tuple[str, str]]:

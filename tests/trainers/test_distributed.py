@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tests.trainers.job import Job
-from trainers.distributed import Processes, start_processes
-from trainers.errors import TrainerError
-from trainers.spec import Resources
+from trainers.contract.errors import TrainerError
+from trainers.contract.spec import Resources
+from trainers.core.distributed import Processes, start_processes
 
 
 @pytest.mark.parametrize("pictures", [6, 7])

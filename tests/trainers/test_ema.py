@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.tolerance import PRODUCT, assert_near
-from trainers.ema import Ema, ema_decay_at
+from trainers.core.ema import Ema, ema_decay_at
 
 pytestmark = pytest.mark.numeric
 

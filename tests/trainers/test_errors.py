@@ -1,6 +1,6 @@
 import pytest
 
-from trainers.errors import MEANINGS, Reason, ReasonCode, TrainerError, reason
+from trainers.contract.errors import MEANINGS, Reason, ReasonCode, TrainerError, reason
 
 
 def test_every_reason_code_has_a_meaning() -> None:

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from tests.tiny_text import BUILDERS
 from tests.trainers.text_workspace import Make, save_adaptor, told, workspace
-from trainers.data.chat import tongue_of
-from trainers.errors import ReasonCode, TrainerError
-from trainers.events import Validation
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.contract.events import Validation
+from trainers.contract.params.evaluate_text import EvaluateTextParams
 from trainers.methods.evaluate_text import as_it_would_be_said, encoded_row, evaluate, rows_of
-from trainers.models.load_text import load_text
-from trainers.models.text_base import TextBase, body, hidden_padded, logits
-from trainers.params.evaluate_text import EvaluateTextParams
-from trainers.samplers.texts import Text, spoken
-from trainers.text.answers import answers_equal, final_number
-from trainers.text.likelihood import likelihood_bound, noised
+from trainers.text.data.chat import tongue_of
+from trainers.text.evaluation.answers import answers_equal, final_number
+from trainers.text.evaluation.likelihood import likelihood_bound, noised
+from trainers.text.models.base import TextBase, body, hidden_padded, logits
+from trainers.text.models.load import load_text
+from trainers.text.sampling.texts import Text, spoken
 
 ROWS = [
     {"question": "one plus one", "answer": "two"},

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from trainers.errors import ReasonCode, reason
-from trainers.events import (
+from trainers.contract.errors import ReasonCode, reason
+from trainers.contract.events import (
     EVENT_BYTES,
     EVENTS,
     KINDS,

@@ -11,12 +11,12 @@ from diffusers import FluxPipeline
 from torch import Tensor
 
 from tests.tolerance import assert_near
-from trainers.errors import TrainerError
-from trainers.models import flux
-from trainers.models.base import Base, TextSettings
-from trainers.models.families import family_module
-from trainers.models.load import load_base
-from trainers.models.text import text_stack
+from trainers.contract.errors import TrainerError
+from trainers.image.models import flux
+from trainers.image.models.base import Base, TextSettings
+from trainers.image.models.families import family_module
+from trainers.image.models.load import load_base
+from trainers.image.models.text import text_stack
 
 pytestmark = pytest.mark.numeric
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from trainers.errors import ReasonCode, TrainerError
-from trainers.models.base import Base
-from trainers.models.families import family_module
-from trainers.models.load import load_base
-from trainers.models.lora_targets import TargetKind
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.image.models.base import Base
+from trainers.image.models.families import family_module
+from trainers.image.models.load import load_base
+from trainers.image.models.lora_targets import TargetKind
 
 STOCK: Any = DiffusionPipeline
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trainers.data.buckets import Shape
-from trainers.data.framing import CROPS, Framing, view_of
-from trainers.data.image_batches import view_drawn
-from trainers.data.picture import Picture
+from trainers.image.data.batches import view_drawn
+from trainers.image.data.buckets import Shape
+from trainers.image.data.framing import CROPS, Framing, view_of
+from trainers.image.data.picture import Picture
 
 SHAPE = Shape(64, 64)
 

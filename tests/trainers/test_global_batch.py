@@ -2,9 +2,9 @@
 
 import pytest
 
-from trainers.data.global_batch import GlobalBatch
-from trainers.data.plan import Plan
-from trainers.data.text_plan import TextPlan
+from trainers.core.global_batch import GlobalBatch
+from trainers.image.data.plan import Plan
+from trainers.text.data.plan import TextPlan
 
 
 @pytest.mark.parametrize(

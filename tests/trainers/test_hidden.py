@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from trainers.contract.params.base import Params
+from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.contract.params.masked_text import MaskedTextParams
+from trainers.contract.params.sample_text import SampleTextParams
 from trainers.optional import hidden
-from trainers.params.base import Params
-from trainers.params.image_lora import ImageLoraParams
-from trainers.params.masked_text import MaskedTextParams
-from trainers.params.sample_text import SampleTextParams
 
 UNUSED = "antigravity_of_nobody"
 

@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 from formats.tokenizer_files import CLASSES
 from tests.tiny_text import BUILDERS, bpe_files_write, build_tiny_bert, byte_tokenizer_write
 from tests.trainers.canaries import PATH_KEYS, replaced, strings_of
-from trainers.errors import ReasonCode, TrainerError
-from trainers.models.clip_text import clip_tokenizer
-from trainers.models.load import load_base
-from trainers.models.load_text import load_text, load_tokens
-from trainers.models.save_text import save_text
-from trainers.models.saving import save
-from trainers.models.t5_text import t5_tokenizer
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.image.models.clip_text import clip_tokenizer
+from trainers.image.models.load import load_base
+from trainers.image.models.saving import save
+from trainers.image.models.t5_text import t5_tokenizer
+from trainers.text.models.load import load_text, load_tokens
+from trainers.text.models.save import save_text
 
 SECRET = "zq9secretworkertoken7xk"
 

@@ -8,9 +8,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from tests.tiny_text import build_tiny_llama
-from trainers.errors import ReasonCode, TrainerError
-from trainers.models.load_text import load_tokens
+from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.run import is_panic, reason_of
+from trainers.text.models.load import load_tokens
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from pyarrow import parquet
 from pydantic import ValidationError
 
 from tests.trainers.image_data_scene import PLAIN, SIZES, Make, assert_same, data_maker, pictures
-from trainers.data.image_batches import MicroBatch
-from trainers.data.image_rows import class_pictures_missing
-from trainers.errors import TrainerError
-from trainers.models.base import Base
-from trainers.models.load import load_base
-from trainers.params.image_lora import ImageLoraParams
+from trainers.contract.errors import TrainerError
+from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.image.data.batches import MicroBatch
+from trainers.image.data.rows import class_pictures_missing
+from trainers.image.models.base import Base
+from trainers.image.models.load import load_base
 
 
 @pytest.fixture(scope="module")

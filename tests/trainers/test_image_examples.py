@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from tests.trainers.image_data_scene import Data, Make, assert_same, data_maker, pictures
-from trainers.data import cache as cache_module
-from trainers.data.image_batches import validation_batches
-from trainers.models.base import Base, TextSettings
-from trainers.models.families import family_module
-from trainers.models.load import load_base
+from trainers.core import cache as cache_module
+from trainers.image.data.batches import validation_batches
+from trainers.image.models.base import Base, TextSettings
+from trainers.image.models.families import family_module
+from trainers.image.models.load import load_base
 
 
 @pytest.fixture(scope="module")

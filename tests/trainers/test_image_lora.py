@@ -12,12 +12,12 @@ from PIL import Image
 
 from tests.tolerance import CURVE
 from tests.trainers.job import WORDS, Job
-from trainers.lora import attach
-from trainers.noise import Purpose, integer, normal, permutation
+from trainers.core.lora import attach
+from trainers.core.noise import Purpose, integer, normal, permutation
 
 
 def reference_losses(base: Path, dataset: Path, *, steps: int, batch: int, gamma: float, offset: float) -> list[float]:
-    """What a person would write: one straight loop on diffusers' own classes, with the draws of trainers.noise."""
+    """What a person would write: one straight loop on diffusers' own classes, with the draws of trainers.core.noise."""
     classes: tuple[Any, Any] = StableDiffusionPipeline, DDPMScheduler  # diffusers has no types
     pipeline, seed, losses = classes[0].from_pretrained(base, safety_checker=None), 42, []
     unet, vae, scheduler = pipeline.unet, pipeline.vae, classes[1].from_config(pipeline.scheduler.config)

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from tests.trainers.job import Job, adaptor_of, job_make
-from trainers.checkpoint import checkpoint_load
-from trainers.ema import ema_decay_at
-from trainers.image.prior import picture_of_class
-from trainers.image.trained import pairs_attach
-from trainers.lora import TRAINED, attach, lora_layers
-from trainers.models import parts
-from trainers.models.load import load_base
-from trainers.params.image_lora import ImageLoraParams
+from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.core.checkpoint import checkpoint_load
+from trainers.core.ema import ema_decay_at
+from trainers.core.lora import TRAINED, attach, lora_layers
+from trainers.image.models import parts
+from trainers.image.models.load import load_base
+from trainers.image.training.lora_setup import pairs_attach
+from trainers.image.training.prior import picture_of_class
 
 QUIET: dict[str, Any] = {"max_train_steps": 2}
 EVALUATION: dict[str, Any] = {"eval_prompt": "a cat", "eval_num_inference_steps": 1, "eval_every_steps": 2}
@@ -196,7 +196,7 @@ class TestPrior:
             asked.append(settings)
             return [Image.new("RGB", (8, 8))]
 
-        monkeypatch.setattr("trainers.image.prior.sample_images", drawn)
+        monkeypatch.setattr("trainers.image.training.prior.sample_images", drawn)
         params = ImageLoraParams(adaptor_name="a", prior_preservation=True, class_prompt="a dog")
         picture_of_class(tmp_path / "a.png", SimpleNamespace(family=family), params, 3)  # type: ignore[arg-type]
         assert (asked[0]["guidance_scale"], asked[0]["seeds"]) == (guidance, [3])
@@ -260,7 +260,7 @@ class TestOutputs:
             loaded.append(part)
             return real(cls, folder, part, dtype)
 
-        for module in ("trainers.models.sd1", "trainers.models.parts"):
+        for module in ("trainers.image.models.sd1", "trainers.image.models.parts"):
             monkeypatch.setattr(f"{module}.part_load", counting)
         assert job.spec(**QUIET, **EVALUATION).run() == 0
         assert sorted(loaded) == ["text_encoder", "unet", "vae"]

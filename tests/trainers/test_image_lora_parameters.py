@@ -13,9 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.tiny_sd import build_tiny_sd
 from tests.trainers.job import SHA256, Job, job_make
-from trainers.checkpoint import checkpoint_load
-from trainers.noise import Purpose, uniform
-from trainers.params.image_lora import ImageLoraParams
+from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.core.checkpoint import checkpoint_load
+from trainers.core.noise import Purpose, uniform
 
 COMMON: dict[str, Any] = {"trigger_word": "sks", "train_batch_size": 2}
 SIZES = ((96, 64), (64, 80), (128, 128), (72, 64))

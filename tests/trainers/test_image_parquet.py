@@ -13,11 +13,11 @@ from PIL import Image
 from pyarrow import parquet
 
 from tests.trainers.job import picture_make
-from trainers.data.images import pictures_read
-from trainers.data.picture import Columns, Pictures
-from trainers.data.pixels import decoded, picture_size
-from trainers.data.sources import Cell
-from trainers.errors import TrainerError
+from trainers.contract.errors import TrainerError
+from trainers.image.data.images import pictures_read
+from trainers.image.data.picture import Columns, Pictures
+from trainers.image.data.pixels import decoded, picture_size
+from trainers.image.data.sources import Cell
 
 
 def read(folder: Path, **columns: Any) -> Pictures:

@@ -11,11 +11,11 @@ from PIL import Image
 
 from tests.tolerance import PRODUCT, assert_near
 from tests.trainers.job import picture_make
-from trainers.data.buckets import Shape
-from trainers.data.images import pictures_read
-from trainers.data.picture import Columns, Picture, Pictures
-from trainers.data.pixels import Crop, decoded, picture_size, pixels, resized_size
-from trainers.errors import TrainerError
+from trainers.contract.errors import TrainerError
+from trainers.image.data.buckets import Shape
+from trainers.image.data.images import pictures_read
+from trainers.image.data.picture import Columns, Picture, Pictures
+from trainers.image.data.pixels import Crop, decoded, picture_size, pixels, resized_size
 
 SQUARE = Shape(64, 64)
 

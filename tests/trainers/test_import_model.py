@@ -21,10 +21,10 @@ from tests.tiny_flux import build_tiny_flux
 from tests.trainers.hub_server import COMMIT, Hub, hub_server
 from tests.trainers.original_layout import flux_original, original, part
 from tests.trainers.test_adaptor_jobs import ref
-from trainers.models.base import Base
-from trainers.models.load import load_base
+from trainers.contract.spec import JobSpec
+from trainers.image.models.base import Base
+from trainers.image.models.load import load_base
 from trainers.run import run
-from trainers.spec import JobSpec
 
 CLIP = "cond_stage_model.transformer."
 FAMILIES = ("sd1", "sd2", "sdxl", "sd3", "sd35", "flux", "flux_schnell")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from tests.tiny_flux import build_tiny_flux
 from tests.tiny_sd3 import build_tiny_sd3
 from tests.trainers.job import SHA256, Job, picture_make
-from trainers.params.inspect_dataset import InspectDatasetParams
+from trainers.contract.params.inspect_dataset import InspectDatasetParams
 
 Inspect = Callable[..., dict[str, Any]]
 

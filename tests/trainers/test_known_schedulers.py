@@ -1,7 +1,7 @@
 """The configs that are read name the schedulers that trainers take."""
 
 from formats.scheduler_configs import DIFFUSION, FLOW
-from trainers.models import schedulers
+from trainers.image.models import schedulers
 
 
 def test_the_readers_of_configs_know_the_same_schedulers() -> None:

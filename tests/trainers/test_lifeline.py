@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from foundation.lifeline import DEADMAN_EXIT_CODE
 from tests.patience import PATIENCE_SECONDS
-from trainers.lifeline import DEADMAN_EXIT_CODE
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINER = """
 import signal
-from trainers.lifeline import tie_to_parent
+from foundation.lifeline import tie_to_parent
 tie_to_parent()
 print("up", flush=True)
 signal.pause()

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from tests.tolerance import PRODUCT
-from trainers.text import linear_cross_entropy as chunked
-from trainers.text.linear_cross_entropy import linear_cross_entropy, linear_predicted
+from trainers.text.objective import linear_cross_entropy as chunked
+from trainers.text.objective.linear_cross_entropy import linear_cross_entropy, linear_predicted
 
 pytestmark = pytest.mark.numeric
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainers.errors import ReasonCode, TrainerError
-from trainers.models import sd1
-from trainers.models.base import TextSettings
-from trainers.models.load import family_of, load_base
-from trainers.models.schedulers import scheduler_of
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.image.models import sd1
+from trainers.image.models.base import TextSettings
+from trainers.image.models.load import family_of, load_base
+from trainers.image.models.schedulers import scheduler_of
 
 
 @pytest.fixture

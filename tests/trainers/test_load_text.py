@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from tests.tiny_text import BUILDERS, build_tiny_llama
 from tests.tolerance import assert_near
 from tests.trainers.test_text_base import FAMILIES, rows_of
-from trainers.errors import ReasonCode, TrainerError
-from trainers.models.load_text import load_text
-from trainers.models.save_text import export_original, save_text
-from trainers.models.text_base import TextBase, hidden_packed, hidden_padded, logits
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.text.models.base import TextBase, hidden_packed, hidden_padded, logits
+from trainers.text.models.load import load_text
+from trainers.text.models.save import export_original, save_text
 
 pytestmark = pytest.mark.numeric
 

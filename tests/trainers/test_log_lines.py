@@ -2,8 +2,8 @@
 
 import pytest
 
-from trainers.events import Payload, Started, Step, Validation
-from trainers.log_lines import MAX_LINES, LogLines
+from trainers.contract.events import Payload, Started, Step, Validation
+from trainers.core.log_lines import MAX_LINES, LogLines
 
 
 def step(number: int, total: int, **metrics: float) -> Step:

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from tests.tolerance import PRODUCT
-from trainers.control import Control
-from trainers.distributed import Processes
-from trainers.errors import TrainerError
-from trainers.events import EventWriter, Step, read_events
-from trainers.loop import Progress, StepBatch, Task, _Update, fit
-from trainers.optim import adamw
-from trainers.tracking import Reporter
+from trainers.contract.errors import TrainerError
+from trainers.contract.events import EventWriter, Step, read_events
+from trainers.core.control import Control
+from trainers.core.distributed import Processes
+from trainers.core.loop import Progress, StepBatch, Task, _Update, fit
+from trainers.core.optim import adamw
+from trainers.core.tracking import Reporter
 
 pytestmark = pytest.mark.numeric
 

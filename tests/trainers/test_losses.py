@@ -8,7 +8,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from diffusers.training_utils import compute_density_for_timestep_sampling, compute_loss_weighting_for_sd3
 
 from tests.tolerance import PRODUCT, assert_near
-from trainers import losses
+from trainers.core import losses
 
 pytestmark = pytest.mark.numeric
 

@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 from tests.patience import PATIENCE_SECONDS
 from tests.trainers.job import SHA256
 from tests.trainers.text_job import TextJob, text_job, text_rows
-from trainers.adaptors.of_text_job import text_adaptors_apply
-from trainers.checkpoint import newest_checkpoint
-from trainers.data.chat import prompt_ids
-from trainers.models.load_text import load_text
-from trainers.models.text_base import hidden_padded, logits
-from trainers.models.text_lora import text_adaptor_load
+from trainers.contract.spec import InputRef
+from trainers.core.checkpoint import newest_checkpoint
 from trainers.run import run
-from trainers.spec import InputRef
+from trainers.text.adaptors.apply import text_adaptors_apply
+from trainers.text.adaptors.lora import text_adaptor_load
+from trainers.text.data.chat import prompt_ids
+from trainers.text.models.base import hidden_padded, logits
+from trainers.text.models.load import load_text
 
 LORA: dict[str, Any] = {"lora": True, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
 DEMANDING: dict[str, Any] = {

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from tests.trainers.text_job import QUICK, TextJob, text_job, text_rows
-from trainers.models.load_text import load_text
-from trainers.params.masked_text import MaskedTextParams
-from trainers.text.training import auto_for
+from trainers.contract.params.masked_text import MaskedTextParams
+from trainers.text.models.load import load_text
+from trainers.text.training.training import auto_for
 
 DREAM: dict[str, Any] = {"training_method": "dream"}
 LORA: dict[str, Any] = {"lora": True, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
@@ -315,7 +315,7 @@ def test_frozen_weights_have_the_dtype_and_trained_ones_are_fp32(make: Make) -> 
 def test_four_bits_without_their_library_are_refused_and_not_ignored(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "trainers.optional.with_bitsandbytes", raising=False)
+    monkeypatch.delitem(sys.modules, "trainers.optional.bitsandbytes", raising=False)
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as if it were not installed
     job = make(load_in_4bit=True, **LORA)
     assert job.run() == 1

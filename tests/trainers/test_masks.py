@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from trainers.data.augment import Change
-from trainers.data.buckets import Shape
-from trainers.data.masks import mask_of, mask_source
-from trainers.data.picture import Picture
-from trainers.data.pixels import Crop
-from trainers.errors import TrainerError
+from trainers.contract.errors import TrainerError
+from trainers.image.data.augment import Change
+from trainers.image.data.buckets import Shape
+from trainers.image.data.masks import mask_of, mask_source
+from trainers.image.data.picture import Picture
+from trainers.image.data.pixels import Crop
 
 SQUARE = Crop(0, 0, False, Shape(64, 64))
 

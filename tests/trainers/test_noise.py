@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainers.noise import Purpose, integer, normal, permutation, stream, uniform
+from trainers.core.noise import Purpose, integer, normal, permutation, stream, uniform
 
 pytestmark = pytest.mark.numeric
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from tests.tolerance import PRODUCT, assert_near
-from trainers.checkpoint import checkpoint_load, checkpoint_save
-from trainers.errors import TrainerError
-from trainers.optim import Group, OptimizerName, ScheduleName, adamw, optimizer_of, schedule
+from trainers.contract.errors import TrainerError
+from trainers.core.checkpoint import checkpoint_load, checkpoint_save
+from trainers.core.optim import Group, OptimizerName, ScheduleName, adamw, optimizer_of, schedule
+from trainers.core.state import State, optimizer_load_state, optimizer_state
 from trainers.optional.module import optional_module
-from trainers.state import State, optimizer_load_state, optimizer_state
 
 pytestmark = pytest.mark.numeric
 
@@ -157,7 +157,7 @@ def test_groups_have_their_rates_and_names_where_there_are_several() -> None:
 
 
 def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "trainers.optional.with_lion", raising=False)
+    monkeypatch.delitem(sys.modules, "trainers.optional.lion", raising=False)
     monkeypatch.setitem(sys.modules, "lion_pytorch", None)
     with pytest.raises(TrainerError, match=r"lion_pytorch is not installed .* install anneal\[optimizers\]") as caught:
         optimizer_on("lion", (2,))

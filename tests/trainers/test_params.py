@@ -4,13 +4,13 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from trainers.params import METHODS, params_class
-from trainers.params.base import Params
-from trainers.params.decoding import DecodingParams
-from trainers.params.fetch import FetchParams
-from trainers.params.image_lora import ImageLoraParams
-from trainers.params.image_lora_rules import SWITCHES
-from trainers.params.masked_text import MaskedTextParams
+from trainers.contract.params import METHODS, params_class
+from trainers.contract.params.base import Params
+from trainers.contract.params.decoding import DecodingParams
+from trainers.contract.params.fetch import FetchParams
+from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.contract.params.image_lora_rules import SWITCHES
+from trainers.contract.params.masked_text import MaskedTextParams
 
 
 def refusal(**values: Any) -> str:

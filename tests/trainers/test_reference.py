@@ -2,15 +2,15 @@ from pathlib import Path
 
 import pytest
 
-from trainers.params import METHODS
-from trainers.params.image_lora import ImageLoraParams
-from trainers.params.reference import PAGE, cross_field_rules, main, range_text, reference_page, type_name
+from trainers.contract.params import METHODS
+from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.contract.params.reference import PAGE, cross_field_rules, main, range_text, reference_page, type_name
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_committed_page_is_current() -> None:
-    message = "run python -m trainers.params.reference and commit docs/parameters.md"
+    message = "run python -m trainers.contract.params.reference and commit docs/parameters.md"
     assert (ROOT / PAGE).read_text(encoding="utf-8") == reference_page(), message
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
+from foundation.atomic import file_list
 from tests.trainers.job import SHA256, AtStep, Job, job_make
-from trainers.atomic import file_list
-from trainers.checkpoint import newest_checkpoint
-from trainers.resume import is_of_job
-from trainers.spec import canonical_json, spec_load
+from trainers.contract.spec import canonical_json, spec_load
+from trainers.core.checkpoint import newest_checkpoint
+from trainers.core.resume import is_of_job
 
 DEMANDING: dict[str, Any] = {
     "max_train_steps": 6,

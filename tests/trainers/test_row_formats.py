@@ -11,8 +11,8 @@ from api.catalog.checking.dataset import check
 from api.catalog.checking.report import Refused
 from api.catalog.checking.work import Work
 from formats.rows import MAX_DEPTH, csv_separator, json_value, value_fault
-from trainers.data.rows import rows_read
-from trainers.errors import TrainerError
+from trainers.contract.errors import TrainerError
+from trainers.text.data.rows import rows_read
 
 GOOD = b'{"question": "1?", "answer": "1"}\n'
 

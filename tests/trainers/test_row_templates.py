@@ -2,9 +2,9 @@
 
 import pytest
 
-from trainers.data import row_templates
-from trainers.data.row_templates import templates_render
-from trainers.errors import ReasonCode, TrainerError
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.text.data import row_templates
+from trainers.text.data.row_templates import templates_render
 
 ROW = {"a": "x" * 10, "n": 3, "list": [1, 2]}
 

@@ -7,8 +7,8 @@ import pyarrow
 import pytest
 from pyarrow.parquet import write_table
 
-from trainers.data.rows import rows_read
-from trainers.errors import TrainerError
+from trainers.contract.errors import TrainerError
+from trainers.text.data.rows import rows_read
 
 ROWS = [{"prompt": "a", "completion": 'b, "quoted"\nline'}, {"prompt": "ü", "completion": "d"}]
 

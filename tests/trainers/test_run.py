@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 from tests.patience import PATIENCE_SECONDS
 from tests.trainers.job import Job
-from trainers.errors import ReasonCode, TrainerError
+from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.optional.hidden import OPTIONAL
 from trainers.run import reason_of
 

@@ -26,13 +26,13 @@ from tests.trainers.sample_image_scene import (
     workspace,
 )
 from tests.trainers.test_sampler_families import photo
-from trainers.errors import ReasonCode
-from trainers.events import Event, EventWriter, Payload, Sample
-from trainers.kept import Kept
+from trainers.contract.errors import ReasonCode
+from trainers.contract.events import Event, EventWriter, Payload, Sample
+from trainers.contract.params.sample_image import SampleImageParams
+from trainers.contract.spec import JobSpec
+from trainers.core.model_cache import Kept
+from trainers.core.workspace import Workspace
 from trainers.methods.sample_image import sample
-from trainers.params.sample_image import SampleImageParams
-from trainers.spec import JobSpec
-from trainers.workspace import Workspace
 
 
 class StoppingWriter(EventWriter):

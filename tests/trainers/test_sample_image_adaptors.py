@@ -23,18 +23,18 @@ from tests.trainers.sample_image_scene import (
     told,
     workspace,
 )
-from trainers.adaptors.save import adaptor_save
-from trainers.errors import ReasonCode
-from trainers.events import Sample
-from trainers.kept import Kept
-from trainers.lora import attach
+from trainers.contract.errors import ReasonCode
+from trainers.contract.events import Sample
+from trainers.contract.params.sample_image import SampleImageParams
+from trainers.contract.spec import InputRef
+from trainers.core.lora import attach
+from trainers.core.model_cache import Kept
+from trainers.image.adaptors.save import adaptor_save
+from trainers.image.models import sd1
+from trainers.image.models.load import load_base
+from trainers.image.sampling.comparison import columns_of
 from trainers.methods.sample_image import sample
-from trainers.models import sd1
-from trainers.models.load import load_base
-from trainers.params.sample_image import SampleImageParams
 from trainers.run import run
-from trainers.samplers.columns import columns_of
-from trainers.spec import InputRef
 
 SKIPPING: dict[str, dict[str, str]] = {"plain": {}, "skipping": {"clip_skip": "1"}}
 

@@ -8,15 +8,15 @@ from pydantic import ValidationError
 
 from tests.tiny_text import BUILDERS
 from tests.trainers.text_workspace import MODEL, Make, save_adaptor, told, workspace
-from trainers.data.chat import prompt_ids
-from trainers.errors import ReasonCode, TrainerError
-from trainers.events import Event, EventWriter, Payload, Sample
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.contract.events import Event, EventWriter, Payload, Sample
+from trainers.contract.params.sample_text import SampleTextParams
 from trainers.methods.sample_text import sample
-from trainers.models.load_text import load_text
-from trainers.params.sample_text import SampleTextParams
 from trainers.run import run
-from trainers.samplers.infill import infill_ids
-from trainers.samplers.texts import Decoding, answers_sample
+from trainers.text.data.chat import prompt_ids
+from trainers.text.models.load import load_text
+from trainers.text.sampling.infill import infill_ids
+from trainers.text.sampling.texts import Decoding, answers_sample
 
 QUICK: dict[str, Any] = {"prompts": ["the cat", "one"], "max_new_tokens": 8, "block_size": 8}
 

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from tests.tolerance import assert_same_picture
-from trainers.models.base import Base, Task, TextSettings
-from trainers.models.load import load_base
-from trainers.models.schedulers import SAMPLERS, scheduler_of
-from trainers.samplers.image import Start, sample_images
+from trainers.image.models.base import Base, Task, TextSettings
+from trainers.image.models.load import load_base
+from trainers.image.models.schedulers import SAMPLERS, scheduler_of
+from trainers.image.sampling.sampler import Start, sample_images
 
 pytestmark = pytest.mark.numeric
 

@@ -9,12 +9,12 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from tests.tiny_sd import build_tiny_sd
-from trainers.errors import ReasonCode, TrainerError
-from trainers.lora import attach
-from trainers.models.base import Base
-from trainers.models.load import load_base
-from trainers.models.schedulers import scheduler_of
-from trainers.samplers.image import sample_images
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.core.lora import attach
+from trainers.image.models.base import Base
+from trainers.image.models.load import load_base
+from trainers.image.models.schedulers import scheduler_of
+from trainers.image.sampling.sampler import sample_images
 
 pytestmark = pytest.mark.numeric
 

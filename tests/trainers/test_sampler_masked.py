@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from tests.trainers.toy_logits import MASK, PAD, VOCABULARY, ask, toy
-from trainers.noise import Purpose, stream
-from trainers.samplers.canvas import canvas_of
-from trainers.samplers.dream import pick_dream, select_dream, top_k_kept, top_p_kept
-from trainers.samplers.masked import GIVEN, Denoised, above, denoise, evenly, pick_llada
-from trainers.samplers.text_logits import Logits, guided_logits
+from trainers.core.noise import Purpose, stream
+from trainers.text.sampling.canvas import canvas_of
+from trainers.text.sampling.dream import pick_dream, select_dream, top_k_kept, top_p_kept
+from trainers.text.sampling.logits import Logits, guided_logits
+from trainers.text.sampling.masked import GIVEN, Denoised, above, denoise, evenly, pick_llada
 
 pytestmark = pytest.mark.numeric
 

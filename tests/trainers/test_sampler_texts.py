@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tests.tiny_text import BUILDERS
-from trainers.errors import TrainerError
-from trainers.models.load_text import load_text
-from trainers.models.text_base import TextBase, hidden_padded, logits
-from trainers.samplers.masked import GIVEN
-from trainers.samplers.texts import Decoding, answers_sample, masks_fill
+from trainers.contract.errors import TrainerError
+from trainers.text.models.base import TextBase, hidden_padded, logits
+from trainers.text.models.load import load_text
+from trainers.text.sampling.masked import GIVEN
+from trainers.text.sampling.texts import Decoding, answers_sample, masks_fill
 
 
 @pytest.fixture(scope="module")

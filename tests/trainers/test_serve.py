@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.patience import PATIENCE_SECONDS
-from trainers.errors import ReasonCode
+from trainers.contract.errors import ReasonCode
 from trainers.serve import line_parse
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-from trainers.errors import ReasonCode, reason
+from trainers.contract.errors import ReasonCode, reason
 from trainers.serve import serve
 
 def run(line):

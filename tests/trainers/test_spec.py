@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from trainers.params import params_class
-from trainers.spec import JobSpec, Resources, canonical_json, folder_digest, spec_load
+from trainers.contract.params import params_class
+from trainers.contract.spec import JobSpec, Resources, canonical_json, folder_digest, spec_load
 
 SHA = "ab" * 32
 MODEL = {"name": "tiny@1", "key": "models/1", "sha256": SHA}

@@ -19,15 +19,15 @@ from api.catalog.checking.work import Work
 from formats.splits import split_chosen, split_evaluated, splits_of
 from tests.trainers.text_job import TextJob
 from tests.trainers.text_workspace import workspace
-from trainers.data.images import pictures_read
-from trainers.data.picture import Columns
-from trainers.data.rows import rows_read
-from trainers.errors import ReasonCode, TrainerError
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.contract.params.evaluate_text import EvaluateTextParams
+from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.contract.params.masked_text import MaskedTextParams
+from trainers.contract.spec import JobSpec
+from trainers.image.data.images import pictures_read
+from trainers.image.data.picture import Columns
 from trainers.methods.evaluate_text import rows_of
-from trainers.params.evaluate_text import EvaluateTextParams
-from trainers.params.image_lora import ImageLoraParams
-from trainers.params.masked_text import MaskedTextParams
-from trainers.spec import JobSpec
+from trainers.text.data.rows import rows_read
 
 LAYOUTS = [
     (["train.jsonl", "test.jsonl"], {"train": 1, "test": 1}),

@@ -3,9 +3,9 @@ import time
 import pytest
 import torch
 
-from trainers.events import Payload
-from trainers.steplog import Entry, StepLog
-from trainers.tracking import Reporter
+from trainers.contract.events import Payload
+from trainers.core.steplog import Entry, StepLog
+from trainers.core.tracking import Reporter
 
 
 class Told(Reporter):

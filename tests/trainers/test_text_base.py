@@ -11,8 +11,7 @@ from transformers import LlamaForCausalLM, Qwen2ForCausalLM
 
 from tests.tiny_text import BUILDERS, dream_tensors, llada_tensors
 from tests.tolerance import assert_near
-from trainers.models.load_text import load_text
-from trainers.models.text_base import (
+from trainers.text.models.base import (
     TextBase,
     body,
     cache_fill,
@@ -24,6 +23,7 @@ from trainers.models.text_base import (
     hidden_padded,
     logits,
 )
+from trainers.text.models.load import load_text
 
 pytestmark = pytest.mark.numeric
 

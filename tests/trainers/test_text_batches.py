@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainers.data.chat import Encoded, Role
-from trainers.data.documents import EosPadding, documents_of, response_length
-from trainers.data.text_batches import Recipe, TextMicroBatch, batch_shaped, document_noised, text_step_batch
-from trainers.data.text_plan import TextPlan
-from trainers.text.corruption import cart_weights, document_time
+from trainers.text.data.batches import Recipe, TextMicroBatch, batch_shaped, document_noised, text_step_batch
+from trainers.text.data.chat import Encoded, Role
+from trainers.text.data.documents import EosPadding, documents_of, response_length
+from trainers.text.data.plan import TextPlan
+from trainers.text.objective.corruption import cart_weights, document_time
 
 MASK, EOS, PAD, BOS = 90, 91, 92, 93
 RECIPE = Recipe(

@@ -9,12 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.tiny_text import BUILDERS, build_tiny_llama
 from tests.tolerance import assert_near
-from trainers.errors import ReasonCode, TrainerError
-from trainers.models.load_text import load_text
-from trainers.models.mask_row import mask_row_of
-from trainers.models.save_text import save_text
-from trainers.models.text_base import TextBase, hidden_padded, input_embedding, logits
-from trainers.models.text_lora import (
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.text.adaptors.lora import (
     attach_text_lora,
     targets_of,
     text_adaptor_load,
@@ -22,7 +18,11 @@ from trainers.models.text_lora import (
     text_lora_load_state,
     text_lora_state,
 )
-from trainers.models.text_merge import lora_merge, model_write, stored_dtype
+from trainers.text.adaptors.merge import lora_merge, model_write, stored_dtype
+from trainers.text.models.base import TextBase, hidden_padded, input_embedding, logits
+from trainers.text.models.load import load_text
+from trainers.text.models.mask_row import mask_row_of
+from trainers.text.models.save import save_text
 
 pytestmark = pytest.mark.numeric
 

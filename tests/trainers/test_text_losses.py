@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from trainers.text.corruption import NoiseSchedule, masked_share, scheduler_weight
-from trainers.text.losses import LossNorm, norm_scales
+from trainers.text.objective.corruption import NoiseSchedule, masked_share, scheduler_weight
+from trainers.text.objective.losses import LossNorm, norm_scales
 
 pytestmark = pytest.mark.numeric
 

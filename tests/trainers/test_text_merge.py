@@ -12,13 +12,13 @@ from api.catalog.checking.text_model import FAMILIES as CHECKED
 from tests.tiny_text import BUILDERS, build_tiny_llama
 from tests.tolerance import assert_near
 from tests.trainers.text_workspace import save_adaptor, workspace
-from trainers.errors import TrainerError
+from trainers.contract.errors import TrainerError
 from trainers.methods.merge import merge
-from trainers.models.load_text import load_text
-from trainers.models.save_text import save_text
-from trainers.models.text_base import hidden_padded, logits
-from trainers.models.text_families import FAMILIES
-from trainers.models.text_lora import text_adaptor_load
+from trainers.text.adaptors.lora import text_adaptor_load
+from trainers.text.models.base import hidden_padded, logits
+from trainers.text.models.families import FAMILIES
+from trainers.text.models.load import load_text
+from trainers.text.models.save import save_text
 
 pytestmark = pytest.mark.numeric
 

@@ -3,11 +3,11 @@ from typing import Any
 import pytest
 import torch
 
-from trainers.image.times import DdpmTimes, FlowTimes, times_of
-from trainers.losses import cosmap_weight, shifted_time
-from trainers.models.base import Base
-from trainers.noise import Purpose, integer, uniform
-from trainers.params.image_lora import ImageLoraParams
+from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.core.losses import cosmap_weight, shifted_time
+from trainers.core.noise import Purpose, integer, uniform
+from trainers.image.data.timesteps import DdpmTimes, FlowTimes, times_of
+from trainers.image.models.base import Base
 
 pytestmark = pytest.mark.numeric
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from tests.tiny_tokenizers import KINDS
-from trainers.data.chat import Encoded
-from trainers.data.text_preview import tokens_shown
-from trainers.models.token_texts import decoded, token_texts
-from trainers.samplers.infill import infill_ids
-from trainers.samplers.text_record import text_record
-from trainers.samplers.texts import Text
+from trainers.text.data.chat import Encoded
+from trainers.text.data.preview import tokens_shown
+from trainers.text.models.token_texts import decoded, token_texts
+from trainers.text.sampling.infill import infill_ids
+from trainers.text.sampling.record import text_record
+from trainers.text.sampling.texts import Text
 
 SENTENCE = "User: Jack has 42 pounds"
 

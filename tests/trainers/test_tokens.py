@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainers.data import tokens
-from trainers.data.chat import Tongue, tongue_of
-from trainers.data.dialogues import Dialogue, Turn
-from trainers.data.tokens import dialogues_encode, encode_in_processes
-from trainers.errors import TrainerError
-from trainers.models.load_text import load_text
+from trainers.contract.errors import TrainerError
+from trainers.text.data import tokens
+from trainers.text.data.chat import Tongue, tongue_of
+from trainers.text.data.dialogues import Dialogue, Turn
+from trainers.text.data.tokens import dialogues_encode, encode_in_processes
+from trainers.text.models.load import load_text
 
 DIALOGUES = [
     Dialogue(f"row {index}", (Turn("user", f"the {index}"), Turn("assistant", f"on {index * 7}"))) for index in range(9)

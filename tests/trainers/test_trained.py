@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from trainers.image.quantised import network_quantise, repeated_linears
-from trainers.image.trained import Trained, pairs_attach
-from trainers.lora import TRAINED, lora_layers
-from trainers.models.base import Base
-from trainers.models.load import load_base
-from trainers.params.image_lora import ImageLoraParams
+from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.core.lora import TRAINED, lora_layers
+from trainers.core.quantization import network_quantise, repeated_linears
+from trainers.image.models.base import Base
+from trainers.image.models.load import load_base
+from trainers.image.training.lora_setup import Trained, pairs_attach
 
 pytestmark = pytest.mark.numeric
 

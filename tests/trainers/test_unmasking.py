@@ -11,16 +11,16 @@ from torch import Tensor
 
 from tests.tolerance import GRADIENT, PRODUCT
 from tests.trainers.test_text_batches import RECIPE
-from trainers.data.chat import Encoded, Role, encode_chat, tongue_of
-from trainers.data.dialogues import Turn
-from trainers.data.documents import EosPadding, documents_of
-from trainers.data.text_batches import GRID, Recipe, TextMicroBatch, text_step_batch
-from trainers.data.text_plan import TextPlan
-from trainers.distributed import Processes
-from trainers.models.load_text import load_text
-from trainers.models.text_base import TextBase, logits
-from trainers.text.unmasking import Unmasking
-from trainers.text.validation import validate
+from trainers.core.distributed import Processes
+from trainers.text.data.batches import GRID, Recipe, TextMicroBatch, text_step_batch
+from trainers.text.data.chat import Encoded, Role, encode_chat, tongue_of
+from trainers.text.data.dialogues import Turn
+from trainers.text.data.documents import EosPadding, documents_of
+from trainers.text.data.plan import TextPlan
+from trainers.text.models.base import TextBase, logits
+from trainers.text.models.load import load_text
+from trainers.text.training.unmasking import Unmasking
+from trainers.text.training.validation import validate
 
 pytestmark = pytest.mark.numeric
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from trainers.events import EventWriter, read_events
-from trainers.models.load_text import load_text
-from trainers.models.text_lora import attach_text_lora, text_adaptor_save
-from trainers.spec import JobSpec
-from trainers.workspace import Workspace
+from trainers.contract.events import EventWriter, read_events
+from trainers.contract.spec import JobSpec
+from trainers.core.workspace import Workspace
+from trainers.text.adaptors.lora import attach_text_lora, text_adaptor_save
+from trainers.text.models.load import load_text
 
 MODEL = {"name": "tiny@1", "key": "models/1", "sha256": "ab" * 32}
 ADAPTOR = {"name": "poet@1", "key": "adaptors/1", "sha256": "cd" * 32}

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from foundation.protocol import PROTOCOL, PROTOCOL_HEADER
-from trainers.spec import folder_digest
+from trainers.contract.spec import folder_digest
 
 WORKER_TOKEN = "anw_" + "w" * 32
 TIMES = {

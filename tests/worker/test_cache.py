@@ -11,7 +11,7 @@ import pytest
 
 from tests.patience import PATIENCE_SECONDS
 from tests.worker.conftest import eventually
-from trainers.spec import folder_digest
+from trainers.contract.spec import folder_digest
 from worker.cache import InputCache
 from worker.claims import FilePart, InputPart
 from worker.failure import AttemptError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
-from trainers.events import Step
+from trainers.contract.events import Step
 from worker.cache import InputCache
 from worker.load import Load, LoadMeter
 from worker.metrics import CacheCollector, CardCollector, Metrics, TrainingCollector

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.worker.fake_api import FakeApi
-from trainers.events import Step, Warning_
+from trainers.contract.events import Step, Warning_
 from worker.files import remove_tree
 from worker.lease import Lease
 from worker.manifest import MAX_BYTES, Manifest, manifest_read

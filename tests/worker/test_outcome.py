@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainers.errors import ReasonCode, reason
+from trainers.contract.errors import ReasonCode, reason
 from worker.manifest import Manifest
 from worker.outcome import Ending, verdict_of
 from worker.supervise import Exit

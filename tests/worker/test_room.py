@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers.errors import ReasonCode
+from trainers.contract.errors import ReasonCode
 from worker.accelerators import Accelerator
 from worker.cache import InputCache
 from worker.claims import FilePart, InputPart

@@ -18,7 +18,7 @@ from worker.tree import ATTEMPT_MARK, marked
 pytestmark = pytest.mark.slow
 RANK = """
 import os, sys, time
-from trainers.lifeline import tie_to_parent
+from foundation.lifeline import tie_to_parent
 tie_to_parent()
 print(f"rank {os.environ['RANK']} pid={os.getpid()} parent={os.getppid()}.", flush=True)
 time.sleep(1000)

@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from trainers.atomic import json_write
-from trainers.data.chat import Encoded, Role, encode_chat, encode_plain, prompt_ids, shift_begin, tongue_of
-from trainers.data.dialogues import Dialogue, dialogues_of
-from trainers.data.rows import bad_rows, rows_read, split_counts
-from trainers.errors import ReasonCode, TrainerError
-from trainers.events import Progress, Sample, Started, Validation, Warning_
-from trainers.models.text_base import TextBase
-from trainers.params.evaluate_text import EvaluateTextParams
-from trainers.samplers.text_job import DEFAULT_NEW_TOKENS, TextJob, decoding_of, suppressed_check, text_job
-from trainers.samplers.texts import answers_sample, spoken
-from trainers.text.answers import answers_equal, final_number
-from trainers.text.likelihood import likelihood_bound, noised
-from trainers.workspace import Outcome, Workspace
+from foundation.atomic import json_write
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.contract.events import Progress, Sample, Started, Validation, Warning_
+from trainers.contract.params.evaluate_text import EvaluateTextParams
+from trainers.core.workspace import Outcome, Workspace
+from trainers.text.data.chat import Encoded, Role, encode_chat, encode_plain, prompt_ids, shift_begin, tongue_of
+from trainers.text.data.dialogues import Dialogue, dialogues_of
+from trainers.text.data.rows import bad_rows, rows_read, split_counts
+from trainers.text.evaluation.answers import answers_equal, final_number
+from trainers.text.evaluation.likelihood import likelihood_bound, noised
+from trainers.text.models.base import TextBase
+from trainers.text.sampling.job import DEFAULT_NEW_TOKENS, TextJob, decoding_of, suppressed_check, text_job
+from trainers.text.sampling.texts import answers_sample, spoken
 
 REPORT = "samples/report.json"
 Report = dict[str, Any]

@@ -1,22 +1,22 @@
 """Method `extract_adaptor`: an adaptor of another strength or of a lower rank, made from one that is there."""
 
-from trainers.adaptors.facts import pair_facts
-from trainers.adaptors.foreign_family import clip_skip_of
-from trainers.adaptors.layers import layers, roots
-from trainers.adaptors.load import Adaptor, adaptor_read
-from trainers.adaptors.lower_rank import error_sums, lower_rank
-from trainers.adaptors.of_job import base_check, weights_folder
-from trainers.adaptors.pairs import Pair, Pairs, scaled
-from trainers.adaptors.save import adaptor_write, how_to_use
-from trainers.card import card_write
-from trainers.errors import ReasonCode, TrainerError
-from trainers.manifest import manifest_body
-from trainers.models.base import Base
-from trainers.models.load import load_base
-from trainers.models.stored_dtype import stored_dtype
-from trainers.params.extract_adaptor import ExtractAdaptorParams
-from trainers.spec import InputRef
-from trainers.workspace import Outcome, Workspace
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.contract.params.extract_adaptor import ExtractAdaptorParams
+from trainers.contract.spec import InputRef
+from trainers.core.manifest import manifest_body
+from trainers.core.workspace import Outcome, Workspace
+from trainers.image.adaptors.apply import base_check, weights_folder
+from trainers.image.adaptors.card import card_write
+from trainers.image.adaptors.facts import pair_facts
+from trainers.image.adaptors.foreign_family import clip_skip_of
+from trainers.image.adaptors.layers import layers, roots
+from trainers.image.adaptors.load import Adaptor, adaptor_read
+from trainers.image.adaptors.lower_rank import error_sums, lower_rank
+from trainers.image.adaptors.pairs import Pair, Pairs, scaled
+from trainers.image.adaptors.save import adaptor_write, how_to_use
+from trainers.image.models.base import Base
+from trainers.image.models.load import load_base
+from trainers.image.models.stored_dtype import stored_dtype
 
 
 def extract_adaptor(work: Workspace) -> Outcome:

@@ -1,11 +1,11 @@
 """Method `fetch_dataset`: a dataset from a Hub into out/dataset/."""
 
 from formats.pictures import PICTURE_ENDINGS
-from trainers.errors import ReasonCode
-from trainers.fetching import Kind, fetch_into
-from trainers.hub_configs import dataset_layout
-from trainers.params.fetch import FetchDatasetParams, FetchParams
-from trainers.workspace import Outcome, Workspace
+from trainers.contract.errors import ReasonCode
+from trainers.contract.params.fetch import FetchDatasetParams, FetchParams
+from trainers.core.fetching import Kind, fetch_into
+from trainers.core.hub_configs import dataset_layout
+from trainers.core.workspace import Outcome, Workspace
 
 ROWS = (".parquet", ".json", ".jsonl", ".csv", ".txt")
 

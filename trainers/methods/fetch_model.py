@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from trainers.errors import ReasonCode, TrainerError
-from trainers.fetching import Kind, fetch_into
-from trainers.models.load import family_of
-from trainers.models.text_families import config_read
-from trainers.models.text_families import family_of as text_family_of
-from trainers.params.fetch import FetchModelParams, FetchParams
-from trainers.workspace import Outcome, Workspace
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.contract.params.fetch import FetchModelParams, FetchParams
+from trainers.core.fetching import Kind, fetch_into
+from trainers.core.workspace import Outcome, Workspace
+from trainers.image.models.load import family_of
+from trainers.text.models.families import config_read
+from trainers.text.models.families import family_of as text_family_of
 
 
 def fetch(work: Workspace) -> Outcome:

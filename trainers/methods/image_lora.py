@@ -7,39 +7,39 @@ from typing import Any
 
 import torch
 
-from trainers.adaptors.save import adaptor_save
-from trainers.card import card_write
-from trainers.choices import choices_make
-from trainers.control import Control
-from trainers.data.examples import Examples
-from trainers.data.global_batch import GlobalBatch
-from trainers.data.image_batches import MicroBatch, step_batch, validation_batches
-from trainers.data.image_dataset import batch_of, draws_of, plan_of, rows_encode
-from trainers.data.image_rows import Rows, rows_read
-from trainers.data.plan import Plan
-from trainers.distributed import start_processes
-from trainers.ema import Ema
-from trainers.errors import ReasonCode, TrainerError
-from trainers.events import Started, Warning_
-from trainers.image.continuing import start_from_adaptor
-from trainers.image.denoising import denoising
-from trainers.image.evaluation import eval_prompts_encode, pictures_sample, validation_loss
-from trainers.image.prepared import DTYPES, base_prepared, encoders_free, precision_on, prediction_overridden
-from trainers.image.prior import class_pictures_made
-from trainers.image.trained import Trained, pairs_attach
-from trainers.listeners import listeners_attach
-from trainers.loop import Progress, StepBatch, Task, fit
-from trainers.manifest import manifest_body
-from trainers.models.base import Base
-from trainers.models.families import family_module
-from trainers.optim import Group, optimizer_of, schedule
-from trainers.params.image_lora import ImageLoraParams
-from trainers.params.image_lora_rules import EVALUATION_SHARE
-from trainers.resume import Resumable
-from trainers.samplers.prompts import Prompts
-from trainers.site import Site
-from trainers.tracking import Reporter
-from trainers.workspace import Outcome, Workspace
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.contract.events import Started, Warning_
+from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.contract.params.image_lora_rules import EVALUATION_SHARE
+from trainers.core.choices import choices_make
+from trainers.core.control import Control
+from trainers.core.distributed import start_processes
+from trainers.core.ema import Ema
+from trainers.core.global_batch import GlobalBatch
+from trainers.core.listeners import listeners_attach
+from trainers.core.loop import Progress, StepBatch, Task, fit
+from trainers.core.manifest import manifest_body
+from trainers.core.optim import Group, optimizer_of, schedule
+from trainers.core.resume import Resumable
+from trainers.core.site import Site
+from trainers.core.tracking import Reporter
+from trainers.core.workspace import Outcome, Workspace
+from trainers.image.adaptors.card import card_write
+from trainers.image.adaptors.save import adaptor_save
+from trainers.image.data.batches import MicroBatch, step_batch, validation_batches
+from trainers.image.data.dataset import batch_of, draws_of, plan_of, rows_encode
+from trainers.image.data.examples import Examples
+from trainers.image.data.plan import Plan
+from trainers.image.data.rows import Rows, rows_read
+from trainers.image.models.base import Base
+from trainers.image.models.families import family_module
+from trainers.image.sampling.prompts import Prompts
+from trainers.image.training.denoising import denoising
+from trainers.image.training.evaluation import eval_prompts_encode, pictures_sample, validation_loss
+from trainers.image.training.init_from_adaptor import start_from_adaptor
+from trainers.image.training.load import DTYPES, base_prepared, encoders_free, precision_on, prediction_overridden
+from trainers.image.training.lora_setup import Trained, pairs_attach
+from trainers.image.training.prior import class_pictures_made
 
 VALIDATION_TIMESTEPS = 4
 """Fixed timesteps at which each held-out picture is seen."""

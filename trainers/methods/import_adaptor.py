@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from foundation.strict_json import json_read
-from trainers.adaptors.facts import pair_facts
-from trainers.adaptors.file import bad
-from trainers.adaptors.foreign_family import clip_skip_of, prediction_type_of
-from trainers.adaptors.load import Adaptor, adaptor_read
-from trainers.adaptors.save import adaptor_write, how_to_use
-from trainers.card import card_write
-from trainers.manifest import manifest_body
-from trainers.models.base import Base
-from trainers.models.families import family_module
-from trainers.models.load import load_base
-from trainers.models.stored_dtype import stored_dtype
-from trainers.params.import_adaptor import ImportAdaptorParams
-from trainers.spec import InputRef
-from trainers.workspace import Outcome, Workspace
+from trainers.contract.params.import_adaptor import ImportAdaptorParams
+from trainers.contract.spec import InputRef
+from trainers.core.manifest import manifest_body
+from trainers.core.workspace import Outcome, Workspace
+from trainers.image.adaptors.card import card_write
+from trainers.image.adaptors.facts import pair_facts
+from trainers.image.adaptors.file import bad
+from trainers.image.adaptors.foreign_family import clip_skip_of, prediction_type_of
+from trainers.image.adaptors.load import Adaptor, adaptor_read
+from trainers.image.adaptors.save import adaptor_write, how_to_use
+from trainers.image.models.base import Base
+from trainers.image.models.families import family_module
+from trainers.image.models.load import load_base
+from trainers.image.models.stored_dtype import stored_dtype
 
 
 def import_adaptor(work: Workspace) -> Outcome:

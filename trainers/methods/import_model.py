@@ -16,15 +16,15 @@ from formats.safetensors_header import Header, HeaderError
 from formats.single_file import Checkpoint, CheckpointError, checkpoint_file
 from formats.single_file_configs import configs_of
 from formats.single_file_pipeline import index_of, scheduler_of
-from trainers.atomic import json_write
-from trainers.errors import ReasonCode, TrainerError
-from trainers.fetching import Kind, files_fetch
-from trainers.models.load import family_of, load_base
-from trainers.models.single_file import part_tensors
-from trainers.models.stored_dtype import stored_dtype
-from trainers.params.fetch import FetchModelParams
-from trainers.params.import_model import ImportModelParams
-from trainers.workspace import Outcome, Workspace
+from foundation.atomic import json_write
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.contract.params.fetch import FetchModelParams
+from trainers.contract.params.import_model import ImportModelParams
+from trainers.core.fetching import Kind, files_fetch
+from trainers.core.workspace import Outcome, Workspace
+from trainers.image.models.load import family_of, load_base
+from trainers.image.models.single_file import part_tensors
+from trainers.image.models.stored_dtype import stored_dtype
 
 COPIED = ("*.safetensors", "*.json", "*.txt", "*.model")
 """Files of a part that comes from elsewhere."""

@@ -5,20 +5,20 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from trainers.atomic import json_write
-from trainers.control import Control
-from trainers.distributed import start_processes
-from trainers.events import Sample
-from trainers.params.inspect_dataset import InspectDatasetParams
-from trainers.site import Site
-from trainers.tracking import Reporter
-from trainers.workspace import Outcome, Workspace
+from foundation.atomic import json_write
+from trainers.contract.events import Sample
+from trainers.contract.params.inspect_dataset import InspectDatasetParams
+from trainers.core.control import Control
+from trainers.core.distributed import start_processes
+from trainers.core.site import Site
+from trainers.core.tracking import Reporter
+from trainers.core.workspace import Outcome, Workspace
 
 Preview = Callable[[Site[InspectDatasetParams]], dict[str, Any]]
 """Says Sample events for what it writes below out/samples, and returns the report; "stopped" where it broke off."""
 PREVIEWS = {
-    "image_lora": "trainers.data.image_preview:preview",
-    "masked_text": "trainers.data.text_preview:preview",
+    "image_lora": "trainers.image.data.preview:preview",
+    "masked_text": "trainers.text.data.preview:preview",
 }
 """Loaded when wanted: pictures need other libraries than texts."""
 REPORT = "samples/report.json"

@@ -2,25 +2,25 @@
 
 from contextlib import ExitStack
 
-from trainers.control import Control
-from trainers.data.text_batches import TextMicroBatch, text_step_batch
-from trainers.data.text_dataset import TextDataset, dataset_read
-from trainers.data.text_plan import TextPlan
-from trainers.events import Started, Warning_
-from trainers.listeners import listeners_attach
-from trainers.loop import StepBatch, Task, fit
-from trainers.optim import schedule
-from trainers.params.masked_text import MaskedTextParams
-from trainers.resume import Resumable
-from trainers.site import Site
-from trainers.text.device import processes_start
-from trainers.text.eval_prompts import answers_show
-from trainers.text.export import facts, products_write
-from trainers.text.training import DTYPES, Trained, recipe_of, resumable_of, trained_base
-from trainers.text.unmasking import Unmasking
-from trainers.text.validation import validate
-from trainers.tracking import Reporter
-from trainers.workspace import Outcome, Workspace
+from trainers.contract.events import Started, Warning_
+from trainers.contract.params.masked_text import MaskedTextParams
+from trainers.core.control import Control
+from trainers.core.listeners import listeners_attach
+from trainers.core.loop import StepBatch, Task, fit
+from trainers.core.optim import schedule
+from trainers.core.resume import Resumable
+from trainers.core.site import Site
+from trainers.core.tracking import Reporter
+from trainers.core.workspace import Outcome, Workspace
+from trainers.text.data.batches import TextMicroBatch, text_step_batch
+from trainers.text.data.dataset import TextDataset, dataset_read
+from trainers.text.data.plan import TextPlan
+from trainers.text.training.device import processes_start
+from trainers.text.training.eval_prompts import answers_show
+from trainers.text.training.export import facts, products_write
+from trainers.text.training.training import DTYPES, Trained, recipe_of, resumable_of, trained_base
+from trainers.text.training.unmasking import Unmasking
+from trainers.text.training.validation import validate
 
 NEVER = 1 << 62
 """Steps between two evaluations where there are none."""

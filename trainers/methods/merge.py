@@ -6,20 +6,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trainers.adaptors.file import bad
-from trainers.adaptors.layers import layers, roots
-from trainers.adaptors.load import Adaptor, adaptor_read
-from trainers.adaptors.of_job import base_check, prediction_override, weights_folder
-from trainers.adaptors.pairs import difference
-from trainers.events import Progress
-from trainers.models.base import Base
-from trainers.models.families import family_module
-from trainers.models.load import load_base
-from trainers.models.stored_dtype import stored_dtype
-from trainers.models.text_merge import merge_text
-from trainers.params.merge import MergeParams
-from trainers.tracking import Reporter
-from trainers.workspace import Outcome, Workspace
+from trainers.contract.events import Progress
+from trainers.contract.params.merge import MergeParams
+from trainers.core.tracking import Reporter
+from trainers.core.workspace import Outcome, Workspace
+from trainers.image.adaptors.apply import base_check, prediction_override, weights_folder
+from trainers.image.adaptors.file import bad
+from trainers.image.adaptors.layers import layers, roots
+from trainers.image.adaptors.load import Adaptor, adaptor_read
+from trainers.image.adaptors.pairs import difference
+from trainers.image.models.base import Base
+from trainers.image.models.families import family_module
+from trainers.image.models.load import load_base
+from trainers.image.models.stored_dtype import stored_dtype
+from trainers.text.adaptors.merge import merge_text
 
 
 def merge(work: Workspace) -> Outcome:

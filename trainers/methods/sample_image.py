@@ -7,22 +7,22 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 
-from trainers.adaptors.of_job import Adapted, adaptors_apply
-from trainers.adaptors.switch import adaptors_remove, adaptors_switch
-from trainers.control import Control
-from trainers.distributed import start_processes
-from trainers.errors import ReasonCode, TrainerError
-from trainers.events import Progress, Started
-from trainers.models.base import Base, TextSettings
-from trainers.models.families import family_module
-from trainers.models.load import load_base
-from trainers.params.sample_image import SampleImageParams
-from trainers.samplers.columns import Column, columns_of, seeds_of
-from trainers.samplers.image import Previews, Start, sample_images
-from trainers.samplers.keeping import Keeper
-from trainers.samplers.start import start_read
-from trainers.tracking import Reporter
-from trainers.workspace import Outcome, Workspace
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.contract.events import Progress, Started
+from trainers.contract.params.sample_image import SampleImageParams
+from trainers.core.control import Control
+from trainers.core.distributed import start_processes
+from trainers.core.tracking import Reporter
+from trainers.core.workspace import Outcome, Workspace
+from trainers.image.adaptors.apply import Adapted, adaptors_apply
+from trainers.image.adaptors.switch import adaptors_remove, adaptors_switch
+from trainers.image.models.base import Base, TextSettings
+from trainers.image.models.families import family_module
+from trainers.image.models.load import load_base
+from trainers.image.sampling.comparison import Column, columns_of, seeds_of
+from trainers.image.sampling.init_image import start_read
+from trainers.image.sampling.sample_writer import Keeper
+from trainers.image.sampling.sampler import Previews, Start, sample_images
 
 
 class Key(NamedTuple):

@@ -6,15 +6,15 @@ from typing import Any
 
 from torch import Tensor
 
-from trainers.data.chat import prompt_ids
-from trainers.errors import ReasonCode, TrainerError
-from trainers.events import Progress, Sample, Started
-from trainers.params.sample_text import SampleTextParams
-from trainers.samplers.infill import infill_ids
-from trainers.samplers.text_job import DEFAULT_NEW_TOKENS, TextJob, decoding_of, suppressed_check, text_job
-from trainers.samplers.text_record import text_write
-from trainers.samplers.texts import Text, answers_sample, masks_fill
-from trainers.workspace import Outcome, Workspace
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.contract.events import Progress, Sample, Started
+from trainers.contract.params.sample_text import SampleTextParams
+from trainers.core.workspace import Outcome, Workspace
+from trainers.text.data.chat import prompt_ids
+from trainers.text.sampling.infill import infill_ids
+from trainers.text.sampling.job import DEFAULT_NEW_TOKENS, TextJob, decoding_of, suppressed_check, text_job
+from trainers.text.sampling.record import text_write
+from trainers.text.sampling.texts import Text, answers_sample, masks_fill
 
 
 @dataclass(frozen=True)

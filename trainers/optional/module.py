@@ -3,7 +3,7 @@
 import importlib
 from types import ModuleType
 
-from trainers.errors import ReasonCode, TrainerError
+from trainers.contract.errors import ReasonCode, TrainerError
 
 
 def optional_module(path: str, extra: str) -> ModuleType:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from trainers.spec import Resources
+from trainers.contract.spec import Resources
 from worker.confine import Network
 from worker.places import Places
 from worker.supervise import Exit

@@ -29,7 +29,7 @@ FAMILIES = {
     "qwen2": Family(is_causal=True),
     "qwen3": Family(is_causal=True),
 }
-"""By `model_type` in small letters; the same as in `trainers.models.text_families`."""
+"""By `model_type` in small letters; the same as in `trainers.text.models.families`."""
 TOKENIZERS = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"), ("tokenizer.model",))
 """Any of these sets will do."""
 EMBEDDINGS = ("wte.weight", "embed_tokens.weight", "word_embeddings.weight", "tok_embeddings.weight")

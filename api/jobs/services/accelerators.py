@@ -3,7 +3,7 @@
 import json
 
 from api.jobs.models import AcceleratorLease, Attempt, Job, Worker
-from trainers.spec import Resources
+from trainers.contract.spec import Resources
 
 
 def needs_text(resources: Resources) -> str:

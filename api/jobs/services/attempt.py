@@ -14,7 +14,7 @@ from api.jobs.incoming import Incoming
 from api.jobs.models import Attempt, Job, State
 from api.jobs.transitions import event_add
 from foundation.phases import SENTENCES
-from trainers.spec import MAX_BIGINT, MAX_INT
+from trainers.contract.spec import MAX_BIGINT, MAX_INT
 
 ASKED = ("state", "stop_requested", "control_seq", "control_command", "control_obeyed")
 """What a heartbeat reads of the job."""

@@ -1,6 +1,6 @@
 """What a failure costs: the tries of a job, the workers that it avoids, and when a worker goes into quarantine.
 
-`trainers.errors` has the policy of each reason, the settings have the number of tries and the pauses.
+`trainers.contract.errors` has the policy of each reason, the settings have the number of tries and the pauses.
 """
 
 import random
@@ -17,8 +17,8 @@ from api.jobs.models import Artifact, Attempt, AvoidedWorker, Job, Outcome, Work
 from api.jobs.selectors import workers_live
 from api.jobs.services.accelerators import accelerators_for
 from api.jobs.transitions import audit_add, event_add
-from trainers.errors import MEANINGS, WORKER_SIDE, Reason, Retry
-from trainers.events import Warning_
+from trainers.contract.errors import MEANINGS, WORKER_SIDE, Reason, Retry
+from trainers.contract.events import Warning_
 
 
 def failure_columns(*, job: Job, attempt: Attempt, reason: Reason, at: datetime) -> dict[str, Any] | None:

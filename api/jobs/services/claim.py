@@ -23,7 +23,7 @@ from api.jobs.services.budgets import workers_instead
 from api.jobs.services.control import IDLE
 from api.jobs.services.workers import Labels, worker_seen
 from api.jobs.transitions import audit_add, job_move
-from trainers.spec import MAX_BIGINT
+from trainers.contract.spec import MAX_BIGINT
 
 MAX_AVOIDING = 20
 """Jobs that avoid a worker are looked at up to here, by one claim."""

@@ -13,8 +13,8 @@ from api.jobs.models import LIVE, Job, Outcome, State, Stop
 from api.jobs.services.job_inputs import inputs_hold
 from api.jobs.services.made_versions import params_of
 from api.jobs.transitions import audit_add, event_add, job_lock, job_move, state_problem
-from trainers.errors import ReasonCode, reason
-from trainers.events import Warning_
+from trainers.contract.errors import ReasonCode, reason
+from trainers.contract.events import Warning_
 
 Command = Literal["save_now", "sample_now"]
 

@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from api.errors import Problem
 from api.jobs.selectors import workers_live
-from trainers.params import METHODS
-from trainers.params.base import Params
+from trainers.contract.params import METHODS
+from trainers.contract.params.base import Params
 
 WORDS = ("train_device", "gpu_ids")
 """Parameters that name accelerators, in methods that have them."""

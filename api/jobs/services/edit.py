@@ -10,7 +10,7 @@ from api.jobs.clock import now
 from api.jobs.models import Job, JobLabel, State
 from api.jobs.transitions import audit_add, job_lock
 from foundation.plain_text import PlainText
-from trainers.spec import Contract
+from trainers.contract.spec import Contract
 
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:/-]{0,49}$")]
 

@@ -12,8 +12,8 @@ from api.jobs.models import AcceleratorLease, Attempt, Job, Outcome, State, Stop
 from api.jobs.services.budgets import failure_columns, worker_record_end
 from api.jobs.services.control import IDLE
 from api.jobs.transitions import job_move
-from trainers.errors import Reason, ReasonCode
-from trainers.errors import reason as reason_of
+from trainers.contract.errors import Reason, ReasonCode
+from trainers.contract.errors import reason as reason_of
 
 
 def attempt_end(

@@ -15,8 +15,8 @@ from api.jobs.models import Attempt, Job, Metric, State
 from api.jobs.models import Event as JobEvent
 from api.jobs.services.attempt import live_lock
 from api.jobs.transitions import job_move
-from trainers.events import Control, Event, Progress, Started, Step, Validation
-from trainers.spec import MAX_BIGINT
+from trainers.contract.events import Control, Event, Progress, Started, Step, Validation
+from trainers.contract.spec import MAX_BIGINT
 
 MAX_EVENTS = 500
 JOB_FIELDS = ("state", "control_obeyed", "event_seq")

@@ -18,7 +18,7 @@ from api.parallel import in_parallel
 from api.sending import Parts, file_links, links_check, nothing_to_send, parts_join
 from foundation.live_files import LIVE
 from storage.keys import key_check
-from trainers.spec import MAX_FILE_BYTES, MAX_INT, Sha256, folder_digest
+from trainers.contract.spec import MAX_FILE_BYTES, MAX_INT, Sha256, folder_digest
 
 MAX_FILES = 1000
 

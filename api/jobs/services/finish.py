@@ -16,9 +16,9 @@ from api.jobs.services.ending import attempt_end
 from api.jobs.services.files import File, files_missing
 from api.jobs.services.made_versions import KIND_OF_PRODUCT, products, version_publish
 from api.jobs.transitions import job_lock
-from trainers.errors import Reason, ReasonCode
-from trainers.errors import reason as reason_of
-from trainers.spec import MAX_INT, canonical_json
+from trainers.contract.errors import Reason, ReasonCode
+from trainers.contract.errors import reason as reason_of
+from trainers.contract.spec import MAX_INT, canonical_json
 
 WITH_MANIFEST = ("succeeded", "stopped")
 REASON_CODES = {code.value for code in ReasonCode}

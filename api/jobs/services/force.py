@@ -15,7 +15,7 @@ from api.jobs.models import LIVE, Attempt, Event, Job, Outcome, Stop
 from api.jobs.services.control import job_cancel
 from api.jobs.services.ending import attempt_end
 from api.jobs.transitions import audit_add, job_lock
-from trainers.errors import ReasonCode, reason
+from trainers.contract.errors import ReasonCode, reason
 
 
 @transaction.atomic

@@ -7,7 +7,7 @@ from api.jobs.models import LIVE, Attempt, Job, Outcome, State, Stop
 from api.jobs.services.control import job_pause
 from api.jobs.services.ending import attempt_end
 from api.jobs.transitions import job_lock
-from trainers.errors import ReasonCode, reason
+from trainers.contract.errors import ReasonCode, reason
 
 ACTOR = "hold"
 

@@ -2,7 +2,7 @@
 
 from api.environment import environment
 from api.errors import Problem
-from trainers.params.base import Params
+from trainers.contract.params.base import Params
 
 
 def hub_check(params: Params) -> None:

@@ -8,7 +8,7 @@ from api.environment import environment
 from api.errors import Problem
 from api.files import storage
 from api.jobs.models import Artifact, Attempt, Job, State
-from trainers.spec import InputRef, Inputs, folder_digest
+from trainers.contract.spec import InputRef, Inputs, folder_digest
 
 Files = list[dict[str, Any]]
 """[{path, size, sha256, key}]"""

@@ -8,7 +8,7 @@ from django.db import transaction
 from api.catalog.models import Adaptor, DatasetVersion, PretrainedModelVersion
 from api.errors import Problem
 from api.jobs.models import Job, JobInput
-from trainers.spec import InputRef, Inputs
+from trainers.contract.spec import InputRef, Inputs
 
 ROWS: dict[str, Any] = {"dataset": DatasetVersion, "model": PretrainedModelVersion, "adaptor": Adaptor}
 

@@ -10,9 +10,9 @@ from api.catalog.models import KINDS
 from api.catalog.models import VersionState as State
 from api.jobs.models import Attempt, Job
 from api.jobs.transitions import event_add
-from trainers.params import params_class
-from trainers.params.base import Params, Product
-from trainers.params.fetch import FetchParams
+from trainers.contract.params import params_class
+from trainers.contract.params.base import Params, Product
+from trainers.contract.params.fetch import FetchParams
 
 KIND_OF_PRODUCT: dict[Product, str] = {"dataset": "datasets", "model": "models"}
 """Products that become a version; each lies in the folder of its name below out/."""

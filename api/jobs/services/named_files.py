@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 
 from api.catalog.selectors import input_files
 from api.errors import Problem
-from trainers.spec import JobSpec
+from trainers.contract.spec import JobSpec
 
 FILE_PARAMETERS = ("input_image", "mask_image")
 NAMED = 5

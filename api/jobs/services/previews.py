@@ -10,8 +10,8 @@ from api.errors import Problem
 from api.jobs.models import Job
 from api.jobs.services.queueing import params_laid
 from api.jobs.services.submit import JobRequest, job_create
-from trainers.params.inspect_dataset import TEMPLATES
-from trainers.spec import Contract
+from trainers.contract.params.inspect_dataset import TEMPLATES
+from trainers.contract.spec import Contract
 
 METHOD = "inspect_dataset"
 

@@ -20,7 +20,7 @@ from api.jobs.services.job_inputs import inputs_record
 from api.jobs.services.named_files import named_files_check
 from api.jobs.services.secrets import secrets_check
 from api.jobs.transitions import audit_add, event_add
-from trainers.spec import JobSpec, canonical_json
+from trainers.contract.spec import JobSpec, canonical_json
 
 MAX_KEY = 200
 

@@ -11,7 +11,7 @@ from api.jobs.clock import now
 from api.jobs.models import Attempt, Outcome, ReaperPass, Worker
 from api.jobs.services.ending import attempt_end
 from api.jobs.transitions import audit_add, job_lock
-from trainers.errors import ReasonCode, reason
+from trainers.contract.errors import ReasonCode, reason
 
 
 def attempts_reap() -> int:

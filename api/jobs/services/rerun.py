@@ -10,7 +10,7 @@ from api.jobs.models import Job
 from api.jobs.services.devices import devices_named, resources_for
 from api.jobs.services.queueing import Asked, Wanted, job_queue, params_laid, request_digest
 from foundation.plain_text import PlainLine
-from trainers.spec import Contract, JobSpec
+from trainers.contract.spec import Contract, JobSpec
 
 
 class RerunRequest(Contract):

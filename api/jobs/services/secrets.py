@@ -12,7 +12,7 @@ from api.errors import Problem
 from api.jobs.clock import now
 from api.jobs.models import Attempt
 from api.jobs.transitions import audit_add
-from trainers.params.base import Params
+from trainers.contract.params.base import Params
 
 
 @dataclass(frozen=True)

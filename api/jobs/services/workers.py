@@ -17,8 +17,8 @@ from api.jobs.services.ending import attempt_end
 from api.jobs.transitions import audit_add, job_lock
 from foundation import protocol
 from foundation.plain_text import PlainLine
-from trainers.errors import ReasonCode, reason
-from trainers.spec import MAX_BIGINT
+from trainers.contract.errors import ReasonCode, reason
+from trainers.contract.spec import MAX_BIGINT
 
 Labels = dict[PlainLine, PlainLine]
 """Of a worker: what its operator says of it."""

@@ -1,0 +1,71 @@
+"""Parameters of what fetches from a Hugging Face Hub. One class of fields, two methods: a dataset and a base model."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field, field_validator
+
+from trainers.contract.params.addresses import origin_of
+from trainers.contract.params.base import SPLIT, Params, Product
+from trainers.contract.params.secrets import SecretNames
+
+HUB = "https://huggingface.co"
+REPO = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?$"
+REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$"
+RECORD = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+"""The same rule as for names in the catalog."""
+CONFIG = r"^[\w.-]*$"
+Patterns = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=50)]
+
+
+class FetchParams(Params):
+    """What both have in common; not a method of its own."""
+
+    requires: ClassVar[tuple[str, ...]] = ()
+
+    name: str = Field(pattern=RECORD)
+    """Name of the dataset or base model that the files become a version of; made where it is not there."""
+    repo: str = Field(pattern=REPO)
+    """The repository on the Hub: owner/name."""
+    revision: str = Field("main", pattern=REVISION)
+    """Branch, tag or commit. The commit that it means on that day is recorded in the version."""
+    allow: Patterns = ()
+    """Only files that match one of these patterns, as unet/*; empty = all of safe kinds."""
+    ignore: Patterns = ()
+    """Files that match one of these patterns are left out, as *.fp16.safetensors."""
+    endpoint: str = HUB
+    """Address of the Hub; the operator lists those that are allowed in ANNEAL_HUB_ENDPOINTS."""
+    secrets: SecretNames = ()
+    """Project secrets that the job is given; one of kind hub signs in to gated and private repositories."""
+    max_gigabytes: float = Field(200, gt=0, le=10_000)
+    """Refuse a repository whose chosen files are larger together, in units of 1e9 bytes."""
+
+    def connects(self) -> bool:
+        return True
+
+    @field_validator("endpoint")
+    @classmethod
+    def _one_spelling(cls, value: str) -> str:
+        origin_of(value)
+        return value.rstrip("/")
+
+
+class FetchModelParams(FetchParams):
+    method: ClassVar[str] = "fetch_model"
+    summary: ClassVar[str] = "Download a base model (diffusers format, or a language model) from a Hugging Face Hub."
+    entry: ClassVar[str] = "trainers.methods.fetch_model:fetch"
+    product: ClassVar[Product] = "model"
+
+    family: str = Field("", max_length=20, pattern=r"^[a-z0-9_]*$")
+    """Refuse a model of another family than this, as sdxl or llada; empty = any that is supported."""
+
+
+class FetchDatasetParams(FetchParams):
+    method: ClassVar[str] = "fetch_dataset"
+    summary: ClassVar[str] = "Download a dataset from a Hugging Face Hub."
+    entry: ClassVar[str] = "trainers.methods.fetch_dataset:fetch"
+    product: ClassVar[Product] = "dataset"
+
+    config: str = Field("", max_length=100, pattern=CONFIG)
+    """Configuration of a repository that has several, as main or socratic; empty = its default one."""
+    split: str = Field("", pattern=rf"^$|{SPLIT}")
+    """Only this split, as train or test; empty = all, each kept apart."""

@@ -1,0 +1,83 @@
+"""Checkpoints: folders `step-00000100/` that are whole, verified, and free of pickle.
+
+Tensors lie in one safetensors file per part (weights, optimizer, rng), everything else in `state.json`;
+`manifest.json` holds the SHA-256 of each file. The folder is renamed into place, so an interrupted write leaves none.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from foundation.atomic import file_list, folder_write, json_write, sha256_of, sync
+from trainers.contract.errors import ReasonCode, TrainerError
+
+Parts = Mapping[str, Mapping[str, Tensor]]
+
+
+class Loaded(NamedTuple):
+    step: int
+    tensors: dict[str, dict[str, Tensor]]
+    """By part, then by name, on the CPU."""
+    state: dict[str, Any]
+
+
+def checkpoint_save(root: Path, *, step: int, tensors: Parts, state: Mapping[str, Any], keep: int) -> Path:
+    """Writes `root/step-<step>` and removes all but the latest `keep`. Returns the folder."""
+
+    def write(draft: Path) -> None:
+        for part, named in tensors.items():
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()},
+                draft / f"{part}.safetensors",
+            )
+        json_write(draft / "state.json", {"step": step, **state})
+        for path in draft.iterdir():
+            sync(path)
+        json_write(draft / "manifest.json", {"step": step, "files": file_list(draft)})
+
+    folder = root / f"step-{step:08d}"
+    folder_write(folder, write)
+    for old in sorted(root.glob("step-*"))[:-keep]:
+        shutil.rmtree(old)
+    return folder
+
+
+def checkpoint_load(folder: Path) -> Loaded:
+    """Reads a checkpoint after checking every digest. TrainerError CHECKPOINT_DAMAGED names the file that is wrong."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        files = {str(entry["path"]): str(entry["sha256"]) for entry in manifest["files"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _bad(f"{folder.name}/manifest.json cannot be read: {error}") from error
+    for name, digest in files.items():
+        path = folder / name
+        received = sha256_of(path) if path.is_file() else "no file"
+        if received != digest:
+            raise _bad(f"expected SHA-256 {digest[:12]} of {folder.name}/{name}, got {received[:12]}")
+    if "state.json" not in files:
+        raise _bad(f"{folder.name} has no state.json")
+    tensors = {Path(name).stem: load_file(folder / name) for name in files if name.endswith(".safetensors")}
+    return Loaded(int(manifest["step"]), tensors, json.loads((folder / "state.json").read_bytes()))
+
+
+def newest_checkpoint(*candidates: Path | None) -> Path | None:
+    """The whole checkpoint with the most steps; a candidate is a checkpoint, a folder of checkpoints, or None."""
+    found = [path for root in candidates if root is not None for path in (root, *root.glob("step-*"))]
+    whole = [path for path in found if (path / "manifest.json").is_file()]
+    return max(whole, key=_step_of, default=None)
+
+
+def _step_of(folder: Path) -> int:
+    try:
+        return int(json.loads((folder / "manifest.json").read_bytes())["step"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _bad(f"{folder.name}/manifest.json cannot be read: {error}") from error
+
+
+def _bad(message: str) -> TrainerError:
+    return TrainerError(ReasonCode.CHECKPOINT_DAMAGED, message)

@@ -1,0 +1,115 @@
+"""One process or several: what the ranks of a job say to each other.
+
+Gradients are summed by one explicit all-reduce of a flat buffer after the last micro-batch of a step. The loss of a
+sample is already divided by the global sample count, so the sum over ranks is the gradient of one large batch, whatever
+the split; a rank without a sample gives zeros. (DDP would average, and wants a forward on every rank.)
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.contract.spec import Resources
+
+PATIENCE = timedelta(days=1)
+"""A rank may wait that long for another that makes sample pictures; one that died closes its sockets at once."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This rank among the job's ranks."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    side: dist.ProcessGroup | None = None
+    """A gloo group for small CPU values, so that decisions never wait for the accelerator. None: one process."""
+
+    def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Sums `.grad` over the ranks in place; a missing gradient counts as zero."""
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        if self.world_size == 1:
+            return
+        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = torch.cat([grad.reshape(-1) for grad in grads])
+        dist.all_reduce(flat)
+        for grad, summed in zip(grads, torch.split(flat, [grad.numel() for grad in grads]), strict=True):
+            grad.copy_(summed.view_as(grad))
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over ranks of a tensor on the job's device."""
+        if self.world_size > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value
+
+    def agree(self, values: Sequence[int]) -> list[int]:
+        """Elementwise maximum over ranks, so that all of them decide alike. Every rank must call it."""
+        if self.world_size == 1:
+            return list(values)
+        agreed = torch.tensor(list(values), dtype=torch.int64)
+        dist.all_reduce(agreed, dist.ReduceOp.MAX, group=self.side)
+        return [int(value) for value in agreed]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, by rank."""
+        if self.world_size == 1:
+            return [value]
+        values = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self.side)
+        return list(values)
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            dist.barrier(group=self.side)
+
+    def mine(self, items: Iterable[Any]) -> list[Any]:
+        """This rank's share: every world_size-th item."""
+        return list(items)[self.rank :: self.world_size]
+
+
+def start_processes(resources: Resources) -> Processes:
+    """Joins the ranks that torchrun started, or stands alone. TrainerError: not as many as `resources` asks."""
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if world_size != resources.num_processes:
+        raise TrainerError(
+            ReasonCode.BAD_PARAMETERS,
+            f"resources ask for {resources.num_processes} processes, got {world_size}; start it with "
+            f"torchrun --nproc-per-node {resources.num_processes} -m trainers.run",
+        )
+    device = _device(resources)
+    if world_size == 1:
+        return Processes(rank=0, world_size=1, device=device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    return Processes(rank, world_size, device, side=dist.new_group(backend="gloo", timeout=PATIENCE))
+
+
+def stop_processes() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def accelerators_text(count: int) -> str:
+    return f"{count} accelerator{'' if count == 1 else 's'}"
+
+
+def _device(resources: Resources) -> torch.device:
+    if not resources.num_accelerators:
+        return torch.device("cpu")
+    index, found = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if index >= found:
+        raise TrainerError(
+            ReasonCode.NO_ACCELERATOR, f"expected an accelerator with index {index}, found {accelerators_text(found)}"
+        )
+    device = torch.device("cuda", index)
+    torch.cuda.set_device(device)
+    return device

@@ -1,0 +1,233 @@
+"""From a Hub's repository to a folder of files that may be trusted to run no code."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.contract.events import Progress, Started, Warning_
+from trainers.contract.params.fetch import FetchParams
+from trainers.core.control import Control
+from trainers.core.distributed import start_processes
+from trainers.core.hub import HubFile, RepoType, Source, file_fetch, hub_files, hub_session
+from trainers.core.tracking import Reporter
+from trainers.core.workspace import Outcome, Workspace
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".msgpack", ".h5", ".onnx")
+CARD = "README.md"
+MAX_CARD_BYTES = 1 << 20
+MAX_FILES = 9_000
+"""A finish lists at most 10,000."""
+NAMES_TOLD = 5
+PROGRESS_SECONDS = 1.0
+SPARE_BYTES = 1 << 28
+"""Left free on the disk for what else runs there."""
+
+
+class Kind(NamedTuple):
+    repo_type: RepoType
+    folder: str
+    """Below out/."""
+    endings: tuple[str, ...]
+    refusal: ReasonCode
+    """Why a job fails whose repository holds nothing of use."""
+    first: tuple[str, ...] = ()
+    """Small files of which any says what the repository is: fetched before the others, then `check` sees the folder."""
+    check: Callable[[Path, FetchParams], None] = lambda _folder, _params: None
+    layout: Callable[[list[str], str, FetchParams], dict[str, str]] | None = None
+    """(paths, README.md or "", params) -> path below `folder` of each file that is fetched; None = all, as they lie."""
+
+
+class StoppedError(Exception):
+    """Somebody asked for a stop in the middle of a file."""
+
+
+@dataclass
+class Fetch:
+    work: Workspace
+    params: FetchParams
+    target: Path
+    source: Source
+    control: Control
+    reporter: Reporter
+    total_bytes: int = 0
+    done_bytes: int = 0
+    """Of the files that are whole."""
+    told_at: float = 0.0
+
+    def heard(self, size: int) -> None:
+        """`size` bytes of the file in hand are here."""
+        if self.control.stop_is_wanted():
+            raise StoppedError
+        if time.monotonic() - self.told_at > PROGRESS_SECONDS:
+            self.told_at = time.monotonic()
+            self.reporter.say(Progress(stage="fetch", done=self.done_bytes + size, total=self.total_bytes))
+
+
+def fetch_into(work: Workspace, kind: Kind) -> Outcome:
+    """Fills out/<folder> with the safe files of the repository; "stopped" leaves what is there for another try."""
+    params = work.spec.params
+    assert isinstance(params, FetchParams), f"fetch_into is for fetch_*, got {work.spec.method}"
+    return files_fetch(work, kind, params, work.out / kind.folder)
+
+
+def files_fetch(work: Workspace, kind: Kind, params: FetchParams, target: Path) -> Outcome:
+    """As `fetch_into`, for a job of any method: what `params` ask for, into the folder `target`."""
+    reporter = Reporter(work.events)
+    control = Control(work.inputs / "control", start_processes(work.spec.resources), reporter)
+    source = Source(params.endpoint, params.repo, kind.repo_type, params.revision)
+    try:
+        with hub_session(source), _kept_parts(work) as parts:
+            return _fetch(Fetch(work, params, target, source, control, reporter), kind, parts)
+    except StoppedError:
+        if command := control.agree():
+            control.obeyed(command, 0)
+        return "stopped"
+    finally:
+        control.close()
+
+
+def _fetch(job: Fetch, kind: Kind, parts: Path) -> Outcome:
+    commit, files = hub_files(job.source)
+    chosen = _choose(job, kind, files)
+    layout = {file.path: file.path for file in chosen}
+    if kind.layout is not None:
+        layout = kind.layout([*layout], _card(job, commit, files, parts), job.params)
+        chosen = [file for file in chosen if file.path in layout]
+    _size_check(job, chosen)
+    job.total_bytes = sum(file.size for file in chosen)
+    source = {"endpoint": job.source.endpoint, "repo": job.source.repo, "revision": job.source.revision}
+    job.work.facts["source"] = {**source, "commit": commit}
+    job.reporter.say(Started(total=len(chosen), details={**source, "commit": commit, "size_bytes": job.total_bytes}))
+    _room_check(job, parts)
+    num_first = sum(file.path in kind.first for file in chosen)
+    for number, file in enumerate(sorted(chosen, key=lambda file: file.path not in kind.first), start=1):
+        if (command := job.control.agree()) is not None:
+            job.control.obeyed(command, number - 1)
+            if command.name == "stop":
+                return "stopped"
+        part = parts / hashlib.sha256(f"{commit}/{file.path}".encode()).hexdigest()
+        file_fetch(job.source, commit, file, part, job.heard)
+        job.done_bytes += file.size
+        _place(part, job.target / layout[file.path])
+        if number == num_first:
+            kind.check(job.target, job.params)
+    job.work.facts["steps"] = len(chosen)
+    job.reporter.say(Progress(stage="fetch", done=job.total_bytes, total=job.total_bytes))
+    return "succeeded"
+
+
+def _choose(job: Fetch, kind: Kind, files: Sequence[HubFile]) -> list[HubFile]:
+    """What is fetched; of the rest that was asked for, a warning says what was left out and why."""
+    asked = [file for file in files if _asked_for(file.path, job.params)]
+    chosen = [file for file in asked if _is_safe(file.path, kind.endings)]
+    left = [file.path for file in asked if file not in chosen and not file.path.startswith(".")]
+    if left:
+        job.reporter.say(Warning_(message=_left_out(left, kind)))
+    if not chosen:
+        wanted = " ".join(kind.endings)
+        said = f"{job.source} has no file to fetch: expected {wanted}, got {_few([f.path for f in asked]) or 'none'}."
+        raise TrainerError(kind.refusal, said)
+    if kind.first and not any(file.path in kind.first for file in chosen):
+        said = f"{job.source} has no {' or '.join(kind.first)}, or allow and ignore leave them out."
+        raise TrainerError(kind.refusal, said)
+    return chosen
+
+
+def _size_check(job: Fetch, chosen: Sequence[HubFile]) -> None:
+    params = job.params
+    if len(chosen) > MAX_FILES:
+        said = f"{job.source} has {len(chosen)} files to fetch; at most {MAX_FILES} are published; choose by allow."
+        raise TrainerError(ReasonCode.BAD_PARAMETERS, said)
+    size = sum(file.size for file in chosen)
+    if size > params.max_gigabytes * 1e9:
+        said = (
+            f"{job.source}: {size / 1e9:.1f} GB are more than max_gigabytes={params.max_gigabytes:g}; choose by allow"
+        )
+        raise TrainerError(ReasonCode.BAD_PARAMETERS, f"{said} and ignore, or raise it.")
+
+
+def _card(job: Fetch, commit: str, files: Sequence[HubFile], parts: Path) -> str:
+    """The repository's README.md, whose head lists configurations and splits; "" where there is none of that size."""
+    card = next((file for file in files if file.path == CARD and file.size <= MAX_CARD_BYTES), None)
+    if card is None:
+        return ""
+    part = parts / "card"
+    file_fetch(job.source, commit, card, part, lambda _: None)
+    text = part.read_text(encoding="utf-8", errors="replace")
+    part.unlink()
+    return text
+
+
+def _asked_for(path: str, params: FetchParams) -> bool:
+    wanted = not params.allow or any(fnmatch(path, pattern) for pattern in params.allow)
+    return wanted and not any(fnmatch(path, pattern) for pattern in params.ignore)
+
+
+def _is_safe(path: str, endings: tuple[str, ...]) -> bool:
+    """By its ending, and by a path that stays below the folder it is put in."""
+    parts = path.split("/")
+    plain = "\\" not in path and path.isprintable() and not any(part == "" or part.startswith(".") for part in parts)
+    return plain and PurePosixPath(path).suffix.lower() in endings
+
+
+def _left_out(paths: list[str], kind: Kind) -> str:
+    pickles = [path for path in paths if PurePosixPath(path).suffix.lower() in PICKLES]
+    others = [path for path in paths if path not in pickles]
+    said = [f"left out, since pickled weights can run code: {_few(pickles)}"] if pickles else []
+    if others:
+        said.append(f"left out, since only {' '.join(kind.endings)} are fetched: {_few(others)}")
+    return "; ".join(said)
+
+
+def _few(paths: list[str]) -> str:
+    more = f" and {len(paths) - NAMES_TOLD} more" if len(paths) > NAMES_TOLD else ""
+    return ", ".join(path[:200] for path in paths[:NAMES_TOLD]) + more
+
+
+def _room_check(job: Fetch, parts: Path) -> None:
+    here = sum(part.stat().st_size for part in parts.iterdir())
+    needed = job.total_bytes - here + SPARE_BYTES
+    free = shutil.disk_usage(parts).free
+    if needed > free:
+        said = (
+            f"{job.source} needs {needed / 1e9:.1f} GB more on the worker's disk, which has {free / 1e9:.1f} GB free."
+        )
+        raise TrainerError(ReasonCode.DISK_FULL, said)
+
+
+def _place(part: Path, target: Path) -> None:
+    """A link costs no room; a copy where the cache lies on another disk."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(part, target)
+    except OSError:
+        shutil.copyfile(part, target)
+
+
+@contextmanager
+def _kept_parts(work: Workspace) -> Iterator[Path]:
+    """Where a broken download is kept on this host for the next attempt, and gone after a whole one.
+
+    Who finds another job of the same spec in there uses a folder of its own.
+    """
+    folder = work.cache / "fetch" / work.spec.digest()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            folder = folder.with_suffix(f".{os.getpid()}")
+        folder.mkdir(exist_ok=True)
+        yield folder
+    if (work.facts.get("steps")) is not None:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,73 @@
+"""What libraries see of a base model's folder: cleaned configs and named data files in a folder of their own.
+
+No JSON file of a person reaches a library as it is: `formats` says which keys are read, and the rest is left out.
+"""
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from formats.base_model import MAX_INDEX_BYTES, json_file_read
+from formats.image_configs import shard_files
+from formats.kinds import ConfigError
+from formats.tokenizer_files import CONFIG, TokenizerFiles, tokenizer_files_read
+from foundation.strict_json import JsonError
+from trainers.contract.errors import ReasonCode, TrainerError
+
+LOG = logging.getLogger(__name__)
+NAMED = 30
+"""Keys that the notice names; the rest is counted."""
+
+
+@contextmanager
+def bad_files() -> Iterator[None]:
+    """Turns what `formats` refuses, and files that cannot be read, into TrainerError(BAD_BASE_MODEL)."""
+    try:
+        yield
+    except (ConfigError, JsonError, OSError) as error:
+        faults = getattr(error, "faults", (str(error),))
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"{faults[0]}{more}", "\n".join(faults)) from error
+
+
+@contextmanager
+def weights_view(folder: Path, part: str, config: dict[str, Any]) -> Iterator[Path]:
+    """A folder with `config` as config.json and the safetensors files of `folder/part`."""
+    with tempfile.TemporaryDirectory() as place:
+        view = Path(place)
+        (view / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        for path in sorted((folder / part).glob("*.safetensors")):
+            (view / path.name).symlink_to(path.resolve())
+        for path in sorted((folder / part).glob("*.safetensors.index*.json")):
+            name = f"{part}/{path.name}"
+            with bad_files():
+                places = shard_files(json_file_read(path, name, most=MAX_INDEX_BYTES), name)
+            (view / path.name).write_text(json.dumps({"metadata": {}, "weight_map": places}), encoding="utf-8")
+        yield view
+
+
+@contextmanager
+def tokenizer_view(folder: Path, part: str = "") -> Iterator[tuple[Path, TokenizerFiles]]:
+    """A folder with the cleaned tokenizer of `folder/part`. Raises TrainerError(BAD_BASE_MODEL)."""
+    source = folder / part if part else folder
+    with bad_files():
+        files = tokenizer_files_read(source, f"{part}/" if part else "")
+    with tempfile.TemporaryDirectory() as place:
+        view = Path(place)
+        contents: dict[str, dict[str, Any]] = {CONFIG: {}, **files.json}
+        for name, content in contents.items():
+            (view / name).write_text(json.dumps(content), encoding="utf-8")
+        for name in files.data:
+            (view / name).symlink_to((source / name).resolve())
+        yield view, files
+
+
+def ignored_log(ignored: tuple[str, ...]) -> None:
+    """One line in the job's log that names the keys that are left out."""
+    if ignored:
+        more = f" and {len(ignored) - NAMED} more" if len(ignored) > NAMED else ""
+        LOG.warning("keys of the base model's files that are not read: %s%s", ", ".join(ignored[:NAMED]), more)

@@ -1,0 +1,86 @@
+"""The manifest: what a job was, made, and from what. Written last: where it is, the rest is whole."""
+
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foundation.atomic import file_list, json_write
+from trainers.contract.events import Checkpoint, Sample, Step, Validation, read_events
+from trainers.core.workspace import Outcome, Workspace
+
+LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy", "pillow")
+PRODUCTS = ("adaptor", "samples", "tensorboard", "wandb", "dataset", "model")
+"""Folders of `out/` whose files are listed. Checkpoints have manifests of their own; events.jsonl still grows."""
+
+
+def versions() -> dict[str, str]:
+    """Of Python, of Anneal, and of every library that can change a bit of the result."""
+    found = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {"python": platform.python_version(), "anneal": _anneal_version(), **found}
+
+
+def manifest_body(workspace: Workspace, outcome: Outcome) -> dict[str, Any]:
+    """All that the manifest says but its list of files. Rank 0 only."""
+    spec = workspace.spec
+    return {
+        "name": spec.name,
+        "method": spec.method,
+        "params": spec.params.model_dump(mode="json"),
+        "inputs": spec.inputs.model_dump(mode="json"),
+        "resources": spec.resources.model_dump(mode="json"),
+        "spec_digest": spec.digest(exclude_unset=True),
+        "seed": getattr(spec.params, "seed", None),
+        "outcome": outcome,
+        "versions": versions(),
+        "thread_count": torch.get_num_threads(),
+        "world_size": spec.resources.num_processes,
+        **_told(workspace.out / "events.jsonl"),
+        **workspace.facts,
+    }
+
+
+def manifest_write(workspace: Workspace, outcome: Outcome) -> Path:
+    """Writes `out/manifest.json`; nothing is written after it."""
+    body = manifest_body(workspace, outcome)
+    json_write(workspace.out / "manifest.json", {**body, "files": product_files(workspace.out)})
+    return workspace.out / "manifest.json"
+
+
+def product_files(out: Path) -> list[dict[str, Any]]:
+    """Every finished file of the products, with paths relative to `out`."""
+    return [
+        {**entry, "path": f"{folder}/{entry['path']}"}
+        for folder in PRODUCTS
+        if (out / folder).is_dir()
+        for entry in file_list(out / folder)
+        if not Path(entry["path"]).name.startswith(".")
+    ]
+
+
+def _told(path: Path) -> dict[str, Any]:
+    """What the events said: steps done, last metrics, samples, validation, latest checkpoint."""
+    facts: dict[str, Any] = {"steps": 0, "metrics": {}, "validation": {}, "samples": [], "checkpoint": None}
+    samples: dict[str, Any] = {}
+    for event in read_events(path):
+        match event.data:
+            case Step(step=step, metrics=metrics):
+                facts |= {"steps": step, "metrics": metrics}
+            case Validation(metrics=metrics):
+                facts["validation"] = metrics
+            case Sample() as sample:
+                samples[sample.path] = sample.model_dump(mode="json", exclude={"kind"})
+            case Checkpoint(path=latest):
+                facts["checkpoint"] = latest
+            case _:
+                pass
+    return facts | {"samples": list(samples.values())}
+
+
+def _anneal_version() -> str:
+    try:
+        return importlib.metadata.version("anneal")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

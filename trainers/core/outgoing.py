@@ -1,0 +1,101 @@
+"""Connections to hosts that a user named: never into our own networks, wherever a name or a redirect leads.
+
+The check sits on `socket.connect` itself (an audit hook of Python), on the address that is really connected to. A name
+is resolved once, by the caller's library, so that a second answer of a hostile name server is never used unseen.
+A proxy that the operator set is trusted and then has to do the same.
+"""
+
+import ipaddress
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.request import getproxies
+
+from trainers.contract.params.addresses import Origin, address_refusal, origin_of, url_check
+
+Resolve = Callable[[str, int], set[str]]
+
+
+class AddressRefusedError(Exception):
+    """No OSError: a library that tries the next address or waits for the network must not catch it."""
+
+
+class Guard:
+    """What may be connected to. `trusted`: origins that the operator listed, also with http or a private address."""
+
+    def __init__(self, trusted: tuple[Origin, ...] = (), resolve: Resolve | None = None) -> None:
+        self.trusted = trusted
+        self._resolve = resolve or addresses_of
+        self._always = (*trusted, *_proxies())
+
+    def url(self, url: str) -> None:
+        """For every request, also one that a redirect asks for. Raises AddressRefusedError."""
+        try:
+            url_check(url, self.trusted)
+        except ValueError as error:
+            raise AddressRefusedError(str(error)) from None
+
+    def address(self, host: str, port: int) -> None:
+        """For every connection. Raises AddressRefusedError."""
+        try:
+            said = address_refusal(host)
+        except ValueError:
+            raise AddressRefusedError(f"{host!r} was to be connected to without being resolved first") from None
+        if said and not any(o.port == port and _plain(host) in self._resolve(o.host, port) for o in self._always):
+            raise AddressRefusedError(said)
+
+
+@contextmanager
+def guarded(guard: Guard) -> Iterator[Guard]:
+    """All connections of this process obey `guard` until the end of the block."""
+    _install()
+    before, _ACTIVE[:] = list(_ACTIVE), [guard]
+    try:
+        yield guard
+    finally:
+        _ACTIVE[:] = before
+
+
+def addresses_of(host: str, port: int) -> set[str]:
+    """The IP addresses of a name; none where it has none."""
+    try:
+        return {_plain(str(found[4][0])) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    except OSError:
+        return set()
+
+
+_ACTIVE: list[Guard] = []
+_INSTALLED: list[bool] = []
+
+
+def _install() -> None:
+    """An audit hook can never be taken away, so there is one, and it asks for the guard of the moment."""
+    if not _INSTALLED:
+        _INSTALLED.append(True)
+        sys.addaudithook(_hook)
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    if event != "socket.connect" or not _ACTIVE:
+        return
+    address = arguments[1]
+    if isinstance(address, tuple):  # a Unix socket has a path, which no address on the web leads to
+        _ACTIVE[0].address(str(address[0]), int(address[1]))
+
+
+def _plain(address: str) -> str:
+    """One spelling; a mapped IPv4 address is the IPv4 address."""
+    found = ipaddress.ip_address(address)
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(mapped or found)
+
+
+def _proxies() -> tuple[Origin, ...]:
+    found = []
+    for scheme, url in getproxies().items():
+        if scheme in ("http", "https", "all"):
+            bare = url.rpartition("@")[2].rpartition("//")[2]
+            found.append(origin_of(f"http://{bare}"))
+    return tuple(found)

@@ -1,0 +1,180 @@
+"""The model card: a README.md beside the weights that the Hub, other tools and people can read."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from foundation.atomic import bytes_write
+from trainers.image.adaptors.file import KOHYA, WEIGHTS
+
+PIPELINES = {
+    "sd1": "StableDiffusionPipeline",
+    "sd2": "StableDiffusionPipeline",
+    "sdxl": "StableDiffusionXLPipeline",
+    "sd3": "StableDiffusion3Pipeline",
+    "flux": "FluxPipeline",
+}
+"""diffusers' class for each family."""
+MADE = {"import_adaptor": "imported", "extract_adaptor": "made from another adaptor"}
+"""How an adaptor came to be, by the method that wrote the card."""
+PICTURES = "pictures"
+"""Folder beside the card that the sample pictures are copied to."""
+
+
+def card_write(
+    folder: Path,
+    manifest: dict[str, Any],
+    samples: Sequence[Path] = (),
+    *,
+    base_prediction: str = "",
+    effective: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes `folder/README.md` and copies `samples` (files below `out/`) to `folder/pictures/`.
+
+    `effective` has the values that the training used where a parameter was left to it (none).
+    `manifest` is the body of the job's manifest: `params`, `inputs` and `family`, and where they are there `outcome`,
+    `metrics`, `layers`, `prediction_type`, `clip_skip`, `trigger_word` and `samples`, which has the prompt of each
+    picture. An adaptor of `base_prediction`, the base model's own prediction type, needs no other scheduler.
+    """
+    pictures = _pictures_copy(folder, samples)
+    params = manifest["params"]
+    sections = [
+        _front_matter(manifest, pictures),
+        _head(manifest),
+        " ".join(f"![{_prompt_of(manifest, link)}]({link})" for link in pictures),
+        _files(manifest),
+        _usage(manifest, base_prediction),
+        "" if params.get("no_metadata") else parameters_table(params, effective),
+        table("Result", [(name, str(value)) for name, value in (manifest.get("metrics") or {}).items()]),
+    ]
+    bytes_write(folder / "README.md", ("\n\n".join(section for section in sections if section) + "\n").encode())
+    return folder / "README.md"
+
+
+def _pictures_copy(folder: Path, samples: Sequence[Path]) -> list[str]:
+    """Links relative to the card. Pictures of an earlier card, of a job that was stopped and resumed, go."""
+    target = folder / PICTURES
+    shutil.rmtree(target, ignore_errors=True)
+    if samples:
+        target.mkdir(parents=True)
+    for sample in samples:
+        shutil.copyfile(sample, target / sample.name)
+    return [f"{PICTURES}/{sample.name}" for sample in samples]
+
+
+def _front_matter(manifest: dict[str, Any], pictures: list[str]) -> str:
+    """The YAML head that the Hub reads. JSON strings are YAML strings, whatever a person typed."""
+    lines = ["---", f"base_model: {quoted(base_name(manifest))}", "library_name: diffusers"]
+    lines += ["pipeline_tag: text-to-image", "tags:", "- lora", "- diffusers", "- text-to-image"]
+    if trigger := _trigger(manifest):
+        lines.append(f"instance_prompt: {quoted(trigger)}")
+    if pictures:
+        lines.append("widget:")
+    for link in pictures:
+        lines += [f"- text: {quoted(_prompt_of(manifest, link))}", "  output:", f"    url: {quoted(link)}"]
+    return "\n".join([*lines, "---"])
+
+
+def _head(manifest: dict[str, Any]) -> str:
+    params = manifest["params"]
+    made = MADE.get(str(manifest.get("method")), "trained")
+    text = f"# {params['adaptor_name']}\n\nA LoRA adaptor of {base_name(manifest)}, {made} with Anneal."
+    if trigger := _trigger(manifest):
+        text += f" Put `{trigger}` into the prompt to call it."
+    if manifest.get("outcome") == "stopped":
+        text += "\n\n**The training was stopped before its end; this is what it had reached.**"
+    return text
+
+
+def _prompt_of(manifest: dict[str, Any], link: str) -> str:
+    """The prompt of a copied picture, by its file name; "sample" where the manifest does not say."""
+    prompts = {Path(sample["path"]).name: sample.get("prompt") for sample in manifest.get("samples") or []}
+    return prompts.get(Path(link).name) or "sample"
+
+
+def _files(manifest: dict[str, Any]) -> str:
+    """Which file is for which tool, and what else a tool must know."""
+    text = (
+        "## Files\n\n"
+        f"- `{WEIGHTS}`: for diffusers and peft.\n"
+        f"- `{KOHYA}`: for ComfyUI, Forge and sd-scripts; the same weights."
+    )
+    if unread := unread_by_sd_scripts(manifest["params"]):
+        text += f"\n\nsd-scripts reads the second file without {unread}; the other tools read it whole."
+    of_text = any(part.startswith("text_encoder") for part in manifest.get("layers", ()))
+    if of_text or manifest["params"].get("train_text_encoder"):
+        text += "\n\nBoth hold pairs of the text encoder too; load them into network and text encoder alike."
+    if skip := int(_told(manifest).get("clip_skip") or 0):
+        last = skip + (1 if manifest.get("family", "sd1") == "sd1" else 2)
+        text += f"\n\nTrained with `clip_skip={skip}`: in ComfyUI, CLIP Set Last Layer to -{last}."
+    return text
+
+
+def unread_by_sd_scripts(params: Mapping[str, Any]) -> str:
+    """What sd-scripts passes over in an adaptor of these parameters, without an error; "" where it reads all of it."""
+    unread = {
+        "the pairs outside the blocks, as those of `time_embedding`": params.get("lora_targets") == "all-linear",
+        "the magnitudes of DoRA": bool(params.get("use_dora")),
+    }
+    return " and ".join(name for name, is_there in unread.items() if is_there)
+
+
+def _told(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A training job says it where it was changed; another job where the adaptor's file did."""
+    params: dict[str, Any] = manifest["params"]
+    return params if "lora_r" in params else manifest
+
+
+def _usage(manifest: dict[str, Any], base_prediction: str) -> str:
+    prompt = ", ".join(filter(None, [_trigger(manifest), "a photo"]))
+    told = _told(manifest)
+    prediction = told.get("prediction_type")
+    override = (
+        "pipeline.scheduler = type(pipeline.scheduler).from_config(\n"
+        f'    pipeline.scheduler.config, prediction_type="{prediction}"\n)\n'
+        if prediction and prediction != base_prediction
+        else ""
+    )
+    pipeline = PIPELINES[str(manifest.get("family", "sd1"))]
+    skip = told.get("clip_skip")
+    arguments = f"{quoted(prompt)}, clip_skip={skip}" if skip else quoted(prompt)
+    return (
+        f"## Use\n\n```python\nimport torch\nfrom diffusers import {pipeline}\n\n"
+        "# one dtype for all parts, whatever they are stored in; torch.bfloat16 on a GPU\n"
+        f'pipeline = {pipeline}.from_pretrained("path/to/the/base/model", torch_dtype=torch.float32)\n'
+        f'pipeline.load_lora_weights("path/to/this/folder", weight_name="{WEIGHTS}")\n'
+        f"{override}picture = pipeline({arguments}).images[0]\n```"
+    )
+
+
+def parameters_table(params: dict[str, Any], effective: Mapping[str, Any] | None = None) -> str:
+    """Every parameter of the training, as JSON; where it is null, its value in `effective`."""
+    used = {name: (effective or {}).get(name) if value is None else value for name, value in params.items()}
+    return table("Training", [(name, json.dumps(value, ensure_ascii=False)) for name, value in used.items()])
+
+
+def _trigger(manifest: dict[str, Any]) -> str:
+    return str(manifest["params"].get("trigger_word") or manifest.get("trigger_word") or "")
+
+
+def table(title: str, rows: list[tuple[str, str]]) -> str:
+    """A Markdown section; empty without rows."""
+    if not rows:
+        return ""
+    body = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows)
+    return f"## {title}\n\n| name | value |\n|---|---|\n{body}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def base_name(manifest: dict[str, Any]) -> str:
+    return str(manifest["inputs"]["model"]["name"])
+
+
+def quoted(text: str) -> str:
+    """As a string of JSON, which is one of YAML and of Python too."""
+    return json.dumps(text, ensure_ascii=False)

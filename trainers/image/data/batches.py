@@ -1,0 +1,195 @@
+"""Micro-batches of `image_lora`: every draw is a function of (seed, step, position in the global batch)."""
+
+# B batch, C channels, H height, W width (of latents)
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainers.core.loop import StepBatch
+from trainers.core.losses import offset_noise
+from trainers.core.noise import Purpose, integer, normal, uniform
+from trainers.image.data.augment import Augment, change_drawn
+from trainers.image.data.examples import Examples, Row
+from trainers.image.data.pixels import Crop
+from trainers.image.data.plan import Plan
+from trainers.image.data.timesteps import Times
+from trainers.image.models.text import Text, text_stack
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Ready for the network, on the CPU."""
+
+    latents_BCHW: Tensor
+    noise_BCHW: Tensor
+    times_B: Tensor
+    """int64 timesteps (DDPM), or fp32 s in (0, 1] (flow)."""
+    text: Text
+    """What the family's `predict` wants, batch axis first; token ids ("ids/...") where a text encoder is trained."""
+    sizes_B6: Tensor
+    """fp32, in pixels: height and width as seen before the resize, top and left of the crop, its height and width."""
+    weights_B: Tensor
+    """fp32 weight of each sample's mean loss in the batch's sum: that of its time, and 1/count where a StepBatch's
+    count is 1, since pictures and class pictures are counted apart."""
+    mask_B1HW: Tensor | None = None
+    """Weights of the loss in latent resolution (masked_loss)."""
+
+
+class Dropout(NamedTuple):
+    """Of captions."""
+
+    rate: float
+    text: str
+    """What stands for a dropped caption: the trigger word, or nothing."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What decides how a row is seen at a step."""
+
+    seed: int
+    times: Times
+    scaling_factor: float
+    """Of the VAE: latents are (sample - shift) x scale."""
+    shift_factor: float
+    augment: Augment
+    dropout: Dropout
+    noise_offset: float
+    unmasked_weight: float
+    """Of the loss where a mask is black."""
+    prior_weight: float
+    """Of the class pictures' mean loss."""
+
+
+@dataclass(frozen=True)
+class _Sample:
+    latent_CHW: Tensor
+    noise_CHW: Tensor
+    time: int | float
+    text: Text
+    sizes: tuple[int, ...]
+    weight: float
+    mask_1HW: Tensor | None
+
+
+def step_batch(
+    examples: Examples,
+    rows: Sequence[int],
+    draws: Draws,
+    plan: Plan,
+    step: int,
+    rank: int,
+    class_rows: Sequence[int] = (),
+) -> StepBatch[MicroBatch]:
+    """This rank's part of `step` (from 0). `rows` and `class_rows` map the plan's rows to those of `examples`.
+
+    The positions of class pictures follow those of the others. Where there are any, the step's loss is
+    mean(pictures) + prior_weight x mean(class pictures), and its count is 1.
+    """
+    batch = [rows[index] for index in plan.rows(step)]
+    of_class = [class_rows[index] for index in plan.class_rows(step)] if class_rows else []
+    seen = batch + sorted(of_class, key=lambda row: examples.latents.views[row].shape)
+    kinds = [(examples.rows[row].of_class, examples.latents.views[row].shape) for row in seen]
+
+    def sample(position: int) -> _Sample:
+        share = 1.0 if not of_class else 1 / len(batch) if position < len(batch) else draws.prior_weight / len(of_class)
+        return _sample(examples, seen[position], draws, step, position, share)
+
+    mine = plan.micro_batches(kinds)[rank :: plan.world_size]
+    return StepBatch(
+        [_stack([sample(position) for position in positions]) for positions in mine],
+        count=1 if of_class else len(batch),
+        units=len(seen),
+        epoch=plan.epoch(step + 1),
+    )
+
+
+def validation_batches(examples: Examples, rows: Sequence[int], draws: Draws, times_per_row: int) -> list[MicroBatch]:
+    """One micro-batch a row: it is seen at `times_per_row` fixed times, evenly spread, with fixed noise."""
+
+    def seen(row: int, index: int) -> _Sample:
+        crop = examples.latents.views[row].crops[0][0]
+        moments_2CHW = examples.latents.moments(row, crop)
+        shape = tuple(moments_2CHW[0].shape)
+        eps_CHW = normal(shape, draws.seed, Purpose.VALIDATION_LATENT, row, index)
+        return _Sample(
+            latent_CHW=latent(moments_2CHW, eps_CHW, draws),
+            noise_CHW=normal(shape, draws.seed, Purpose.VALIDATION_NOISE, row, index),
+            time=draws.times.fixed((index + 0.5) / times_per_row, *shape[1:]),
+            text=examples.texts[examples.rows[row].texts[0]],
+            sizes=examples.latents.views[row].sizes(crop),
+            weight=1.0,
+            mask_1HW=_loss_weights(examples.latents.mask(row, crop), draws),
+        )
+
+    return [_stack([seen(row, index) for index in range(times_per_row)]) for row in rows]
+
+
+def latent(moments_2CHW: Tensor, eps_CHW: Tensor, draws: Draws) -> Tensor:
+    """A sample of the VAE's posterior, scaled as the network wants it. Log-variance is clamped as in diffusers."""
+    mean_CHW, logvar_CHW = moments_2CHW
+    sample_CHW: Tensor = mean_CHW + torch.exp(0.5 * logvar_CHW.clamp(-30, 20)) * eps_CHW
+    return (sample_CHW - draws.shift_factor) * draws.scaling_factor
+
+
+def view_drawn(crops: Sequence[Sequence[Crop]], seed: int, step: int, position: int) -> Crop:
+    """One of crops[flip][place]."""
+    flip = integer(len(crops), seed, Purpose.FLIP, step, position)
+    return crops[flip][integer(len(crops[flip]), seed, Purpose.CROP, step, position)]
+
+
+def text_drawn(row: Row, dropout: Dropout, seed: int, step: int, position: int) -> str:
+    """The trigger word alone where the caption is dropped, else one of the row's texts."""
+    dropped = uniform(seed, Purpose.CAPTION_DROPOUT, step, position) < dropout.rate
+    if dropped and not row.of_class:
+        return dropout.text
+    if len(row.texts) == 1:
+        return row.texts[0]
+    return row.texts[integer(len(row.texts), seed, Purpose.CAPTION_SHUFFLE, step, position)]
+
+
+def _sample(examples: Examples, row: int, draws: Draws, step: int, position: int, share: float) -> _Sample:
+    """Row `row` at a place of a step; `share` is what its loss counts in the step's, beside its time's weight."""
+    seed, view = draws.seed, examples.latents.views[row]
+    crop = view_drawn(view.crops, seed, step, position)
+    change = change_drawn(draws.augment, seed, step, position)
+    moments_2CHW = examples.latents.moments(row, crop, change)
+    shape = tuple(moments_2CHW[0].shape)
+    noise_CHW = normal(shape, seed, Purpose.NOISE, step, position)
+    if draws.noise_offset:
+        shift_C = normal(shape[:1], seed, Purpose.NOISE_OFFSET, step, position)
+        noise_CHW = offset_noise(noise_CHW[None], shift_C[None], draws.noise_offset)[0]
+    time, weight = draws.times.draw(seed, step, position, *shape[1:])
+    of_class = examples.rows[row].of_class
+    return _Sample(
+        latent_CHW=latent(moments_2CHW, normal(shape, seed, Purpose.LATENT, step, position), draws),
+        noise_CHW=noise_CHW,
+        time=time,
+        text=examples.texts[text_drawn(examples.rows[row], draws.dropout, seed, step, position)],
+        sizes=view.sizes(crop),
+        weight=share * weight,
+        mask_1HW=None if of_class else _loss_weights(examples.latents.mask(row, crop, change), draws),
+    )
+
+
+def _loss_weights(mask_1HW: Tensor | None, draws: Draws) -> Tensor | None:
+    if mask_1HW is None:
+        return None
+    return draws.unmasked_weight + (1 - draws.unmasked_weight) * mask_1HW
+
+
+def _stack(samples: Sequence[_Sample]) -> MicroBatch:
+    masks = [sample.mask_1HW for sample in samples if sample.mask_1HW is not None]
+    return MicroBatch(
+        torch.stack([sample.latent_CHW for sample in samples]),
+        torch.stack([sample.noise_CHW for sample in samples]),
+        torch.tensor([sample.time for sample in samples]),
+        text_stack([sample.text for sample in samples]),
+        torch.tensor([sample.sizes for sample in samples], dtype=torch.float32),
+        torch.tensor([sample.weight for sample in samples], dtype=torch.float32),
+        torch.stack(masks) if masks else None,
+    )

@@ -1,0 +1,68 @@
+"""Masks of masked_loss: how much each place of a latent counts, from a picture's alpha or a mask beside it."""
+
+# H height, W width (of latents)
+
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from trainers.image.data.augment import UNCHANGED, Change, turned_crop
+from trainers.image.data.buckets import Shape
+from trainers.image.data.picture import Picture
+from trainers.image.data.pixels import Crop, decoded_by, header_read, resized_size
+from trainers.image.data.sources import Source, source_changed_at
+
+MaskKind = Literal["alpha", "mask_column"]
+
+
+def mask_of(
+    picture: Picture, kind: MaskKind, crop: Crop, height: int, width: int, change: Change = UNCHANGED
+) -> Tensor:
+    """mask_1HW in [0, 1], fp32: cut, turned and flipped as the picture is, then averaged down to height x width.
+
+    An opaque picture is seen whole. A mask of another size than its picture is stretched over it.
+    """
+    image = mask_image(picture, kind, crop, change)
+    small = np.array(image.resize((width, height), Image.Resampling.BOX), dtype=np.float32)
+    return torch.from_numpy(small)[None] / 255
+
+
+def mask_image(picture: Picture, kind: MaskKind, crop: Crop, change: Change = UNCHANGED) -> Image.Image:
+    """8-bit grey, as large as the crop."""
+    image = _mask_resized(picture, kind, source_changed_at(picture.source), resized_size(picture, crop.shape))
+    if change.degrees:
+        image = turned_crop(image, crop.box, change.degrees, Image.Resampling.BILINEAR)
+    else:
+        image = image.crop(crop.box)
+    return ImageOps.mirror(image) if crop.flip else image
+
+
+def mask_source(picture: Picture, kind: MaskKind) -> Source | None:
+    """What the mask is read from; None: the whole picture counts."""
+    if kind == "mask_column":
+        return picture.mask
+    return picture.source if header_read(picture).has_alpha else None
+
+
+@lru_cache(maxsize=1)
+def _mask_resized(picture: Picture, kind: MaskKind, _changed_at: int, size: Shape) -> Image.Image:
+    source = mask_source(picture, kind)
+    if source is None:
+        return Image.new("L", size, 255)
+    where = f"mask of {picture.where}" if kind == "mask_column" else picture.where
+    return decoded_by(_alpha if kind == "alpha" else _grey, source, where).resize(size, Image.Resampling.BILINEAR)
+
+
+def _alpha(image: Image.Image) -> Image.Image:
+    return image.convert("RGBA").getchannel("A")
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """White counts, black does not; 16 bits are scaled."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8))
+    return image.convert("L")

@@ -1,0 +1,187 @@
+"""What an `image_lora` job would see of its dataset: every file's fate, and the first samples as they are drawn."""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from trainers.contract.errors import TrainerError
+from trainers.contract.events import Progress, Sample, Started
+from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.contract.params.inspect_dataset import InspectDatasetParams
+from trainers.core.site import Site
+from trainers.image.data.augment import change_drawn
+from trainers.image.data.batches import text_drawn, view_drawn
+from trainers.image.data.changes import changes_of
+from trainers.image.data.dataset import augment_of, batch_of, dropout_of, framing_of, plan_for
+from trainers.image.data.examples import Row
+from trainers.image.data.folder import tables_of
+from trainers.image.data.framing import Framing, View, view_of
+from trainers.image.data.masks import mask_image
+from trainers.image.data.picture import Faults, Picture
+from trainers.image.data.pixels import crop_image
+from trainers.image.data.plan import Plan
+from trainers.image.data.rows import Rows, example_rows, pictures_repeated, rows_of
+from trainers.image.data.warnings import limit_of, opaque_pictures, token_counts
+from trainers.image.models.load import family_of
+from trainers.image.png import picture_write
+
+ANY_MULTIPLE = 8
+"""Of sides of buckets, where no base model says."""
+TELL_EVERY = 20
+
+
+class File(NamedTuple):
+    """What becomes of one picture."""
+
+    picture: Picture
+    view: View | None
+    """None: it is refused."""
+    said: list[str]
+    """Its changes, or why it is refused."""
+
+
+def preview(site: Site[InspectDatasetParams]) -> dict[str, Any]:
+    """The report. What training would refuse is named and left out of the rest, so that one look finds everything."""
+    params, faults = site.params.template(), Faults()
+    assert isinstance(params, ImageLoraParams)
+    try:
+        pictures = pictures_repeated(Site(site.work, params, site.processes, site.control, site.reporter), faults)
+        framing = framing_of(params, _multiple(site))
+        site.reporter.say(Started(total=len(pictures), details={"pictures": len(pictures)}))
+        files = _files(site, [picture for picture, _ in pictures], framing)
+        fit = [pair for pair, file in zip(pictures, files, strict=False) if file.view]
+        refused = [*faults, *(said for file in files if not file.view for said in file.said)]
+        if refused and not fit:
+            return _refused(refused[0], refused)
+        rows = rows_of(fit, params)
+    except TrainerError as error:
+        return _refused(error.reason.message, faults)
+    plan = plan_for(params, framing, rows, batch_of(params, site.processes.world_size))
+    views = [file.view for file in files if file.view]
+    return {
+        "refused": refused[0] if refused else "",
+        "faults": refused,
+        "stopped": len(files) < len(pictures),
+        "pictures": len(fit),
+        "rows_per_epoch": len(rows.trained),
+        **_repeats(fit),
+        **_splits(site, params),
+        "steps_per_epoch": plan.steps_per_epoch,
+        "held_out": [rows.pictures[place].where for place in rows.held_out],
+        "shapes": dict(Counter(f"{view.shape.width}x{view.shape.height}" for view in views).most_common()),
+        "captions_cut": _captions_cut(site, params, example_rows(rows, params)),
+        "without_mask": [picture.where for picture in opaque_pictures(params, rows.pictures)],
+        "files": [_told(file) for file in files if file.said],
+        "samples": _samples(site, params, rows, views, plan),
+    }
+
+
+def _refused(message: str, faults: Sequence[str]) -> dict[str, Any]:
+    return {"refused": message, "faults": [*faults], "files": [], "samples": []}
+
+
+def _multiple(site: Site[InspectDatasetParams]) -> int:
+    return family_of(site.work.model).PIXEL_MULTIPLE if site.work.spec.inputs.model else ANY_MULTIPLE
+
+
+def _repeats(pictures: Sequence[tuple[Picture, int]]) -> dict[str, Any]:
+    """How many pictures an epoch sees how often, where the names of their folders say so."""
+    by_name = Counter(picture.repeats for picture, _ in pictures)
+    return {} if set(by_name) == {1} else {"repeats": {f"{times}x": count for times, count in sorted(by_name.items())}}
+
+
+def _splits(site: Site[InspectDatasetParams], params: ImageLoraParams) -> dict[str, Any]:
+    """Of the job's own dataset, where the names of its folders say splits."""
+    tables = tables_of(site.work.dataset, params.split_of)
+    return {"split": tables.split, "splits": tables.splits} if tables.splits else {}
+
+
+def _captions_cut(site: Site[InspectDatasetParams], params: ImageLoraParams, rows: Sequence[Row]) -> list[str]:
+    """Captions that are too long for the base model's T5, or for its CLIP where it has none."""
+    if not site.work.spec.inputs.model:
+        return []
+    family = family_of(site.work.model)
+    limit = limit_of(family, family.caption_tokenizer(site.work.model), params)
+    counts = token_counts(limit, [row.texts[0] for row in rows])
+    return [
+        f"{row.picture.where}: {count} tokens, the last {count - limit.limit} are cut"
+        for row, count in zip(rows, counts, strict=True)
+        if count > limit.limit
+    ]
+
+
+def _files(site: Site[InspectDatasetParams], pictures: Sequence[Picture], framing: Framing) -> list[File]:
+    """All of them, or fewer where a stop was wanted."""
+    found: list[File] = []
+    first: dict[str, str] = {}
+    for done, picture in enumerate(pictures, start=1):
+        if site.control.agree_to_stop():
+            break
+        found.append(_file(picture, framing, first))
+        if done % TELL_EVERY == 0 or done == len(pictures):
+            site.reporter.say(Progress(stage="reading pictures", done=done, total=len(pictures)))
+    return found
+
+
+def _file(picture: Picture, framing: Framing, first: dict[str, str]) -> File:
+    """`first` remembers which picture had a content first."""
+    try:
+        sha256 = picture.sha256()
+        view = view_of(picture, framing, sha256)
+        said = changes_of(picture, view)
+    except TrainerError as error:
+        return File(picture, None, [error.reason.message])
+    twin = first.setdefault(sha256, picture.where)
+    return File(picture, view, said if twin == picture.where else [*said, f"the same bytes as {twin}"])
+
+
+def _told(file: File) -> dict[str, Any]:
+    what: dict[str, Any] = {"changes": file.said} if file.view else {"refused": file.said[0]}
+    return {"file": file.picture.name, "where": file.picture.where, **what}
+
+
+def _samples(
+    site: Site[InspectDatasetParams], params: ImageLoraParams, rows: Rows, views: Sequence[View], plan: Plan
+) -> list[dict[str, Any]]:
+    """The first samples of the training, each a PNG of exactly the pixels that are encoded."""
+    drawn = (
+        (step, position, rows.trained[row])
+        for step in range(plan.steps_per_epoch)
+        for position, row in enumerate(plan.rows(step))
+    )
+    examples = example_rows(rows, params)
+    found: list[dict[str, Any]] = []
+    for index, (step, position, place) in enumerate(islice(drawn, site.params.num_rows)):
+        picture, view = rows.pictures[place], views[place]
+        crop = view_drawn(view.crops, params.seed, step, position)
+        change = change_drawn(augment_of(params), params.seed, step, position)
+        text = text_drawn(examples[place], dropout_of(params), params.seed, step, position)
+        details: dict[str, Any] = {
+            "file": picture.where,
+            "caption": picture.caption,
+            "step": step + 1,
+            "position": position,
+            "original": list(view.original),
+            "resized": list(view.resized),
+            "crop": crop._asdict(),
+            "change": change._asdict(),
+        }
+        cut = crop_image(picture, crop, interpolation=params.image_interpolation_mode, change=change)
+        path = _write(site, f"sample-{index:02d}.png", cut, text, details)
+        masks: dict[str, str] = {}
+        if params.masked_loss != "none":
+            mask = mask_image(picture, params.masked_loss, crop, change)
+            masks = {"mask": _write(site, f"sample-{index:02d}-mask.png", mask, text, details)}
+        found.append({"path": path, "text": text, **details, **masks})
+    return found
+
+
+def _write(site: Site[InspectDatasetParams], name: str, image: Image.Image, text: str, details: dict[str, Any]) -> str:
+    path = f"samples/{name}"
+    if site.processes.rank == 0:
+        picture_write(site.work.out / path, image, {"prompt": text})
+    site.reporter.say(Sample(step=0, path=path, label=str(details["file"]), prompt=text, details=details))
+    return path

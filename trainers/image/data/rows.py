@@ -1,0 +1,140 @@
+"""The rows of an `image_lora` job: all its datasets, how often an epoch sees each, what is held out, and its class."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from formats.splits import TRAIN, split_chosen
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.contract.events import Warning_
+from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.contract.spec import InputRef
+from trainers.core.site import Site
+from trainers.image.data.captions import texts_of
+from trainers.image.data.examples import Row
+from trainers.image.data.images import pictures_read
+from trainers.image.data.picture import Columns, Faults, Picture, Pictures, bad_dataset
+from trainers.image.data.plan import split
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Places are those in `pictures`, then those in `class_pictures`."""
+
+    pictures: Sequence[Picture]
+    trained: Sequence[int]
+    """Place of each row of an epoch; a dataset that repeats has each of its places so often."""
+    held_out: Sequence[int]
+    class_pictures: Sequence[Picture] = ()
+
+    @property
+    def of_class(self) -> Sequence[int]:
+        """Places of the class pictures."""
+        return range(len(self.pictures), len(self.pictures) + len(self.class_pictures))
+
+
+def rows_read(site: Site[ImageLoraParams]) -> Rows:
+    """The job's datasets in order, and what the class dataset gives of the class pictures."""
+    rows = rows_of(pictures_repeated(site), site.params)
+    if site.work.spec.inputs.class_dataset:
+        return with_class(rows, site.params, site.work.inputs / "class_dataset")
+    return rows
+
+
+def pictures_repeated(site: Site[ImageLoraParams], faults: Faults | None = None) -> list[tuple[Picture, int]]:
+    """All pictures of all datasets in order, and how often an epoch sees each; warnings are said."""
+    pictures: list[tuple[Picture, int]] = []
+    for found, times in zip(_datasets(site, faults), repeats_of(site), strict=True):
+        for message in found.warnings:
+            site.reporter.say(Warning_(message=message))
+        pictures += [(picture, times * picture.repeats) for picture in found.rows]
+    return pictures
+
+
+def rows_of(pictures: Sequence[tuple[Picture, int]], params: ImageLoraParams) -> Rows:
+    """Splits off what is held out. TrainerError BAD_DATASET: nothing is left to train on."""
+    trained, held_out = split(len(pictures), params.validation_split, params.seed)
+    if not trained:
+        raise bad_dataset(
+            f"expected at least {2 if params.validation_split else 1} pictures with "
+            f"validation_split={params.validation_split}, got {len(pictures)}"
+        )
+    places = [place for place in trained for _ in range(pictures[place][1])]
+    return Rows([picture for picture, _ in pictures], places, held_out)
+
+
+def with_class(rows: Rows, params: ImageLoraParams, folder: Path) -> Rows:
+    """`rows` with the pictures of `folder` behind its class pictures, num_class_images in all; captions are unread."""
+    found = pictures_read(folder, Columns(params.image_column, caption=None), trigger_word="", split_of=_any_split).rows
+    wanted = params.num_class_images - len(rows.class_pictures)
+    return replace(rows, class_pictures=[*rows.class_pictures, *found[:wanted]])
+
+
+def class_pictures_missing(rows: Rows, params: ImageLoraParams) -> int:
+    """How many class pictures the base model still has to make."""
+    return params.num_class_images - len(rows.class_pictures) if params.prior_preservation else 0
+
+
+def example_rows(rows: Rows, params: ImageLoraParams) -> list[Row]:
+    """Pictures with the texts that they are trained with; class pictures have the class prompt."""
+    return [
+        *(
+            Row(
+                picture,
+                texts_of(
+                    picture.caption,
+                    params.trigger_word,
+                    shuffle=params.caption_shuffle,
+                    keep_tokens=params.keep_tokens,
+                ),
+            )
+            for picture in rows.pictures
+        ),
+        *(Row(picture, [params.class_prompt], of_class=True) for picture in rows.class_pictures),
+    ]
+
+
+def repeats_of(site: Site[ImageLoraParams]) -> Sequence[int]:
+    """How often an epoch sees each dataset."""
+    count, given = 1 + len(site.work.spec.inputs.further_datasets), site.params.repeats
+    if given and len(given) != count:
+        raise TrainerError(
+            ReasonCode.BAD_PARAMETERS,
+            f"repeats has {len(given)} values for {count} datasets; give one each, the job's dataset first",
+        )
+    return given or [1] * count
+
+
+def _datasets(site: Site[ImageLoraParams], faults: Faults | None) -> Iterator[Pictures]:
+    params, inputs = site.params, site.work.spec.inputs
+    columns = Columns(
+        params.image_column, params.caption_column, params.mask_column if params.masked_loss == "mask_column" else None
+    )
+    if not inputs.further_datasets:
+        yield pictures_read(
+            site.work.dataset, columns, trigger_word=params.trigger_word, split_of=params.split_of, faults=faults
+        )
+        return
+    further = site.work.inputs / "datasets"
+    folders = [site.work.dataset, *(further / str(index) for index in range(len(inputs.further_datasets)))]
+    for folder, ref in zip(folders, (inputs.dataset, *inputs.further_datasets), strict=True):
+        assert ref is not None
+        yield _named(folder, ref, columns, params, faults)
+
+
+def _any_split(splits: Sequence[str]) -> str:
+    """Of class pictures: train where it is there, else the first."""
+    return split_chosen(splits, TRAIN) if not splits or TRAIN in splits else splits[0]
+
+
+def _named(folder: Path, ref: InputRef, columns: Columns, params: ImageLoraParams, faults: Faults | None) -> Pictures:
+    """Of one dataset among several: whatever is said of it begins with its name."""
+    own: Faults | None = None if faults is None else []
+    try:
+        found = pictures_read(folder, columns, trigger_word=params.trigger_word, split_of=params.split_of, faults=own)
+    except TrainerError as error:
+        raise TrainerError(error.reason.code, f"{ref.name}: {error.reason.message}") from error
+    if faults is not None and own:
+        faults += [f"{ref.name}: {message}" for message in own]
+    rows = [replace(row, where=f"{ref.name}: {row.where}") for row in found.rows]
+    return Pictures(rows, [f"{ref.name}: {message}" for message in found.warnings])

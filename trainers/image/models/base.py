@@ -1,0 +1,94 @@
+"""A base model in memory, whatever its family."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from diffusers import (
+    FluxImg2ImgPipeline,
+    FluxInpaintPipeline,
+    FluxPipeline,
+    StableDiffusion3Img2ImgPipeline,
+    StableDiffusion3InpaintPipeline,
+    StableDiffusion3Pipeline,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLPipeline,
+)
+
+from trainers.image.models.schedulers import scheduler_of
+
+Task = Literal["text_to_image", "image_to_image", "inpainting"]
+FURTHER_TASKS: dict[Any, dict[Task, Any]] = {
+    StableDiffusionPipeline: {
+        "image_to_image": StableDiffusionImg2ImgPipeline,
+        "inpainting": StableDiffusionInpaintPipeline,
+    },
+    StableDiffusionXLPipeline: {
+        "image_to_image": StableDiffusionXLImg2ImgPipeline,
+        "inpainting": StableDiffusionXLInpaintPipeline,
+    },
+    StableDiffusion3Pipeline: {
+        "image_to_image": StableDiffusion3Img2ImgPipeline,
+        "inpainting": StableDiffusion3InpaintPipeline,
+    },
+    FluxPipeline: {"image_to_image": FluxImg2ImgPipeline, "inpainting": FluxInpaintPipeline},
+}
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """How texts become embeddings."""
+
+    clip_skip: int = 0
+    """Layers of CLIP left out at its end, as diffusers counts them: 0 = as the family was trained."""
+    max_sequence_length: int | None = None
+    """Tokens for T5; None = the family's own."""
+    min_chunks: int = 1
+    """A text fills at least so many chunks of 75 tokens, so that texts of unequal length become equally long."""
+
+
+@dataclass
+class Base:
+    """The live parts of one base model, frozen and in eval mode; whoever holds a Base shares its weights."""
+
+    family: str
+    """Name of the module in `trainers.models` that knows this architecture: "sd1"."""
+    network: Any  # diffusers and transformers have no types that mypy can use
+    """The denoiser that LoRA pairs sit on: a UNet or a transformer."""
+    vae: Any
+    text_encoders: tuple[Any, ...]
+    """In the order of the pipeline's text_encoder, text_encoder_2, ...; one that the base came without is left out."""
+    tokenizers: tuple[Any, ...]
+    scheduler_config: dict[str, Any]
+    """The base's own scheduler_config.json, with `_class_name`."""
+    pipeline_class: Any
+    """Of diffusers, for text to image."""
+    pipeline_config: dict[str, Any] = field(default_factory=dict)
+    """What the pipeline is built with beside its parts: SDXL's force_zeros_for_empty_prompt."""
+
+    @property
+    def network_part(self) -> str:
+        """Folder of the network in the diffusers layout, and the prefix of its keys in adaptor files."""
+        return "unet" if self.family in ("sd1", "sd2", "sdxl") else "transformer"
+
+    def parts(self) -> dict[str, Any]:
+        """The pipeline's parts by name, without the scheduler; None for what the base came without."""
+        found = {self.network_part: self.network, "vae": self.vae}
+        for kind, given in (("text_encoder", self.text_encoders), ("tokenizer", self.tokenizers)):
+            found |= {part_name(kind, index): part for index, part in enumerate(given)}
+        absent = ("text_encoder_3", "tokenizer_3") if self.family == "sd3" else ()
+        return dict.fromkeys(absent) | found
+
+    def pipeline(self, task: Task = "text_to_image") -> Any:
+        """A new diffusers pipeline around these very components: nothing is copied or read again."""
+        own = self.pipeline_class
+        wanted = own if task == "text_to_image" else FURTHER_TASKS[own][task]
+        return wanted(**self.parts(), scheduler=scheduler_of(self.scheduler_config), **self.pipeline_config)
+
+
+def part_name(kind: str, index: int) -> str:
+    """text_encoder, text_encoder_2, ... of `index` 0, 1, ..."""
+    return f"{kind}_{index + 1}" if index else kind

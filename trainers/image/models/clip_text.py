@@ -1,0 +1,72 @@
+"""CLIP text encoders: prompts in chunks of 75 tokens, hidden states, pooled states."""
+
+# B batch, K chunks, L tokens of a chunk (77), D width
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import CLIPTokenizer
+
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.core.tokenizer_open import tokenizer_open
+
+MAX_CHUNKS = 3
+"""Chunks of 75 tokens that a long prompt may fill; what is past 225 tokens is cut."""
+
+
+def clip_tokenizer(folder: Path, part: str = "tokenizer") -> CLIPTokenizer:
+    tokenizer: CLIPTokenizer = tokenizer_open(CLIPTokenizer, folder, part)
+    return tokenizer
+
+
+def clip_ids(tokenizer: Any, text: str, *, min_chunks: int = 1, max_chunks: int = MAX_CHUNKS) -> Tensor:
+    """Token ids (K, 77), each chunk with its own start and end; one chunk is what stock diffusers makes."""
+    length = tokenizer.model_max_length
+    inner = length - 2
+    tokens = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    count = min(max(math.ceil(len(tokens) / inner), min_chunks, 1), max_chunks)
+
+    def chunk(index: int) -> list[int]:
+        part = tokens[index * inner : (index + 1) * inner]
+        padding = [tokenizer.pad_token_id] * (inner - len(part))
+        return [tokenizer.bos_token_id, *part, tokenizer.eos_token_id, *padding]
+
+    return torch.tensor([chunk(index) for index in range(count)])
+
+
+def clip_last(encoder: Any, ids_BKL: Tensor, clip_skip: int) -> Tensor:
+    """(B, K L, D) as Stable Diffusion 1 and 2 take them: the last states, or earlier ones, after the final norm."""
+    ids_NL = ids_BKL.flatten(0, 1).to(encoder.device)
+    if not clip_skip:
+        states_NLD = encoder(ids_NL).last_hidden_state
+    else:
+        states_NLD = encoder.final_layer_norm(
+            _states(encoder, encoder(ids_NL, output_hidden_states=True), clip_skip + 1)
+        )
+    return _joined(states_NLD, ids_BKL)
+
+
+def clip_penultimate(encoder: Any, ids_BKL: Tensor, clip_skip: int) -> tuple[Tensor, Tensor]:
+    """(B, K L, D) states before the last layer, or earlier ones, and what the first chunk is pooled to, (B, P)."""
+    output = encoder(ids_BKL.flatten(0, 1).to(encoder.device), output_hidden_states=True)
+    pooled_NP = output.text_embeds if hasattr(output, "text_embeds") else output.pooler_output
+    return _joined(_states(encoder, output, clip_skip + 2), ids_BKL), pooled_NP[:: ids_BKL.shape[1]]
+
+
+def _states(encoder: Any, output: Any, from_end: int) -> Tensor:
+    states: tuple[Tensor, ...] = output.hidden_states
+    if from_end > len(states):
+        layers = encoder.config.num_hidden_layers
+        raise TrainerError(
+            ReasonCode.BAD_PARAMETERS,
+            f"clip_skip leaves no layer of this base model's text encoder, which has {layers}; lower clip_skip",
+        )
+    return states[-from_end]
+
+
+def _joined(states_NLD: Tensor, ids_BKL: Tensor) -> Tensor:
+    batch, chunks, _ = ids_BKL.shape
+    return states_NLD.reshape(batch, chunks * states_NLD.shape[1], states_NLD.shape[2])

@@ -1,0 +1,84 @@
+"""The families of image models, and what a family's module must do."""
+
+# B batch, L tokens, D text width, P pooled width, C channels, H height, W width
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from trainers.image.models import flux, sd1, sd2, sd3, sdxl
+from trainers.image.models.base import Base, TextSettings
+from trainers.image.models.lora_targets import TargetKind
+from trainers.image.models.text import Text
+
+
+class Family(Protocol):
+    """A module of this package."""
+
+    NAME: str
+    TITLE: str
+    PIPELINE: str
+    """`_class_name` in model_index.json."""
+    IS_FLOW: bool
+    """Trained by flow matching, at times in (0, 1], and not by DDPM at whole timesteps."""
+    PIXEL_MULTIPLE: int
+    """What sides of pictures must be divisible by."""
+
+    def load(self, folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base: ...
+
+    def caption_tokenizer(self, folder: Path) -> Any:
+        """The last tokenizer, whose length says where a caption is cut."""
+        ...
+
+    def tokenize(self, base: Base, texts: Sequence[str], settings: TextSettings) -> list[Text]:
+        """Token ids for each text, without a batch axis: "ids/0" for the first encoder, and so on."""
+        ...
+
+    def embed(self, base: Base, ids: Text, settings: TextSettings) -> Text:
+        """A batch of token ids -> "prompt" (B, L, D) and, where the family has it, "pooled" (B, P); differentiable."""
+        ...
+
+    def encode_text(self, base: Base, texts: Sequence[str], settings: TextSettings) -> list[Text]:
+        """Embeddings for each text, without a batch axis and without gradients, one text at a time."""
+        ...
+
+    def encode_image(self, base: Base, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the VAE's posterior, fp32, unscaled; pixels in [-1, 1]."""
+        ...
+
+    def predict(
+        self,
+        base: Base,
+        noisy_BCHW: Tensor,
+        times_B: Tensor,
+        text: Text,
+        sizes_B6: Tensor | None,
+        guidance: float,
+        /,
+    ) -> Tensor:
+        """What the network says of noisy latents, in their shape.
+
+        times_B: timesteps (DDPM), or s in (0, 1] (flow). sizes_B6: original height and width, top and left of the crop,
+        target height and width; only SDXL looks at it. guidance: only for Flux with a guidance embedding.
+        """
+        ...
+
+    def targets(self, network: nn.Module, kind: TargetKind, conv: bool) -> list[str]:
+        """Full names of the modules that get LoRA pairs."""
+        ...
+
+    def text_targets(self, encoder: nn.Module) -> list[str]: ...
+
+    def save(self, base: Base, folder: Path) -> None:
+        """Writes a folder that `load` and stock diffusers open."""
+        ...
+
+
+FAMILIES: dict[str, Family] = {module.NAME: module for module in (sd1, sd2, sdxl, sd3, flux)}
+
+
+def family_module(name: str) -> Family:
+    return FAMILIES[name]

@@ -1,0 +1,112 @@
+"""Opens one part of a base model strictly: safetensors only, nothing missing, nothing downloaded, no remote code."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
+
+from formats.base_model import json_file_read
+from formats.image_configs import index_clean, part_config_clean
+from formats.scheduler_configs import scheduler_config_clean
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.core.folder_views import bad_files, weights_view
+
+diffusers_logging.disable_progress_bar()
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def model_index(folder: Path) -> dict[str, Any]:
+    """The keys of model_index.json that are read, or TrainerError(BAD_BASE_MODEL)."""
+    path = folder / "model_index.json"
+    if not path.is_file():
+        single = sorted(f.name for f in folder.glob("*.safetensors")) if folder.is_dir() else []
+        found = f"found the single file {single[0]}" if single else "found none"
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL,
+            f"expected a model_index.json (diffusers layout) in the base model folder, {found}",
+        )
+    with bad_files():
+        return index_clean(json_file_read(path, path.name)).values
+
+
+def part_load(cls: Any, folder: Path, part: str, dtype: torch.dtype) -> Any:
+    """`cls` (a diffusers or transformers model) from `folder/part`, in eval mode with its weights frozen."""
+    variant = _variant(folder, part)
+    with bad_files():
+        raw = json_file_read(folder / part / "config.json", f"{part}/config.json")
+        config = part_config_clean(raw, cls.__name__, f"{part}/config.json").values
+    with weights_view(folder, part, config) as view:
+        try:
+            model, info = cls.from_pretrained(
+                view,
+                torch_dtype=dtype,
+                variant=variant,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+            raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"{part} cannot be read: {_first_line(error)}") from error
+    _name_forget(model)
+    if wrong := sorted(str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])):
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL,
+            f"{part} lacks {len(wrong)} weights or has them in another shape, the first is {wrong[0]}",
+        )
+    return model.eval().requires_grad_(False)
+
+
+def part_config(folder: Path, part: str) -> dict[str, Any]:
+    """config.json of a part, of which the caller compares single numbers; `part_load` checks all of it."""
+    name = f"{part}/config.json"
+    with bad_files():
+        return json_file_read(folder / part / "config.json", name)
+
+
+def scheduler_config(folder: Path) -> dict[str, Any]:
+    """The keys of scheduler_config.json that are read."""
+    name = "scheduler/scheduler_config.json"
+    with bad_files():
+        return scheduler_config_clean(json_file_read(folder / name, name, allow_infinity=True), name).values
+
+
+def parts_check(folder: Path, parts: tuple[str, ...]) -> None:
+    """Names every part whose folder is missing."""
+    if missing := [part for part in parts if not (folder / part).is_dir()]:
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL, f"the base model lacks {', '.join(missing)}; it needs {', '.join(parts)}"
+        )
+
+
+def equal(given: tuple[str, str, Any], wanted: tuple[str, str, Any]) -> None:
+    """Two parts must agree: each is (part, name in its config, value)."""
+    if given[2] != wanted[2]:
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL,
+            f"{given[0]} has {given[1]} {given[2]} but {wanted[0]} has {wanted[1]} {wanted[2]}; they must be equal",
+        )
+
+
+def _variant(folder: Path, part: str) -> str | None:
+    """None for plain weights, "fp16" where only half precision files were uploaded."""
+    names = [path.name for path in sorted((folder / part).glob("*.safetensors"))]
+    if not names:
+        pickles = sorted(path.name for path in (folder / part).iterdir() if path.suffix in (".bin", ".ckpt", ".pt"))
+        found = f"found {pickles[0]}, which is pickle and never loaded" if pickles else "found none"
+        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"expected safetensors weights in {part}/, {found}")
+    return "fp16" if all(".fp16." in name for name in names) else None
+
+
+def _name_forget(model: Any) -> None:
+    """Configs of products shall not name the folder from which a worker read the base."""
+    if hasattr(model, "register_to_config"):
+        model.register_to_config(_name_or_path="")
+    else:
+        model.config._name_or_path = ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

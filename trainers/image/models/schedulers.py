@@ -1,0 +1,109 @@
+"""Noise schedules of base models, and samplers that keep them."""
+
+from typing import Any
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    LMSDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
+
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.core.losses import rescale_zero_terminal_snr
+
+FLOW = "FlowMatchEulerDiscreteScheduler"
+SCHEDULERS: dict[str, Any] = {
+    cls.__name__: cls
+    for cls in (
+        DDIMScheduler,
+        DDPMScheduler,
+        DPMSolverMultistepScheduler,
+        EulerAncestralDiscreteScheduler,
+        EulerDiscreteScheduler,
+        FlowMatchEulerDiscreteScheduler,
+        LMSDiscreteScheduler,
+        PNDMScheduler,
+        UniPCMultistepScheduler,
+    )
+}
+SAMPLERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "euler": (EulerDiscreteScheduler, {}),
+    "euler_a": (EulerAncestralDiscreteScheduler, {}),
+    "lms": (LMSDiscreteScheduler, {}),
+    "dpm++_2m": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
+    "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": False}),
+    "unipc": (UniPCMultistepScheduler, {}),
+}
+FLOW_SAMPLERS = ("euler",)
+KEPT = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "prediction_type",
+    "timestep_spacing",
+    "steps_offset",
+)
+FLOW_KEPT = (
+    "num_train_timesteps",
+    "shift",
+    "use_dynamic_shifting",
+    "base_shift",
+    "max_shift",
+    "base_image_seq_len",
+    "max_image_seq_len",
+    "shift_terminal",
+    "time_shift_type",
+)
+TERMINAL_ALPHA = 2.0**-24
+"""abar at the last step where samplers divide by it: 0 with a zero-terminal SNR; as diffusers' own Euler has it."""
+
+
+def scheduler_of(config: dict[str, Any], sampler: str = "default") -> Any:
+    """A fresh scheduler for the base whose scheduler_config is `config`.
+
+    A named sampler keeps the base's betas, prediction type and spacing (flow: its shifts), also where the config
+    leaves them to the default of the base's own class. Zero-terminal-SNR bases use trailing spacing, so that t = 999
+    is visited (Lin et al. 2024, "Common diffusion noise schedules and sample steps are flawed").
+    Raises TrainerError(BAD_PARAMETERS) for a sampler that this kind of base has not.
+    """
+    own = SCHEDULERS[config["_class_name"]].from_config(config)
+    if config["_class_name"] == FLOW:
+        return _flow(own, sampler)
+    change = {"timestep_spacing": "trailing"} if config.get("rescale_betas_zero_snr") else {}
+    if sampler == "default":
+        return type(own).from_config(own.config, **change)
+    cls, extra = SAMPLERS[sampler]
+    kept = {key: own.config[key] for key in KEPT if key in own.config} | extra | change
+    if not config.get("rescale_betas_zero_snr"):
+        return cls(**kept)
+    if sampler == "lms":  # knows no rescaling
+        return cls(**kept | {"trained_betas": _rescaled(own.betas)})
+    return cls(**kept, rescale_betas_zero_snr=True)
+
+
+def _flow(own: Any, sampler: str) -> Any:
+    if sampler == "default":
+        return own
+    if sampler not in FLOW_SAMPLERS:
+        raise TrainerError(
+            ReasonCode.BAD_PARAMETERS,
+            f"scheduler={sampler} needs a base model trained to say noise or velocity, "
+            f"but this one is a flow model; choose default or {', '.join(FLOW_SAMPLERS)}",
+        )
+    return SCHEDULERS[FLOW](**{key: own.config[key] for key in FLOW_KEPT})
+
+
+def _rescaled(betas_T: torch.Tensor) -> list[float]:
+    """Betas with a zero-terminal SNR whose last abar is not quite 0; those given may be rescaled already."""
+    rescaled_T = rescale_zero_terminal_snr(betas_T)
+    before_last = torch.cumprod(1 - rescaled_T[:-1], 0)[-1]
+    return [float(beta) for beta in (*rescaled_T[:-1], 1 - TERMINAL_ALPHA / before_last)]

@@ -1,0 +1,80 @@
+"""The pictures of a sampling job in out/samples/, each told by an event."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from trainers.contract.events import Sample
+from trainers.contract.params.sample_image import SampleImageParams
+from trainers.core.tracking import Reporter
+from trainers.core.workspace import Workspace
+from trainers.image.png import comparison_sheet, picture_write
+from trainers.image.sampling.comparison import Column, seeds_of
+
+
+class Keeper:
+    def __init__(self, work: Workspace, params: SampleImageParams, reporter: Reporter) -> None:
+        self._work = work
+        self._params = params
+        self._reporter = reporter
+        self.made = 0
+        """Finished pictures, without previews and sheet."""
+
+    def keep(self, column: Column, pictures: Sequence[Image.Image]) -> None:
+        for picture, seed in zip(pictures, seeds_of(self._params), strict=True):
+            self.made += 1
+            self._write(f"samples/{column.slug}-seed-{seed}.png", picture, column, seed, column.label, {})
+
+    def preview(self, column: Column, done: int, pictures: Sequence[Image.Image]) -> None:
+        """What the pictures look like after `done` denoising steps."""
+        for picture, seed in zip(pictures, seeds_of(self._params), strict=True):
+            path = f"samples/steps/{column.slug}-seed-{seed}-step-{done:04d}.png"
+            label = f"{column.label} after step {done}"
+            self._write(path, picture, column, seed, label, {"denoising_step": done})
+
+    def compare(self, drawn: Mapping[str, Sequence[Image.Image]]) -> None:
+        """The comparison sheet."""
+        params = self._params
+        sheet = comparison_sheet(drawn, [f"seed {seed}" for seed in seeds_of(params)])
+        path = "samples/comparison.png"
+        picture_write(self._work.out / path, sheet, self._facts(params.prompt, params.seed, self._adaptors()))
+        said = Sample(step=self.made, path=path, label="comparison", prompt=params.prompt, seed=params.seed)
+        self._reporter.say(said)
+
+    def _write(
+        self, path: str, picture: Image.Image, column: Column, seed: int, label: str, details: dict[str, Any]
+    ) -> None:
+        adaptors = self._adaptors() if column.with_adaptors else []
+        picture_write(self._work.out / path, picture, self._facts(column.prompt, seed, adaptors) | details)
+        self._reporter.say(
+            Sample(
+                step=self.made,
+                path=path,
+                label=label,
+                prompt=column.prompt,
+                seed=seed,
+                details={"adaptors": adaptors, **details},
+            )
+        )
+
+    def _adaptors(self) -> list[dict[str, Any]]:
+        adaptors = self._work.spec.inputs.adaptors
+        scales = self._params.adaptor_scales or (1.0,) * len(adaptors)
+        return [
+            {"name": adaptor.name, "sha256": adaptor.sha256, "scale": scale}
+            for adaptor, scale in zip(adaptors, scales, strict=True)
+        ]
+
+    def _facts(self, prompt: str, seed: int, adaptors: list[dict[str, Any]]) -> dict[str, Any]:
+        """All that it takes to draw a picture again."""
+        model, dataset = self._work.spec.inputs.model, self._work.spec.inputs.dataset
+        assert model is not None
+        return {
+            "prompt": prompt,
+            "seed": str(seed),
+            "parameters": self._params.model_dump(mode="json"),
+            "base_model": {"name": model.name, "sha256": model.sha256},
+            "adaptors": adaptors,
+            **({"input": {"name": dataset.name, "sha256": dataset.sha256}} if dataset else {}),
+        }

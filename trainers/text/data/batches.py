@@ -1,0 +1,226 @@
+"""Micro-batches of text diffusion: every draw is a function of (seed, step, position in the global batch)."""
+
+# B documents of the global batch, L positions of one document, T tokens of a micro-batch, N its masked tokens
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainers.core.loop import StepBatch
+from trainers.core.noise import Purpose
+from trainers.text.data.chat import Encoded, Role
+from trainers.text.data.documents import EosPadding, filled, response_length
+from trainers.text.data.plan import TextPlan
+from trainers.text.objective.corruption import (
+    Flags,
+    Floats,
+    NoiseSchedule,
+    cart_weights,
+    columns_cut,
+    cut_columns,
+    document_time,
+    grid_time,
+    mask_draw,
+    masked_share,
+    response_cut,
+    scheduler_weight,
+)
+from trainers.text.objective.losses import LossNorm, norm_scales
+
+GRID = 8
+"""Times, and masks of each document, at which validation sees it."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides how a document is seen at a step."""
+
+    seed: int
+    mask_id: int
+    eos_id: int
+    pad_id: int
+    bos_id: int | None
+    shift: bool
+    """Dream: the token of position i is predicted at i - 1, and texts that are learned from their start get a BOS."""
+    packing: bool
+    padding: EosPadding
+    mask_prompt_loss: bool
+    schedule: NoiseSchedule
+    epsilon: float
+    antithetic: bool
+    weighting: str
+    """scheduler, uniform, or cart[...] with `geo_p`."""
+    geo_p: float | None
+    norm: LossNorm
+    cuts_per_batch: bool
+    cut_ratio: float
+
+
+@dataclass(frozen=True)
+class TextMicroBatch:
+    """Ready for the network, on the CPU. Positions count through the flattened tokens, packed or padded."""
+
+    ids: Tensor
+    """Noised: ids_T of documents end to end, or ids_BL padded on the right."""
+    lengths: tuple[int, ...]
+    """Of the documents; packed: sum(lengths) = T."""
+    attention_BL: Tensor | None
+    """1 where a token is seen; None: all are, or the documents are packed."""
+    read_N: Tensor
+    """Position whose hidden state predicts each masked token."""
+    targets_N: Tensor
+    weights_N: Tensor
+    """fp32; their norm over the whole batch included, so that the loss is sum(weights nll)."""
+    masked_share_N: Tensor
+    """fp32: 1 / masked tokens of the whole batch, for the mean nll of a masked token."""
+
+    @property
+    def packed(self) -> bool:
+        return self.ids.dim() == 1
+
+
+@dataclass(frozen=True)
+class Noised:
+    """One document of a batch."""
+
+    ids_L: NDArray[np.int32]
+    maskable_L: Flags
+    masked_L: Flags
+    weights_L: Floats
+    """0 where nothing is masked; without the norm."""
+
+    def noised_ids(self, mask_id: int) -> NDArray[np.int32]:
+        return np.where(self.masked_L, np.int32(mask_id), self.ids_L)
+
+
+def text_step_batch(
+    documents: Sequence[Encoded], rows: Sequence[int], recipe: Recipe, plan: TextPlan, step: int, rank: int
+) -> StepBatch[TextMicroBatch]:
+    """This rank's part of `step` (from 0). `rows` maps the plan's documents to `documents`."""
+    shaped = batch_shaped([documents[rows[index]] for index in plan.documents(step)], recipe, step)
+    noised = [document_noised(document, recipe, step, b, len(shaped)) for b, document in enumerate(shaped)]
+    scales = norm_scales([int(document.maskable_L.sum()) for document in noised], recipe.norm)
+    num_masked = sum(int(document.masked_L.sum()) for document in noised)
+    longest = max(len(document.ids_L) for document in noised)
+    micro_batches = [
+        collate([noised[b] for b in share], [scales[b] for b in share], recipe, num_masked, longest)
+        for share in plan.shares(len(noised), rank)
+    ]
+    tokens = sum(len(document.ids_L) for document in noised)
+    return StepBatch(micro_batches, count=1, units=tokens, epoch=plan.epoch(step + 1), documents=len(noised))
+
+
+def batch_shaped(batch: Sequence[Encoded], recipe: Recipe, step: int) -> list[Encoded]:
+    """The documents of a global batch as long as they are trained on: with the batch's end tokens, then cut twice.
+
+    In this order no end follows what was cut off.
+    """
+    fills = recipe.padding.fill_in_batch([len(document.ids_L) for document in batch])
+    batch = [filled(document, count, recipe.eos_id) for document, count in zip(batch, fills, strict=True)]
+    responses = [response_length(document) for document in batch]
+    lengths = [len(document.ids_L) for document in batch]
+    if recipe.cuts_per_batch:
+        most = response_cut(recipe.seed, step, responses)
+        lengths = [length - max(0, response - most) for length, response in zip(lengths, responses, strict=True)]
+        responses = [min(response, most) for response in responses]
+    if recipe.cut_ratio:
+        lengths = cut_columns(lengths, columns_cut(recipe.seed, step, recipe.cut_ratio, responses))
+    cut = [Encoded(d.ids_L[:length], d.roles_L[:length]) for d, length in zip(batch, lengths, strict=True)]
+    return [_with_bos(document, recipe) for document in cut] if _begins_learned(cut, recipe) else cut
+
+
+def document_noised(document: Encoded, recipe: Recipe, step: int, position: int, batch_size: int) -> Noised:
+    """Time, mask and weights of the document at `position` of a batch."""
+    time = document_time(recipe.seed, step, position, batch_size, epsilon=recipe.epsilon, antithetic=recipe.antithetic)
+    return noised_at(document, recipe, time, mask_draw(recipe.seed, Purpose.MASK, step, position, len(document.ids_L)))
+
+
+def noised_at(document: Encoded, recipe: Recipe, time: float, draw_L: Floats) -> Noised:
+    """The document at time t: masked where the draw is below p(t) and the token is maskable."""
+    maskable_L = maskable(document, recipe)
+    masked_L = (draw_L < masked_share(time, recipe.schedule)) & maskable_L
+    if recipe.geo_p is not None:
+        weights_L = cart_weights(masked_L, recipe.geo_p)
+    else:
+        weight = scheduler_weight(time, recipe.schedule) if recipe.weighting == "scheduler" else 1.0
+        weights_L = np.where(masked_L, weight, 0.0)
+    return Noised(document.ids_L, maskable_L, masked_L, weights_L)
+
+
+def maskable(document: Encoded, recipe: Recipe) -> Flags:
+    """M: the response and its end tokens, or everything but a BOS that was put before."""
+    own_L: Flags = document.roles_L != Role.BEFORE
+    learned_L: Flags = document.roles_L >= Role.RESPONSE
+    return own_L & learned_L if recipe.mask_prompt_loss else own_L
+
+
+def validation_batch(documents: Sequence[Encoded], row: int, recipe: Recipe) -> tuple[TextMicroBatch, list[Noised]]:
+    """One document at GRID fixed times under fixed masks, as one micro-batch, and its noise at each time."""
+    (document,) = batch_shaped([documents[row]], replace(recipe, cuts_per_batch=False, cut_ratio=0.0), 0)
+    length = len(document.ids_L)
+    noised = [
+        noised_at(document, recipe, time, mask_draw(recipe.seed, Purpose.VALIDATION_MASK, row, index, length))
+        for index, time in enumerate(grid(recipe))
+    ]
+    return collate(noised, [1.0] * GRID, recipe, 1, length), noised
+
+
+def grid(recipe: Recipe) -> list[float]:
+    """The times of validation."""
+    return [grid_time(index, GRID, epsilon=recipe.epsilon) for index in range(GRID)]
+
+
+def collate(
+    batch: Sequence[Noised], scales: Sequence[float], recipe: Recipe, num_masked: int, longest: int
+) -> TextMicroBatch:
+    """Documents end to end, or padded: to `longest` (of the global batch) where end tokens fill it, else among them."""
+    lengths = tuple(len(document.ids_L) for document in batch)
+    width = longest if recipe.padding.kind == "supervised" else max(lengths)
+    starts = np.cumsum([0, *lengths[:-1]]) if recipe.packing else width * np.arange(len(batch))
+    masked = [np.flatnonzero(document.masked_L) for document in batch]
+    read = [np.where(at > 0, at - 1, 0) if recipe.shift else at for at in masked]
+    weights = [d.weights_L[at] * scale for d, at, scale in zip(batch, masked, scales, strict=True)]
+    count = sum(len(at) for at in masked)
+    return TextMicroBatch(
+        ids=_packed(batch, recipe) if recipe.packing else _padded(batch, recipe, width),
+        lengths=lengths,
+        attention_BL=None if recipe.packing or set(lengths) == {width} else _seen(lengths, width),
+        read_N=torch.from_numpy(np.concatenate([at + start for at, start in zip(read, starts, strict=True)])),
+        targets_N=torch.from_numpy(
+            np.concatenate([d.ids_L[at] for d, at in zip(batch, masked, strict=True)]).astype(np.int64)
+        ),
+        weights_N=torch.from_numpy(np.concatenate(weights).astype(np.float32)),
+        masked_share_N=torch.full((count,), 1 / max(1, num_masked)),
+    )
+
+
+def _packed(batch: Sequence[Noised], recipe: Recipe) -> Tensor:
+    return torch.from_numpy(np.concatenate([d.noised_ids(recipe.mask_id) for d in batch]).astype(np.int64))
+
+
+def _padded(batch: Sequence[Noised], recipe: Recipe, width: int) -> Tensor:
+    ids_BL = np.full((len(batch), width), recipe.pad_id, np.int64)
+    for row_L, document in zip(ids_BL, batch, strict=True):
+        row_L[: len(document.ids_L)] = document.noised_ids(recipe.mask_id)
+    return torch.from_numpy(ids_BL)
+
+
+def _seen(lengths: Sequence[int], width: int) -> Tensor:
+    return (torch.arange(width)[None] < torch.tensor(lengths)[:, None]).long()
+
+
+def _begins_learned(batch: Sequence[Encoded], recipe: Recipe) -> bool:
+    """Dream: whether some document is learned from its first token on, so that all of the batch get a BOS."""
+    return recipe.shift and any(bool(maskable(document, recipe)[0]) for document in batch)
+
+
+def _with_bos(document: Encoded, recipe: Recipe) -> Encoded:
+    bos_id = recipe.eos_id if recipe.bos_id is None else recipe.bos_id
+    return Encoded(
+        np.concatenate([np.array([bos_id], np.int32), document.ids_L]),
+        np.concatenate([np.array([Role.BEFORE], np.uint8), document.roles_L]),
+    )

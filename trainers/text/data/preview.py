@@ -1,0 +1,118 @@
+"""What a `masked_text` job would see of its dataset: the first rows as tokens, each with its role, at one time."""
+
+from itertools import islice
+from typing import Any
+
+from foundation.atomic import json_write
+from trainers.contract.errors import TrainerError
+from trainers.contract.events import Sample, Started
+from trainers.contract.params.inspect_dataset import InspectDatasetParams
+from trainers.contract.params.masked_text import MaskedTextParams
+from trainers.core.noise import Purpose
+from trainers.core.site import Site
+from trainers.text.data.batches import Noised, batch_shaped, noised_at
+from trainers.text.data.chat import Encoded, Role
+from trainers.text.data.dataset import TextDataset, dataset_read
+from trainers.text.data.plan import TextPlan
+from trainers.text.models.base import TextBase
+from trainers.text.models.load import load_tokens
+from trainers.text.models.token_texts import token_texts
+from trainers.text.objective.corruption import mask_draw
+from trainers.text.training.training import family_check, recipe_base, recipe_of
+
+TIME = 0.5
+"""The time at which rows are shown."""
+ROLES = {
+    Role.SPECIAL: "special",
+    Role.PROMPT: "prompt",
+    Role.RESPONSE: "response",
+    Role.FILL: "response",
+    Role.BEFORE: "special",
+}
+
+
+def preview(site: Site[InspectDatasetParams]) -> dict[str, Any]:
+    """The report of `inspect_dataset`: counts, what training would refuse, and the first rows it would draw."""
+    params = site.params.template()
+    assert isinstance(params, MaskedTextParams)
+    if site.work.spec.inputs.model is None:
+        return _refused("a base model is needed to see tokens: its tokenizer makes them; name one")
+    site.reporter.say(Started(total=site.params.num_rows))
+    try:
+        base = load_tokens(site.work.model)
+        family_check(params, base)
+        base = recipe_base(base, params)
+        dataset = dataset_read(Site(site.work, params, site.processes, site.control, site.reporter), base)
+    except TrainerError as error:
+        return _refused(error.reason.message)
+    plan = _plan(params, dataset, site.processes.world_size)
+    return {
+        "refused": "",
+        "faults": [],
+        "stopped": False,
+        **dataset.facts(),
+        "steps_per_epoch": plan.steps_per_epoch,
+        "samples": _samples(site, base, params, dataset, plan),
+    }
+
+
+def _refused(message: str) -> dict[str, Any]:
+    return {"refused": message, "faults": [message], "samples": []}
+
+
+def _plan(params: MaskedTextParams, dataset: TextDataset, world_size: int) -> TextPlan:
+    return TextPlan(
+        num_documents=len(dataset.trained),
+        batch_size=params.batch_size,
+        accumulation=params.gradient_accumulation_steps,
+        world_size=world_size,
+        seed=params.seed,
+    )
+
+
+def _samples(
+    site: Site[InspectDatasetParams], base: TextBase, params: MaskedTextParams, dataset: TextDataset, plan: TextPlan
+) -> list[dict[str, Any]]:
+    """The first rows of the training as it would draw them, cutoffs and masks included, but all at TIME."""
+    recipe = recipe_of(params, base)
+
+    def drawn() -> Any:
+        for step in range(plan.steps_per_epoch):
+            rows = [dataset.trained[index] for index in plan.documents(step)]
+            for position, document in enumerate(batch_shaped([dataset.documents[row] for row in rows], recipe, step)):
+                draw_L = mask_draw(params.seed, Purpose.MASK, step, position, len(document.ids_L))
+                where = dataset.places[rows[position]]
+                yield step, position, where, document, noised_at(document, recipe, TIME, draw_L)
+
+    found = []
+    for index, (step, position, where, document, noised) in enumerate(islice(drawn(), site.params.num_rows)):
+        details = {
+            "where": where,
+            "step": step + 1,
+            "position": position,
+            "time": TIME,
+            "length": len(document.ids_L),
+            "masked": int(noised.masked_L.sum()),
+        }
+        path = f"samples/row-{index:02d}.json"
+        row = {"path": path, **details, "tokens": tokens_shown(base, document, noised)}
+        if site.processes.rank == 0:
+            json_write(site.work.out / path, row)
+        site.reporter.say(Sample(step=0, path=path, label=where, details=details))
+        found.append(row)
+    return found
+
+
+def tokens_shown(base: TextBase, document: Encoded, noised: Noised) -> list[dict[str, Any]]:
+    """Every token as it is trained on: id, what it adds to the text, role (special, prompt, response), if masked."""
+    ids = document.ids_L.tolist()
+    tokens = zip(ids, token_texts(base.tokenizer, ids), document.roles_L, noised.masked_L, strict=True)
+    return [
+        {
+            "id": token,
+            "text": text,
+            "role": ROLES[Role(role)],
+            "masked": bool(masked),
+        }
+        for token, text, role, masked in tokens
+    ]

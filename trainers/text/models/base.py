@@ -1,0 +1,154 @@
+"""A text-diffusion model in memory, whatever its family, and what is computed with it.
+
+Hidden states and the head are apart, so that logits are formed only where they are needed: `head_features` and
+`head_weight` feed a chunked cross-entropy, `logits` is the plain reference.
+"""
+
+# B batch, L length, D width, T tokens of all documents, N positions, V vocabulary, S queries of a cached step
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainers.text.models.attention import Cache, Packed, window_mask
+
+MASK_ROW = "mask_row"
+"""Name under which an embedding holds the mask token's trained row (trainers.text.models.mask_row)."""
+
+
+@dataclass
+class TextBase:
+    """The live parts of one base model, frozen and in eval mode; whoever holds it shares its weights."""
+
+    family: str
+    """llada, dream, bert, modernbert, llama, qwen2 or qwen3."""
+    model: Any  # transformers has no types that mypy can use
+    """The native transformers class with its head."""
+    tokenizer: Any
+    mask_id: int
+    eos_id: int
+    pad_id: int
+    bos_id: int | None
+    shift: bool
+    """Dream: the logits of position i are those that the network gives at i - 1."""
+    was_causal: bool
+    """A causal language model that has not been trained to denoise yet."""
+    max_positions: int
+    bos_first: bool = False
+    """With a shift: it was trained on prompts too (mask_prompt_loss false), and so with a BOS before them."""
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = input_embedding(self).weight.device
+        return device
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.model.config.vocab_size)
+
+
+def body(base: TextBase) -> Any:
+    """The network without its head."""
+    return base.model.bert if base.family == "bert" else base.model.model
+
+
+def input_embedding(base: TextBase) -> Any:
+    return base.model.get_input_embeddings()
+
+
+def hidden_packed(base: TextBase, ids_T: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Hidden states (T, D) of documents laid end to end; each attends to itself alone and its positions restart."""
+    assert sum(lengths) == len(ids_T)
+    positions_T = torch.cat([torch.arange(length) for length in lengths]).to(ids_T.device)
+    layout = Packed.of(lengths, ids_T.device)
+    return _forward(base, ids_T[None], positions_T[None], layout=layout)[0]
+
+
+def hidden_padded(base: TextBase, ids_BL: Tensor, attention_BL: Tensor | None = None) -> Tensor:
+    """Hidden states (B, L, D). `attention_BL` is 1 where a token is seen; None, or all ones: everything is seen.
+
+    Positions count the seen tokens, so that padding on either side changes nothing.
+    """
+    if attention_BL is None or bool(attention_BL.all()):
+        positions_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device)[None]
+        return _forward(base, ids_BL, positions_BL, mask=_masks(base, None, ids_BL))
+    seen_BL = attention_BL.bool()
+    positions_BL = (seen_BL.cumsum(1) - 1).clamp(min=0)
+    return _forward(base, ids_BL, positions_BL, mask=_masks(base, seen_BL, ids_BL))
+
+
+def cache_fill(base: TextBase, ids_BL: Tensor, seen_BL: Tensor) -> tuple[Tensor, Cache]:
+    """Hidden states (B, L, D) of right-padded rows, and their keys and values for `hidden_cached`."""
+    columns_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device).expand_as(ids_BL)
+    cache = Cache(seen_BL, columns_BL)
+    return _forward(base, ids_BL, columns_BL, layout=cache), cache
+
+
+def hidden_cached(base: TextBase, ids_BS: Tensor, columns_BS: Tensor, cache: Cache) -> Tensor:
+    """Hidden states (B, S, D) of the tokens now at `columns_BS`; what the cache knew of these columns is replaced."""
+    cache.columns_BS = columns_BS
+    return _forward(base, ids_BS, columns_BS, layout=cache)
+
+
+def head_features(base: TextBase, hidden_ND: Tensor) -> Tensor:
+    """What the head's matrix multiplies: BERT's transform, ModernBERT's head; the hidden states themselves else."""
+    features = hidden_ND
+    if base.family == "bert":
+        features = base.model.cls.predictions.transform(hidden_ND)
+    elif base.family == "modernbert":
+        features = base.model.head(hidden_ND)
+    return features
+
+
+def head_weight(base: TextBase) -> tuple[Tensor, Tensor | None]:
+    """The head's matrix (V, D) and bias (V,), so that logits = features @ weight.T + bias."""
+    head = base.model.get_output_embeddings()
+    row = getattr(input_embedding(base), MASK_ROW, None)
+    if row is not None and base.model.config.tie_word_embeddings:
+        head.weight.data[base.mask_id] = row.row.detach().to(head.weight.dtype)  # the head sees it, never trains it
+    return head.weight, head.bias
+
+
+def logits(base: TextBase, hidden: Tensor) -> Tensor:
+    """The plain version: all logits at once, unshifted."""
+    weight_VD, bias_V = head_weight(base)
+    features = head_features(base, hidden)
+    return nn.functional.linear(features, weight_VD.to(features.dtype), bias_V)
+
+
+def dropout_set(base: TextBase, probability: float) -> None:
+    """Every dropout of the network, inside attention too; LoRA's own is not touched."""
+    for name, module in base.model.named_modules():
+        if isinstance(module, nn.Dropout) and "lora_dropout" not in name:
+            module.p = probability
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = probability
+
+
+def _forward(
+    base: TextBase, ids_BL: Tensor, positions_BL: Tensor, *, mask: Any = None, layout: Packed | Cache | None = None
+) -> Tensor:
+    extra = {} if layout is None else {"layout": layout}
+    if "bert" not in base.family:
+        extra["use_cache"] = False  # type: ignore[assignment]
+    if layout is not None:
+        mask = _unmasked(base)
+    out: Tensor = body(base)(input_ids=ids_BL, attention_mask=mask, position_ids=positions_BL, **extra)[0]
+    return out
+
+
+def _masks(base: TextBase, seen_BL: Tensor | None, ids_BL: Tensor) -> Any:
+    """bool masks that broadcast over heads and queries; never (B, 1, L, L) but where a window needs it."""
+    full = None if seen_BL is None else seen_BL[:, None, None, :]
+    if base.family != "modernbert":
+        return full
+    near_LL = window_mask(ids_BL.shape[1], base.model.config.sliding_window, ids_BL.device)
+    near = full if near_LL is None else near_LL[None, None] if full is None else near_LL & full
+    return {"full_attention": full, "sliding_attention": near}
+
+
+def _unmasked(base: TextBase) -> Any:
+    return {"full_attention": None, "sliding_attention": None} if base.family == "modernbert" else None

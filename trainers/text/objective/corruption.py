@@ -1,0 +1,89 @@
+"""What is masked, and when: pure functions of text diffusion. Legend: B documents of the global batch, L positions.
+
+Time t runs from 0 (clean) to 1 (all masked). "Batch" is the global batch of one optimizer step, over all ranks and
+micro-batches; a document's position in it, 0..B-1, keys its draws.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers.core.noise import Purpose, integer, stream, uniform
+
+NoiseSchedule = Literal["linear", "cosine"]
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+TINY = 1e-6
+"""Keeps the scheduler's weight finite at t = 0."""
+
+
+def document_time(seed: int, step: int, position: int, batch_size: int, *, epsilon: float, antithetic: bool) -> float:
+    """t = eps + (1 - eps) u in [eps, 1). Antithetic: u_b = (u + b / B) mod 1 with one u a step (Kingma et al. 2021)."""
+    if antithetic:
+        u = (uniform(seed, Purpose.TIMESTEP, step) + position / batch_size) % 1.0
+    else:
+        u = uniform(seed, Purpose.TIMESTEP, step, position)
+    return epsilon + (1 - epsilon) * u
+
+
+def grid_time(index: int, count: int, *, epsilon: float) -> float:
+    """t of the middle of the index-th of `count` equal parts: the fixed grid of validation."""
+    return epsilon + (1 - epsilon) * (index + 0.5) / count
+
+
+def masked_share(time: float, schedule: NoiseSchedule) -> float:
+    """p = 1 - alpha(t), the probability that a maskable token is masked: t, or cos(pi/2 (1 - t)). p(1) = 1."""
+    return time if schedule == "linear" else math.cos(math.pi / 2 * (1 - time))
+
+
+def scheduler_weight(time: float, schedule: NoiseSchedule) -> float:
+    """-alpha'(t) / (1 - alpha(t)), which makes the weighted loss a bound on -log p(x) (LLaDA, eq. 3; MDLM, eq. 10)."""
+    if schedule == "linear":
+        return 1 / (time + TINY)
+    angle = math.pi / 2 * (1 - time)
+    return math.pi / 2 * math.sin(angle) / (math.cos(angle) + TINY)
+
+
+def mask_draw(seed: int, purpose: Purpose, step: int, position: int, length: int) -> Floats:
+    """rand_L in [0, 1): a token is masked where it is below p. It does not depend on p, nor on what is maskable."""
+    return stream(seed, purpose, step, position).random(length)
+
+
+def cart_weights(masked_L: Flags, geo_p: float) -> Floats:
+    """Weights of one document's masked positions by their unmasked neighbours (Dream 7B, CART); 0 elsewhere.
+
+    w_i = 1/2 sum_{j != i} n_j P (1-P)^(|i-j|-1), where n_j = 1 if j is not masked, by one recurrence from each side:
+    f_i = (1-P) f_{i-1} + P n_{i-1}.
+    """
+    seen = (~masked_L).astype(np.float64).tolist()
+    left = _recurrence(seen, geo_p)
+    right = _recurrence(seen[::-1], geo_p)[::-1]
+    return np.where(masked_L, 0.5 * (left + right), 0.0)
+
+
+def _recurrence(seen: Sequence[float], geo_p: float) -> Floats:
+    decay = 1 - geo_p
+    found = accumulate(seen[:-1], lambda f, n: decay * f + geo_p * n, initial=0.0)
+    return np.fromiter(found, np.float64, len(seen))
+
+
+def response_cut(seed: int, step: int, response_lengths: Sequence[int]) -> int:
+    """K of `perbatch_cutoff`: the length of one of the batch's responses, drawn evenly. None is cut to more than K."""
+    return response_lengths[integer(len(response_lengths), seed, Purpose.RESPONSE_CUT, step)]
+
+
+def columns_cut(seed: int, step: int, ratio: float, response_lengths: Sequence[int]) -> int:
+    """c of `resp_cutoff_ratio`: 0, or with probability `ratio` one of 1..min(response length)-1."""
+    shortest = min(response_lengths)
+    if shortest < 2 or uniform(seed, Purpose.COLUMNS_CUT, step, 0) >= ratio:
+        return 0
+    return 1 + integer(shortest - 1, seed, Purpose.COLUMNS_CUT, step, 1)
+
+
+def cut_columns(lengths: Sequence[int], columns: int) -> list[int]:
+    """Every document is cut at column longest - c; c below each response's length leaves each a token of it."""
+    return [min(length, max(lengths) - columns) for length in lengths]

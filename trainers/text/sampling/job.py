@@ -1,0 +1,114 @@
+"""What jobs on text models share: the base with its adaptors, kept for the next job, and how it shall decode."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.contract.params.decoding import DecodingParams
+from trainers.core.control import Control
+from trainers.core.distributed import Processes, start_processes
+from trainers.core.tracking import Reporter
+from trainers.core.workspace import Workspace
+from trainers.text.adaptors.apply import text_adaptors_apply
+from trainers.text.adaptors.lora import lora_remove
+from trainers.text.models.base import TextBase
+from trainers.text.models.load import load_text
+from trainers.text.sampling.texts import Decoding
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DEFAULT_NEW_TOKENS = 128
+
+
+@dataclass(frozen=True)
+class TextJob:
+    """One job at work on a base with its adaptors."""
+
+    work: Workspace
+    base: TextBase
+    reporter: Reporter
+    control: Control
+
+
+@contextmanager
+def text_job(work: Workspace) -> Iterator[TextJob]:
+    """The job's base with every adaptor at its scale; it may stay in memory, and is left without adaptors."""
+    params = work.spec.params
+    assert isinstance(params, DecodingParams)
+    processes, reporter = start_processes(work.spec.resources), Reporter(work.events)
+    _alone(processes, work.spec.method)
+    control = Control(work.inputs / "control", processes, reporter)
+    try:
+        base = _base_of(work, params, processes.device)
+        own = base.shift, base.bos_first
+        try:
+            _adaptors_put(work, params, base)
+            if problem := params.shift_problem(base.shift):
+                raise TrainerError(ReasonCode.BAD_PARAMETERS, problem)
+            yield TextJob(work, base, reporter, control)
+        finally:
+            lora_remove(base)
+            base.shift, base.bos_first = own
+    finally:
+        control.close()
+
+
+def decoding_of(params: DecodingParams) -> Decoding:
+    """`params` with defaults filled in."""
+    return Decoding(
+        max_new_tokens=params.max_new_tokens or DEFAULT_NEW_TOKENS,
+        steps=params.steps,
+        block_size=params.block_size,
+        remasking=params.remasking or "low_confidence",
+        alg=params.alg or ("entropy" if params.threshold is None else "maskgit_plus"),
+        temperature=params.temperature,
+        cfg_scale=params.cfg_scale,
+        suppress_tokens=params.suppress_tokens,
+        alg_temp=params.alg_temp or 0.0,
+        top_p=params.top_p or 1.0,
+        top_k=params.top_k or 0,
+        eps=params.eps or 1e-3,
+        cache=params.cache,
+        threshold=params.threshold,
+    )
+
+
+def suppressed_check(params: DecodingParams, base: TextBase) -> None:
+    """TrainerError(BAD_PARAMETERS): a token that the base does not have, or none is left."""
+    if wrong := [token for token in params.suppress_tokens if not 0 <= token < base.vocab_size]:
+        raise TrainerError(
+            ReasonCode.BAD_PARAMETERS,
+            f"suppress_tokens has {wrong[0]}, but the base model's tokens are 0 to {base.vocab_size - 1}",
+        )
+    if len({*params.suppress_tokens, base.mask_id}) >= base.vocab_size:
+        raise TrainerError(ReasonCode.BAD_PARAMETERS, "suppress_tokens leaves no token to choose")
+
+
+def _base_of(work: Workspace, params: DecodingParams, device: torch.device) -> TextBase:
+    model = work.spec.inputs.model
+    assert model is not None, "JobSpec refuses a job without its base model"
+    dtype = DTYPES[params.dtype]
+
+    def load() -> TextBase:
+        return load_text(work.model, dtype, device, quantization="nf4" if params.load_in_4bit else "none")
+
+    base: TextBase = work.kept.get((model.sha256, dtype, params.load_in_4bit, device), load)
+    return base
+
+
+def _adaptors_put(work: Workspace, params: DecodingParams, base: TextBase) -> None:
+    inputs = work.spec.inputs
+    assert inputs.model is not None
+    folders = [work.adaptor(index) for index in range(len(inputs.adaptors))]
+    scales = params.adaptor_scales or (1.0,) * len(folders)
+    text_adaptors_apply(base, inputs.model, inputs.adaptors, folders, scales)
+
+
+def _alone(processes: Processes, method: str) -> None:
+    if processes.world_size > 1:
+        raise TrainerError(
+            ReasonCode.BAD_PARAMETERS,
+            f"{method} runs as one process, got {processes.world_size}; choose resources.strategy='single'",
+        )

@@ -1,0 +1,67 @@
+"""What a `masked_text` job leaves: an adaptor or a fused model, and what its manifest says of them."""
+
+from typing import Any
+
+from trainers.contract.params.masked_text import MaskedTextParams
+from trainers.core.loop import Progress
+from trainers.core.manifest import manifest_body
+from trainers.core.site import Site
+from trainers.core.workspace import Outcome
+from trainers.text.adaptors.lora import text_adaptor_load, text_adaptor_save
+from trainers.text.adaptors.merge import lora_merge, model_write, stored_dtype
+from trainers.text.data.dataset import TextDataset, max_length_of
+from trainers.text.models.base import TextBase
+from trainers.text.models.load import load_text
+from trainers.text.training.card import text_card_write
+from trainers.text.training.training import DTYPES, Trained
+
+
+def products_write(site: Site[MaskedTextParams], trained: Trained, progress: Progress, outcome: Outcome) -> None:
+    """out/adaptor with its card for LoRA, out/model for a full fine-tune, both with `fuse`. Models are in `dtype`."""
+    work, params = site.work, site.params
+    if not params.lora:
+        model_write(trained.base, work.out / "model", dtype=DTYPES[params.dtype])
+        return
+    text_adaptor_save(trained.base, work.out / "adaptor", _header(site, progress, bos_first=trained.base.bos_first))
+    text_card_write(work.out / "adaptor", manifest_body(work, outcome))
+    if params.fuse:
+        fresh = load_text(work.model, stored_dtype(work.model))
+        text_adaptor_load(fresh, work.out / "adaptor", "fuse", 1.0)
+        lora_merge(fresh)
+        fresh.shift, fresh.bos_first = trained.base.shift, trained.base.bos_first
+        model_write(fresh, work.out / "model")
+
+
+def facts(params: MaskedTextParams, base: TextBase, dataset: TextDataset) -> dict[str, Any]:
+    """For the manifest: what was decided, and what became of the rows."""
+    return {
+        "family": base.family,
+        "training_method": params.training_method,
+        "perbatch_cutoff": params.cuts_per_batch,
+        "resp_cutoff_ratio": params.cut_ratio,
+        "loss_weight_type": params.weighting,
+        "geo_p": params.geo_p,
+        "loss_norm_type": params.loss_norm_type,
+        "mask_prompt_loss": params.mask_prompt_loss,
+        "eos_padding": params.eos_padding,
+        "eos_token": base.tokenizer.convert_ids_to_tokens(base.eos_id),
+        "pad_token": base.tokenizer.convert_ids_to_tokens(base.pad_id),
+        "mask_token": base.tokenizer.convert_ids_to_tokens(base.mask_id),
+        "max_length": max_length_of(params, base),
+        "dataset": dataset.facts(),
+        "equal_on_any_processes": not params.model_dropout and not (params.lora and params.lora_dropout),
+    }
+
+
+def _header(site: Site[MaskedTextParams], progress: Progress, *, bos_first: bool) -> dict[str, str]:
+    model = site.work.spec.inputs.model
+    assert model is not None
+    return {
+        "base_sha256": model.sha256,
+        "base_name": model.name,
+        "base_model": model.name,
+        "name": site.params.adaptor_name,
+        "training_method": site.params.training_method,
+        **({"bos_first": "true"} if bos_first else {}),
+        "step": str(progress.step),
+    }

@@ -1,0 +1,150 @@
+"""The parts of a `masked_text` job: the base model made ready for training, and the recipe that its batches follow."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.contract.params.masked_text import MaskedTextParams
+from trainers.core.choices import choices_make
+from trainers.core.global_batch import GlobalBatch
+from trainers.core.noise import Purpose, integer
+from trainers.core.optim import Group, optimizer_of
+from trainers.core.resume import Resumable
+from trainers.core.site import Site
+from trainers.text.adaptors.lora import attach_text_lora, text_lora_load_state, text_lora_state
+from trainers.text.data.batches import Recipe
+from trainers.text.data.documents import EosPadding
+from trainers.text.models.base import TextBase, dropout_set
+from trainers.text.models.load import load_text
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+CHECKPOINTED_WEIGHTS = 500_000_000
+"""A model of more computes its activations again, with gradient_checkpointing auto."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A base in training."""
+
+    base: TextBase
+    parameters: Sequence[nn.Parameter]
+    """fp32, in a fixed order."""
+    lora: bool
+    params: MaskedTextParams
+    """With what `auto` means here."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint holds of the weights."""
+        return text_lora_state(self.base) if self.lora else dict(self._named())
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        if self.lora:
+            text_lora_load_state(self.base, state)
+            return
+        with torch.no_grad():
+            for name, parameter in self._named().items():
+                parameter.copy_(state[name])
+
+    def _named(self) -> dict[str, nn.Parameter]:
+        return {name: parameter for name, parameter in self.base.model.named_parameters() if parameter.requires_grad}
+
+
+def trained_base(site: Site[MaskedTextParams]) -> Trained:
+    """The base on this rank's device, in train mode. Weights that are trained are fp32, frozen ones `dtype`."""
+    params = site.params
+    base = load_text(
+        site.work.model,
+        DTYPES[params.dtype] if params.lora else torch.float32,
+        site.processes.device,
+        quantization="nf4" if params.load_in_4bit else "none",
+    )
+    family_check(params, base)
+    base = recipe_base(base, params)
+    params = choices_make(site.work, params, auto_for(base))
+    dropout_set(base, params.model_dropout)
+    parameters = _attached(base, params) if params.lora else list(base.model.requires_grad_(True).parameters())
+    base.model.train()
+    if params.gradient_checkpointing == "on":
+        base.model.activation_checkpointing_enable({"use_reentrant": False})
+    return Trained(base, parameters, params.lora, params)
+
+
+def recipe_base(base: TextBase, params: MaskedTextParams) -> TextBase:
+    """The base as the recipe reads it: with Dream's shift or without, and so with a BOS before prompts or without."""
+    shift = params.training_method == "dream"
+    return replace(base, shift=shift, bos_first=shift and not params.mask_prompt_loss)
+
+
+def family_check(params: MaskedTextParams, base: TextBase) -> None:
+    """As the spec, which need not know the base model's family."""
+    if problem := params.family_problem(base.family):
+        raise TrainerError(ReasonCode.BAD_PARAMETERS, problem)
+
+
+def auto_for(base: TextBase) -> dict[str, str]:
+    """What `auto` means for a base whose weights are loaded, and without an adaptor yet."""
+    large = sum(int(parameter.numel()) for parameter in base.model.parameters()) > CHECKPOINTED_WEIGHTS
+    return {
+        "gradient_checkpointing": "on" if large else "off",
+        "train_mask_embedding": "on" if base.was_causal else "off",
+    }
+
+
+def recipe_of(params: MaskedTextParams, base: TextBase) -> Recipe:
+    return Recipe(
+        seed=params.seed,
+        mask_id=base.mask_id,
+        eos_id=base.eos_id,
+        pad_id=base.pad_id,
+        bos_id=base.bos_id,
+        shift=base.shift,
+        packing=params.packing,
+        padding=EosPadding.parse(params.eos_padding),
+        mask_prompt_loss=params.mask_prompt_loss,
+        schedule=params.noise_schedule,
+        epsilon=params.time_epsilon,
+        antithetic=params.antithetic_t,
+        weighting=params.weighting,
+        geo_p=params.geo_p,
+        norm=params.loss_norm_type,
+        cuts_per_batch=params.cuts_per_batch,
+        cut_ratio=params.cut_ratio,
+    )
+
+
+def resumable_of(site: Site[MaskedTextParams], trained: Trained) -> Resumable:
+    params = site.params
+    return Resumable(
+        work=site.work,
+        processes=site.processes,
+        control=site.control,
+        reporter=site.reporter,
+        weights=trained.state,
+        load_weights=trained.load_state,
+        optimizer=optimizer_of(
+            params.optimizer,
+            [Group("weights", trained.parameters, params.rate)],
+            betas=(0.9, 0.999),
+            weight_decay=params.weight_decay,
+            epsilon=1e-8,
+        ),
+        scaler=torch.amp.GradScaler(site.processes.device.type, enabled=params.dtype == "float16"),
+        keep=params.keep_checkpoints,
+        params=trained.params,
+        batch=GlobalBatch(params.batch_size, params.gradient_accumulation_steps, site.processes.world_size),
+    )
+
+
+def _attached(base: TextBase, params: MaskedTextParams) -> list[nn.Parameter]:
+    return attach_text_lora(
+        base,
+        r=params.lora_r,
+        alpha=params.lora_alpha,
+        dropout=params.lora_dropout,
+        targets=params.target_modules,
+        seed=integer(2**63 - 1, params.seed, Purpose.LORA_INIT),
+        train_mask_embedding=params.train_mask_embedding == "on",
+    )
