@@ -49,10 +49,10 @@ MODULES = {
     "reap": ("api/jobs/services/reap.py", "tests/api/test_reap.py"),
     "lease": ("worker/lease.py", "tests/worker/test_lease.py"),
     "signing": ("storage/signing.py", "tests/storage/test_signing.py tests/storage/test_own_links.py"),
-    "losses": ("trainers/core/losses.py", "tests/trainers/test_losses.py"),
-    "denoising": ("trainers/image/training/denoising.py", "tests/trainers/test_denoising.py"),
-    "corruption": ("trainers/text/objective/corruption.py", "tests/trainers/test_corruption.py"),
-    "unmasking": ("trainers/text/training/unmasking.py", "tests/trainers/test_unmasking.py"),
+    "losses": ("trainers/core/losses.py", "tests/trainers/core/test_losses.py"),
+    "denoising": ("trainers/image/training/denoising.py", "tests/trainers/image/training/test_denoising.py"),
+    "corruption": ("trainers/text/objective/corruption.py", "tests/trainers/text/objective/test_corruption.py"),
+    "unmasking": ("trainers/text/training/unmasking.py", "tests/trainers/text/training/test_unmasking.py"),
 }
 """The source of a name and the tests that guard it."""
 EQUIVALENT = REPOSITORY / "bench" / "equivalent_mutants.yaml"

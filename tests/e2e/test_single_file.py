@@ -7,7 +7,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.e2e.conftest import Embedded
-from tests.trainers.original_layout import original
+from tests.trainers.image.models.original_layout import original
 
 pytestmark = pytest.mark.slow
 SMALL = ("--set=resolution=64", "--set=max_train_steps=2", "--set=adaptor_name=of_one_file")

@@ -1,6 +1,6 @@
 """Exact resume, to the last bit: killed in the middle of a write, an evaluation, the cache, and with two processes.
 
-`tests/trainers/test_resume.py` holds the rest: killed at each step, again and again at any moment, stopped by command.
+`tests/trainers/core/test_resume.py` holds the rest: killed at each step, again and again at any moment, stopped by command.
 """
 
 import importlib
@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.trainers.core.test_resume import DEMANDING, assert_equal
 from tests.trainers.job import FORKSERVER, Job, job_make
-from tests.trainers.test_resume import DEMANDING, assert_equal
 from trainers.core.checkpoint import newest_checkpoint
 
 pytestmark = pytest.mark.slow

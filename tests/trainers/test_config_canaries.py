@@ -13,7 +13,7 @@ from formats.tokenizer_files import ROLES
 from foundation.strict_json import JsonError
 from tests.trainers.canaries import Canaries, Place, places_in, places_write
 from tests.trainers.job import Job, job_make
-from tests.trainers.text_job import text_job
+from tests.trainers.text.job import text_job
 from trainers.contract.errors import ReasonCode
 
 SELECTORS = ("tokenizer_class", "model_type", "architectures", "_class_name")

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from api.catalog.checking.dataset import check
 from api.catalog.checking.work import Work
 from formats.splits import split_chosen, split_evaluated, splits_of
-from tests.trainers.text_job import TextJob
-from tests.trainers.text_workspace import workspace
+from tests.trainers.text.job import TextJob
+from tests.trainers.text.workspace import workspace
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.evaluate_text import EvaluateTextParams
 from trainers.contract.params.image_lora import ImageLoraParams

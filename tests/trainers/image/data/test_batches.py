@@ -1,0 +1,200 @@
+"""Which pictures make up a step of `image_lora`: datasets and repeats, buckets, class pictures, in any split."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow
+import pytest
+import torch
+from pyarrow import parquet
+from pydantic import ValidationError
+
+from tests.trainers.image.data.scene import PLAIN, SIZES, Make, assert_same, data_maker, pictures
+from trainers.contract.errors import TrainerError
+from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.image.data.batches import MicroBatch
+from trainers.image.data.rows import class_pictures_missing
+from trainers.image.models.base import Base
+from trainers.image.models.load import load_base
+
+
+@pytest.fixture(scope="module")
+def base(tiny_sd: Path) -> Base:
+    return load_base(tiny_sd, torch.float32)
+
+
+@pytest.fixture
+def make(tmp_path: Path, base: Base, shared_cache: Path) -> Iterator[Make]:
+    with data_maker(tmp_path, base, shared_cache) as made:
+        yield made
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return pictures(tmp_path / "dataset")
+
+
+class TestDatasets:
+    def test_an_epoch_sees_each_dataset_as_often_as_it_repeats(self, make: Make, folder: Path, tmp_path: Path) -> None:
+        other = pictures(tmp_path / "other", SIZES[:2], seed=50)
+        data = make(folder, other, repeats=[1, 3])
+        assert data.plan.steps_per_epoch == 5 + 2 * 3
+        seen = Counter(row for step in range(11) for row in map(data.rows.trained.__getitem__, data.plan.rows(step)))
+        assert [seen[place] for place in range(7)] == [1, 1, 1, 1, 1, 3, 3]
+        assert data.rows.pictures[5].where == "further 0: 0.png"
+        assert_same(make(folder, repeats=[1]).micro(), make(folder).micro())
+
+    def test_a_count_of_repeats_that_does_not_fit_is_refused(self, make: Make, folder: Path) -> None:
+        with pytest.raises(ValidationError, match="repeats has 2 values for 1 datasets"):
+            make(folder, repeats=[1, 2])
+
+    def test_what_is_wrong_with_a_further_dataset_begins_with_its_name(
+        self, make: Make, folder: Path, tmp_path: Path
+    ) -> None:
+        other = pictures(tmp_path / "other", SIZES[:2])
+        (other / "1.txt").unlink()
+        with pytest.raises(TrainerError, match="further 0: 1 of 2 pictures have no caption"):
+            make(folder, other)
+
+    def test_parquet_gives_the_very_batches_of_the_folder(self, make: Make, folder: Path, tmp_path: Path) -> None:
+        paths = sorted(folder.glob("*.png"))
+        rows = [
+            {"bild": {"bytes": path.read_bytes(), "path": path.name}, "titel": path.with_suffix(".txt").read_text()}
+            for path in paths
+        ]
+        (tmp_path / "hub" / "data").mkdir(parents=True)
+        table = pyarrow.Table.from_pylist(rows)
+        parquet.write_table(table, tmp_path / "hub" / "data" / "train-00000-of-00001.parquet", row_group_size=2)
+        data = make(tmp_path / "hub", image_column="bild", caption_column="titel")
+        assert_same(data.micro(5), make(folder).micro(5))
+
+
+class TestBuckets:
+    SETTINGS: ClassVar[dict[str, Any]] = {"aspect_ratio_buckets": True, "center_crop": False}
+
+    def test_a_micro_batch_has_the_shape_of_its_pictures(self, make: Make, folder: Path) -> None:
+        data = make(folder, train_batch_size=5, **self.SETTINGS)
+        (step,) = (data.step(0),)
+        shapes = sorted(tuple(micro.latents_BCHW.shape) for micro in step.micro_batches)
+        assert step.count == step.units == 5
+        assert shapes == [(1, 4, 7, 9), (1, 4, 8, 8), (1, 4, 10, 6), (2, 4, 6, 10)]
+
+    def test_the_shares_of_any_split_are_what_one_large_batch_sees(self, make: Make, folder: Path) -> None:
+        whole = make(folder, train_batch_size=4, **self.SETTINGS)
+        parts = make(folder, train_batch_size=1, gradient_accumulation_steps=2, world_size=2, **self.SETTINGS)
+        for step in range(4):
+            shares = [parts.step(step, rank) for rank in range(2)]
+            assert {share.count for share in shares} == {whole.step(step).count}
+            assert seen([micro for share in shares for micro in share.micro_batches]) == seen(
+                list(whole.step(step).micro_batches)
+            )
+
+    def test_sdxl_is_told_sizes_and_crop(self, make: Make, folder: Path) -> None:
+        data = make(folder, train_batch_size=5, **self.SETTINGS)
+        sizes = torch.cat([micro.sizes_B6 for micro in data.step(0).micro_batches])
+        assert sizes.dtype == torch.float32
+        assert Counter(tuple(row[:2]) for row in sizes.tolist()) == {(64, 96): 2, (96, 64): 1, (64, 64): 1, (64, 80): 1}
+        assert Counter(tuple(row[4:]) for row in sizes.tolist()) == {(48, 80): 2, (80, 48): 1, (64, 64): 1, (56, 72): 1}
+
+    def test_steps_may_be_asked_for_in_any_order(self, make: Make, folder: Path) -> None:
+        settings = {"train_batch_size": 2, "random_flip": True, "color_jitter": True, **self.SETTINGS}
+        data, resumed = make(folder, **settings), make(folder, **settings)
+        whole = [data.step(step).micro_batches for step in range(5)]
+        assert_same(resumed.step(3).micro_batches, whole[3])
+        assert_same(resumed.step(1).micro_batches, whole[1])
+
+
+def seen(batches: Sequence[MicroBatch]) -> Counter[tuple[float, ...]]:
+    """One fingerprint a sample."""
+    return Counter(
+        (time.item(), *latent.flatten()[:3].tolist(), *noise.flatten()[:3].tolist())
+        for micro in batches
+        for time, latent, noise in zip(micro.times_B, micro.latents_BCHW, micro.noise_BCHW, strict=True)
+    )
+
+
+class TestPriorPreservation:
+    SETTINGS: ClassVar[dict[str, Any]] = {
+        "prior_preservation": True,
+        "class_prompt": "photo of cat",
+        "num_class_images": 3,
+    }
+
+    @pytest.fixture
+    def of_class(self, tmp_path: Path) -> Path:
+        folder = pictures(tmp_path / "class", ((64, 64),) * 4, seed=90)
+        for path in folder.glob("*.txt"):
+            path.unlink()
+        return folder
+
+    def test_pictures_and_class_pictures_are_counted_apart(self, make: Make, folder: Path, of_class: Path) -> None:
+        data = make(folder, class_dataset=of_class, train_batch_size=2, prior_weight=0.5, **self.SETTINGS)
+        assert len(data.rows.class_pictures) == 3
+        for step in range(3):
+            batch = data.step(step)
+            instances, of_the_class = batch.micro_batches
+            count = 1 if step == 2 else 2  # 5 pictures: the last batch of the epoch is short
+            assert (batch.count, batch.units) == (1, 2 * count)
+            assert instances.weights_B.tolist() == [1 / count] * count
+            assert of_the_class.weights_B.tolist() == [0.5 / count] * count
+            prompt = data.examples.texts["photo of cat"]["prompt"]
+            assert all(torch.equal(embedding, prompt) for embedding in of_the_class.text["prompt"])
+
+    def test_the_pictures_are_drawn_as_without_it(self, make: Make, folder: Path, of_class: Path) -> None:
+        plain, prior = make(folder), make(folder, class_dataset=of_class, **self.SETTINGS)
+        for step in range(5):
+            one, other = plain.step(step).micro_batches[0], prior.step(step).micro_batches[0]
+            assert torch.equal(one.latents_BCHW, other.latents_BCHW)
+            assert torch.equal(one.noise_BCHW, other.noise_BCHW)
+
+    def test_generated_pictures_fill_up_what_the_dataset_lacks(
+        self, make: Make, folder: Path, of_class: Path, tmp_path: Path
+    ) -> None:
+        made = pictures(tmp_path / "made", ((64, 64),) * 9, seed=70)
+        data = make(folder, class_dataset=of_class, generated=made, **(self.SETTINGS | {"num_class_images": 6}))
+        assert [picture.source.parent.name for picture in data.rows.class_pictures] == [  # type: ignore[union-attr]
+            *["class_dataset"] * 4,
+            *["made"] * 2,
+        ]
+        missing = make(folder, class_dataset=of_class, **(self.SETTINGS | {"num_class_images": 6}))
+        params = ImageLoraParams.model_validate(PLAIN | self.SETTINGS | {"num_class_images": 6})
+        assert class_pictures_missing(missing.rows, params) == 2
+
+    def test_class_captions_are_never_dropped(self, make: Make, folder: Path, of_class: Path) -> None:
+        data = make(folder, class_dataset=of_class, caption_dropout_rate=1.0, **self.SETTINGS)
+        _, of_the_class = data.step(0).micro_batches
+        assert torch.equal(of_the_class.text["prompt"][0], data.examples.texts["photo of cat"]["prompt"])
+
+    def test_ranks_share_what_one_process_sees(self, make: Make, folder: Path, of_class: Path) -> None:
+        one = make(folder, class_dataset=of_class, train_batch_size=2, **self.SETTINGS)
+        two = make(folder, class_dataset=of_class, train_batch_size=1, world_size=2, **self.SETTINGS)
+        for step in range(4):
+            shares = [micro for rank in range(2) for micro in two.step(step, rank).micro_batches]
+            assert seen(shares) == seen(list(one.step(step).micro_batches))
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize(
+    ("name", "count", "settings"),
+    [
+        ("images/pd_photos", 12, {"aspect_ratio_buckets": True}),
+        ("images/noto_emoji", 64, {"masked_loss": "alpha"}),
+        ("images/dreambooth/dog", 5, {"aspect_ratio_buckets": True, "random_flip": True}),
+        ("images/dreambooth/backpack_dog", 5, {"color_jitter": True}),
+        ("images/dreambooth/grey_sloth_plushie", 5, {"random_rotation": True}),
+        ("hostile/images_parquet", 5, {"aspect_ratio_buckets": True}),
+    ],
+)
+def test_an_epoch_of_every_shared_set_is_drawn(
+    name: str, count: int, settings: Any, make: Make, shared_data: Path
+) -> None:
+    data = make(shared_data / name, train_batch_size=4, **settings)
+    batches = [data.step(step) for step in range(data.plan.steps_per_epoch)]
+    micro = [micro for batch in batches for micro in batch.micro_batches]
+    assert sum(batch.count for batch in batches) == sum(len(one.times_B) for one in micro) == count
+    assert all(torch.isfinite(one.latents_BCHW).all() for one in micro)
+    assert (len({one.latents_BCHW.shape[1:] for one in micro}) > 1) == (name == "images/pd_photos")
+    if name == "images/noto_emoji":
+        assert all(one.mask_B1HW is not None and one.mask_B1HW.min() < 0.2 < one.mask_B1HW.max() for one in micro)
