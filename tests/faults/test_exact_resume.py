@@ -1,6 +1,7 @@
 """Exact resume, to the last bit: killed in the middle of a write, an evaluation, the cache, and with two processes.
 
-`tests/trainers/core/test_resume.py` holds the rest: killed at each step, again and again at any moment, stopped by command.
+`tests/trainers/core/test_resume.py` holds the rest: killed at each step, again and again at any moment, stopped by
+command.
 """
 
 import importlib

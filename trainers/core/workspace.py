@@ -13,7 +13,8 @@ Outcome = Literal["succeeded", "stopped"]
 
 @dataclass(frozen=True)
 class Workspace:
-    """`inputs`, `out` and `cache` of one attempt; what lies in the first, `trainers.contract.spec.Inputs` says, and `control`.
+    """`inputs`, `out` and `cache` of one attempt; `inputs` holds what
+    `trainers.contract.spec.Inputs` lists, and `control`.
 
     A method is a function `Workspace -> Outcome`; it writes below `out` and never deletes what it did not write.
     """

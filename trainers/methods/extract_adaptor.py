@@ -3,9 +3,9 @@
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.extract_adaptor import ExtractAdaptorParams
 from trainers.contract.spec import InputRef
+from trainers.core.adaptor_inputs import base_check, weights_folder
 from trainers.core.manifest import manifest_body
 from trainers.core.workspace import Outcome, Workspace
-from trainers.image.adaptors.apply import base_check, weights_folder
 from trainers.image.adaptors.card import card_write
 from trainers.image.adaptors.facts import pair_facts
 from trainers.image.adaptors.foreign_family import clip_skip_of

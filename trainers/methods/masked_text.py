@@ -15,10 +15,11 @@ from trainers.core.workspace import Outcome, Workspace
 from trainers.text.data.batches import TextMicroBatch, text_step_batch
 from trainers.text.data.dataset import TextDataset, dataset_read
 from trainers.text.data.plan import TextPlan
+from trainers.text.data.recipe import recipe_of
 from trainers.text.training.device import processes_start
 from trainers.text.training.eval_prompts import answers_show
 from trainers.text.training.export import facts, products_write
-from trainers.text.training.training import DTYPES, Trained, recipe_of, resumable_of, trained_base
+from trainers.text.training.training import DTYPES, Trained, resumable_of, trained_base
 from trainers.text.training.unmasking import Unmasking
 from trainers.text.training.validation import validate
 

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from trainers.contract.events import Progress
 from trainers.contract.params.merge import MergeParams
+from trainers.core.adaptor_inputs import base_check, weights_folder
 from trainers.core.tracking import Reporter
 from trainers.core.workspace import Outcome, Workspace
-from trainers.image.adaptors.apply import base_check, prediction_override, weights_folder
+from trainers.image.adaptors.apply import prediction_override
 from trainers.image.adaptors.file import bad
 from trainers.image.adaptors.layers import layers, roots
 from trainers.image.adaptors.load import Adaptor, adaptor_read

@@ -1,4 +1,7 @@
-"""Writes docs/parameters.md from the parameters' JSON Schemas: python -m trainers.contract.params.reference [--check]."""
+"""Writes docs/parameters.md from the parameters' JSON Schemas.
+
+python -m trainers.contract.params.reference [--check]
+"""
 
 import argparse
 import inspect
@@ -13,8 +16,8 @@ from trainers.contract.params.base import Params
 PAGE = Path("docs/parameters.md")
 HEAD = """# Parameters
 
-Every parameter of every method, written from the code by `python -m trainers.contract.params.reference`; do not edit by hand.
-A parameter that is not listed is refused.
+Every parameter of every method, written from the code by `python -m trainers.contract.params.reference`; do not edit by
+hand. A parameter that is not listed is refused.
 """
 LEAVES = {
     "adaptor": "an adaptor",

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.spec import InputRef
+from trainers.core.adaptor_inputs import base_check, weights_folder
 from trainers.image.adaptors.foreign_family import clip_skip_of
 from trainers.image.adaptors.load import adaptor_load
 from trainers.image.models.base import Base
@@ -49,19 +50,3 @@ def prediction_override(adaptors: Sequence[tuple[InputRef, Mapping[str, str]]]) 
         named = ", ".join(f"{name} has {kind}" for name, kind in predictions)
         raise TrainerError(ReasonCode.BAD_ADAPTOR, f"the adaptors disagree on the prediction type: {named}")
     return {"prediction_type": predictions[0][1]} if predictions else {}
-
-
-def weights_folder(folder: Path) -> Path:
-    """The product of a training job holds its weights in `adaptor/`; that folder alone does as well."""
-    return folder / "adaptor" if (folder / "adaptor").is_dir() else folder
-
-
-def base_check(adaptor: InputRef, metadata: Mapping[str, str], model: InputRef) -> None:
-    """What the file says; JobSpec has compared what the record says."""
-    trained_on = metadata.get("base_sha256")
-    if trained_on and trained_on != model.sha256:
-        raise TrainerError(
-            ReasonCode.BAD_ADAPTOR,
-            f"adaptor {adaptor.name} was trained on the base model {trained_on[:12]}, "
-            f"but this job's base model {model.name} is {model.sha256[:12]}",
-        )

@@ -82,10 +82,3 @@ def _order(plan: Plan, epoch: int) -> list[int]:
 @lru_cache(maxsize=4)
 def _class_order(plan: Plan, round_: int) -> list[int]:
     return permutation(plan.num_class_rows, plan.seed, Purpose.CLASS_ORDER, round_)
-
-
-def split(num_rows: int, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """(training rows, held-out rows), both ascending. At least one row is held out where `share` > 0."""
-    held_out = max(1, round(num_rows * share)) if share else 0
-    order = permutation(num_rows, seed, Purpose.VALIDATION_SPLIT)
-    return sorted(order[held_out:]), sorted(order[:held_out])

@@ -10,11 +10,11 @@ from trainers.contract.events import Warning_
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.spec import InputRef
 from trainers.core.site import Site
+from trainers.core.split import split
 from trainers.image.data.captions import texts_of
 from trainers.image.data.examples import Row
 from trainers.image.data.images import pictures_read
 from trainers.image.data.picture import Columns, Faults, Picture, Pictures, bad_dataset
-from trainers.image.data.plan import split
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Base:
     """The live parts of one base model, frozen and in eval mode; whoever holds a Base shares its weights."""
 
     family: str
-    """Name of the module in `trainers.models` that knows this architecture: "sd1"."""
+    """Name of the module in `trainers.image.models` that knows this architecture: "sd1"."""
     network: Any  # diffusers and transformers have no types that mypy can use
     """The denoiser that LoRA pairs sit on: a UNet or a transformer."""
     vae: Any

@@ -1,4 +1,7 @@
-"""Stable Diffusion 1.x: one UNet, one CLIP text encoder, one VAE. `trainers.image.models.families` says what a name does."""
+"""Stable Diffusion 1.x: one UNet, one CLIP text encoder, one VAE.
+
+`trainers.image.models.families` says what a name does.
+"""
 
 # B batch, L tokens, D text width, C channels, H height, W width
 

@@ -8,9 +8,9 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Warning_
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.spec import InputRef
+from trainers.core.adaptor_inputs import base_check, weights_folder
 from trainers.core.lora import TRAINED, lora_layers
 from trainers.core.site import Site
-from trainers.image.adaptors.apply import base_check, weights_folder
 from trainers.image.adaptors.layers import live_pairs, plain_name, roots
 from trainers.image.adaptors.load import adaptor_read
 from trainers.image.adaptors.pairs import Pair, Pairs

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.spec import InputRef
-from trainers.image.adaptors.apply import base_check, weights_folder
+from trainers.core.adaptor_inputs import base_check, weights_folder
 from trainers.text.adaptors.lora import text_adaptor_load
 from trainers.text.models.base import TextBase
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from trainers.core.loop import StepBatch
 from trainers.core.noise import Purpose
 from trainers.text.data.chat import Encoded, Role
-from trainers.text.data.documents import EosPadding, filled, response_length
+from trainers.text.data.documents import filled, response_length
 from trainers.text.data.plan import TextPlan
+from trainers.text.data.recipe import Recipe
 from trainers.text.objective.corruption import (
     Flags,
     Floats,
-    NoiseSchedule,
     cart_weights,
     columns_cut,
     cut_columns,
@@ -29,35 +29,10 @@ from trainers.text.objective.corruption import (
     response_cut,
     scheduler_weight,
 )
-from trainers.text.objective.losses import LossNorm, norm_scales
+from trainers.text.objective.losses import norm_scales
 
 GRID = 8
 """Times, and masks of each document, at which validation sees it."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What decides how a document is seen at a step."""
-
-    seed: int
-    mask_id: int
-    eos_id: int
-    pad_id: int
-    bos_id: int | None
-    shift: bool
-    """Dream: the token of position i is predicted at i - 1, and texts that are learned from their start get a BOS."""
-    packing: bool
-    padding: EosPadding
-    mask_prompt_loss: bool
-    schedule: NoiseSchedule
-    epsilon: float
-    antithetic: bool
-    weighting: str
-    """scheduler, uniform, or cart[...] with `geo_p`."""
-    geo_p: float | None
-    norm: LossNorm
-    cuts_per_batch: bool
-    cut_ratio: float
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Warning_
 from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.core.site import Site
-from trainers.image.data.plan import split
+from trainers.core.split import split
 from trainers.text.data.chat import Encoded, tongue_of
 from trainers.text.data.dialogues import Dialogue, dialogues_of
 from trainers.text.data.documents import Counts, EosPadding, documents_of

@@ -14,11 +14,11 @@ from trainers.text.data.batches import Noised, batch_shaped, noised_at
 from trainers.text.data.chat import Encoded, Role
 from trainers.text.data.dataset import TextDataset, dataset_read
 from trainers.text.data.plan import TextPlan
+from trainers.text.data.recipe import family_check, recipe_base, recipe_of
 from trainers.text.models.base import TextBase
 from trainers.text.models.load import load_tokens
 from trainers.text.models.token_texts import token_texts
 from trainers.text.objective.corruption import mask_draw
-from trainers.text.training.training import family_check, recipe_base, recipe_of
 
 TIME = 0.5
 """The time at which rows are shown."""

@@ -1,8 +1,8 @@
 """Jinja templates over the rows of a dataset, filled in by a process of their own: people write them.
 
 Loops, output, memory and processor time are bounded there, so that a template is refused with a sentence and never
-holds a job. `python -m trainers.text.data.row_templates` is that process: pickled input on stdin, a JSON object a line on
-stdout.
+holds a job. `python -m trainers.text.data.row_templates` is that process: pickled input on stdin, a JSON object a line
+on stdout.
 """
 
 import json

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from foundation.atomic import bytes_write
-from trainers.image.adaptors.card import base_name, parameters_table, quoted, table
+from trainers.core.card import base_name, parameters_table, quoted, table
 
 
 def text_card_write(folder: Path, manifest: dict[str, Any]) -> Path:

@@ -1,12 +1,11 @@
 """The parts of a `masked_text` job: the base model made ready for training, and the recipe that its batches follow."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.core.choices import choices_make
 from trainers.core.global_batch import GlobalBatch
@@ -15,8 +14,7 @@ from trainers.core.optim import Group, optimizer_of
 from trainers.core.resume import Resumable
 from trainers.core.site import Site
 from trainers.text.adaptors.lora import attach_text_lora, text_lora_load_state, text_lora_state
-from trainers.text.data.batches import Recipe
-from trainers.text.data.documents import EosPadding
+from trainers.text.data.recipe import family_check, recipe_base
 from trainers.text.models.base import TextBase, dropout_set
 from trainers.text.models.load import load_text
 
@@ -72,18 +70,6 @@ def trained_base(site: Site[MaskedTextParams]) -> Trained:
     return Trained(base, parameters, params.lora, params)
 
 
-def recipe_base(base: TextBase, params: MaskedTextParams) -> TextBase:
-    """The base as the recipe reads it: with Dream's shift or without, and so with a BOS before prompts or without."""
-    shift = params.training_method == "dream"
-    return replace(base, shift=shift, bos_first=shift and not params.mask_prompt_loss)
-
-
-def family_check(params: MaskedTextParams, base: TextBase) -> None:
-    """As the spec, which need not know the base model's family."""
-    if problem := params.family_problem(base.family):
-        raise TrainerError(ReasonCode.BAD_PARAMETERS, problem)
-
-
 def auto_for(base: TextBase) -> dict[str, str]:
     """What `auto` means for a base whose weights are loaded, and without an adaptor yet."""
     large = sum(int(parameter.numel()) for parameter in base.model.parameters()) > CHECKPOINTED_WEIGHTS
@@ -91,28 +77,6 @@ def auto_for(base: TextBase) -> dict[str, str]:
         "gradient_checkpointing": "on" if large else "off",
         "train_mask_embedding": "on" if base.was_causal else "off",
     }
-
-
-def recipe_of(params: MaskedTextParams, base: TextBase) -> Recipe:
-    return Recipe(
-        seed=params.seed,
-        mask_id=base.mask_id,
-        eos_id=base.eos_id,
-        pad_id=base.pad_id,
-        bos_id=base.bos_id,
-        shift=base.shift,
-        packing=params.packing,
-        padding=EosPadding.parse(params.eos_padding),
-        mask_prompt_loss=params.mask_prompt_loss,
-        schedule=params.noise_schedule,
-        epsilon=params.time_epsilon,
-        antithetic=params.antithetic_t,
-        weighting=params.weighting,
-        geo_p=params.geo_p,
-        norm=params.loss_norm_type,
-        cuts_per_batch=params.cuts_per_batch,
-        cut_ratio=params.cut_ratio,
-    )
 
 
 def resumable_of(site: Site[MaskedTextParams], trained: Trained) -> Resumable:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from trainers.core.distributed import Processes
-from trainers.text.data.batches import GRID, Recipe, grid, maskable, validation_batch
+from trainers.text.data.batches import GRID, grid, maskable, validation_batch
 from trainers.text.data.chat import Encoded
+from trainers.text.data.recipe import Recipe
 from trainers.text.objective.corruption import scheduler_weight
 from trainers.text.objective.losses import norm_scales
 from trainers.text.training.unmasking import Unmasking

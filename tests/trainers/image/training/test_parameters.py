@@ -52,8 +52,8 @@ SHORT: dict[str, dict[str, Any]] = {
     "huber_c": {"loss_type": "huber", "huber_c": 1.0},
 }
 """Those that show in the first step."""
-EXAMPLES, BATCHES, DENOISING = "test_image_examples.py", "test_image_batches.py", "test_denoising.py"
-TIMES, METHOD = "test_times.py", "test_image_lora_method.py"
+EXAMPLES, BATCHES, DENOISING = "../data/test_examples.py", "../data/test_batches.py", "test_denoising.py"
+TIMES, METHOD = "../data/test_timesteps.py", "test_method.py"
 IN_OTHER_FILES = {
     "aspect_ratio_buckets": (BATCHES, "test_a_micro_batch_has_the_shape_of_its_pictures"),
     "color_jitter": (EXAMPLES, "test_each_kind_of_jitter_changes_the_pictures_alone"),
@@ -66,7 +66,7 @@ IN_OTHER_FILES = {
     "rotation_prob": (EXAMPLES, "test_rotation_turns_the_stated_share_by_the_stated_angle"),
     "caption_shuffle": (EXAMPLES, "test_a_shuffled_caption_comes_in_other_orders_behind_what_is_kept"),
     "keep_tokens": (EXAMPLES, "test_a_shuffled_caption_comes_in_other_orders_behind_what_is_kept"),
-    "split": ("test_splits.py", "test_pictures_in_folders_of_splits_are_not_pooled"),
+    "split": ("../../test_splits.py", "test_pictures_in_folders_of_splits_are_not_pooled"),
     "repeats": (BATCHES, "test_an_epoch_sees_each_dataset_as_often_as_it_repeats"),
     "masked_loss": (EXAMPLES, "test_the_loss_is_weighted_in_latent_resolution"),
     "mask_column": (EXAMPLES, "test_the_loss_is_weighted_in_latent_resolution"),
@@ -78,7 +78,7 @@ IN_OTHER_FILES = {
     "prior_weight": (BATCHES, "test_pictures_and_class_pictures_are_counted_apart"),
     "prior_preservation": (METHOD, "test_the_base_makes_class_pictures_once_per_host"),
     "flux_guidance": (DENOISING, "test_flux_is_told_the_guidance"),
-    "max_sequence_length": ("test_families.py", "test_max_sequence_length_is_what_t5_reads"),
+    "max_sequence_length": ("../models/test_families.py", "test_max_sequence_length_is_what_t5_reads"),
     "timestep_sampling": (TIMES, "test_the_sampling_that_was_asked_for_is_used"),
     "timestep_shift": (TIMES, "test_the_shift_is_the_familys_or_the_one_given"),
     "lora_targets": (METHOD, "test_convolutions_and_dora_change_what_is_learnt"),
@@ -91,11 +91,11 @@ IN_OTHER_FILES = {
     "attention": (METHOD, "test_xformers_that_is_not_there_is_named_with_its_extra"),
     "compile": (METHOD, "test_a_compiled_network_has_the_gradients_of_the_plain_one"),
     "use_ema": (METHOD, "test_the_average_is_shown_and_given_away_and_the_raw_weights_are_kept"),
-    "ema_decay": ("test_ema.py", "test_the_decay_warms_up_to_the_one_asked"),
+    "ema_decay": ("../../core/test_ema.py", "test_the_decay_warms_up_to_the_one_asked"),
     "no_metadata": (METHOD, "test_without_metadata_the_kohya_file_tells_nothing_of_the_training"),
-    "log_to_wandb": ("test_with_wandb.py", "test_a_job_without_a_key_keeps_its_run_in_files"),
-    "wandb_project": ("test_with_wandb.py", "test_a_job_without_a_key_keeps_its_run_in_files"),
-    "secrets": ("../worker/test_secrets.py", "test_the_trainer_has_them_and_log_events_finish_and_disk_do_not"),
+    "log_to_wandb": ("../../optional/test_wandb.py", "test_a_job_without_a_key_keeps_its_run_in_files"),
+    "wandb_project": ("../../optional/test_wandb.py", "test_a_job_without_a_key_keeps_its_run_in_files"),
+    "secrets": ("../../../worker/test_secrets.py", "test_the_trainer_has_them_and_log_events_finish_and_disk_do_not"),
 }
 ELSEWHERE = {
     "adaptor_name": "test_the_header_of_the_adaptor_says_how_to_load_it",

@@ -12,11 +12,12 @@ from torch import Tensor
 from tests.tolerance import GRADIENT, PRODUCT
 from tests.trainers.text.data.test_batches import RECIPE
 from trainers.core.distributed import Processes
-from trainers.text.data.batches import GRID, Recipe, TextMicroBatch, text_step_batch
+from trainers.text.data.batches import GRID, TextMicroBatch, text_step_batch
 from trainers.text.data.chat import Encoded, Role, encode_chat, tongue_of
 from trainers.text.data.dialogues import Turn
 from trainers.text.data.documents import EosPadding, documents_of
 from trainers.text.data.plan import TextPlan
+from trainers.text.data.recipe import Recipe
 from trainers.text.models.base import TextBase, logits
 from trainers.text.models.load import load_text
 from trainers.text.training.unmasking import Unmasking
