@@ -47,7 +47,7 @@ MODULES = {
         "tests/api/test_finish.py tests/api/test_made_versions.py tests/api/test_budgets.py",
     ),
     "reap": ("api/jobs/services/reap.py", "tests/api/test_reap.py"),
-    "lease": ("worker/lease.py", "tests/worker/test_lease.py"),
+    "lease": ("worker/client/lease.py", "tests/worker/client/test_lease.py"),
     "signing": ("storage/signing.py", "tests/storage/test_signing.py tests/storage/test_own_links.py"),
     "losses": ("trainers/core/losses.py", "tests/trainers/core/test_losses.py"),
     "denoising": ("trainers/image/training/denoising.py", "tests/trainers/image/training/test_denoising.py"),

@@ -151,7 +151,7 @@ def _go_on(host: Host, pid: int) -> None:
             os.kill(pid, signal.SIGCONT)
 
 
-SHIM = "worker.shim"
+SHIM = "worker.process.shim"
 KINDS: dict[str, Kind] = {  # what takes seconds of the processor to start again comes seldom
     "kill -9 host": Kind(2, kill_host),
     "kill -9 shim": Kind(5, kill_in_tree(SHIM)),

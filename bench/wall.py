@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 from bench.measure import Row, machine, table
-from worker.clock import boottime
-from worker.confine import Confinement
+from worker.client.clock import boottime
+from worker.process.supervise import Spawner, Supervisor
+from worker.process.tree import ATTEMPT_MARK
+from worker.sandbox.confine import Confinement
+from worker.sandbox.wall_check import wall_here
 from worker.settings import settings_read
-from worker.supervise import Spawner, Supervisor
-from worker.tree import ATTEMPT_MARK
-from worker.wall_check import wall_here
 
 TARGET_SECONDS = 0.05
 RANKS_TARGET_SECONDS = 0.5

@@ -5,8 +5,8 @@ import sys
 
 import structlog
 
-from worker.host import Host
-from worker.report import RefusedError
+from worker.client.api import RefusedError
+from worker.host.host import Host
 from worker.settings import settings_read
 
 

@@ -13,16 +13,16 @@ import httpx
 from tests.api.host import Agent, Host
 from tests.api.served import served
 from tests.faults.proxy import Proxy
-from worker.clock import boottime
-from worker.control import ControlFile
-from worker.lease import Lease
-from worker.logs import LogSpool
-from worker.masking import Masker
-from worker.outbox import Outbox
-from worker.refused import RefusedResults
-from worker.report import Api
-from worker.resend import resend_with
-from worker.sender import Sender
+from worker.attempt.control import ControlFile
+from worker.attempt.event_sender import Sender
+from worker.attempt.logs import LogSpool
+from worker.attempt.masking import Masker
+from worker.attempt.outbox import Outbox
+from worker.attempt.refused import RefusedResults
+from worker.attempt.resend import resend_with
+from worker.client.api import Api
+from worker.client.clock import boottime
+from worker.client.lease import Lease
 from worker.settings import Settings
 
 

@@ -12,9 +12,9 @@ from tests.api.host import Host, event
 from tests.api.world import World
 from tests.worker.fake_api import WORKER_TOKEN as WORKER
 from tests.worker.fake_api import fake_api
-from worker.claims import Claimer, UnknownClaimError
-from worker.registration import Registration
-from worker.report import Api
+from worker.client.api import Api
+from worker.host.claims import Claimer, UnknownClaimError
+from worker.host.registration import Registration
 
 NEWER = {"of_a_newer_release": {"x": 1}}
 

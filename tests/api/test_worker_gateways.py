@@ -15,9 +15,9 @@ from tests.api.host import Host
 from tests.api.live_attempt import Live, answer_of, live, pause
 from tests.api.world import World
 from trainers.contract.events import Event, Step, Warning_
-from worker.heartbeat import Heartbeat
-from worker.registration import Registration
-from worker.report import UnreachableError
+from worker.attempt.heartbeat import Heartbeat
+from worker.client.api import UnreachableError
+from worker.host.registration import Registration
 
 pytestmark = pytest.mark.django_db(transaction=True)
 ENVELOPE = json.dumps({"code": "attempt_ended", "message": "not of our API", "hint": "", "fields": {}})

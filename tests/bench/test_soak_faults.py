@@ -25,7 +25,7 @@ class Tree:
         self.shim, self.trainer = (subprocess.Popen(SLEEP) for _ in range(2))
 
     def pids(self, word: str) -> list[int]:
-        return [self.shim.pid] if word == "worker.shim" else [self.shim.pid, self.trainer.pid]
+        return [self.shim.pid] if word == "worker.process.shim" else [self.shim.pid, self.trainer.pid]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Literal
 from cli.platform.children import tie_to_parent
 from tests.faults.platform import Platform, eventually
 from tests.faults.proxy import Proxy
-from worker.tree import WORKER_MARK, marked
+from worker.process.tree import WORKER_MARK, marked
 
 STUB = [sys.executable, "-m", "tests.faults.stub"]
 TWO_RANKS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", STUB[-1]]

@@ -9,7 +9,7 @@ from tests.faults.host import TWO_RANKS, Host
 from tests.faults.platform import eventually
 from tests.faults.scene import HELD, Scene
 
-SHIM, LAUNCHER = "worker.shim", "torch.distributed.run"
+SHIM, LAUNCHER = "worker.process.shim", "torch.distributed.run"
 
 
 def kill(scene: Scene, host: Host, job: str, victim: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.patience import PATIENCE_SECONDS
 from tests.worker.fake_api import WORKER_TOKEN, Attempt, FakeApi, fake_api
-from worker.tree import WORKER_MARK, marked
+from worker.process.tree import WORKER_MARK, marked
 
 STUB = Path(__file__).with_name("stub_trainer.py")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Protocol
 
 from trainers.contract.spec import Resources
-from worker.confine import Network
-from worker.places import Places
-from worker.supervise import Exit
+from worker.process.places import Places
+from worker.process.supervise import Exit
+from worker.sandbox.confine import Network
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 
-from worker.environment import trainer_environment
 from worker.executors.base import Launch, Running
-from worker.inputs import cached_inputs
-from worker.residents import Residents
+from worker.process.environment import trainer_environment
+from worker.process.residents import Residents
+from worker.process.supervise import Spawner, Supervisor
+from worker.process.trainer_command import trainer_command
+from worker.process.tree import ATTEMPT_MARK, WORKER_MARK
+from worker.sandbox.wall import Wall
 from worker.settings import Settings
-from worker.supervise import Spawner, Supervisor
-from worker.trainer_command import trainer_command
-from worker.tree import ATTEMPT_MARK, WORKER_MARK
-from worker.wall import Wall
+from worker.transfer.inputs import cached_inputs
 
 
 class LocalExecutor:

@@ -1,0 +1,157 @@
+"""The process tree: whatever is killed, nothing of it is left."""
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.patience import PATIENCE_SECONDS
+from tests.worker.conftest import eventually
+from worker.client.clock import boottime
+from worker.process.supervise import Exit, Spawner, Supervisor, sweep
+from worker.process.tree import ATTEMPT_MARK, marked
+
+DETACHED = """
+import os, subprocess, sys, time
+code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000)"
+for _ in range(2):
+    subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+print("ready", flush=True)
+"""
+SLEEP = DETACHED + "time.sleep(1000)"
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(99)"
+
+
+StartTrainer = Callable[..., tuple[str, Supervisor]]
+
+
+@pytest.fixture
+def spawner() -> Iterator[Spawner]:
+    made = Spawner()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def start(spawner: Spawner, tmp_path: Path) -> Iterator[StartTrainer]:
+    attempts = []
+
+    def start(code: str, *, kill_seconds: float = 0.3, lease_seconds: float = 60.0) -> tuple[str, Supervisor]:
+        attempt = str(uuid.uuid4())
+        attempts.append(attempt)
+        log = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        supervisor = Supervisor(
+            spawner,
+            attempt=attempt,
+            command=[sys.executable, "-c", code],
+            folder=tmp_path,
+            env={"PATH": os.environ["PATH"], ATTEMPT_MARK: attempt},
+            log=log,
+            kill_seconds=kill_seconds,
+            deadline=boottime() + lease_seconds,
+        )
+        os.close(log)
+        return attempt, supervisor
+
+    yield start
+    for attempt in attempts:
+        sweep(ATTEMPT_MARK, attempt)
+
+
+def end_of(supervisor: Supervisor) -> Exit:
+    end = supervisor.wait(PATIENCE_SECONDS)
+    assert end is not None, f"not within {PATIENCE_SECONDS} s"
+    return end
+
+
+def ready(folder: Path) -> None:
+    eventually(lambda: (folder / "log").exists() and "ready" in (folder / "log").read_text())
+
+
+def test_the_exit_status_comes_through(start: StartTrainer) -> None:
+    assert end_of(start("raise SystemExit(7)")[1]).code == 7
+
+
+def test_what_the_trainer_left_running_is_ended_with_it(start: StartTrainer) -> None:
+    attempt, supervisor = start(DETACHED)
+    assert end_of(supervisor).code == 0
+    assert not marked(ATTEMPT_MARK, attempt)
+
+
+def test_terminate_kills_a_deaf_trainer_after_the_kill_time(start: StartTrainer, tmp_path: Path) -> None:
+    attempt, supervisor = start(DEAF)
+    ready(tmp_path)
+    supervisor.terminate()
+    end = end_of(supervisor)
+    assert end.code == -signal.SIGKILL and not end.fenced and not marked(ATTEMPT_MARK, attempt)
+
+
+def test_the_lease_ends_the_trainer_unless_it_is_prolonged(start: StartTrainer) -> None:
+    attempt, supervisor = start(SLEEP, lease_seconds=3)
+    prolonged = boottime() + 4
+    supervisor.extend(prolonged)
+    end = end_of(supervisor)
+    assert end.fenced and boottime() >= prolonged and not marked(ATTEMPT_MARK, attempt)
+
+
+def test_a_trainer_is_not_started_after_the_lease(start: StartTrainer) -> None:
+    end = end_of(start("print('ready', flush=True)", lease_seconds=-1)[1])
+    assert end.fenced and end.code is None
+
+
+@pytest.mark.slow
+def test_a_shim_that_wakes_long_after_the_lease_kills_at_once(start: StartTrainer, tmp_path: Path) -> None:
+    """As after a suspend of the host: another trainer may run by then, so a deaf one gets no kill time any more."""
+    attempt, supervisor = start(DEAF, kill_seconds=2 * PATIENCE_SECONDS, lease_seconds=5)
+    ready(tmp_path)
+    os.kill(supervisor.shim_pid, signal.SIGSTOP)
+    given_away = boottime() + 10
+    eventually(lambda: boottime() > given_away)
+    os.kill(supervisor.shim_pid, signal.SIGCONT)
+    assert end_of(supervisor).fenced and not marked(ATTEMPT_MARK, attempt)
+
+
+def test_kill_9_of_the_shim_leaves_nothing(start: StartTrainer, tmp_path: Path) -> None:
+    attempt, supervisor = start(SLEEP)
+    ready(tmp_path)
+    assert len(marked(ATTEMPT_MARK, attempt)) == 4
+    os.kill(supervisor.shim_pid, signal.SIGKILL)
+    end = end_of(supervisor)
+    assert end.shim_died and not marked(ATTEMPT_MARK, attempt)
+
+
+def test_a_stopped_trainer_is_killed_all_the_same(start: StartTrainer, tmp_path: Path) -> None:
+    attempt, supervisor = start(SLEEP)
+    ready(tmp_path)
+    for pid in marked(ATTEMPT_MARK, attempt) - {supervisor.shim_pid}:
+        os.kill(pid, signal.SIGSTOP)
+    supervisor.terminate()
+    assert end_of(supervisor).code in (-signal.SIGKILL, -signal.SIGTERM) and not marked(ATTEMPT_MARK, attempt)
+
+
+def test_the_death_of_the_one_who_started_the_shim_ends_everything(tmp_path: Path) -> None:
+    """The host's own death is played by a process of its own, which is killed with -9."""
+    attempt = str(uuid.uuid4())
+    host = f"""
+import os, sys, time
+from pathlib import Path
+from worker.client.clock import boottime
+from worker.process.supervise import Exit, Spawner, Supervisor
+Supervisor(Spawner(), attempt={attempt!r}, command=[sys.executable, "-c", {SLEEP!r}], folder=Path({str(tmp_path)!r}),
+    env={{"PATH": os.environ["PATH"], "ANNEAL_ATTEMPT": {attempt!r}}}, log=os.open({str(tmp_path / "log")!r}, os.O_WRONLY | os.O_CREAT),
+    kill_seconds=5, deadline=boottime() + 60)
+time.sleep(1000)
+"""  # noqa: E501
+    process = subprocess.Popen([sys.executable, "-c", host])
+    try:
+        ready(tmp_path)
+        assert len(marked(ATTEMPT_MARK, attempt)) == 4
+    finally:
+        process.kill()
+        process.wait()
+    eventually(lambda: not marked(ATTEMPT_MARK, attempt))

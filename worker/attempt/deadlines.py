@@ -1,0 +1,71 @@
+"""How long the parts of an agent wait, and when waiting makes no sense any more."""
+
+import time
+from collections.abc import Callable
+
+from trainers.contract.errors import ReasonCode
+from worker.attempt.stop_request import Orders, StopError
+from worker.client.lease import FencedError, Lease
+from worker.errors import AttemptError
+
+SLICE_SECONDS = 0.1
+
+
+class Waits:
+    """Each method is a `report.Pause`: waits up to so many seconds, raises where the attempt must not go on."""
+
+    def __init__(self, lease: Lease, orders: Orders) -> None:
+        self._lease = lease
+        self._orders = orders
+        self._publish_until = float("inf")
+        self.abandoned = ""
+
+    def publish_for(self, seconds: float) -> None:
+        """The trainer has ended; from now on the storage has so long to take the results."""
+        self._publish_until = time.monotonic() + seconds
+
+    def abandon(self, why: str) -> None:
+        self.abandoned = why
+
+    def before_training(self, seconds: float) -> None:
+        """Raises FencedError or StopError."""
+        _wait(seconds, self._check_before_training)
+
+    def sending(self, seconds: float) -> None:
+        """Raises FencedError. A lease whose time is up does not matter here: the API checks the fence itself."""
+        _wait(seconds, self._check_sending)
+
+    def publishing(self, seconds: float) -> None:
+        """Raises FencedError, or AttemptError(storage_refused) when the time for publishing is over."""
+        _wait(seconds, self._check_publishing)
+
+    def finishing(self, seconds: float) -> None:
+        """Raises FencedError only where the host must end now."""
+        _wait(seconds, self._check_hurry)
+
+    def _check_before_training(self) -> None:
+        self._lease.check()
+        if self._orders.stop_kind:
+            raise StopError
+
+    def _check_hurry(self) -> None:
+        if self._orders.hurry > 1:
+            raise FencedError("the host was told twice to hurry")
+
+    def _check_sending(self) -> None:
+        self._check_hurry()
+        if self._lease.refused or self.abandoned:
+            raise FencedError(self._lease.refused or self.abandoned)
+
+    def _check_publishing(self) -> None:
+        self._check_sending()
+        if time.monotonic() > self._publish_until:
+            raise AttemptError(ReasonCode.STORAGE_REFUSED, "The results could not be published in time.")
+
+
+def _wait(seconds: float, check: Callable[[], None]) -> None:
+    until = time.monotonic() + seconds
+    check()
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, SLICE_SECONDS))
+        check()

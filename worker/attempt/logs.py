@@ -1,0 +1,96 @@
+"""The log of one attempt: the trainer's output, masked line by line as it enters the spool on disk."""
+
+import os
+import re
+from pathlib import Path
+
+import structlog
+
+from worker.attempt.masking import Masker
+from worker.transfer.files import disk_is_full
+
+TAIL_BYTES = 256 * 1024
+"""So much of the end of a log over its limit is kept."""
+LINE_LIMIT = 64 * 1024
+"""A longer line is cut at its last blank, so that no token is torn."""
+ENDS = re.compile(rb"(?<=[\n\r])")
+log = structlog.get_logger()
+
+
+class LogSpool:
+    """Reads a pipe until its end and appends to `path`. Offsets of the spool count masked bytes.
+
+    Over `limit_bytes` the middle is left out, which a line says: the spool never grows beyond limit + TAIL_BYTES.
+    """
+
+    def __init__(self, path: Path, masker: Masker, limit_bytes: int) -> None:
+        self._path = path
+        self._masker = masker
+        self._limit_bytes = limit_bytes
+        self._rest = b""
+        self._size_bytes = 0
+        self._end = bytearray()
+        """The newest bytes of a log over its limit."""
+        self._left_out_bytes = 0
+        self._lost_bytes = 0
+
+    def read_all(self, descriptor: int) -> None:
+        """Until every process that can write is gone. A full disk loses lines, never blocks the trainer."""
+        with os.fdopen(descriptor, "rb", buffering=0) as pipe, self._path.open("ab", buffering=0) as spool:
+            while chunk := pipe.read(LINE_LIMIT):
+                self._add(spool.fileno(), self._whole_lines(chunk))
+            self._add(spool.fileno(), self._masker.line(self._rest))
+            self._append(spool.fileno(), self._ending())
+
+    def size(self) -> int:
+        return self._path.stat().st_size if self._path.exists() else 0
+
+    def read(self, offset: int, limit: int) -> bytes:
+        with self._path.open("rb") as file:
+            file.seek(offset)
+            return file.read(limit)
+
+    def tail(self, limit: int = 4000) -> str:
+        """The last `limit` bytes, for people."""
+        return self.read(max(0, self.size() - limit), limit).decode(errors="replace") if self.size() else ""
+
+    def _add(self, spool: int, data: bytes) -> None:
+        room = self._limit_bytes - self._size_bytes
+        if room > 0:
+            head = data if len(data) <= room else data[: data.rfind(b"\n", 0, room) + 1]
+            self._append(spool, head)
+            data = data[len(head) :]
+            self._size_bytes = self._size_bytes + len(head) if not data else self._limit_bytes
+            if data:
+                self._append(spool, _note(f"the log is over {self._limit_bytes} bytes: only its end follows"))
+        self._end += data
+        if (over := len(self._end) - TAIL_BYTES) > 0:
+            self._left_out_bytes += over
+            del self._end[:over]
+
+    def _ending(self) -> bytes:
+        """The end of a log over its limit."""
+        note = _note(f"{self._left_out_bytes} bytes of the log were left out here") if self._left_out_bytes else b""
+        return note + bytes(self._end)
+
+    def _whole_lines(self, chunk: bytes) -> bytes:
+        *lines, self._rest = ENDS.split(self._rest + chunk)
+        if len(self._rest) > LINE_LIMIT:
+            cut = max(self._rest.rfind(b" "), self._rest.rfind(b"\t")) + 1 or len(self._rest)
+            lines.append(self._rest[:cut])
+            self._rest = self._rest[cut:]
+        return b"".join(self._masker.line(line) for line in lines)
+
+    def _append(self, spool: int, data: bytes) -> None:
+        try:
+            while data:
+                data = data[os.write(spool, data) :]
+        except OSError as error:
+            if not disk_is_full(error):
+                raise
+            self._lost_bytes += len(data)
+            log.warning("log_lines_lost", lost_bytes=self._lost_bytes, reason="disk full")
+
+
+def _note(message: str) -> bytes:
+    return f"\n[anneal] {message}\n".encode()

@@ -1,0 +1,136 @@
+"""Ends of attempts, on disk until the API has answered for good, also over a restart of the host."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from trainers.contract.errors import ReasonCode, reason
+from worker.attempt.refused import RefusedResults
+from worker.client.api import OVER, Api, RefusedError, UnreachableError
+from worker.transfer.files import write_json
+
+MAX_RESENDS = 3
+Entry = dict[str, Any]
+"""{token, body, unpublished: why the body lacks the result that the trainer left, num_refusals, num_resends}"""
+Resend = Callable[[str, str, Path, list[dict[str, Any]]], bool]
+"""Uploads files again (attempt, its token, out/, records of the files); False where that cannot succeed."""
+log = structlog.get_logger()
+
+
+class Outbox:
+    """One file per finish below `folder`, readable by us alone since it holds the attempt's token.
+
+    `attempts` holds the folders of the attempts, whose out/ goes to `refused` where the API does not take the result.
+    """
+
+    def __init__(self, folder: Path, api: Api, *, attempts: Path, refused: RefusedResults, resend: Resend) -> None:
+        self._folder = folder
+        self._torn = folder / "torn"
+        self._api = api
+        self._attempts = attempts
+        self._refused = refused
+        self._resend = resend
+        self._torn.mkdir(parents=True, exist_ok=True)
+
+    def put(self, attempt: str, token: str, body: dict[str, Any], unpublished: str = "") -> None:
+        write_json(self._path(attempt), {"token": token, "body": body, "unpublished": unpublished}, mode=0o600)
+
+    def pending(self) -> list[str]:
+        """Attempts whose end the API has not answered for good."""
+        return sorted(path.stem for path in self._folder.glob("*.json"))
+
+    def holds(self, attempt: str) -> bool:
+        return self._path(attempt).exists()
+
+    def deliver(self, attempt: str) -> bool:
+        """One try. True once nothing is left to deliver: taken by the API, or refused for good, which is recorded."""
+        entry = self._read(attempt)
+        return True if entry is None else self._try(attempt, entry)
+
+    def _try(self, attempt: str, entry: Entry) -> bool:
+        try:
+            self._api.finish(attempt, entry["token"], entry["body"])
+        except UnreachableError as error:
+            log.warning("finish_not_delivered", attempt=attempt, error=str(error))
+            return False
+        except RefusedError as error:
+            return self._on_refusal(attempt, entry, error)
+        if entry.get("unpublished"):
+            self._refused.add(attempt, self._out(attempt), entry["unpublished"], entry["body"])
+        self._path(attempt).unlink()
+        return True
+
+    def _read(self, attempt: str) -> Entry | None:
+        """None for a file that is no finish, which is set aside."""
+        path = self._path(attempt)
+        try:
+            entry = json.loads(path.read_bytes())
+            if not isinstance(entry["token"], str) or not isinstance(entry["body"]["outcome"], str):
+                raise TypeError("token or outcome is no text")
+        except (ValueError, TypeError, KeyError) as error:
+            log.error(
+                "finish_torn", attempt=attempt, error=f"{type(error).__name__}: {error}", moved_to=str(self._torn)
+            )
+            path.replace(self._torn / path.name)
+            self._refused.add_result(attempt, self._out(attempt), "the recorded finish could not be read")
+            return None
+        return dict(entry)
+
+    def _on_refusal(self, attempt: str, entry: Entry, error: RefusedError) -> bool:
+        if error.code == "file_missing" and entry["body"].get("resends"):
+            return self._replace(attempt, self._sent_again(attempt, entry, error))
+        log.error("finish_refused", attempt=attempt, outcome=entry["body"]["outcome"], error=str(error))
+        if not entry.get("num_refusals"):
+            self._refused.add(attempt, self._out(attempt), str(error), entry["body"])
+        body = _smaller(entry, error)
+        if error.code in OVER or body is None:
+            self._path(attempt).unlink()
+            return True
+        return self._replace(attempt, {**entry, "body": body, "num_refusals": entry.get("num_refusals", 0) + 1})
+
+    def _sent_again(self, attempt: str, entry: Entry, error: RefusedError) -> Entry:
+        """After another upload of what the API misses; where that fails, or too often, the API is to do without."""
+        missing = set(error.fields.get("missing", ()))
+        files = [file for file in entry["body"]["files"] if file["path"] in missing]
+        num_resends = entry.get("num_resends", 0) + 1
+        log.warning("files_sent_again", attempt=attempt, files=sorted(missing)[:10], num_resends=num_resends)
+        again = num_resends <= MAX_RESENDS and self._resend(attempt, entry["token"], self._out(attempt), files)
+        return {**entry, "body": {**entry["body"], "resends": again}, "num_resends": num_resends}
+
+    def _replace(self, attempt: str, entry: Entry) -> bool:
+        """Puts `entry` in the place of the one that was refused; on a full disk it is delivered from memory instead."""
+        try:
+            write_json(self._path(attempt), entry, mode=0o600)
+        except OSError as error:
+            log.error("finish_not_rewritten", attempt=attempt, error=str(error))
+            return self._try(attempt, entry)
+        return False
+
+    def _path(self, attempt: str) -> Path:
+        return self._folder / f"{attempt}.json"
+
+    def _out(self, attempt: str) -> Path:
+        return self._attempts / attempt / "out"
+
+
+def _smaller(entry: Entry, error: RefusedError) -> dict[str, Any] | None:
+    """The finish to try after a refused one: without the result, then without words; None where nothing is left."""
+    body, num_refusals = entry["body"], entry.get("num_refusals", 0)
+    outcome = body["outcome"] if body["outcome"] in ("lost", "drained") else "failed"
+    before = body.get("reason") or {}
+    detail = f"The attempt had ended as {body['outcome']}. {before.get('message', '')} {before.get('detail', '')}"
+    because = reason(ReasonCode.RESULT_REFUSED, f"The API refused the end of the attempt: {error}", detail.strip())
+    minimal: dict[str, Any] = {
+        "outcome": outcome,
+        "exit_code": None,
+        "reason": None,
+        "manifest": None,
+        "files": [],
+        "last_step": None,
+    }
+    if num_refusals == 0:
+        return {**minimal, "reason": because.model_dump(mode="json")}
+    return minimal if num_refusals == 1 else None

@@ -1,0 +1,101 @@
+"""What an attempt's end means. Pure: why we stopped and what the trainer left, never the exit code alone."""
+
+import re
+import signal
+from dataclasses import dataclass
+from typing import Literal
+
+from trainers.contract.errors import Reason, ReasonCode, reason
+from worker.attempt.manifest import Manifest
+from worker.process.supervise import Exit
+
+StopKind = Literal["cancel", "pause", "drain"]
+Outcome = Literal["succeeded", "failed", "stopped", "drained", "lost"]
+
+FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+"""Deaths that are not the trainer's own doing."""
+TORCHRUN_EXIT = re.compile(r"exitcode\s*:\s*-(\d+)\b")
+"""How torchrun says which signal killed a rank; its own exit status is 1."""
+STOP_REASONS = {"cancel": ReasonCode.CANCELLED, "pause": ReasonCode.PAUSED, "drain": ReasonCode.DRAINED}
+
+
+@dataclass(frozen=True)
+class Ending:
+    """All that is known when nothing of the tree is left. A fenced attempt has no verdict: it is lost."""
+
+    exit: Exit
+    manifest: Manifest | str
+    failed: Reason | None = None
+    """From the trainer's own `failed` event."""
+    stop: StopKind | None = None
+    forced: bool = False
+    """The grace of a stop was over and signals were sent, so that what the trainer said last may be our doing."""
+    no_progress_seconds: float | None = None
+    """Set where the trainer was ended for being silent that long."""
+    oversize: str = ""
+    """The bound of out/ that the trainer exceeded; nothing in it is published."""
+    out_of_memory: bool = False
+    """The kernel killed something for memory while the attempt ran."""
+    disk_full: bool = False
+    """There was no room left when the trainer ended, so perhaps none for it to say why."""
+    tail: str = ""
+    """End of the masked log."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    outcome: Outcome
+    reason: Reason | None = None
+
+
+def verdict_of(ending: Ending) -> Verdict:
+    assert not ending.exit.fenced, "a fenced attempt must not publish anything"
+    if ending.oversize:
+        return Verdict("failed", reason(ReasonCode.OUTPUT_TOO_LARGE, ending.oversize, ending.tail))
+    if isinstance(ending.manifest, Manifest) and ending.manifest.outcome == "succeeded":
+        return Verdict("succeeded")
+    if ending.no_progress_seconds is not None:
+        silent = f"The trainer sent no event for {ending.no_progress_seconds:g} s."
+        return Verdict("failed", reason(ReasonCode.NO_PROGRESS, silent, ending.tail))
+    if ending.failed and not ending.forced:
+        return Verdict("failed", ending.failed)
+    if ending.stop:
+        outcome: Outcome = "drained" if ending.stop == "drain" else "stopped"
+        return Verdict(outcome, reason(STOP_REASONS[ending.stop]))
+    if isinstance(ending.manifest, Manifest):
+        return Verdict("drained", reason(ReasonCode.PREEMPTED, "The trainer was told to stop from outside."))
+    return _death(ending, ending.manifest)
+
+
+def _death(ending: Ending, problem: str) -> Verdict:
+    """The trainer ended by itself without a whole manifest and without saying why."""
+    if ending.exit.code == 0:
+        return Verdict(
+            "failed", reason(ReasonCode.NO_MANIFEST, f"The trainer ended with status 0, but {problem}.", ending.tail)
+        )
+    number = _signal(ending)
+    if ending.out_of_memory and number in (None, signal.SIGKILL):
+        return Verdict(
+            "failed", reason(ReasonCode.OUT_OF_MEMORY, "The kernel ended the trainer for memory.", ending.tail)
+        )
+    if ending.disk_full and number is None:
+        return Verdict("failed", reason(ReasonCode.DISK_FULL, "The trainer failed on a full disk.", ending.tail))
+    if ending.exit.shim_died:
+        return Verdict("lost", reason(ReasonCode.WORKER_LOST, "The trainer's supervisor was killed.", ending.tail))
+    if number in FROM_OUTSIDE:
+        said = f"The trainer was killed from outside by {signal.Signals(number).name}."
+        return Verdict("lost", reason(ReasonCode.WORKER_LOST, said, ending.tail))
+    said = f"died of {_signal_name(number)}" if number else f"ended with status {ending.exit.code}"
+    return Verdict("failed", reason(ReasonCode.INTERNAL, f"The trainer {said}; {problem}.", ending.tail))
+
+
+def _signal(ending: Ending) -> int | None:
+    """The signal that killed the trainer, or the first rank that torchrun reports."""
+    if ending.exit.code is not None and ending.exit.code < 0:
+        return -ending.exit.code
+    found = TORCHRUN_EXIT.search(ending.tail)
+    return int(found[1]) if found else None
+
+
+def _signal_name(number: int) -> str:
+    return signal.Signals(number).name if number in {known.value for known in signal.Signals} else f"signal {number}"

@@ -1,0 +1,146 @@
+"""The time while the trainer lives: follow its events, pass orders on, end it when it must end."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+from trainers.contract.errors import Reason
+from trainers.contract.events import Event, Step, Warning_, event_fit
+from worker.attempt.control import ControlFile
+from worker.attempt.event_sender import Sender
+from worker.attempt.live_files import LiveFiles
+from worker.attempt.publish import Artifact, Publisher
+from worker.attempt.stop_request import Orders
+from worker.attempt.tail import EventTail
+from worker.client.clock import boottime
+from worker.client.lease import Lease
+from worker.executors.base import Running
+from worker.process.supervise import Exit
+from worker.transfer.out_bounds import OutBounds
+
+TICK_SECONDS = 0.1
+SHIM_PATIENCE_SECONDS = 10.0
+"""A shim that has not ended its trainer this long after the lease and the kill time is killed itself."""
+
+
+class Training:
+    def __init__(
+        self,
+        *,
+        tail: EventTail,
+        sender: Sender,
+        publisher: Publisher,
+        control: ControlFile,
+        lease: Lease,
+        orders: Orders,
+        stop_grace_seconds: float,
+        no_progress_seconds: float,
+        kill_seconds: float,
+        on_first_event: Callable[[], None],
+        live_files: LiveFiles,
+        out_bounds: OutBounds,
+    ) -> None:
+        self._tail = tail
+        self._sender = sender
+        self._publisher = publisher
+        self._control = control
+        self._lease = lease
+        self._orders = orders
+        self._stop_grace_seconds = stop_grace_seconds
+        self._no_progress_seconds = no_progress_seconds
+        self._kill_seconds = kill_seconds
+        self._on_first_event = on_first_event
+        self._live_files = live_files
+        self._out_bounds = out_bounds
+        self._stop_asked_at: float | None = None
+        self._heard_at = time.monotonic()
+        self._lease_told = 0.0
+        self.progress_seq = 0
+        self.last_step = 0
+        self.newest: Step | None = None
+        """What the trainer said last of its curves."""
+        self.failed: Reason | None = None
+        self.forced = False
+        """A stop's grace was over, so the trainer was sent signals."""
+        self.silent = False
+        """The trainer was ended for sending no event."""
+        self.oversize = ""
+        """Which bound of out/ the trainer exceeded, for which it was ended."""
+
+    def watch(self, running: Running, background: Sequence["Future[None]"]) -> Exit:
+        """Until nothing of the trainer is left. Raises what one of the background threads raised."""
+        self._heard_at = time.monotonic()
+        while (end := running.wait(TICK_SECONDS)) is None:
+            self.read_events()
+            self._tell_lease(running)
+            self._act(running)
+            self._live_files.look(self.last_step)
+            self._bound(running)
+            for thread in background:
+                if thread.done():
+                    thread.result()
+        self.read_events()
+        while self._tail.behind:
+            self.read_events()
+        self.oversize = self.oversize or self._out_bounds.problem()
+        return end
+
+    def _bound(self, running: Running) -> None:
+        if not self.oversize and (problem := self._out_bounds.look()):
+            self.oversize = problem
+            running.kill()
+
+    def read_events(self) -> None:
+        for event in self._tail.read():
+            self._heard_at = time.monotonic()
+            if not self.progress_seq:
+                self._on_first_event()
+            self.progress_seq = event.seq
+            fitting, left_out = event_fit(event)
+            self._sender.add(fitting, self._note(fitting))
+            if left_out:
+                warning = Event(seq=event.seq, time=event.time, data=Warning_(message=left_out))
+                self._sender.add(warning, None)
+
+    def _note(self, event: Event) -> Artifact | None:
+        data = event.data
+        self.last_step = max(self.last_step, getattr(data, "step", 0))
+        if isinstance(data, Step):
+            self.newest = data
+        if data.kind == "failed":
+            self.failed = data.reason
+        if data.kind == "checkpoint":
+            return self._publisher.stage("checkpoint", data.step, data.path, {})
+        if data.kind == "sample":
+            details = {"label": data.label, "prompt": data.prompt, "seed": data.seed, **data.details}
+            return self._publisher.stage("sample", data.step, data.path, details)
+        return None
+
+    def _tell_lease(self, running: Running) -> None:
+        if self._lease.deadline != self._lease_told:
+            self._lease_told = self._lease.deadline
+            running.extend(self._lease_told)
+        if boottime() > self._lease.deadline + self._kill_seconds + SHIM_PATIENCE_SECONDS:
+            running.kill_shim()
+
+    def _act(self, running: Running) -> None:
+        if self._lease.refused:
+            running.kill()
+        elif self._orders.stop_kind:
+            self._stop(running)
+        elif time.monotonic() - self._heard_at > self._no_progress_seconds and not self.silent:
+            self.silent = True
+            running.terminate()
+
+    def _stop(self, running: Running) -> None:
+        now = time.monotonic()
+        if self._stop_asked_at is None:
+            self._stop_asked_at = now
+            self._control.stop()
+        if not self.forced and (self._orders.hurry or now - self._stop_asked_at > self._grace_seconds()):
+            self.forced = True
+            running.terminate()
+
+    def _grace_seconds(self) -> float:
+        limit = self._orders.drain_seconds if self._orders.stop_kind == "drain" else None
+        return self._stop_grace_seconds if limit is None else min(limit, self._stop_grace_seconds)

@@ -1,0 +1,109 @@
+"""What Prometheus may ask of a worker host."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from trainers.contract.events import Step
+from worker.host.load import LoadMeter
+from worker.transfer.cache import InputCache
+
+CARD_VALUES = {
+    "load_ratio": "Share of the last second in which the accelerator ran a kernel.",
+    "memory_used_bytes": "Memory in use on the accelerator, by all processes.",
+    "memory_total_bytes": "Memory of the accelerator.",
+    "temperature_celsius": "Temperature of the accelerator.",
+    "power_watts": "Power that the accelerator draws.",
+}
+CURVES = ("loss", "learning_rate", "grad_norm")
+"""Of a step's metrics, those that are told: a trainer may send any name, and labels must stay few."""
+
+
+class Metrics:
+    """One registry per host. `start` serves it as text on a port of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.claims = Counter("anneal_worker_claims", "Attempts claimed by this host.", registry=self.registry)
+        self.ended = Counter(
+            "anneal_worker_attempts_ended", "Attempts that ended on this host.", registry=self.registry
+        )
+
+    def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:
+        """A gauge that is asked for when it is scraped."""
+        Gauge(f"anneal_worker_{name}", help_text, registry=self.registry).set_function(value)
+
+    def collect(self, *collectors: Collector) -> None:
+        for collector in collectors:
+            self.registry.register(collector)
+
+    def start(self, port: int, address: str) -> int:
+        """Returns the port that is served, which the system chooses where 0 was asked."""
+        server, _ = start_http_server(port, addr=address, registry=self.registry)
+        return int(server.server_port)
+
+
+class CacheCollector(Collector):
+    def __init__(self, cache: InputCache) -> None:
+        self._cache = cache
+
+    def collect(self) -> Iterator[Metric]:
+        yield _gauge("cache_bytes", "Inputs that are kept on this host.", self._cache.size_bytes())
+        yield _gauge("cache_limit_bytes", "Room for them.", self._cache.limit_bytes)
+        asked = CounterMetricFamily(
+            "anneal_worker_cache_inputs", "Inputs that attempts asked for: hit or fetched.", labels=["result"]
+        )
+        asked.add_metric(["hit"], self._cache.hits)
+        asked.add_metric(["fetched"], self._cache.fetched)
+        yield asked
+
+
+class CardCollector(Collector):
+    """One sample for each accelerator of the host; none where the driver is not there."""
+
+    def __init__(self, meter: LoadMeter) -> None:
+        self._meter = meter
+
+    def collect(self) -> Iterator[Metric]:
+        loads = self._meter.loads()
+        for name, help_text in CARD_VALUES.items():
+            family = GaugeMetricFamily(f"anneal_worker_accelerator_{name}", help_text, labels=["index"])
+            for load in loads:
+                family.add_metric([str(load.index)], getattr(load, name))
+            yield family
+
+
+class TrainingCollector(Collector):
+    """The newest step of each live attempt, by slot: as many series as slots, however many jobs come and go."""
+
+    def __init__(self, steps: Callable[[], Iterable[tuple[int, Step]]]) -> None:
+        self._steps = steps
+
+    def collect(self) -> Iterator[Metric]:
+        steps = list(self._steps())
+        yield _by_slot("step", "Step of the training.", ((slot, step.step) for slot, step in steps))
+        yield _by_slot("total_steps", "Steps that it will have.", ((slot, step.total) for slot, step in steps))
+        speed = GaugeMetricFamily(
+            "anneal_worker_training_per_second", "Images or tokens per second.", labels=["slot", "unit"]
+        )
+        for slot, step in steps:
+            speed.add_metric([str(slot), step.unit], step.per_second)
+        yield speed
+        for name in CURVES:
+            told = ((slot, step.metrics[name]) for slot, step in steps if name in step.metrics)
+            yield _by_slot(name, f"The training's {name.replace('_', ' ')} at its newest step.", told)
+
+
+def _gauge(name: str, help_text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"anneal_worker_{name}", help_text, value=value)
+
+
+def _by_slot(name: str, help_text: str, values: Iterable[tuple[int, float]]) -> Metric:
+    family = GaugeMetricFamily(f"anneal_worker_training_{name}", help_text, labels=["slot"])
+    for slot, value in values:
+        if math.isfinite(value):
+            family.add_metric([str(slot)], value)
+    return family

@@ -1,0 +1,110 @@
+"""The worker's standing with the API: hello, pulse, goodbye."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from foundation.protocol import OLDEST_API, PROTOCOL
+from worker.client.api import Api, RefusedError, UnreachableError
+from worker.client.clock import boottime
+from worker.client.timings import Times
+
+HELLO_HINT = "Check ANNEAL_API_URL; an API older than this worker answers so too: update it first."
+log = structlog.get_logger()
+
+
+class Registration:
+    def __init__(self, api: Api, *, worker: str, boot: str, description: dict[str, Any]) -> None:
+        self._api = api
+        self._who = {"worker": worker, "boot_id": boot}
+        self._description = description
+        self.known = False
+        """The API counts this boot as the worker; hello is due while it does not."""
+        self.draining = False
+        """An operator asked through the API that this worker takes no more jobs."""
+        self.quarantine: str | None = None
+        """Code of the Reason for which the API gives this worker no jobs."""
+        self._heard_at = boottime()
+
+    def silence_seconds(self) -> float:
+        return boottime() - self._heard_at
+
+    def hello(self, gone: list[str]) -> Times | None:
+        """One try; None where it must be repeated. Raises RefusedError for what repeating cannot mend."""
+        try:
+            body = {**self._who, **self._description, "gone": gone, "protocol": PROTOCOL}
+            answer = self._api.post("workers/hello", body) or {}
+            times = Times.model_validate(answer)
+            _require_protocol(answer.get("protocol", 1))
+        except (UnreachableError, ValidationError) as error:
+            log.warning("hello_unanswered", error=str(error), hint=HELLO_HINT)
+            return None
+        except RefusedError as error:
+            if error.code != "worker_identity_taken":
+                raise
+            log.warning("identity_taken", error=str(error))
+            return None
+        self.known = True
+        self._heard_at = boottime()
+        self.draining = bool(answer.get("draining"))
+        return times
+
+    def beat(self, report: dict[str, Any]) -> None:
+        """report: free_slots, room_bytes, self_check."""
+        try:
+            answer = self._api.post("workers/heartbeat", {**self._who, **report})
+        except UnreachableError as error:
+            log.warning("worker_heartbeat_unanswered", error=str(error))
+        except RefusedError as error:
+            log.error("worker_heartbeat_refused", error=str(error))
+            self.known = False
+        else:
+            self._heard_at = boottime()
+            self.draining = bool((answer or {}).get("draining"))
+            self.quarantine = (answer or {}).get("quarantine")
+
+    def goodbye(self) -> None:
+        try:
+            self._api.post("workers/goodbye", self._who)
+        except (UnreachableError, RefusedError) as error:
+            log.warning("goodbye_unanswered", error=str(error))
+
+
+def _require_protocol(protocol: Any) -> None:
+    """Raises UnreachableError where the API is too old for this worker: it may be updated at any moment."""
+    if not isinstance(protocol, int) or protocol < OLDEST_API:
+        raise UnreachableError(
+            f"the API speaks protocol {protocol}, this worker (protocol {PROTOCOL}) needs {OLDEST_API} or newer; "
+            "update the API, or start a worker of the API's release"
+        )
+
+
+class Pulse:
+    """Beats in a thread until it is closed; `on_change` runs after each beat."""
+
+    def __init__(
+        self, registration: Registration, report: Callable[[], dict[str, Any]], on_change: Callable[[], None]
+    ) -> None:
+        self._registration = registration
+        self._report = report
+        self._on_change = on_change
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+        self.seconds = 15.0
+
+    def start(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closing.wait(self.seconds):
+            if self._registration.known:
+                self._registration.beat(self._report())
+                self._on_change()

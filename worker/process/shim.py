@@ -1,0 +1,205 @@
+"""The shim: parent of one attempt's trainer, and the one that makes sure that nothing of it is left.
+
+    python -m worker.process.shim <host pid> <mark> <its value> <kill seconds> <deadline> <folder> <confinement> -- command...
+
+stdin: orders of the host, one a line: `deadline <CLOCK_BOOTTIME seconds>`, `terminate`, `kill`; its end means that the
+    host is gone.
+stdout: one JSON object when all is over: {"code": status, negative for a signal, "fenced": whether the lease ran out}.
+stderr: becomes the trainer's standard output and error.
+
+With the mark of a resident (see residents.py) the trainer takes attempts from its standard input, one at a time. Each
+is one more order, `job {"attempt": ..., "deadline": ..., "line": what the trainer reads}`, and one more line of stdout
+once it is over and nothing but the trainer itself is left: {"attempt": ..., "code": status}.
+
+The shim keeps the lease itself, so that a host that hangs or was stopped cannot keep a trainer alive.
+Standard library only.
+"""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.client.clock import boottime
+from worker.process.shim_jobs import Jobs
+from worker.process.tree import RESIDENT_MARK, become_subreaper, descendants, die_with_parent, kill_until_none, marked
+from worker.sandbox.confine import Confinement, confine, confinement_parse
+
+NEVER = float("inf")
+NOT_CONFINED = 71
+"""Exit status of a trainer that the wall did not close around."""
+TICK_SECONDS = 1.0
+"""Longest wait: poll does not count suspended time, the lease does."""
+
+
+@dataclass
+class Shim:
+    mark: str
+    mark_value: str
+    kill_seconds: float
+    deadline: float
+    folder: str
+    confinement: Confinement
+    command: list[str]
+    host_gone: bool = False
+    fenced: bool = False
+    kill_at: float | None = None
+    code: int | None = None
+    pid: int = 0
+    jobs: Jobs | None = None
+    """For a resident."""
+    _orders: bytes = b""
+    _bell: tuple[int, int] = field(default_factory=lambda: os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
+
+    def run(self) -> None:
+        """Starts the trainer unless the lease is over, waits for its end or for a cause to end it, and sweeps."""
+        if boottime() < self.deadline:
+            self._start()
+            while self.code is None and not self._must_kill():
+                self._wait(TICK_SECONDS)
+        else:
+            self.fenced = True
+        kill_until_none(self._left, lambda: self._wait(0.02))
+        self._reap()
+
+    def _start(self) -> None:
+        signal.set_wakeup_fd(self._bell[1], warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        deadman, self._deadman_end = os.pipe2(os.O_CLOEXEC)  # nobody writes; our death is its end of file
+        me = os.getpid()
+
+        def before_exec() -> None:
+            try:
+                confine(self.confinement)
+                die_with_parent(signal.SIGKILL)  # a change of the uid takes it back, so it comes last
+            except Exception as error:  # whatever it is: no trainer without its wall
+                os.write(2, f"The trainer was not started, since it cannot be confined: {error}\n".encode())
+                os._exit(NOT_CONFINED)
+            if os.getppid() != me:
+                os._exit(70)
+
+        # Standard input carries the pipe: torchrun closes every other descriptor before it starts its ranks.
+        stdin, stdout = self.jobs.trainer_ends if self.jobs else (deadman, sys.stderr.fileno())
+        self._process = subprocess.Popen(  # kept: an object that goes would reap a trainer that has died already
+            self.command,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=sys.stderr,
+            cwd=self.folder,
+            env={**os.environ, "ANNEAL_DEADMAN_FD": str(deadman if self.jobs else 0), "ANNEAL_PARENT_PID": str(me)},
+            pass_fds=(deadman,) if self.jobs else (),
+            preexec_fn=before_exec,
+        )
+        self.pid = self._process.pid
+        for ours in {deadman, *(self.jobs.trainer_ends if self.jobs else ())}:
+            os.close(ours)
+
+    def _must_kill(self) -> bool:
+        now = boottime()
+        if now >= self.deadline and not self.fenced:
+            self.fenced = True
+            self._terminate(self.deadline)  # not since now: after a suspend another trainer may already run
+        return self.host_gone or (self.kill_at is not None and now >= self.kill_at)
+
+    def _terminate(self, since: float) -> None:
+        """SIGTERM now, SIGKILL kill_seconds after `since`."""
+        if self.kill_at is None and self.code is None:
+            self.kill_at = since + self.kill_seconds
+            os.kill(self.pid, signal.SIGTERM)
+
+    def _wait(self, seconds: float) -> None:
+        """Until an order, a signal, a child's end or `seconds`."""
+        watched = [self._bell[0]] if self.host_gone else [0, self._bell[0]]
+        answers = self.jobs.answers if self.jobs else None
+        if answers is not None:
+            watched.append(answers)
+        ready, _, _ = select.select(watched, [], [], min(seconds, self._seconds_left()))
+        if self._bell[0] in ready:
+            os.read(self._bell[0], 4096)
+        if 0 in ready:
+            self._obey(os.read(0, 4096))
+        if self.jobs and answers in ready:
+            self._hear(self.jobs)
+        self._reap()
+
+    def _seconds_left(self) -> float:
+        return max(0.01, min(self.deadline if not self.fenced else 1e18, self.kill_at or 1e18) - boottime())
+
+    def _obey(self, data: bytes) -> None:
+        self.host_gone = self.host_gone or not data
+        *lines, self._orders = (self._orders + data).split(b"\n")
+        for line in lines:
+            order, _, value = line.partition(b" ")
+            if order == b"deadline":
+                self.deadline = max(self.deadline, float(value))
+            elif order == b"terminate":
+                self._terminate(boottime())
+            elif order == b"kill":
+                self.kill_at = boottime()
+            elif order == b"job" and self.jobs:
+                self._begin(self.jobs, json.loads(value))
+
+    def _begin(self, jobs: Jobs, job: dict[str, Any]) -> None:
+        if boottime() >= job["deadline"]:
+            self._report(attempt=job["attempt"], code=None, fenced=True)
+            return
+        self.deadline = job["deadline"]
+        jobs.give(job["attempt"], job["line"])
+
+    def _hear(self, jobs: Jobs) -> None:
+        """Once the attempt is over, and all that it may have left: the trainer waits, without a lease."""
+        code = jobs.read()
+        if code is None:
+            return
+        attempt, jobs.attempt, self.deadline = jobs.attempt, "", NEVER
+        kill_until_none(lambda: self._left() - {self.pid}, lambda: self._wait(0.02))
+        self._report(attempt=attempt, code=code)
+
+    def _report(self, **what: object) -> None:
+        if not self.host_gone:
+            os.write(1, json.dumps(what).encode() + b"\n")
+
+    def _reap(self) -> None:
+        try:
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                if found[0] == self.pid:
+                    self.code = os.waitstatus_to_exitcode(found[1])
+        except ChildProcessError:
+            return
+
+    def _left(self) -> set[int]:
+        self._reap()
+        return descendants(os.getpid()) | marked(self.mark, self.mark_value)
+
+    def report_end(self) -> None:
+        self._report(code=self.code, fenced=self.fenced)
+
+
+def main(argv: list[str]) -> int:
+    host, mark, value, kill_seconds, deadline, folder, confinement, dashes, *command = argv
+    assert dashes == "--" and command, f"expected ... <deadline> <folder> <confinement> -- command, got {argv}"
+    jobs = Jobs() if mark == RESIDENT_MARK else None
+    shim = Shim(
+        mark, value, float(kill_seconds), float(deadline), folder, confinement_parse(confinement), command, jobs=jobs
+    )
+
+    def host_died(*_: object) -> None:
+        shim.host_gone = True
+
+    signal.signal(signal.SIGTERM, host_died)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent(signal.SIGTERM)
+    if os.getppid() != int(host):
+        return 1
+    become_subreaper()
+    shim.run()
+    shim.report_end()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

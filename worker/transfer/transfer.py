@@ -1,0 +1,174 @@
+"""Files over signed links: down with resumption and digest, up in one stream. No token of ours is sent."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from trainers.contract.errors import ReasonCode
+from worker.client.api import AGAIN, Pause, backoff
+from worker.errors import AttemptError
+from worker.transfer.files import CHUNK, disk_is_full, sync_folder
+
+TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+EXPIRED = {401, 403, 410}
+"""Answers of a storage to a link whose time is over."""
+MAX_REFUSALS = 8
+"""So often in a row a storage or a gateway before it may refuse one transfer (4xx), whatever `Retry.attempts` is."""
+
+
+class TransferError(Exception):
+    """A transfer that may succeed when it is repeated."""
+
+
+class LinkExpiredError(TransferError):
+    pass
+
+
+class TransferRefusedError(TransferError):
+    """4xx: of a gateway, or as S3's 400 RequestTimeout, it may pass next time; of a storage that means it, it stays."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Retry:
+    attempts: int
+    backoff_seconds: float
+    pause: Pause
+
+
+def repeated(what: str, retry: Retry, once: Callable[[], None], *, expired: Callable[[], None]) -> None:
+    """Runs `once` until it passes, with pauses; `expired` gets fresh links.
+
+    Raises AttemptError(storage_refused | input_corrupt | disk_full).
+    """
+    refusals = 0
+    for number, seconds in enumerate(backoff(retry.backoff_seconds), start=1):
+        retry.pause(0)
+        try:
+            return once()
+        except LinkExpiredError as error:
+            problem = str(error)
+            expired()
+        except WrongDigestError as error:
+            if number > 1:
+                raise AttemptError(ReasonCode.INPUT_CORRUPT, str(error)) from error
+            problem = str(error)
+        except (TransferError, httpx.RequestError) as error:
+            problem = f"{type(error).__name__}: {error}"
+            refusals = refusals + 1 if isinstance(error, TransferRefusedError) else 0
+        except OSError as error:
+            raise disk_failure(error) from error
+        if number >= retry.attempts or refusals >= MAX_REFUSALS:
+            raise AttemptError(ReasonCode.STORAGE_REFUSED, f"{what} failed {number} times", problem)
+        retry.pause(seconds)
+    raise AssertionError("backoff never ends")
+
+
+def disk_failure(error: OSError) -> Exception:
+    """The AttemptError behind a full disk; any other error as it is."""
+    if disk_is_full(error):
+        return AttemptError(
+            ReasonCode.DISK_FULL, f"no room on the worker's disk for {error.filename or 'a file'}", str(error)
+        )
+    return error
+
+
+def download(client: httpx.Client, url: str, file: RemoteFile, target: Path, pause: Pause) -> None:
+    """Fetches `file` to `target`, going on where an earlier try broke off.
+
+    Raises TransferError for what may pass next time (a wrong digest too: the part is thrown away).
+    """
+    part = target.with_name(target.name + ".part")
+    digest = _digest_of_part(part, file.size)
+    have = part.stat().st_size if part.exists() else 0
+    if have < file.size or file.size == 0:
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        with client.stream("GET", url, headers=headers, timeout=TIMEOUT) as response:
+            if response.status_code == 416:  # what we have is no beginning of it
+                part.unlink()
+                raise TransferError(f"{file.path}: status 416 for bytes from {have}")
+            check_answer(response, file.path)
+            if have and response.status_code != 206:
+                digest, have = hashlib.sha256(), 0
+            with part.open("ab" if have else "wb") as out:
+                for chunk in response.iter_raw(CHUNK):
+                    pause(0)
+                    out.write(chunk)
+                    digest.update(chunk)
+                out.flush()
+                os.fsync(out.fileno())
+    _accept(part, digest.hexdigest(), file)
+    part.replace(target)
+    sync_folder(target.parent)
+
+
+def upload(client: httpx.Client, path: Path, url: str, headers: dict[str, str], pause: Pause) -> None:
+    """Streams `path` to a signed link. Raises TransferError for what may pass next time."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        response = client.put(
+            url, content=_chunks(file, pause), headers={**headers, "Content-Length": str(size)}, timeout=TIMEOUT
+        )
+    check_answer(response, path.name)
+
+
+def _chunks(file: Any, pause: Pause) -> Iterator[bytes]:
+    while chunk := file.read(CHUNK):
+        pause(0)
+        yield chunk
+
+
+def check_answer(response: httpx.Response, what: str) -> None:
+    """Raises LinkExpiredError, TransferRefusedError for any other 4xx, else TransferError, where it is no success."""
+    status = response.status_code
+    if status in EXPIRED:
+        raise LinkExpiredError(f"{what}: status {status}")
+    if status >= 500 or status in AGAIN:
+        raise TransferError(f"{what}: status {status}")
+    if status >= 400:
+        raise TransferRefusedError(f"the storage answered {status} for {what}: {_words(response)}")
+    if status >= 300:
+        raise TransferError(f"{what}: status {status}")
+
+
+def _words(response: httpx.Response) -> str:
+    """The start of an error's body."""
+    if not response.is_closed:
+        response.read()
+    return response.text[:200]
+
+
+def _digest_of_part(part: Path, size: int) -> Any:
+    digest = hashlib.sha256()
+    have = part.stat().st_size if part.exists() else 0
+    if have > size:
+        part.unlink()
+    elif have:
+        with part.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+    return digest
+
+
+def _accept(part: Path, sha256: str, file: RemoteFile) -> None:
+    size = part.stat().st_size
+    if size < file.size:
+        raise TransferError(f"{file.path}: broke off at {size} of {file.size} bytes")
+    if size != file.size or sha256 != file.sha256:
+        part.unlink()
+        raise WrongDigestError(f"{file.path}: expected {file.size} bytes {file.sha256}, received {size} bytes {sha256}")
+
+
+class WrongDigestError(TransferError):
+    """What came is whole, but not what was recorded."""
