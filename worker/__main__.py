@@ -5,7 +5,7 @@ import sys
 
 import structlog
 
-from worker.client.api import RefusedError
+from worker.errors import RefusedError
 from worker.host.host import Host
 from worker.settings import settings_read
 

@@ -16,7 +16,7 @@ from tests.api.live_attempt import Live, answer_of, live, pause
 from tests.api.world import World
 from trainers.contract.events import Event, Step, Warning_
 from worker.attempt.heartbeat import Heartbeat
-from worker.client.api import UnreachableError
+from worker.errors import UnreachableError
 from worker.host.registration import Registration
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -29,17 +29,18 @@ from worker.attempt.outcome import STOP_REASONS, Ending, Verdict, verdict_of
 from worker.attempt.publish import Publisher
 from worker.attempt.refused import RefusedResults
 from worker.attempt.reuse_key import what_stays
-from worker.attempt.stop_request import Orders, StopError
+from worker.attempt.stop_request import Orders
 from worker.attempt.tail import EventTail
 from worker.attempt.trainer_monitor import Training
-from worker.client.api import Api, RefusedError, backoff
+from worker.client.api import Api, backoff
 from worker.client.clock import boottime
-from worker.client.lease import FencedError, Lease
+from worker.client.lease import Lease
+from worker.client.payloads import Claim
 from worker.client.timings import Times
-from worker.errors import AttemptError
-from worker.executors.base import Executor, Launch
-from worker.host.claims import Claim
+from worker.errors import AttemptError, FencedError, RefusedError, StopError
+from worker.executors.base import Executor
 from worker.process.environment import secrets_in
+from worker.process.launch import Launch
 from worker.process.oom import oom_kills
 from worker.process.places import places_in, room_in
 from worker.process.supervise import Exit

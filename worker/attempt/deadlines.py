@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 
 from trainers.contract.errors import ReasonCode
-from worker.attempt.stop_request import Orders, StopError
-from worker.client.lease import FencedError, Lease
-from worker.errors import AttemptError
+from worker.attempt.stop_request import Orders
+from worker.client.lease import Lease
+from worker.errors import AttemptError, FencedError, StopError
 
 SLICE_SECONDS = 0.1
 

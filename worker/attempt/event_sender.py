@@ -12,7 +12,8 @@ from trainers.contract.events import Event, Warning_
 from worker.attempt.control import ControlFile
 from worker.attempt.logs import LogSpool
 from worker.attempt.publish import Artifact
-from worker.client.api import EVENT_LIMIT, LOG_LIMIT, AttemptApi, Pause, RefusedError, UnreachableError, backoff
+from worker.client.api import EVENT_LIMIT, LOG_LIMIT, AttemptApi, Pause, backoff
+from worker.errors import RefusedError, UnreachableError
 
 EVERY_SECONDS = 0.3
 HOLD_SECONDS = 10.0

@@ -7,9 +7,10 @@ from typing import Any
 import structlog
 
 from foundation.phases import FETCHING
-from worker.client.api import AttemptApi, RefusedError, UnreachableError
+from worker.client.api import AttemptApi
 from worker.client.clock import boottime
-from worker.client.lease import FencedError, Lease
+from worker.client.lease import Lease
+from worker.errors import FencedError, RefusedError, UnreachableError
 
 log = structlog.get_logger()
 

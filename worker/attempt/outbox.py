@@ -9,7 +9,8 @@ import structlog
 
 from trainers.contract.errors import ReasonCode, reason
 from worker.attempt.refused import RefusedResults
-from worker.client.api import OVER, Api, RefusedError, UnreachableError
+from worker.client.api import OVER, Api
+from worker.errors import RefusedError, UnreachableError
 from worker.transfer.files import write_json
 
 MAX_RESENDS = 3

@@ -13,8 +13,8 @@ import httpx
 import structlog
 
 from trainers.contract.errors import ReasonCode
-from worker.client.api import AttemptApi, Pause, RefusedError, insist
-from worker.errors import AttemptError
+from worker.client.api import AttemptApi, Pause, insist
+from worker.errors import AttemptError, RefusedError
 from worker.transfer.files import remove_tree, sha256_of
 from worker.transfer.out_folder import OutFolder, UnsafeFileError, checked_parts
 from worker.transfer.parts import upload_parts

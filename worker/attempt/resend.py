@@ -9,10 +9,10 @@ import structlog
 
 from worker.attempt.outbox import Resend
 from worker.attempt.publish import Publisher
-from worker.client.api import Api, RefusedError
+from worker.client.api import Api
 from worker.client.clock import boottime
-from worker.client.lease import FencedError, Lease
-from worker.errors import AttemptError
+from worker.client.lease import Lease
+from worker.errors import AttemptError, FencedError, RefusedError
 from worker.settings import Settings
 from worker.transfer.files import remove_tree
 from worker.transfer.out_folder import OutFolder, UnsafeFileError

@@ -3,7 +3,7 @@
 import json
 
 from trainers.contract.params import params_class
-from worker.host.claims import Claim
+from worker.client.payloads import Claim
 
 
 def what_stays(claim: Claim) -> str:

@@ -6,10 +6,6 @@ STOP_ORDER: tuple[StopKind, ...] = ("drain", "pause", "cancel")
 """A later one wins over an earlier one."""
 
 
-class StopError(Exception):
-    """A stop was asked before the trainer ran."""
-
-
 class Orders:
     def __init__(self, drain_seconds: float | None = None) -> None:
         self.drain_seconds = drain_seconds

@@ -14,7 +14,7 @@ from worker.attempt.stop_request import Orders
 from worker.attempt.tail import EventTail
 from worker.client.clock import boottime
 from worker.client.lease import Lease
-from worker.executors.base import Running
+from worker.process.launch import Running
 from worker.process.supervise import Exit
 from worker.transfer.out_bounds import OutBounds
 

@@ -9,7 +9,8 @@ import structlog
 
 from foundation.clean_text import value_clean
 from foundation.protocol import PROTOCOL_HEADER
-from worker.client.lease import FencedError, Lease
+from worker.client.lease import Lease
+from worker.errors import FencedError, RefusedError, UnreachableError
 
 Answer = TypeVar("Answer")
 LOG_LIMIT = 256 * 1024
@@ -26,20 +27,6 @@ SHOWN = 200
 Pause = Callable[[float], None]
 """Waits up to so many seconds; raises where it makes no sense to go on. `pause(0)` only asks."""
 log = structlog.get_logger()
-
-
-class UnreachableError(Exception):
-    """No final answer of our API: no connection, a timeout, 5xx, 408, 425, 429, a gateway's page. Retrying may help."""
-
-
-class RefusedError(Exception):
-    """A 4xx with the API's error envelope and header: final."""
-
-    def __init__(self, status: int, code: str, message: str, fields: dict[str, Any] | None = None) -> None:
-        super().__init__(f"{status} {code}: {message}")
-        self.status = status
-        self.code = code
-        self.fields = fields or {}
 
 
 class Api:

@@ -3,10 +3,7 @@
 import threading
 
 from worker.client.clock import boottime
-
-
-class FencedError(Exception):
-    """The attempt is not ours any more: nothing of it may be published."""
+from worker.errors import FencedError
 
 
 class Lease:

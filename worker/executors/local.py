@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from worker.executors.base import Launch, Running
 from worker.process.environment import trainer_environment
+from worker.process.launch import Launch, Running
 from worker.process.residents import Residents
 from worker.process.supervise import Spawner, Supervisor
 from worker.process.trainer_command import trainer_command

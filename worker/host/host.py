@@ -17,11 +17,13 @@ from worker.attempt.agent import Agent, Tools
 from worker.attempt.outbox import Outbox
 from worker.attempt.refused import RefusedResults
 from worker.attempt.resend import resend_with
-from worker.client.api import Api, RefusedError, UnreachableError
+from worker.client.api import Api
+from worker.client.payloads import Claim
 from worker.client.timings import Times
+from worker.errors import RefusedError, UnreachableError
 from worker.executors.local import LocalExecutor
 from worker.host.accelerators import accelerators_of
-from worker.host.claims import Claim, Claimer, UnknownClaimError
+from worker.host.claims import Claimer, UnknownClaimError
 from worker.host.consumer import Consumer
 from worker.host.identity import Identity, sweep_earlier_boots
 from worker.host.load import LoadMeter

@@ -1,4 +1,4 @@
-"""NVIDIA's management library: the one module that imports it. `worker.host.load` takes it by its name where it is there."""
+"""NVIDIA's management library: the one module that imports it, loaded by name in `worker.host.load`."""
 
 from collections.abc import Iterator
 

@@ -8,9 +8,10 @@ import structlog
 from pydantic import ValidationError
 
 from foundation.protocol import OLDEST_API, PROTOCOL
-from worker.client.api import Api, RefusedError, UnreachableError
+from worker.client.api import Api
 from worker.client.clock import boottime
 from worker.client.timings import Times
+from worker.errors import RefusedError, UnreachableError
 
 HELLO_HINT = "Check ANNEAL_API_URL; an API older than this worker answers so too: update it first."
 log = structlog.get_logger()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from worker.executors.base import Launch
+from worker.process.launch import Launch
 from worker.process.log_pipe import LogPipe
 from worker.process.supervise import Exit, Spawner, sweep
 from worker.process.tree import RESIDENT_MARK

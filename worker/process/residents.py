@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 import structlog
 
-from worker.executors.base import Launch, Running
 from worker.process.environment import trainer_environment
+from worker.process.launch import Launch, Running
 from worker.process.places import room_in
 from worker.process.resident import Resident
 from worker.process.supervise import Spawner

@@ -1,6 +1,7 @@
 """The shim: parent of one attempt's trainer, and the one that makes sure that nothing of it is left.
 
-    python -m worker.process.shim <host pid> <mark> <its value> <kill seconds> <deadline> <folder> <confinement> -- command...
+    python -m worker.process.shim <host pid> <mark> <its value> <kill seconds> <deadline> <folder> <confinement>
+        -- command...
 
 stdin: orders of the host, one a line: `deadline <CLOCK_BOOTTIME seconds>`, `terminate`, `kill`; its end means that the
     host is gone.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from worker.executors.base import Launch
+from worker.process.launch import Launch
 from worker.settings import Settings
 
 

@@ -1,7 +1,7 @@
 """What a job may connect to."""
 
 from trainers.contract.params import params_class
-from worker.host.claims import Claim
+from worker.client.payloads import Claim
 from worker.sandbox.confine import Network
 
 

@@ -18,8 +18,8 @@ import structlog
 from trainers.contract.errors import ReasonCode
 from trainers.contract.spec import folder_digest
 from worker.client.api import Pause
+from worker.client.payloads import InputPart
 from worker.errors import AttemptError
-from worker.host.claims import InputPart
 from worker.transfer.files import disk_is_full, remove_tree, write_json
 from worker.transfer.transfer import RemoteFile
 

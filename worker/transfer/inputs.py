@@ -11,8 +11,8 @@ import httpx
 
 from trainers.contract.errors import ReasonCode
 from worker.client.api import AttemptApi, insist
+from worker.client.payloads import InputPart
 from worker.errors import AttemptError
-from worker.host.claims import InputPart
 from worker.transfer.cache import Fetch, InputCache, check_listing
 from worker.transfer.transfer import RemoteFile, Retry, disk_failure, download, repeated
 

@@ -3,7 +3,8 @@
 import pytest
 
 from worker.client import lease as lease_module
-from worker.client.lease import FencedError, Lease
+from worker.client.lease import Lease
+from worker.errors import FencedError
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from tests.patience import PATIENCE_SECONDS
 from tests.worker.conftest import eventually
 from trainers.contract.spec import folder_digest
+from worker.client.payloads import FilePart, InputPart
 from worker.errors import AttemptError
-from worker.host.claims import FilePart, InputPart
 from worker.transfer.cache import InputCache
 from worker.transfer.transfer import RemoteFile
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from trainers.contract.errors import ReasonCode
+from worker.client.payloads import FilePart, InputPart
 from worker.errors import AttemptError
 from worker.host.accelerators import Accelerator
-from worker.host.claims import FilePart, InputPart
 from worker.host.self_check import self_check
 from worker.transfer.cache import InputCache
 from worker.transfer.room import RESERVE_BYTES, Reserve, Room
