@@ -8,14 +8,14 @@ from typing import Any
 from django import setup
 from django.db import connection
 
-from api.body_limit import body_limited
-from api.files import LINK_PATH, storage_app, storage_probe
-from api.front import fronted
-from api.handler import StayingThreadsHandler
-from api.http_protocol import framing_checked
-from api.security_headers import secured
-from api.static_files import static_files
-from api.turns import REPORTS, STREAMS, in_turns
+from api.server.body_limit import body_limited
+from api.server.front import fronted
+from api.server.handler import StayingThreadsHandler
+from api.server.http_protocol import framing_checked
+from api.server.security_headers import secured
+from api.server.static_files import static_files
+from api.server.turns import REPORTS, STREAMS, in_turns
+from api.storage import LINK_PATH, storage_app, storage_probe
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Any]]

@@ -41,7 +41,7 @@ def database_entry(url: str, limits: Limits) -> dict[str, Any]:
             "ENGINE": "api.sqlite",
             "NAME": unquote(parts.path[1:]),
             "OPTIONS": SQLITE_OPTIONS,
-            "CONN_MAX_AGE": None,  # as long as the thread (api.handler)
+            "CONN_MAX_AGE": None,  # as long as the thread (api.server.handler)
         }
     query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
     return {
@@ -79,7 +79,7 @@ def _server_options(limits: Limits) -> str:
 
 def _pool_options(limits: Limits) -> dict[str, Any]:
     """A pool checks a connection before each request, so that what a failover left dead hangs none."""
-    bounded = import_string("api.bounded_connection.bounded")  # psycopg is optional
+    bounded = import_string("api.postgresql.bounded")  # psycopg is optional
     answer = limits.statement_seconds + ANSWER_GRACE_SECONDS if limits.statement_seconds else None
     return {
         "connection_class": bounded(check_seconds=limits.check_seconds, answer_seconds=answer),

@@ -12,8 +12,8 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.http import require_GET
 
 from api.environment import environment
-from api.files import storage
 from api.jobs.selectors import quarantined, workers_without_wall
+from api.storage import storage
 
 
 @require_GET

@@ -70,5 +70,7 @@ def logging_config(level: str = "INFO", secrets: Iterable[str] = ()) -> dict[str
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {name: {"handlers": [], "propagate": True} for name in FOREIGN}
-        | {"django.request": {"level": "ERROR"}},  # its warning says what `api.observing` says of each request
+        | {
+            "django.request": {"level": "ERROR"}
+        },  # its warning says what `api.server.request_logging` says of each request
     }

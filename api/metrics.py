@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from api.auth import bearer
+from api.accounts.authentication import bearer
 from api.environment import environment
 from api.errors import HINTS, Problem, respond
 from api.jobs.gauges import (

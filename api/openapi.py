@@ -40,7 +40,7 @@ def page_of(shape: type[BaseModel]) -> type[BaseModel]:
 
 
 class UserToken(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    target_class = "api.auth.TokenAuthentication"
+    target_class = "api.accounts.authentication.TokenAuthentication"
     name = "userToken"
 
     def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:  # noqa: ARG002 its hook
@@ -48,12 +48,12 @@ class UserToken(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call
 
 
 class WorkerToken(UserToken):  # type: ignore[no-untyped-call]
-    target_class = "api.auth.WorkerAuthentication"
+    target_class = "api.accounts.authentication.WorkerAuthentication"
     name = "workerToken"
 
 
 class AttemptToken(UserToken):  # type: ignore[no-untyped-call]
-    target_class = "api.jobs.authentication.AttemptAuthentication"
+    target_class = "api.jobs.agent.authentication.AttemptAuthentication"
     name = "attemptToken"
 
 

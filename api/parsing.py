@@ -9,7 +9,7 @@ from typing import Any
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
 
-from api.body_limit import DEFAULT, BodyLimit, body_limit_for
+from api.server.body_limit import DEFAULT, BodyLimit, body_limit_for
 from foundation.clean_text import value_clean
 
 MAX_DEPTH = 100

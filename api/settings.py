@@ -46,7 +46,7 @@ INSTALLED_APPS = [
     "api.panel",  # last: registers what the others left
 ]
 MIDDLEWARE = [
-    "api.observing.observed",
+    "api.server.request_logging.observed",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -85,8 +85,8 @@ UNFOLD = PANEL
 
 REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "api.errors.exception_handler",
-    "DEFAULT_AUTHENTICATION_CLASSES": ["api.auth.TokenAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["api.auth.HasScope"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["api.accounts.authentication.TokenAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["api.accounts.authentication.HasScope"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["api.parsing.StrictJSONParser"],
     "DEFAULT_THROTTLE_CLASSES": ["api.accounts.limits.WriteRate"],

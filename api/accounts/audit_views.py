@@ -7,10 +7,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from api.accounts.authentication import token_of
 from api.accounts.project_views import PAGE, ById
 from api.accounts.selectors import audit_of
 from api.accounts.shapes import AuditShape
-from api.auth import token_of
 from api.jobs.models import Audit
 from api.openapi import page_of
 

@@ -15,8 +15,8 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
 from api.accounts.models import RateCount, Token
-from api.client_address import client_address
 from api.environment import environment
+from api.server.client_address import client_address
 
 MINUTE_SECONDS = 60
 KEPT_MINUTES = 5

@@ -8,7 +8,7 @@ from django.http import Http404
 from django.utils import timezone
 
 from api.accounts.models import Invitation, Membership, Project
-from api.catalog.names import name_check
+from api.audit.names import name_check
 from api.errors import Problem
 from api.jobs.transitions import audit_add
 

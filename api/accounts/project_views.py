@@ -9,6 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from api.accounts.authentication import actor_of, project_of, token_of
 from api.accounts.members import invitation_answer, member_remove, member_set, project_create
 from api.accounts.models import Invitation, Membership, Project
 from api.accounts.selectors import members_of, memberships_of, project_find, role_of, rules_all
@@ -25,7 +26,6 @@ from api.accounts.shapes import (
     UserShape,
 )
 from api.accounts.users import user_create, user_disable, user_enable, user_reset
-from api.auth import actor_of, project_of, token_of
 from api.environment import environment
 from api.openapi import page_of
 from api.paging import Cursor

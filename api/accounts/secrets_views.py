@@ -10,9 +10,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from api.accounts.authentication import actor_of, project_of
 from api.accounts.models import ProjectSecret
 from api.accounts.secrets import secret_delete, secret_or_404, secret_put, secrets_of
-from api.auth import actor_of, project_of
 from api.errors import Problem
 from api.openapi import ErrorShape, page_of
 from api.paging import Cursor

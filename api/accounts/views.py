@@ -10,13 +10,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from api.accounts.authentication import actor_of, project_of, token_of
 from api.accounts.limits import LoginRate
 from api.accounts.members import invitation_answer
 from api.accounts.models import Invitation, Membership, Project
 from api.accounts.shapes import LoginRequest, LoginShape, MeShape, PasswordRequest
 from api.accounts.tokens import token_revoke, user_token_create
 from api.accounts.users import password_change
-from api.auth import actor_of, project_of, token_of
 from api.errors import Problem
 from api.openapi import ErrorShape
 

@@ -7,7 +7,7 @@ from typing import Any
 from api.catalog.models import Template, TemplateVersion, VersionState
 from api.catalog.shapes import TemplateContent
 from api.environment import environment
-from api.files import storage
+from api.storage import storage
 
 JsonObject = dict[str, Any]
 

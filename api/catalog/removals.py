@@ -5,7 +5,7 @@ import logging
 from django.db import transaction
 
 from api.catalog.models import Removal
-from api.files import storage
+from api.storage import storage
 
 log = logging.getLogger(__name__)
 

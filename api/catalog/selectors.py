@@ -6,6 +6,7 @@ from typing import Any, NoReturn, TypeVar
 from django.db.models import F, QuerySet
 
 from api.accounts.models import Project
+from api.audit.names import ref_read
 from api.catalog.models import (
     KINDS,
     Adaptor,
@@ -14,7 +15,6 @@ from api.catalog.models import (
     TemplateVersion,
     VersionState,
 )
-from api.catalog.names import ref_read
 from api.errors import Problem
 from trainers.contract.spec import InputRef, Inputs
 

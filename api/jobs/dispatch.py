@@ -4,7 +4,7 @@ import logging
 import time
 
 from api.catalog.removals import removals_sweep
-from api.catalog.uploads import uploads_sweep
+from api.catalog.versions.uploads import uploads_sweep
 from api.environment import environment
 from api.jobs import queue
 from api.jobs.selectors import due_up_to, free_slots

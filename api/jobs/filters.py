@@ -10,8 +10,8 @@ from drf_spectacular.utils import OpenApiParameter
 from pydantic import AfterValidator, AwareDatetime, Field
 from rest_framework.request import Request
 
+from api.audit.names import ref_read
 from api.catalog.models import Adaptor
-from api.catalog.names import ref_read
 from api.jobs.models import Job, JobInput, JobLabel, State
 from trainers.contract.spec import Contract
 

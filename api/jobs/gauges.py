@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from django.db.models import Count, Min, Q, Sum
 
-from api.jobs.clock import now
+from api.audit.clock import now
 from api.jobs.models import Attempt, Job, Outcome, Reconciliation, State, Unreferenced, Worker
 from api.jobs.selectors import quarantined, workers_live
 

@@ -2,8 +2,8 @@
 
 from django.db.models import F
 
-from api.files import storage
 from api.jobs.models import Attempt, Job, LogChunk
+from api.storage import storage
 
 
 def log_size(job: Job) -> int:

@@ -8,10 +8,10 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from pydantic import BaseModel
 
 from api.environment import environment
-from api.files import storage
 from api.jobs.filters import ref_condition
 from api.jobs.models import Artifact, Job, JobInput
 from api.jobs.superseded import samples_shown
+from api.storage import storage
 
 METHOD = "sample_image"
 

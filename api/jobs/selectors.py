@@ -8,10 +8,10 @@ from django.db.models import Count, Prefetch, Q, QuerySet
 from django.http import Http404
 
 from api.accounts.models import Project
+from api.audit.clock import now
 from api.environment import environment
-from api.jobs.clock import now
-from api.jobs.lines import ORDER, due
 from api.jobs.models import Attempt, Job, State, Worker
+from api.jobs.queue_order import ORDER, due
 
 LIVE_HEARTBEATS = 4
 """A worker that missed so many is not counted on."""

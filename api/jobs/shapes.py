@@ -7,9 +7,9 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from api.environment import environment
-from api.files import storage
 from api.jobs.models import Artifact, Attempt, Event, Job, State, Worker
 from api.jobs.waiting import waiting_sentences
+from api.storage import storage
 
 
 class AttemptShape(BaseModel):

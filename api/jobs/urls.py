@@ -1,9 +1,13 @@
 from django.urls import path
 
-from api.jobs import log_views, project_views, result_views, views, worker_views
-from api.jobs.preview_views import TemplatePreviewView
-from api.jobs.stream_ticket import JobStreamTicketView
-from api.jobs.stream_view import job_stream
+from api.jobs.streams.ticket import JobStreamTicketView
+from api.jobs.streams.views import job_stream
+from api.jobs.views import jobs as views
+from api.jobs.views import logs as log_views
+from api.jobs.views import projects as project_views
+from api.jobs.views import results as result_views
+from api.jobs.views import workers as worker_views
+from api.jobs.views.previews import TemplatePreviewView
 
 urlpatterns = [
     path("jobs", views.JobsView.as_view()),

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from api.audit.clock import now
 from api.environment import environment
-from api.jobs.clock import now
 from api.jobs.models import Job, State, Worker
 from api.jobs.selectors import FAR, draining, quarantined, queue_state
 from api.jobs.services.accelerators import accelerators_for

@@ -11,6 +11,6 @@ UNFOLD: dict[str, Any] = {
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_HISTORY": False,
     "DASHBOARD_CALLBACK": "api.panel.dashboard.dashboard",
-    "LOGIN": {"form": "api.panel.login.LimitedLogin"},
+    "LOGIN": {"form": "api.accounts.panel_login.LimitedLogin"},
     "SIDEBAR": {"show_search": True, "show_all_applications": False},
 }

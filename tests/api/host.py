@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from api.files import storage
+from api.storage import storage
 from tests.api.actors import with_token
 from tests.api.world import file_entry
 

@@ -35,7 +35,7 @@ from django.contrib.auth import get_user_model
 from api.accounts.models import Membership, Project
 from api.accounts.tokens import user_token_create, worker_token_create
 from api.asgi import application
-from api.files import storage
+from api.storage import storage
 from tests.api.world import inputs_store, world_make
 
 ENVIRON = {"heartbeat_seconds": 0.5, "poll_seconds": 0.5}

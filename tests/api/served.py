@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from api.asgi import application
-from api.http_protocol import TimedProtocol
+from api.server.http_protocol import TimedProtocol
 
 
 @contextmanager

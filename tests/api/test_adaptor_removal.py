@@ -9,7 +9,7 @@ from rest_framework.test import APIClient
 
 from api.catalog.models import Adaptor, Removal
 from api.catalog.removals import removals_sweep
-from api.files import storage
+from api.storage import storage
 from tests.api.actors import person
 from tests.api.host import Host
 from tests.api.world import World

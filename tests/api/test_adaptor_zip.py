@@ -11,9 +11,9 @@ import httpx
 import pytest
 from rest_framework.test import APIClient
 
+from api.catalog.adaptors.zip_stream import Entry, zip_pieces
 from api.catalog.models import Adaptor
-from api.catalog.zip_stream import Entry, zip_pieces
-from api.files import storage
+from api.storage import storage
 from tests.api.host import Host
 from tests.api.live import serving
 from tests.api.world import World

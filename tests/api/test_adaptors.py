@@ -6,7 +6,7 @@ import pytest
 from rest_framework.test import APIClient
 
 from api.accounts.models import Project
-from api.catalog.adaptors import adaptor_publish
+from api.catalog.adaptors.services import adaptor_publish
 from api.catalog.models import Adaptor, DatasetVersion, PretrainedModel, PretrainedModelVersion
 from api.catalog.selectors import input_files, resolve_inputs
 from api.errors import Problem

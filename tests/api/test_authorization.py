@@ -57,7 +57,7 @@ def scene(django_db_setup: None, django_db_blocker: Any) -> Iterator[Scene]:  # 
         keys = {"secrets_keys": Fernet.generate_key().decode()}
         patch.setattr(settings, "ANNEAL", settings.ANNEAL.model_copy(update=keys))
         kept_open = SimpleNamespace(close=lambda: None)  # the stream gives its connection back; here it is the test's
-        patch.setattr("api.jobs.stream_view.connection", kept_open)
+        patch.setattr("api.jobs.streams.views.connection", kept_open)
         yield scene_make()
         transaction.set_rollback(True)
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
-from api.files import storage
 from api.jobs.gauges import workers_by_state
 from api.jobs.models import Artifact, Attempt, Audit, Event, Job, Worker
 from api.jobs.selectors import due_by_pool, due_up_to
+from api.storage import storage
 from tests.api.conftest import host_make
 from tests.api.host import Agent, Host
 from tests.api.test_claim import submit

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from api.catalog.models import DatasetVersion
-from api.files import storage_app
+from api.storage import storage_app
 from tests.api.actors import HTTP, base_model, person, pictures, png, upload
 from tests.storage.server import serving
 

@@ -5,12 +5,13 @@ import threading
 import pytest
 
 from api.accounts.models import Project
-from api.catalog import check_run, pending
-from api.catalog.check_run import Checked, check_seconds
-from api.catalog.check_slots import CheckSlots
-from api.catalog.incoming_versions import version_create
 from api.catalog.models import Dataset, DatasetVersion, Upload, VersionState
-from api.files import storage
+from api.catalog.versions import check_run
+from api.catalog.versions import checks as pending
+from api.catalog.versions.check_run import Checked, check_seconds
+from api.catalog.versions.check_slots import CheckSlots
+from api.catalog.versions.create import version_create
+from api.storage import storage
 from tests.api.world import Environ, file_entry
 from tests.patience import PATIENCE_SECONDS
 

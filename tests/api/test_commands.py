@@ -12,8 +12,8 @@ import pytest
 from rest_framework.test import APIClient
 from typer.testing import CliRunner
 
-from api.files import LINK_PATH, storage
 from api.jobs.models import Metric
+from api.storage import LINK_PATH, storage
 from cli.commands.adaptors import condition_parse
 from cli.errors import CliError
 from cli.main import app

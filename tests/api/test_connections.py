@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from django.core.management import call_command
 
-from api.http_protocol import TimedProtocol
+from api.server.http_protocol import TimedProtocol
 from tests.api.served import served
 
 pytestmark = pytest.mark.django_db(transaction=True)

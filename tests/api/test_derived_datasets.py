@@ -8,9 +8,9 @@ import pytest
 from rest_framework.test import APIClient
 
 from api.catalog.models import DatasetVersion
-from api.catalog.pending import versions_check
-from api.files import storage, storage_app
+from api.catalog.versions.checks import versions_check
 from api.jobs.models import Artifact
+from api.storage import storage, storage_app
 from tests.api.actors import Files, metadata, person, pictures, png, upload
 from tests.api.host import Agent, Host
 from tests.api.world import Environ, World

@@ -13,8 +13,8 @@ from django.core.management import call_command
 from django.db import InternalError, connection
 from rest_framework.test import APIClient
 
-from api.catalog import pending
-from api.jobs.clock import now
+from api.audit.clock import now
+from api.catalog.versions import checks as pending
 from api.jobs.management.commands import dispatch
 from api.jobs.models import Attempt, Job
 from tests.api.database import running_url

@@ -102,7 +102,7 @@ def test_the_manifest_of_a_job_has_a_route(world: World, user: APIClient, host: 
 def test_events_are_a_list_like_every_other(
     world: World, user: APIClient, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.jobs.result_views.MAX_EVENTS", 2)
+    monkeypatch.setattr("api.jobs.views.results.MAX_EVENTS", 2)
     job = user.post("/api/v1/jobs", world.request, format="json").json()["id"]
     host.claim().start()
     seqs, path = [], f"/api/v1/jobs/{job}/events"

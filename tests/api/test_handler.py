@@ -10,7 +10,7 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from api.accounts.models import Project
-from api.handler import MAX_IDLE_THREADS, StayingThreadsHandler
+from api.server.handler import MAX_IDLE_THREADS, StayingThreadsHandler
 from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.django_db(transaction=True)

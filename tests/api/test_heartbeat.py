@@ -8,9 +8,9 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from api.catalog.removals import removals_sweep
-from api.files import storage
 from api.jobs.models import Artifact, Attempt, Event, Job, Metric
 from api.jobs.services.log_storage import logs_compact
+from api.storage import storage
 from tests.api.host import Agent, Host, event, step_event
 from tests.api.test_claim import submit
 from tests.api.world import Clock, Environ, World, file_entry

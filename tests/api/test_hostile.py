@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import pytest
 from rest_framework.test import APIClient
 
-from api.catalog import check_run
 from api.catalog.models import DatasetVersion, PretrainedModelVersion, Upload
-from api.files import storage, storage_app
+from api.catalog.versions import check_run
+from api.storage import storage, storage_app
 from tests.api.actors import Files, base_model, file_list, person, send
 from tests.storage.server import serving
 

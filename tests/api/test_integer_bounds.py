@@ -44,7 +44,7 @@ def unbounded(schema: Any, place: str = "") -> Iterator[str]:
 
 
 ELSEWHERE = {"FileEntry": "size", "UploadRequest": "size"}
-"""Bounded by api.catalog.filelist, with the file's name in the message."""
+"""Bounded by api.catalog.versions.filelist, with the file's name in the message."""
 
 
 @pytest.mark.parametrize("model", REQUESTS, ids=lambda found: found.__name__)

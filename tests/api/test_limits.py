@@ -8,8 +8,8 @@ from rest_framework.test import APIClient
 
 from api.accounts import limits
 from api.accounts.models import RateCount
-from api.client_address import client_address
 from api.environment import environment_read
+from api.server.client_address import client_address
 from tests.api.actors import person
 from tests.api.host import Host
 from tests.api.test_settings import GOOD

@@ -8,9 +8,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
-from api.jobs.clock import now
-from api.jobs.lines import ORDER, due, line_behind, line_heads
+from api.audit.clock import now
 from api.jobs.models import AvoidedWorker, Job
+from api.jobs.queue_order import ORDER, due, line_behind, line_heads
 from api.jobs.selectors import FAR
 from tests.api.conftest import host_make
 from tests.api.host import Host

@@ -6,7 +6,7 @@ import pytest
 from rest_framework.test import APIClient
 
 from api.catalog.models import Dataset, DatasetVersion, PretrainedModelVersion
-from api.catalog.pending import versions_check
+from api.catalog.versions.checks import versions_check
 from api.jobs.models import Audit
 from tests.api.actors import png
 from tests.api.host import Agent, Host

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
-from api.files import storage
 from api.parallel import AT_ONCE, in_parallel
+from api.storage import storage
 from storage import Stat
 from tests.api.host import Agent, Host
 from tests.api.test_claim import submit

@@ -14,11 +14,11 @@ from rest_framework.test import APIClient
 
 from api.accounts.models import Project
 from api.catalog.models import DatasetVersion, Upload
-from api.catalog.uploads import uploads_sweep
+from api.catalog.versions.uploads import uploads_sweep
 from api.environment import environment
-from api.files import storage
 from api.health import storage_capabilities
 from api.jobs.models import Audit
+from api.storage import storage
 from storage import Storage
 from storage.links import link_app
 from storage.local import LocalStorage

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
+from api.audit.clock import now
 from api.catalog.models import DatasetVersion
-from api.files import storage_app
-from api.jobs.clock import now
+from api.storage import storage_app
 from tests.api.actors import person, png, upload
 from tests.api.database import running_url
 from tests.api.test_queue import wait_for

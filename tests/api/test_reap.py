@@ -10,7 +10,7 @@ from django.db import connection
 from django.db.models import QuerySet
 from rest_framework.test import APIClient
 
-from api.jobs.clock import now
+from api.audit.clock import now
 from api.jobs.models import Attempt, Audit, Event, Job, ReaperPass, Worker
 from api.jobs.services.reap import attempts_reap
 from api.jobs.transitions import job_lock

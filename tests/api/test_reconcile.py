@@ -9,10 +9,10 @@ from prometheus_client import generate_latest
 from rest_framework.test import APIClient
 
 from api.catalog.models import Removal, Upload
-from api.files import storage
 from api.jobs.models import Reconciliation, Unreferenced
 from api.jobs.services.reconcile import reconcile_pass
 from api.metrics import registry
+from api.storage import storage
 from tests.api.host import Agent, Host
 from tests.api.test_claim import submit
 from tests.api.world import INPUT_FILES, Clock, World

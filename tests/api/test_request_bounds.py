@@ -10,10 +10,10 @@ from rest_framework.exceptions import ParseError
 from rest_framework.test import APIClient
 
 from api.accounts.shapes import LoginRequest
-from api.body_limit import DEFAULT, LISTS, PASSWORD, BodyLimit, body_limit_for
 from api.catalog.models import Dataset, DatasetVersion, Upload
 from api.errors import MAX_ERRORS, problem_of
 from api.parsing import MAX_DEPTH, MAX_KEYS, json_bounds_check
+from api.server.body_limit import DEFAULT, LISTS, PASSWORD, BodyLimit, body_limit_for
 from tests.api.actors import person
 from tests.api.served import served
 from tests.api.world import Environ, version_make

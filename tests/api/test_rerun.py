@@ -7,8 +7,8 @@ from rest_framework.test import APIClient
 
 from api.catalog.models import Adaptor, DatasetVersion, Removal
 from api.catalog.removals import removals_sweep
-from api.files import storage
 from api.jobs.models import Attempt, Audit, Job, JobInput, Metric
+from api.storage import storage
 from tests.api.host import Host, step_event
 from tests.api.world import World
 

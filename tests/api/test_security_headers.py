@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from api.asgi import application
-from api.front import fronted
-from api.security_headers import headers_for
+from api.server.front import fronted
+from api.server.security_headers import headers_for
 from tests.api.actors import person
 from tests.api.test_settings import GOOD
 from tests.api.world import Environ

@@ -14,7 +14,7 @@ from rest_framework.test import APIClient
 
 from api.accounts.models import Token
 from api.accounts.tokens import token_revoke
-from api.jobs.stream import MAX_PAUSE_SECONDS, PAGE, News, Poller, _pause_seconds
+from api.jobs.streams.stream import MAX_PAUSE_SECONDS, PAGE, News, Poller, _pause_seconds
 from tests.api.actors import person
 from tests.api.host import Agent, Host, event, step_event
 from tests.api.live import serving

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
-from api.jobs.clock import now
+from api.audit.clock import now
 from api.jobs.models import Attempt, Job, Outcome
 from api.jobs.services.ending import attempt_end
-from api.jobs.stream import SUPERSEDED, news_of
+from api.jobs.streams.stream import SUPERSEDED, news_of
 from tests.api.host import Agent, Host, event
 from tests.api.world import World
 

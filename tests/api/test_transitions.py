@@ -6,8 +6,8 @@ from itertools import product
 import pytest
 from rest_framework.test import APIClient
 
+from api.audit.clock import now
 from api.errors import Problem
-from api.jobs.clock import now
 from api.jobs.models import Audit, Event, Job, State
 from api.jobs.transitions import job_move
 from tests.api.test_claim import submit

@@ -12,7 +12,7 @@ from rest_framework.test import APIClient
 
 from api.catalog.checking.header import picture_size
 from api.catalog.models import DatasetVersion, PretrainedModelVersion, Upload
-from api.files import storage_app
+from api.storage import storage_app
 from tests.api.actors import Files, base_model, file_list, metadata, person, pictures, png, safetensors, send, upload
 from tests.storage.hostile import HOSTILE_KEYS
 from tests.storage.server import serving

@@ -8,8 +8,8 @@ import pytest
 from django.core.cache import cache
 
 from api.asgi import application
-from api.body_limit import LISTS
-from api.files import storage
+from api.server.body_limit import LISTS
+from api.storage import storage
 from tests.patience import PATIENCE_SECONDS
 from tests.storage.server import serving
 

@@ -15,14 +15,14 @@ from PIL import Image
 from rest_framework.test import APIClient
 
 from api.accounts.models import Project
-from api.catalog.check_run import stale_folders_sweep
-from api.catalog.incoming_versions import version_from_files
+from api.audit import clock
 from api.catalog.models import Dataset, DatasetVersion, PretrainedModel, PretrainedModelVersion, Removal
-from api.catalog.pending import HOLD_SECONDS, MAX_TRIES, versions_check
 from api.catalog.removals import removals_sweep
-from api.files import storage, storage_app
-from api.jobs import clock
+from api.catalog.versions.check_run import stale_folders_sweep
+from api.catalog.versions.checks import HOLD_SECONDS, MAX_TRIES, versions_check
+from api.catalog.versions.create import version_from_files
 from api.jobs.models import Audit, Job
+from api.storage import storage, storage_app
 from tests.api.actors import HTTP, Files, base_model, file_list, metadata, person, pictures, png, send, upload
 from tests.api.archives import zipped
 from tests.api.world import Environ, World
@@ -90,7 +90,7 @@ def test_a_large_upload_is_checked_later(links: str, environ: Environ) -> None:
 
 
 def test_an_upload_of_very_many_files_is_checked_later(links: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.catalog.incoming_versions.MAX_FILES_NOW", 2)
+    monkeypatch.setattr("api.catalog.versions.create.MAX_FILES_NOW", 2)
     assert upload(person(), links, "datasets", "cats", pictures(2)).status_code == 202
     assert upload(person(), links, "datasets", "dogs", pictures(1)).status_code == 201
 
@@ -123,7 +123,7 @@ def test_a_version_whose_checker_died_is_checked_again(
     later = clock.now() + timedelta(seconds=HOLD_SECONDS)
     DatasetVersion.objects.update(check_until=later, check_tries=1)
     assert versions_check() == 0
-    monkeypatch.setattr("api.catalog.pending.now", lambda: later + timedelta(seconds=1))
+    monkeypatch.setattr("api.catalog.versions.checks.now", lambda: later + timedelta(seconds=1))
     assert versions_check() == 1
     assert DatasetVersion.objects.get().state == "ready"
 
@@ -302,7 +302,7 @@ def test_metadata_is_kept_and_said_or_removed_as_the_upload_asks(
         "1 pictures hold GPS positions, which are kept; upload with strip_metadata to remove them: a.jpg"
     ]
     if later:
-        monkeypatch.setattr("api.catalog.incoming_versions.MAX_FILES_NOW", 0)
+        monkeypatch.setattr("api.catalog.versions.create.MAX_FILES_NOW", 0)
     body = {"files": file_list(files), "strip_metadata": True}
     announced = anna.post("/api/v1/datasets/walls/uploads", body, format="json").json()
     send(announced, links, files)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
-from api.files import storage
 from api.jobs.models import Attempt, Job
+from api.storage import storage
 from tests.api.host import Agent, Host, event
 from tests.api.live_attempt import Live, live
 from tests.api.world import World

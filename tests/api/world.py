@@ -10,9 +10,9 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from api.accounts.models import Project
+from api.audit import clock
 from api.catalog.models import Dataset, DatasetVersion, PretrainedModel, PretrainedModelVersion
-from api.files import storage
-from api.jobs import clock
+from api.storage import storage
 from trainers.contract.spec import folder_digest
 
 INPUT_FILES = {"datasets/1/a.png": b"a", "datasets/1/metadata.jsonl": b"{}", "models/1/model_index.json": b"{}"}

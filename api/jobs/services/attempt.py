@@ -7,10 +7,10 @@ from typing import Any
 from django.db import transaction
 from pydantic import Field
 
+from api.audit.clock import now
 from api.environment import environment
 from api.errors import Problem
-from api.jobs.clock import now
-from api.jobs.incoming import Incoming
+from api.jobs.agent.incoming import Incoming
 from api.jobs.models import Attempt, Job, State
 from api.jobs.transitions import event_add
 from foundation.phases import SENTENCES

@@ -10,9 +10,9 @@ from typing import Any
 
 from django.db import transaction
 
+from api.audit.clock import now
 from api.environment import environment
 from api.errors import Problem
-from api.jobs.clock import now
 from api.jobs.models import Artifact, Attempt, AvoidedWorker, Job, Outcome, Worker
 from api.jobs.selectors import workers_live
 from api.jobs.services.accelerators import accelerators_for

@@ -13,10 +13,10 @@ from pydantic import Field
 from api.accounts.tokens import ATTEMPT_PREFIX, token_new
 from api.environment import environment
 from api.errors import Problem
-from api.jobs.incoming import Incoming
-from api.jobs.lines import ORDER, line_behind, line_heads, rank
+from api.jobs.agent.incoming import Incoming
 from api.jobs.metrics import CLAIM_SECONDS
 from api.jobs.models import Attempt, Job, State, Worker
+from api.jobs.queue_order import ORDER, line_behind, line_heads, rank
 from api.jobs.selectors import workers_live
 from api.jobs.services.accelerators import accelerators_for, accelerators_free, accelerators_hold
 from api.jobs.services.budgets import workers_instead

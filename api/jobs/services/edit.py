@@ -5,8 +5,8 @@ from typing import Annotated, Any
 from django.db import transaction
 from pydantic import Field, StringConstraints
 
+from api.audit.clock import now
 from api.errors import Problem
-from api.jobs.clock import now
 from api.jobs.models import Job, JobLabel, State
 from api.jobs.transitions import audit_add, job_lock
 from foundation.plain_text import PlainText

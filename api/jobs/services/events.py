@@ -8,8 +8,8 @@ from typing import Any
 from django.db import transaction
 from pydantic import Field
 
-from api.jobs.clock import now
-from api.jobs.incoming import Incoming
+from api.audit.clock import now
+from api.jobs.agent.incoming import Incoming
 from api.jobs.metrics import EVENT_LAG_SECONDS
 from api.jobs.models import Attempt, Job, Metric, State
 from api.jobs.models import Event as JobEvent

@@ -6,16 +6,16 @@ from typing import Any
 from django.db import transaction
 from pydantic import ConfigDict, Field
 
+from api.audit.clock import now
 from api.errors import Problem
-from api.files import storage
-from api.jobs.clock import now
-from api.jobs.incoming import Incoming
+from api.jobs.agent.incoming import Incoming
 from api.jobs.models import Artifact, Attempt, Job
 from api.jobs.services.attempt import live_lock, require_live
 from api.jobs.services.prune import checkpoints_prune, pieces_prune
 from api.jobs.transitions import audit_add, event_add
 from api.parallel import in_parallel
-from api.sending import Parts, file_links, links_check, nothing_to_send, parts_join
+from api.storage import storage
+from api.upload_links import Parts, file_links, links_check, nothing_to_send, parts_join
 from foundation.live_files import LIVE
 from storage.keys import key_check
 from trainers.contract.spec import MAX_FILE_BYTES, MAX_INT, Sha256, folder_digest

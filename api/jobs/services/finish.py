@@ -6,15 +6,15 @@ from typing import Any, Literal
 from django.db import transaction
 from pydantic import Field, field_validator
 
-from api.catalog.adaptors import adaptor_publish
+from api.audit.clock import now
+from api.catalog.adaptors.services import adaptor_publish
 from api.errors import Problem
-from api.jobs.clock import now
-from api.jobs.incoming import Incoming
+from api.jobs.agent.incoming import Incoming
 from api.jobs.models import Attempt, Job, Manifest, Outcome, State, Stop
 from api.jobs.services.attempt import ended_problem
 from api.jobs.services.ending import attempt_end
 from api.jobs.services.files import File, files_missing
-from api.jobs.services.made_versions import KIND_OF_PRODUCT, products, version_publish
+from api.jobs.services.job_outputs import KIND_OF_PRODUCT, products, version_publish
 from api.jobs.transitions import job_lock
 from trainers.contract.errors import Reason, ReasonCode
 from trainers.contract.errors import reason as reason_of

@@ -9,8 +9,8 @@ from typing import Any
 
 from django.db import transaction
 
+from api.audit.clock import now
 from api.environment import environment
-from api.jobs.clock import now
 from api.jobs.models import LIVE, Attempt, Event, Job, Outcome, Stop
 from api.jobs.services.control import job_cancel
 from api.jobs.services.ending import attempt_end

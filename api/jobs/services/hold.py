@@ -2,7 +2,7 @@
 
 from django.db import transaction
 
-from api.jobs.clock import now
+from api.audit.clock import now
 from api.jobs.models import LIVE, Attempt, Job, Outcome, State, Stop
 from api.jobs.services.control import job_pause
 from api.jobs.services.ending import attempt_end

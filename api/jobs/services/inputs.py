@@ -6,8 +6,8 @@ from typing import Any
 from api.catalog.selectors import input_files
 from api.environment import environment
 from api.errors import Problem
-from api.files import storage
 from api.jobs.models import Artifact, Attempt, Job, State
+from api.storage import storage
 from trainers.contract.spec import InputRef, Inputs, folder_digest
 
 Files = list[dict[str, Any]]

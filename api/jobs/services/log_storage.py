@@ -7,9 +7,9 @@ from typing import IO
 from django.db import transaction
 from django.db.models import F, Q
 
-from api.files import storage
 from api.jobs.models import Attempt, LogChunk, LogPiece
 from api.jobs.services.log import MAX_BYTES
+from api.storage import storage
 
 PIECE_BYTES = 4 << 20
 """About the size of one file in the storage."""

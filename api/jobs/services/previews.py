@@ -8,7 +8,7 @@ from api.accounts.models import Project
 from api.catalog.selectors import template_version
 from api.errors import Problem
 from api.jobs.models import Job
-from api.jobs.services.queueing import params_laid
+from api.jobs.services.enqueue import params_laid
 from api.jobs.services.submit import JobRequest, job_create
 from trainers.contract.params.inspect_dataset import TEMPLATES
 from trainers.contract.spec import Contract

@@ -6,8 +6,8 @@ from typing import Any
 from django.db import transaction
 from django.db.models import F
 
+from api.audit.clock import now
 from api.environment import environment
-from api.jobs.clock import now
 from api.jobs.models import Attempt, Outcome, ReaperPass, Worker
 from api.jobs.services.ending import attempt_end
 from api.jobs.transitions import audit_add, job_lock

@@ -15,12 +15,12 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F, Q
 
-from api.catalog.check_run import files_key, preview_prefix
+from api.audit.clock import now
 from api.catalog.models import KINDS, Adaptor, Upload, VersionState
+from api.catalog.versions.check_run import files_key, preview_prefix
 from api.environment import environment
-from api.files import storage
-from api.jobs.clock import now
 from api.jobs.models import Artifact, Attempt, LogPiece, Reconciliation, Unreferenced
+from api.storage import storage
 
 ROOTS = ("datasets/", "jobs/", "models/")
 """In the order of their keys. What lies elsewhere is no job's and no version's."""

@@ -4,11 +4,11 @@ from typing import Any
 
 from django.db import transaction
 
+from api.audit.clock import now
 from api.catalog.removals import removal_add
 from api.errors import Problem
-from api.jobs.clock import now
 from api.jobs.models import Job, State
-from api.jobs.services.made_versions import versions_of_job
+from api.jobs.services.job_outputs import versions_of_job
 from api.jobs.transitions import audit_add, job_lock
 
 ENDED_FOR_GOOD = (State.SUCCEEDED, State.FAILED, State.CANCELLED)

@@ -4,11 +4,11 @@ from typing import Any
 
 from pydantic import Field
 
+from api.catalog.devices import devices_named, resources_for
 from api.catalog.selectors import resolve_inputs
 from api.catalog.shapes import INPUT_ROLES, MAX_DATASETS
 from api.jobs.models import Job
-from api.jobs.services.devices import devices_named, resources_for
-from api.jobs.services.queueing import Asked, Wanted, job_queue, params_laid, request_digest
+from api.jobs.services.enqueue import Asked, Wanted, job_queue, params_laid, request_digest
 from foundation.plain_text import PlainLine
 from trainers.contract.spec import Contract, JobSpec
 

@@ -5,13 +5,13 @@ from typing import Any
 from pydantic import Field
 
 from api.accounts.models import Project
+from api.catalog.devices import resources_for
 from api.catalog.models import TemplateVersion
 from api.catalog.selectors import resolve_inputs, template_version
 from api.catalog.shapes import MAX_DATASETS
 from api.errors import Problem
 from api.jobs.models import Job
-from api.jobs.services.devices import resources_for
-from api.jobs.services.queueing import Asked, Wanted, job_queue, params_laid, request_digest
+from api.jobs.services.enqueue import Asked, Wanted, job_queue, params_laid, request_digest
 from foundation.plain_text import PlainLine
 from trainers.contract.spec import Contract, JobSpec
 

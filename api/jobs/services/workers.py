@@ -7,10 +7,10 @@ from uuid import UUID
 from django.db import transaction
 from pydantic import Field
 
+from api.audit.clock import now
 from api.environment import environment
 from api.errors import Problem
-from api.jobs.clock import now
-from api.jobs.incoming import Incoming
+from api.jobs.agent.incoming import Incoming
 from api.jobs.models import Attempt, Outcome, Worker
 from api.jobs.services.budgets import worker_release
 from api.jobs.services.ending import attempt_end

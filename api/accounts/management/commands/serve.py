@@ -5,7 +5,7 @@ from typing import Any
 import uvicorn
 from django.core.management.base import BaseCommand, CommandParser
 
-from api.http_protocol import KEEP_ALIVE_SECONDS, TimedProtocol
+from api.server.http_protocol import KEEP_ALIVE_SECONDS, TimedProtocol
 
 STOP_SECONDS = 5
 

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import InterfaceError, OperationalError, connection
 
-from api.catalog.pending import versions_check_until
+from api.catalog.versions.checks import versions_check_until
 from api.environment import environment
 from api.jobs.dispatch import dispatch_round
 

@@ -1,0 +1,133 @@
+"""Writes of adaptors: published by a finished attempt, annotated and deleted by people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from django.db import transaction
+from django.utils import timezone
+from pydantic import Field, StringConstraints
+
+from api.accounts.models import Project
+from api.catalog.models import Adaptor, AdaptorName, AdaptorTag, PretrainedModelVersion
+from api.catalog.removals import removal_add
+from api.catalog.versions.filelist import files_check
+from api.errors import Problem
+from api.jobs.transitions import audit_add
+from api.lineage.uses import uses_now
+from foundation.plain_text import PlainText, line_clean
+from trainers.contract.spec import Contract, folder_digest
+
+Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:/-]{0,49}$")]
+
+PREDICTIONS = ("epsilon", "v_prediction")
+"""What a manifest may say that its adaptor was trained for."""
+MAX_TRIGGER = 200
+
+
+class AdaptorEdit(Contract):
+    """What is left out stays."""
+
+    notes: PlainText | None = Field(None, max_length=10_000)
+    tags: list[Tag] | None = Field(None, max_length=20)
+    """All of them: those that are not named go."""
+
+
+@transaction.atomic
+def adaptor_publish(
+    *, job: Any, attempt: Any, manifest: Mapping[str, Any], files: Sequence[Mapping[str, Any]], partial: bool
+) -> Adaptor:
+    """The adaptor of an attempt: the files below `adaptor/` of its output. Idempotent by attempt.
+
+    `files`: [{path, size, sha256}], already checked to lie in the storage below `attempt.prefix`.
+    Raises Problem where there is none below `adaptor/`.
+    """
+    Project.objects.select_for_update().get(pk=job.project_id)
+    if (found := Adaptor.objects.filter(attempt=attempt).first()) is not None:
+        return found
+    mine = [{**file, "path": file["path"].removeprefix("adaptor/")} for file in files if _is_adaptor_file(file)]
+    if not mine:
+        raise Problem("no_adaptor", "The finished attempt lists no file below adaptor/, so there is no adaptor.")
+    mine = files_check(mine)
+    params, base = job.spec["params"], job.spec["inputs"].get("model")
+    name = str(params["adaptor_name"])
+    return Adaptor.objects.create(
+        project_id=job.project_id,
+        name=name,
+        version=_version_take(job.project_id, name),
+        job=job,
+        attempt=attempt,
+        method=job.method,
+        base_model=PretrainedModelVersion.objects.filter(key=base["key"]).first() if base else None,
+        trigger_word=_trigger_word(params, manifest),
+        partial=partial,
+        key=f"{attempt.prefix}/adaptor",
+        digest=folder_digest(mine),
+        files=mine,
+        size_bytes=sum(file["size"] for file in mine),
+        manifest=dict(manifest),
+        details=_details(job, manifest, partial),
+    )
+
+
+@transaction.atomic
+def adaptor_edit(*, adaptor: Adaptor, edit: AdaptorEdit, by: str) -> None:
+    if edit.notes is not None:
+        Adaptor.objects.filter(pk=adaptor.pk).update(notes=edit.notes)
+    if edit.tags is not None:
+        adaptor.tags.all().delete()
+        AdaptorTag.objects.bulk_create(AdaptorTag(adaptor=adaptor, name=name) for name in sorted(set(edit.tags)))
+    _told(adaptor, "adaptor_edited", by)
+
+
+@transaction.atomic
+def adaptor_delete(*, adaptor: Adaptor, by: str) -> None:
+    """Its files go after the commit, by the sweep. Raises Problem 409 that names the jobs and templates that need it.
+
+    The lock comes before the look: a job that is being made holds the same row until it can be seen.
+    """
+    locked = Adaptor.objects.select_for_update(of=("self",)).filter(pk=adaptor.pk).first()
+    if locked is None:
+        return
+    uses = uses_now(locked)
+    if said := uses.sentence():
+        hint = "Cancel or delete the jobs, and name another adaptor in the templates."
+        raise Problem("in_use", f"{locked} is needed by {said}.", status=409, hint=hint, fields=uses.fields())
+    removal_add(prefix=f"{locked.key}/")
+    _told(locked, "adaptor_deleted", by)
+    locked.delete()
+
+
+def _version_take(project_id: Any, name: str) -> int:
+    """The next number of the name; called under the project's lock."""
+    counter, _ = AdaptorName.objects.get_or_create(project_id=project_id, name=name)
+    counter.last_version += 1
+    counter.save(update_fields=["last_version"])
+    return counter.last_version
+
+
+def _is_adaptor_file(file: Mapping[str, Any]) -> bool:
+    return str(file["path"]).startswith("adaptor/")
+
+
+def _details(job: Any, manifest: Mapping[str, Any], partial: bool) -> dict[str, Any]:
+    params, base = job.spec["params"], job.spec["inputs"].get("model")
+    prediction = manifest.get("prediction_type")
+    return {
+        "method": job.method,
+        "trigger_word": _trigger_word(params, manifest),
+        "base_sha256": base["sha256"] if base else None,
+        "base_name": base["name"] if base else None,
+        "partial": partial,
+        **({"prediction_type": prediction} if prediction in PREDICTIONS else {}),
+    }
+
+
+def _trigger_word(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """As the job was told; else as the trainer found it in the file that the adaptor comes from."""
+    found = params.get("trigger_word") or manifest.get("trigger_word")
+    return line_clean(found)[:MAX_TRIGGER] if isinstance(found, str) else ""
+
+
+def _told(adaptor: Adaptor, kind: str, by: str) -> None:
+    about, data = f"adaptor:{adaptor.pk}", {"adaptor": str(adaptor)}
+    audit_add(actor=by, kind=kind, object=about, project_id=adaptor.project_id, at=timezone.now(), data=data)

@@ -1,0 +1,105 @@
+"""Adaptors: list, show, annotate, delete. They are made by finished jobs only."""
+
+from django.db.models import QuerySet
+from django.http import Http404
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from api.accounts.authentication import actor_of, project_of
+from api.audit.names import ref_read
+from api.catalog.adaptors.answers import AdaptorDetailShape, AdaptorSummaryShape, adaptor_detail, adaptor_summary
+from api.catalog.adaptors.manifest_query import adaptors_filter, adaptors_sort, conditions_read
+from api.catalog.adaptors.services import AdaptorEdit, adaptor_delete, adaptor_edit
+from api.catalog.models import Adaptor
+from api.catalog.selectors import adaptor_of, adaptors_of
+from api.catalog.versions.views import PAGE, SEARCH
+from api.openapi import page_of
+from api.paging import Cursor
+
+FILTERS = [
+    SEARCH,
+    OpenApiParameter("name", str, description="All versions of this name."),
+    OpenApiParameter("method", str, description="Only those made by this method."),
+    OpenApiParameter("base_model", str, description="name or name@version."),
+    OpenApiParameter("tag", str),
+    OpenApiParameter("partial", str, enum=["true", "false"]),
+    OpenApiParameter(
+        "sort",
+        str,
+        description="created, name, version, size_bytes, or a path into the manifest as metrics.loss; - before it: "
+        "highest first. Newest first where left out.",
+    ),
+    OpenApiParameter(
+        "conditions",
+        {"type": "object", "additionalProperties": {"type": "string"}},
+        style="form",
+        explode=True,
+        description="Any number of <path>[__<operator>]=<value>, as metrics.loss__lt=0.1 or params.lora_r=8. Paths "
+        "start with manifest., params. or metrics.; operators are ne, lt, lte, gt, gte, in, contains, exists.",
+    ),
+]
+
+
+class SortedCursor(Cursor):
+    """Rows with the same sort value are counted past; there may be many."""
+
+    offset_cutoff = 1_000_000
+
+
+class AdaptorsView(APIView):
+    @extend_schema(operation_id="adaptors_list", responses=page_of(AdaptorSummaryShape), parameters=[*FILTERS, *PAGE])
+    def get(self, request: Request) -> Response:
+        """Every version, newest first, or as `sort` says."""
+        asked = request.query_params
+        found = adaptors_filter(_columns_filter(request), conditions_read(asked.dict().items()))
+        pages = SortedCursor()
+        found, pages.ordering = adaptors_sort(found, asked.get("sort") or "-created")
+        rows = pages.paginate_queryset(found, request, view=self) or []
+        return pages.get_paginated_response([adaptor_summary(row) for row in rows])
+
+
+class AdaptorView(APIView):
+    @extend_schema(operation_id="adaptors_show", responses=AdaptorDetailShape)
+    def get(self, request: Request, ref: str) -> Response:
+        """One version with its manifest and files: `name` is the latest whole one, `name@3` exactly that one."""
+        return Response(adaptor_detail(adaptor_or_404(request, ref)))
+
+    @extend_schema(operation_id="adaptors_edit", request=AdaptorEdit, responses=AdaptorDetailShape)
+    def patch(self, request: Request, ref: str) -> Response:
+        """Changes notes or tags. What is left out stays."""
+        adaptor = adaptor_or_404(request, ref)
+        adaptor_edit(adaptor=adaptor, edit=AdaptorEdit.model_validate(request.data), by=actor_of(request))
+        return Response(adaptor_detail(adaptor_or_404(request, str(adaptor))))
+
+    @extend_schema(operation_id="adaptors_delete", responses={204: None})
+    def delete(self, request: Request, ref: str) -> Response:
+        """Deletes one version. 409 names the unfinished jobs and the templates that need it."""
+        adaptor_delete(adaptor=adaptor_or_404(request, ref), by=actor_of(request))
+        return Response(status=204)
+
+
+def adaptor_or_404(request: Request, ref: str) -> Adaptor:
+    adaptor = adaptor_of(adaptors_of(project_of(request)), ref, "name")
+    if adaptor is None:
+        raise Http404(f"There is no adaptor {ref!r} in project {project_of(request).name!r}.")
+    return adaptor
+
+
+def _columns_filter(request: Request) -> QuerySet[Adaptor]:
+    asked = request.query_params
+    found = adaptors_of(project_of(request)).defer("files", "details", "base_model__files", "base_model__details")
+    if text := asked.get("search"):
+        found = found.filter(name__icontains=text)
+    columns = {"name": "name", "method": "method", "tag": "tags__name"}
+    found = found.filter(**{column: asked[word] for word, column in columns.items() if asked.get(word)})
+    if base := asked.get("base_model"):
+        name, number = ref_read(base, "base_model")
+        found = found.filter(base_model__record__name=name)
+        found = found if number is None else found.filter(base_model__version=number)
+    if partial := asked.get("partial"):
+        if partial not in ("true", "false"):
+            raise ValueError(f"partial must be true or false, got {partial!r:.100}")
+        found = found.filter(partial=partial == "true")
+    return found

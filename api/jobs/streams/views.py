@@ -1,0 +1,96 @@
+"""`GET jobs/{id}/stream`: server-sent events. A plain view: DRF answers 406 to an EventSource."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from rest_framework.exceptions import APIException, NotAuthenticated, PermissionDenied
+from rest_framework.request import Request
+
+from api.accounts.authentication import HasScope, TokenAuthentication
+from api.accounts.models import Token
+from api.environment import environment
+from api.errors import Problem, problem_of, respond
+from api.jobs.metrics import STREAMS
+from api.jobs.models import ENDED, Job
+from api.jobs.selectors import job_find
+from api.jobs.streams.stream import Follower, Message, poller
+from api.jobs.streams.ticket import ticket_token
+
+HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+MAX_DIGITS = 18
+
+
+def job_stream(request: HttpRequest, ref: str) -> HttpResponse | StreamingHttpResponse:
+    """Events after `Last-Event-ID` and then what happens; ends after the terminal event, 204 when that was before."""
+    if request.method != "GET":
+        return respond(Problem("method_not_allowed", f'Method "{request.method}" not allowed.', status=405))
+    try:
+        after = _last_seen(request)
+        job_id, over = _authorized(request, ref, after)
+    except (Problem, Http404, APIException) as refusal:
+        problem = problem_of(refusal)
+        assert problem is not None, f"{refusal!r} has no answer"
+        return respond(problem)
+    if over:
+        return HttpResponse(status=204)
+    return StreamingHttpResponse(_follow(job_id, after), content_type="text/event-stream", headers=HEADERS)
+
+
+async def _follow(job_id: UUID, after: int) -> AsyncIterator[bytes]:
+    yield b": following\n\n"
+    with STREAMS.track_inprogress():
+        async with poller().follow(job_id, after) as follower:
+            while (message := await _next(follower)) is not None:
+                yield message
+
+
+async def _next(follower: Follower) -> bytes | None:
+    """What is said next, a comment where nothing happens; None at the end."""
+    try:
+        async with asyncio.timeout(environment().stream_keep_alive_seconds):
+            message = await follower.messages.get()
+    except TimeoutError:
+        return b": keep-alive\n\n"
+    return None if message is None else _frame(message)
+
+
+def _frame(message: Message) -> bytes:
+    """Steps carry no id, so that a browser's Last-Event-ID stays that of the last event."""
+    lines = [f"event: {message['kind']}", f"data: {json.dumps(message, separators=(',', ':'))}"]
+    if message["time"] is not None:
+        lines.insert(0, f"id: {message['seq']}")
+    return ("\n".join(lines) + "\n\n").encode()
+
+
+def _last_seen(request: HttpRequest) -> int:
+    given = request.headers.get("Last-Event-ID") or request.GET.get("after") or "0"
+    if not (given.isdecimal() and len(given) <= MAX_DIGITS):
+        raise Problem("invalid", f"Last-Event-ID must be a whole number, got {given[:50]!r}.")
+    return int(given)
+
+
+def _authorized(request: HttpRequest, ref: str, after: int) -> tuple[UUID, bool]:
+    """The job's id, and whether the caller has its terminal event already. The connection is given back: a stream holds
+    its thread."""
+    try:
+        ticket = request.GET.get("ticket")
+        token, only = ticket_token(ticket) if ticket else (_bearer_token(request), "")
+        if "read" not in token.live_scopes:
+            raise PermissionDenied(HasScope.message)
+        jobs: Any = Job.objects.filter(project=token.project_id).only("state", "event_seq")
+        job = job_find(jobs.filter(pk=only) if only else jobs, ref)
+        return job.pk, job.state in ENDED and after >= job.event_seq
+    finally:
+        connection.close()
+
+
+def _bearer_token(request: HttpRequest) -> Token:
+    found = TokenAuthentication().authenticate(Request(request))
+    if found is None:
+        raise NotAuthenticated
+    return found[1]

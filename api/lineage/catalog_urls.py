@@ -1,0 +1,83 @@
+"""Addresses of the catalog, with what OpenAPI says of the views that serve two kinds."""
+
+from typing import Any
+
+from django.urls import path
+from drf_spectacular.utils import extend_schema, extend_schema_view
+from pydantic import BaseModel
+
+from api.catalog.adaptors.views import AdaptorsView, AdaptorView
+from api.catalog.shapes import (
+    DatasetDetailShape,
+    DatasetShape,
+    JoinedShape,
+    ModelDetailShape,
+    ModelShape,
+    NameRequest,
+    UploadRequest,
+    UploadShape,
+    VersionRequest,
+)
+from api.catalog.templates import action_views as template_actions
+from api.catalog.templates.views import TemplatesView, TemplateView
+from api.catalog.versions.caption_views import DatasetCaptionsView
+from api.catalog.versions.preview_views import DatasetPreviewView
+from api.catalog.versions.upload_views import UploadCompleteView
+from api.catalog.versions.views import PAGE, SEARCH, RecordsView, RecordView, UploadsView, VersionsView
+from api.lineage import views as adaptor_extras
+from api.lineage.graph import UsedByShape
+from api.methods.views import MethodsView, MethodView
+from api.openapi import page_of
+from api.upload_links import Parts
+
+
+def addresses(kind: str, shape: type[BaseModel], detail: type[BaseModel]) -> list[Any]:
+    """The addresses of datasets or models."""
+    listing = extend_schema(operation_id=f"{kind}_list", parameters=[SEARCH, *PAGE], responses=page_of(shape))
+    create = extend_schema(operation_id=f"{kind}_create", request=NameRequest, responses={201: shape})
+    show = extend_schema(operation_id=f"{kind}_show", responses=detail)
+    delete = extend_schema(operation_id=f"{kind}_delete", responses={204: None})
+    announce = extend_schema(operation_id=f"{kind}_upload", request=UploadRequest, responses=UploadShape)
+    join = extend_schema(operation_id=f"{kind}_upload_complete", request=Parts, responses=JoinedShape)
+    check = extend_schema(
+        operation_id=f"{kind}_version", request=VersionRequest, responses=dict.fromkeys((200, 201, 202), detail)
+    )
+    uses = extend_schema(operation_id=f"{kind}_used_by", responses=UsedByShape)
+    return [
+        path(kind, described(RecordsView, kind, get=listing, post=create)),
+        path(f"{kind}/<str:ref>", described(RecordView, kind, get=show, delete=delete)),
+        path(f"{kind}/<str:ref>/used-by", described(adaptor_extras.UsedByView, kind, get=uses)),
+        path(f"{kind}/<str:name>/uploads", described(UploadsView, kind, post=announce)),
+        path(f"{kind}/<str:name>/uploads/<uuid:upload_id>/complete", described(UploadCompleteView, kind, post=join)),
+        path(f"{kind}/<str:name>/versions", described(VersionsView, kind, post=check)),
+    ]
+
+
+def described(view: type[Any], kind: str, **operations: Any) -> Any:
+    """The view for its kind, as a class of its own: a description sticks to a class."""
+    own: Any = type(f"{kind.title()}{view.__name__}", (view,), {"kind": kind})
+    return extend_schema_view(**operations)(own).as_view()
+
+
+urlpatterns = [
+    *addresses("datasets", DatasetShape, DatasetDetailShape),
+    path("datasets/<str:ref>/preview", DatasetPreviewView.as_view()),
+    path("datasets/<str:ref>/captions", DatasetCaptionsView.as_view()),
+    *addresses("models", ModelShape, ModelDetailShape),
+    path("templates", TemplatesView.as_view()),
+    path("templates/validate", template_actions.TemplateVerdictView.as_view()),
+    path("templates/import", template_actions.TemplateImportView.as_view()),
+    path("templates/<str:name>", TemplateView.as_view()),
+    path("templates/<str:name>/versions", template_actions.TemplateVersionsView.as_view()),
+    path("templates/<str:name>/restore", template_actions.TemplateRestoreView.as_view()),
+    path("templates/<str:ref>/clone", template_actions.TemplateCloneView.as_view()),
+    path("templates/<str:ref>/validate", template_actions.TemplateVerdictOfView.as_view()),
+    path("templates/<str:ref>/export", template_actions.TemplateExportView.as_view()),
+    path("adaptors", AdaptorsView.as_view()),
+    path("adaptors/<str:ref>", AdaptorView.as_view()),
+    path("adaptors/<str:ref>/zip", adaptor_extras.AdaptorZipView.as_view()),
+    path("adaptors/<str:ref>/lineage", adaptor_extras.AdaptorLineageView.as_view()),
+    path("adaptors/<str:ref>/used-by", adaptor_extras.AdaptorUsedByView.as_view()),
+    path("methods", MethodsView.as_view()),
+    path("methods/<str:method>", MethodView.as_view()),
+]

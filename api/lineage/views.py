@@ -1,0 +1,75 @@
+"""Adaptors: download as one archive, lineage; and who uses a version of anything."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import partial
+
+from django.http import Http404, StreamingHttpResponse
+from django.utils import timezone
+from django.utils.http import content_disposition_header
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from api.accounts.authentication import project_of
+from api.catalog.adaptors.views import adaptor_or_404
+from api.catalog.adaptors.zip_stream import Entry, in_threads, zip_pieces
+from api.catalog.models import Adaptor
+from api.lineage.graph import LineageShape, UsedByShape, lineage, used_by
+from api.lineage.uses import used_version
+from api.negotiation import OneKind
+from api.storage import storage
+
+ZIP = "application/zip"
+
+
+class AdaptorZipView(APIView):
+    content_negotiation_class = OneKind
+
+    @extend_schema(operation_id="adaptors_zip", responses={(200, ZIP): OpenApiTypes.BINARY})
+    def get(self, request: Request, ref: str) -> StreamingHttpResponse:
+        """All files of one version as one archive. One that ends early was cut off: it has no directory."""
+        adaptor = adaptor_or_404(request, ref)
+        folder = f"{adaptor.name}-v{adaptor.version}"
+        pieces = zip_pieces(_entries(adaptor, folder), timezone.now())
+        named = content_disposition_header(as_attachment=True, filename=f"{folder}.zip")
+        return StreamingHttpResponse(in_threads(pieces), content_type=ZIP, headers={"Content-Disposition": named})
+
+
+class AdaptorLineageView(APIView):
+    @extend_schema(operation_id="adaptors_lineage", responses=LineageShape)
+    def get(self, request: Request, ref: str) -> Response:
+        """Job, template version, inputs and attempts that it came from, and where to queue the same again."""
+        return Response(lineage(adaptor_or_404(request, ref)))
+
+
+class AdaptorUsedByView(APIView):
+    @extend_schema(operation_id="adaptors_used_by", responses=UsedByShape)
+    def get(self, request: Request, ref: str) -> Response:
+        """Jobs that read it, templates that name it, adaptors that were trained on it."""
+        return Response(used_by(adaptor_or_404(request, ref)))
+
+
+class UsedByView(APIView):
+    kind = ""
+
+    def get(self, request: Request, ref: str) -> Response:
+        """Jobs that read this version, templates that name it, adaptors that were trained on it."""
+        version = used_version(project_of(request), self.kind, ref)
+        if version is None:
+            raise Http404(f"There is no {ref!r} among the {self.kind} of project {project_of(request).name!r}.")
+        return Response(used_by(version))
+
+
+def _entries(adaptor: Adaptor, folder: str) -> Iterator[Entry]:
+    """The manifest last: its being there means that the rest is whole."""
+    for file in adaptor.files:
+        read = partial(storage().open_range, f"{adaptor.key}/{file['path']}")
+        yield Entry(f"{folder}/{file['path']}", file["size"], file["sha256"], read)
+    manifest = json.dumps(adaptor.manifest, indent=2, ensure_ascii=False).encode()
+    digest = hashlib.sha256(manifest).hexdigest()
+    if all(file["path"] != "manifest.json" for file in adaptor.files):
+        yield Entry(f"{folder}/manifest.json", len(manifest), digest, lambda: iter([manifest]))

@@ -1,0 +1,205 @@
+"""People, projects and tokens in the panel. Users and groups are edited here, each change with its audit row."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin import display
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.models import Group, User
+from django.db import transaction
+from django.utils import timezone
+from django.utils.decorators import method_decorator
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+
+from api.accounts.members import invitation_answer, member_remove, member_set
+from api.accounts.models import Invitation, Membership, Project, Token
+from api.accounts.tokens import token_revoke
+from api.accounts.users import logins_end
+from api.audit.clock import now
+from api.errors import Problem
+from api.jobs.transitions import audit_add
+from api.panel.actions import Deed, actor_of, deeds
+from api.panel.bases import ModelAdmin, Shown
+from api.panel.columns import label, link_to
+from api.panel.readonly import ReadOnly
+
+
+def revoke(token: Token, by: str) -> str:
+    token_revoke(token=token, by=by)
+    return f"{token} is void."
+
+
+def may_leave(member: Membership) -> bool:
+    """Not the last admin."""
+    others = Membership.objects.filter(project=member.project_id, role=Membership.Role.ADMIN).exclude(pk=member.pk)
+    return member.role != Membership.Role.ADMIN or others.exists()
+
+
+def may_have(member: Membership, word: str) -> bool:
+    return member.role != word and may_leave(member)
+
+
+def leave(member: Membership, by: str) -> str:
+    member_remove(project=member.project, username=member.user.get_username(), by=by, by_superuser=True)
+    return f"{member.user} is no longer in {member.project}."
+
+
+def role(word: str) -> Deed:
+    """One button for each role."""
+
+    def give(member: Membership, by: str) -> str:
+        username = member.user.get_username()
+        found, _ = member_set(project=member.project, username=username, role=word, by=by, by_superuser=True)
+        return f"{found}."
+
+    does = f"These members may do what a {word} may, from their next request on."
+    return Deed(word, f"Make {word}", does, give, "badge", hurts=False, fits=lambda one: may_have(one, word))
+
+
+LEAVE = Deed(
+    "leave",
+    "Remove",
+    "These people lose the project, and their tokens for it their worth.",
+    leave,
+    "logout",
+    fits=may_leave,
+)
+REVOKE = Deed(
+    "revoke",
+    "Revoke",
+    "Whoever uses these tokens is refused from now on.",
+    revoke,
+    "key_off",
+    fits=lambda token: token.revoked_at is None,
+)
+
+
+def invitation_deed(name: str, title: str, does: str, icon: str, *, accept: bool) -> Deed:
+    """A button that works for the person who is invited alone."""
+
+    def answer(invitation: Invitation, by: str) -> str:
+        if not invited_is(invitation, by):
+            message = f"Only {invitation.user} answers this invitation."
+            raise Problem("forbidden", message, status=403)
+        invitation_answer(user=invitation.user, project=invitation.project.name, accept=accept, by=by)
+        return f"{invitation}: {'accepted' if accept else 'declined'}."
+
+    return Deed(name, title, does, answer, icon, hurts=not accept, fits_actor=invited_is)
+
+
+def invited_is(invitation: Invitation, actor: str) -> bool:
+    return actor == f"user:{invitation.user.get_username()}"
+
+
+ACCEPT = invitation_deed("accept", "Accept", "You become a member of these projects.", "check", accept=True)
+DECLINE = invitation_deed("decline", "Decline", "These invitations go.", "close", accept=False)
+
+
+class Audited(ModelAdmin):
+    """An edit in the panel leaves an audit row, in the transaction that Django's admin saves in."""
+
+    def log_addition(self, request: Any, obj: Any, message: Any) -> Any:
+        self._tell(request, obj, "added", message)
+        return super().log_addition(request, obj, message)
+
+    def log_change(self, request: Any, obj: Any, message: Any) -> Any:
+        self._tell(request, obj, "changed", message)
+        if isinstance(obj, User) and "password" in str(message).lower():
+            logins_end(user=obj, by=actor_of(request))
+        return super().log_change(request, obj, message)
+
+    def has_delete_permission(self, request: Any, obj: Any = None) -> bool:  # noqa: ARG002 Django's hook
+        """A user that left is made inactive: what they did keeps its name."""
+        return False
+
+    def _tell(self, request: Any, obj: Any, kind: str, message: Any) -> None:
+        """`message` names the fields, never their values."""
+        model, told = self.opts.model_name, {"message": message}
+        audit_add(actor=actor_of(request), kind=f"{model}_{kind}", object=f"{model}:{obj.pk}", at=now(), data=told)
+
+
+class MembershipsOf(Shown):
+    model = Membership
+    fields = readonly_fields = (link_to("project"), link_to("user"), "role")
+
+    def get_queryset(self, request: Any) -> Any:
+        return super().get_queryset(request).select_related("project", "user")
+
+
+admin.site.unregister(User)
+admin.site.unregister(Group)
+
+
+@admin.register(User)
+class UserAdmin(Audited, DjangoUserAdmin):  # type: ignore[type-arg]  # generic in the stubs alone
+    form = UserChangeForm
+    add_form = UserCreationForm
+    add_fieldsets = DjangoUserAdmin.add_fieldsets  # unfold's empty ones would hide them
+    change_password_form = AdminPasswordChangeForm
+    inlines = (MembershipsOf,)
+    list_display = ("username", "email", "is_active", "is_staff", "is_superuser", "last_login", "date_joined")
+    ordering = ("username",)
+
+    @method_decorator(transaction.atomic)
+    def user_change_password(self, request: Any, id: str, form_url: str = "") -> Any:
+        return super().user_change_password(request, id, form_url)
+
+    def get_inlines(self, request: Any, obj: Any) -> Any:  # noqa: ARG002 Django's hook
+        return self.inlines if obj else ()
+
+
+@admin.register(Group)
+class GroupAdmin(Audited, DjangoGroupAdmin):
+    pass
+
+
+@admin.register(Project)
+class ProjectAdmin(ReadOnly):
+    list_display = ("name", "created")
+    search_fields = ("name",)
+    ordering = ("name",)
+    inlines = (MembershipsOf,)
+
+
+@admin.register(Membership)
+@deeds(*(role(word) for word in Membership.Role.values), LEAVE)
+class MembershipAdmin(ReadOnly):
+    list_display = ("__str__", link_to("project"), link_to("user"), "role")
+    list_filter = ("role", "project")
+    list_select_related = ("project", "user")
+    search_fields = ("user__username", "project__name")
+
+
+@admin.register(Invitation)
+@deeds(ACCEPT, DECLINE)
+class InvitationAdmin(ReadOnly):
+    list_display = (link_to("project"), link_to("user"), "role", "invited_by", "created")
+    list_select_related = ("project", "user")
+    search_fields = ("user__username", "project__name")
+
+
+@admin.register(Token)
+@deeds(REVOKE)
+class TokenAdmin(ReadOnly):
+    list_display = ("name", "kind", "token_state", link_to("user"), link_to("project"), "expires_at", "last_used")
+    list_filter = ("kind", "project")
+    list_select_related = ("user", "project")
+    search_fields = ("name", "user__username")
+    ordering = ("-created",)
+
+    @display(description="state")
+    def token_state(self, token: Token) -> str:
+        if token.revoked_at:
+            return label("revoked", "danger")
+        expired = token.expires_at is not None and token.expires_at <= timezone.now()
+        return label("expired", "warning") if expired else label("live", "success")
+
+
+@admin.register(LogEntry)
+class LogEntryAdmin(ReadOnly):
+    list_display = ("action_time", link_to("user"), "__str__", "content_type")
+    list_filter = ("action_flag", "content_type")
+    list_select_related = ("user", "content_type")
+    search_fields = ("object_repr", "user__username")
