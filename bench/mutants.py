@@ -37,16 +37,16 @@ from cosmic_ray.plugins import get_operator, operator_names
 from bench.measure import REPOSITORY, table
 
 MODULES = {
-    "transitions": ("api/jobs/transitions.py", "tests/api/test_transitions.py tests/api/test_jobs_flow.py"),
+    "transitions": ("api/jobs/transitions.py", "tests/api/jobs/test_transitions.py tests/api/jobs/test_jobs_flow.py"),
     "claim": (
         "api/jobs/services/claim.py",
-        "tests/api/test_claim.py tests/api/test_lines.py tests/api/test_budgets.py",
+        "tests/api/jobs/test_claim.py tests/api/jobs/test_queue_order.py tests/api/jobs/test_budgets.py",
     ),
     "finish": (
         "api/jobs/services/finish.py",
-        "tests/api/test_finish.py tests/api/test_made_versions.py tests/api/test_budgets.py",
+        "tests/api/jobs/test_finish.py tests/api/jobs/test_job_outputs.py tests/api/jobs/test_budgets.py",
     ),
-    "reap": ("api/jobs/services/reap.py", "tests/api/test_reap.py"),
+    "reap": ("api/jobs/services/reap.py", "tests/api/jobs/test_reap.py"),
     "lease": ("worker/client/lease.py", "tests/worker/client/test_lease.py"),
     "signing": ("storage/signing.py", "tests/storage/test_signing.py tests/storage/test_own_links.py"),
     "losses": ("trainers/core/losses.py", "tests/trainers/core/test_losses.py"),

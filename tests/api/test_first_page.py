@@ -10,7 +10,7 @@ from rest_framework.test import APIClient
 
 from api.jobs.models import Job, State, Worker
 from tests.api.host import Host
-from tests.api.test_claim import submit
+from tests.api.jobs.test_claim import submit
 from tests.api.world import World
 
 pytestmark = pytest.mark.django_db

@@ -9,7 +9,7 @@ from rest_framework.test import APIClient
 
 import api.urls  # noqa: F401  all views, and with them all requests
 from tests.api.host import Agent, Host, event, step_event
-from tests.api.test_claim import submit
+from tests.api.jobs.test_claim import submit
 from tests.api.world import World
 from trainers.contract.events import Event
 from trainers.contract.params.base import Params

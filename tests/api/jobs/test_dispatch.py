@@ -19,8 +19,8 @@ from api.jobs.management.commands import dispatch
 from api.jobs.models import Attempt, Job
 from tests.api.database import running_url
 from tests.api.host import Host
-from tests.api.test_claim import submit
-from tests.api.test_queue import wait_for
+from tests.api.jobs.test_claim import submit
+from tests.api.jobs.test_queue import wait_for
 from tests.api.world import Environ, World
 from tests.patience import PATIENCE_SECONDS
 

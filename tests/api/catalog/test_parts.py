@@ -24,7 +24,7 @@ from storage.links import link_app
 from storage.local import LocalStorage
 from tests.api.actors import HTTP, Files, file_list, person, pictures
 from tests.api.host import Host
-from tests.api.test_claim import submit
+from tests.api.jobs.test_claim import submit
 from tests.api.world import Environ, World
 from tests.storage.seaweed import seaweed_running
 from tests.storage.server import serving

@@ -9,8 +9,8 @@ from api.catalog.checking.dataset import check
 from api.catalog.checking.model import check as model_check
 from api.catalog.checking.report import Refused
 from tests.api.actors import png
-from tests.api.checking.conftest import WorkOf
-from tests.api.checking.test_weights import weights
+from tests.api.catalog.checking.conftest import WorkOf
+from tests.api.catalog.checking.test_weights import weights
 
 PAIRS = {
     "kohya": ("lora_unet_to_q.lora_down.weight", "lora_unet_to_q.lora_up.weight"),

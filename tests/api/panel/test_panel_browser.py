@@ -15,8 +15,8 @@ from rest_framework.test import APIClient
 from api.jobs.models import Job
 from tests.api.conftest import host_make
 from tests.api.host import Host, step_event
+from tests.api.jobs.test_claim import submit
 from tests.api.live import serving
-from tests.api.test_claim import submit
 from tests.api.world import World
 
 sync_api: Any = pytest.importorskip("playwright.sync_api", reason="the panel in a browser: playwright is not installed")

@@ -15,7 +15,7 @@ from api.jobs.models import Attempt, Audit, Event, Job, ReaperPass, Worker
 from api.jobs.services.reap import attempts_reap
 from api.jobs.transitions import job_lock
 from tests.api.host import Agent, Host
-from tests.api.test_claim import submit
+from tests.api.jobs.test_claim import submit
 from tests.api.world import Clock, World
 from tests.patience import PATIENCE_SECONDS
 from trainers.contract.errors import ReasonCode, reason

@@ -9,8 +9,8 @@ from api.catalog.checking.model import check
 from api.catalog.checking.pipelines import PIPELINES, WITHOUT_WEIGHTS
 from api.catalog.checking.report import Refused
 from tests.api.actors import Files, base_model, safetensors
-from tests.api.checking.conftest import WorkOf
-from tests.api.checking.test_weights import weights
+from tests.api.catalog.checking.conftest import WorkOf
+from tests.api.catalog.checking.test_weights import weights
 
 TOKENIZER = {"tokenizer.json": b"{}"}
 

@@ -12,7 +12,7 @@ from api.jobs.models import Artifact, Attempt, Event, Job, Metric
 from api.jobs.services.log_storage import logs_compact
 from api.storage import storage
 from tests.api.host import Agent, Host, event, step_event
-from tests.api.test_claim import submit
+from tests.api.jobs.test_claim import submit
 from tests.api.world import Clock, Environ, World, file_entry
 
 pytestmark = pytest.mark.django_db

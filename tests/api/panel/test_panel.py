@@ -20,7 +20,7 @@ from api.panel.admin import INNER, OURS
 from tests.api.actors import person
 from tests.api.conftest import host_make
 from tests.api.host import Agent, Host, step_event
-from tests.api.test_claim import submit
+from tests.api.jobs.test_claim import submit
 from tests.api.world import Environ, World
 
 pytestmark = pytest.mark.django_db

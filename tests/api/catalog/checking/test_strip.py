@@ -9,7 +9,7 @@ from PIL import Image, ImageChops, ImageOps, PngImagePlugin
 from api.catalog.checking.dataset import check
 from formats.picture_metadata import metadata_removed
 from formats.pictures import FORMAT_ENDINGS
-from tests.api.checking.conftest import WorkOf
+from tests.api.catalog.checking.conftest import WorkOf
 
 KINDS = ("JPEG", "PNG", "WEBP", "TIFF", "HEIF", "AVIF")
 

@@ -10,7 +10,7 @@ from api.audit.clock import now
 from api.errors import Problem
 from api.jobs.models import Audit, Event, Job, State
 from api.jobs.transitions import job_move
-from tests.api.test_claim import submit
+from tests.api.jobs.test_claim import submit
 from tests.api.world import World
 
 pytestmark = pytest.mark.django_db

@@ -11,9 +11,9 @@ from api.accounts.models import ProjectSecret
 from api.errors import Problem
 from api.jobs.models import Attempt, Audit, Job
 from api.jobs.services.hubs import hub_check
+from tests.api.accounts.test_secrets import database_dump
 from tests.api.actors import person
 from tests.api.host import Host, event
-from tests.api.test_secrets import database_dump
 from tests.api.world import Environ, World
 from trainers.contract.params.import_model import ImportModelParams
 
