@@ -40,6 +40,7 @@ INSTALLED_APPS = [
     "django_filters",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "api.audit",
     "api.accounts",
     "api.catalog",
     "api.jobs",

@@ -11,7 +11,7 @@ from api.accounts.authentication import token_of
 from api.accounts.project_views import PAGE, ById
 from api.accounts.selectors import audit_of
 from api.accounts.shapes import AuditShape
-from api.jobs.models import Audit
+from api.audit.models import Audit
 from api.openapi import page_of
 
 FILTERS = (

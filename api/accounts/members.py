@@ -9,8 +9,8 @@ from django.utils import timezone
 
 from api.accounts.models import Invitation, Membership, Project
 from api.audit.names import name_check
+from api.audit.services import audit_add
 from api.errors import Problem
-from api.jobs.transitions import audit_add
 
 ADMIN = Membership.Role.ADMIN
 

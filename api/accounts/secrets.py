@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from api.accounts.models import Project, ProjectSecret
 from api.accounts.secrets_cipher import UnreadableError, value_reseal, value_seal
-from api.jobs.transitions import audit_add
+from api.audit.services import audit_add
 
 
 @transaction.atomic

@@ -6,7 +6,7 @@ from django.db.models import Q, QuerySet
 from django.http import Http404
 
 from api.accounts.models import Membership, Project, Token
-from api.jobs.models import Audit
+from api.audit.models import Audit
 
 
 def memberships_of(token: Token) -> QuerySet[Membership]:

@@ -13,8 +13,8 @@ from django.utils import timezone
 from api.accounts.members import member_set
 from api.accounts.models import Project, Token
 from api.accounts.tokens import token_revoke
+from api.audit.services import audit_add
 from api.errors import Problem, invalid
-from api.jobs.transitions import audit_add
 
 
 @transaction.atomic

@@ -1,12 +1,11 @@
 """Which accelerators a job gets: those that its request names, and those that its parameters do."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from api.errors import Problem
-from api.jobs.selectors import workers_live
 from trainers.contract.params import METHODS
 from trainers.contract.params.base import Params
 
@@ -16,16 +15,19 @@ Resources = dict[str, Any]
 
 
 def resources_for(
-    method: str | None, params: Mapping[str, Any], given: Mapping[str, Any] | None, pool: str
+    method: str | None,
+    params: Mapping[str, Any],
+    requested: Mapping[str, Any] | None,
+    default_count: Callable[[], int],
 ) -> Resources:
-    """`JobSpec.resources` of a request: `given`, and what the parameters say. Raises Problem where the two differ.
+    """`JobSpec.resources` of a request: `requested`, and what the parameters say. Raises Problem where the two differ.
 
-    Neither names any: one of the claiming worker's free accelerators, if a worker of the pool has one.
+    Where neither names any, the job gets `default_count()` of the claiming worker's free accelerators.
     """
-    resources = dict(given or {})
+    resources = dict(requested or {})
     found = _params(method, params)
     if found is None:
-        return {"accelerators": _default(pool), **resources}
+        return {"accelerators": default_count(), **resources}
     asked = resources.get("accelerators")
     if found.gpu_ids != "auto":
         return _exactly([int(index) for index in found.gpu_ids.split(",")], asked, resources)
@@ -33,7 +35,7 @@ def resources_for(
         raise _conflict(f"params.train_device={found.train_device!r} uses none, but resources.accelerators={asked}")
     if found.train_device == "cuda" and asked == 0:
         raise _conflict("params.train_device='cuda' needs one, but resources.accelerators=0")
-    wanted = {"auto": _default(pool), "cuda": 1}.get(found.train_device, 0)
+    wanted = {"auto": default_count(), "cuda": 1}.get(found.train_device, 0)
     return {"accelerators": wanted, **resources}
 
 
@@ -66,10 +68,6 @@ def _is_list(asked: Any) -> bool:
 
 def _count(asked: Any) -> Any:
     return len(asked) if _is_list(asked) else asked
-
-
-def _default(pool: str) -> int:
-    return 1 if any(worker.accelerators for worker in workers_live(pool)) else 0
 
 
 def _conflict(said: str) -> Problem:

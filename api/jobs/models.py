@@ -395,27 +395,6 @@ class Artifact(models.Model):
         return f"{self.kind} {self.path}"
 
 
-class Audit(models.Model):
-    """Who changed what, written in the transaction of the change."""
-
-    at = models.DateTimeField()
-    actor = models.CharField(max_length=200)
-    kind = models.CharField(max_length=50)
-    object = models.CharField(max_length=100)
-    project = models.ForeignKey(Project, on_delete=models.SET_NULL, null=True, related_name="+")
-    """Whose admins may read it; null for what belongs to the whole installation."""
-    data = models.JSONField(default=dict)
-
-    class Meta:
-        indexes = (
-            models.Index(fields=["object", "id"], name="audit_object"),
-            models.Index(fields=["project", "-id"], name="audit_of_project"),
-        )
-
-    def __str__(self) -> str:
-        return f"{self.at} {self.actor} {self.kind} {self.object}"
-
-
 class ReaperPass(models.Model):
     """One row: when the reaper last looked. A gap means that nobody could have renewed a lease."""
 

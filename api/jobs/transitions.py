@@ -2,13 +2,13 @@
 
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from django.db import transaction
 from django.db.models import F
 
+from api.audit.services import audit_add
 from api.errors import Problem
-from api.jobs.models import ENDED, Attempt, Audit, Event, Job, State
+from api.jobs.models import ENDED, Attempt, Event, Job, State
 from trainers.contract.errors import Reason
 
 MOVES: dict[State, frozenset[State]] = {
@@ -86,16 +86,3 @@ def event_add(
     return Event.objects.create(
         job=job, seq=job.event_seq, attempt=attempt, attempt_seq=attempt_seq, kind=kind, time=at, data=data
     )
-
-
-def audit_add(
-    *,
-    actor: str,
-    kind: str,
-    object: str,
-    at: datetime,
-    project_id: UUID | None = None,
-    data: dict[str, Any] | None = None,
-) -> None:
-    """Call in the transaction of the change. Without a project only a superuser can read it."""
-    Audit.objects.create(actor=actor, kind=kind, object=object, at=at, project_id=project_id, data=data or {})

@@ -6,7 +6,7 @@ from django.urls import path
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from pydantic import BaseModel
 
-from api.catalog.adaptors.views import AdaptorsView, AdaptorView
+from api.catalog.adaptors.views import AdaptorsView
 from api.catalog.shapes import (
     DatasetDetailShape,
     DatasetShape,
@@ -23,8 +23,8 @@ from api.catalog.templates.views import TemplatesView, TemplateView
 from api.catalog.versions.caption_views import DatasetCaptionsView
 from api.catalog.versions.preview_views import DatasetPreviewView
 from api.catalog.versions.upload_views import UploadCompleteView
-from api.catalog.versions.views import PAGE, SEARCH, RecordsView, RecordView, UploadsView, VersionsView
-from api.lineage import views as adaptor_extras
+from api.catalog.versions.views import PAGE, SEARCH, RecordsView, UploadsView, VersionsView
+from api.lineage import views as lineage_views
 from api.lineage.graph import UsedByShape
 from api.methods.views import MethodsView, MethodView
 from api.openapi import page_of
@@ -45,8 +45,8 @@ def addresses(kind: str, shape: type[BaseModel], detail: type[BaseModel]) -> lis
     uses = extend_schema(operation_id=f"{kind}_used_by", responses=UsedByShape)
     return [
         path(kind, described(RecordsView, kind, get=listing, post=create)),
-        path(f"{kind}/<str:ref>", described(RecordView, kind, get=show, delete=delete)),
-        path(f"{kind}/<str:ref>/used-by", described(adaptor_extras.UsedByView, kind, get=uses)),
+        path(f"{kind}/<str:ref>", described(lineage_views.RecordView, kind, get=show, delete=delete)),
+        path(f"{kind}/<str:ref>/used-by", described(lineage_views.UsedByView, kind, get=uses)),
         path(f"{kind}/<str:name>/uploads", described(UploadsView, kind, post=announce)),
         path(f"{kind}/<str:name>/uploads/<uuid:upload_id>/complete", described(UploadCompleteView, kind, post=join)),
         path(f"{kind}/<str:name>/versions", described(VersionsView, kind, post=check)),
@@ -74,10 +74,10 @@ urlpatterns = [
     path("templates/<str:ref>/validate", template_actions.TemplateVerdictOfView.as_view()),
     path("templates/<str:ref>/export", template_actions.TemplateExportView.as_view()),
     path("adaptors", AdaptorsView.as_view()),
-    path("adaptors/<str:ref>", AdaptorView.as_view()),
-    path("adaptors/<str:ref>/zip", adaptor_extras.AdaptorZipView.as_view()),
-    path("adaptors/<str:ref>/lineage", adaptor_extras.AdaptorLineageView.as_view()),
-    path("adaptors/<str:ref>/used-by", adaptor_extras.AdaptorUsedByView.as_view()),
+    path("adaptors/<str:ref>", lineage_views.AdaptorView.as_view()),
+    path("adaptors/<str:ref>/zip", lineage_views.AdaptorZipView.as_view()),
+    path("adaptors/<str:ref>/lineage", lineage_views.AdaptorLineageView.as_view()),
+    path("adaptors/<str:ref>/used-by", lineage_views.AdaptorUsedByView.as_view()),
     path("methods", MethodsView.as_view()),
     path("methods/<str:method>", MethodView.as_view()),
 ]

@@ -5,13 +5,14 @@ from typing import Any
 
 from django.db import transaction
 
+from api.catalog.adaptors.services import adaptor_audit
 from api.catalog.models import Adaptor, PretrainedModelVersion
 from api.catalog.models import VersionState as State
 from api.catalog.removals import removal_add
 from api.catalog.versions.create import AnyVersion, Record, version_audit, version_prefixes
 from api.errors import Problem
 from api.jobs.models import Job
-from api.lineage.uses import UNFINISHED, templates_naming
+from api.lineage.uses import UNFINISHED, templates_naming, uses_now
 
 MAX_NAMED = 10
 HINT = "Delete or change what is named, then try again."
@@ -67,3 +68,21 @@ def _jobs(record: Record, versions: Sequence[AnyVersion]) -> list[Any]:
 def _adaptors(versions: Sequence[AnyVersion]) -> list[Any]:
     bases = [version.pk for version in versions if isinstance(version, PretrainedModelVersion)]
     return [str(adaptor) for adaptor in Adaptor.objects.filter(base_model__in=bases).order_by("created")[:MAX_NAMED]]
+
+
+@transaction.atomic
+def adaptor_delete(*, adaptor: Adaptor, by: str) -> None:
+    """Its files go after the commit, by the sweep. Raises Problem 409 that names the jobs and templates that need it.
+
+    The lock comes before the look: a job that is being made holds the same row until it can be seen.
+    """
+    locked = Adaptor.objects.select_for_update(of=("self",)).filter(pk=adaptor.pk).first()
+    if locked is None:
+        return
+    uses = uses_now(locked)
+    if said := uses.sentence():
+        hint = "Cancel or delete the jobs, and name another adaptor in the templates."
+        raise Problem("in_use", f"{locked} is needed by {said}.", status=409, hint=hint, fields=uses.fields())
+    removal_add(prefix=f"{locked.key}/")
+    adaptor_audit(locked, "adaptor_deleted", by)
+    locked.delete()

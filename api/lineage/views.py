@@ -14,16 +14,45 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from api.accounts.authentication import project_of
+from api.accounts.authentication import actor_of, project_of
+from api.audit.names import ref_read
+from api.catalog.adaptors import views as adaptor_views
 from api.catalog.adaptors.views import adaptor_or_404
 from api.catalog.adaptors.zip_stream import Entry, in_threads, zip_pieces
 from api.catalog.models import Adaptor
+from api.catalog.versions import views as version_views
+from api.catalog.versions.views import version_or_404
+from api.lineage.deletes import adaptor_delete, record_delete, version_delete
 from api.lineage.graph import LineageShape, UsedByShape, lineage, used_by
 from api.lineage.uses import used_version
 from api.negotiation import OneKind
 from api.storage import storage
 
 ZIP = "application/zip"
+
+
+class AdaptorView(adaptor_views.AdaptorView):
+    """Shows and annotates one version, and deletes it where nothing needs it."""
+
+    @extend_schema(operation_id="adaptors_delete", responses={204: None})
+    def delete(self, request: Request, ref: str) -> Response:
+        """Deletes one version. 409 names the unfinished jobs and the templates that need it."""
+        adaptor_delete(adaptor=adaptor_or_404(request, ref), by=actor_of(request))
+        return Response(status=204)
+
+
+class RecordView(version_views.RecordView):
+    """Shows a dataset or base model, and deletes it where nothing needs it."""
+
+    def delete(self, request: Request, ref: str) -> Response:
+        """`name@3` deletes that version, `name` all of them with the name. 409 names what uses it."""
+        _, number = ref_read(ref, "name")
+        record, version, _ = version_or_404(project_of(request), self.kind, ref)
+        if number:
+            version_delete(version=version, by=actor_of(request))
+        else:
+            record_delete(record=record, by=actor_of(request))
+        return Response(status=204)
 
 
 class AdaptorZipView(APIView):

@@ -18,8 +18,8 @@ from api.accounts.models import Invitation, Membership, Project, Token
 from api.accounts.tokens import token_revoke
 from api.accounts.users import logins_end
 from api.audit.clock import now
+from api.audit.services import audit_add
 from api.errors import Problem
-from api.jobs.transitions import audit_add
 from api.panel.actions import Deed, actor_of, deeds
 from api.panel.bases import ModelAdmin, Shown
 from api.panel.columns import label, link_to

@@ -3,9 +3,10 @@
 from django.apps import apps
 from django.contrib import admin
 
+from api.panel import accounts, catalog, jobs  # noqa: F401 each registers its models
 from api.panel.readonly import Plain
 
-OURS = ("accounts", "catalog", "jobs")
+OURS = ("audit", "accounts", "catalog", "jobs")
 INNER = ("reaperpass", "ratecount")
 """Bookkeeping of the program itself: no records that anybody looks for."""
 

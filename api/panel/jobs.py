@@ -8,7 +8,8 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from api.jobs.models import LIVE, Artifact, Attempt, Audit, Event, Job, LogChunk, Metric, State, Stop, Worker
+from api.audit.models import Audit
+from api.jobs.models import LIVE, Artifact, Attempt, Event, Job, LogChunk, Metric, State, Stop, Worker
 from api.jobs.services.budgets import worker_release
 from api.jobs.services.control import job_cancel, job_pause, job_resume
 from api.jobs.services.workers import worker_drain, worker_drain_undo
@@ -170,7 +171,7 @@ class JobAdmin(ReadOnly):
     @display(description="see")
     def see(self, job: Job) -> SafeString:
         """What else there is about this job."""
-        audit = reverse("admin:jobs_audit_changelist")
+        audit = reverse("admin:audit_audit_changelist")
         lists = [(name, reverse(f"admin:jobs_{name}_changelist") + f"?job__id__exact={job.pk}") for name in OF_A_JOB]
         found = [*lists, ("audit", f"{audit}?object__exact=job:{job.pk}")]
         return format_html_join(

@@ -8,12 +8,10 @@ from django.utils import timezone
 from pydantic import Field, StringConstraints
 
 from api.accounts.models import Project
+from api.audit.services import audit_add
 from api.catalog.models import Adaptor, AdaptorName, AdaptorTag, PretrainedModelVersion
-from api.catalog.removals import removal_add
 from api.catalog.versions.filelist import files_check
 from api.errors import Problem
-from api.jobs.transitions import audit_add
-from api.lineage.uses import uses_now
 from foundation.plain_text import PlainText, line_clean
 from trainers.contract.spec import Contract, folder_digest
 
@@ -76,25 +74,7 @@ def adaptor_edit(*, adaptor: Adaptor, edit: AdaptorEdit, by: str) -> None:
     if edit.tags is not None:
         adaptor.tags.all().delete()
         AdaptorTag.objects.bulk_create(AdaptorTag(adaptor=adaptor, name=name) for name in sorted(set(edit.tags)))
-    _told(adaptor, "adaptor_edited", by)
-
-
-@transaction.atomic
-def adaptor_delete(*, adaptor: Adaptor, by: str) -> None:
-    """Its files go after the commit, by the sweep. Raises Problem 409 that names the jobs and templates that need it.
-
-    The lock comes before the look: a job that is being made holds the same row until it can be seen.
-    """
-    locked = Adaptor.objects.select_for_update(of=("self",)).filter(pk=adaptor.pk).first()
-    if locked is None:
-        return
-    uses = uses_now(locked)
-    if said := uses.sentence():
-        hint = "Cancel or delete the jobs, and name another adaptor in the templates."
-        raise Problem("in_use", f"{locked} is needed by {said}.", status=409, hint=hint, fields=uses.fields())
-    removal_add(prefix=f"{locked.key}/")
-    _told(locked, "adaptor_deleted", by)
-    locked.delete()
+    adaptor_audit(adaptor, "adaptor_edited", by)
 
 
 def _version_take(project_id: Any, name: str) -> int:
@@ -128,6 +108,6 @@ def _trigger_word(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> str
     return line_clean(found)[:MAX_TRIGGER] if isinstance(found, str) else ""
 
 
-def _told(adaptor: Adaptor, kind: str, by: str) -> None:
+def adaptor_audit(adaptor: Adaptor, kind: str, by: str) -> None:
     about, data = f"adaptor:{adaptor.pk}", {"adaptor": str(adaptor)}
     audit_add(actor=by, kind=kind, object=about, project_id=adaptor.project_id, at=timezone.now(), data=data)

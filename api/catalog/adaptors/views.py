@@ -11,7 +11,7 @@ from api.accounts.authentication import actor_of, project_of
 from api.audit.names import ref_read
 from api.catalog.adaptors.answers import AdaptorDetailShape, AdaptorSummaryShape, adaptor_detail, adaptor_summary
 from api.catalog.adaptors.manifest_query import adaptors_filter, adaptors_sort, conditions_read
-from api.catalog.adaptors.services import AdaptorEdit, adaptor_delete, adaptor_edit
+from api.catalog.adaptors.services import AdaptorEdit, adaptor_edit
 from api.catalog.models import Adaptor
 from api.catalog.selectors import adaptor_of, adaptors_of
 from api.catalog.versions.views import PAGE, SEARCH
@@ -72,12 +72,6 @@ class AdaptorView(APIView):
         adaptor = adaptor_or_404(request, ref)
         adaptor_edit(adaptor=adaptor, edit=AdaptorEdit.model_validate(request.data), by=actor_of(request))
         return Response(adaptor_detail(adaptor_or_404(request, str(adaptor))))
-
-    @extend_schema(operation_id="adaptors_delete", responses={204: None})
-    def delete(self, request: Request, ref: str) -> Response:
-        """Deletes one version. 409 names the unfinished jobs and the templates that need it."""
-        adaptor_delete(adaptor=adaptor_or_404(request, ref), by=actor_of(request))
-        return Response(status=204)
 
 
 def adaptor_or_404(request: Request, ref: str) -> Adaptor:

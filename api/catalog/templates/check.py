@@ -21,7 +21,7 @@ def template_content(project: Project, wanted: TemplateContent) -> dict[str, Any
     resolve_inputs(project, **{role: getattr(wanted, role) for role in INPUT_ROLES})
     _roles_check(wanted)
     resources = _resources(wanted.resources)
-    resources_for(wanted.method, params, resources, wanted.pool or "default")
+    resources_for(wanted.method, params, resources, lambda: 0)
     words = {word: getattr(wanted, word) for word in TemplateContent.model_fields}
     return {**words, "params": params, "resources": resources}
 

@@ -8,11 +8,11 @@ from django.utils import timezone
 
 from api.accounts.models import Project
 from api.audit.names import name_check
+from api.audit.services import audit_add
 from api.catalog.models import Template, TemplateVersion
 from api.catalog.shapes import TemplateRequest
 from api.catalog.templates.check import template_content
 from api.errors import Problem
-from api.jobs.transitions import audit_add
 from trainers.contract.params import METHODS, params_class
 
 RESERVED = ("validate", "import")

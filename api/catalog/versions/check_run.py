@@ -28,7 +28,7 @@ from api.storage import storage
 log = logging.getLogger(__name__)
 
 File = dict[str, Any]
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FILE_BYTES = 1 << 40
 ALIVE_SECONDS = 5
 CHECK_FAILED = "check_failed"

@@ -11,13 +11,13 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
+from api.audit.services import audit_add
 from api.catalog.models import KINDS, Dataset, DatasetVersion, PretrainedModel, PretrainedModelVersion, Upload
 from api.catalog.models import VersionState as State
 from api.catalog.versions.check_run import CHECK_FAILED, Checked, files_key, folder_check, preview_prefix
 from api.catalog.versions.filelist import files_check, stored_check, stripped_digest
 from api.environment import environment
 from api.errors import Problem
-from api.jobs.transitions import audit_add
 from api.storage import storage
 from trainers.contract.spec import folder_digest
 

@@ -8,10 +8,10 @@ from django.db import transaction
 from django.utils import timezone
 
 from api.accounts.models import Project
+from api.audit.services import audit_add
 from api.catalog.models import KINDS, Upload
 from api.environment import environment
 from api.errors import Problem
-from api.jobs.transitions import audit_add
 from api.storage import storage
 from api.upload_links import Parts, parts_join
 

@@ -20,7 +20,6 @@ from api.catalog.shapes import NameRequest, UploadRequest, VersionRequest
 from api.catalog.versions.create import version_create
 from api.catalog.versions.services import Record, record_create, upload_create
 from api.catalog.versions.uploads import upload_deadline
-from api.lineage.deletes import record_delete, version_delete
 from api.paging import Cursor
 
 PAGE = (OpenApiParameter("cursor", str, description="From `next`."), OpenApiParameter("limit", int))
@@ -53,16 +52,6 @@ class RecordView(APIView):
         """One version with its files: `name` is the latest ready one, `name@3` exactly that one, whatever its state."""
         record, version, rows = version_or_404(project_of(request), self.kind, ref)
         return Response(version_detail(record, version, rows))
-
-    def delete(self, request: Request, ref: str) -> Response:
-        """`name@3` deletes that version, `name` all of them with the name. 409 names what uses it."""
-        _, number = ref_read(ref, "name")
-        record, version, _ = version_or_404(project_of(request), self.kind, ref)
-        if number:
-            version_delete(version=version, by=actor_of(request))
-        else:
-            record_delete(record=record, by=actor_of(request))
-        return Response(status=204)
 
 
 class UploadsView(APIView):

@@ -3,6 +3,7 @@
 import json
 
 from api.jobs.models import AcceleratorLease, Attempt, Job, Worker
+from api.jobs.selectors import workers_live
 from trainers.contract.spec import Resources
 
 
@@ -10,6 +11,11 @@ def needs_text(resources: Resources) -> str:
     """`Job.needs`: the wanted number, or the wanted indices in rising order."""
     wanted = resources.accelerators
     return json.dumps(wanted if isinstance(wanted, int) else sorted(wanted))
+
+
+def accelerators_default(pool: str) -> int:
+    """How many a job gets that names none: one, where a live worker of the pool has any."""
+    return 1 if any(worker.accelerators for worker in workers_live(pool)) else 0
 
 
 def accelerators_free(worker: Worker, offered: list[int]) -> list[int]:

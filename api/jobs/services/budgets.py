@@ -11,12 +11,13 @@ from typing import Any
 from django.db import transaction
 
 from api.audit.clock import now
+from api.audit.services import audit_add
 from api.environment import environment
 from api.errors import Problem
 from api.jobs.models import Artifact, Attempt, AvoidedWorker, Job, Outcome, Worker
 from api.jobs.selectors import workers_live
 from api.jobs.services.accelerators import accelerators_for
-from api.jobs.transitions import audit_add, event_add
+from api.jobs.transitions import event_add
 from trainers.contract.errors import MEANINGS, WORKER_SIDE, Reason, Retry
 from trainers.contract.events import Warning_
 

@@ -11,6 +11,7 @@ from django.db.models import F, Q
 from pydantic import Field
 
 from api.accounts.tokens import ATTEMPT_PREFIX, token_new
+from api.audit.services import audit_add
 from api.environment import environment
 from api.errors import Problem
 from api.jobs.agent.incoming import Incoming
@@ -22,7 +23,7 @@ from api.jobs.services.accelerators import accelerators_for, accelerators_free, 
 from api.jobs.services.budgets import workers_instead
 from api.jobs.services.control import IDLE
 from api.jobs.services.workers import Labels, worker_seen
-from api.jobs.transitions import audit_add, job_move
+from api.jobs.transitions import job_move
 from trainers.contract.spec import MAX_BIGINT
 
 MAX_AVOIDING = 20

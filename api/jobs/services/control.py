@@ -6,13 +6,14 @@ from typing import Any, Literal
 from django.db import transaction
 
 from api.audit.clock import now
+from api.audit.services import audit_add
 from api.environment import environment
 from api.errors import Problem
 from api.jobs import queue
 from api.jobs.models import LIVE, Job, Outcome, State, Stop
 from api.jobs.services.job_inputs import inputs_hold
 from api.jobs.services.job_outputs import params_of
-from api.jobs.transitions import audit_add, event_add, job_lock, job_move, state_problem
+from api.jobs.transitions import event_add, job_lock, job_move, state_problem
 from trainers.contract.errors import ReasonCode, reason
 from trainers.contract.events import Warning_
 

@@ -6,9 +6,10 @@ from django.db import transaction
 from pydantic import Field, StringConstraints
 
 from api.audit.clock import now
+from api.audit.services import audit_add
 from api.errors import Problem
 from api.jobs.models import Job, JobLabel, State
-from api.jobs.transitions import audit_add, job_lock
+from api.jobs.transitions import job_lock
 from foundation.plain_text import PlainText
 from trainers.contract.spec import Contract
 

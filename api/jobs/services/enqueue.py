@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from api.accounts.models import Project
 from api.audit.clock import now
+from api.audit.services import audit_add
 from api.catalog.models import TemplateVersion
 from api.catalog.named_files import named_files_check
 from api.errors import Problem
@@ -19,7 +20,7 @@ from api.jobs.services.accelerators import needs_text
 from api.jobs.services.hubs import hub_check
 from api.jobs.services.job_inputs import inputs_record
 from api.jobs.services.secrets import secrets_check
-from api.jobs.transitions import audit_add, event_add
+from api.jobs.transitions import event_add
 from trainers.contract.spec import JobSpec, canonical_json
 
 MAX_KEY = 200

@@ -7,12 +7,13 @@ from django.db import transaction
 from pydantic import ConfigDict, Field
 
 from api.audit.clock import now
+from api.audit.services import audit_add
 from api.errors import Problem
 from api.jobs.agent.incoming import Incoming
 from api.jobs.models import Artifact, Attempt, Job
 from api.jobs.services.attempt import live_lock, require_live
 from api.jobs.services.prune import checkpoints_prune, pieces_prune
-from api.jobs.transitions import audit_add, event_add
+from api.jobs.transitions import event_add
 from api.parallel import in_parallel
 from api.storage import storage
 from api.upload_links import Parts, file_links, links_check, nothing_to_send, parts_join

@@ -10,11 +10,12 @@ from typing import Any
 from django.db import transaction
 
 from api.audit.clock import now
+from api.audit.services import audit_add
 from api.environment import environment
 from api.jobs.models import LIVE, Attempt, Event, Job, Outcome, Stop
 from api.jobs.services.control import job_cancel
 from api.jobs.services.ending import attempt_end
-from api.jobs.transitions import audit_add, job_lock
+from api.jobs.transitions import job_lock
 from trainers.contract.errors import ReasonCode, reason
 
 

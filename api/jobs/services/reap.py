@@ -7,10 +7,11 @@ from django.db import transaction
 from django.db.models import F
 
 from api.audit.clock import now
+from api.audit.services import audit_add
 from api.environment import environment
 from api.jobs.models import Attempt, Outcome, ReaperPass, Worker
 from api.jobs.services.ending import attempt_end
-from api.jobs.transitions import audit_add, job_lock
+from api.jobs.transitions import job_lock
 from trainers.contract.errors import ReasonCode, reason
 
 

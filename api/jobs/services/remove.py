@@ -5,11 +5,12 @@ from typing import Any
 from django.db import transaction
 
 from api.audit.clock import now
+from api.audit.services import audit_add
 from api.catalog.removals import removal_add
 from api.errors import Problem
 from api.jobs.models import Job, State
 from api.jobs.services.job_outputs import versions_of_job
-from api.jobs.transitions import audit_add, job_lock
+from api.jobs.transitions import job_lock
 
 ENDED_FOR_GOOD = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
 

@@ -8,6 +8,7 @@ from api.catalog.devices import devices_named, resources_for
 from api.catalog.selectors import resolve_inputs
 from api.catalog.shapes import INPUT_ROLES, MAX_DATASETS
 from api.jobs.models import Job
+from api.jobs.services.accelerators import accelerators_default
 from api.jobs.services.enqueue import Asked, Wanted, job_queue, params_laid, request_digest
 from foundation.plain_text import PlainLine
 from trainers.contract.spec import Contract, JobSpec
@@ -51,7 +52,9 @@ def _wanted(parent: Job, request: RerunRequest) -> Wanted:
         "name": request.name or spec["name"],
         "params": params,
         "inputs": {**spec["inputs"], **_inputs(parent, request)},
-        "resources": resources_for(parent.method, params, {**before, **(request.resources or {})}, pool),
+        "resources": resources_for(
+            parent.method, params, {**before, **(request.resources or {})}, lambda: accelerators_default(pool)
+        ),
     }
     return Wanted(
         spec=JobSpec.model_validate({**spec, **changed}),

@@ -9,9 +9,9 @@ from api.accounts.models import Project
 from api.accounts.secrets import secrets_named
 from api.accounts.secrets_cipher import UnreadableError, cipher, value_open
 from api.audit.clock import now
+from api.audit.services import audit_add
 from api.errors import Problem
 from api.jobs.models import Attempt
-from api.jobs.transitions import audit_add
 from trainers.contract.params.base import Params
 
 

@@ -11,6 +11,7 @@ from api.catalog.selectors import resolve_inputs, template_version
 from api.catalog.shapes import MAX_DATASETS
 from api.errors import Problem
 from api.jobs.models import Job
+from api.jobs.services.accelerators import accelerators_default
 from api.jobs.services.enqueue import Asked, Wanted, job_queue, params_laid, request_digest
 from foundation.plain_text import PlainLine
 from trainers.contract.spec import Contract, JobSpec
@@ -93,6 +94,8 @@ def _spec(project: Project, request: JobRequest, pool: str) -> JobSpec:
             "method": request.method,
             "params": request.params,
             "inputs": inputs,
-            "resources": resources_for(request.method, request.params, request.resources, pool),
+            "resources": resources_for(
+                request.method, request.params, request.resources, lambda: accelerators_default(pool)
+            ),
         }
     )

@@ -8,13 +8,14 @@ from django.db import transaction
 from pydantic import Field
 
 from api.audit.clock import now
+from api.audit.services import audit_add
 from api.environment import environment
 from api.errors import Problem
 from api.jobs.agent.incoming import Incoming
 from api.jobs.models import Attempt, Outcome, Worker
 from api.jobs.services.budgets import worker_release
 from api.jobs.services.ending import attempt_end
-from api.jobs.transitions import audit_add, job_lock
+from api.jobs.transitions import job_lock
 from foundation import protocol
 from foundation.plain_text import PlainLine
 from trainers.contract.errors import ReasonCode, reason

@@ -7,7 +7,7 @@ from django.contrib.auth import authenticate, get_user_model
 from rest_framework.test import APIClient
 
 from api.accounts.models import Membership, Project
-from api.jobs.models import Audit
+from api.audit.models import Audit
 from tests.api.actors import person
 from tests.api.world import Environ
 

@@ -12,7 +12,7 @@ from rest_framework.test import APIClient
 
 from api.accounts.models import Project, ProjectSecret
 from api.accounts.secrets_cipher import UnreadableError, value_open
-from api.jobs.models import Audit
+from api.audit.models import Audit
 from tests.api.actors import person
 from tests.api.world import Environ
 

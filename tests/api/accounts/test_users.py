@@ -8,7 +8,7 @@ from rest_framework.test import APIClient
 
 from api.accounts.models import Project
 from api.accounts.tokens import user_token_create
-from api.jobs.models import Audit
+from api.audit.models import Audit
 from tests.api.actors import person, with_token
 
 pytestmark = pytest.mark.django_db

@@ -13,11 +13,11 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from api.accounts.models import Project
+from api.audit.models import Audit
 from api.catalog.models import DatasetVersion, Upload
 from api.catalog.versions.uploads import uploads_sweep
 from api.environment import environment
 from api.health import storage_capabilities
-from api.jobs.models import Audit
 from api.storage import storage
 from storage import Storage
 from storage.links import link_app

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
+from api.audit.models import Audit
 from api.catalog.models import Template, TemplateVersion
-from api.jobs.models import Audit
 from tests.api.world import World
 
 pytestmark = pytest.mark.django_db

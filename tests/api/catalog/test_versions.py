@@ -16,12 +16,13 @@ from rest_framework.test import APIClient
 
 from api.accounts.models import Project
 from api.audit import clock
+from api.audit.models import Audit
 from api.catalog.models import Dataset, DatasetVersion, PretrainedModel, PretrainedModelVersion, Removal
 from api.catalog.removals import removals_sweep
 from api.catalog.versions.check_run import stale_folders_sweep
 from api.catalog.versions.checks import HOLD_SECONDS, MAX_TRIES, versions_check
 from api.catalog.versions.create import version_from_files
-from api.jobs.models import Audit, Job
+from api.jobs.models import Job
 from api.storage import storage, storage_app
 from tests.api.actors import HTTP, Files, base_model, file_list, metadata, person, pictures, png, send, upload
 from tests.api.archives import zipped

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
+from api.audit.models import Audit
 from api.jobs.gauges import workers_by_state
-from api.jobs.models import Artifact, Attempt, Audit, Event, Job, Worker
+from api.jobs.models import Artifact, Attempt, Event, Job, Worker
 from api.jobs.selectors import due_by_pool, due_up_to
 from api.storage import storage
 from tests.api.conftest import host_make

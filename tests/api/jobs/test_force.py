@@ -3,7 +3,8 @@
 import pytest
 from rest_framework.test import APIClient
 
-from api.jobs.models import Attempt, Audit, Job
+from api.audit.models import Audit
+from api.jobs.models import Attempt, Job
 from api.jobs.services.force import stuck_end
 from tests.api.host import Agent, Host
 from tests.api.jobs.test_claim import submit

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
+from api.audit.models import Audit
 from api.catalog.models import Dataset, DatasetVersion, PretrainedModelVersion
 from api.catalog.versions.checks import versions_check
-from api.jobs.models import Audit
 from tests.api.actors import png
 from tests.api.host import Agent, Host
 from tests.api.world import World

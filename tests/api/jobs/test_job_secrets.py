@@ -8,8 +8,9 @@ from cryptography.fernet import Fernet
 from rest_framework.test import APIClient
 
 from api.accounts.models import ProjectSecret
+from api.audit.models import Audit
 from api.errors import Problem
-from api.jobs.models import Attempt, Audit, Job
+from api.jobs.models import Attempt, Job
 from api.jobs.services.hubs import hub_check
 from tests.api.accounts.test_secrets import database_dump
 from tests.api.actors import person

@@ -3,8 +3,9 @@
 import pytest
 from rest_framework.test import APIClient
 
+from api.audit.models import Audit
 from api.catalog.models import Adaptor
-from api.jobs.models import Audit, Job
+from api.jobs.models import Job
 from tests.api.host import Host, event, step_event
 from tests.api.world import World
 

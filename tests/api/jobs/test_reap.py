@@ -11,7 +11,8 @@ from django.db.models import QuerySet
 from rest_framework.test import APIClient
 
 from api.audit.clock import now
-from api.jobs.models import Attempt, Audit, Event, Job, ReaperPass, Worker
+from api.audit.models import Audit
+from api.jobs.models import Attempt, Event, Job, ReaperPass, Worker
 from api.jobs.services.reap import attempts_reap
 from api.jobs.transitions import job_lock
 from tests.api.host import Agent, Host

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
+from api.audit.models import Audit
 from api.catalog.models import Adaptor, DatasetVersion, Removal
 from api.catalog.removals import removals_sweep
-from api.jobs.models import Attempt, Audit, Job, JobInput, Metric
+from api.jobs.models import Attempt, Job, JobInput, Metric
 from api.storage import storage
 from tests.api.host import Host, step_event
 from tests.api.world import World

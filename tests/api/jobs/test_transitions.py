@@ -7,8 +7,9 @@ import pytest
 from rest_framework.test import APIClient
 
 from api.audit.clock import now
+from api.audit.models import Audit
 from api.errors import Problem
-from api.jobs.models import Audit, Event, Job, State
+from api.jobs.models import Event, Job, State
 from api.jobs.transitions import job_move
 from tests.api.jobs.test_claim import submit
 from tests.api.world import World

@@ -15,7 +15,8 @@ from rest_framework.test import APIClient
 
 from api.accounts.models import Invitation, Membership, Project, Token
 from api.accounts.tokens import token_find, user_token_create
-from api.jobs.models import Audit, Event, Job, Worker
+from api.audit.models import Audit
+from api.jobs.models import Event, Job, Worker
 from api.panel.admin import INNER, OURS
 from tests.api.actors import person
 from tests.api.conftest import host_make
