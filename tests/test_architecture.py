@@ -43,6 +43,9 @@ class Rule:
 
 PURE_FILES = ("trainers/core/noise.py", "trainers/core/losses.py", "trainers/text/objective")
 MODALITIES = ("image", "text")
+WORKER_FLOORS = ("errors", "settings", "client", "transfer", "sandbox", "process", "executors", "attempt", "host")
+API_FLOORS = ("audit", "accounts", "catalog", "methods", "jobs", "lineage", "panel")
+"""A room of worker or API imports only those before it."""
 OURS = ("api", "worker", "trainers", "storage", "cli", "foundation", "formats")
 HEAVY = ("torch", "numpy", "transformers", "diffusers", "django", "celery")
 RULES = (
@@ -79,6 +82,14 @@ RULES = (
     Rule(("storage",), ("boto3", "botocore"), but_not_in=("storage/s3.py",)),
     Rule(("worker",), ("torch", "django", "rest_framework", "boto3", "api", "storage")),
     Rule(("worker",), ("trainers",), allow=CONTRACT),
+    *(
+        Rule(
+            (f"{package}/{floor}", f"{package}/{floor}.py"),
+            tuple(f"{package}.{upper}" for upper in floors[index + 1 :]),
+        )
+        for package, floors in (("worker", WORKER_FLOORS), ("api", API_FLOORS))
+        for index, floor in enumerate(floors)
+    ),
     Rule(("worker",), ("kubernetes",), but_not_in=("worker/executors/kubernetes.py",)),
     Rule(("api",), ("torch", "numpy", "transformers", "diffusers", "worker")),
     Rule(("api",), ("trainers",), allow=CONTRACT),
@@ -203,6 +214,11 @@ def test_every_package_is_walked() -> None:
         ("trainers/image/adaptors/load.py", "from trainers.image.training import load"),
         ("trainers/text/sampling/masked.py", "from trainers.text.evaluation import answers"),
         ("trainers/text/objective/corruption.py", "from trainers.text.data.batches import Noised"),
+        ("worker/client/api.py", "from worker.attempt import agent"),
+        ("worker/process/tree.py", "import worker.host.host"),
+        ("api/audit/models.py", "from api.accounts.models import Project"),
+        ("api/catalog/models.py", "from api.jobs.models import Job"),
+        ("api/jobs/models.py", "from api.lineage import uses"),
         ("foundation/strict_json.py", "import formats"),
         ("foundation/strict_json.py", "import torch"),
         ("formats/kinds.py", "from trainers.contract.errors import Reason"),
