@@ -5,8 +5,11 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cli.atomic import PRIVATE, text_write
 from cli.errors import CliError, Exit
+from foundation.atomic import text_write
+
+PRIVATE = 0o600
+"""Only the owner reads it: tokens and keys."""
 
 
 @dataclass(frozen=True)

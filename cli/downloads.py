@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cli.atomic import text_write
 from cli.errors import CliError
 from cli.http import Client, Record, checked, reachable
-from cli.transfers import CHUNK_BYTES, OnBytes, file_download, file_sha256
+from cli.transfers import CHUNK_BYTES, OnBytes, file_download
+from foundation.atomic import text_write
+from foundation.digests import sha256_of
 
 LOG_BYTES = 65_536
 
@@ -43,7 +44,7 @@ def job_write(job: Record, folder: Path, on_bytes: OnBytes = lambda _: None) -> 
     for place, part in job["inputs"].items():
         for file in part["files"]:
             target = inside(folder / "in", f"{place}/{file['path']}")
-            if not target.exists() or file_sha256(target) != file["sha256"]:
+            if not target.exists() or sha256_of(target) != file["sha256"]:
                 file_download(file, target, on_bytes)
     (folder / "in").mkdir(parents=True, exist_ok=True)
     text_write(folder / "spec.json", json.dumps(job["spec"], indent=2, ensure_ascii=False) + "\n")

@@ -11,6 +11,7 @@ import httpx
 
 from cli.errors import ApiError, CliError, ConflictError, InvalidError
 from cli.http import Client, Record, checked, reachable
+from foundation.digests import sha256_of
 
 CHUNK_BYTES = 1 << 20
 PARALLEL_FILES = 4
@@ -109,7 +110,7 @@ def folder_files(folder: Path) -> list[Record]:
 
 
 def file_entry(path: Path, folder: Path) -> Record:
-    return {"path": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "sha256": file_sha256(path)}
+    return {"path": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def folder_paths(folder: Path) -> list[Path]:
@@ -123,11 +124,6 @@ def folder_size(folder: Path) -> int:
 
 def hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_put(storage: httpx.Client, link: Record, path: Path, on_bytes: OnBytes) -> None:

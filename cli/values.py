@@ -1,7 +1,6 @@
 """What a person types becomes values: `--set key=value`, YAML files."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +8,7 @@ import yaml
 
 from cli.errors import CliError, Exit
 from cli.http import Record
-
-BOOLEAN = ("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-FLOAT_DIGITS = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
-FLOAT = ("tag:yaml.org,2002:float", FLOAT_DIGITS, list("-+.0123456789"))
-
-
-class PlainLoader(yaml.SafeLoader):
-    """YAML 1.2 as people read it: `mixed_precision: no` is text, only true and false are booleans; 1e-4 is a number."""
-
-
-PlainLoader.yaml_implicit_resolvers = {
-    letter: [(tag, pattern) for tag, pattern in resolvers if tag not in (BOOLEAN[0], FLOAT[0])]
-    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-PlainLoader.add_implicit_resolver(*BOOLEAN)
-PlainLoader.add_implicit_resolver(*FLOAT)
+from foundation.yaml12 import PlainLoader
 
 
 def yaml_load(path: Path) -> Record:

@@ -1,6 +1,5 @@
 """Files that are whole or not there: a temporary name, fsync, rename."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -23,11 +22,28 @@ def file_write(path: Path, write: Callable[[Path], None]) -> None:
     sync(path.parent)
 
 
-def bytes_write(path: Path, content: bytes) -> None:
-    def write(draft: Path) -> None:
-        draft.write_bytes(content)
+def bytes_write(path: Path, content: bytes, *, mode: int = 0o666, parents: bool = True) -> None:
+    """Replaces `path` by `content`; a reader sees the old bytes or the new ones, also after a power cut.
 
-    file_write(path, write)
+    mode: of a new file, less the umask. parents: whether missing folders are made, or FileNotFoundError raised.
+    """
+    if parents:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def text_write(path: Path, text: str, *, mode: int = 0o666) -> None:
+    """UTF-8. The folder must exist."""
+    bytes_write(path, text.encode(), mode=mode, parents=False)
 
 
 def json_write(path: Path, value: Any) -> None:
@@ -65,17 +81,3 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def file_list(folder: Path) -> list[dict[str, Any]]:
-    """`path` (relative, with /), `size` in bytes and `sha256` of every file below `folder`, sorted."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [
-        {"path": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "sha256": sha256_of(path)}
-        for path in files
-    ]

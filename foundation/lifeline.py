@@ -1,4 +1,4 @@
-"""A trainer never outlives the one who started it."""
+"""A process never outlives the one that started it. Standard library only."""
 
 import ctypes
 import os
@@ -9,6 +9,13 @@ PR_SET_PDEATHSIG = 1
 DEADMAN_EXIT_CODE = 70
 
 
+def die_with_parent(death_signal: int = signal.SIGKILL) -> None:
+    """The kernel sends this process `death_signal` when the thread that started it ends. Linux only."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+
+
 def tie_to_parent() -> None:
     """Dies with its parent (SIGKILL by the kernel), and at the end of the deadman pipe where one was given.
 
@@ -16,9 +23,7 @@ def tie_to_parent() -> None:
     ANNEAL_DEADMAN_FD: read end of a pipe; its EOF means that the supervisor is gone.
     """
     parent = int(os.environ.get("ANNEAL_PARENT_PID") or os.getppid())
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    die_with_parent()
     if os.getppid() != parent and "TORCHELASTIC_RUN_ID" not in os.environ:
         os._exit(DEADMAN_EXIT_CODE)
     deadman = os.environ.get("ANNEAL_DEADMAN_FD")

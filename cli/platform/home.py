@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli.atomic import PRIVATE, text_write
+from cli.config import PRIVATE
 from cli.errors import CliError
+from foundation.atomic import text_write
 
 SERVICES = ("api", "broker", "database")
 LOWEST_PORT = 11_000

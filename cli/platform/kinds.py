@@ -4,9 +4,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from cli.atomic import text_write
 from cli.errors import CliError
 from cli.platform.home import Home, json_read
+from foundation.atomic import text_write
 
 Database = Literal["sqlite", "postgres"]
 Storage = Literal["folder", "s3"]

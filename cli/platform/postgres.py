@@ -15,11 +15,12 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
-from cli.atomic import PRIVATE, text_write
+from cli.config import PRIVATE
 from cli.errors import CliError
 from cli.platform.children import Child, child_start, child_stop, log_tail
 from cli.platform.home import Home
 from cli.platform.ready import START_SECONDS, wait_until
+from foundation.atomic import text_write
 
 USER = "anneal"
 SYSTEM_USER = "nobody"

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import httpx
 
-from cli.atomic import PRIVATE, text_write
+from cli.config import PRIVATE
 from cli.errors import CliError
 from cli.platform.children import Child, child_start, child_stop
 from cli.platform.home import Home, json_read, port_free, port_new
 from cli.platform.ready import wait_until
+from foundation.atomic import text_write
 
 BUCKET = "anneal"
 SERVERS = ("s3", "master", "volume", "filer", "admin")

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from cli.atomic import PRIVATE, text_write
+from cli.config import PRIVATE
 from cli.errors import CliError
 from cli.http import Record
 from cli.platform.children import Child, Say, child_start, child_stop, log_tail, tie_to_parent
@@ -25,6 +25,7 @@ from cli.platform.services import (
     worker_child,
     worker_env,
 )
+from foundation.atomic import text_write
 
 BROKER_SECONDS = 5
 

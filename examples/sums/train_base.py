@@ -10,7 +10,8 @@ from pathlib import Path
 
 from examples.sums.rows import rows_write
 from examples.sums.start import start_write
-from foundation.atomic import file_list, json_write
+from foundation.atomic import json_write
+from foundation.digests import file_list
 from trainers.contract.spec import folder_digest
 from trainers.run import run
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from foundation.atomic import file_list, folder_write, json_write, sha256_of, sync
+from foundation.atomic import folder_write, json_write, sync
+from foundation.digests import file_list, sha256_of
 from trainers.contract.errors import ReasonCode, TrainerError
 
 Parts = Mapping[str, Mapping[str, Tensor]]

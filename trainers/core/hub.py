@@ -21,6 +21,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
+from foundation.digests import sha256_of
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.addresses import origin_of
 from trainers.contract.params.fetch import HUB
@@ -118,16 +119,11 @@ class _Counted:
 
 
 def _digest_check(file: HubFile, part: Path) -> None:
-    found = _sha256(part) if file.sha256 else _git_sha1(part)
+    found = sha256_of(part) if file.sha256 else _git_sha1(part)
     if found != (file.sha256 or file.blob):
         part.unlink()
         said = f"{file.path} arrived with digest {found}, the Hub announced {file.sha256 or file.blob}."
         raise TrainerError(ReasonCode.INPUT_CORRUPT, said)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _git_sha1(path: Path) -> str:

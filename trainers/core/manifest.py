@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from foundation.atomic import file_list, json_write
+from foundation.atomic import json_write
+from foundation.digests import file_list
 from trainers.contract.events import Checkpoint, Sample, Step, Validation, read_events
 from trainers.core.workspace import Outcome, Workspace
 

@@ -1,10 +1,10 @@
 """Method `import_adaptor`: a LoRA file from elsewhere becomes an adaptor, in both formats, or is refused by name."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from foundation.digests import sha256_of
 from foundation.strict_json import json_read
 from trainers.contract.params.import_adaptor import ImportAdaptorParams
 from trainers.contract.spec import InputRef
@@ -32,7 +32,7 @@ def import_adaptor(work: Workspace) -> Outcome:
     metadata = _metadata(base, adaptor, params, model)
     work.facts.update(
         family=base.family,
-        imported={"file": path.name, "sha256": _sha256(path), "format": adaptor.file.format},
+        imported={"file": path.name, "sha256": sha256_of(path), "format": adaptor.file.format},
         trigger_word=metadata["trigger_word"],
         **pair_facts(adaptor.pairs),
         **how_to_use(metadata),
@@ -78,8 +78,3 @@ def trigger_of(metadata: Mapping[str, str]) -> str:
     most = max(counts.values(), default=0)
     usual = [tag for tag, count in counts.items() if count == most]
     return usual[0].strip()[:100] if len(usual) == 1 else ""
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,10 +12,11 @@ from urllib.parse import urljoin
 import httpx
 import structlog
 
+from foundation.digests import sha256_of
 from trainers.contract.errors import ReasonCode
 from worker.client.api import AttemptApi, Pause, insist
 from worker.errors import AttemptError, RefusedError
-from worker.transfer.files import remove_tree, sha256_of
+from worker.transfer.files import remove_tree
 from worker.transfer.out_folder import OutFolder, UnsafeFileError, checked_parts
 from worker.transfer.parts import upload_parts
 from worker.transfer.transfer import LinkExpiredError, Retry, repeated, upload

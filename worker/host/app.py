@@ -7,8 +7,8 @@ from typing import Any
 from celery import Celery
 from celery.signals import celeryd_init, worker_process_init
 
+from foundation.lifeline import die_with_parent
 from worker.host.wake import call_host
-from worker.process.tree import die_with_parent
 from worker.settings import consumer_settings_read
 
 SETTINGS = consumer_settings_read(os.environ)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from worker.client.api import Api
 from worker.client.clock import boottime
 from worker.client.payloads import AttemptPart, Claim
-from worker.transfer.files import write_whole
+from worker.transfer.files import write_bytes
 
 
 class UnknownClaimError(Exception):
@@ -58,7 +58,7 @@ class Claimer:
 
     def _new(self) -> str:
         claim_id = str(uuid.uuid4())
-        write_whole(self._path, claim_id.encode())
+        write_bytes(self._path, claim_id.encode())
         return claim_id
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 
 from worker.process.tree import ATTEMPT_MARK, WORKER_MARK, kill_until_none, mark_values, marked
-from worker.transfer.files import write_whole
+from worker.transfer.files import write_bytes
 
 log = structlog.get_logger()
 
@@ -34,7 +34,7 @@ class Identity:
 
 def _id_in(path: Path) -> str:
     if not path.exists():
-        write_whole(path, str(uuid.uuid4()).encode())
+        write_bytes(path, str(uuid.uuid4()).encode())
     return str(uuid.UUID(path.read_text().strip()))
 
 

@@ -13,24 +13,14 @@ RESIDENT_MARK = "ANNEAL_RESIDENT"
 WORKER_MARK = "ANNEAL_WORKER_ID"
 """The same for the worker's id, so that a new boot finds all that an old one left."""
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def die_with_parent(death_signal: int) -> None:
-    """The kernel sends this process `death_signal` when the thread that started it ends."""
-    _prctl(_PR_SET_PDEATHSIG, death_signal)
-
-
 def become_subreaper() -> None:
     """Orphans among the descendants of this process become its children."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-
-def _prctl(option: int, value: int) -> None:
-    if _libc.prctl(option, value, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl({option}, {value}) failed")
+    if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
 
 
 def marked(name: str, value: str) -> set[int]:

@@ -9,10 +9,11 @@ from typing import Any
 
 import httpx
 
+from foundation.atomic import sync
 from trainers.contract.errors import ReasonCode
 from worker.client.api import AGAIN, Pause, backoff
 from worker.errors import AttemptError
-from worker.transfer.files import CHUNK, disk_is_full, sync_folder
+from worker.transfer.files import CHUNK, disk_is_full
 
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 EXPIRED = {401, 403, 410}
@@ -110,7 +111,7 @@ def download(client: httpx.Client, url: str, file: RemoteFile, target: Path, pau
                 os.fsync(out.fileno())
     _accept(part, digest.hexdigest(), file)
     part.replace(target)
-    sync_folder(target.parent)
+    sync(target.parent)
 
 
 def upload(client: httpx.Client, path: Path, url: str, headers: dict[str, str], pause: Pause) -> None:

@@ -1,12 +1,12 @@
 """What this process may use, set by itself before it looks at anything; and whose child it is."""
 
-import ctypes
 import resource
 import signal
 import sys
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
+from foundation import lifeline
+
 MAX_OPEN_FILES = 64
 
 
@@ -23,7 +23,7 @@ def limits_set(*, memory_bytes: int, cpu_seconds: int, file_bytes: int) -> None:
 def die_with_parent() -> None:
     """A check whose API was killed stops at once; its version is checked again by another."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        lifeline.die_with_parent()
 
 
 def peak_bytes() -> int:

@@ -1,6 +1,5 @@
 """One check: the files as they came, and what it makes of them."""
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from api.catalog.checking.archive import archive_unpack
 from api.catalog.checking.decoded import rows_budget
 from api.catalog.checking.preview import Preview
 from api.catalog.checking.report import Notices
+from foundation.digests import sha256_of
 
 File = dict[str, Any]
 
@@ -91,6 +91,4 @@ def ending(path: str) -> str:
 
 
 def _entry(folder: Path, path: Path) -> File:
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"path": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "sha256": sha256}
+    return {"path": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "sha256": sha256_of(path)}

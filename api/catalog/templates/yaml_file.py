@@ -1,38 +1,17 @@
 """Templates as YAML files: read with no more trust than any request, written so that they read the same everywhere."""
 
-import re
 from typing import Any
 
 import yaml
 
 from api.catalog.models import TemplateVersion
 from api.errors import Problem
+from foundation.yaml12 import PlainDumper, PlainLoader
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 20
 MAX_NODES = 20_000
-RESOLVERS = (
-    ("tag:yaml.org,2002:null", r"^(~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-    ("tag:yaml.org,2002:bool", r"^(true|True|TRUE|false|False|FALSE)$", list("tTfF")),
-    ("tag:yaml.org,2002:int", r"^[-+]?(0|[1-9][0-9]*)$", list("-+0123456789")),
-    ("tag:yaml.org,2002:float", r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$", list("-+.0123456789")),
-)
 PLAIN_TAGS = {"tag:yaml.org,2002:" + name for name in ("null", "bool", "int", "float", "str", "map", "seq")}
-
-
-class PlainLoader(yaml.SafeLoader):
-    """YAML 1.2's JSON values and nothing else: `no` is text, `1:30` is text, a date is text, 1e-4 is a number."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 as PyYAML has it
-
-
-class PlainDumper(yaml.SafeDumper):
-    """Quotes what a reader of YAML 1.1 or 1.2 would take for something else than text."""
-
-
-for tag, pattern, letters in RESOLVERS:
-    PlainLoader.add_implicit_resolver(tag, re.compile(pattern), letters)
-PlainDumper.add_implicit_resolver(RESOLVERS[-1][0], re.compile(RESOLVERS[-1][1]), RESOLVERS[-1][2])
 
 
 def template_read(data: bytes) -> dict[str, Any]:

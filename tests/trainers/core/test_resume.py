@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from foundation.atomic import file_list
+from foundation.digests import file_list
 from tests.trainers.job import SHA256, AtStep, Job, job_make
 from trainers.contract.spec import canonical_json, spec_load
 from trainers.core.checkpoint import newest_checkpoint

@@ -13,7 +13,7 @@ from typing import Any
 from pyarrow import ArrowException
 from pyarrow.parquet import ParquetFile
 
-from foundation.atomic import sha256_of
+from foundation.digests import sha256_of
 from trainers.contract.errors import ReasonCode, TrainerError
 
 ROWS_AT_ONCE = 4
