@@ -13,7 +13,7 @@ from trainers.core.distributed import Processes
 from trainers.core.loop import Progress, StepBatch, Task, fit
 from trainers.core.lora import attach
 from trainers.core.optim import Group, optimizer_of, schedule
-from trainers.core.tracking import Reporter
+from trainers.core.reporting import Reporter
 from trainers.image.data.batches import MicroBatch
 from trainers.image.data.timesteps import times_of
 from trainers.image.models.families import family_module

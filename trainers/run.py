@@ -26,11 +26,11 @@ from trainers.contract.errors import Reason, ReasonCode, TrainerError, reason
 from trainers.contract.events import EventWriter, Failed, Finished, Progress
 from trainers.contract.spec import JobSpec, Resources, spec_load
 from trainers.core.arguments import arguments_problem
+from trainers.core.context import JobContext, Outcome, job_context
 from trainers.core.distributed import stop_processes
 from trainers.core.manifest import manifest_write
-from trainers.core.model_cache import Kept
+from trainers.core.model_cache import ModelCache
 from trainers.core.panic import PANIC
-from trainers.core.workspace import Outcome, Workspace
 from trainers.optional.hidden import libraries_hide
 from trainers.serve import Line, serve
 
@@ -74,10 +74,10 @@ def unrequested_hide(spec_path: Path) -> None:
 
 def run(spec_path: Path, inputs: Path, out: Path, cache: Path) -> int:
     """Runs the job as this rank and returns its exit code."""
-    return 1 if job_run(spec_path, inputs, out, cache, Kept()) else 0
+    return 1 if job_run(spec_path, inputs, out, cache, ModelCache()) else 0
 
 
-def job_run(spec_path: Path, inputs: Path, out: Path, cache: Path, kept: Kept) -> Reason | None:
+def job_run(spec_path: Path, inputs: Path, out: Path, cache: Path, models: ModelCache) -> Reason | None:
     """Runs the job as this rank; why it failed, which is also its last event, or None."""
     rank = int(os.environ.get("RANK", 0))
     out.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def job_run(spec_path: Path, inputs: Path, out: Path, cache: Path, kept: Kept) -
         choose_accelerators(spec.resources)
         if rank == 0:
             make_room(out)
-        run_method(Workspace(spec=spec, inputs=inputs, out=out, cache=cache, events=events, kept=kept))
+        run_method(spec, inputs, out, cache, events, models)
     except BaseException as error:
         if not isinstance(error, Exception) and not is_panic(error):
             raise
@@ -106,22 +106,24 @@ def job_run(spec_path: Path, inputs: Path, out: Path, cache: Path, kept: Kept) -
     return None
 
 
-def run_method(workspace: Workspace) -> None:
+def run_method(
+    spec: JobSpec, inputs: Path, out: Path, cache: Path, events: EventWriter | None, models: ModelCache
+) -> None:
     """The method, then the last event, then the manifest."""
-    entry = entry_of(workspace.spec)
-    if workspace.events:
-        workspace.events.emit(Progress(stage=LOADING, done=0, total=1))
-    outcome = entry(workspace)
-    if workspace.events:
-        step = int(workspace.facts.get("steps", 0))
-        workspace.events.emit(Finished(outcome=outcome, step=step))
-        manifest_write(workspace, outcome)
+    entry = entry_of(spec)
+    if events:
+        events.emit(Progress(stage=LOADING, done=0, total=1))
+    with job_context(spec, inputs, out, cache, events, models) as job:
+        outcome = entry(job)
+    if events:
+        events.emit(Finished(outcome=outcome, step=int(job.facts.get("steps", 0))))
+        manifest_write(job, outcome)
 
 
-def entry_of(spec: JobSpec) -> Callable[[Workspace], Outcome]:
+def entry_of(spec: JobSpec) -> Callable[[JobContext], Outcome]:
     """The method's function, by the dotted path that its params class names."""
     module, _, name = spec.params.entry.partition(":")
-    entry: Callable[[Workspace], Outcome] = getattr(importlib.import_module(module), name)
+    entry: Callable[[JobContext], Outcome] = getattr(importlib.import_module(module), name)
     return entry
 
 
@@ -181,11 +183,11 @@ def _serve(arguments: list[str]) -> int:
     parser.add_argument("cache", type=Path, help="latents and text embeddings, safe to delete")
     cache: Path = parser.parse_args(arguments).cache
     tie_to_parent()
-    kept = Kept()
+    models = ModelCache()
 
     def run_one(line: Line) -> Reason | None:
         unrequested_hide(line.spec)
-        failure = job_run(line.spec, line.inputs, line.out, cache, kept)
+        failure = job_run(line.spec, line.inputs, line.out, cache, models)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # what waits for the next job shall hold no more than its model

@@ -16,7 +16,7 @@ from trainers.contract.events import Progress
 from trainers.contract.spec import canonical_json
 from trainers.core.control import Control
 from trainers.core.distributed import Processes
-from trainers.core.tracking import Reporter
+from trainers.core.reporting import Reporter
 
 TELL_EVERY_SECONDS = 1.0
 HELD_BYTES = 8 << 30

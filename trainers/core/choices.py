@@ -6,15 +6,15 @@ from typing import TypeVar
 
 from trainers.contract.params.base import Params
 from trainers.core.checkpoint import newest_checkpoint
-from trainers.core.workspace import Workspace
+from trainers.core.context import JobContext
 
 AnyParams = TypeVar("AnyParams", bound=Params)
 AUTO = "auto"
 
 
-def choices_make(work: Workspace, params: AnyParams, here: Mapping[str, str]) -> AnyParams:
+def choices_make(job: JobContext, params: AnyParams, here: Mapping[str, str]) -> AnyParams:
     """`params` with each `auto` replaced: by what the newest checkpoint was trained with, else by what `here` says."""
-    before = _recorded(work)
+    before = _recorded(job)
     names = [name for name in here if getattr(params, name) == AUTO]
     return params.model_copy(update={name: before.get(name, here[name]) for name in names})
 
@@ -25,9 +25,9 @@ def choices_of(requested: Params, params: Params) -> dict[str, str]:
     return {name: value for name, value in values.items() if value != AUTO}
 
 
-def _recorded(work: Workspace) -> dict[str, str]:
+def _recorded(job: JobContext) -> dict[str, str]:
     """{} at a first start, and where the checkpoint cannot be read, which the restore refuses in its own words."""
-    folder = newest_checkpoint(work.checkpoint, work.out / "checkpoints")
+    folder = newest_checkpoint(job.checkpoint, job.out / "checkpoints")
     try:
         choices = json.loads((folder / "state.json").read_bytes()).get("choices", {}) if folder else {}
     except (OSError, ValueError, AttributeError):

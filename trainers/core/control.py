@@ -13,7 +13,7 @@ from typing import NamedTuple
 from trainers.contract.events import Control as ControlEvent
 from trainers.contract.events import Warning_
 from trainers.core.distributed import Processes
-from trainers.core.tracking import Reporter
+from trainers.core.reporting import Reporter
 
 COMMANDS = ("save_now", "sample_now", "stop")
 _SHIFT = 3
@@ -29,17 +29,18 @@ class Command(NamedTuple):
 class Control:
     """Reads the file and the signal; remembers what was obeyed."""
 
-    def __init__(self, path: Path, processes: Processes, reporter: Reporter) -> None:
+    def __init__(self, path: Path, processes: Processes, reporter: Reporter, *, takes_signals: bool = True) -> None:
         self.obeyed_seq = 0
         self._path = path
         self._processes = processes
         self._reporter = reporter
         self._signalled = False
         self._complained: str | None = None
-        self._previous = signal.signal(signal.SIGTERM, self._on_signal)
+        self._previous = signal.signal(signal.SIGTERM, self._on_signal) if takes_signals else None
 
     def close(self) -> None:
-        signal.signal(signal.SIGTERM, self._previous)
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
 
     def agree(self) -> Command | None:
         """The command that all ranks shall obey now. Every rank must call it at the same boundary."""

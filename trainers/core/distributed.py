@@ -93,6 +93,15 @@ def start_processes(resources: Resources) -> Processes:
     return Processes(rank, world_size, device, side=dist.new_group(backend="gloo", timeout=PATIENCE))
 
 
+def single_process_check(processes: Processes, method: str) -> None:
+    """Raises TrainerError(BAD_PARAMETERS) where several processes run a method that runs as one."""
+    if processes.world_size > 1:
+        raise TrainerError(
+            ReasonCode.BAD_PARAMETERS,
+            f"{method} runs as one process, got {processes.world_size}; choose resources.strategy='single'",
+        )
+
+
 def stop_processes() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from trainers.core.cache import Makers, Store, tensors_cached
 from trainers.core.control import Control
 from trainers.core.distributed import Processes
-from trainers.core.tracking import Reporter
+from trainers.core.reporting import Reporter
 
 
 class Desk(NamedTuple):

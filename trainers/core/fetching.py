@@ -15,11 +15,8 @@ from typing import NamedTuple
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Progress, Started, Warning_
 from trainers.contract.params.fetch import FetchParams
-from trainers.core.control import Control
-from trainers.core.distributed import start_processes
+from trainers.core.context import JobContext, Outcome
 from trainers.core.hub import HubFile, RepoType, Source, file_fetch, hub_files, hub_session
-from trainers.core.tracking import Reporter
-from trainers.core.workspace import Outcome, Workspace
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".msgpack", ".h5", ".onnx")
 CARD = "README.md"
@@ -52,12 +49,10 @@ class StoppedError(Exception):
 
 @dataclass
 class Fetch:
-    work: Workspace
+    job: JobContext
     params: FetchParams
     target: Path
     source: Source
-    control: Control
-    reporter: Reporter
     total_bytes: int = 0
     done_bytes: int = 0
     """Of the files that are whole."""
@@ -65,103 +60,99 @@ class Fetch:
 
     def heard(self, size: int) -> None:
         """`size` bytes of the file in hand are here."""
-        if self.control.stop_is_wanted():
+        if self.job.control.stop_is_wanted():
             raise StoppedError
         if time.monotonic() - self.told_at > PROGRESS_SECONDS:
             self.told_at = time.monotonic()
-            self.reporter.say(Progress(stage="fetch", done=self.done_bytes + size, total=self.total_bytes))
+            self.job.reporter.say(Progress(stage="fetch", done=self.done_bytes + size, total=self.total_bytes))
 
 
-def fetch_into(work: Workspace, kind: Kind) -> Outcome:
+def fetch_into(job: JobContext[FetchParams], kind: Kind) -> Outcome:
     """Fills out/<folder> with the safe files of the repository; "stopped" leaves what is there for another try."""
-    params = work.spec.params
-    assert isinstance(params, FetchParams), f"fetch_into is for fetch_*, got {work.spec.method}"
-    return files_fetch(work, kind, params, work.out / kind.folder)
+    return files_fetch(job, kind, job.params, job.out / kind.folder)
 
 
-def files_fetch(work: Workspace, kind: Kind, params: FetchParams, target: Path) -> Outcome:
+def files_fetch(job: JobContext, kind: Kind, params: FetchParams, target: Path) -> Outcome:
     """As `fetch_into`, for a job of any method: what `params` ask for, into the folder `target`."""
-    reporter = Reporter(work.events)
-    control = Control(work.inputs / "control", start_processes(work.spec.resources), reporter)
     source = Source(params.endpoint, params.repo, kind.repo_type, params.revision)
     try:
-        with hub_session(source), _kept_parts(work) as parts:
-            return _fetch(Fetch(work, params, target, source, control, reporter), kind, parts)
+        with hub_session(source), _kept_parts(job) as parts:
+            return _fetch(Fetch(job, params, target, source), kind, parts)
     except StoppedError:
-        if command := control.agree():
-            control.obeyed(command, 0)
+        if command := job.control.agree():
+            job.control.obeyed(command, 0)
         return "stopped"
-    finally:
-        control.close()
 
 
-def _fetch(job: Fetch, kind: Kind, parts: Path) -> Outcome:
-    commit, files = hub_files(job.source)
-    chosen = _choose(job, kind, files)
+def _fetch(fetch: Fetch, kind: Kind, parts: Path) -> Outcome:
+    commit, files = hub_files(fetch.source)
+    chosen = _choose(fetch, kind, files)
     layout = {file.path: file.path for file in chosen}
     if kind.layout is not None:
-        layout = kind.layout([*layout], _card(job, commit, files, parts), job.params)
+        layout = kind.layout([*layout], _card(fetch, commit, files, parts), fetch.params)
         chosen = [file for file in chosen if file.path in layout]
-    _size_check(job, chosen)
-    job.total_bytes = sum(file.size for file in chosen)
-    source = {"endpoint": job.source.endpoint, "repo": job.source.repo, "revision": job.source.revision}
-    job.work.facts["source"] = {**source, "commit": commit}
-    job.reporter.say(Started(total=len(chosen), details={**source, "commit": commit, "size_bytes": job.total_bytes}))
-    _room_check(job, parts)
+    _size_check(fetch, chosen)
+    fetch.total_bytes = sum(file.size for file in chosen)
+    source = {"endpoint": fetch.source.endpoint, "repo": fetch.source.repo, "revision": fetch.source.revision}
+    fetch.job.facts["source"] = {**source, "commit": commit}
+    fetch.job.reporter.say(
+        Started(total=len(chosen), details={**source, "commit": commit, "size_bytes": fetch.total_bytes})
+    )
+    _room_check(fetch, parts)
     num_first = sum(file.path in kind.first for file in chosen)
     for number, file in enumerate(sorted(chosen, key=lambda file: file.path not in kind.first), start=1):
-        if (command := job.control.agree()) is not None:
-            job.control.obeyed(command, number - 1)
+        if (command := fetch.job.control.agree()) is not None:
+            fetch.job.control.obeyed(command, number - 1)
             if command.name == "stop":
                 return "stopped"
         part = parts / hashlib.sha256(f"{commit}/{file.path}".encode()).hexdigest()
-        file_fetch(job.source, commit, file, part, job.heard)
-        job.done_bytes += file.size
-        _place(part, job.target / layout[file.path])
+        file_fetch(fetch.source, commit, file, part, fetch.heard)
+        fetch.done_bytes += file.size
+        _place(part, fetch.target / layout[file.path])
         if number == num_first:
-            kind.check(job.target, job.params)
-    job.work.facts["steps"] = len(chosen)
-    job.reporter.say(Progress(stage="fetch", done=job.total_bytes, total=job.total_bytes))
+            kind.check(fetch.target, fetch.params)
+    fetch.job.facts["steps"] = len(chosen)
+    fetch.job.reporter.say(Progress(stage="fetch", done=fetch.total_bytes, total=fetch.total_bytes))
     return "succeeded"
 
 
-def _choose(job: Fetch, kind: Kind, files: Sequence[HubFile]) -> list[HubFile]:
+def _choose(fetch: Fetch, kind: Kind, files: Sequence[HubFile]) -> list[HubFile]:
     """What is fetched; of the rest that was asked for, a warning says what was left out and why."""
-    asked = [file for file in files if _asked_for(file.path, job.params)]
+    asked = [file for file in files if _asked_for(file.path, fetch.params)]
     chosen = [file for file in asked if _is_safe(file.path, kind.endings)]
     left = [file.path for file in asked if file not in chosen and not file.path.startswith(".")]
     if left:
-        job.reporter.say(Warning_(message=_left_out(left, kind)))
+        fetch.job.reporter.say(Warning_(message=_left_out(left, kind)))
     if not chosen:
         wanted = " ".join(kind.endings)
-        said = f"{job.source} has no file to fetch: expected {wanted}, got {_few([f.path for f in asked]) or 'none'}."
+        said = f"{fetch.source} has no file to fetch: expected {wanted}, got {_few([f.path for f in asked]) or 'none'}."
         raise TrainerError(kind.refusal, said)
     if kind.first and not any(file.path in kind.first for file in chosen):
-        said = f"{job.source} has no {' or '.join(kind.first)}, or allow and ignore leave them out."
+        said = f"{fetch.source} has no {' or '.join(kind.first)}, or allow and ignore leave them out."
         raise TrainerError(kind.refusal, said)
     return chosen
 
 
-def _size_check(job: Fetch, chosen: Sequence[HubFile]) -> None:
-    params = job.params
+def _size_check(fetch: Fetch, chosen: Sequence[HubFile]) -> None:
+    params = fetch.params
     if len(chosen) > MAX_FILES:
-        said = f"{job.source} has {len(chosen)} files to fetch; at most {MAX_FILES} are published; choose by allow."
+        said = f"{fetch.source} has {len(chosen)} files to fetch; at most {MAX_FILES} are published; choose by allow."
         raise TrainerError(ReasonCode.BAD_PARAMETERS, said)
     size = sum(file.size for file in chosen)
     if size > params.max_gigabytes * 1e9:
         said = (
-            f"{job.source}: {size / 1e9:.1f} GB are more than max_gigabytes={params.max_gigabytes:g}; choose by allow"
+            f"{fetch.source}: {size / 1e9:.1f} GB are more than max_gigabytes={params.max_gigabytes:g}; choose by allow"
         )
         raise TrainerError(ReasonCode.BAD_PARAMETERS, f"{said} and ignore, or raise it.")
 
 
-def _card(job: Fetch, commit: str, files: Sequence[HubFile], parts: Path) -> str:
+def _card(fetch: Fetch, commit: str, files: Sequence[HubFile], parts: Path) -> str:
     """The repository's README.md, whose head lists configurations and splits; "" where there is none of that size."""
     card = next((file for file in files if file.path == CARD and file.size <= MAX_CARD_BYTES), None)
     if card is None:
         return ""
     part = parts / "card"
-    file_fetch(job.source, commit, card, part, lambda _: None)
+    file_fetch(fetch.source, commit, card, part, lambda _: None)
     text = part.read_text(encoding="utf-8", errors="replace")
     part.unlink()
     return text
@@ -193,13 +184,13 @@ def _few(paths: list[str]) -> str:
     return ", ".join(path[:200] for path in paths[:NAMES_TOLD]) + more
 
 
-def _room_check(job: Fetch, parts: Path) -> None:
+def _room_check(fetch: Fetch, parts: Path) -> None:
     here = sum(part.stat().st_size for part in parts.iterdir())
-    needed = job.total_bytes - here + SPARE_BYTES
+    needed = fetch.total_bytes - here + SPARE_BYTES
     free = shutil.disk_usage(parts).free
     if needed > free:
         said = (
-            f"{job.source} needs {needed / 1e9:.1f} GB more on the worker's disk, which has {free / 1e9:.1f} GB free."
+            f"{fetch.source} needs {needed / 1e9:.1f} GB more on the worker's disk, which has {free / 1e9:.1f} GB free."
         )
         raise TrainerError(ReasonCode.DISK_FULL, said)
 
@@ -215,12 +206,12 @@ def _place(part: Path, target: Path) -> None:
 
 
 @contextmanager
-def _kept_parts(work: Workspace) -> Iterator[Path]:
+def _kept_parts(job: JobContext) -> Iterator[Path]:
     """Where a broken download is kept on this host for the next attempt, and gone after a whole one.
 
     Who finds another job of the same spec in there uses a folder of its own.
     """
-    folder = work.cache / "fetch" / work.spec.digest()
+    folder = job.cache / "fetch" / job.spec.digest()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
         try:
@@ -229,5 +220,5 @@ def _kept_parts(work: Workspace) -> Iterator[Path]:
             folder = folder.with_suffix(f".{os.getpid()}")
         folder.mkdir(exist_ok=True)
         yield folder
-    if (work.facts.get("steps")) is not None:
+    if (job.facts.get("steps")) is not None:
         shutil.rmtree(folder, ignore_errors=True)

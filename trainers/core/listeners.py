@@ -3,17 +3,14 @@
 from contextlib import ExitStack
 
 from trainers.contract.events import Warning_
-from trainers.core.distributed import Processes
+from trainers.core.context import JobContext
 from trainers.core.log_lines import LogLines
-from trainers.core.tracking import Reporter, TensorBoard
-from trainers.core.workspace import Workspace
+from trainers.core.reporting import TensorBoard
 from trainers.optional.module import optional_module
 
 
 def listeners_attach(
-    work: Workspace,
-    processes: Processes,
-    reporter: Reporter,
+    job: JobContext,
     stack: ExitStack,
     *,
     tensorboard: bool,
@@ -22,17 +19,17 @@ def listeners_attach(
     start_step: int,
 ) -> None:
     """On rank 0; `stack` closes them. TrainerError MISSING_LIBRARY: wandb is not installed."""
-    if processes.rank != 0:
+    if job.processes.rank != 0:
         return
-    reporter.listen(LogLines())
+    job.reporter.listen(LogLines())
     if tensorboard:
-        board = TensorBoard(work.out, start_step)
+        board = TensorBoard(job.out, start_step)
         stack.callback(board.close)
-        reporter.listen(board)
+        job.reporter.listen(board)
     if wandb:
         library = optional_module("trainers.optional.wandb", "wandb")
-        tracker = library.WandB(work.out, work.spec, wandb_project)
+        tracker = library.WandB(job.out, job.spec, wandb_project)
         stack.callback(tracker.close)
-        reporter.listen(tracker)
+        job.reporter.listen(tracker)
         if tracker.trouble:
-            reporter.say(Warning_(message=f"W&B does not take the run, it is kept in files: {tracker.trouble}"))
+            job.reporter.say(Warning_(message=f"W&B does not take the run, it is kept in files: {tracker.trouble}"))

@@ -10,7 +10,7 @@ import torch
 from foundation.atomic import json_write
 from foundation.digests import file_list
 from trainers.contract.events import Checkpoint, Sample, Step, Validation, read_events
-from trainers.core.workspace import Outcome, Workspace
+from trainers.core.context import JobContext, Outcome
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy", "pillow")
 PRODUCTS = ("adaptor", "samples", "tensorboard", "wandb", "dataset", "model")
@@ -23,9 +23,9 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "anneal": _anneal_version(), **found}
 
 
-def manifest_body(workspace: Workspace, outcome: Outcome) -> dict[str, Any]:
+def manifest_body(job: JobContext, outcome: Outcome) -> dict[str, Any]:
     """All that the manifest says but its list of files. Rank 0 only."""
-    spec = workspace.spec
+    spec = job.spec
     return {
         "name": spec.name,
         "method": spec.method,
@@ -38,16 +38,16 @@ def manifest_body(workspace: Workspace, outcome: Outcome) -> dict[str, Any]:
         "versions": versions(),
         "thread_count": torch.get_num_threads(),
         "world_size": spec.resources.num_processes,
-        **_told(workspace.out / "events.jsonl"),
-        **workspace.facts,
+        **_told(job.out / "events.jsonl"),
+        **job.facts,
     }
 
 
-def manifest_write(workspace: Workspace, outcome: Outcome) -> Path:
+def manifest_write(job: JobContext, outcome: Outcome) -> Path:
     """Writes `out/manifest.json`; nothing is written after it."""
-    body = manifest_body(workspace, outcome)
-    json_write(workspace.out / "manifest.json", {**body, "files": product_files(workspace.out)})
-    return workspace.out / "manifest.json"
+    body = manifest_body(job, outcome)
+    json_write(job.out / "manifest.json", {**body, "files": product_files(job.out)})
+    return job.out / "manifest.json"
 
 
 def product_files(out: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 
-class Kept:
+class ModelCache:
     """One thing at a time, by key. A process that runs one job keeps nothing that anybody asks for again."""
 
     def __init__(self) -> None:

@@ -14,25 +14,19 @@ from trainers.contract.params.base import Params
 from trainers.contract.spec import InputRef, JobSpec, canonical_json
 from trainers.core.checkpoint import Loaded, checkpoint_load, checkpoint_save, newest_checkpoint
 from trainers.core.choices import choices_of
-from trainers.core.control import Control
-from trainers.core.distributed import Processes
+from trainers.core.context import JobContext
 from trainers.core.ema import Ema
 from trainers.core.global_batch import GlobalBatch
 from trainers.core.loop import Progress
 from trainers.core.manifest import versions
 from trainers.core.state import State, optimizer_load_state, optimizer_state, rng_load_state, rng_state
-from trainers.core.tracking import Reporter
-from trainers.core.workspace import Workspace
 
 
 @dataclass
 class Resumable:
     """The live parts of a job that a checkpoint holds."""
 
-    work: Workspace
-    processes: Processes
-    control: Control
-    reporter: Reporter
+    job: JobContext
     weights: Callable[[], dict[str, Tensor]]
     load_weights: Callable[[dict[str, Tensor]], None]
     optimizer: torch.optim.Optimizer
@@ -49,11 +43,11 @@ class Resumable:
 
     def save(self, progress: Progress) -> None:
         """Writes `out/checkpoints/step-<step>` on rank 0, with the random state of every rank."""
-        rngs = self.processes.gather(rng_state())
-        if self.processes.rank == 0:
+        rngs = self.job.processes.gather(rng_state())
+        if self.job.processes.rank == 0:
             optimizer = optimizer_state(self.optimizer)
             folder = checkpoint_save(
-                self.work.out / "checkpoints",
+                self.job.out / "checkpoints",
                 step=progress.step,
                 tensors={
                     **({"ema": self.ema.state()} if self.ema else {}),
@@ -63,14 +57,14 @@ class Resumable:
                 },
                 state={
                     **self._circumstances(),
-                    "job_digest": job_digest(self.work.spec),
-                    "spec_digest": self.work.spec.digest(exclude_unset=True),
-                    "choices": choices_of(self.work.spec.params, self.params),
+                    "job_digest": job_digest(self.job.spec),
+                    "spec_digest": self.job.spec.digest(exclude_unset=True),
+                    "choices": choices_of(self.job.spec.params, self.params),
                     "global_batch": self.batch.rows,
                     "evaluated_step": progress.evaluated_step,
                     "seconds": progress.seconds,
                     "metrics": progress.metrics,
-                    "control_seq": self.control.obeyed_seq,
+                    "control_seq": self.job.control.obeyed_seq,
                     "cache_digest": self.cache_digest,
                     "optimizer": optimizer.values,
                     "scaler": self.scaler.state_dict(),
@@ -78,8 +72,8 @@ class Resumable:
                 },
                 keep=self.keep,
             )
-            self.reporter.say(Checkpoint(step=progress.step, path=folder.relative_to(self.work.out).as_posix()))
-        self.processes.barrier()
+            self.job.reporter.say(Checkpoint(step=progress.step, path=folder.relative_to(self.job.out).as_posix()))
+        self.job.processes.barrier()
 
     def restore(self) -> Progress:
         """Puts the newest checkpoint back, of `in/` or `out/`; a fresh start where there is none.
@@ -87,7 +81,7 @@ class Resumable:
         TrainerError CHECKPOINT_DAMAGED, or BAD_CHECKPOINT: of a job with other parameters or inputs, or with a global
         batch that these ranks cannot make.
         """
-        folder = newest_checkpoint(self.work.checkpoint, self.work.out / "checkpoints")
+        folder = newest_checkpoint(self.job.checkpoint, self.job.out / "checkpoints")
         if folder is None:
             return Progress()
         loaded = checkpoint_load(folder)
@@ -100,9 +94,9 @@ class Resumable:
         optimizer_load_state(self.optimizer, State(loaded.tensors.get("optimizer", {}), state["optimizer"]))
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
-        if state["world_size"] == self.processes.world_size:
-            rng_load_state(_rng_of(loaded, self.processes.rank))
-        self.control.obeyed_seq = int(state["control_seq"])
+        if state["world_size"] == self.job.processes.world_size:
+            rng_load_state(_rng_of(loaded, self.job.processes.rank))
+        self.job.control.obeyed_seq = int(state["control_seq"])
         self.cache_digest = str(state["cache_digest"])
         return Progress(
             loaded.step,
@@ -119,11 +113,11 @@ class Resumable:
 
     def _check(self, loaded: Loaded) -> None:
         received = loaded.state["job_digest"]
-        if not is_of_job(received, self.work.spec):
+        if not is_of_job(received, self.job.spec):
             raise TrainerError(
                 ReasonCode.BAD_CHECKPOINT,
                 f"the checkpoint of step {loaded.step} is of a job with other parameters or inputs: "
-                f"expected digest {job_digest(self.work.spec)[:12]}, got {received[:12]}",
+                f"expected digest {job_digest(self.job.spec)[:12]}, got {received[:12]}",
             )
         for name, now in self._circumstances().items():
             before = loaded.state[name]
@@ -153,14 +147,14 @@ class Resumable:
     def _circumstances(self) -> dict[str, Any]:
         """What exact resume is promised at equal values of."""
         return {
-            "world_size": self.processes.world_size,
+            "world_size": self.job.processes.world_size,
             "thread_count": torch.get_num_threads(),
-            "device": self.processes.device.type,
+            "device": self.job.processes.device.type,
             "versions": versions(),
         }
 
     def _warn(self, message: str) -> None:
-        self.reporter.say(Warning_(message=message))
+        self.job.reporter.say(Warning_(message=message))
 
 
 def is_of_job(digest: str, spec: JobSpec) -> bool:

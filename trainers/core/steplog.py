@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Step
-from trainers.core.tracking import Reporter
+from trainers.core.reporting import Reporter
 
 FLUSH_EVERY = 10
 """Steps between two reads of an accelerator's metrics. On the CPU every step is read at once."""

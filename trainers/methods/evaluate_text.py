@@ -10,42 +10,41 @@ from foundation.atomic import json_write
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Progress, Sample, Started, Validation, Warning_
 from trainers.contract.params.evaluate_text import EvaluateTextParams
-from trainers.core.workspace import Outcome, Workspace
+from trainers.core.context import JobContext, Outcome
 from trainers.text.data.chat import Encoded, Role, encode_chat, encode_plain, prompt_ids, shift_begin, tongue_of
 from trainers.text.data.dialogues import Dialogue, dialogues_of
 from trainers.text.data.rows import bad_rows, rows_read, split_counts
 from trainers.text.evaluation.answers import answers_equal, final_number
 from trainers.text.evaluation.likelihood import likelihood_bound, noised
 from trainers.text.models.base import TextBase
-from trainers.text.sampling.job import DEFAULT_NEW_TOKENS, TextJob, decoding_of, suppressed_check, text_job
+from trainers.text.sampling.job import DEFAULT_NEW_TOKENS, base_with_adaptors, decoding_of, suppressed_check
 from trainers.text.sampling.texts import answers_sample, spoken
 
 REPORT = "samples/report.json"
 Report = dict[str, Any]
 
 
-def evaluate(work: Workspace) -> Outcome:
+def evaluate(job: JobContext[EvaluateTextParams]) -> Outcome:
     """Writes out/samples/report.json, whose summary is in the manifest too: nll, perplexity bound, exact match."""
-    params = work.spec.params
-    assert isinstance(params, EvaluateTextParams)
-    with text_job(work) as job:
-        suppressed_check(params, job.base)
-        rows = rows_of(work, params)
-        job.reporter.say(Started(total=len(rows), details={"device": str(job.base.device)}))
-        summary, details = _measured(job, params, rows)
+    params = job.params
+    with base_with_adaptors(job) as base:
+        suppressed_check(params, base)
+        rows = rows_of(job, params)
+        job.reporter.say(Started(total=len(rows), details={"device": str(base.device)}))
+        summary, details = _measured(job, base, params, rows)
         if job.control.stop_is_wanted():
             if command := job.control.agree():
                 job.control.obeyed(command, 0)
             return "stopped"
         _report(job, summary, details)
-        splits = split_counts(work.dataset, params.split_of)
-        work.facts.update(steps=len(rows), evaluation=summary, **({"dataset": splits} if splits else {}))
+        splits = split_counts(job.dataset, params.split_of)
+        job.facts.update(steps=len(rows), evaluation=summary, **({"dataset": splits} if splits else {}))
         return "succeeded"
 
 
-def rows_of(work: Workspace, params: EvaluateTextParams) -> list[Dialogue]:
+def rows_of(job: JobContext, params: EvaluateTextParams) -> list[Dialogue]:
     """The rows that are measured. TrainerError(BAD_DATASET): plain texts, of which no answer can be exact."""
-    rows = rows_read(work.dataset, params.split_of)[: params.num_rows or None]
+    rows = rows_read(job.dataset, params.split_of)[: params.num_rows or None]
     found = dialogues_of(rows, input_template=params.input_template, output_template=params.output_template)
     plain = next((row for row in found if row.is_plain), None)
     if plain and params.measure != "likelihood":
@@ -65,38 +64,40 @@ def encoded_row(base: TextBase, row: Dialogue) -> Encoded:
     return Encoded(ids, np.concatenate([[Role.SPECIAL] * len(begin), own.roles_L]).astype(np.uint8))
 
 
-def _measured(job: TextJob, params: EvaluateTextParams, rows: Sequence[Dialogue]) -> tuple[Report, list[Report]]:
+def _measured(
+    job: JobContext, base: TextBase, params: EvaluateTextParams, rows: Sequence[Dialogue]
+) -> tuple[Report, list[Report]]:
     summary: Report = {}
     details: list[Report] = [{"where": row.where} for row in rows]
     if params.measure in ("both", "likelihood"):
-        summary |= _likelihood(job, params, rows, details)
+        summary |= _likelihood(job, base, params, rows, details)
     if params.measure in ("both", "exact_match"):
-        summary |= _exact_match(job, params, rows, details)
+        summary |= _exact_match(job, base, params, rows, details)
     return summary, details
 
 
 def _likelihood(
-    job: TextJob, params: EvaluateTextParams, rows: Sequence[Dialogue], details: list[Report]
+    job: JobContext, base: TextBase, params: EvaluateTextParams, rows: Sequence[Dialogue], details: list[Report]
 ) -> dict[str, float]:
     """nll per token over all scored tokens; of several noises its standard error. Rows without room are left out."""
     bounds, variances, tokens = [], [], []
     for index, row in enumerate(rows):
         if job.control.stop_is_wanted():
             break
-        encoded = encoded_row(job.base, row)
+        encoded = encoded_row(base, row)
         scored = encoded.roles_L == Role.RESPONSE
-        if len(encoded.ids_L) > job.base.max_positions:
-            details[index]["skipped"] = f"{len(encoded.ids_L)} tokens, the base model has {job.base.max_positions}"
+        if len(encoded.ids_L) > base.max_positions:
+            details[index]["skipped"] = f"{len(encoded.ids_L)} tokens, the base model has {base.max_positions}"
             continue
-        copies = noised(encoded.ids_L, scored, job.base.mask_id, copies=params.num_noises, seed=params.seed, row=index)
-        values = np.array(likelihood_bound(job.base, encoded.ids_L, copies, batch_size=params.batch_size))
+        copies = noised(encoded.ids_L, scored, base.mask_id, copies=params.num_noises, seed=params.seed, row=index)
+        values = np.array(likelihood_bound(base, encoded.ids_L, copies, batch_size=params.batch_size))
         bounds.append(values.mean())
         variances.append(values.var(ddof=1) / len(values) if len(values) > 1 else 0.0)
         tokens.append(int(scored.sum()))
         details[index] |= {"nll": float(bounds[-1]), "tokens": tokens[-1]}
         job.reporter.say(Progress(stage="likelihood", done=index + 1, total=len(rows)))
     if not tokens:
-        raise bad_rows(f"none of {len(rows)} rows fits into the base model's {job.base.max_positions} positions")
+        raise bad_rows(f"none of {len(rows)} rows fits into the base model's {base.max_positions} positions")
     nll = float(sum(bounds)) / sum(tokens)
     spread = {"nll_error": math.sqrt(float(sum(variances))) / sum(tokens)} if params.num_noises > 1 else {}
     return {
@@ -109,22 +110,22 @@ def _likelihood(
 
 
 def _exact_match(
-    job: TextJob, params: EvaluateTextParams, rows: Sequence[Dialogue], details: list[Report]
+    job: JobContext, base: TextBase, params: EvaluateTextParams, rows: Sequence[Dialogue], details: list[Report]
 ) -> dict[str, float]:
-    room = job.base.max_positions - (params.max_new_tokens or DEFAULT_NEW_TOKENS)
-    prompts = [prompt_ids(job.base, _messages(row)) for row in rows]
+    room = base.max_positions - (params.max_new_tokens or DEFAULT_NEW_TOKENS)
+    prompts = [prompt_ids(base, _messages(row)) for row in rows]
     fitting = [index for index, ids in enumerate(prompts) if len(ids) <= room]
     if not fitting:
         raise TrainerError(
             ReasonCode.BAD_PARAMETERS,
-            f"no prompt fits: the base model has {job.base.max_positions} positions; lower max_new_tokens",
+            f"no prompt fits: the base model has {base.max_positions} positions; lower max_new_tokens",
         )
     if len(fitting) < len(rows):
         job.reporter.say(Warning_(message=f"{len(rows) - len(fitting)} prompts have no room; they count as wrong"))
     correct = 0
     for first in range(0, len(fitting), params.batch_size):
         chosen = fitting[first : first + params.batch_size]
-        correct += _answered(job, params, rows, prompts, chosen, details)
+        correct += _answered(job, base, params, rows, prompts, chosen, details)
         job.reporter.say(Progress(stage="answers", done=first + len(chosen), total=len(fitting)))
         if job.control.stop_is_wanted():
             break
@@ -132,7 +133,8 @@ def _exact_match(
 
 
 def _answered(
-    job: TextJob,
+    job: JobContext,
+    base: TextBase,
     params: EvaluateTextParams,
     rows: Sequence[Dialogue],
     prompts: Sequence[list[int]],
@@ -141,7 +143,7 @@ def _answered(
 ) -> int:
     """How many of the `chosen` rows are answered exactly; what was answered goes to `details`."""
     texts = answers_sample(
-        job.base,
+        base,
         [prompts[index] for index in chosen],
         decoding_of(params),
         [params.seed + index for index in chosen],
@@ -150,7 +152,7 @@ def _answered(
     correct = 0
     for index, text in zip(chosen, texts, strict=bool(texts)):
         expected = rows[index].turns[-1].text
-        sayable = as_it_would_be_said(job.base, expected)
+        sayable = as_it_would_be_said(base, expected)
         right = sayable is not None and answers_equal(text.text, sayable, params.answer_format)
         correct += right
         details[index] |= {"expected": expected, "given": text.text, "correct": right, "steps": text.steps}
@@ -173,8 +175,8 @@ def _messages(row: Dialogue) -> list[dict[str, str]]:
     return [{"role": turn.speaker, "content": turn.text} for turn in row.turns[:-1]]
 
 
-def _report(job: TextJob, summary: Report, details: list[Report]) -> None:
-    json_write(job.work.out / REPORT, {"summary": summary, "rows": details})
+def _report(job: JobContext, summary: Report, details: list[Report]) -> None:
+    json_write(job.out / REPORT, {"summary": summary, "rows": details})
     metrics = {name: float(value) for name, value in summary.items()}
     job.reporter.say(Validation(step=len(details), metrics=metrics))
     job.reporter.say(Sample(step=len(details), path=REPORT, label="report", details=summary))

@@ -4,8 +4,8 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.extract_adaptor import ExtractAdaptorParams
 from trainers.contract.spec import InputRef
 from trainers.core.adaptor_inputs import base_check, weights_folder
+from trainers.core.context import JobContext, Outcome
 from trainers.core.manifest import manifest_body
-from trainers.core.workspace import Outcome, Workspace
 from trainers.image.adaptors.card import card_write
 from trainers.image.adaptors.facts import pair_facts
 from trainers.image.adaptors.foreign_family import clip_skip_of
@@ -19,24 +19,24 @@ from trainers.image.models.load import load_base
 from trainers.image.models.stored_dtype import stored_dtype
 
 
-def extract_adaptor(work: Workspace) -> Outcome:
+def extract_adaptor(job: JobContext) -> Outcome:
     """The manifest says how far the new update is from the old one at that scale, relative to its size."""
-    params, model = work.spec.params, work.spec.inputs.model
+    params, model = job.spec.params, job.spec.inputs.model
     assert isinstance(params, ExtractAdaptorParams) and model is not None
-    (source,) = work.spec.inputs.adaptors
-    base = load_base(work.model, stored_dtype(work.model))
-    adaptor = adaptor_read(base, weights_folder(work.adaptor(0)))
+    (source,) = job.spec.inputs.adaptors
+    base = load_base(job.model, stored_dtype(job.model))
+    adaptor = adaptor_read(base, weights_folder(job.adaptor(0)))
     base_check(source, adaptor.metadata, model)
     _rank_check(adaptor.pairs, params)
     wanted = _each(base, adaptor.pairs, params, with_rank=False)
     pairs = _each(base, adaptor.pairs, params, with_rank=True)
-    work.facts.update(family=base.family, **pair_facts(pairs), **_errors(base, wanted, pairs))
+    job.facts.update(family=base.family, **pair_facts(pairs), **_errors(base, wanted, pairs))
     metadata = _metadata(adaptor, base.family, params, model)
-    work.facts.update(trigger_word=metadata["trigger_word"], **how_to_use(metadata))
+    job.facts.update(trigger_word=metadata["trigger_word"], **how_to_use(metadata))
     told = {"no_metadata": params.no_metadata}
-    adaptor_write(base, work.out / "adaptor", pairs, metadata=metadata, config=told)
+    adaptor_write(base, job.out / "adaptor", pairs, metadata=metadata, config=told)
     own = str(base.scheduler_config.get("prediction_type", "epsilon"))
-    card_write(work.out / "adaptor", manifest_body(work, "succeeded"), base_prediction=own)
+    card_write(job.out / "adaptor", manifest_body(job, "succeeded"), base_prediction=own)
     return "succeeded"
 
 

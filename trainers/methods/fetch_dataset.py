@@ -3,15 +3,15 @@
 from formats.pictures import PICTURE_ENDINGS
 from trainers.contract.errors import ReasonCode
 from trainers.contract.params.fetch import FetchDatasetParams, FetchParams
+from trainers.core.context import JobContext, Outcome
 from trainers.core.fetching import Kind, fetch_into
 from trainers.core.hub_configs import dataset_layout
-from trainers.core.workspace import Outcome, Workspace
 
 ROWS = (".parquet", ".json", ".jsonl", ".csv", ".txt")
 
 
-def fetch(work: Workspace) -> Outcome:
-    return fetch_into(work, DATASET)
+def fetch(job: JobContext[FetchParams]) -> Outcome:
+    return fetch_into(job, DATASET)
 
 
 def _layout(paths: list[str], card: str, params: FetchParams) -> dict[str, str]:

@@ -4,15 +4,15 @@ from pathlib import Path
 
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.fetch import FetchModelParams, FetchParams
+from trainers.core.context import JobContext, Outcome
 from trainers.core.fetching import Kind, fetch_into
-from trainers.core.workspace import Outcome, Workspace
 from trainers.image.models.load import family_of
 from trainers.text.models.families import config_read
 from trainers.text.models.families import family_of as text_family_of
 
 
-def fetch(work: Workspace) -> Outcome:
-    return fetch_into(work, MODEL)
+def fetch(job: JobContext[FetchParams]) -> Outcome:
+    return fetch_into(job, MODEL)
 
 
 def family_check(folder: Path, params: FetchParams) -> None:

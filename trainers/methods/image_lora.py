@@ -12,8 +12,7 @@ from trainers.contract.events import Started, Warning_
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.params.image_lora_rules import EVALUATION_SHARE
 from trainers.core.choices import choices_make
-from trainers.core.control import Control
-from trainers.core.distributed import start_processes
+from trainers.core.context import JobContext, Outcome
 from trainers.core.ema import Ema
 from trainers.core.global_batch import GlobalBatch
 from trainers.core.listeners import listeners_attach
@@ -21,9 +20,6 @@ from trainers.core.loop import Progress, StepBatch, Task, fit
 from trainers.core.manifest import manifest_body
 from trainers.core.optim import Group, optimizer_of, schedule
 from trainers.core.resume import Resumable
-from trainers.core.site import Site
-from trainers.core.tracking import Reporter
-from trainers.core.workspace import Outcome, Workspace
 from trainers.image.adaptors.card import card_write
 from trainers.image.adaptors.save import adaptor_save
 from trainers.image.data.batches import MicroBatch, step_batch, validation_batches
@@ -68,53 +64,51 @@ class Parts:
             yield
 
 
-def train(work: Workspace) -> Outcome:
+def train(job: JobContext[ImageLoraParams]) -> Outcome:
     """Trains, exports the adaptor (a partial one when stopped) and its card."""
-    assert isinstance(work.spec.params, ImageLoraParams)
     with ExitStack() as stack:
-        processes, reporter = start_processes(work.spec.resources), Reporter(work.events)
-        control = Control(work.inputs / "control", processes, reporter)
-        stack.callback(control.close)
-        params = choices_make(work, work.spec.params, {"mixed_precision": precision_on(processes.device)})
-        return _train(Site(work, params, processes, control, reporter), stack)
+        params = choices_make(job, job.params, {"mixed_precision": precision_on(job.processes.device)})
+        return _train(job.with_params(params), stack)
 
 
-def _train(site: Site[ImageLoraParams], stack: ExitStack) -> Outcome:
-    rows = rows_read(site)
-    own = base_prepared(site)
-    trained = pairs_attach(own, site.params)
-    base = prediction_overridden(own, site.params)
-    start_from_adaptor(site, base)
-    ema = Ema(trained.parameters, site.params.ema_decay) if site.params.use_ema else None
-    resumable = _resumable(site, trained, ema)
+def _train(job: JobContext[ImageLoraParams], stack: ExitStack) -> Outcome:
+    rows = rows_read(job)
+    own = base_prepared(job)
+    trained = pairs_attach(own, job.params)
+    base = prediction_overridden(own, job.params)
+    start_from_adaptor(job, base)
+    ema = Ema(trained.parameters, job.params.ema_decay) if job.params.use_ema else None
+    resumable = _resumable(job, trained, ema)
     progress = resumable.restore()
-    _listen(site, stack, progress.step)
-    parts = _parts(site, own, base, trained, ema, rows)
+    _listen(job, stack, progress.step)
+    parts = _parts(job, own, base, trained, ema, rows)
     if parts.examples:
         resumable.inputs_cached(parts.examples.digest())
-    task = _task(site, parts, resumable)
-    _say_started(site, parts, task, progress, resumable)
-    outcome = fit(task, progress, processes=site.processes, control=site.control, reporter=site.reporter)
-    if site.processes.rank == 0:
-        _export(site, parts, task, progress, outcome, resumable)
+    task = _task(job, parts, resumable)
+    _say_started(job, parts, task, progress, resumable)
+    outcome = fit(task, progress, processes=job.processes, control=job.control, reporter=job.reporter)
+    if job.processes.rank == 0:
+        _export(job, parts, task, progress, outcome, resumable)
     return outcome
 
 
-def _parts(site: Site[ImageLoraParams], own: Base, base: Base, trained: Trained, ema: Ema | None, rows: Rows) -> Parts:
+def _parts(
+    job: JobContext[ImageLoraParams], own: Base, base: Base, trained: Trained, ema: Ema | None, rows: Rows
+) -> Parts:
     """Makes and encodes what the training sees, then frees the encoders that it does not need.
 
     `own` is the base as it came, which knows what it predicts: `base` may be about to learn another prediction type.
     """
-    params = site.params
+    params = job.params
     with trained.resting():
-        rows = class_pictures_made(site, own, rows)
-    examples = rows_encode(site, base, rows)
+        rows = class_pictures_made(job, own, rows)
+    examples = rows_encode(job, base, rows)
     encoded = eval_prompts_encode(base, params) if params.eval_prompts and not params.train_text_encoder else None
     if examples:
         needs_text = examples.needs_text_encoders or params.train_text_encoder
         encoders_free(base, vae=not (params.eval_prompts or examples.needs_vae), text=not needs_text)
     if params.compile:
-        _compile(base, site.processes.device)
+        _compile(base, job.processes.device)
     return Parts(base, trained, ema, rows, examples, encoded)
 
 
@@ -128,13 +122,10 @@ def _compile(base: Base, device: torch.device) -> None:
     base.network.compile()
 
 
-def _resumable(site: Site[ImageLoraParams], trained: Trained, ema: Ema | None) -> Resumable:
-    params = site.params
+def _resumable(job: JobContext[ImageLoraParams], trained: Trained, ema: Ema | None) -> Resumable:
+    params = job.params
     return Resumable(
-        work=site.work,
-        processes=site.processes,
-        control=site.control,
-        reporter=site.reporter,
+        job=job,
         weights=trained.state,
         load_weights=trained.load_state,
         optimizer=optimizer_of(
@@ -147,29 +138,27 @@ def _resumable(site: Site[ImageLoraParams], trained: Trained, ema: Ema | None) -
             weight_decay=params.adam_weight_decay,
             epsilon=params.adam_epsilon,
         ),
-        scaler=torch.amp.GradScaler(site.processes.device.type, enabled=params.mixed_precision == "fp16"),
+        scaler=torch.amp.GradScaler(job.processes.device.type, enabled=params.mixed_precision == "fp16"),
         keep=params.keep_checkpoints,
         params=params,
-        batch=batch_of(params, site.processes.world_size),
+        batch=batch_of(params, job.processes.world_size),
         ema=ema,
     )
 
 
-def _listen(site: Site[ImageLoraParams], stack: ExitStack, start_step: int) -> None:
+def _listen(job: JobContext[ImageLoraParams], stack: ExitStack, start_step: int) -> None:
     listeners_attach(
-        site.work,
-        site.processes,
-        site.reporter,
+        job,
         stack,
-        tensorboard=site.params.log_to_tensorboard,
-        wandb=site.params.log_to_wandb,
-        wandb_project=site.params.wandb_project,
+        tensorboard=job.params.log_to_tensorboard,
+        wandb=job.params.log_to_wandb,
+        wandb_project=job.params.wandb_project,
         start_step=start_step,
     )
 
 
-def _task(site: Site[ImageLoraParams], parts: Parts, resumable: Resumable) -> Task[MicroBatch]:
-    params, processes, base, rows = site.params, site.processes, parts.base, parts.rows
+def _task(job: JobContext[ImageLoraParams], parts: Parts, resumable: Resumable) -> Task[MicroBatch]:
+    params, processes, base, rows = job.params, job.processes, parts.base, parts.rows
     plan = plan_of(params, base, rows, resumable.batch)
     total_steps = params.max_train_steps or params.num_train_epochs * plan.steps_per_epoch
     objective = denoising(base, processes.device, params, DTYPES[params.mixed_precision])
@@ -193,9 +182,9 @@ def _task(site: Site[ImageLoraParams], parts: Parts, resumable: Resumable) -> Ta
                 base,
                 params,
                 step,
-                out=site.work.out,
-                reporter=site.reporter,
-                should_stop=site.control.stop_is_wanted,
+                out=job.out,
+                reporter=job.reporter,
+                should_stop=job.control.stop_is_wanted,
                 encoded=parts.encoded,
             )
 
@@ -224,19 +213,19 @@ def _evaluate_every(params: ImageLoraParams, plan: Plan) -> int:
 
 
 def _say_started(
-    site: Site[ImageLoraParams], parts: Parts, task: Task[MicroBatch], progress: Progress, resumable: Resumable
+    job: JobContext[ImageLoraParams], parts: Parts, task: Task[MicroBatch], progress: Progress, resumable: Resumable
 ) -> None:
     """What the job is about to do; a warning where it will spend more on sample pictures than is usual."""
-    rows, params = parts.rows, site.params
+    rows, params = parts.rows, job.params
     trained = task.evaluate_every * resumable.batch.rows
     forwards = params.evaluation_forwards(parts.base.family)
     share = forwards / (forwards + trained)
     if params.eval_prompts and share > EVALUATION_SHARE:
         message = f"sample pictures every {task.evaluate_every} steps take {share:.0%} of the network's forwards"
-        site.reporter.say(Warning_(message=message))
+        job.reporter.say(Warning_(message=message))
     details: dict[str, str | int | list[str]] = {
-        "device": str(site.processes.device),
-        "world_size": site.processes.world_size,
+        "device": str(job.processes.device),
+        "world_size": job.processes.world_size,
         "family": parts.base.family,
         "pictures": len(rows.trained),
         "class_pictures": len(rows.class_pictures),
@@ -244,7 +233,7 @@ def _say_started(
         "trainable_parameters": sum(parameter.numel() for parameter in parts.trained.parameters),
         "cache_digest": resumable.cache_digest,
     }
-    site.reporter.say(Started(total=task.total_steps, step=progress.step, details=details))
+    job.reporter.say(Started(total=task.total_steps, step=progress.step, details=details))
 
 
 def _resolved(params: ImageLoraParams, task: Task[MicroBatch], batch: GlobalBatch) -> dict[str, Any]:
@@ -262,7 +251,7 @@ def _resolved(params: ImageLoraParams, task: Task[MicroBatch], batch: GlobalBatc
 
 
 def _export(
-    site: Site[ImageLoraParams],
+    job: JobContext[ImageLoraParams],
     parts: Parts,
     task: Task[MicroBatch],
     progress: Progress,
@@ -270,13 +259,13 @@ def _export(
     resumable: Resumable,
 ) -> None:
     """The adaptor with its card. The header says what it takes to load it well; equal jobs give equal bytes."""
-    work, params, base = site.work, site.params, parts.base
-    model = work.spec.inputs.model
+    params, base = job.params, parts.base
+    model = job.spec.inputs.model
     assert model is not None
     prediction = {"prediction_type": str(base.scheduler_config.get("prediction_type", "epsilon"))}
     if family_module(base.family).IS_FLOW:
         prediction = {}
-    work.facts.update(
+    job.facts.update(
         steps=progress.step,
         metrics=progress.metrics,
         seconds=progress.seconds,
@@ -298,6 +287,6 @@ def _export(
     )
     resolved = _resolved(params, task, resumable.batch)
     with parts.shown():
-        adaptor_save(base, work.out / "adaptor", metadata=header, config=resolved)
-    latest = sorted((work.out / "samples").glob(f"step-{progress.step:08d}-*.png"))
-    card_write(work.out / "adaptor", manifest_body(work, outcome), latest, effective=resolved)
+        adaptor_save(base, job.out / "adaptor", metadata=header, config=resolved)
+    latest = sorted((job.out / "samples").glob(f"step-{progress.step:08d}-*.png"))
+    card_write(job.out / "adaptor", manifest_body(job, outcome), latest, effective=resolved)

@@ -8,8 +8,8 @@ from foundation.digests import sha256_of
 from foundation.strict_json import json_read
 from trainers.contract.params.import_adaptor import ImportAdaptorParams
 from trainers.contract.spec import InputRef
+from trainers.core.context import JobContext, Outcome
 from trainers.core.manifest import manifest_body
-from trainers.core.workspace import Outcome, Workspace
 from trainers.image.adaptors.card import card_write
 from trainers.image.adaptors.facts import pair_facts
 from trainers.image.adaptors.file import bad
@@ -22,15 +22,15 @@ from trainers.image.models.load import load_base
 from trainers.image.models.stored_dtype import stored_dtype
 
 
-def import_adaptor(work: Workspace) -> Outcome:
+def import_adaptor(job: JobContext) -> Outcome:
     """Checks the file against every layer of the base, writes both formats with their alphas, and a card."""
-    params, model = work.spec.params, work.spec.inputs.model
+    params, model = job.spec.params, job.spec.inputs.model
     assert isinstance(params, ImportAdaptorParams) and model is not None
-    path = _only_file(work.dataset)
-    base = load_base(work.model, stored_dtype(work.model))
+    path = _only_file(job.dataset)
+    base = load_base(job.model, stored_dtype(job.model))
     adaptor = adaptor_read(base, path.parent)
     metadata = _metadata(base, adaptor, params, model)
-    work.facts.update(
+    job.facts.update(
         family=base.family,
         imported={"file": path.name, "sha256": sha256_of(path), "format": adaptor.file.format},
         trigger_word=metadata["trigger_word"],
@@ -38,9 +38,9 @@ def import_adaptor(work: Workspace) -> Outcome:
         **how_to_use(metadata),
     )
     told = {"no_metadata": params.no_metadata}
-    adaptor_write(base, work.out / "adaptor", adaptor.pairs, metadata=metadata, config=told)
+    adaptor_write(base, job.out / "adaptor", adaptor.pairs, metadata=metadata, config=told)
     own = str(base.scheduler_config.get("prediction_type", "epsilon"))
-    card_write(work.out / "adaptor", manifest_body(work, "succeeded"), base_prediction=own)
+    card_write(job.out / "adaptor", manifest_body(job, "succeeded"), base_prediction=own)
     return "succeeded"
 
 

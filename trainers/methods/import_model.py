@@ -20,8 +20,8 @@ from foundation.atomic import json_write
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.fetch import FetchModelParams
 from trainers.contract.params.import_model import ImportModelParams
+from trainers.core.context import JobContext, Outcome
 from trainers.core.fetching import Kind, files_fetch
-from trainers.core.workspace import Outcome, Workspace
 from trainers.image.models.load import family_of, load_base
 from trainers.image.models.single_file import part_tensors
 from trainers.image.models.stored_dtype import stored_dtype
@@ -55,21 +55,19 @@ class Plan(NamedTuple):
     scheduler: dict[str, Any]
 
 
-def import_model(work: Workspace) -> Outcome:
+def import_model(job: JobContext[ImportModelParams]) -> Outcome:
     """out/model: what the file holds by its own weights, the other parts from elsewhere; opened to prove it."""
-    params = work.spec.params
-    assert isinstance(params, ImportModelParams)
-    plan = _plan(work, params)
-    rest = _rest(work, params, plan.checkpoint)
+    plan = _plan(job)
+    rest = _rest(job, plan.checkpoint)
     if rest is None:
         return "stopped"
-    target = work.out / "model"
+    target = job.out / "model"
     target.mkdir(parents=True, exist_ok=True)
     sources = _parts_write(plan, rest, target)
     has_t5 = T5_OF_SD3[0] in sources
     json_write(target / "model_index.json", index_of(plan.checkpoint.family, plan.scheduler, has_t5=has_t5))
     load_base(target, stored_dtype(target))
-    work.facts.update(
+    job.facts.update(
         family=family_of(target).NAME,
         imported={
             "file": plan.path.name,
@@ -80,18 +78,19 @@ def import_model(work: Workspace) -> Outcome:
     return "succeeded"
 
 
-def _rest(work: Workspace, params: ImportModelParams, checkpoint: Checkpoint) -> Rest | None:
+def _rest(job: JobContext[ImportModelParams], checkpoint: Checkpoint) -> Rest | None:
     """None where a stop was asked for while it was fetched."""
-    if work.spec.inputs.model:
-        _family_check(checkpoint, family_of(work.model).NAME)
-        return Rest("base", work.model, shutil.copyfile)
-    folder = work.out / "components"
-    outcome = _components_fetch(work, params, checkpoint.missing, folder)
+    if job.spec.inputs.model:
+        _family_check(checkpoint, family_of(job.model).NAME)
+        return Rest("base", job.model, shutil.copyfile)
+    folder = job.out / "components"
+    outcome = _components_fetch(job, checkpoint.missing, folder)
     return Rest("hub", folder, os.replace) if outcome == "succeeded" else None
 
 
-def _components_fetch(work: Workspace, params: ImportModelParams, missing: tuple[str, ...], folder: Path) -> Outcome:
+def _components_fetch(job: JobContext[ImportModelParams], missing: tuple[str, ...], folder: Path) -> Outcome:
     """Fills `folder` with the `missing` parts of the repository. Raises TrainerError that names them."""
+    params = job.params
     fetch = FetchModelParams(
         name=params.name,
         repo=params.repo,
@@ -102,20 +101,20 @@ def _components_fetch(work: Workspace, params: ImportModelParams, missing: tuple
         max_gigabytes=params.max_gigabytes,
     )
     try:
-        return files_fetch(work, COMPONENTS, fetch, folder)
+        return files_fetch(job, COMPONENTS, fetch, folder)
     except TrainerError as error:
         message = f"the file lacks {', '.join(missing)}. {error}"
         raise TrainerError(error.reason.code, message, error.reason.detail) from error
 
 
-def _plan(work: Workspace, params: ImportModelParams) -> Plan:
-    path = _only_file(work.dataset)
+def _plan(job: JobContext[ImportModelParams]) -> Plan:
+    path = _only_file(job.dataset)
     try:
         checkpoint, header = checkpoint_file(path)
         configs = configs_of(checkpoint, header.tensors)
     except (HeaderError, CheckpointError) as error:
         raise _bad(f"{error}. {error.hint}".removesuffix(" ")) from error
-    return Plan(path, checkpoint, configs, _scheduler(checkpoint, header, params.prediction_type))
+    return Plan(path, checkpoint, configs, _scheduler(checkpoint, header, job.params.prediction_type))
 
 
 def _scheduler(checkpoint: Checkpoint, header: Header, prediction_type: str) -> dict[str, Any]:

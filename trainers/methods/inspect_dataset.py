@@ -2,19 +2,14 @@
 
 import importlib
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 from foundation.atomic import json_write
 from trainers.contract.events import Sample
 from trainers.contract.params.inspect_dataset import InspectDatasetParams
-from trainers.core.control import Control
-from trainers.core.distributed import start_processes
-from trainers.core.site import Site
-from trainers.core.tracking import Reporter
-from trainers.core.workspace import Outcome, Workspace
+from trainers.core.context import JobContext, Outcome
 
-Preview = Callable[[Site[InspectDatasetParams]], dict[str, Any]]
+Preview = Callable[[JobContext[InspectDatasetParams]], dict[str, Any]]
 """Says Sample events for what it writes below out/samples, and returns the report; "stopped" where it broke off."""
 PREVIEWS = {
     "image_lora": "trainers.image.data.preview:preview",
@@ -26,19 +21,13 @@ LONG = ("files", "samples", "faults")
 """Lists of the report that the manifest only counts."""
 
 
-def inspect(work: Workspace) -> Outcome:
+def inspect(job: JobContext[InspectDatasetParams]) -> Outcome:
     """The whole report goes to out/samples/report.json, its summary into the manifest."""
-    params = work.spec.params
-    assert isinstance(params, InspectDatasetParams)
-    with ExitStack() as stack:
-        processes, reporter = start_processes(work.spec.resources), Reporter(work.events)
-        control = Control(work.inputs / "control", processes, reporter)
-        stack.callback(control.close)
-        report = _preview(params.template_method)(Site(work, params, processes, control, reporter))
-        json_write(work.out / REPORT, report)
-        reporter.say(Sample(step=0, path=REPORT, label="report"))
+    report = _preview(job.params.template_method)(job)
+    json_write(job.out / REPORT, report)
+    job.reporter.say(Sample(step=0, path=REPORT, label="report"))
     counts = {f"num_{name}": len(report.get(name, [])) for name in LONG}
-    work.facts["inspection"] = {name: value for name, value in report.items() if name not in LONG} | counts
+    job.facts["inspection"] = {name: value for name, value in report.items() if name not in LONG} | counts
     return "stopped" if report.get("stopped") else "succeeded"
 
 

@@ -4,19 +4,16 @@ from contextlib import ExitStack
 
 from trainers.contract.events import Started, Warning_
 from trainers.contract.params.masked_text import MaskedTextParams
-from trainers.core.control import Control
+from trainers.core.context import JobContext, Outcome
 from trainers.core.listeners import listeners_attach
 from trainers.core.loop import StepBatch, Task, fit
 from trainers.core.optim import schedule
 from trainers.core.resume import Resumable
-from trainers.core.site import Site
-from trainers.core.tracking import Reporter
-from trainers.core.workspace import Outcome, Workspace
 from trainers.text.data.batches import TextMicroBatch, text_step_batch
 from trainers.text.data.dataset import TextDataset, dataset_read
 from trainers.text.data.plan import TextPlan
 from trainers.text.data.recipe import recipe_of
-from trainers.text.training.device import processes_start
+from trainers.text.training.device import on_device
 from trainers.text.training.eval_prompts import answers_show
 from trainers.text.training.export import facts, products_write
 from trainers.text.training.training import DTYPES, Trained, resumable_of, trained_base
@@ -27,47 +24,41 @@ NEVER = 1 << 62
 """Steps between two evaluations where there are none."""
 
 
-def train(work: Workspace) -> Outcome:
+def train(job: JobContext[MaskedTextParams]) -> Outcome:
     """Trains, and writes the adaptor or the fused model (a partial one when stopped)."""
-    assert isinstance(work.spec.params, MaskedTextParams)
     with ExitStack() as stack:
-        processes, reporter = processes_start(work.spec.params, work.spec.resources), Reporter(work.events)
-        control = Control(work.inputs / "control", processes, reporter)
-        stack.callback(control.close)
-        return _train(Site(work, work.spec.params, processes, control, reporter), stack)
+        return _train(on_device(job), stack)
 
 
-def _train(site: Site[MaskedTextParams], stack: ExitStack) -> Outcome:
-    for message in site.params.warnings():
-        site.reporter.say(Warning_(message=message))
-    trained = trained_base(site)
-    dataset = dataset_read(site, trained.base)
-    resumable = resumable_of(site, trained)
+def _train(job: JobContext[MaskedTextParams], stack: ExitStack) -> Outcome:
+    for message in job.params.warnings():
+        job.reporter.say(Warning_(message=message))
+    trained = trained_base(job)
+    dataset = dataset_read(job, trained.base)
+    resumable = resumable_of(job, trained)
     progress = resumable.restore()
     listeners_attach(
-        site.work,
-        site.processes,
-        site.reporter,
+        job,
         stack,
-        tensorboard=site.params.log_to_tensorboard,
-        wandb=site.params.log_to_wandb,
-        wandb_project=site.params.wandb_project,
+        tensorboard=job.params.log_to_tensorboard,
+        wandb=job.params.log_to_wandb,
+        wandb_project=job.params.wandb_project,
         start_step=progress.step,
     )
-    task = _task(site, trained, dataset, resumable)
-    site.reporter.say(Started(total=task.total_steps, step=progress.step, details=_details(site, trained, dataset)))
-    outcome = fit(task, progress, processes=site.processes, control=site.control, reporter=site.reporter)
-    if site.processes.rank == 0:
-        site.work.facts.update(steps=progress.step, metrics=progress.metrics, seconds=progress.seconds)
-        site.work.facts.update(facts(site.params, trained.base, dataset))
-        products_write(site, trained, progress, outcome)
+    task = _task(job, trained, dataset, resumable)
+    job.reporter.say(Started(total=task.total_steps, step=progress.step, details=_details(job, trained, dataset)))
+    outcome = fit(task, progress, processes=job.processes, control=job.control, reporter=job.reporter)
+    if job.processes.rank == 0:
+        job.facts.update(steps=progress.step, metrics=progress.metrics, seconds=progress.seconds)
+        job.facts.update(facts(job.params, trained.base, dataset))
+        products_write(job, trained, progress, outcome)
     return outcome
 
 
 def _task(
-    site: Site[MaskedTextParams], trained: Trained, dataset: TextDataset, resumable: Resumable
+    job: JobContext[MaskedTextParams], trained: Trained, dataset: TextDataset, resumable: Resumable
 ) -> Task[TextMicroBatch]:
-    params, processes, base = site.params, site.processes, trained.base
+    params, processes, base = job.params, job.processes, trained.base
     plan = TextPlan(
         num_documents=len(dataset.trained),
         batch_size=resumable.batch.batch_size,
@@ -93,9 +84,9 @@ def _task(
             base,
             params,
             step,
-            out=site.work.out,
-            reporter=site.reporter,
-            should_stop=site.control.stop_is_wanted,
+            out=job.out,
+            reporter=job.reporter,
+            should_stop=job.control.stop_is_wanted,
         )
 
     return Task(
@@ -131,10 +122,10 @@ def _evaluate_every(params: MaskedTextParams, plan: TextPlan, total_steps: int) 
     return plan.steps_per_epoch if params.eval_strategy == "epoch" else params.steps_of(params.eval_steps, total_steps)
 
 
-def _details(site: Site[MaskedTextParams], trained: Trained, dataset: TextDataset) -> dict[str, object]:
+def _details(job: JobContext[MaskedTextParams], trained: Trained, dataset: TextDataset) -> dict[str, object]:
     return {
-        "device": str(site.processes.device),
-        "world_size": site.processes.world_size,
+        "device": str(job.processes.device),
+        "world_size": job.processes.world_size,
         "family": trained.base.family,
         "trainable_parameters": sum(parameter.numel() for parameter in trained.parameters),
         "dataset": dataset.facts(),

@@ -9,8 +9,8 @@ from torch import Tensor
 from trainers.contract.events import Progress
 from trainers.contract.params.merge import MergeParams
 from trainers.core.adaptor_inputs import base_check, weights_folder
-from trainers.core.tracking import Reporter
-from trainers.core.workspace import Outcome, Workspace
+from trainers.core.context import JobContext, Outcome
+from trainers.core.reporting import Reporter
 from trainers.image.adaptors.apply import prediction_override
 from trainers.image.adaptors.file import bad
 from trainers.image.adaptors.layers import layers, roots
@@ -23,38 +23,38 @@ from trainers.image.models.stored_dtype import stored_dtype
 from trainers.text.adaptors.merge import merge_text
 
 
-def merge(work: Workspace) -> Outcome:
+def merge(job: JobContext) -> Outcome:
     """out/model has the base's layout and dtype. Image models here, text models in `merge_text`."""
-    params, adaptors = work.spec.params, work.spec.inputs.adaptors
+    params, adaptors = job.spec.params, job.spec.inputs.adaptors
     assert isinstance(params, MergeParams)
     scales = params.scales or (1.0,) * len(adaptors)
-    work.facts["merged"] = [
+    job.facts["merged"] = [
         {"name": ref.name, "sha256": ref.sha256, "scale": scale} for ref, scale in zip(adaptors, scales, strict=True)
     ]
-    if (work.model / "model_index.json").is_file():
-        return _merge_image(work, scales)
-    return merge_text(work)
+    if (job.model / "model_index.json").is_file():
+        return _merge_image(job, scales)
+    return merge_text(job)
 
 
-def _merge_image(work: Workspace, scales: Sequence[float]) -> Outcome:
-    base = load_base(work.model, stored_dtype(work.model))
-    read = _read(work, base)
-    pairs = zip(work.spec.inputs.adaptors, read, strict=True)
+def _merge_image(job: JobContext, scales: Sequence[float]) -> Outcome:
+    base = load_base(job.model, stored_dtype(job.model))
+    read = _read(job, base)
+    pairs = zip(job.spec.inputs.adaptors, read, strict=True)
     override = prediction_override([(ref, adaptor.metadata) for ref, adaptor in pairs])
-    add(base, read, scales, Reporter(work.events))
+    add(base, read, scales, job.reporter)
     merged = replace(base, scheduler_config=base.scheduler_config | override)
-    family_module(base.family).save(merged, work.out / "model")
-    work.facts.update(family=base.family, **override)
+    family_module(base.family).save(merged, job.out / "model")
+    job.facts.update(family=base.family, **override)
     return "succeeded"
 
 
-def _read(work: Workspace, base: Base) -> list[Adaptor]:
+def _read(job: JobContext, base: Base) -> list[Adaptor]:
     """Every adaptor, checked, before the first weight changes."""
-    model = work.spec.inputs.model
+    model = job.spec.inputs.model
     assert model is not None
     read = []
-    for index, ref in enumerate(work.spec.inputs.adaptors):
-        adaptor = adaptor_read(base, weights_folder(work.adaptor(index)))
+    for index, ref in enumerate(job.spec.inputs.adaptors):
+        adaptor = adaptor_read(base, weights_folder(job.adaptor(index)))
         base_check(ref, adaptor.metadata, model)
         read.append(adaptor)
     return read

@@ -10,10 +10,9 @@ from PIL import Image
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Progress, Started
 from trainers.contract.params.sample_image import SampleImageParams
-from trainers.core.control import Control
-from trainers.core.distributed import start_processes
-from trainers.core.tracking import Reporter
-from trainers.core.workspace import Outcome, Workspace
+from trainers.core.context import JobContext, Outcome
+from trainers.core.distributed import single_process_check
+from trainers.core.reporting import Reporter
 from trainers.image.adaptors.apply import Adapted, adaptors_apply
 from trainers.image.adaptors.switch import adaptors_remove, adaptors_switch
 from trainers.image.models.base import Base, TextSettings
@@ -36,51 +35,41 @@ class Key(NamedTuple):
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def sample(work: Workspace) -> Outcome:
+def sample(job: JobContext[SampleImageParams]) -> Outcome:
     """Draws `num_images` pictures (a comparison: that many per column) into out/samples/.
 
     The base model may stay in memory for the next job; it is left without adaptors.
     """
-    processes = start_processes(work.spec.resources)
-    if processes.world_size > 1:
-        raise TrainerError(
-            ReasonCode.BAD_PARAMETERS,
-            f"sample_image runs as one process, got {processes.world_size}; choose resources.strategy='single'",
-        )
-    reporter = Reporter(work.events)
-    control = Control(work.inputs / "control", processes, reporter)
+    single_process_check(job.processes, job.spec.method)
+    key = _key_of(job)
+    was_there = job.models.holds(key)
+    bare: Base = job.models.get(key, lambda: load_base(job.model, key.dtype, key.device))
     try:
-        key = _key_of(work, processes.device)
-        was_there = work.kept.holds(key)
-        bare: Base = work.kept.get(key, lambda: load_base(work.model, key.dtype, key.device))
-        try:
-            return _sample(work, bare, reporter, control, was_there=was_there)
-        finally:
-            adaptors_remove(bare)
+        return _sample(job, bare, was_there=was_there)
     finally:
-        control.close()
+        adaptors_remove(bare)
 
 
-def _sample(work: Workspace, bare: Base, reporter: Reporter, control: Control, *, was_there: bool) -> Outcome:
-    params = _params(work)
+def _sample(job: JobContext[SampleImageParams], bare: Base, *, was_there: bool) -> Outcome:
+    params, control = job.params, job.control
     _family_check(bare, params)
-    start = start_read(work.dataset, params, family_module(bare.family).PIXEL_MULTIPLE)
-    adapted, trained_skip = _with_adaptors(bare, work)
+    start = start_read(job.dataset, params, family_module(bare.family).PIXEL_MULTIPLE)
+    adapted, trained_skip = _with_adaptors(bare, job)
     skip = trained_skip if params.clip_skip is None else params.clip_skip
     settings = TextSettings(skip, params.max_sequence_length)
-    columns = columns_of(params, work.spec.inputs.adaptors)
+    columns = columns_of(params, job.spec.inputs.adaptors)
     details = {
         "device": str(bare.network.device),
         "process": os.getpid(),
         "was_in_memory": was_there,
         "clip_skip": skip,
     }
-    reporter.say(Started(total=len(columns) * params.num_images, details=details))
-    keeper = Keeper(work, params, reporter)
+    job.reporter.say(Started(total=len(columns) * params.num_images, details=details))
+    keeper = Keeper(job)
     drawn: dict[str, list[Image.Image]] = {}
     for index, column in enumerate(columns):
         adaptors_switch(bare, on=column.with_adaptors)
-        tell = _teller(reporter, column=index, columns=len(columns))
+        tell = _teller(job.reporter, column=index, columns=len(columns))
         base = adapted if column.with_adaptors else bare
         drawn[column.label] = _draw(base, column, params, settings, start, keeper, tell, control.stop_is_wanted)
         if not drawn[column.label]:
@@ -88,7 +77,7 @@ def _sample(work: Workspace, bare: Base, reporter: Reporter, control: Control, *
                 control.obeyed(command, keeper.made)
             break
         keeper.keep(column, drawn[column.label])
-    work.facts["steps"] = keeper.made
+    job.facts["steps"] = keeper.made
     if keeper.made < len(columns) * params.num_images:
         return "stopped"
     if params.compare:
@@ -130,10 +119,10 @@ def _draw(
     )
 
 
-def _key_of(work: Workspace, device: torch.device) -> Key:
-    model = work.spec.inputs.model
+def _key_of(job: JobContext[SampleImageParams]) -> Key:
+    model = job.spec.inputs.model
     assert model is not None, "JobSpec refuses a job without its base model"
-    return Key(model.sha256, DTYPES[_params(work).mixed_precision], device)
+    return Key(model.sha256, DTYPES[job.params.mixed_precision], job.processes.device)
 
 
 def _family_check(base: Base, params: SampleImageParams) -> None:
@@ -148,17 +137,12 @@ def _family_check(base: Base, params: SampleImageParams) -> None:
         raise TrainerError(ReasonCode.BAD_PARAMETERS, problem)
 
 
-def _with_adaptors(bare: Base, work: Workspace) -> Adapted:
-    inputs = work.spec.inputs
+def _with_adaptors(bare: Base, job: JobContext[SampleImageParams]) -> Adapted:
+    inputs = job.spec.inputs
     assert inputs.model is not None
-    folders = [work.adaptor(index) for index in range(len(inputs.adaptors))]
-    scales = _params(work).adaptor_scales or (1.0,) * len(inputs.adaptors)
+    folders = [job.adaptor(index) for index in range(len(inputs.adaptors))]
+    scales = job.params.adaptor_scales or (1.0,) * len(inputs.adaptors)
     return adaptors_apply(bare, inputs.model, inputs.adaptors, folders, scales)
-
-
-def _params(work: Workspace) -> SampleImageParams:
-    assert isinstance(work.spec.params, SampleImageParams)
-    return work.spec.params
 
 
 def _teller(reporter: Reporter, *, column: int, columns: int) -> Callable[[int, int], None]:

@@ -9,10 +9,11 @@ from torch import Tensor
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Progress, Sample, Started
 from trainers.contract.params.sample_text import SampleTextParams
-from trainers.core.workspace import Outcome, Workspace
+from trainers.core.context import JobContext, Outcome
 from trainers.text.data.chat import prompt_ids
+from trainers.text.models.base import TextBase
 from trainers.text.sampling.infill import infill_ids
-from trainers.text.sampling.job import DEFAULT_NEW_TOKENS, TextJob, decoding_of, suppressed_check, text_job
+from trainers.text.sampling.job import DEFAULT_NEW_TOKENS, base_with_adaptors, decoding_of, suppressed_check
 from trainers.text.sampling.record import text_write
 from trainers.text.sampling.texts import Text, answers_sample, masks_fill
 
@@ -29,31 +30,30 @@ class Asked:
     seed: int
 
 
-def sample(work: Workspace) -> Outcome:
+def sample(job: JobContext[SampleTextParams]) -> Outcome:
     """Writes out/samples/text-<n>.json for each text, with its trace, and tells of each."""
-    params = work.spec.params
-    assert isinstance(params, SampleTextParams)
-    with text_job(work) as job:
-        suppressed_check(params, job.base)
-        asked = asked_of(job, params)
-        job.reporter.say(Started(total=len(asked), details={"device": str(job.base.device)}))
+    params = job.params
+    with base_with_adaptors(job) as base:
+        suppressed_check(params, base)
+        asked = asked_of(base, params)
+        job.reporter.say(Started(total=len(asked), details={"device": str(base.device)}))
         made = 0
         for batch in batches_of(asked, params):
-            texts = _denoise(job, params, batch, made=made, total=len(asked))
+            texts = _denoise(job, base, params, batch, made=made, total=len(asked))
             if not texts:
                 if command := job.control.agree():
                     job.control.obeyed(command, made)
                 break
             for one, text in zip(batch, texts, strict=True):
-                _keep(job, params, one, text)
+                _keep(job, base, params, one, text)
             made += len(texts)
-        work.facts["steps"] = made
+        job.facts["steps"] = made
         return "succeeded" if made == len(asked) else "stopped"
 
 
-def asked_of(job: TextJob, params: SampleTextParams) -> list[Asked]:
+def asked_of(base: TextBase, params: SampleTextParams) -> list[Asked]:
     """Every text of the job: each prompt `num_samples` times, text i from seed + i."""
-    encoded = [(prompt, _encoded(job, params, prompt)) for prompt in params.asked for _ in range(params.num_samples)]
+    encoded = [(prompt, _encoded(base, params, prompt)) for prompt in params.asked for _ in range(params.num_samples)]
     return [Asked(number, prompt, ids, params.seed + number) for number, (prompt, ids) in enumerate(encoded)]
 
 
@@ -62,35 +62,37 @@ def batches_of(asked: Sequence[Asked], params: SampleTextParams) -> Iterator[lis
         yield list(asked[first : first + params.batch_size])
 
 
-def _encoded(job: TextJob, params: SampleTextParams, prompt: Any) -> list[int]:
+def _encoded(base: TextBase, params: SampleTextParams, prompt: Any) -> list[int]:
     if params.infill_texts:
-        return infill_ids(job.base, prompt)
+        return infill_ids(base, prompt)
     try:
-        return prompt_ids(job.base, prompt)
+        return prompt_ids(base, prompt)
     except ValueError as error:
         raise TrainerError(ReasonCode.BAD_PARAMETERS, f"messages: {error}") from error
 
 
-def _denoise(job: TextJob, params: SampleTextParams, batch: list[Asked], *, made: int, total: int) -> list[Text]:
+def _denoise(
+    job: JobContext, base: TextBase, params: SampleTextParams, batch: list[Asked], *, made: int, total: int
+) -> list[Text]:
     ids, seeds = [one.ids for one in batch], [one.seed for one in batch]
     new = 0 if params.infill_texts else params.max_new_tokens or DEFAULT_NEW_TOKENS
-    everything = sum(row.count(job.base.mask_id) + new for row in ids)
+    everything = sum(row.count(base.mask_id) + new for row in ids)
 
     def tell(ids_BL: Tensor) -> None:
-        left = int((ids_BL == job.base.mask_id).sum())
+        left = int((ids_BL == base.mask_id).sum())
         share = 1 - left / everything
         job.reporter.say(Progress(stage="denoising", done=round((made + share * len(batch)) * 100), total=total * 100))
 
     watch = {"on_step": tell, "should_stop": job.control.stop_is_wanted}
     decoding = decoding_of(params)
     if params.infill_texts:
-        return masks_fill(job.base, ids, decoding, seeds, **watch)
-    return answers_sample(job.base, ids, decoding, seeds, **watch)
+        return masks_fill(base, ids, decoding, seeds, **watch)
+    return answers_sample(base, ids, decoding, seeds, **watch)
 
 
-def _keep(job: TextJob, params: SampleTextParams, asked: Asked, text: Text) -> None:
+def _keep(job: JobContext, base: TextBase, params: SampleTextParams, asked: Asked, text: Text) -> None:
     path = f"samples/text-{asked.number + 1:04d}.json"
-    model = job.work.spec.inputs.model
+    model = job.spec.inputs.model
     assert model is not None
     facts = {
         "prompt": asked.prompt,
@@ -99,7 +101,7 @@ def _keep(job: TextJob, params: SampleTextParams, asked: Asked, text: Text) -> N
         "base_model": {"name": model.name, "sha256": model.sha256},
         "adaptors": adaptors_used(job, params),
     }
-    text_write(job.work.out / path, job.base, text, facts)
+    text_write(job.out / path, base, text, facts)
     said = asked.prompt if isinstance(asked.prompt, str) else asked.prompt[-1]["content"]
     job.reporter.say(
         Sample(
@@ -113,8 +115,8 @@ def _keep(job: TextJob, params: SampleTextParams, asked: Asked, text: Text) -> N
     )
 
 
-def adaptors_used(job: TextJob, params: SampleTextParams) -> list[dict[str, Any]]:
-    adaptors = job.work.spec.inputs.adaptors
+def adaptors_used(job: JobContext, params: SampleTextParams) -> list[dict[str, Any]]:
+    adaptors = job.spec.inputs.adaptors
     scales = params.adaptor_scales or (1.0,) * len(adaptors)
     return [
         {"name": adaptor.name, "sha256": adaptor.sha256, "scale": scale}

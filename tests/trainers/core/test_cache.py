@@ -13,7 +13,7 @@ from trainers.contract.spec import Resources
 from trainers.core.cache import cache_key, tensors_cached, tensors_digest
 from trainers.core.control import Control
 from trainers.core.distributed import start_processes, stop_processes
-from trainers.core.tracking import Reporter
+from trainers.core.reporting import Reporter
 
 
 def entries(cache: Path) -> dict[str, int]:

@@ -10,7 +10,7 @@ from tests.trainers.job import Job
 from trainers.contract.events import EventWriter, read_events
 from trainers.core.control import Command, Control
 from trainers.core.distributed import Processes
-from trainers.core.tracking import Reporter
+from trainers.core.reporting import Reporter
 
 ENDLESS = {"max_train_steps": 100_000, "checkpoint_every_steps": 100_000}
 ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"))

@@ -17,7 +17,7 @@ from trainers.core.control import Control
 from trainers.core.distributed import Processes
 from trainers.core.loop import Progress, StepBatch, Task, _Update, fit
 from trainers.core.optim import adamw
-from trainers.core.tracking import Reporter
+from trainers.core.reporting import Reporter
 
 pytestmark = pytest.mark.numeric
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from trainers.contract.events import Payload
+from trainers.core.reporting import Reporter
 from trainers.core.steplog import Entry, StepLog
-from trainers.core.tracking import Reporter
 
 
 class Told(Reporter):

@@ -30,8 +30,8 @@ from trainers.contract.errors import ReasonCode
 from trainers.contract.events import Event, EventWriter, Payload, Sample
 from trainers.contract.params.sample_image import SampleImageParams
 from trainers.contract.spec import JobSpec
-from trainers.core.model_cache import Kept
-from trainers.core.workspace import Workspace
+from trainers.core.context import JobContext
+from trainers.core.model_cache import ModelCache
 from trainers.methods.sample_image import sample
 
 
@@ -133,7 +133,7 @@ def test_every_parameter_changes_the_picture(make: Make, change: dict[str, Any])
 def test_a_stop_ends_the_job_between_two_steps_and_is_answered(make: Make, adaptor: Path) -> None:
     work = make([adaptor], compare=True, num_inference_steps=4)
     writer = StoppingWriter(work.out / "events.jsonl", work.inputs / "control", after=6)
-    stopping = Workspace(work.spec, work.inputs, work.out, work.cache, writer)
+    stopping = JobContext(work.spec, work.inputs, work.out, work.cache, writer)
     assert sample(stopping) == "stopped"
     assert list(pictures(work)) == ["base-seed-42.png"]
     last = told(work)[-1]
@@ -289,7 +289,7 @@ def test_the_denoising_is_shown_while_it_goes_on(make: Make) -> None:
 
 
 def test_the_next_job_finds_the_base_model_as_it_was(make: Make, adaptor: Path) -> None:
-    kept = Kept()
+    kept = ModelCache()
     first, second, third = make(kept=kept), make([adaptor], kept=kept), make(kept=kept)
     for work in (first, second, third):
         assert sample(work) == "succeeded"

@@ -28,7 +28,7 @@ from trainers.contract.events import Sample
 from trainers.contract.params.sample_image import SampleImageParams
 from trainers.contract.spec import InputRef
 from trainers.core.lora import attach
-from trainers.core.model_cache import Kept
+from trainers.core.model_cache import ModelCache
 from trainers.image.adaptors.save import adaptor_save
 from trainers.image.models import sd1
 from trainers.image.models.load import load_base
@@ -194,7 +194,7 @@ def test_an_adaptor_of_the_text_encoder_counts_and_is_taken_off_again(
         for parameter in attach(encoder, r=4, alpha=8, dropout=0.0, seed=2, targets=sd1.text_targets(encoder)):
             parameter.add_(0.3)
     adaptor_save(base, tmp_path / "words", metadata={})
-    kept = Kept()
+    kept = ModelCache()
     bare, work, after = make(kept=kept), make([tmp_path / "words"], kept=kept, compare=True), make(kept=kept)
     for one in (bare, work, after):
         assert sample(one) == "succeeded"
@@ -226,7 +226,7 @@ def test_a_trained_adaptor_draws_in_a_job_what_it_drew_in_training(make: Make, t
 def test_an_adaptor_that_was_refused_leaves_nothing_on_the_base_model(
     make: Make, adaptor: Path, tmp_path: Path
 ) -> None:
-    kept = Kept()
+    kept = ModelCache()
     first, bad, third = make(kept=kept), make([adaptor, tmp_path], kept=kept), make(kept=kept)
     sample(first)
     assert refusal(bad).reason.code == ReasonCode.BAD_ADAPTOR

@@ -9,14 +9,14 @@ import torch
 
 from trainers.contract.events import EventWriter, read_events
 from trainers.contract.spec import JobSpec
-from trainers.core.workspace import Workspace
+from trainers.core.context import JobContext
 from trainers.text.adaptors.lora import attach_text_lora, text_adaptor_save
 from trainers.text.models.load import load_text
 
 MODEL = {"name": "tiny@1", "key": "models/1", "sha256": "ab" * 32}
 ADAPTOR = {"name": "poet@1", "key": "adaptors/1", "sha256": "cd" * 32}
 DATASET = {"name": "rows@1", "key": "datasets/1", "sha256": "ef" * 32}
-Make = Callable[..., Workspace]
+Make = Callable[..., JobContext]
 
 
 def workspace(
@@ -28,7 +28,7 @@ def workspace(
     rows: Sequence[dict[str, Any]] = (),
     details: dict[str, Any] | None = None,
     **params: Any,
-) -> Workspace:
+) -> JobContext:
     for name in ("in/adaptor", "out", "cache"):
         (folder / name).mkdir(parents=True)
     (folder / "in/model").symlink_to(model)
@@ -41,10 +41,10 @@ def workspace(
         inputs["dataset"] = DATASET
     spec = {"name": "try", "method": method, "params": params, "inputs": inputs}
     events = EventWriter(folder / "out/events.jsonl")
-    return Workspace(JobSpec.model_validate(spec), folder / "in", folder / "out", folder / "cache", events)
+    return JobContext(JobSpec.model_validate(spec), folder / "in", folder / "out", folder / "cache", events)
 
 
-def told(work: Workspace) -> list[Any]:
+def told(work: JobContext) -> list[Any]:
     return [event.data for event in read_events(work.out / "events.jsonl")]
 
 

@@ -2,12 +2,15 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from formats.splits import split_chosen
+
+if TYPE_CHECKING:
+    from trainers.contract.spec import Resources
 
 SPLIT = r"^[A-Za-z0-9][\w.-]{0,99}$"
 Product = Literal["adaptor", "samples", "dataset", "model"]
@@ -40,6 +43,8 @@ class Params(BaseModel):
     model_families: ClassVar[tuple[str, ...]] = ()
     """Families of the base models that it takes, as the check at upload found them; empty = any."""
 
+    obeys_control: ClassVar[bool] = True
+    """Whether a running job reads commands and SIGTERM at its boundaries; False: SIGTERM ends it at once."""
     stays: ClassVar[tuple[str, ...]] = ()
     """Fields that say, with the base model, what stays in memory for the next job of this method; empty = nothing."""
 
@@ -89,6 +94,9 @@ class Params(BaseModel):
         """Which of a dataset's `splits` is read, "" for all that is there. Raises ValueError that names them."""
         split = getattr(self, "split", None)
         return "" if split is None else split_chosen(splits, str(split))
+
+    def resources_check(self, resources: "Resources") -> None:
+        """Raises TrainerError where these parameters and the job's resources contradict each other."""
 
     def shows(self) -> bool:
         """Whether a running job has something to show when asked to `sample_now`: samples, or a validation loss."""

@@ -15,6 +15,7 @@ class ExtractAdaptorParams(Params):
     summary: ClassVar[str] = "Make an adaptor of another strength or of a lower rank from one that is there."
     entry: ClassVar[str] = "trainers.methods.extract_adaptor:extract_adaptor"
     product: ClassVar[Product] = "adaptor"
+    obeys_control: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ("model", "adaptors")
     max_adaptors: ClassVar[int | None] = 1
     model_families: ClassVar[tuple[str, ...]] = ("sd1", "sd2", "sdxl", "sd3", "flux")

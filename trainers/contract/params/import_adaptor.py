@@ -17,6 +17,7 @@ class ImportAdaptorParams(Params):
     summary: ClassVar[str] = "Make an adaptor of a LoRA file that was trained elsewhere, after checking it."
     entry: ClassVar[str] = "trainers.methods.import_adaptor:import_adaptor"
     product: ClassVar[Product] = "adaptor"
+    obeys_control: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ("model", "dataset")
     dataset_kind: ClassVar[Literal["pictures", "rows", "weights"] | None] = "weights"
     model_families: ClassVar[tuple[str, ...]] = ("sd1", "sd2", "sdxl", "sd3", "flux")

@@ -1,12 +1,16 @@
 """Parameters of `masked_text`. Only what the trainer implements today is listed."""
 
 import re
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.base import SPLIT, Params, Product
 from trainers.contract.params.secrets import SecretNames
+
+if TYPE_CHECKING:
+    from trainers.contract.spec import Resources
 
 CART = re.compile(r"^cart\[geo_p:(0?\.\d+)\]$")
 DREAM_CART = "cart[geo_p:0.3]"
@@ -306,6 +310,28 @@ class MaskedTextParams(Params):
 
     def connects(self) -> bool:
         return self.log_to_wandb
+
+    def resources_check(self, resources: "Resources") -> None:
+        """Raises TrainerError where `train_device` or `gpu_ids` and `resources.accelerators` contradict each other."""
+        accelerators = resources.accelerators
+        if self.train_device == "cuda" and not resources.num_accelerators:
+            raise TrainerError(
+                ReasonCode.NO_ACCELERATOR,
+                f"train_device='cuda' needs accelerators, but resources.accelerators={accelerators}",
+            )
+        if self.train_device in ("cpu", "tpu") and resources.num_accelerators:
+            raise TrainerError(
+                ReasonCode.BAD_PARAMETERS,
+                f"train_device={self.train_device!r} uses no accelerators, "
+                f"but resources.accelerators={accelerators}; ask for 0",
+            )
+        if self.gpu_ids == "auto":
+            return
+        if accelerators != tuple(int(index) for index in self.gpu_ids.split(",")):
+            raise TrainerError(
+                ReasonCode.BAD_PARAMETERS,
+                f"gpu_ids={self.gpu_ids!r} wants exactly these accelerators, but resources.accelerators={accelerators}",
+            )
 
     def shows(self) -> bool:
         return self.evaluates and bool(self.eval_prompts or self.validation_split)

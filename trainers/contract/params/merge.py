@@ -15,6 +15,7 @@ class MergeParams(Params):
     summary: ClassVar[str] = "Make a base model of another one with adaptors added to its weights."
     entry: ClassVar[str] = "trainers.methods.merge:merge"
     product: ClassVar[Product] = "model"
+    obeys_control: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ("model", "adaptors")
 
     name: str = Field(min_length=1, max_length=100, pattern=ADAPTOR_NAME)

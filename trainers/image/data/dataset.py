@@ -2,9 +2,9 @@
 
 from trainers.contract.events import Warning_
 from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.core.context import JobContext
 from trainers.core.encoding_cache import Desk
 from trainers.core.global_batch import GlobalBatch
-from trainers.core.site import Site
 from trainers.image.data.augment import Augment
 from trainers.image.data.batches import Draws, Dropout
 from trainers.image.data.buckets import Shape, shape_for, shapes_of
@@ -21,21 +21,21 @@ from trainers.image.models.base import Base, TextSettings
 from trainers.image.models.families import family_module
 
 
-def rows_encode(site: Site[ImageLoraParams], base: Base, rows: Rows) -> Examples | None:
+def rows_encode(job: JobContext[ImageLoraParams], base: Base, rows: Rows) -> Examples | None:
     """Moments and embeddings; None where a stop was wanted meanwhile, which fit then obeys before its first step.
 
     A warning says which cache a parameter switches off, which pictures have no mask, and which captions are cut.
     """
-    params, examples = site.params, example_rows(rows, site.params)
+    params, examples = job.params, example_rows(rows, job.params)
     told = caches_off(params, encoding_of(base, params)) + without_mask(params, rows.pictures)
     for message in told + captions_cut(token_limit(base, params), examples):
-        site.reporter.say(Warning_(message=message))
+        job.reporter.say(Warning_(message=message))
     return examples_encode(
         base,
         examples,
         encoding_of(base, params),
         further_texts=[params.trigger_word] if params.caption_dropout_rate else [],
-        desk=Desk(site.work.cache, site.processes, site.control, site.reporter),
+        desk=Desk(job.cache, job.processes, job.control, job.reporter),
     )
 
 

@@ -11,7 +11,7 @@ from trainers.contract.errors import TrainerError
 from trainers.contract.events import Progress, Sample, Started
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.params.inspect_dataset import InspectDatasetParams
-from trainers.core.site import Site
+from trainers.core.context import JobContext
 from trainers.image.data.augment import change_drawn
 from trainers.image.data.batches import text_drawn, view_drawn
 from trainers.image.data.changes import changes_of
@@ -43,15 +43,15 @@ class File(NamedTuple):
     """Its changes, or why it is refused."""
 
 
-def preview(site: Site[InspectDatasetParams]) -> dict[str, Any]:
+def preview(job: JobContext[InspectDatasetParams]) -> dict[str, Any]:
     """The report. What training would refuse is named and left out of the rest, so that one look finds everything."""
-    params, faults = site.params.template(), Faults()
+    params, faults = job.params.template(), Faults()
     assert isinstance(params, ImageLoraParams)
     try:
-        pictures = pictures_repeated(Site(site.work, params, site.processes, site.control, site.reporter), faults)
-        framing = framing_of(params, _multiple(site))
-        site.reporter.say(Started(total=len(pictures), details={"pictures": len(pictures)}))
-        files = _files(site, [picture for picture, _ in pictures], framing)
+        pictures = pictures_repeated(job.with_params(params), faults)
+        framing = framing_of(params, _multiple(job))
+        job.reporter.say(Started(total=len(pictures), details={"pictures": len(pictures)}))
+        files = _files(job, [picture for picture, _ in pictures], framing)
         fit = [pair for pair, file in zip(pictures, files, strict=False) if file.view]
         refused = [*faults, *(said for file in files if not file.view for said in file.said)]
         if refused and not fit:
@@ -59,7 +59,7 @@ def preview(site: Site[InspectDatasetParams]) -> dict[str, Any]:
         rows = rows_of(fit, params)
     except TrainerError as error:
         return _refused(error.reason.message, faults)
-    plan = plan_for(params, framing, rows, batch_of(params, site.processes.world_size))
+    plan = plan_for(params, framing, rows, batch_of(params, job.processes.world_size))
     views = [file.view for file in files if file.view]
     return {
         "refused": refused[0] if refused else "",
@@ -68,14 +68,14 @@ def preview(site: Site[InspectDatasetParams]) -> dict[str, Any]:
         "pictures": len(fit),
         "rows_per_epoch": len(rows.trained),
         **_repeats(fit),
-        **_splits(site, params),
+        **_splits(job, params),
         "steps_per_epoch": plan.steps_per_epoch,
         "held_out": [rows.pictures[place].where for place in rows.held_out],
         "shapes": dict(Counter(f"{view.shape.width}x{view.shape.height}" for view in views).most_common()),
-        "captions_cut": _captions_cut(site, params, example_rows(rows, params)),
+        "captions_cut": _captions_cut(job, params, example_rows(rows, params)),
         "without_mask": [picture.where for picture in opaque_pictures(params, rows.pictures)],
         "files": [_told(file) for file in files if file.said],
-        "samples": _samples(site, params, rows, views, plan),
+        "samples": _samples(job, params, rows, views, plan),
     }
 
 
@@ -83,8 +83,8 @@ def _refused(message: str, faults: Sequence[str]) -> dict[str, Any]:
     return {"refused": message, "faults": [*faults], "files": [], "samples": []}
 
 
-def _multiple(site: Site[InspectDatasetParams]) -> int:
-    return family_of(site.work.model).PIXEL_MULTIPLE if site.work.spec.inputs.model else ANY_MULTIPLE
+def _multiple(job: JobContext[InspectDatasetParams]) -> int:
+    return family_of(job.model).PIXEL_MULTIPLE if job.spec.inputs.model else ANY_MULTIPLE
 
 
 def _repeats(pictures: Sequence[tuple[Picture, int]]) -> dict[str, Any]:
@@ -93,18 +93,18 @@ def _repeats(pictures: Sequence[tuple[Picture, int]]) -> dict[str, Any]:
     return {} if set(by_name) == {1} else {"repeats": {f"{times}x": count for times, count in sorted(by_name.items())}}
 
 
-def _splits(site: Site[InspectDatasetParams], params: ImageLoraParams) -> dict[str, Any]:
+def _splits(job: JobContext[InspectDatasetParams], params: ImageLoraParams) -> dict[str, Any]:
     """Of the job's own dataset, where the names of its folders say splits."""
-    tables = tables_of(site.work.dataset, params.split_of)
+    tables = tables_of(job.dataset, params.split_of)
     return {"split": tables.split, "splits": tables.splits} if tables.splits else {}
 
 
-def _captions_cut(site: Site[InspectDatasetParams], params: ImageLoraParams, rows: Sequence[Row]) -> list[str]:
+def _captions_cut(job: JobContext[InspectDatasetParams], params: ImageLoraParams, rows: Sequence[Row]) -> list[str]:
     """Captions that are too long for the base model's T5, or for its CLIP where it has none."""
-    if not site.work.spec.inputs.model:
+    if not job.spec.inputs.model:
         return []
-    family = family_of(site.work.model)
-    limit = limit_of(family, family.caption_tokenizer(site.work.model), params)
+    family = family_of(job.model)
+    limit = limit_of(family, family.caption_tokenizer(job.model), params)
     counts = token_counts(limit, [row.texts[0] for row in rows])
     return [
         f"{row.picture.where}: {count} tokens, the last {count - limit.limit} are cut"
@@ -113,16 +113,16 @@ def _captions_cut(site: Site[InspectDatasetParams], params: ImageLoraParams, row
     ]
 
 
-def _files(site: Site[InspectDatasetParams], pictures: Sequence[Picture], framing: Framing) -> list[File]:
+def _files(job: JobContext[InspectDatasetParams], pictures: Sequence[Picture], framing: Framing) -> list[File]:
     """All of them, or fewer where a stop was wanted."""
     found: list[File] = []
     first: dict[str, str] = {}
     for done, picture in enumerate(pictures, start=1):
-        if site.control.agree_to_stop():
+        if job.control.agree_to_stop():
             break
         found.append(_file(picture, framing, first))
         if done % TELL_EVERY == 0 or done == len(pictures):
-            site.reporter.say(Progress(stage="reading pictures", done=done, total=len(pictures)))
+            job.reporter.say(Progress(stage="reading pictures", done=done, total=len(pictures)))
     return found
 
 
@@ -144,7 +144,7 @@ def _told(file: File) -> dict[str, Any]:
 
 
 def _samples(
-    site: Site[InspectDatasetParams], params: ImageLoraParams, rows: Rows, views: Sequence[View], plan: Plan
+    job: JobContext[InspectDatasetParams], params: ImageLoraParams, rows: Rows, views: Sequence[View], plan: Plan
 ) -> list[dict[str, Any]]:
     """The first samples of the training, each a PNG of exactly the pixels that are encoded."""
     drawn = (
@@ -154,7 +154,7 @@ def _samples(
     )
     examples = example_rows(rows, params)
     found: list[dict[str, Any]] = []
-    for index, (step, position, place) in enumerate(islice(drawn, site.params.num_rows)):
+    for index, (step, position, place) in enumerate(islice(drawn, job.params.num_rows)):
         picture, view = rows.pictures[place], views[place]
         crop = view_drawn(view.crops, params.seed, step, position)
         change = change_drawn(augment_of(params), params.seed, step, position)
@@ -170,18 +170,20 @@ def _samples(
             "change": change._asdict(),
         }
         cut = crop_image(picture, crop, interpolation=params.image_interpolation_mode, change=change)
-        path = _write(site, f"sample-{index:02d}.png", cut, text, details)
+        path = _write(job, f"sample-{index:02d}.png", cut, text, details)
         masks: dict[str, str] = {}
         if params.masked_loss != "none":
             mask = mask_image(picture, params.masked_loss, crop, change)
-            masks = {"mask": _write(site, f"sample-{index:02d}-mask.png", mask, text, details)}
+            masks = {"mask": _write(job, f"sample-{index:02d}-mask.png", mask, text, details)}
         found.append({"path": path, "text": text, **details, **masks})
     return found
 
 
-def _write(site: Site[InspectDatasetParams], name: str, image: Image.Image, text: str, details: dict[str, Any]) -> str:
+def _write(
+    job: JobContext[InspectDatasetParams], name: str, image: Image.Image, text: str, details: dict[str, Any]
+) -> str:
     path = f"samples/{name}"
-    if site.processes.rank == 0:
-        picture_write(site.work.out / path, image, {"prompt": text})
-    site.reporter.say(Sample(step=0, path=path, label=str(details["file"]), prompt=text, details=details))
+    if job.processes.rank == 0:
+        picture_write(job.out / path, image, {"prompt": text})
+    job.reporter.say(Sample(step=0, path=path, label=str(details["file"]), prompt=text, details=details))
     return path

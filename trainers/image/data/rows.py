@@ -9,7 +9,7 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Warning_
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.spec import InputRef
-from trainers.core.site import Site
+from trainers.core.context import JobContext
 from trainers.core.split import split
 from trainers.image.data.captions import texts_of
 from trainers.image.data.examples import Row
@@ -33,20 +33,20 @@ class Rows:
         return range(len(self.pictures), len(self.pictures) + len(self.class_pictures))
 
 
-def rows_read(site: Site[ImageLoraParams]) -> Rows:
+def rows_read(job: JobContext[ImageLoraParams]) -> Rows:
     """The job's datasets in order, and what the class dataset gives of the class pictures."""
-    rows = rows_of(pictures_repeated(site), site.params)
-    if site.work.spec.inputs.class_dataset:
-        return with_class(rows, site.params, site.work.inputs / "class_dataset")
+    rows = rows_of(pictures_repeated(job), job.params)
+    if job.spec.inputs.class_dataset:
+        return with_class(rows, job.params, job.inputs / "class_dataset")
     return rows
 
 
-def pictures_repeated(site: Site[ImageLoraParams], faults: Faults | None = None) -> list[tuple[Picture, int]]:
+def pictures_repeated(job: JobContext[ImageLoraParams], faults: Faults | None = None) -> list[tuple[Picture, int]]:
     """All pictures of all datasets in order, and how often an epoch sees each; warnings are said."""
     pictures: list[tuple[Picture, int]] = []
-    for found, times in zip(_datasets(site, faults), repeats_of(site), strict=True):
+    for found, times in zip(_datasets(job, faults), repeats_of(job), strict=True):
         for message in found.warnings:
-            site.reporter.say(Warning_(message=message))
+            job.reporter.say(Warning_(message=message))
         pictures += [(picture, times * picture.repeats) for picture in found.rows]
     return pictures
 
@@ -94,9 +94,9 @@ def example_rows(rows: Rows, params: ImageLoraParams) -> list[Row]:
     ]
 
 
-def repeats_of(site: Site[ImageLoraParams]) -> Sequence[int]:
+def repeats_of(job: JobContext[ImageLoraParams]) -> Sequence[int]:
     """How often an epoch sees each dataset."""
-    count, given = 1 + len(site.work.spec.inputs.further_datasets), site.params.repeats
+    count, given = 1 + len(job.spec.inputs.further_datasets), job.params.repeats
     if given and len(given) != count:
         raise TrainerError(
             ReasonCode.BAD_PARAMETERS,
@@ -105,18 +105,18 @@ def repeats_of(site: Site[ImageLoraParams]) -> Sequence[int]:
     return given or [1] * count
 
 
-def _datasets(site: Site[ImageLoraParams], faults: Faults | None) -> Iterator[Pictures]:
-    params, inputs = site.params, site.work.spec.inputs
+def _datasets(job: JobContext[ImageLoraParams], faults: Faults | None) -> Iterator[Pictures]:
+    params, inputs = job.params, job.spec.inputs
     columns = Columns(
         params.image_column, params.caption_column, params.mask_column if params.masked_loss == "mask_column" else None
     )
     if not inputs.further_datasets:
         yield pictures_read(
-            site.work.dataset, columns, trigger_word=params.trigger_word, split_of=params.split_of, faults=faults
+            job.dataset, columns, trigger_word=params.trigger_word, split_of=params.split_of, faults=faults
         )
         return
-    further = site.work.inputs / "datasets"
-    folders = [site.work.dataset, *(further / str(index) for index in range(len(inputs.further_datasets)))]
+    further = job.inputs / "datasets"
+    folders = [job.dataset, *(further / str(index) for index in range(len(inputs.further_datasets)))]
     for folder, ref in zip(folders, (inputs.dataset, *inputs.further_datasets), strict=True):
         assert ref is not None
         yield _named(folder, ref, columns, params, faults)

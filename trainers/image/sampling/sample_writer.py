@@ -7,17 +7,15 @@ from PIL import Image
 
 from trainers.contract.events import Sample
 from trainers.contract.params.sample_image import SampleImageParams
-from trainers.core.tracking import Reporter
-from trainers.core.workspace import Workspace
+from trainers.core.context import JobContext
 from trainers.image.png import comparison_sheet, picture_write
 from trainers.image.sampling.comparison import Column, seeds_of
 
 
 class Keeper:
-    def __init__(self, work: Workspace, params: SampleImageParams, reporter: Reporter) -> None:
-        self._work = work
-        self._params = params
-        self._reporter = reporter
+    def __init__(self, job: JobContext[SampleImageParams]) -> None:
+        self._job = job
+        self._params = job.params
         self.made = 0
         """Finished pictures, without previews and sheet."""
 
@@ -38,16 +36,16 @@ class Keeper:
         params = self._params
         sheet = comparison_sheet(drawn, [f"seed {seed}" for seed in seeds_of(params)])
         path = "samples/comparison.png"
-        picture_write(self._work.out / path, sheet, self._facts(params.prompt, params.seed, self._adaptors()))
+        picture_write(self._job.out / path, sheet, self._facts(params.prompt, params.seed, self._adaptors()))
         said = Sample(step=self.made, path=path, label="comparison", prompt=params.prompt, seed=params.seed)
-        self._reporter.say(said)
+        self._job.reporter.say(said)
 
     def _write(
         self, path: str, picture: Image.Image, column: Column, seed: int, label: str, details: dict[str, Any]
     ) -> None:
         adaptors = self._adaptors() if column.with_adaptors else []
-        picture_write(self._work.out / path, picture, self._facts(column.prompt, seed, adaptors) | details)
-        self._reporter.say(
+        picture_write(self._job.out / path, picture, self._facts(column.prompt, seed, adaptors) | details)
+        self._job.reporter.say(
             Sample(
                 step=self.made,
                 path=path,
@@ -59,7 +57,7 @@ class Keeper:
         )
 
     def _adaptors(self) -> list[dict[str, Any]]:
-        adaptors = self._work.spec.inputs.adaptors
+        adaptors = self._job.spec.inputs.adaptors
         scales = self._params.adaptor_scales or (1.0,) * len(adaptors)
         return [
             {"name": adaptor.name, "sha256": adaptor.sha256, "scale": scale}
@@ -68,7 +66,7 @@ class Keeper:
 
     def _facts(self, prompt: str, seed: int, adaptors: list[dict[str, Any]]) -> dict[str, Any]:
         """All that it takes to draw a picture again."""
-        model, dataset = self._work.spec.inputs.model, self._work.spec.inputs.dataset
+        model, dataset = self._job.spec.inputs.model, self._job.spec.inputs.dataset
         assert model is not None
         return {
             "prompt": prompt,

@@ -8,7 +8,7 @@ import torch
 from trainers.contract.events import Progress, Sample
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.core.distributed import Processes
-from trainers.core.tracking import Reporter
+from trainers.core.reporting import Reporter
 from trainers.image.data.batches import MicroBatch
 from trainers.image.models.base import Base, TextSettings
 from trainers.image.png import picture_write

@@ -9,31 +9,31 @@ from trainers.contract.events import Warning_
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.spec import InputRef
 from trainers.core.adaptor_inputs import base_check, weights_folder
+from trainers.core.context import JobContext
 from trainers.core.lora import TRAINED, lora_layers
-from trainers.core.site import Site
 from trainers.image.adaptors.layers import live_pairs, plain_name, roots
 from trainers.image.adaptors.load import adaptor_read
 from trainers.image.adaptors.pairs import Pair, Pairs
 from trainers.image.models.base import Base
 
 
-def start_from_adaptor(site: Site[ImageLoraParams], base: Base) -> None:
+def start_from_adaptor(job: JobContext[ImageLoraParams], base: Base) -> None:
     """Copies the pairs of the job's adaptor, if it has one, into those in training on `base`.
 
     TrainerError BAD_PARAMETERS names the parameter by which they differ; BAD_ADAPTOR: it is of another base model.
     """
-    inputs = site.work.spec.inputs
+    inputs = job.spec.inputs
     if not inputs.adaptors:
         return
     (ref,) = inputs.adaptors
     assert inputs.model is not None
-    adaptor = adaptor_read(base, weights_folder(site.work.adaptor(0)))
+    adaptor = adaptor_read(base, weights_folder(job.adaptor(0)))
     base_check(ref, adaptor.metadata, inputs.model)
     _prediction_check(ref, adaptor.metadata, base)
     live = live_pairs(base, TRAINED)
-    _pairs_agree(ref, adaptor.pairs, live, site.params)
+    _pairs_agree(ref, adaptor.pairs, live, job.params)
     if changed := _changed(adaptor.pairs, live):
-        site.reporter.say(Warning_(message=f"adaptor {ref.name} goes on otherwise than it was trained: {changed}"))
+        job.reporter.say(Warning_(message=f"adaptor {ref.name} goes on otherwise than it was trained: {changed}"))
     _copy(adaptor.pairs, base)
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.core.context import JobContext
 from trainers.core.quantization import network_quantise
-from trainers.core.site import Site
 from trainers.image.models.base import Base
 from trainers.image.models.load import load_base
 from trainers.image.training.family_check import family_check
@@ -21,10 +21,10 @@ def precision_on(device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
 
 
-def base_prepared(site: Site[ImageLoraParams]) -> Base:
+def base_prepared(job: JobContext[ImageLoraParams]) -> Base:
     """The frozen base on the job's device."""
-    params = site.params
-    base = _loaded(site)
+    params = job.params
+    base = _loaded(job)
     family_check(base, params)
     if params.attention == "xformers":
         optional_module("trainers.optional.xformers", "xformers").attention_use(base.network)
@@ -47,12 +47,12 @@ def encoders_free(base: Base, *, vae: bool, text: bool) -> None:
         module.to("meta")
 
 
-def _loaded(site: Site[ImageLoraParams]) -> Base:
-    params, device = site.params, site.processes.device
+def _loaded(job: JobContext[ImageLoraParams]) -> Base:
+    params, device = job.params, job.processes.device
     dtype = DTYPES[params.mixed_precision]
     if params.base_quantization == "none":
-        return load_base(site.work.model, dtype, device)
-    base = load_base(site.work.model, dtype, "cpu")
+        return load_base(job.model, dtype, device)
+    base = load_base(job.model, dtype, "cpu")
     network_quantise(base.network, params.base_quantization, device)
     for module in (base.vae, *base.text_encoders):
         module.to(device)

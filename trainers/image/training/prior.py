@@ -7,7 +7,7 @@ from trainers.contract.events import Progress
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.params.sample_image import DEFAULT_FLUX_GUIDANCE, DEFAULT_GUIDANCE
 from trainers.core.cache import cache_key
-from trainers.core.site import Site
+from trainers.core.context import JobContext
 from trainers.image.data.rows import Rows, class_pictures_missing, with_class
 from trainers.image.models.base import Base, TextSettings
 from trainers.image.png import picture_write
@@ -16,26 +16,26 @@ from trainers.image.sampling.sampler import sample_images
 NUM_INFERENCE_STEPS = 25
 
 
-def class_pictures_made(site: Site[ImageLoraParams], base: Base, rows: Rows) -> Rows:
+def class_pictures_made(job: JobContext[ImageLoraParams], base: Base, rows: Rows) -> Rows:
     """`rows` with the class pictures that its class dataset does not give. Adaptors on `base` must rest meanwhile.
 
     Picture i is drawn from seed i, alone, so that its bits depend on nothing else. Where a stop is wanted meanwhile the
     rows come back without them; fit obeys before its first step.
     """
-    missing = class_pictures_missing(rows, site.params)
+    missing = class_pictures_missing(rows, job.params)
     if not missing:
         return rows
-    folder = site.work.cache / "class_pictures" / _key(site, base)
-    processes = site.processes
+    folder = job.cache / "class_pictures" / _key(job, base)
+    processes = job.processes
     for start in range(0, missing, processes.world_size):
-        if site.control.agree_to_stop():
+        if job.control.agree_to_stop():
             return rows
         if start + processes.rank < missing:
-            picture_of_class(folder / f"{start + processes.rank:05d}.png", base, site.params, start + processes.rank)
+            picture_of_class(folder / f"{start + processes.rank:05d}.png", base, job.params, start + processes.rank)
         done = min(start + processes.world_size, missing)
-        site.reporter.say(Progress(stage="making class pictures", done=done, total=missing))
+        job.reporter.say(Progress(stage="making class pictures", done=done, total=missing))
     processes.barrier()
-    return with_class(rows, site.params, folder)
+    return with_class(rows, job.params, folder)
 
 
 def picture_of_class(path: Path, base: Base, params: ImageLoraParams, seed: int) -> None:
@@ -57,10 +57,10 @@ def picture_of_class(path: Path, base: Base, params: ImageLoraParams, seed: int)
     picture_write(path, picture, {"prompt": params.class_prompt, "seed": str(seed)})
 
 
-def _key(site: Site[ImageLoraParams], base: Base) -> str:
+def _key(job: JobContext[ImageLoraParams], base: Base) -> str:
     """Of all that a picture's bits depend on but its seed."""
-    params, model = site.params, site.work.spec.inputs.model
+    params, model = job.params, job.spec.inputs.model
     assert model is not None
     names = ("class_prompt", "resolution", "clip_skip", "max_sequence_length", "mixed_precision", "base_quantization")
     chosen = {name: getattr(params, name) for name in names}
-    return cache_key(model=model.sha256, scheduler=base.scheduler_config, device=site.processes.device.type, **chosen)
+    return cache_key(model=model.sha256, scheduler=base.scheduler_config, device=job.processes.device.type, **chosen)

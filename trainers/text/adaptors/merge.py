@@ -7,7 +7,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.core.workspace import Outcome, Workspace
+from trainers.core.context import JobContext, Outcome
 from trainers.text.adaptors.apply import text_adaptors_apply
 from trainers.text.adaptors.lora import lora_remove
 from trainers.text.models.base import TextBase
@@ -22,18 +22,18 @@ RENAMED = ("llada", "dream")
 """Families whose original format is not the native class's own."""
 
 
-def merge_text(work: Workspace) -> Outcome:
+def merge_text(job: JobContext) -> Outcome:
     """The job `merge` on a text model: out/model is the base with every adaptor at its scale merged into it."""
-    inputs = work.spec.inputs
+    inputs = job.spec.inputs
     assert inputs.model is not None
-    dtype = stored_dtype(work.model)
-    base = load_text(work.model, dtype)
-    folders = [work.adaptor(index) for index in range(len(inputs.adaptors))]
-    scales = getattr(work.spec.params, "scales", ()) or (1.0,) * len(folders)
+    dtype = stored_dtype(job.model)
+    base = load_text(job.model, dtype)
+    folders = [job.adaptor(index) for index in range(len(inputs.adaptors))]
+    scales = getattr(job.spec.params, "scales", ()) or (1.0,) * len(folders)
     text_adaptors_apply(base, inputs.model, inputs.adaptors, folders, scales)
     lora_merge(base)
-    model_write(base, work.out / "model")
-    work.facts.update(family=base.family, was_causal=False, shift=base.shift, dtype=str(dtype).removeprefix("torch."))
+    model_write(base, job.out / "model")
+    job.facts.update(family=base.family, was_causal=False, shift=base.shift, dtype=str(dtype).removeprefix("torch."))
     return "succeeded"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Warning_
 from trainers.contract.params.masked_text import MaskedTextParams
-from trainers.core.site import Site
+from trainers.core.context import JobContext
 from trainers.core.split import split
 from trainers.text.data.chat import Encoded, tongue_of
 from trainers.text.data.dialogues import Dialogue, dialogues_of
@@ -38,29 +38,29 @@ class TextDataset:
         return {**asdict(self.counts), "held_out": len(self.held_out), "chat_format": self.chat_format, **self.splits}
 
 
-def dataset_read(site: Site[MaskedTextParams], base: TextBase) -> TextDataset:
+def dataset_read(job: JobContext[MaskedTextParams], base: TextBase) -> TextDataset:
     """Rank 0 encodes and fills the cache, then all read it. TrainerError BAD_DATASET: a faulty row, or nothing left."""
     dialogues = dialogues_of(
-        rows_read(site.work.dataset, site.params.split_of),
-        input_template=site.params.input_template,
-        output_template=site.params.output_template,
+        rows_read(job.dataset, job.params.split_of),
+        input_template=job.params.input_template,
+        output_template=job.params.output_template,
     )
-    if site.processes.rank == 0:
-        _encode(site, base, dialogues)
-    site.processes.barrier()
-    rows = _encode(site, base, dialogues)
-    padding = EosPadding.parse(site.params.eos_padding)
+    if job.processes.rank == 0:
+        _encode(job, base, dialogues)
+    job.processes.barrier()
+    rows = _encode(job, base, dialogues)
+    padding = EosPadding.parse(job.params.eos_padding)
     documents, origins, counts = documents_of(
         rows,
-        max_length=max_length_of(site.params, base),
-        truncation=site.params.truncation,
+        max_length=max_length_of(job.params, base),
+        truncation=job.params.truncation,
         padding=padding,
         eos_id=base.eos_id,
     )
-    _tell(site, counts)
-    trained, held_out = _split(site, len(documents))
+    _tell(job, counts)
+    trained, held_out = _split(job, len(documents))
     places = [dialogues[row].where for row in origins]
-    splits = split_counts(site.work.dataset, site.params.split_of)
+    splits = split_counts(job.dataset, job.params.split_of)
     return TextDataset(documents, places, trained, held_out, counts, tongue_of(base).format.name, splits)
 
 
@@ -75,27 +75,27 @@ def max_length_of(params: MaskedTextParams, base: TextBase) -> int:
     return length - int(length == base.max_positions and params.training_method == "dream")
 
 
-def _encode(site: Site[MaskedTextParams], base: TextBase, dialogues: Sequence[Dialogue]) -> list[Encoded]:
+def _encode(job: JobContext[MaskedTextParams], base: TextBase, dialogues: Sequence[Dialogue]) -> list[Encoded]:
     return dialogues_encode(
         tongue_of(base),
         dialogues,
-        supervise_all=site.params.supervise_turns == "all",
-        num_proc=site.params.num_proc,
-        cache=site.work.cache,
+        supervise_all=job.params.supervise_turns == "all",
+        num_proc=job.params.num_proc,
+        cache=job.cache,
     )
 
 
-def _split(site: Site[MaskedTextParams], count: int) -> tuple[list[int], list[int]]:
-    share = site.params.validation_split if site.params.evaluates else 0.0
+def _split(job: JobContext[MaskedTextParams], count: int) -> tuple[list[int], list[int]]:
+    share = job.params.validation_split if job.params.evaluates else 0.0
     if share and count < FEWEST_ROWS:
-        _warn(site, f"{count} rows are fewer than {FEWEST_ROWS}, so none is held out and there is no validation")
+        _warn(job, f"{count} rows are fewer than {FEWEST_ROWS}, so none is held out and there is no validation")
         share = 0.0
     if share:
-        share = min(share, site.params.max_validation_rows / count)
-    return split(count, share, site.params.seed)
+        share = min(share, job.params.max_validation_rows / count)
+    return split(count, share, job.params.seed)
 
 
-def _tell(site: Site[MaskedTextParams], counts: Counts) -> None:
+def _tell(job: JobContext[MaskedTextParams], counts: Counts) -> None:
     dropped = counts.filtered + counts.without_response
     if not counts.documents:
         raise bad_rows(
@@ -104,11 +104,11 @@ def _tell(site: Site[MaskedTextParams], counts: Counts) -> None:
         )
     if counts.truncated or dropped:
         _warn(
-            site,
+            job,
             f"of {counts.rows} rows {counts.truncated} were cut at max_length, {counts.filtered} dropped for being "
             f"longer, {counts.without_response} dropped since nothing of their response was left",
         )
 
 
-def _warn(site: Site[MaskedTextParams], message: str) -> None:
-    site.reporter.say(Warning_(message=message))
+def _warn(job: JobContext[MaskedTextParams], message: str) -> None:
+    job.reporter.say(Warning_(message=message))

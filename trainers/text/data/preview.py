@@ -8,8 +8,8 @@ from trainers.contract.errors import TrainerError
 from trainers.contract.events import Sample, Started
 from trainers.contract.params.inspect_dataset import InspectDatasetParams
 from trainers.contract.params.masked_text import MaskedTextParams
+from trainers.core.context import JobContext
 from trainers.core.noise import Purpose
-from trainers.core.site import Site
 from trainers.text.data.batches import Noised, batch_shaped, noised_at
 from trainers.text.data.chat import Encoded, Role
 from trainers.text.data.dataset import TextDataset, dataset_read
@@ -31,28 +31,28 @@ ROLES = {
 }
 
 
-def preview(site: Site[InspectDatasetParams]) -> dict[str, Any]:
+def preview(job: JobContext[InspectDatasetParams]) -> dict[str, Any]:
     """The report of `inspect_dataset`: counts, what training would refuse, and the first rows it would draw."""
-    params = site.params.template()
+    params = job.params.template()
     assert isinstance(params, MaskedTextParams)
-    if site.work.spec.inputs.model is None:
+    if job.spec.inputs.model is None:
         return _refused("a base model is needed to see tokens: its tokenizer makes them; name one")
-    site.reporter.say(Started(total=site.params.num_rows))
+    job.reporter.say(Started(total=job.params.num_rows))
     try:
-        base = load_tokens(site.work.model)
+        base = load_tokens(job.model)
         family_check(params, base)
         base = recipe_base(base, params)
-        dataset = dataset_read(Site(site.work, params, site.processes, site.control, site.reporter), base)
+        dataset = dataset_read(job.with_params(params), base)
     except TrainerError as error:
         return _refused(error.reason.message)
-    plan = _plan(params, dataset, site.processes.world_size)
+    plan = _plan(params, dataset, job.processes.world_size)
     return {
         "refused": "",
         "faults": [],
         "stopped": False,
         **dataset.facts(),
         "steps_per_epoch": plan.steps_per_epoch,
-        "samples": _samples(site, base, params, dataset, plan),
+        "samples": _samples(job, base, params, dataset, plan),
     }
 
 
@@ -71,7 +71,11 @@ def _plan(params: MaskedTextParams, dataset: TextDataset, world_size: int) -> Te
 
 
 def _samples(
-    site: Site[InspectDatasetParams], base: TextBase, params: MaskedTextParams, dataset: TextDataset, plan: TextPlan
+    job: JobContext[InspectDatasetParams],
+    base: TextBase,
+    params: MaskedTextParams,
+    dataset: TextDataset,
+    plan: TextPlan,
 ) -> list[dict[str, Any]]:
     """The first rows of the training as it would draw them, cutoffs and masks included, but all at TIME."""
     recipe = recipe_of(params, base)
@@ -85,7 +89,7 @@ def _samples(
                 yield step, position, where, document, noised_at(document, recipe, TIME, draw_L)
 
     found = []
-    for index, (step, position, where, document, noised) in enumerate(islice(drawn(), site.params.num_rows)):
+    for index, (step, position, where, document, noised) in enumerate(islice(drawn(), job.params.num_rows)):
         details = {
             "where": where,
             "step": step + 1,
@@ -96,9 +100,9 @@ def _samples(
         }
         path = f"samples/row-{index:02d}.json"
         row = {"path": path, **details, "tokens": tokens_shown(base, document, noised)}
-        if site.processes.rank == 0:
-            json_write(site.work.out / path, row)
-        site.reporter.say(Sample(step=0, path=path, label=where, details=details))
+        if job.processes.rank == 0:
+            json_write(job.out / path, row)
+        job.reporter.say(Sample(step=0, path=path, label=where, details=details))
         found.append(row)
     return found
 

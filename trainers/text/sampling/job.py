@@ -2,16 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.decoding import DecodingParams
-from trainers.core.control import Control
-from trainers.core.distributed import Processes, start_processes
-from trainers.core.tracking import Reporter
-from trainers.core.workspace import Workspace
+from trainers.core.context import JobContext
+from trainers.core.distributed import single_process_check
 from trainers.text.adaptors.apply import text_adaptors_apply
 from trainers.text.adaptors.lora import lora_remove
 from trainers.text.models.base import TextBase
@@ -22,37 +19,20 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 DEFAULT_NEW_TOKENS = 128
 
 
-@dataclass(frozen=True)
-class TextJob:
-    """One job at work on a base with its adaptors."""
-
-    work: Workspace
-    base: TextBase
-    reporter: Reporter
-    control: Control
-
-
 @contextmanager
-def text_job(work: Workspace) -> Iterator[TextJob]:
+def base_with_adaptors(job: JobContext[DecodingParams]) -> Iterator[TextBase]:
     """The job's base with every adaptor at its scale; it may stay in memory, and is left without adaptors."""
-    params = work.spec.params
-    assert isinstance(params, DecodingParams)
-    processes, reporter = start_processes(work.spec.resources), Reporter(work.events)
-    _alone(processes, work.spec.method)
-    control = Control(work.inputs / "control", processes, reporter)
+    single_process_check(job.processes, job.spec.method)
+    base = _base_of(job)
+    before = base.shift, base.bos_first
     try:
-        base = _base_of(work, params, processes.device)
-        own = base.shift, base.bos_first
-        try:
-            _adaptors_put(work, params, base)
-            if problem := params.shift_problem(base.shift):
-                raise TrainerError(ReasonCode.BAD_PARAMETERS, problem)
-            yield TextJob(work, base, reporter, control)
-        finally:
-            lora_remove(base)
-            base.shift, base.bos_first = own
+        _adaptors_put(job, base)
+        if problem := job.params.shift_problem(base.shift):
+            raise TrainerError(ReasonCode.BAD_PARAMETERS, problem)
+        yield base
     finally:
-        control.close()
+        lora_remove(base)
+        base.shift, base.bos_first = before
 
 
 def decoding_of(params: DecodingParams) -> Decoding:
@@ -86,29 +66,21 @@ def suppressed_check(params: DecodingParams, base: TextBase) -> None:
         raise TrainerError(ReasonCode.BAD_PARAMETERS, "suppress_tokens leaves no token to choose")
 
 
-def _base_of(work: Workspace, params: DecodingParams, device: torch.device) -> TextBase:
-    model = work.spec.inputs.model
+def _base_of(job: JobContext[DecodingParams]) -> TextBase:
+    model, params, device = job.spec.inputs.model, job.params, job.processes.device
     assert model is not None, "JobSpec refuses a job without its base model"
     dtype = DTYPES[params.dtype]
 
     def load() -> TextBase:
-        return load_text(work.model, dtype, device, quantization="nf4" if params.load_in_4bit else "none")
+        return load_text(job.model, dtype, device, quantization="nf4" if params.load_in_4bit else "none")
 
-    base: TextBase = work.kept.get((model.sha256, dtype, params.load_in_4bit, device), load)
+    base: TextBase = job.models.get((model.sha256, dtype, params.load_in_4bit, device), load)
     return base
 
 
-def _adaptors_put(work: Workspace, params: DecodingParams, base: TextBase) -> None:
-    inputs = work.spec.inputs
+def _adaptors_put(job: JobContext[DecodingParams], base: TextBase) -> None:
+    inputs = job.spec.inputs
     assert inputs.model is not None
-    folders = [work.adaptor(index) for index in range(len(inputs.adaptors))]
-    scales = params.adaptor_scales or (1.0,) * len(folders)
+    folders = [job.adaptor(index) for index in range(len(inputs.adaptors))]
+    scales = job.params.adaptor_scales or (1.0,) * len(folders)
     text_adaptors_apply(base, inputs.model, inputs.adaptors, folders, scales)
-
-
-def _alone(processes: Processes, method: str) -> None:
-    if processes.world_size > 1:
-        raise TrainerError(
-            ReasonCode.BAD_PARAMETERS,
-            f"{method} runs as one process, got {processes.world_size}; choose resources.strategy='single'",
-        )

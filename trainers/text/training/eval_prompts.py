@@ -6,7 +6,7 @@ from pathlib import Path
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Progress, Sample
 from trainers.contract.params.masked_text import MaskedTextParams
-from trainers.core.tracking import Reporter
+from trainers.core.reporting import Reporter
 from trainers.text.data.chat import prompt_ids
 from trainers.text.models.base import TextBase
 from trainers.text.sampling.record import text_write

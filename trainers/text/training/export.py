@@ -3,10 +3,9 @@
 from typing import Any
 
 from trainers.contract.params.masked_text import MaskedTextParams
+from trainers.core.context import JobContext, Outcome
 from trainers.core.loop import Progress
 from trainers.core.manifest import manifest_body
-from trainers.core.site import Site
-from trainers.core.workspace import Outcome
 from trainers.text.adaptors.lora import text_adaptor_load, text_adaptor_save
 from trainers.text.adaptors.merge import lora_merge, model_write, stored_dtype
 from trainers.text.data.dataset import TextDataset, max_length_of
@@ -16,20 +15,20 @@ from trainers.text.training.card import text_card_write
 from trainers.text.training.training import DTYPES, Trained
 
 
-def products_write(site: Site[MaskedTextParams], trained: Trained, progress: Progress, outcome: Outcome) -> None:
+def products_write(job: JobContext[MaskedTextParams], trained: Trained, progress: Progress, outcome: Outcome) -> None:
     """out/adaptor with its card for LoRA, out/model for a full fine-tune, both with `fuse`. Models are in `dtype`."""
-    work, params = site.work, site.params
+    params = job.params
     if not params.lora:
-        model_write(trained.base, work.out / "model", dtype=DTYPES[params.dtype])
+        model_write(trained.base, job.out / "model", dtype=DTYPES[params.dtype])
         return
-    text_adaptor_save(trained.base, work.out / "adaptor", _header(site, progress, bos_first=trained.base.bos_first))
-    text_card_write(work.out / "adaptor", manifest_body(work, outcome))
+    text_adaptor_save(trained.base, job.out / "adaptor", _header(job, progress, bos_first=trained.base.bos_first))
+    text_card_write(job.out / "adaptor", manifest_body(job, outcome))
     if params.fuse:
-        fresh = load_text(work.model, stored_dtype(work.model))
-        text_adaptor_load(fresh, work.out / "adaptor", "fuse", 1.0)
+        fresh = load_text(job.model, stored_dtype(job.model))
+        text_adaptor_load(fresh, job.out / "adaptor", "fuse", 1.0)
         lora_merge(fresh)
         fresh.shift, fresh.bos_first = trained.base.shift, trained.base.bos_first
-        model_write(fresh, work.out / "model")
+        model_write(fresh, job.out / "model")
 
 
 def facts(params: MaskedTextParams, base: TextBase, dataset: TextDataset) -> dict[str, Any]:
@@ -53,15 +52,15 @@ def facts(params: MaskedTextParams, base: TextBase, dataset: TextDataset) -> dic
     }
 
 
-def _header(site: Site[MaskedTextParams], progress: Progress, *, bos_first: bool) -> dict[str, str]:
-    model = site.work.spec.inputs.model
+def _header(job: JobContext[MaskedTextParams], progress: Progress, *, bos_first: bool) -> dict[str, str]:
+    model = job.spec.inputs.model
     assert model is not None
     return {
         "base_sha256": model.sha256,
         "base_name": model.name,
         "base_model": model.name,
-        "name": site.params.adaptor_name,
-        "training_method": site.params.training_method,
+        "name": job.params.adaptor_name,
+        "training_method": job.params.training_method,
         **({"bos_first": "true"} if bos_first else {}),
         "step": str(progress.step),
     }

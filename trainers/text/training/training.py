@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.core.choices import choices_make
+from trainers.core.context import JobContext
 from trainers.core.global_batch import GlobalBatch
 from trainers.core.noise import Purpose, integer
 from trainers.core.optim import Group, optimizer_of
 from trainers.core.resume import Resumable
-from trainers.core.site import Site
 from trainers.text.adaptors.lora import attach_text_lora, text_lora_load_state, text_lora_state
 from trainers.text.data.recipe import family_check, recipe_base
 from trainers.text.models.base import TextBase, dropout_set
@@ -50,18 +50,18 @@ class Trained:
         return {name: parameter for name, parameter in self.base.model.named_parameters() if parameter.requires_grad}
 
 
-def trained_base(site: Site[MaskedTextParams]) -> Trained:
+def trained_base(job: JobContext[MaskedTextParams]) -> Trained:
     """The base on this rank's device, in train mode. Weights that are trained are fp32, frozen ones `dtype`."""
-    params = site.params
+    params = job.params
     base = load_text(
-        site.work.model,
+        job.model,
         DTYPES[params.dtype] if params.lora else torch.float32,
-        site.processes.device,
+        job.processes.device,
         quantization="nf4" if params.load_in_4bit else "none",
     )
     family_check(params, base)
     base = recipe_base(base, params)
-    params = choices_make(site.work, params, auto_for(base))
+    params = choices_make(job, params, auto_for(base))
     dropout_set(base, params.model_dropout)
     parameters = _attached(base, params) if params.lora else list(base.model.requires_grad_(True).parameters())
     base.model.train()
@@ -79,13 +79,10 @@ def auto_for(base: TextBase) -> dict[str, str]:
     }
 
 
-def resumable_of(site: Site[MaskedTextParams], trained: Trained) -> Resumable:
-    params = site.params
+def resumable_of(job: JobContext[MaskedTextParams], trained: Trained) -> Resumable:
+    params = job.params
     return Resumable(
-        work=site.work,
-        processes=site.processes,
-        control=site.control,
-        reporter=site.reporter,
+        job=job,
         weights=trained.state,
         load_weights=trained.load_state,
         optimizer=optimizer_of(
@@ -95,10 +92,10 @@ def resumable_of(site: Site[MaskedTextParams], trained: Trained) -> Resumable:
             weight_decay=params.weight_decay,
             epsilon=1e-8,
         ),
-        scaler=torch.amp.GradScaler(site.processes.device.type, enabled=params.dtype == "float16"),
+        scaler=torch.amp.GradScaler(job.processes.device.type, enabled=params.dtype == "float16"),
         keep=params.keep_checkpoints,
         params=trained.params,
-        batch=GlobalBatch(params.batch_size, params.gradient_accumulation_steps, site.processes.world_size),
+        batch=GlobalBatch(params.batch_size, params.gradient_accumulation_steps, job.processes.world_size),
     )
 
 

@@ -13,12 +13,11 @@ from tests.trainers.job import SHA256, picture_make
 from trainers.contract.events import EventWriter, Warning_, read_events
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.spec import JobSpec
+from trainers.core.context import JobContext
 from trainers.core.control import Control
 from trainers.core.distributed import Processes
 from trainers.core.loop import StepBatch
-from trainers.core.site import Site
-from trainers.core.tracking import Reporter
-from trainers.core.workspace import Workspace
+from trainers.core.reporting import Reporter
 from trainers.image.data.batches import Draws, MicroBatch, step_batch
 from trainers.image.data.dataset import batch_of, draws_of, plan_of, rows_encode
 from trainers.image.data.examples import Examples
@@ -96,13 +95,13 @@ def data_make(
     control = Control(inputs / "control", processes, reporter)
     opened.callback(control.close)
     opened.callback(writer.close)
-    site = Site(Workspace(spec, inputs, out, cache, writer), params, processes, control, reporter)
-    rows = rows_read(site)
+    job = JobContext(JobContext(spec, inputs, out, cache, writer), params, processes, control, reporter)
+    rows = rows_read(job)
     if generated:
         rows = with_class(rows, params, generated)
-    examples = rows_encode(site, base, rows)
+    examples = rows_encode(job, base, rows)
     assert examples
-    plan = plan_of(site.params, base, rows, batch_of(site.params, site.processes.world_size))
+    plan = plan_of(job.params, base, rows, batch_of(job.params, job.processes.world_size))
     object.__setattr__(plan, "world_size", world_size)
     told = [event.data for event in read_events(out / "events.jsonl")]
     warnings = [event.message for event in told if isinstance(event, Warning_)]

@@ -13,9 +13,9 @@ from tests.trainers.image.sampling.test_families import half_mask, photo
 from trainers.contract.errors import TrainerError
 from trainers.contract.events import EventWriter, read_events
 from trainers.contract.spec import JobSpec
+from trainers.core.context import JobContext
 from trainers.core.lora import attach
-from trainers.core.model_cache import Kept
-from trainers.core.workspace import Workspace
+from trainers.core.model_cache import ModelCache
 from trainers.image.adaptors.save import adaptor_save
 from trainers.image.models.load import load_base
 from trainers.methods.sample_image import sample
@@ -23,7 +23,7 @@ from trainers.methods.sample_image import sample
 MODEL = {"name": "tiny@1", "key": "models/1", "sha256": "ab" * 32}
 DATASET = {"name": "photos@1", "key": "datasets/1", "sha256": "12" * 32}
 ADAPTOR = {"name": "dog@1", "key": "adaptors/1", "sha256": "cd" * 32}
-Make = Callable[..., Workspace]
+Make = Callable[..., JobContext]
 
 
 def workspace(
@@ -33,9 +33,9 @@ def workspace(
     details: dict[str, Any] | None = None,
     *,
     model: Path,
-    kept: Kept | None = None,
+    kept: ModelCache | None = None,
     **params: Any,
-) -> Workspace:
+) -> JobContext:
     """A workspace whose `in/` links the inputs, as the worker does."""
     folder = root / f"job{len(list(root.iterdir()))}"
     for name in ("in/adaptor", "out", "cache"):
@@ -53,7 +53,7 @@ def workspace(
     }
     events = EventWriter(folder / "out/events.jsonl")
     told = JobSpec.model_validate(spec)
-    return Workspace(told, folder / "in", folder / "out", folder / "cache", events, kept=kept or Kept())
+    return JobContext(told, folder / "in", folder / "out", folder / "cache", events, kept=kept or ModelCache())
 
 
 def photos_make(folder: Path) -> Path:
@@ -76,19 +76,19 @@ def save_adaptor(tiny_sd: Path, folder: Path, **metadata: str) -> Path:
     return folder
 
 
-def pictures(work: Workspace) -> dict[str, Image.Image]:
+def pictures(work: JobContext) -> dict[str, Image.Image]:
     return {path.name: Image.open(path) for path in sorted((work.out / "samples").iterdir())}
 
 
-def pixels(work: Workspace, name: str = "picture-seed-42.png") -> np.ndarray[Any, Any]:
+def pixels(work: JobContext, name: str = "picture-seed-42.png") -> np.ndarray[Any, Any]:
     return np.asarray(Image.open(work.out / "samples" / name).convert("RGB"), dtype=int)
 
 
-def told(work: Workspace) -> list[Any]:
+def told(work: JobContext) -> list[Any]:
     return [event.data for event in read_events(work.out / "events.jsonl")]
 
 
-def refusal(work: Workspace) -> TrainerError:
+def refusal(work: JobContext) -> TrainerError:
     with pytest.raises(TrainerError) as caught:
         sample(work)
     return caught.value

@@ -1,0 +1,87 @@
+"""What every method gets, made once by `trainers.run`: its spec and folders, its ranks, and a way to report."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Generic, Literal
+
+from typing_extensions import TypeVar
+
+from trainers.contract.events import EventWriter
+from trainers.contract.params.base import Params
+from trainers.contract.spec import JobSpec
+from trainers.core.control import Control
+from trainers.core.distributed import Processes, start_processes
+from trainers.core.model_cache import ModelCache
+from trainers.core.reporting import Reporter
+
+P = TypeVar("P", bound=Params, default=Any, covariant=True)
+Q = TypeVar("Q", bound=Params)
+Outcome = Literal["succeeded", "stopped"]
+
+
+@dataclass(frozen=True)
+class JobContext(Generic[P]):
+    """One attempt at one job. A method is a function `JobContext -> Outcome`.
+
+    It reads `inputs`, which holds what `trainers.contract.spec.Inputs` lists and `control`, writes below `out`, and
+    never deletes what it did not write. `cache` is shared by the jobs of a project.
+    """
+
+    spec: JobSpec
+    params: P
+    """Those of the spec, with each `auto` resolved once the method knows its base."""
+    inputs: Path
+    out: Path
+    cache: Path
+    processes: Processes
+    control: Control
+    reporter: Reporter
+    models: ModelCache = field(default_factory=ModelCache)
+    """What the process still has in memory from the job before."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the method adds to the manifest: seconds spent, cache digest, ..."""
+
+    @property
+    def dataset(self) -> Path:
+        return self.inputs / "dataset"
+
+    @property
+    def model(self) -> Path:
+        return self.inputs / "model"
+
+    def adaptor(self, index: int) -> Path:
+        return self.inputs / "adaptor" / str(index)
+
+    def with_params(self, params: Q) -> "JobContext[Q]":
+        """The same job with other parameters: each `auto` resolved, or those that it inspects."""
+        job: JobContext[Any] = self
+        return replace(job, params=params)
+
+    @property
+    def checkpoint(self) -> Path | None:
+        path = self.inputs / "checkpoint"
+        return path if (path / "manifest.json").exists() else None
+
+
+@contextmanager
+def job_context(
+    spec: JobSpec,
+    inputs: Path,
+    out: Path,
+    cache: Path,
+    events: EventWriter | None,
+    models: ModelCache | None = None,
+) -> Iterator[JobContext]:
+    """Joins the job's ranks and listens for commands until the end of the block. `events`: None on every rank but 0.
+
+    Raises TrainerError where the resources are not there, or where the parameters ask for others.
+    """
+    spec.params.resources_check(spec.resources)
+    processes, reporter = start_processes(spec.resources), Reporter(events)
+    control = Control(inputs / "control", processes, reporter, takes_signals=spec.params.obeys_control)
+    try:
+        yield JobContext(spec, spec.params, inputs, out, cache, processes, control, reporter, models or ModelCache())
+    finally:
+        control.close()
