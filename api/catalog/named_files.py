@@ -6,14 +6,14 @@ from api.catalog.selectors import input_files
 from api.errors import Problem
 from trainers.contract.spec import JobSpec
 
-FILE_PARAMETERS = ("input_image", "mask_image")
 NAMED = 5
 """How many files of the dataset an error names."""
 
 
 def named_files_check(spec: JobSpec) -> None:
     """Raises Problem that names the parameter, the file and what the dataset has instead."""
-    given = {name: str(getattr(spec.params, name)) for name in FILE_PARAMETERS if getattr(spec.params, name, None)}
+    params = spec.params
+    given = {name: str(path) for name in params.dataset_files if (path := getattr(params, name))}
     if not given or spec.inputs.dataset is None:
         return
     paths = sorted(str(file["path"]) for file in input_files(spec.inputs.dataset))

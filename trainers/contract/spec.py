@@ -137,22 +137,10 @@ class JobSpec(Contract):
         if problem := self.params.inputs_problem([role for role in Inputs.model_fields if getattr(self.inputs, role)]):
             raise ValueError(problem)
         self._kinds_check()
-        self._datasets_check()
+        self._splits_check()
         self._family_check()
         self._adaptors_check()
-        for field in ("adaptor_scales", "scales"):
-            scales = getattr(self.params, field, ())
-            if scales and len(scales) != len(self.inputs.adaptors):
-                raise ValueError(
-                    f"{field} has {len(scales)} values for {len(self.inputs.adaptors)} adaptors; give one each"
-                )
-        if getattr(self.params, "compare", False) and not self.inputs.adaptors:
-            raise ValueError("compare=true shows what an adaptor changes, but inputs.adaptors is empty; give one")
-        picture = getattr(self.params, "input_image", None)
-        if picture and not self.inputs.dataset:
-            raise ValueError(f"input_image={picture!r} names a file of the job's dataset, but it has none; give one")
-        if self.inputs.dataset and "input_image" in type(self.params).model_fields and not picture:
-            raise ValueError("there is a dataset, but input_image is empty; name the picture to start from")
+        self.params.check_inputs(self.inputs)
         return self
 
     def _adaptors_check(self) -> None:
@@ -175,19 +163,6 @@ class JobSpec(Contract):
                 said = f"needs a dataset of {kind}, but {dataset.name} holds {dataset.details['kind']}"
                 raise ValueError(f"method {self.method} {said}")
 
-    def _datasets_check(self) -> None:
-        repeats, count = getattr(self.params, "repeats", ()), 1 + len(self.inputs.further_datasets)
-        if repeats and len(repeats) != count:
-            raise ValueError(
-                f"repeats has {len(repeats)} values for {count} datasets; give one each, inputs.dataset first"
-            )
-        self._splits_check()
-        if self.inputs.class_dataset and not getattr(self.params, "prior_preservation", True):
-            raise ValueError(
-                "inputs.class_dataset does nothing with prior_preservation=false; "
-                "set prior_preservation=true, or leave the class dataset out"
-            )
-
     def _splits_check(self) -> None:
         """Where the check at upload found splits, the parameters must name one of them."""
         for dataset in (self.inputs.dataset, *self.inputs.further_datasets):
@@ -205,10 +180,6 @@ class JobSpec(Contract):
             raise ValueError(f"method {self.method} {said}")
         if family and (problem := self.params.family_problem(family)):
             raise ValueError(problem)
-        positions = model.details.get("max_positions") if model else None
-        length = getattr(self.params, "max_length", None)
-        if model and positions and length and length > positions:
-            raise ValueError(f"max_length={length} is more than the {positions} positions of {model.name}; lower it")
 
     def digest(self, *, exclude_unset: bool = False) -> str:
         """SHA-256 of the canonical JSON, without the checkpoint: a resumed attempt runs the same spec.

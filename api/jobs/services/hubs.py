@@ -7,7 +7,7 @@ from trainers.contract.params.base import Params
 
 def hub_check(params: Params) -> None:
     """Raises Problem that names the field for an endpoint that is not listed."""
-    endpoint = getattr(params, "endpoint", None)
+    endpoint = params.hub()
     allowed = environment().hubs
     if endpoint is None or endpoint in allowed or not params.connects():
         return

@@ -10,7 +10,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from formats.splits import split_chosen
 
 if TYPE_CHECKING:
-    from trainers.contract.spec import Resources
+    from trainers.contract.spec import Inputs, Resources
 
 SPLIT = r"^[A-Za-z0-9][\w.-]{0,99}$"
 Product = Literal["adaptor", "samples", "dataset", "model"]
@@ -47,6 +47,9 @@ class Params(BaseModel):
     """Whether a running job reads commands and SIGTERM at its boundaries; False: SIGTERM ends it at once."""
     stays: ClassVar[tuple[str, ...]] = ()
     """Fields that say, with the base model, what stays in memory for the next job of this method; empty = nothing."""
+
+    dataset_files: ClassVar[tuple[str, ...]] = ()
+    """Fields that name a file of the job's dataset."""
 
     foreign_names: ClassVar[dict[str, str]] = {}
     """Names that another tool gives to parameters of ours; the refusal of one names ours."""
@@ -86,6 +89,10 @@ class Params(BaseModel):
         """Optional Python modules that these parameters ask for; the job's process can import no others."""
         return ()
 
+    def hub(self) -> str | None:
+        """Address of the Hub that the job fetches from; None = it fetches from none."""
+        return None
+
     def connects(self) -> bool:
         """Whether a job with these parameters speaks with services outside of its host."""
         return False
@@ -94,6 +101,9 @@ class Params(BaseModel):
         """Which of a dataset's `splits` is read, "" for all that is there. Raises ValueError that names them."""
         split = getattr(self, "split", None)
         return "" if split is None else split_chosen(splits, str(split))
+
+    def check_inputs(self, inputs: "Inputs") -> None:
+        """Raises ValueError where these parameters and the job's inputs contradict each other."""
 
     def resources_check(self, resources: "Resources") -> None:
         """Raises TrainerError where these parameters and the job's resources contradict each other."""
@@ -124,6 +134,12 @@ class Params(BaseModel):
     def warnings(self) -> list[str]:
         """Sentences shown at submit: allowed, but probably not meant."""
         return []
+
+
+def scales_check(field: str, scales: Sequence[float], inputs: "Inputs") -> None:
+    """Raises ValueError unless `scales` is empty or has one value for each adaptor."""
+    if scales and len(scales) != len(inputs.adaptors):
+        raise ValueError(f"{field} has {len(scales)} values for {len(inputs.adaptors)} adaptors; give one each")
 
 
 def as_typed(value: Any) -> str:

@@ -1,10 +1,13 @@
 """How masks become tokens: what `sample_text` and `evaluate_text` share. Standard library and pydantic only."""
 
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trainers.contract.params.base import Params
+from trainers.contract.params.base import Params, scales_check
+
+if TYPE_CHECKING:
+    from trainers.contract.spec import Inputs
 
 DREAM_ONLY = ("alg", "alg_temp", "top_p", "top_k", "eps")
 DECODING = (
@@ -66,6 +69,9 @@ class DecodingParams(Params):
     """Of weights and computation."""
     load_in_4bit: bool = False
     """Keep the weights in 4 bits (nf4); needs bitsandbytes on the worker."""
+
+    def check_inputs(self, inputs: "Inputs") -> None:
+        scales_check("adaptor_scales", self.adaptor_scales, inputs)
 
     def libraries(self) -> tuple[str, ...]:
         return ("bitsandbytes",) if self.load_in_4bit else ()

@@ -1,7 +1,7 @@
 """Parameters of `image_lora`. Only what the trainer implements is listed; rules between fields: image_lora_rules.py."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,9 @@ from trainers.contract.params.image_lora_rules import (
 )
 from trainers.contract.params.sample_image import DEFAULT_FLUX_GUIDANCE, DEFAULT_GUIDANCE
 from trainers.contract.params.secrets import SecretNames
+
+if TYPE_CHECKING:
+    from trainers.contract.spec import Inputs
 
 OptimizerName = Literal["adamw", "adamw8bit", "prodigy", "adafactor", "lion"]
 DEFAULT_RATES: dict[OptimizerName, float] = {
@@ -246,6 +249,18 @@ class ImageLoraParams(Params):
         """
         fields_agree(self)
         return self
+
+    def check_inputs(self, inputs: "Inputs") -> None:
+        count = 1 + len(inputs.further_datasets)
+        if self.repeats and len(self.repeats) != count:
+            raise ValueError(
+                f"repeats has {len(self.repeats)} values for {count} datasets; give one each, inputs.dataset first"
+            )
+        if inputs.class_dataset and not self.prior_preservation:
+            raise ValueError(
+                "inputs.class_dataset does nothing with prior_preservation=false; "
+                "set prior_preservation=true, or leave the class dataset out"
+            )
 
     @classmethod
     def imported(cls, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

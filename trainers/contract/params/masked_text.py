@@ -10,7 +10,7 @@ from trainers.contract.params.base import SPLIT, Params, Product
 from trainers.contract.params.secrets import SecretNames
 
 if TYPE_CHECKING:
-    from trainers.contract.spec import Resources
+    from trainers.contract.spec import Inputs, Resources
 
 CART = re.compile(r"^cart\[geo_p:(0?\.\d+)\]$")
 DREAM_CART = "cart[geo_p:0.3]"
@@ -310,6 +310,13 @@ class MaskedTextParams(Params):
 
     def connects(self) -> bool:
         return self.log_to_wandb
+
+    def check_inputs(self, inputs: "Inputs") -> None:
+        positions = inputs.model.details.get("max_positions") if inputs.model else None
+        if inputs.model and positions and self.max_length and self.max_length > positions:
+            raise ValueError(
+                f"max_length={self.max_length} is more than the {positions} positions of {inputs.model.name}; lower it"
+            )
 
     def resources_check(self, resources: "Resources") -> None:
         """Raises TrainerError where `train_device` or `gpu_ids` and `resources.accelerators` contradict each other."""

@@ -1,11 +1,14 @@
 """Parameters of `merge`."""
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from trainers.contract.params.base import Params, Product
+from trainers.contract.params.base import Params, Product, scales_check
 from trainers.contract.params.import_adaptor import ADAPTOR_NAME
+
+if TYPE_CHECKING:
+    from trainers.contract.spec import Inputs
 
 
 class MergeParams(Params):
@@ -22,3 +25,6 @@ class MergeParams(Params):
     """Name of the base model that the job makes; a second job of the same name makes its next version."""
     scales: tuple[float, ...] = ()
     """Strength of each adaptor in the order of the job's adaptors; empty = 1.0 each."""
+
+    def check_inputs(self, inputs: "Inputs") -> None:
+        scales_check("scales", self.scales, inputs)

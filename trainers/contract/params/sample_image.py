@@ -1,11 +1,14 @@
 """Parameters of `sample_image`."""
 
 import math
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trainers.contract.params.base import Params, Product
+from trainers.contract.params.base import Params, Product, scales_check
+
+if TYPE_CHECKING:
+    from trainers.contract.spec import Inputs
 
 Family = Literal["sd1", "sd2", "sdxl", "sd3", "flux"]
 MAX_SIDE = 2048
@@ -28,6 +31,7 @@ class SampleImageParams(Params):
     accepts: ClassVar[tuple[str, ...]] = ("adaptors", "dataset")
     dataset_kind: ClassVar[Literal["pictures", "rows", "weights"] | None] = "pictures"
     model_families: ClassVar[tuple[str, ...]] = ("sd1", "sd2", "sdxl", "sd3", "flux")
+    dataset_files: ClassVar[tuple[str, ...]] = ("input_image", "mask_image")
     stays: ClassVar[tuple[str, ...]] = ("mixed_precision",)
 
     prompt: str = Field(min_length=1, max_length=2000)
@@ -68,6 +72,17 @@ class SampleImageParams(Params):
     """Render base, adaptor, and adaptor + trigger word with the same seeds side by side; needs an adaptor."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Compute dtype of the pipeline."""
+
+    def check_inputs(self, inputs: "Inputs") -> None:
+        scales_check("adaptor_scales", self.adaptor_scales, inputs)
+        if self.compare and not inputs.adaptors:
+            raise ValueError("compare=true shows what an adaptor changes, but inputs.adaptors is empty; give one")
+        if self.input_image and not inputs.dataset:
+            raise ValueError(
+                f"input_image={self.input_image!r} names a file of the job's dataset, but it has none; give one"
+            )
+        if inputs.dataset and not self.input_image:
+            raise ValueError("there is a dataset, but input_image is empty; name the picture to start from")
 
     @property
     def start_strength(self) -> float:
