@@ -10,7 +10,7 @@ from bench.image_shapes import Shape, base_of, network_make
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.core.control import Control
 from trainers.core.distributed import Processes
-from trainers.core.loop import Progress, StepBatch, Task, fit
+from trainers.core.loop import Progress, StepBatch, TrainingPlan, fit
 from trainers.core.lora import attach
 from trainers.core.optim import Group, optimizer_of, schedule
 from trainers.core.reporting import Reporter
@@ -48,14 +48,16 @@ class Steps:
         with tempfile.TemporaryDirectory() as folder:
             control = Control(Path(folder) / "control", processes, reporter)
             try:
-                outcome = fit(self._task(steps), Progress(), processes=processes, control=control, reporter=reporter)
+                outcome = fit(
+                    self._training_plan(steps), Progress(), processes=processes, control=control, reporter=reporter
+                )
             finally:
                 control.close()
         assert outcome == "succeeded"
 
-    def _task(self, steps: int) -> Task[MicroBatch]:
+    def _training_plan(self, steps: int) -> TrainingPlan[MicroBatch]:
         params = self._params
-        return Task(
+        return TrainingPlan(
             total_steps=steps,
             seed=params.seed,
             batch=lambda step: StepBatch([self._batch(step)], count=self.batch_size, units=self.batch_size, epoch=0.0),

@@ -42,7 +42,19 @@ class StepBatch(Generic[Micro]):
 
 
 @dataclass(frozen=True)
-class Task(Generic[Micro]):
+class Hooks:
+    """What a method does beside the steps; None: nothing. Each is called on every rank, with the steps done."""
+
+    evaluate: Callable[[int], bool] | None = None
+    """Makes sample pictures or texts. False: broken off for a stop."""
+    validate: Callable[[int], dict[str, float]] | None = None
+    """Metrics of the rows held out."""
+    after_update: Callable[[int], None] | None = None
+    """Called after each optimizer step: a moving average of the weights."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan(Generic[Micro]):
     """What a method gives the loop."""
 
     total_steps: int
@@ -62,13 +74,9 @@ class Task(Generic[Micro]):
     unit: Literal["images", "tokens"]
     save: Callable[["Progress"], None]
     """Writes a checkpoint of `Progress`; called on every rank."""
-    evaluate: Callable[[int], bool] | None = None
-    """Makes sample pictures or texts; called on every rank. False: broken off for a stop."""
-    validate: Callable[[int], dict[str, float]] | None = None
+    hooks: Hooks = Hooks()
     further_metrics: tuple[str, ...] = ()
     """What `loss` sums beside the loss; reported as means over the global batch."""
-    after_update: Callable[[int], None] | None = None
-    """Called with the number of steps done after each optimizer step: a moving average of the weights."""
     log_every: int = 1
     """Steps between two `step` events; the first and the last are always told."""
 
@@ -85,85 +93,87 @@ class Progress:
     """Of the last step that was read."""
 
 
-def fit(task: Task[Any], progress: Progress, *, processes: Processes, control: Control, reporter: Reporter) -> Outcome:
+def fit(
+    plan: TrainingPlan[Any], progress: Progress, *, processes: Processes, control: Control, reporter: Reporter
+) -> Outcome:
     """Trains from `progress.step` to the end or to a stop. On return the last state is in a checkpoint.
 
     Raises TrainerError NON_FINITE_LOSS, naming the step, before a bad value reaches the weights.
     """
-    base_rates = [group["initial_lr"] for group in _with_initial_rates(task.optimizer)]
-    log = StepLog(reporter, total=task.total_steps, unit=task.unit, device=processes.device, log_every=task.log_every)
-    update = _Update(task, base_rates, processes)
+    base_rates = [group["initial_lr"] for group in _with_initial_rates(plan.optimizer)]
+    log = StepLog(reporter, total=plan.total_steps, unit=plan.unit, device=processes.device, log_every=plan.log_every)
+    update = _Update(plan, base_rates, processes)
     with ThreadPoolExecutor(1, "batches") as pool:
         ahead: Future[StepBatch[Any]] | None = None
         while True:
             command = control.agree()
             if command is not None:
-                _obey(command, task, progress, log, processes, control, reporter)
+                _obey(command, plan, progress, log, processes, control, reporter)
                 if command.name == "stop":
                     return "stopped"
-            if _evaluation_is_due(task, progress):
-                _evaluate(task, progress, log, processes, reporter)
+            if _evaluation_is_due(plan, progress):
+                _evaluate(plan, progress, log, processes, reporter)
                 continue
-            if progress.step == task.total_steps:
+            if progress.step == plan.total_steps:
                 return "succeeded"
             with _timed(progress, "training"):
-                batch = (ahead or pool.submit(task.batch, progress.step)).result()
+                batch = (ahead or pool.submit(plan.batch, progress.step)).result()
                 progress.step += 1
-                last = progress.step == task.total_steps
-                ahead = None if last else pool.submit(task.batch, progress.step)
+                last = progress.step == plan.total_steps
+                ahead = None if last else pool.submit(plan.batch, progress.step)
                 log.add(update(batch, progress.step))
-            if last or progress.step % task.checkpoint_every == 0:
-                _save(task, progress, log)
+            if last or progress.step % plan.checkpoint_every == 0:
+                _save(plan, progress, log)
 
 
 class _Update(Generic[Micro]):
     """One optimizer step. A value that is not finite sets a flag on the device that also bars all later updates."""
 
-    def __init__(self, task: Task[Micro], base_rates: list[float], processes: Processes) -> None:
-        self._task = task
+    def __init__(self, plan: TrainingPlan[Micro], base_rates: list[float], processes: Processes) -> None:
+        self._plan = plan
         self._base_rates = base_rates
         self._processes = processes
         self._refused = torch.zeros((), device=processes.device)
         self._loss_scale()  # sets it up, also on a rank that has no sample in its first step
 
     def __call__(self, batch: StepBatch[Micro], step: int) -> Entry:
-        task, optimizer = self._task, self._task.optimizer
-        multiplier = task.schedule(step - 1)
+        plan, optimizer = self._plan, self._plan.optimizer
+        multiplier = plan.schedule(step - 1)
         for group, base in zip(optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = base * multiplier
         means = self._backward(batch, step)
-        self._processes.sum_gradients(task.parameters)
-        task.scaler.unscale_(optimizer)
-        grad_norm = torch.nn.utils.clip_grad_norm_(task.parameters, task.max_grad_norm)
+        self._processes.sum_gradients(plan.parameters)
+        plan.scaler.unscale_(optimizer)
+        grad_norm = torch.nn.utils.clip_grad_norm_(plan.parameters, plan.max_grad_norm)
         self._step(means["loss"], grad_norm)
         optimizer.zero_grad(set_to_none=True)
-        if task.after_update:
-            task.after_update(step)
+        if plan.hooks.after_update:
+            plan.hooks.after_update(step)
         readings = {**means, "grad_norm": grad_norm}
-        if task.scaler.is_enabled():
+        if plan.scaler.is_enabled():
             readings["loss_scale"] = self._loss_scale()
         return Entry(step, batch.epoch, batch.units, batch.documents, self._rates(), readings, self._refused.clone())
 
     def _backward(self, batch: StepBatch[Micro], step: int) -> dict[str, Tensor]:
         """Accumulates the gradients of this rank; returns the global means of the loss and the further metrics."""
-        names = ("loss", *self._task.further_metrics)
+        names = ("loss", *self._plan.further_metrics)
         sums = torch.zeros(len(names), device=self._processes.device)
         for index, micro in enumerate(batch.micro_batches):
             self._seed_layers(step, index)
-            loss, further = self._task.loss(micro)
-            torch.autograd.backward(self._task.scaler.scale(loss / batch.count))
-            sums += torch.stack([loss.detach(), *(further[name] for name in self._task.further_metrics)])
+            loss, further = self._plan.loss(micro)
+            torch.autograd.backward(self._plan.scaler.scale(loss / batch.count))
+            sums += torch.stack([loss.detach(), *(further[name] for name in self._plan.further_metrics)])
         means = self._processes.sum(sums) / batch.count
         return dict(zip(names, means.unbind(), strict=True))
 
     def _seed_layers(self, step: int, index: int) -> None:
         """Layer dropout is a function of (seed, step, micro-batch, rank), so nothing before the step can move it."""
         position = index * self._processes.world_size + self._processes.rank
-        torch.manual_seed(integer(2**63 - 1, self._task.seed, Purpose.LAYER_DROPOUT, step, position))
+        torch.manual_seed(integer(2**63 - 1, self._plan.seed, Purpose.LAYER_DROPOUT, step, position))
 
     def _step(self, loss: Tensor, grad_norm: Tensor) -> None:
         """Updates unless a value is not finite. With fp16 an overflowing gradient only lowers the loss scale."""
-        scaler, optimizer = self._task.scaler, self._task.optimizer
+        scaler, optimizer = self._plan.scaler, self._plan.optimizer
         bad = ~torch.isfinite(loss)
         if scaler.is_enabled():
             scaler.step(optimizer)
@@ -182,11 +192,11 @@ class _Update(Generic[Micro]):
 
     def _loss_scale(self) -> Tensor:
         """The scaler's scale without a device sync, which `get_scale` makes."""
-        scale: Tensor = self._task.scaler.scale(torch.ones((), device=self._processes.device))
+        scale: Tensor = self._plan.scaler.scale(torch.ones((), device=self._processes.device))
         return scale
 
     def _rates(self) -> dict[str, float]:
-        groups = self._task.optimizer.param_groups
+        groups = self._plan.optimizer.param_groups
         return {"learning_rate": groups[0]["lr"]} | {
             f"learning_rate/{group['name']}": group["lr"] for group in groups if "name" in group
         }
@@ -198,36 +208,38 @@ def _with_initial_rates(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]
     return optimizer.param_groups
 
 
-def _evaluation_is_due(task: Task[Any], progress: Progress) -> bool:
-    last = progress.step == task.total_steps
-    return progress.evaluated_step < progress.step and (last or progress.step % task.evaluate_every == 0)
+def _evaluation_is_due(plan: TrainingPlan[Any], progress: Progress) -> bool:
+    last = progress.step == plan.total_steps
+    return progress.evaluated_step < progress.step and (last or progress.step % plan.evaluate_every == 0)
 
 
-def _evaluate(task: Task[Any], progress: Progress, log: StepLog, processes: Processes, reporter: Reporter) -> None:
+def _evaluate(
+    plan: TrainingPlan[Any], progress: Progress, log: StepLog, processes: Processes, reporter: Reporter
+) -> None:
     """Validation and samples. The random state is put back, so that training goes on as if nothing had been."""
     log.flush()
     rng = rng_state()
     with _timed(progress, "evaluating"):
-        if task.validate:
-            reporter.say(Validation(step=progress.step, metrics=task.validate(progress.step)))
-        whole = task.evaluate(progress.step) if task.evaluate else True
+        if plan.hooks.validate:
+            reporter.say(Validation(step=progress.step, metrics=plan.hooks.validate(progress.step)))
+        whole = plan.hooks.evaluate(progress.step) if plan.hooks.evaluate else True
     rng_load_state(rng)
     if not any(processes.agree([int(not whole)])):
         progress.evaluated_step = progress.step
     log.resume_clock()
 
 
-def _save(task: Task[Any], progress: Progress, log: StepLog) -> None:
+def _save(plan: TrainingPlan[Any], progress: Progress, log: StepLog) -> None:
     log.flush()
     progress.metrics = log.last_metrics or progress.metrics
     with _timed(progress, "saving"):
-        task.save(progress)
+        plan.save(progress)
     log.resume_clock()
 
 
 def _obey(
     command: Command,
-    task: Task[Any],
+    plan: TrainingPlan[Any],
     progress: Progress,
     log: StepLog,
     processes: Processes,
@@ -237,9 +249,9 @@ def _obey(
     """Does what the command says, then answers it; a checkpoint already counts it as obeyed."""
     control.obeyed_seq = max(control.obeyed_seq, command.seq)
     if command.name == "sample_now":
-        _evaluate(task, progress, log, processes, reporter)
+        _evaluate(plan, progress, log, processes, reporter)
     else:
-        _save(task, progress, log)
+        _save(plan, progress, log)
     control.obeyed(command, progress.step)
 
 

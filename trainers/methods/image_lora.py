@@ -16,7 +16,7 @@ from trainers.core.context import JobContext, Outcome
 from trainers.core.ema import Ema
 from trainers.core.global_batch import GlobalBatch
 from trainers.core.listeners import listeners_attach
-from trainers.core.loop import Progress, StepBatch, Task, fit
+from trainers.core.loop import Hooks, Progress, StepBatch, TrainingPlan, fit
 from trainers.core.manifest import manifest_body
 from trainers.core.optim import Group, optimizer_of, schedule
 from trainers.core.resume import Resumable
@@ -84,11 +84,11 @@ def _train(job: JobContext[ImageLoraParams], stack: ExitStack) -> Outcome:
     parts = _parts(job, own, base, trained, ema, rows)
     if parts.examples:
         resumable.inputs_cached(parts.examples.digest())
-    task = _task(job, parts, resumable)
-    _say_started(job, parts, task, progress, resumable)
-    outcome = fit(task, progress, processes=job.processes, control=job.control, reporter=job.reporter)
+    training = _training_plan(job, parts, resumable)
+    _say_started(job, parts, training, progress, resumable)
+    outcome = fit(training, progress, processes=job.processes, control=job.control, reporter=job.reporter)
     if job.processes.rank == 0:
-        _export(job, parts, task, progress, outcome, resumable)
+        _export(job, parts, training, progress, outcome, resumable)
     return outcome
 
 
@@ -157,7 +157,7 @@ def _listen(job: JobContext[ImageLoraParams], stack: ExitStack, start_step: int)
     )
 
 
-def _task(job: JobContext[ImageLoraParams], parts: Parts, resumable: Resumable) -> Task[MicroBatch]:
+def _training_plan(job: JobContext[ImageLoraParams], parts: Parts, resumable: Resumable) -> TrainingPlan[MicroBatch]:
     params, processes, base, rows = job.params, job.processes, parts.base, parts.rows
     plan = plan_of(params, base, rows, resumable.batch)
     total_steps = params.max_train_steps or params.num_train_epochs * plan.steps_per_epoch
@@ -188,7 +188,7 @@ def _task(job: JobContext[ImageLoraParams], parts: Parts, resumable: Resumable) 
                 encoded=parts.encoded,
             )
 
-    return Task(
+    return TrainingPlan(
         total_steps=total_steps,
         seed=params.seed,
         batch=batch,
@@ -202,9 +202,11 @@ def _task(job: JobContext[ImageLoraParams], parts: Parts, resumable: Resumable) 
         evaluate_every=_evaluate_every(params, plan),
         unit="images",
         save=resumable.save,
-        evaluate=evaluate if params.eval_prompts else None,
-        validate=validate if rows.held_out else None,
-        after_update=parts.ema.update if parts.ema else None,
+        hooks=Hooks(
+            evaluate=evaluate if params.eval_prompts else None,
+            validate=validate if rows.held_out else None,
+            after_update=parts.ema.update if parts.ema else None,
+        ),
     )
 
 
@@ -213,15 +215,19 @@ def _evaluate_every(params: ImageLoraParams, plan: Plan) -> int:
 
 
 def _say_started(
-    job: JobContext[ImageLoraParams], parts: Parts, task: Task[MicroBatch], progress: Progress, resumable: Resumable
+    job: JobContext[ImageLoraParams],
+    parts: Parts,
+    training: TrainingPlan[MicroBatch],
+    progress: Progress,
+    resumable: Resumable,
 ) -> None:
     """What the job is about to do; a warning where it will spend more on sample pictures than is usual."""
     rows, params = parts.rows, job.params
-    trained = task.evaluate_every * resumable.batch.rows
+    trained = training.evaluate_every * resumable.batch.rows
     forwards = params.evaluation_forwards(parts.base.family)
     share = forwards / (forwards + trained)
     if params.eval_prompts and share > EVALUATION_SHARE:
-        message = f"sample pictures every {task.evaluate_every} steps take {share:.0%} of the network's forwards"
+        message = f"sample pictures every {training.evaluate_every} steps take {share:.0%} of the network's forwards"
         job.reporter.say(Warning_(message=message))
     details: dict[str, str | int | list[str]] = {
         "device": str(job.processes.device),
@@ -233,17 +239,17 @@ def _say_started(
         "trainable_parameters": sum(parameter.numel() for parameter in parts.trained.parameters),
         "cache_digest": resumable.cache_digest,
     }
-    job.reporter.say(Started(total=task.total_steps, step=progress.step, details=details))
+    job.reporter.say(Started(total=training.total_steps, step=progress.step, details=details))
 
 
-def _resolved(params: ImageLoraParams, task: Task[MicroBatch], batch: GlobalBatch) -> dict[str, Any]:
+def _resolved(params: ImageLoraParams, training: TrainingPlan[MicroBatch], batch: GlobalBatch) -> dict[str, Any]:
     """The parameters with what stands for none filled in, as other tools' headers say it."""
     return params.model_dump(mode="json") | {
         "learning_rate": params.rate,
         "text_encoder_learning_rate": params.text_encoder_rate if params.train_text_encoder else None,
         "lr_warmup_steps": params.warmup_steps,
         "gradient_accumulation_steps": batch.accumulation,
-        "max_train_steps": task.total_steps,
+        "max_train_steps": training.total_steps,
         "num_train_epochs": None if params.max_train_steps else params.num_train_epochs,
         "huber_schedule": "constant" if params.loss_type == "huber" else None,
         "huber_c": params.huber_c if params.loss_type == "huber" else None,
@@ -253,7 +259,7 @@ def _resolved(params: ImageLoraParams, task: Task[MicroBatch], batch: GlobalBatc
 def _export(
     job: JobContext[ImageLoraParams],
     parts: Parts,
-    task: Task[MicroBatch],
+    training: TrainingPlan[MicroBatch],
     progress: Progress,
     outcome: Outcome,
     resumable: Resumable,
@@ -285,7 +291,7 @@ def _export(
             "step": str(progress.step),
         }
     )
-    resolved = _resolved(params, task, resumable.batch)
+    resolved = _resolved(params, training, resumable.batch)
     with parts.shown():
         adaptor_save(base, job.out / "adaptor", metadata=header, config=resolved)
     latest = sorted((job.out / "samples").glob(f"step-{progress.step:08d}-*.png"))

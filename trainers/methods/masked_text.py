@@ -6,7 +6,7 @@ from trainers.contract.events import Started, Warning_
 from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.core.context import JobContext, Outcome
 from trainers.core.listeners import listeners_attach
-from trainers.core.loop import StepBatch, Task, fit
+from trainers.core.loop import Hooks, StepBatch, TrainingPlan, fit
 from trainers.core.optim import schedule
 from trainers.core.resume import Resumable
 from trainers.text.data.batches import TextMicroBatch, text_step_batch
@@ -45,9 +45,9 @@ def _train(job: JobContext[MaskedTextParams], stack: ExitStack) -> Outcome:
         wandb_project=job.params.wandb_project,
         start_step=progress.step,
     )
-    task = _task(job, trained, dataset, resumable)
-    job.reporter.say(Started(total=task.total_steps, step=progress.step, details=_details(job, trained, dataset)))
-    outcome = fit(task, progress, processes=job.processes, control=job.control, reporter=job.reporter)
+    training = _training_plan(job, trained, dataset, resumable)
+    job.reporter.say(Started(total=training.total_steps, step=progress.step, details=_details(job, trained, dataset)))
+    outcome = fit(training, progress, processes=job.processes, control=job.control, reporter=job.reporter)
     if job.processes.rank == 0:
         job.facts.update(steps=progress.step, metrics=progress.metrics, seconds=progress.seconds)
         job.facts.update(facts(job.params, trained.base, dataset))
@@ -55,9 +55,9 @@ def _train(job: JobContext[MaskedTextParams], stack: ExitStack) -> Outcome:
     return outcome
 
 
-def _task(
+def _training_plan(
     job: JobContext[MaskedTextParams], trained: Trained, dataset: TextDataset, resumable: Resumable
-) -> Task[TextMicroBatch]:
+) -> TrainingPlan[TextMicroBatch]:
     params, processes, base = job.params, job.processes, trained.base
     plan = TextPlan(
         num_documents=len(dataset.trained),
@@ -89,7 +89,7 @@ def _task(
             should_stop=job.control.stop_is_wanted,
         )
 
-    return Task(
+    return TrainingPlan(
         total_steps=total_steps,
         seed=params.seed,
         batch=batch,
@@ -105,8 +105,9 @@ def _task(
         evaluate_every=_evaluate_every(params, plan, total_steps),
         unit="tokens",
         save=resumable.save,
-        evaluate=answered if params.eval_prompts else None,
-        validate=validated if dataset.held_out else None,
+        hooks=Hooks(
+            evaluate=answered if params.eval_prompts else None, validate=validated if dataset.held_out else None
+        ),
         further_metrics=("masked_nll",),
         log_every=params.steps_of(params.logging_steps, total_steps),
     )

@@ -1,4 +1,4 @@
-"""fit() on the smallest task: a weight that follows numbers. It never knows images from text."""
+"""fit() on the smallest training: a weight that follows numbers. It never knows images from text."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from trainers.contract.errors import TrainerError
 from trainers.contract.events import EventWriter, Step, read_events
 from trainers.core.control import Control
 from trainers.core.distributed import Processes
-from trainers.core.loop import Progress, StepBatch, Task, _Update, fit
+from trainers.core.loop import Hooks, Progress, StepBatch, TrainingPlan, _Update, fit
 from trainers.core.optim import adamw
 from trainers.core.reporting import Reporter
 
@@ -25,7 +25,7 @@ Micro = Sequence[float]
 
 
 class Bench:
-    """A task, and everything that fit needs, in a folder."""
+    """A training plan, and everything that fit needs, in a folder."""
 
     def __init__(self, folder: Path, numbers: Callable[[int], Sequence[Micro]], total_steps: int = 4) -> None:
         self.folder = folder
@@ -34,7 +34,7 @@ class Bench:
         self.reporter = Reporter(EventWriter(folder / "events.jsonl"))
         self.processes = Processes(0, 1, torch.device("cpu"))
         optimizer = adamw([self.weight], learning_rate=0.1, betas=(0.9, 0.999), weight_decay=0, epsilon=1e-8)
-        self.task: Task[Micro] = Task(
+        self.plan: TrainingPlan[Micro] = TrainingPlan(
             total_steps=total_steps,
             seed=1,
             batch=lambda step: self.batch(numbers(step)),
@@ -58,11 +58,11 @@ class Bench:
         values = self.weight * torch.tensor(list(micro))
         return values.sum(), {"magnitude": torch.tensor([abs(number) for number in micro]).sum()}
 
-    def fit(self, task: Task[Any] | None = None, progress: Progress | None = None) -> str:
+    def fit(self, plan: TrainingPlan[Any] | None = None, progress: Progress | None = None) -> str:
         control = Control(self.folder / "control", self.processes, self.reporter)
         try:
             return fit(
-                task or self.task,
+                plan or self.plan,
                 progress or Progress(),
                 processes=self.processes,
                 control=control,
@@ -91,14 +91,14 @@ def test_the_loss_is_the_mean_over_the_global_batch_however_it_is_cut(tmp_path: 
 
 def test_further_sums_are_reported_as_means(tmp_path: Path) -> None:
     bench = Bench(tmp_path, lambda _: [[-1.0], [3.0]], total_steps=1)
-    bench.fit(replace(bench.task, further_metrics=("magnitude",)))
+    bench.fit(replace(bench.plan, further_metrics=("magnitude",)))
     assert bench.steps()[0].metrics["magnitude"] == 2.0
 
 
 def test_the_gradient_is_clipped_to_the_global_norm(tmp_path: Path) -> None:
     bench = Bench(tmp_path, lambda _: [[8.0]], total_steps=1)
     sgd = torch.optim.SGD([bench.weight], lr=1.0, fused=True)
-    bench.fit(replace(bench.task, optimizer=sgd, max_grad_norm=0.5))
+    bench.fit(replace(bench.plan, optimizer=sgd, max_grad_norm=0.5))
     assert bench.weight.item() == pytest.approx(1.5)
     assert bench.steps()[0].metrics["grad_norm"] == 8.0
 
@@ -107,14 +107,14 @@ def test_the_gradient_is_clipped_to_the_global_norm(tmp_path: Path) -> None:
 def test_a_value_that_is_not_finite_is_refused_before_the_update(bad: float, tmp_path: Path) -> None:
     bench = Bench(tmp_path, lambda step: [[1.0], [bad if step == 2 else 1.0]])
     before: list[float] = []
-    batch = bench.task.batch
+    batch = bench.plan.batch
 
     def watched(step: int) -> StepBatch[Micro]:
         before.append(bench.weight.item())
         return batch(step)
 
     with pytest.raises(TrainerError, match="step 3 was refused before the update") as caught:
-        bench.fit(replace(bench.task, batch=watched))
+        bench.fit(replace(bench.plan, batch=watched))
     assert caught.value.reason.code == "non_finite_loss"
     assert [step.step for step in bench.steps()] == [1, 2]
     assert bench.saved == [2]
@@ -124,16 +124,16 @@ def test_a_value_that_is_not_finite_is_refused_before_the_update(bad: float, tmp
 def test_a_refused_step_bars_every_later_update_until_it_is_read(tmp_path: Path) -> None:
     """As on an accelerator, where metrics are read every few steps: the weights wait untouched."""
     bench = Bench(tmp_path, lambda step: [[math.nan if step == 1 else 1.0]], total_steps=8)
-    update = _Update(bench.task, [0.1], bench.processes)
+    update = _Update(bench.plan, [0.1], bench.processes)
     for step in range(1, 6):
-        update(bench.task.batch(step - 1), step)
+        update(bench.plan.batch(step - 1), step)
     assert bench.weight.item() == pytest.approx(1.9, abs=1e-6)
 
 
 def test_an_overflow_in_fp16_lowers_the_loss_scale_and_goes_on(tmp_path: Path) -> None:
     bench = Bench(tmp_path, lambda _: [[4.0]], total_steps=4)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127 * 1.9)
-    assert bench.fit(replace(bench.task, scaler=scaler)) == "succeeded"
+    assert bench.fit(replace(bench.plan, scaler=scaler)) == "succeeded"
     scales = [step.metrics["loss_scale"] for step in bench.steps()]
     assert scales[-1] < 2.0**127
     assert bench.weight.item() < 2.0
@@ -142,7 +142,7 @@ def test_an_overflow_in_fp16_lowers_the_loss_scale_and_goes_on(tmp_path: Path) -
 @pytest.mark.parametrize("scaled", [False, True])
 def test_a_rank_without_a_sample_changes_nothing(scaled: bool, tmp_path: Path) -> None:
     bench = Bench(tmp_path, lambda _: [], total_steps=1)
-    assert bench.fit(replace(bench.task, scaler=torch.amp.GradScaler("cpu", enabled=scaled))) == "succeeded"
+    assert bench.fit(replace(bench.plan, scaler=torch.amp.GradScaler("cpu", enabled=scaled))) == "succeeded"
     assert bench.steps()[0].metrics["loss"] == 0
     assert bench.weight.item() == 2.0
 
@@ -165,7 +165,7 @@ def test_evaluation_comes_at_step_0_every_n_steps_and_at_the_end(tmp_path: Path)
         validated.append(step)
         return {"loss": 1.0}
 
-    bench.fit(replace(bench.task, evaluate=evaluate, validate=validate))
+    bench.fit(replace(bench.plan, hooks=Hooks(evaluate=evaluate, validate=validate)))
     assert evaluated == validated == [0, 2, 4, 5]
 
 
@@ -184,7 +184,7 @@ def test_evaluation_does_not_move_the_random_state_of_training(tmp_path: Path) -
             torch.manual_seed(99)
             return True
 
-        bench.fit(replace(bench.task, loss=loss, evaluate=evaluate if evaluates else None))
+        bench.fit(replace(bench.plan, loss=loss, hooks=Hooks(evaluate=evaluate if evaluates else None)))
         draws.append(drawn)
     assert draws[0] == draws[1]
     assert len(set(draws[0])) == 4
@@ -223,23 +223,25 @@ def test_an_optimizer_without_a_skip_on_the_device_refuses_just_as_well(tmp_path
     bench = Bench(tmp_path, lambda step: [[math.nan if step == 2 else 1.0]])
     plain = torch.optim.SGD([bench.weight], lr=0.1)
     with pytest.raises(TrainerError, match="step 3 was refused before the update"):
-        bench.fit(replace(bench.task, optimizer=plain))
+        bench.fit(replace(bench.plan, optimizer=plain))
     assert bench.weight.item() == pytest.approx(1.8, abs=1e-6)
 
 
 def test_only_every_so_manieth_step_is_told_with_the_first_and_the_last(tmp_path: Path) -> None:
     bench = Bench(tmp_path, lambda _: [[1.0]], total_steps=7)
-    bench.fit(replace(bench.task, log_every=3))
+    bench.fit(replace(bench.plan, log_every=3))
     assert [step.step for step in bench.steps()] == [1, 3, 6, 7]
 
 
 def test_a_refused_step_is_named_also_where_it_would_not_be_told(tmp_path: Path) -> None:
     bench = Bench(tmp_path, lambda step: [[math.nan if step == 1 else 1.0]])
     with pytest.raises(TrainerError, match="step 2 was refused"):
-        bench.fit(replace(bench.task, log_every=10))
+        bench.fit(replace(bench.plan, log_every=10))
 
 
 def test_each_update_is_followed_by_the_call_with_its_step(tmp_path: Path) -> None:
     bench, seen = Bench(tmp_path, lambda _: [[1.0]]), []
-    bench.fit(replace(bench.task, after_update=lambda step: seen.append((step, round(bench.weight.item(), 3)))))
+    bench.fit(
+        replace(bench.plan, hooks=Hooks(after_update=lambda step: seen.append((step, round(bench.weight.item(), 3)))))
+    )
     assert seen == [(1, 1.9), (2, 1.8), (3, 1.7), (4, 1.6)]
