@@ -74,11 +74,11 @@ def events(platform: Platform, client: Client, samples: int) -> Iterator[Row]:
     client.post("jobs", job_body("talks", pool))
     claim = worker.claim()[1]
     assert claim is not None, "no job for the simulated worker"
-    worker.say(claim, "events", _batch(1, [{"kind": "started", "total": 10**6, "step": 0}]))
+    worker.emit(claim, "events", _batch(1, [{"kind": "started", "total": 10**6, "step": 0}]))
     first = 2
     for size in (1, 100):
         batches = [_batch(first + n * size, [_step(n * size + i) for i in range(size)]) for n in range(samples)]
-        times = [worker.say(claim, "events", batch) for batch in batches]
+        times = [worker.emit(claim, "events", batch) for batch in batches]
         first += samples * size
         each = f"{milliseconds(times)} a request, {1000 * percentile(times, 50) / size:.2f} ms an event"
         yield Row(f"record step events, {size} in a request", each)

@@ -33,9 +33,9 @@ class SimulatedWorker:
         return {"json": {**self._who, "free_slots": 0}, "headers": {"Authorization": f"Bearer {self._token}"}}
 
     def attempt_heartbeat(self, claim: Record) -> float:
-        return self.say(claim, "heartbeat", {"fence": claim["attempt"]["fence"], "progress_seq": 0})
+        return self.emit(claim, "heartbeat", {"fence": claim["attempt"]["fence"], "progress_seq": 0})
 
-    def say(self, claim: Record, what: str, body: dict[str, Any]) -> float:
+    def emit(self, claim: Record, what: str, body: dict[str, Any]) -> float:
         """Speaks for an attempt; seconds."""
         return self._post(f"attempts/{claim['attempt']['id']}/{what}", claim["attempt"]["token"], body)[0]
 

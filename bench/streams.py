@@ -169,7 +169,7 @@ def _write(worker: SimulatedWorker, claim: Record, quiet: threading.Event) -> No
     seq = 1
     while not quiet.wait(1):
         event = {"seq": seq, "time": time.time(), "data": {"kind": "warning", "message": f"number {seq}"}}
-        worker.say(claim, "events", {"first_seq": seq, "events": [event]})
+        worker.emit(claim, "events", {"first_seq": seq, "events": [event]})
         seq += 1
 
 

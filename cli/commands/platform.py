@@ -10,7 +10,7 @@ from cli.config import Login, config_path, login_save
 from cli.demo import run_demo
 from cli.demo_text import run_text_demo
 from cli.output import Json, err, out, print_json_line
-from cli.platform.kinds import Asked, Database
+from cli.platform.kinds import Database, RequestedKinds
 from cli.platform.start import Platform
 from cli.platform.up import platform_run
 
@@ -26,7 +26,7 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Run the whole platform on this machine until Ctrl-C: API, queue, dispatcher, one worker."""
-    asked = Asked(database, None if s3 is None else "s3" if s3 else "folder")
+    asked = RequestedKinds(database, None if s3 is None else "s3" if s3 else "folder")
 
     def on_ready(platform: Platform) -> None:
         if as_json:

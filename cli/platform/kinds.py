@@ -19,18 +19,18 @@ class Kinds:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedKinds:
     """What the command line says; None: nothing."""
 
     database: Database | None = None
     storage: Storage | None = None
 
 
-NOTHING_ASKED = Asked()
+NOTHING_REQUESTED = RequestedKinds()
 NOTHING_CHOSEN = Kinds()
 
 
-def kinds_kept(home: Home, asked: Asked) -> Kinds:
+def kinds_kept(home: Home, asked: RequestedKinds) -> Kinds:
     """Those of the folder. Raises CliError where others are asked for: what it holds would seem to be gone."""
     path, known = home.root / "platform.json", NOTHING_CHOSEN
     if path.exists():

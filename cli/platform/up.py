@@ -10,14 +10,16 @@ from types import FrameType
 
 from cli.platform.children import Say, child_stop, children_check
 from cli.platform.home import home_locked, home_open
-from cli.platform.kinds import NOTHING_ASKED, Asked, kinds_kept
+from cli.platform.kinds import NOTHING_REQUESTED, RequestedKinds, kinds_kept
 from cli.platform.start import Platform, platform_start
 
 CHECK_SECONDS = 0.3
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def platform_run(root: Path, say: Say, on_ready: Callable[[Platform], None], asked: Asked = NOTHING_ASKED) -> None:
+def platform_run(
+    root: Path, say: Say, on_ready: Callable[[Platform], None], asked: RequestedKinds = NOTHING_REQUESTED
+) -> None:
     """Runs the platform in `root` until a stop signal. Raises CliError where a part does not start."""
     home = home_open(root)
     with home_locked(home), stop_signals() as stops:

@@ -14,7 +14,7 @@ from tests.api.host import Agent, Host
 from tests.api.served import served
 from tests.faults.proxy import Proxy
 from worker.attempt.control import ControlFile
-from worker.attempt.event_sender import Sender
+from worker.attempt.event_sender import EventSender
 from worker.attempt.logs import LogSpool
 from worker.attempt.masking import Masker
 from worker.attempt.outbox import Outbox
@@ -74,8 +74,8 @@ class Live:
         token: str = self.agent.claim["attempt"]["token"]
         return token
 
-    def sender(self) -> Sender:
-        return Sender(self.attempt_api, ControlFile(self.folder / "control", 1), self.spool, 0.001)
+    def sender(self) -> EventSender:
+        return EventSender(self.attempt_api, ControlFile(self.folder / "control", 1), self.spool, 0.001)
 
     def put(self, body: dict[str, Any]) -> None:
         self.outbox.put(self.agent.id, self.token, body)

@@ -17,7 +17,7 @@ from cli.errors import CliError
 from cli.platform import seaweed
 from cli.platform.children import child_stop
 from cli.platform.home import home_open, secret_key
-from cli.platform.kinds import Asked, Kinds, kinds_kept
+from cli.platform.kinds import Kinds, RequestedKinds, kinds_kept
 from cli.platform.postgres import postgres_start
 from cli.platform.seaweed import GRPC_ABOVE, answers_s3, seaweed_keys, seaweed_ports, seaweed_start
 
@@ -33,22 +33,22 @@ def open_folder() -> Iterator[Path]:
 
 def test_what_was_chosen_at_the_first_start_is_kept(tmp_path: Path) -> None:
     home = home_open(tmp_path)
-    assert kinds_kept(home, Asked("postgres", "s3")) == Kinds("postgres", "s3")
-    assert kinds_kept(home, Asked()) == Kinds("postgres", "s3")
-    assert kinds_kept(home, Asked(storage="s3")) == Kinds("postgres", "s3")
+    assert kinds_kept(home, RequestedKinds("postgres", "s3")) == Kinds("postgres", "s3")
+    assert kinds_kept(home, RequestedKinds()) == Kinds("postgres", "s3")
+    assert kinds_kept(home, RequestedKinds(storage="s3")) == Kinds("postgres", "s3")
 
 
 def test_nothing_asked_is_sqlite_and_a_folder(tmp_path: Path) -> None:
-    assert kinds_kept(home_open(tmp_path), Asked()) == Kinds("sqlite", "folder")
+    assert kinds_kept(home_open(tmp_path), RequestedKinds()) == Kinds("sqlite", "folder")
 
 
-@pytest.mark.parametrize("asked", [Asked(database="postgres"), Asked(storage="s3")])
-def test_another_choice_for_a_folder_that_holds_something_is_refused(tmp_path: Path, asked: Asked) -> None:
+@pytest.mark.parametrize("asked", [RequestedKinds(database="postgres"), RequestedKinds(storage="s3")])
+def test_another_choice_for_a_folder_that_holds_something_is_refused(tmp_path: Path, asked: RequestedKinds) -> None:
     home = home_open(tmp_path)
     secret_key(home)  # as a start before there was a choice left it
     with pytest.raises(CliError, match="was made with"):
         kinds_kept(home, asked)
-    assert kinds_kept(home, Asked()) == Kinds()
+    assert kinds_kept(home, RequestedKinds()) == Kinds()
 
 
 def test_postgresql_keeps_its_data_and_password_over_a_kill(open_folder: Path) -> None:

@@ -70,7 +70,7 @@ def tensors_cached(
         done = min(start + processes.world_size, len(keys))
         if done == len(keys) or time.monotonic() - told > TELL_EVERY_SECONDS:
             told = time.monotonic()
-            reporter.say(Progress(stage=stage, done=done, total=len(keys)))
+            reporter.emit(Progress(stage=stage, done=done, total=len(keys)))
     processes.barrier()
     return store
 

@@ -63,7 +63,7 @@ class Control:
     def obeyed(self, command: Command, step: int) -> None:
         """Answers a command once its work is done; a signal has no event of its own."""
         if command.seq:
-            self._reporter.say(ControlEvent(seq=command.seq, command=command.name, step=step))
+            self._reporter.emit(ControlEvent(seq=command.seq, command=command.name, step=step))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True
@@ -89,6 +89,6 @@ class Control:
         if text != self._complained:
             self._complained = text
             expected = f'{{"seq": n, "command": one of {", ".join(COMMANDS)}}}'
-            self._reporter.say(
+            self._reporter.emit(
                 Warning_(message=f"in/control ignored: expected {expected}, got {text[:200]!r} ({error})")
             )

@@ -9,7 +9,7 @@ from trainers.core.distributed import Processes
 from trainers.core.reporting import Reporter
 
 
-class Desk(NamedTuple):
+class EncodingCache(NamedTuple):
     cache: Path
     """Of this host, shared by jobs and ranks."""
     processes: Processes

@@ -64,7 +64,7 @@ class Fetch:
             raise StoppedError
         if time.monotonic() - self.told_at > PROGRESS_SECONDS:
             self.told_at = time.monotonic()
-            self.job.reporter.say(Progress(stage="fetch", done=self.done_bytes + size, total=self.total_bytes))
+            self.job.reporter.emit(Progress(stage="fetch", done=self.done_bytes + size, total=self.total_bytes))
 
 
 def fetch_into(job: JobContext[FetchParams], kind: Kind) -> Outcome:
@@ -95,7 +95,7 @@ def _fetch(fetch: Fetch, kind: Kind, parts: Path) -> Outcome:
     fetch.total_bytes = sum(file.size for file in chosen)
     source = {"endpoint": fetch.source.endpoint, "repo": fetch.source.repo, "revision": fetch.source.revision}
     fetch.job.facts["source"] = {**source, "commit": commit}
-    fetch.job.reporter.say(
+    fetch.job.reporter.emit(
         Started(total=len(chosen), details={**source, "commit": commit, "size_bytes": fetch.total_bytes})
     )
     _room_check(fetch, parts)
@@ -112,7 +112,7 @@ def _fetch(fetch: Fetch, kind: Kind, parts: Path) -> Outcome:
         if number == num_first:
             kind.check(fetch.target, fetch.params)
     fetch.job.facts["steps"] = len(chosen)
-    fetch.job.reporter.say(Progress(stage="fetch", done=fetch.total_bytes, total=fetch.total_bytes))
+    fetch.job.reporter.emit(Progress(stage="fetch", done=fetch.total_bytes, total=fetch.total_bytes))
     return "succeeded"
 
 
@@ -122,7 +122,7 @@ def _choose(fetch: Fetch, kind: Kind, files: Sequence[HubFile]) -> list[HubFile]
     chosen = [file for file in asked if _is_safe(file.path, kind.endings)]
     left = [file.path for file in asked if file not in chosen and not file.path.startswith(".")]
     if left:
-        fetch.job.reporter.say(Warning_(message=_left_out(left, kind)))
+        fetch.job.reporter.emit(Warning_(message=_left_out(left, kind)))
     if not chosen:
         wanted = " ".join(kind.endings)
         said = f"{fetch.source} has no file to fetch: expected {wanted}, got {_few([f.path for f in asked]) or 'none'}."

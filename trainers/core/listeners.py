@@ -32,4 +32,4 @@ def listeners_attach(
         stack.callback(tracker.close)
         job.reporter.listen(tracker)
         if tracker.trouble:
-            job.reporter.say(Warning_(message=f"W&B does not take the run, it is kept in files: {tracker.trouble}"))
+            job.reporter.emit(Warning_(message=f"W&B does not take the run, it is kept in files: {tracker.trouble}"))

@@ -221,7 +221,7 @@ def _evaluate(
     rng = rng_state()
     with _timed(progress, "evaluating"):
         if plan.hooks.validate:
-            reporter.say(Validation(step=progress.step, metrics=plan.hooks.validate(progress.step)))
+            reporter.emit(Validation(step=progress.step, metrics=plan.hooks.validate(progress.step)))
         whole = plan.hooks.evaluate(progress.step) if plan.hooks.evaluate else True
     rng_load_state(rng)
     if not any(processes.agree([int(not whole)])):

@@ -23,7 +23,7 @@ class Reporter:
     def listen(self, listener: Callable[[Payload], None]) -> None:
         self._listeners.append(listener)
 
-    def say(self, payload: AnyPayload) -> None:
+    def emit(self, payload: AnyPayload) -> None:
         if self._events is None:
             return
         self._events.emit(payload)

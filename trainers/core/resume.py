@@ -72,7 +72,7 @@ class Resumable:
                 },
                 keep=self.keep,
             )
-            self.job.reporter.say(Checkpoint(step=progress.step, path=folder.relative_to(self.job.out).as_posix()))
+            self.job.reporter.emit(Checkpoint(step=progress.step, path=folder.relative_to(self.job.out).as_posix()))
         self.job.processes.barrier()
 
     def restore(self) -> Progress:
@@ -154,7 +154,7 @@ class Resumable:
         }
 
     def _warn(self, message: str) -> None:
-        self.job.reporter.say(Warning_(message=message))
+        self.job.reporter.emit(Warning_(message=message))
 
 
 def is_of_job(digest: str, spec: JobSpec) -> bool:

@@ -100,7 +100,7 @@ class StepLog:
         """`seconds` that the steps since the last event took."""
         elapsed = time.monotonic() - self._started
         documents = {"documents_per_second": self._untold_documents / seconds} if self._unit == "tokens" else {}
-        self._reporter.say(
+        self._reporter.emit(
             Step(
                 step=entry.step,
                 total=self._total,

@@ -11,14 +11,14 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Progress, Sample, Started, Validation, Warning_
 from trainers.contract.params.evaluate_text import EvaluateTextParams
 from trainers.core.context import JobContext, Outcome
-from trainers.text.data.chat import Encoded, Role, encode_chat, encode_plain, prompt_ids, shift_begin, tongue_of
+from trainers.text.data.chat import Encoded, Role, chat_tokenizer_of, encode_chat, encode_plain, prompt_ids, shift_begin
 from trainers.text.data.dialogues import Dialogue, dialogues_of
 from trainers.text.data.rows import bad_rows, rows_read, split_counts
 from trainers.text.evaluation.answers import answers_equal, final_number
 from trainers.text.evaluation.likelihood import likelihood_bound, noised
 from trainers.text.models.base import TextBase
 from trainers.text.sampling.job import DEFAULT_NEW_TOKENS, base_with_adaptors, decoding_of, suppressed_check
-from trainers.text.sampling.texts import answers_sample, spoken
+from trainers.text.sampling.texts import answer_decode, answers_sample
 
 REPORT = "samples/report.json"
 Report = dict[str, Any]
@@ -30,7 +30,7 @@ def evaluate(job: JobContext[EvaluateTextParams]) -> Outcome:
     with base_with_adaptors(job) as base:
         suppressed_check(params, base)
         rows = rows_of(job, params)
-        job.reporter.say(Started(total=len(rows), details={"device": str(base.device)}))
+        job.reporter.emit(Started(total=len(rows), details={"device": str(base.device)}))
         summary, details = _measured(job, base, params, rows)
         if job.control.stop_is_wanted():
             if command := job.control.agree():
@@ -54,11 +54,11 @@ def rows_of(job: JobContext, params: EvaluateTextParams) -> list[Dialogue]:
 
 def encoded_row(base: TextBase, row: Dialogue) -> Encoded:
     """The row as training encodes it; a plain text under a shift begins with a token that nothing is asked of."""
-    tongue = tongue_of(base)
+    chat_tokenizer = chat_tokenizer_of(base)
     if row.is_plain:
-        own = encode_plain(tongue, row.turns[0].text)
+        own = encode_plain(chat_tokenizer, row.turns[0].text)
     else:
-        own = encode_chat(tongue, row.turns, supervise_all=False)
+        own = encode_chat(chat_tokenizer, row.turns, supervise_all=False)
     begin = shift_begin(base, learned=row.is_plain)
     ids = np.concatenate([begin, own.ids_L]).astype(np.int32)
     return Encoded(ids, np.concatenate([[Role.SPECIAL] * len(begin), own.roles_L]).astype(np.uint8))
@@ -95,7 +95,7 @@ def _likelihood(
         variances.append(values.var(ddof=1) / len(values) if len(values) > 1 else 0.0)
         tokens.append(int(scored.sum()))
         details[index] |= {"nll": float(bounds[-1]), "tokens": tokens[-1]}
-        job.reporter.say(Progress(stage="likelihood", done=index + 1, total=len(rows)))
+        job.reporter.emit(Progress(stage="likelihood", done=index + 1, total=len(rows)))
     if not tokens:
         raise bad_rows(f"none of {len(rows)} rows fits into the base model's {base.max_positions} positions")
     nll = float(sum(bounds)) / sum(tokens)
@@ -121,12 +121,12 @@ def _exact_match(
             f"no prompt fits: the base model has {base.max_positions} positions; lower max_new_tokens",
         )
     if len(fitting) < len(rows):
-        job.reporter.say(Warning_(message=f"{len(rows) - len(fitting)} prompts have no room; they count as wrong"))
+        job.reporter.emit(Warning_(message=f"{len(rows) - len(fitting)} prompts have no room; they count as wrong"))
     correct = 0
     for first in range(0, len(fitting), params.batch_size):
         chosen = fitting[first : first + params.batch_size]
         correct += _answered(job, base, params, rows, prompts, chosen, details)
-        job.reporter.say(Progress(stage="answers", done=first + len(chosen), total=len(fitting)))
+        job.reporter.emit(Progress(stage="answers", done=first + len(chosen), total=len(fitting)))
         if job.control.stop_is_wanted():
             break
     return {"exact_match": correct / len(rows), "correct": float(correct), "rows_asked": float(len(rows))}
@@ -166,8 +166,8 @@ def as_it_would_be_said(base: TextBase, text: str) -> str | None:
 
     None where the tokenizer knows a part not at all, so that no answer can be right.
     """
-    ids = tongue_of(base).text(text)
-    return None if base.tokenizer.unk_token_id in ids else spoken(base, ids)
+    ids = chat_tokenizer_of(base).text(text)
+    return None if base.tokenizer.unk_token_id in ids else answer_decode(base, ids)
 
 
 def _messages(row: Dialogue) -> list[dict[str, str]]:
@@ -178,5 +178,5 @@ def _messages(row: Dialogue) -> list[dict[str, str]]:
 def _report(job: JobContext, summary: Report, details: list[Report]) -> None:
     json_write(job.out / REPORT, {"summary": summary, "rows": details})
     metrics = {name: float(value) for name, value in summary.items()}
-    job.reporter.say(Validation(step=len(details), metrics=metrics))
-    job.reporter.say(Sample(step=len(details), path=REPORT, label="report", details=summary))
+    job.reporter.emit(Validation(step=len(details), metrics=metrics))
+    job.reporter.emit(Sample(step=len(details), path=REPORT, label="report", details=summary))

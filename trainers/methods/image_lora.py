@@ -33,7 +33,7 @@ from trainers.image.sampling.prompts import Prompts
 from trainers.image.training.denoising import denoising
 from trainers.image.training.evaluation import eval_prompts_encode, pictures_sample, validation_loss
 from trainers.image.training.init_from_adaptor import start_from_adaptor
-from trainers.image.training.load import DTYPES, base_prepared, encoders_free, precision_on, prediction_overridden
+from trainers.image.training.load import DTYPES, base_load, encoders_free, precision_on, prediction_overridden
 from trainers.image.training.lora_setup import Trained, pairs_attach
 from trainers.image.training.prior import class_pictures_made
 
@@ -73,7 +73,7 @@ def train(job: JobContext[ImageLoraParams]) -> Outcome:
 
 def _train(job: JobContext[ImageLoraParams], stack: ExitStack) -> Outcome:
     rows = rows_read(job)
-    own = base_prepared(job)
+    own = base_load(job)
     trained = pairs_attach(own, job.params)
     base = prediction_overridden(own, job.params)
     start_from_adaptor(job, base)
@@ -228,7 +228,7 @@ def _say_started(
     share = forwards / (forwards + trained)
     if params.eval_prompts and share > EVALUATION_SHARE:
         message = f"sample pictures every {training.evaluate_every} steps take {share:.0%} of the network's forwards"
-        job.reporter.say(Warning_(message=message))
+        job.reporter.emit(Warning_(message=message))
     details: dict[str, str | int | list[str]] = {
         "device": str(job.processes.device),
         "world_size": job.processes.world_size,
@@ -239,7 +239,7 @@ def _say_started(
         "trainable_parameters": sum(parameter.numel() for parameter in parts.trained.parameters),
         "cache_digest": resumable.cache_digest,
     }
-    job.reporter.say(Started(total=training.total_steps, step=progress.step, details=details))
+    job.reporter.emit(Started(total=training.total_steps, step=progress.step, details=details))
 
 
 def _resolved(params: ImageLoraParams, training: TrainingPlan[MicroBatch], batch: GlobalBatch) -> dict[str, Any]:

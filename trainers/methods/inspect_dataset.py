@@ -25,7 +25,7 @@ def inspect(job: JobContext[InspectDatasetParams]) -> Outcome:
     """The whole report goes to out/samples/report.json, its summary into the manifest."""
     report = _preview(job.params.template_method)(job)
     json_write(job.out / REPORT, report)
-    job.reporter.say(Sample(step=0, path=REPORT, label="report"))
+    job.reporter.emit(Sample(step=0, path=REPORT, label="report"))
     counts = {f"num_{name}": len(report.get(name, [])) for name in LONG}
     job.facts["inspection"] = {name: value for name, value in report.items() if name not in LONG} | counts
     return "stopped" if report.get("stopped") else "succeeded"

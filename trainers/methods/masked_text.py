@@ -32,7 +32,7 @@ def train(job: JobContext[MaskedTextParams]) -> Outcome:
 
 def _train(job: JobContext[MaskedTextParams], stack: ExitStack) -> Outcome:
     for message in job.params.warnings():
-        job.reporter.say(Warning_(message=message))
+        job.reporter.emit(Warning_(message=message))
     trained = trained_base(job)
     dataset = dataset_read(job, trained.base)
     resumable = resumable_of(job, trained)
@@ -46,7 +46,7 @@ def _train(job: JobContext[MaskedTextParams], stack: ExitStack) -> Outcome:
         start_step=progress.step,
     )
     training = _training_plan(job, trained, dataset, resumable)
-    job.reporter.say(Started(total=training.total_steps, step=progress.step, details=_details(job, trained, dataset)))
+    job.reporter.emit(Started(total=training.total_steps, step=progress.step, details=_details(job, trained, dataset)))
     outcome = fit(training, progress, processes=job.processes, control=job.control, reporter=job.reporter)
     if job.processes.rank == 0:
         job.facts.update(steps=progress.step, metrics=progress.metrics, seconds=progress.seconds)

@@ -75,4 +75,4 @@ def add(base: Base, adaptors: Sequence[Adaptor], scales: Sequence[float], report
             raise bad(f"{part}.{layer} would have values beyond {weight.dtype} after the merge; lower scales")
         weight.copy_(moved)
         if done % 50 == 0:
-            reporter.say(Progress(stage="merging", done=done, total=len(touched)))
+            reporter.emit(Progress(stage="merging", done=done, total=len(touched)))

@@ -20,7 +20,7 @@ from trainers.image.models.families import family_module
 from trainers.image.models.load import load_base
 from trainers.image.sampling.comparison import Column, columns_of, seeds_of
 from trainers.image.sampling.init_image import start_read
-from trainers.image.sampling.sample_writer import Keeper
+from trainers.image.sampling.sample_writer import SampleWriter
 from trainers.image.sampling.sampler import Previews, Start, sample_images
 
 
@@ -64,24 +64,24 @@ def _sample(job: JobContext[SampleImageParams], bare: Base, *, was_there: bool) 
         "was_in_memory": was_there,
         "clip_skip": skip,
     }
-    job.reporter.say(Started(total=len(columns) * params.num_images, details=details))
-    keeper = Keeper(job)
+    job.reporter.emit(Started(total=len(columns) * params.num_images, details=details))
+    writer = SampleWriter(job)
     drawn: dict[str, list[Image.Image]] = {}
     for index, column in enumerate(columns):
         adaptors_switch(bare, on=column.with_adaptors)
         tell = _teller(job.reporter, column=index, columns=len(columns))
         base = adapted if column.with_adaptors else bare
-        drawn[column.label] = _draw(base, column, params, settings, start, keeper, tell, control.stop_is_wanted)
+        drawn[column.label] = _draw(base, column, params, settings, start, writer, tell, control.stop_is_wanted)
         if not drawn[column.label]:
             if command := control.agree():
-                control.obeyed(command, keeper.made)
+                control.obeyed(command, writer.made)
             break
-        keeper.keep(column, drawn[column.label])
-    job.facts["steps"] = keeper.made
-    if keeper.made < len(columns) * params.num_images:
+        writer.keep(column, drawn[column.label])
+    job.facts["steps"] = writer.made
+    if writer.made < len(columns) * params.num_images:
         return "stopped"
     if params.compare:
-        keeper.compare(drawn)
+        writer.compare(drawn)
     return "succeeded"
 
 
@@ -91,14 +91,14 @@ def _draw(
     params: SampleImageParams,
     settings: TextSettings,
     start: Start | None,
-    keeper: Keeper,
+    writer: SampleWriter,
     on_progress: Callable[[int, int], None],
     should_stop: Callable[[], bool],
 ) -> list[Image.Image]:
     """One column's pictures; none after a stop."""
 
     def show(done: int, pictures: list[Image.Image]) -> None:
-        keeper.preview(column, done, pictures)
+        writer.preview(column, done, pictures)
 
     return sample_images(
         base,
@@ -149,6 +149,6 @@ def _teller(reporter: Reporter, *, column: int, columns: int) -> Callable[[int, 
     """Counts denoising steps over all columns."""
 
     def tell(done: int, total: int) -> None:
-        reporter.say(Progress(stage="denoising", done=column * total + done, total=columns * total))
+        reporter.emit(Progress(stage="denoising", done=column * total + done, total=columns * total))
 
     return tell

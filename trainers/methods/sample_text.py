@@ -36,7 +36,7 @@ def sample(job: JobContext[SampleTextParams]) -> Outcome:
     with base_with_adaptors(job) as base:
         suppressed_check(params, base)
         asked = asked_of(base, params)
-        job.reporter.say(Started(total=len(asked), details={"device": str(base.device)}))
+        job.reporter.emit(Started(total=len(asked), details={"device": str(base.device)}))
         made = 0
         for batch in batches_of(asked, params):
             texts = _denoise(job, base, params, batch, made=made, total=len(asked))
@@ -81,7 +81,7 @@ def _denoise(
     def tell(ids_BL: Tensor) -> None:
         left = int((ids_BL == base.mask_id).sum())
         share = 1 - left / everything
-        job.reporter.say(Progress(stage="denoising", done=round((made + share * len(batch)) * 100), total=total * 100))
+        job.reporter.emit(Progress(stage="denoising", done=round((made + share * len(batch)) * 100), total=total * 100))
 
     watch = {"on_step": tell, "should_stop": job.control.stop_is_wanted}
     decoding = decoding_of(params)
@@ -103,7 +103,7 @@ def _keep(job: JobContext, base: TextBase, params: SampleTextParams, asked: Aske
     }
     text_write(job.out / path, base, text, facts)
     said = asked.prompt if isinstance(asked.prompt, str) else asked.prompt[-1]["content"]
-    job.reporter.say(
+    job.reporter.emit(
         Sample(
             step=asked.number + 1,
             path=path,

@@ -17,8 +17,8 @@ from foundation.phases import IMPORTING, LOADING
 from trainers.contract.errors import Reason, ReasonCode, reason
 from trainers.contract.events import Step
 from worker.attempt.control import ControlFile
-from worker.attempt.deadlines import Waits
-from worker.attempt.event_sender import Sender
+from worker.attempt.deadlines import Deadlines
+from worker.attempt.event_sender import EventSender
 from worker.attempt.heartbeat import Heartbeat
 from worker.attempt.live_files import LiveFiles
 from worker.attempt.logs import LogSpool
@@ -28,15 +28,15 @@ from worker.attempt.outbox import Outbox
 from worker.attempt.outcome import STOP_REASONS, Ending, Verdict, verdict_of
 from worker.attempt.publish import Publisher
 from worker.attempt.refused import RefusedResults
-from worker.attempt.reuse_key import what_stays
-from worker.attempt.stop_request import Orders
+from worker.attempt.reuse_key import reuse_key
+from worker.attempt.stop_request import StopRequest
 from worker.attempt.tail import EventTail
-from worker.attempt.trainer_monitor import Training
+from worker.attempt.trainer_monitor import TrainerMonitor
 from worker.client.api import Api, backoff
 from worker.client.clock import boottime
 from worker.client.lease import Lease
 from worker.client.payloads import Claim
-from worker.client.timings import Times
+from worker.client.timings import Timings
 from worker.errors import AttemptError, FencedError, RefusedError, StopError
 from worker.executors.base import Executor
 from worker.process.environment import secrets_in
@@ -63,7 +63,7 @@ class Tools:
     """What all agents of a host share."""
 
     settings: Settings
-    times: Times
+    times: Timings
     api: Api
     storage: httpx.Client
     cache: InputCache
@@ -95,12 +95,12 @@ class Agent:
         self._tools = tools
         self._claim = claim
         self._folder = folder
-        self._stays = what_stays(claim) if tools.settings.resident_models else ""
+        self._stays = reuse_key(claim) if tools.settings.resident_models else ""
         residents = tools.settings.state_dir / "residents"
         self._room = room_in(residents, self._stays, claim.accelerators) if self._stays else None
         self._places = self._room.places(claim.attempt.id) if self._room else places_in(folder)
         self._out = OutFolder(self._places.out, tools.wall.user.uid if tools.wall.user else None)
-        self.orders = Orders(tools.settings.drain_seconds)
+        self.orders = StopRequest(tools.settings.drain_seconds)
         self._lease = Lease(sent_at, tools.times.self_fence_seconds)
         self._api = tools.api.attempt(claim.attempt.id, claim.attempt.token, self._lease)
         known = (tools.settings.worker_token, claim.attempt.token, *claim.secrets.values())
@@ -108,9 +108,9 @@ class Agent:
         self._spool = LogSpool(folder / "log", masker, tools.settings.log_bytes)
         self._control = ControlFile(self._places.inputs / "control", claim.attempt.n)
         first_pause = tools.settings.backoff_seconds
-        self._sender = Sender(self._api, self._control, self._spool, first_pause, tools.settings.publish_seconds)
+        self._sender = EventSender(self._api, self._control, self._spool, first_pause, tools.settings.publish_seconds)
         self._publisher = Publisher(self._api, tools.storage, self._out, folder / "publish", first_pause)
-        self._training = Training(
+        self._training = TrainerMonitor(
             tail=EventTail(self._out, masker),
             sender=self._sender,
             publisher=self._publisher,
@@ -137,7 +137,7 @@ class Agent:
             on_answer=self._obey,
         )
         self._trainer_ended = threading.Event()
-        self._waits = Waits(self._lease, self.orders)
+        self._waits = Deadlines(self._lease, self.orders)
 
     @property
     def newest_step(self) -> Step | None:
@@ -273,7 +273,7 @@ class Agent:
             kill_seconds=self._tools.times.kill_seconds,
             deadline=self._lease.deadline,
             network=network_of(self._claim, wrapped=bool(self._tools.settings.trainer_command)),
-            stays=self._stays,
+            reuse_key=self._stays,
             secrets=self._claim.secrets,
         )
 

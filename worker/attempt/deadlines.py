@@ -4,17 +4,17 @@ import time
 from collections.abc import Callable
 
 from trainers.contract.errors import ReasonCode
-from worker.attempt.stop_request import Orders
+from worker.attempt.stop_request import StopRequest
 from worker.client.lease import Lease
 from worker.errors import AttemptError, FencedError, StopError
 
 SLICE_SECONDS = 0.1
 
 
-class Waits:
+class Deadlines:
     """Each method is a `report.Pause`: waits up to so many seconds, raises where the attempt must not go on."""
 
-    def __init__(self, lease: Lease, orders: Orders) -> None:
+    def __init__(self, lease: Lease, orders: StopRequest) -> None:
         self._lease = lease
         self._orders = orders
         self._publish_until = float("inf")
@@ -49,7 +49,7 @@ class Waits:
             raise StopError
 
     def _check_hurry(self) -> None:
-        if self._orders.hurry > 1:
+        if self._orders.escalations > 1:
             raise FencedError("the host was told twice to hurry")
 
     def _check_sending(self) -> None:

@@ -64,7 +64,7 @@ class Stuck:
         return self._count >= STUCK_TRIES
 
 
-class Sender:
+class EventSender:
     """patience_seconds: how long after the trainer's end events and log are still tried."""
 
     def __init__(

@@ -6,7 +6,7 @@ from trainers.contract.params import params_class
 from worker.client.payloads import Claim
 
 
-def what_stays(claim: Claim) -> str:
+def reuse_key(claim: Claim) -> str:
     """Equal for attempts whose trainer may stay in memory from one to the other; "" where it must not.
 
     A resident serves one project. A job that names secrets never shares a process, nor one of several processes.
@@ -20,7 +20,7 @@ def what_stays(claim: Claim) -> str:
         params = params_class(spec["method"]).model_validate(spec["params"])
     except (KeyError, ValueError):
         return ""
-    if not params.stays:
+    if not params.resident_fields:
         return ""
-    fields = [getattr(params, name) for name in params.stays]
+    fields = [getattr(params, name) for name in params.resident_fields]
     return json.dumps([claim.project, spec["method"], model["sha256"], *fields])

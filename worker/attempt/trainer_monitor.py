@@ -7,10 +7,10 @@ from concurrent.futures import Future
 from trainers.contract.errors import Reason
 from trainers.contract.events import Event, Step, Warning_, event_fit
 from worker.attempt.control import ControlFile
-from worker.attempt.event_sender import Sender
+from worker.attempt.event_sender import EventSender
 from worker.attempt.live_files import LiveFiles
 from worker.attempt.publish import Artifact, Publisher
-from worker.attempt.stop_request import Orders
+from worker.attempt.stop_request import StopRequest
 from worker.attempt.tail import EventTail
 from worker.client.clock import boottime
 from worker.client.lease import Lease
@@ -23,16 +23,16 @@ SHIM_PATIENCE_SECONDS = 10.0
 """A shim that has not ended its trainer this long after the lease and the kill time is killed itself."""
 
 
-class Training:
+class TrainerMonitor:
     def __init__(
         self,
         *,
         tail: EventTail,
-        sender: Sender,
+        sender: EventSender,
         publisher: Publisher,
         control: ControlFile,
         lease: Lease,
-        orders: Orders,
+        orders: StopRequest,
         stop_grace_seconds: float,
         no_progress_seconds: float,
         kill_seconds: float,
@@ -137,7 +137,7 @@ class Training:
         if self._stop_asked_at is None:
             self._stop_asked_at = now
             self._control.stop()
-        if not self.forced and (self._orders.hurry or now - self._stop_asked_at > self._grace_seconds()):
+        if not self.forced and (self._orders.escalations or now - self._stop_asked_at > self._grace_seconds()):
             self.forced = True
             running.terminate()
 

@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 
-class Times(BaseModel):
+class Timings(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     heartbeat_seconds: float = 15

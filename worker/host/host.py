@@ -19,7 +19,7 @@ from worker.attempt.refused import RefusedResults
 from worker.attempt.resend import resend_with
 from worker.client.api import Api
 from worker.client.payloads import Claim
-from worker.client.timings import Times
+from worker.client.timings import Timings
 from worker.errors import RefusedError, UnreachableError
 from worker.executors.local import LocalExecutor
 from worker.host.accelerators import accelerators_of
@@ -32,7 +32,7 @@ from worker.host.registration import Pulse, Registration
 from worker.host.self_check import self_check
 from worker.host.slots import Slots
 from worker.host.wake import WakeServer, answer
-from worker.host.wakeup_pipe import Bell
+from worker.host.wakeup_pipe import WakeupPipe
 from worker.process.supervise import Spawner
 from worker.sandbox.wall_check import wall_here
 from worker.settings import Settings
@@ -73,7 +73,7 @@ class Host:
         )
         self._claimer = Claimer(self._api, settings.state_dir / "claim-id")
         self._slots = Slots(settings.slots, self._accelerators)
-        self._bell = Bell()
+        self._bell = WakeupPipe()
         self._signals = 0
         self._hurried = 0
         self._registration = Registration(
@@ -101,7 +101,7 @@ class Host:
         self._executor = LocalExecutor(settings, self._spawner, self._identity.worker, environ, wall)
         self._tools = Tools(
             settings=settings,
-            times=Times(),
+            times=Timings(),
             api=self._api,
             storage=storage,
             cache=cache,

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from foundation.protocol import OLDEST_API, PROTOCOL
 from worker.client.api import Api
 from worker.client.clock import boottime
-from worker.client.timings import Times
+from worker.client.timings import Timings
 from worker.errors import RefusedError, UnreachableError
 
 HELLO_HINT = "Check ANNEAL_API_URL; an API older than this worker answers so too: update it first."
@@ -33,12 +33,12 @@ class Registration:
     def silence_seconds(self) -> float:
         return boottime() - self._heard_at
 
-    def hello(self, gone: list[str]) -> Times | None:
+    def hello(self, gone: list[str]) -> Timings | None:
         """One try; None where it must be repeated. Raises RefusedError for what repeating cannot mend."""
         try:
             body = {**self._who, **self._description, "gone": gone, "protocol": PROTOCOL}
             answer = self._api.post("workers/hello", body) or {}
-            times = Times.model_validate(answer)
+            times = Timings.model_validate(answer)
             _require_protocol(answer.get("protocol", 1))
         except (UnreachableError, ValidationError) as error:
             log.warning("hello_unanswered", error=str(error), hint=HELLO_HINT)

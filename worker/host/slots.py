@@ -66,7 +66,7 @@ class Slots:
     def hurry_all(self) -> None:
         with self._lock:
             for agent, _ in self._live.values():
-                agent.orders.hurry_up()
+                agent.orders.escalate()
 
     def _free_accelerators(self) -> list[int]:
         used = {index for _, indices in self._live.values() for index in indices}

@@ -5,7 +5,7 @@ import select
 from contextlib import suppress
 
 
-class Bell:
+class WakeupPipe:
     def __init__(self) -> None:
         self._read_end, self._write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 

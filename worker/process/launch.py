@@ -25,7 +25,7 @@ class Launch:
     """End of the lease on CLOCK_BOOTTIME; the executor itself ends the trainer then."""
     network: Network = "none"
     """What the trainer may connect to."""
-    stays: str = ""
+    reuse_key: str = ""
     """What the trainer may keep in memory for the next attempt of the same, as a key; "" = nothing."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """For the trainer's environment."""

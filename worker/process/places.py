@@ -54,7 +54,7 @@ def places_in(folder: Path) -> Places:
     return Places(folder / "spec.json", folder / "in", folder / "out", folder / "tmp")
 
 
-def room_in(residents: Path, stays: str, accelerators: tuple[int, ...]) -> Room:
+def room_in(residents: Path, reuse_key: str, accelerators: tuple[int, ...]) -> Room:
     """The room of all attempts with this key; `residents` is emptied when a host starts."""
-    name = hashlib.sha256(json.dumps([stays, accelerators]).encode()).hexdigest()[:16]
+    name = hashlib.sha256(json.dumps([reuse_key, accelerators]).encode()).hexdigest()[:16]
     return Room(residents / "rooms" / name)

@@ -45,7 +45,7 @@ class Residents:
 
     def start(self, launch: Launch, log: int) -> Running | None:
         """The attempt in the resident of its base model; None where it must have a trainer of its own."""
-        if not launch.stays or not self._settings.resident_models:
+        if not launch.reuse_key or not self._settings.resident_models:
             return None
         with self._lock:
             resident = self._waiting_for(launch)
@@ -70,7 +70,7 @@ class Residents:
 
     def _waiting_for(self, launch: Launch) -> Resident | None:
         self._forget_dead()
-        wanted = (launch.stays, launch.accelerators)
+        wanted = (launch.reuse_key, launch.accelerators)
         return next((found for found in self._all if found.is_idle and found.key == wanted), None)
 
     def _start(self, launch: Launch) -> Resident:
@@ -81,7 +81,7 @@ class Residents:
             accelerators=launch.accelerators,
             extra=self._settings.trainer_environment,
         )
-        room = room_in(self._folder, launch.stays, launch.accelerators)
+        room = room_in(self._folder, launch.reuse_key, launch.accelerators)
         cache = self._wall.cache_of(launch.project)
         tmp = room.tmp / name
         folder = self._folder / name
@@ -97,7 +97,7 @@ class Residents:
         resident = Resident(
             self._spawner,
             name=name,
-            key=(launch.stays, launch.accelerators),
+            key=(launch.reuse_key, launch.accelerators),
             command=serving_command(self._settings, cache),
             folder=folder,
             tmp=tmp,

@@ -27,7 +27,7 @@ MAX_KEY = 200
 
 
 @dataclass(frozen=True)
-class Wanted:
+class JobDraft:
     """A job before it is a row: what will be run, and where the wish came from."""
 
     spec: JobSpec
@@ -40,7 +40,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Asked:
+class SubmitKey:
     """Who asks, and by which key the question is known when it comes again."""
 
     project: Project
@@ -55,7 +55,7 @@ def request_digest(request: BaseModel, about: str = "") -> str:
     return hashlib.sha256(about.encode() + canonical_json(request.model_dump(mode="json"))).hexdigest()
 
 
-def job_queue(*, asked: Asked, wanted: Callable[[], Wanted]) -> tuple[Job, bool]:
+def job_enqueue(*, asked: SubmitKey, wanted: Callable[[], JobDraft]) -> tuple[Job, bool]:
     """The queued job, and whether it is new: the same key gives the same job. `wanted` is asked only for a new one.
 
     Raises Problem 409 where the key belongs to another request, ValueError for one that is too long.
@@ -77,7 +77,7 @@ def params_laid(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str,
     return {name: value for name, value in {**below, **given}.items() if value is not None}
 
 
-def _allowed(project: Project, wanted: Wanted) -> Wanted:
+def _allowed(project: Project, wanted: JobDraft) -> JobDraft:
     """Raises Problem where the parameters name a secret or a Hub that this job may not have, or a file that is none."""
     secrets_check(project, wanted.spec.params)
     hub_check(wanted.spec.params)
@@ -86,7 +86,7 @@ def _allowed(project: Project, wanted: Wanted) -> Wanted:
 
 
 @transaction.atomic
-def _insert(asked: Asked, wanted: Wanted) -> Job:
+def _insert(asked: SubmitKey, wanted: JobDraft) -> Job:
     at, spec = now(), wanted.spec
     job = Job.objects.create(
         project=asked.project,
@@ -117,7 +117,7 @@ def _insert(asked: Asked, wanted: Wanted) -> Job:
     return job
 
 
-def _of_key(asked: Asked) -> Job | None:
+def _of_key(asked: SubmitKey) -> Job | None:
     if not asked.key:
         return None
     found = Job.objects.filter(project=asked.project, idempotency_key=asked.key).first()

@@ -9,7 +9,7 @@ from api.catalog.selectors import resolve_inputs
 from api.catalog.shapes import INPUT_ROLES, MAX_DATASETS
 from api.jobs.models import Job
 from api.jobs.services.accelerators import accelerators_default
-from api.jobs.services.enqueue import Asked, Wanted, job_queue, params_laid, request_digest
+from api.jobs.services.enqueue import JobDraft, SubmitKey, job_enqueue, params_laid, request_digest
 from foundation.plain_text import PlainLine
 from trainers.contract.spec import Contract, JobSpec
 
@@ -40,11 +40,11 @@ def job_rerun(*, parent: Job, request: RerunRequest, by: str, idempotency_key: s
     409 where an input was deleted meanwhile and the request names no other.
     """
     digest = request_digest(request, about=f"rerun of {parent.pk}")
-    asked = Asked(parent.project, by, idempotency_key, digest)
-    return job_queue(asked=asked, wanted=lambda: _wanted(parent, request))
+    asked = SubmitKey(parent.project, by, idempotency_key, digest)
+    return job_enqueue(asked=asked, wanted=lambda: _wanted(parent, request))
 
 
-def _wanted(parent: Job, request: RerunRequest) -> Wanted:
+def _wanted(parent: Job, request: RerunRequest) -> JobDraft:
     spec, pool = parent.spec, request.pool or parent.pool
     params = params_laid(spec["params"], request.params)
     before = {} if devices_named(request.params) else spec["resources"]
@@ -56,7 +56,7 @@ def _wanted(parent: Job, request: RerunRequest) -> Wanted:
             parent.method, params, {**before, **(request.resources or {})}, lambda: accelerators_default(pool)
         ),
     }
-    return Wanted(
+    return JobDraft(
         spec=JobSpec.model_validate({**spec, **changed}),
         pool=pool,
         priority=parent.priority if request.priority is None else request.priority,

@@ -12,7 +12,7 @@ from api.catalog.shapes import MAX_DATASETS
 from api.errors import Problem
 from api.jobs.models import Job
 from api.jobs.services.accelerators import accelerators_default
-from api.jobs.services.enqueue import Asked, Wanted, job_queue, params_laid, request_digest
+from api.jobs.services.enqueue import JobDraft, SubmitKey, job_enqueue, params_laid, request_digest
 from foundation.plain_text import PlainLine
 from trainers.contract.spec import Contract, JobSpec
 
@@ -46,16 +46,16 @@ def job_create(
     *, project: Project, request: JobRequest, by: str, idempotency_key: str | None = None
 ) -> tuple[Job, bool]:
     """The queued job, and whether it is new: the same key gives the same job. Raises ValueError for a wrong request."""
-    asked = Asked(project, by, idempotency_key, request_digest(request))
-    return job_queue(asked=asked, wanted=lambda: job_wanted(project, request))
+    asked = SubmitKey(project, by, idempotency_key, request_digest(request))
+    return job_enqueue(asked=asked, wanted=lambda: job_wanted(project, request))
 
 
-def job_wanted(project: Project, request: JobRequest) -> Wanted:
+def job_wanted(project: Project, request: JobRequest) -> JobDraft:
     """What the request stands for now. Raises Problem with fields for what is wrong with it."""
     template = template_version(project, request.template) if request.template is not None else None
     whole = _with_template(request, template) if template else request
     pool = whole.pool or "default"
-    return Wanted(
+    return JobDraft(
         spec=_spec(project, whole, pool),
         pool=pool,
         priority=whole.priority or 0,

@@ -13,7 +13,7 @@ class Told(Reporter):
         super().__init__(None)
         self.payloads: list[Payload] = []
 
-    def say(self, payload: Payload) -> None:
+    def emit(self, payload: Payload) -> None:
         self.payloads.append(payload)
 
 

@@ -16,12 +16,12 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Validation
 from trainers.contract.params.evaluate_text import EvaluateTextParams
 from trainers.methods.evaluate_text import as_it_would_be_said, encoded_row, evaluate, rows_of
-from trainers.text.data.chat import tongue_of
+from trainers.text.data.chat import chat_tokenizer_of
 from trainers.text.evaluation.answers import answers_equal, final_number
 from trainers.text.evaluation.likelihood import likelihood_bound, noised
 from trainers.text.models.base import TextBase, body, hidden_padded, logits
 from trainers.text.models.load import load_text
-from trainers.text.sampling.texts import Text, spoken
+from trainers.text.sampling.texts import Text, answer_decode
 
 ROWS = [
     {"question": "one plus one", "answer": "two"},
@@ -164,9 +164,9 @@ def test_a_model_that_says_every_answer_token_by_token_is_always_right(
     base = bases[family]
 
     def perfect(_: TextBase, prompts: list[list[int]], *__: Any, **___: Any) -> list[Text]:
-        said = [tongue_of(base).text(answer) for answer in PUNCTUATED]
+        said = [chat_tokenizer_of(base).text(answer) for answer in PUNCTUATED]
         assert len(prompts) == len(said)
-        return [Text(tuple(ids), (), tuple(ids), spoken(base, ids), 1) for ids in said]
+        return [Text(tuple(ids), (), tuple(ids), answer_decode(base, ids), 1) for ids in said]
 
     monkeypatch.setattr("trainers.methods.evaluate_text.answers_sample", perfect)
     rows = [{"question": "say", "answer": answer} for answer in PUNCTUATED]

@@ -15,7 +15,7 @@ from tests.ports import free_port
 from tests.worker.conftest import HostProcess, StartHost, eventually, finished, running
 from tests.worker.fake_api import FakeApi
 from worker.host.wake import WakeServer, answer, call_host
-from worker.host.wakeup_pipe import Bell
+from worker.host.wakeup_pipe import WakeupPipe
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_a_host_polls_while_the_broker_is_gone(api: FakeApi, start_host: StartHo
 def test_a_call_waits_until_it_is_answered_even_in_a_folder_with_a_long_name(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
-    bell = Bell()
+    bell = WakeupPipe()
     server = WakeServer(folder / "wake.sock", bell.ring)
     answered = []
     thread = threading.Thread(target=lambda: answered.append(call_host(folder / "wake.sock")))

@@ -45,7 +45,7 @@ class Params(BaseModel):
 
     obeys_control: ClassVar[bool] = True
     """Whether a running job reads commands and SIGTERM at its boundaries; False: SIGTERM ends it at once."""
-    stays: ClassVar[tuple[str, ...]] = ()
+    resident_fields: ClassVar[tuple[str, ...]] = ()
     """Fields that say, with the base model, what stays in memory for the next job of this method; empty = nothing."""
 
     dataset_files: ClassVar[tuple[str, ...]] = ()

@@ -21,7 +21,7 @@ class EvaluateTextParams(DecodingParams):
     accepts: ClassVar[tuple[str, ...]] = ("adaptors",)
     dataset_kind: ClassVar[Literal["pictures", "rows", "weights"] | None] = "rows"
     model_families: ClassVar[tuple[str, ...]] = TEXT_FAMILIES
-    stays: ClassVar[tuple[str, ...]] = ("dtype", "load_in_4bit")
+    resident_fields: ClassVar[tuple[str, ...]] = ("dtype", "load_in_4bit")
 
     measure: Literal["both", "likelihood", "exact_match"] = "both"
     """The bound of the likelihood of each row's answer (or plain text), exact answers, or both."""

@@ -32,7 +32,7 @@ class SampleImageParams(Params):
     dataset_kind: ClassVar[Literal["pictures", "rows", "weights"] | None] = "pictures"
     model_families: ClassVar[tuple[str, ...]] = ("sd1", "sd2", "sdxl", "sd3", "flux")
     dataset_files: ClassVar[tuple[str, ...]] = ("input_image", "mask_image")
-    stays: ClassVar[tuple[str, ...]] = ("mixed_precision",)
+    resident_fields: ClassVar[tuple[str, ...]] = ("mixed_precision",)
 
     prompt: str = Field(min_length=1, max_length=2000)
     """What the picture shall show; past 75 tokens in chunks of 75, up to 225."""

@@ -26,7 +26,7 @@ class SampleTextParams(DecodingParams):
     requires: ClassVar[tuple[str, ...]] = ("model",)
     accepts: ClassVar[tuple[str, ...]] = ("adaptors",)
     model_families: ClassVar[tuple[str, ...]] = TEXT_FAMILIES
-    stays: ClassVar[tuple[str, ...]] = ("dtype", "load_in_4bit")
+    resident_fields: ClassVar[tuple[str, ...]] = ("dtype", "load_in_4bit")
 
     prompts: tuple[str, ...] = Field((), max_length=256)
     """Questions, each answered in the base's own chat format."""

@@ -3,7 +3,7 @@
 from trainers.contract.events import Warning_
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.core.context import JobContext
-from trainers.core.encoding_cache import Desk
+from trainers.core.encoding_cache import EncodingCache
 from trainers.core.global_batch import GlobalBatch
 from trainers.image.data.augment import Augment
 from trainers.image.data.batches import Draws, Dropout
@@ -29,13 +29,13 @@ def rows_encode(job: JobContext[ImageLoraParams], base: Base, rows: Rows) -> Exa
     params, examples = job.params, example_rows(rows, job.params)
     told = caches_off(params, encoding_of(base, params)) + without_mask(params, rows.pictures)
     for message in told + captions_cut(token_limit(base, params), examples):
-        job.reporter.say(Warning_(message=message))
+        job.reporter.emit(Warning_(message=message))
     return examples_encode(
         base,
         examples,
         encoding_of(base, params),
         further_texts=[params.trigger_word] if params.caption_dropout_rate else [],
-        desk=Desk(job.cache, job.processes, job.control, job.reporter),
+        encoding_cache=EncodingCache(job.cache, job.processes, job.control, job.reporter),
     )
 
 

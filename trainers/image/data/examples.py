@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from trainers.core.cache import stores_digest
-from trainers.core.encoding_cache import Desk
+from trainers.core.encoding_cache import EncodingCache
 from trainers.image.data.framing import Framing
 from trainers.image.data.latents import Latents
 from trainers.image.data.masks import MaskKind
@@ -58,12 +58,12 @@ class Examples:
 
 
 def examples_encode(
-    base: Base, rows: Sequence[Row], encoding: Encoding, *, further_texts: Sequence[str], desk: Desk
+    base: Base, rows: Sequence[Row], encoding: Encoding, *, further_texts: Sequence[str], encoding_cache: EncodingCache
 ) -> Examples | None:
     """Encodes what the cache does not hold, one item at a time, so that no bit depends on neighbours. None: stopped."""
     latents = Latents(base, [row.picture for row in rows], encoding.framing, encoding.mask)
-    if encoding.keep_latents and not latents.keep(desk):
+    if encoding.keep_latents and not latents.keep(encoding_cache):
         return None
     every_text = [*(text for row in rows for text in row.texts), *further_texts]
     texts = Texts(base, every_text, encoding.text, encoding.text_settings)
-    return Examples(rows, latents, texts, encoding) if texts.keep(desk) else None
+    return Examples(rows, latents, texts, encoding) if texts.keep(encoding_cache) else None

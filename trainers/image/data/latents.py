@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trainers.core.cache import Store, Tensors, cache_key, weights_digest
-from trainers.core.encoding_cache import Desk
+from trainers.core.encoding_cache import EncodingCache
 from trainers.image.data.augment import UNCHANGED, Change
 from trainers.image.data.framing import Framing, View, view_of
 from trainers.image.data.masks import MaskKind, mask_of, mask_source
@@ -35,17 +35,17 @@ class Latents:
         self.stores: dict[str, Store] = {}
         """What is kept: "latents", and "masks" where they are asked for."""
 
-    def keep(self, desk: Desk) -> bool:
+    def keep(self, encoding_cache: EncodingCache) -> bool:
         """Encodes every crop that the cache does not hold. False: a stop was wanted meanwhile."""
         places = [(row, crop) for row, view in enumerate(self.views) for crops in view.crops for crop in crops]
         vae = weights_digest(self._base.vae)
         self._keys = {place: self._moments_key(*place, vae) for place in places}
         work = {key: partial(self._encoded, *place, UNCHANGED) for place, key in self._keys.items()}
-        moments = desk.keep("latents", "encoding pictures", work)
+        moments = encoding_cache.keep("latents", "encoding pictures", work)
         if moments is None:
             return False
         self.stores["latents"] = moments
-        return self._mask is None or self._keep_masks(desk, places)
+        return self._mask is None or self._keep_masks(encoding_cache, places)
 
     def moments(self, row: int, crop: Crop, change: Change = UNCHANGED) -> Tensor:
         """Mean and log-variance of the posterior, fp32, unscaled: (2, C, H, W)."""
@@ -61,10 +61,10 @@ class Latents:
             return self.stores["masks"][self._mask_keys[row, crop]]["mask"]
         return self._masked(row, crop, change)["mask"]
 
-    def _keep_masks(self, desk: Desk, places: Sequence[tuple[int, Crop]]) -> bool:
+    def _keep_masks(self, encoding_cache: EncodingCache, places: Sequence[tuple[int, Crop]]) -> bool:
         self._mask_keys = {place: self._mask_key(*place) for place in places}
         work = {key: partial(self._masked, *place, UNCHANGED) for place, key in self._mask_keys.items()}
-        masks = desk.keep("masks", "reading masks", work)
+        masks = encoding_cache.keep("masks", "reading masks", work)
         if masks is None:
             return False
         self.stores["masks"] = masks

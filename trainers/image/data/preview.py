@@ -50,7 +50,7 @@ def preview(job: JobContext[InspectDatasetParams]) -> dict[str, Any]:
     try:
         pictures = pictures_repeated(job.with_params(params), faults)
         framing = framing_of(params, _multiple(job))
-        job.reporter.say(Started(total=len(pictures), details={"pictures": len(pictures)}))
+        job.reporter.emit(Started(total=len(pictures), details={"pictures": len(pictures)}))
         files = _files(job, [picture for picture, _ in pictures], framing)
         fit = [pair for pair, file in zip(pictures, files, strict=False) if file.view]
         refused = [*faults, *(said for file in files if not file.view for said in file.said)]
@@ -122,7 +122,7 @@ def _files(job: JobContext[InspectDatasetParams], pictures: Sequence[Picture], f
             break
         found.append(_file(picture, framing, first))
         if done % TELL_EVERY == 0 or done == len(pictures):
-            job.reporter.say(Progress(stage="reading pictures", done=done, total=len(pictures)))
+            job.reporter.emit(Progress(stage="reading pictures", done=done, total=len(pictures)))
     return found
 
 
@@ -185,5 +185,5 @@ def _write(
     path = f"samples/{name}"
     if job.processes.rank == 0:
         picture_write(job.out / path, image, {"prompt": text})
-    job.reporter.say(Sample(step=0, path=path, label=str(details["file"]), prompt=text, details=details))
+    job.reporter.emit(Sample(step=0, path=path, label=str(details["file"]), prompt=text, details=details))
     return path

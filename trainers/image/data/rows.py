@@ -46,7 +46,7 @@ def pictures_repeated(job: JobContext[ImageLoraParams], faults: Faults | None = 
     pictures: list[tuple[Picture, int]] = []
     for found, times in zip(_datasets(job, faults), repeats_of(job), strict=True):
         for message in found.warnings:
-            job.reporter.say(Warning_(message=message))
+            job.reporter.emit(Warning_(message=message))
         pictures += [(picture, times * picture.repeats) for picture in found.rows]
     return pictures
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from trainers.core.cache import Store, cache_key, weights_digest
-from trainers.core.encoding_cache import Desk
+from trainers.core.encoding_cache import EncodingCache
 from trainers.image.models.base import Base, TextSettings
 from trainers.image.models.families import family_module
 from trainers.image.models.text import Text
@@ -30,14 +30,14 @@ class Texts:
         self.stores: dict[str, Store] = {}
         """What is kept: "text"."""
 
-    def keep(self, desk: Desk) -> bool:
+    def keep(self, encoding_cache: EncodingCache) -> bool:
         """Embeds every text that the cache does not hold. False: a stop was wanted meanwhile."""
         if self._kind != "kept":
             return True
         encoders = [weights_digest(encoder) for encoder in self._base.text_encoders]
         self._keys = {text: self._key(ids, encoders) for text, ids in self._ids.items()}
         work = {key: partial(self._embedded, text) for text, key in self._keys.items()}
-        embeddings = desk.keep("embeddings", "encoding captions", work)
+        embeddings = encoding_cache.keep("embeddings", "encoding captions", work)
         if embeddings is not None:
             self.stores["text"] = embeddings
         return embeddings is not None

@@ -16,7 +16,7 @@ from trainers.core.losses import alphas_cumprod
 from trainers.image.models.base import Base
 from trainers.image.models.families import family_module
 from trainers.image.models.schedulers import scheduler_of
-from trainers.image.sampling.guidance import Says
+from trainers.image.sampling.guidance import Denoiser
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ Watch = Callable[[int, int, Callable[[], Tensor]], bool]
 @torch.no_grad()
 def denoise(
     base: Base,
-    says: Says,
+    says: Denoiser,
     *,
     noise_BCHW: Tensor,
     generators: Sequence[torch.Generator],

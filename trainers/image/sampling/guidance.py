@@ -11,11 +11,11 @@ from trainers.image.models.base import Base
 from trainers.image.models.families import family_module
 from trainers.image.sampling.prompts import Prompts, text_to
 
-Says = Callable[[Tensor, Tensor], Tensor]
+Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(noisy_BCHW, time) -> what the network says of it, fp32, in its shape."""
 
 
-def network_says(base: Base, prompts: Prompts, *, guidance_scale: float, guidance_rescale: float) -> Says:
+def guided_denoiser(base: Base, prompts: Prompts, *, guidance_scale: float, guidance_rescale: float) -> Denoiser:
     """What the network says with guidance, of latents in fp32 at one timestep (DDPM) or s (flow).
 
     With a negative prompt both halves go through the network as one batch: negative + scale (positive - negative)

@@ -12,7 +12,7 @@ from trainers.image.png import comparison_sheet, picture_write
 from trainers.image.sampling.comparison import Column, seeds_of
 
 
-class Keeper:
+class SampleWriter:
     def __init__(self, job: JobContext[SampleImageParams]) -> None:
         self._job = job
         self._params = job.params
@@ -38,14 +38,14 @@ class Keeper:
         path = "samples/comparison.png"
         picture_write(self._job.out / path, sheet, self._facts(params.prompt, params.seed, self._adaptors()))
         said = Sample(step=self.made, path=path, label="comparison", prompt=params.prompt, seed=params.seed)
-        self._job.reporter.say(said)
+        self._job.reporter.emit(said)
 
     def _write(
         self, path: str, picture: Image.Image, column: Column, seed: int, label: str, details: dict[str, Any]
     ) -> None:
         adaptors = self._adaptors() if column.with_adaptors else []
         picture_write(self._job.out / path, picture, self._facts(column.prompt, seed, adaptors) | details)
-        self._job.reporter.say(
+        self._job.reporter.emit(
             Sample(
                 step=self.made,
                 path=path,

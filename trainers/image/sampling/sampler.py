@@ -16,7 +16,7 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.models.base import Base, TextSettings
 from trainers.image.models.families import family_module
 from trainers.image.sampling.denoise import LatentStart, denoise
-from trainers.image.sampling.guidance import network_says, vae_factor
+from trainers.image.sampling.guidance import guided_denoiser, vae_factor
 from trainers.image.sampling.prompts import Prompts, is_guided, prompts_encode
 
 FLUX_SIDE = 128
@@ -87,7 +87,7 @@ def sample_images(
         latent_start = _latent_start(base, start, generators) if start else None  # draws before the noise does
         latents_BCHW = denoise(
             base,
-            network_says(base, text, guidance_scale=guidance_scale, guidance_rescale=guidance_rescale),
+            guided_denoiser(base, text, guidance_scale=guidance_scale, guidance_rescale=guidance_rescale),
             noise_BCHW=_noise(base, generators, width, height),
             generators=generators,
             num_inference_steps=num_inference_steps,

@@ -42,7 +42,7 @@ def pictures_sample(
 
     def tell(done: int, total: int) -> None:
         if done % TELL_EVERY == 0 or done == total:
-            reporter.say(Progress(stage="sampling", done=done, total=total))
+            reporter.emit(Progress(stage="sampling", done=done, total=total))
 
     pictures = sample_images(
         base,
@@ -61,7 +61,7 @@ def pictures_sample(
     for index, (picture, prompt, seed) in enumerate(zip(pictures, prompts, seeds, strict=bool(pictures))):
         path = f"samples/step-{step:08d}-{index}.png"
         picture_write(out / path, picture, {"prompt": prompt, "seed": str(seed), "step": str(step)})
-        reporter.say(Sample(step=step, path=path, label=f"prompt {index + 1}", prompt=prompt, seed=seed))
+        reporter.emit(Sample(step=step, path=path, label=f"prompt {index + 1}", prompt=prompt, seed=seed))
     return bool(pictures)
 
 

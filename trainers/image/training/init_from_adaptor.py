@@ -33,7 +33,7 @@ def start_from_adaptor(job: JobContext[ImageLoraParams], base: Base) -> None:
     live = live_pairs(base, TRAINED)
     _pairs_agree(ref, adaptor.pairs, live, job.params)
     if changed := _changed(adaptor.pairs, live):
-        job.reporter.say(Warning_(message=f"adaptor {ref.name} goes on otherwise than it was trained: {changed}"))
+        job.reporter.emit(Warning_(message=f"adaptor {ref.name} goes on otherwise than it was trained: {changed}"))
     _copy(adaptor.pairs, base)
 
 

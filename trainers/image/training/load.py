@@ -21,7 +21,7 @@ def precision_on(device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
 
 
-def base_prepared(job: JobContext[ImageLoraParams]) -> Base:
+def base_load(job: JobContext[ImageLoraParams]) -> Base:
     """The frozen base on the job's device."""
     params = job.params
     base = _loaded(job)

@@ -33,7 +33,7 @@ def class_pictures_made(job: JobContext[ImageLoraParams], base: Base, rows: Rows
         if start + processes.rank < missing:
             picture_of_class(folder / f"{start + processes.rank:05d}.png", base, job.params, start + processes.rank)
         done = min(start + processes.world_size, missing)
-        job.reporter.say(Progress(stage="making class pictures", done=done, total=missing))
+        job.reporter.emit(Progress(stage="making class pictures", done=done, total=missing))
     processes.barrier()
     return with_class(rows, job.params, folder)
 

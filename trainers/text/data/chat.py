@@ -95,7 +95,7 @@ class Encoded(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Tongue:
+class ChatTokenizer:
     """A base's tokenizer with its chat format: all that it takes to encode, without the weights."""
 
     tokenizer: Any
@@ -125,12 +125,12 @@ class Tongue:
         ).hexdigest()
 
 
-def tongue_of(base: TextBase) -> Tongue:
+def chat_tokenizer_of(base: TextBase) -> ChatTokenizer:
     """The family's own chat format where the tokenizer knows its tokens; ChatML for any that knows its; plain else."""
     vocabulary = base.tokenizer.get_vocab()
     wanted = BY_FAMILY.get(base.family, CHATML)
     found = next(f for f in (wanted, CHATML, PLAIN) if all(token in vocabulary for token in f.needs))
-    return Tongue(
+    return ChatTokenizer(
         tokenizer=base.tokenizer,
         format=found,
         eos_id=base.eos_id,
@@ -152,38 +152,45 @@ def prompt_ids(base: TextBase, prompt: str | Sequence[Mapping[str, Any]]) -> lis
     turns = [Turn("user", prompt)] if isinstance(prompt, str) else turns_of(list(prompt))
     if turns[-1].speaker != "user":
         raise ValueError(f"expected the last turn to be the user's, got {turns[-1].speaker}")
-    tongue = tongue_of(base)
-    pieces = _chat_pieces(tongue, turns, learned=frozenset())
-    asked = [*(i for piece, _ in pieces for i in piece), *tongue.special(tongue.format.heads["assistant"])]
+    chat_tokenizer = chat_tokenizer_of(base)
+    pieces = _chat_pieces(chat_tokenizer, turns, learned=frozenset())
+    asked = [
+        *(i for piece, _ in pieces for i in piece),
+        *chat_tokenizer.special(chat_tokenizer.format.heads["assistant"]),
+    ]
     return [*shift_begin(base, learned=False), *asked]
 
 
-def encode_chat(tongue: Tongue, turns: Sequence[Turn], *, supervise_all: bool) -> Encoded:
+def encode_chat(chat_tokenizer: ChatTokenizer, turns: Sequence[Turn], *, supervise_all: bool) -> Encoded:
     """A whole dialogue. The last answer is learned, or with `supervise_all` each of them; other turns are prompts."""
     answers = [index for index, turn in enumerate(turns) if turn.speaker == "assistant"]
     learned = frozenset(answers if supervise_all else answers[-1:])
-    return _joined(_chat_pieces(tongue, turns, learned=learned))
+    return _joined(_chat_pieces(chat_tokenizer, turns, learned=learned))
 
 
-def encode_plain(tongue: Tongue, text: str) -> Encoded:
+def encode_plain(chat_tokenizer: ChatTokenizer, text: str) -> Encoded:
     """A text without turns: all of it is learned, and its end."""
-    begin = [([tongue.bos_id], Role.SPECIAL)] if tongue.begins_plain and tongue.bos_id is not None else []
-    return _joined([*begin, (tongue.text(text), Role.RESPONSE), ([tongue.eos_id], Role.RESPONSE)])
+    begin = (
+        [([chat_tokenizer.bos_id], Role.SPECIAL)]
+        if chat_tokenizer.begins_plain and chat_tokenizer.bos_id is not None
+        else []
+    )
+    return _joined([*begin, (chat_tokenizer.text(text), Role.RESPONSE), ([chat_tokenizer.eos_id], Role.RESPONSE)])
 
 
 Piece = tuple[list[int], Role]
 
 
-def _chat_pieces(tongue: Tongue, turns: Sequence[Turn], *, learned: frozenset[int]) -> list[Piece]:
-    form = tongue.format
-    pieces: list[Piece] = [(tongue.special(form.begin), Role.SPECIAL)]
+def _chat_pieces(chat_tokenizer: ChatTokenizer, turns: Sequence[Turn], *, learned: frozenset[int]) -> list[Piece]:
+    form = chat_tokenizer.format
+    pieces: list[Piece] = [(chat_tokenizer.special(form.begin), Role.SPECIAL)]
     for index, (speaker, text) in enumerate(turns):
         content, end = (Role.RESPONSE, Role.RESPONSE) if index in learned else (Role.PROMPT, Role.SPECIAL)
-        pieces.append((tongue.special(form.heads[speaker]), Role.SPECIAL))
-        pieces.append((tongue.text(text), content))
-        pieces.append((tongue.special(form.tails[speaker]), end))
+        pieces.append((chat_tokenizer.special(form.heads[speaker]), Role.SPECIAL))
+        pieces.append((chat_tokenizer.text(text), content))
+        pieces.append((chat_tokenizer.special(form.tails[speaker]), end))
         if speaker == "assistant" and index + 1 < len(turns):
-            pieces.append((tongue.special(form.between), Role.SPECIAL))
+            pieces.append((chat_tokenizer.special(form.between), Role.SPECIAL))
     return pieces
 
 

@@ -9,7 +9,7 @@ from trainers.contract.events import Warning_
 from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.core.context import JobContext
 from trainers.core.split import split
-from trainers.text.data.chat import Encoded, tongue_of
+from trainers.text.data.chat import Encoded, chat_tokenizer_of
 from trainers.text.data.dialogues import Dialogue, dialogues_of
 from trainers.text.data.documents import Counts, EosPadding, documents_of
 from trainers.text.data.rows import bad_rows, rows_read, split_counts
@@ -61,7 +61,7 @@ def dataset_read(job: JobContext[MaskedTextParams], base: TextBase) -> TextDatas
     trained, held_out = _split(job, len(documents))
     places = [dialogues[row].where for row in origins]
     splits = split_counts(job.dataset, job.params.split_of)
-    return TextDataset(documents, places, trained, held_out, counts, tongue_of(base).format.name, splits)
+    return TextDataset(documents, places, trained, held_out, counts, chat_tokenizer_of(base).format.name, splits)
 
 
 def max_length_of(params: MaskedTextParams, base: TextBase) -> int:
@@ -77,7 +77,7 @@ def max_length_of(params: MaskedTextParams, base: TextBase) -> int:
 
 def _encode(job: JobContext[MaskedTextParams], base: TextBase, dialogues: Sequence[Dialogue]) -> list[Encoded]:
     return dialogues_encode(
-        tongue_of(base),
+        chat_tokenizer_of(base),
         dialogues,
         supervise_all=job.params.supervise_turns == "all",
         num_proc=job.params.num_proc,
@@ -111,4 +111,4 @@ def _tell(job: JobContext[MaskedTextParams], counts: Counts) -> None:
 
 
 def _warn(job: JobContext[MaskedTextParams], message: str) -> None:
-    job.reporter.say(Warning_(message=message))
+    job.reporter.emit(Warning_(message=message))

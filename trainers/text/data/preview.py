@@ -37,7 +37,7 @@ def preview(job: JobContext[InspectDatasetParams]) -> dict[str, Any]:
     assert isinstance(params, MaskedTextParams)
     if job.spec.inputs.model is None:
         return _refused("a base model is needed to see tokens: its tokenizer makes them; name one")
-    job.reporter.say(Started(total=job.params.num_rows))
+    job.reporter.emit(Started(total=job.params.num_rows))
     try:
         base = load_tokens(job.model)
         family_check(params, base)
@@ -102,7 +102,7 @@ def _samples(
         row = {"path": path, **details, "tokens": tokens_shown(base, document, noised)}
         if job.processes.rank == 0:
             json_write(job.out / path, row)
-        job.reporter.say(Sample(step=0, path=path, label=where, details=details))
+        job.reporter.emit(Sample(step=0, path=path, label=where, details=details))
         found.append(row)
     return found
 

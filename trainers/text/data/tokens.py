@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from foundation.atomic import file_mark_used, file_write
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.spec import canonical_json
-from trainers.text.data.chat import Encoded, Tongue, encode_chat, encode_plain
+from trainers.text.data.chat import ChatTokenizer, Encoded, encode_chat, encode_plain
 from trainers.text.data.dialogues import Dialogue
 
 VERSION = 1
@@ -29,19 +29,19 @@ FRESH = multiprocessing.get_context("spawn")
 
 
 def dialogues_encode(
-    tongue: Tongue, dialogues: Sequence[Dialogue], *, supervise_all: bool, num_proc: int, cache: Path
+    chat_tokenizer: ChatTokenizer, dialogues: Sequence[Dialogue], *, supervise_all: bool, num_proc: int, cache: Path
 ) -> list[Encoded]:
     """Ids and roles of every dialogue, in order; read from `cache/tokens` where they are there."""
-    path = cache / "tokens" / f"{_digest(tongue, dialogues, supervise_all)}.safetensors"
+    path = cache / "tokens" / f"{_digest(chat_tokenizer, dialogues, supervise_all)}.safetensors"
     found = _read(path)
     if found is None:
-        found = encode_in_processes(tongue, dialogues, supervise_all=supervise_all, num_proc=num_proc)
+        found = encode_in_processes(chat_tokenizer, dialogues, supervise_all=supervise_all, num_proc=num_proc)
         _write(path, found)
     return found
 
 
 def encode_in_processes(
-    tongue: Tongue,
+    chat_tokenizer: ChatTokenizer,
     dialogues: Sequence[Dialogue],
     *,
     supervise_all: bool,
@@ -54,29 +54,29 @@ def encode_in_processes(
     """
     count = min(num_proc, -(-len(dialogues) // rows_per_process))
     if count <= 1:
-        return _encode(tongue, dialogues, supervise_all)
+        return _encode(chat_tokenizer, dialogues, supervise_all)
     size = -(-len(dialogues) // count)
     parts = [dialogues[start : start + size] for start in range(0, len(dialogues), size)]
     try:
         with ProcessPoolExecutor(len(parts), mp_context=FRESH) as pool:
-            found = list(pool.map(_encode, repeat(tongue), parts, repeat(supervise_all)))
+            found = list(pool.map(_encode, repeat(chat_tokenizer), parts, repeat(supervise_all)))
     except BrokenProcessPool as error:
         message = f"one of {len(parts)} processes that tokenized was killed; set num_proc to fewer"
         raise TrainerError(ReasonCode.OUT_OF_MEMORY, message) from error
     return [encoded for part in found for encoded in part]
 
 
-def _encode(tongue: Tongue, dialogues: Iterable[Dialogue], supervise_all: bool) -> list[Encoded]:
+def _encode(chat_tokenizer: ChatTokenizer, dialogues: Iterable[Dialogue], supervise_all: bool) -> list[Encoded]:
     return [
-        encode_plain(tongue, dialogue.turns[0].text)
+        encode_plain(chat_tokenizer, dialogue.turns[0].text)
         if dialogue.is_plain
-        else encode_chat(tongue, dialogue.turns, supervise_all=supervise_all)
+        else encode_chat(chat_tokenizer, dialogue.turns, supervise_all=supervise_all)
         for dialogue in dialogues
     ]
 
 
-def _digest(tongue: Tongue, dialogues: Sequence[Dialogue], supervise_all: bool) -> str:
-    digest = hashlib.sha256(tongue.digest().encode())
+def _digest(chat_tokenizer: ChatTokenizer, dialogues: Sequence[Dialogue], supervise_all: bool) -> str:
+    digest = hashlib.sha256(chat_tokenizer.digest().encode())
     digest.update(canonical_json({"version": VERSION, "supervise_all": supervise_all}))
     for dialogue in dialogues:
         digest.update(canonical_json([list(turn) for turn in dialogue.turns]))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from trainers.text.sampling.draws import column_coins, token_gumbel
-from trainers.text.sampling.masked import At, Pick, Select, drawn_order, sureness, surest
+from trainers.text.sampling.masked import At, Pick, Select, drawn_order, surest, token_confidence
 
 KINDS = {"origin": "low_confidence", "maskgit_plus": "low_confidence", "topk_margin": "margin", "entropy": "entropy"}
 """The confidence of each `alg`; origin has no use for it."""
@@ -23,7 +23,7 @@ def pick_dream(alg: str, temperature: float, top_p: float, top_k: int) -> Pick:
             noise = token_gumbel(at.seeds, at.steps_B, at.columns_BS, at.open_BS, logits_BSV.shape[-1])
             chosen = logits_BSV + noise.to(logits_BSV.device)
         tokens_BS = chosen.argmax(-1)
-        return tokens_BS, sureness(logits_BSV.softmax(-1), tokens_BS, KINDS[alg])
+        return tokens_BS, token_confidence(logits_BSV.softmax(-1), tokens_BS, KINDS[alg])
 
     return pick
 

@@ -124,12 +124,12 @@ def pick_llada(remasking: str, temperature: float) -> Pick:
         tokens_BS = noisy.argmax(-1)
         if remasking == "random":
             return tokens_BS, column_coins(at.seeds, at.steps_B, at.columns_BS).to(logits_BSV.device)
-        return tokens_BS, sureness(logits_BSV.softmax(-1), tokens_BS, remasking)
+        return tokens_BS, token_confidence(logits_BSV.softmax(-1), tokens_BS, remasking)
 
     return pick
 
 
-def sureness(probabilities_BSV: Tensor, tokens_BS: Tensor, kind: str) -> Tensor:
+def token_confidence(probabilities_BSV: Tensor, tokens_BS: Tensor, kind: str) -> Tensor:
     """Confidence (B, S) of low_confidence, margin or entropy."""
     if kind == "entropy":
         entropy_BS: Tensor = torch.special.entr(probabilities_BSV).sum(-1)
@@ -140,7 +140,7 @@ def sureness(probabilities_BSV: Tensor, tokens_BS: Tensor, kind: str) -> Tensor:
     return probabilities_BSV.gather(-1, tokens_BS[..., None])[..., 0]
 
 
-def evenly(confidence_BS: Tensor, at: At) -> Tensor:
+def select_evenly(confidence_BS: Tensor, at: At) -> Tensor:
     """The surest, as many in every step of the block; the remainder goes to the first steps (LLaDA)."""
     share, rest = at.first_open_B // at.block_steps_B, at.first_open_B % at.block_steps_B
     return surest(confidence_BS, share + (at.index < rest))

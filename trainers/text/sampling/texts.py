@@ -12,7 +12,7 @@ from trainers.text.models.base import TextBase
 from trainers.text.sampling.canvas import Canvas, canvas_of
 from trainers.text.sampling.dream import pick_dream, select_dream
 from trainers.text.sampling.logits import cached_logits, guided_logits, plain_logits
-from trainers.text.sampling.masked import GIVEN, Logits, Pick, Select, above, denoise, evenly, pick_llada
+from trainers.text.sampling.masked import GIVEN, Logits, Pick, Select, above, denoise, pick_llada, select_evenly
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def masks_fill(
     return [_text(base, row, trace, answer=None) for row, trace in filled]
 
 
-def spoken(base: TextBase, ids: Sequence[int]) -> str:
+def answer_decode(base: TextBase, ids: Sequence[int]) -> str:
     """Ids in letters, without special tokens."""
     return str(base.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
@@ -96,7 +96,7 @@ def rule_of(base: TextBase, decoding: Decoding) -> tuple[Pick, Select]:
         pick = pick_dream(decoding.alg, decoding.temperature, decoding.top_p, decoding.top_k)
         select = select_dream(decoding.alg, decoding.alg_temp, decoding.eps)
     else:
-        pick, select = pick_llada(decoding.remasking, decoding.temperature), evenly
+        pick, select = pick_llada(decoding.remasking, decoding.temperature), select_evenly
     return pick, select if decoding.threshold is None else above(decoding.threshold)
 
 
@@ -160,7 +160,7 @@ def _text(base: TextBase, row: list[int], trace: list[int], answer: list[int] | 
         ids=tuple(row),
         trace=tuple(trace),
         answer_ids=tuple(kept),
-        text=spoken(base, kept),
+        text=answer_decode(base, kept),
         steps=max(trace, default=GIVEN) + 1,
     )
 

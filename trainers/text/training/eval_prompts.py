@@ -38,13 +38,13 @@ def answers_show(
             f"the base model has {base.max_positions} positions; shorten it",
         )
     seeds = [params.seed + index for index in range(len(ids))]
-    reporter.say(Progress(stage="answering", done=0, total=len(ids)))
+    reporter.emit(Progress(stage="answering", done=0, total=len(ids)))
     decoding = Decoding(max_new_tokens=min(NEW_TOKENS, room))
     texts = answers_sample(base, ids, decoding, seeds, should_stop=should_stop)
     for index, (text, prompt, seed) in enumerate(zip(texts, params.eval_prompts, seeds, strict=bool(texts))):
         path = f"samples/step-{step:08d}-{index}.json"
         text_write(out / path, base, text, {"prompt": prompt, "seed": seed, "training_step": step})
-        reporter.say(
+        reporter.emit(
             Sample(
                 step=step,
                 path=path,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainers.text.data.chat import Role, encode_chat, encode_plain, prompt_ids, tongue_of
+from trainers.text.data.chat import Role, chat_tokenizer_of, encode_chat, encode_plain, prompt_ids
 from trainers.text.data.dialogues import Turn
 from trainers.text.models.base import TextBase
 from trainers.text.models.load import load_text
@@ -49,14 +49,14 @@ def spelled(base: TextBase, ids: list[int]) -> str:
 @pytest.mark.parametrize("family", FORMATS)
 def test_each_family_has_its_own_format(family: str, base_of: Callable[[str], TextBase]) -> None:
     base = base_of(family)
-    encoded = encode_chat(tongue_of(base), TURNS, supervise_all=False)
+    encoded = encode_chat(chat_tokenizer_of(base), TURNS, supervise_all=False)
     expected = FORMATS[family].lower().replace(" ", "") if family == "bert" else FORMATS[family]
     assert spelled(base, encoded.ids_L.tolist()).replace("[CLS]", "[cls]").replace("[SEP]", "[sep]") == expected
 
 
 def test_a_causal_base_speaks_chatml_where_it_knows_its_tokens(base_of: Callable[[str], TextBase]) -> None:
-    assert tongue_of(base_of("qwen3")).format.name == "chatml"
-    assert tongue_of(base_of("llama")).format.name == "plain"
+    assert chat_tokenizer_of(base_of("qwen3")).format.name == "chatml"
+    assert chat_tokenizer_of(base_of("llama")).format.name == "plain"
 
 
 @pytest.mark.parametrize("family", SPECIALS)
@@ -64,18 +64,18 @@ def test_text_that_spells_a_special_token_stays_text(family: str, base_of: Calla
     base, literal = base_of(family), SPECIALS[family]
     special = base.tokenizer.convert_tokens_to_ids(literal)
     turns = [Turn("user", f"a {literal} cat"), Turn("assistant", f"{literal}dog")]
-    encoded = encode_chat(tongue_of(base), turns, supervise_all=False)
-    plain = encode_chat(tongue_of(base), [Turn("user", "a cat"), Turn("assistant", "dog")], supervise_all=False)
+    encoded = encode_chat(chat_tokenizer_of(base), turns, supervise_all=False)
+    plain = encode_chat(chat_tokenizer_of(base), [Turn("user", "a cat"), Turn("assistant", "dog")], supervise_all=False)
     assert (encoded.ids_L == special).sum() == (plain.ids_L == special).sum()
     assert literal.lower().replace(" ", "") in spelled(base, encoded.ids_L.tolist()).lower().replace(" ", "")
-    assert special not in encode_plain(tongue_of(base), f"a{literal}").ids_L[1:-1]
+    assert special not in encode_plain(chat_tokenizer_of(base), f"a{literal}").ids_L[1:-1]
 
 
 @pytest.mark.parametrize("family", FORMATS)
 def test_the_prompt_is_a_prefix_of_the_row(family: str, base_of: Callable[[str], TextBase]) -> None:
     base = base_of(family)
     for count in (2, 4):
-        row = encode_chat(tongue_of(base), TURNS[:count], supervise_all=False)
+        row = encode_chat(chat_tokenizer_of(base), TURNS[:count], supervise_all=False)
         messages = [{"role": speaker, "content": text} for speaker, text in TURNS[: count - 1]]
         prompt = prompt_ids(base, messages)
         assert row.ids_L[: len(prompt)].tolist() == prompt
@@ -98,13 +98,13 @@ def test_the_last_answer_is_learned_or_each(
     supervise_all: bool, learned: str, base_of: Callable[[str], TextBase]
 ) -> None:
     base = base_of("llada")
-    encoded = encode_chat(tongue_of(base), TURNS, supervise_all=supervise_all)
+    encoded = encode_chat(chat_tokenizer_of(base), TURNS, supervise_all=supervise_all)
     assert spelled(base, encoded.ids_L[encoded.roles_L == Role.RESPONSE].tolist()) == learned
 
 
 def test_all_of_a_plain_text_is_learned_with_its_end(base_of: Callable[[str], TextBase]) -> None:
-    llada = encode_plain(tongue_of(base_of("llada")), "a cat")
+    llada = encode_plain(chat_tokenizer_of(base_of("llada")), "a cat")
     assert spelled(base_of("llada"), llada.ids_L.tolist()) == "a cat<|endoftext|>"
     assert set(llada.roles_L) == {Role.RESPONSE}
-    bert = encode_plain(tongue_of(base_of("bert")), "a cat")
+    bert = encode_plain(chat_tokenizer_of(base_of("bert")), "a cat")
     assert bert.roles_L.tolist() == [Role.SPECIAL, *[Role.RESPONSE] * (len(bert.ids_L) - 1)]

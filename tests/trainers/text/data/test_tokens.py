@@ -12,7 +12,7 @@ import torch
 
 from trainers.contract.errors import TrainerError
 from trainers.text.data import tokens
-from trainers.text.data.chat import Tongue, tongue_of
+from trainers.text.data.chat import ChatTokenizer, chat_tokenizer_of
 from trainers.text.data.dialogues import Dialogue, Turn
 from trainers.text.data.tokens import dialogues_encode, encode_in_processes
 from trainers.text.models.load import load_text
@@ -23,20 +23,20 @@ DIALOGUES = [
 
 
 @pytest.fixture(scope="module")
-def tongue(tiny_text: Callable[[str], Path]) -> Tongue:
-    return tongue_of(load_text(tiny_text("llada"), torch.float32))
+def chat_tokenizer(tiny_text: Callable[[str], Path]) -> ChatTokenizer:
+    return chat_tokenizer_of(load_text(tiny_text("llada"), torch.float32))
 
 
 @pytest.mark.slow
-def test_any_number_of_processes_gives_the_same_ids(tongue: Tongue) -> None:
-    one = encode_in_processes(tongue, DIALOGUES, supervise_all=False, num_proc=1)
-    two = encode_in_processes(tongue, DIALOGUES, supervise_all=False, num_proc=2, rows_per_process=5)
+def test_any_number_of_processes_gives_the_same_ids(chat_tokenizer: ChatTokenizer) -> None:
+    one = encode_in_processes(chat_tokenizer, DIALOGUES, supervise_all=False, num_proc=1)
+    two = encode_in_processes(chat_tokenizer, DIALOGUES, supervise_all=False, num_proc=2, rows_per_process=5)
     assert [row.ids_L.tolist() for row in one] == [row.ids_L.tolist() for row in two]
     assert [row.roles_L.tolist() for row in one] == [row.roles_L.tolist() for row in two]
 
 
 def test_as_many_processes_are_started_as_asked_and_are_worth_it(
-    tongue: Tongue, monkeypatch: pytest.MonkeyPatch
+    chat_tokenizer: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[int] = []
 
@@ -47,7 +47,7 @@ def test_as_many_processes_are_started_as_asked_and_are_worth_it(
     monkeypatch.setattr(tokens, "ProcessPoolExecutor", pool)
     for num_proc, rows_per_process in ((3, 1), (2, 1), (4, 3), (4, 100)):
         encode_in_processes(
-            tongue, DIALOGUES, supervise_all=False, num_proc=num_proc, rows_per_process=rows_per_process
+            chat_tokenizer, DIALOGUES, supervise_all=False, num_proc=num_proc, rows_per_process=rows_per_process
         )
     assert started == [3, 2, 3]
 
@@ -60,17 +60,17 @@ class Killed:
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_ends_the_job_and_not_in_silence(tongue: Tongue) -> None:
-    deadly = replace(tongue, tokenizer=Killed())
+def test_a_process_that_is_killed_ends_the_job_and_not_in_silence(chat_tokenizer: ChatTokenizer) -> None:
+    deadly = replace(chat_tokenizer, tokenizer=Killed())
     with pytest.raises(TrainerError, match=r"one of 2 processes that tokenized was killed; set num_proc to fewer"):
         encode_in_processes(deadly, DIALOGUES, supervise_all=False, num_proc=2, rows_per_process=5)
 
 
 def test_the_cache_is_read_and_a_damaged_one_made_again(
-    tongue: Tongue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    chat_tokenizer: ChatTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ids() -> list[list[int]]:
-        made = dialogues_encode(tongue, DIALOGUES, supervise_all=False, num_proc=1, cache=tmp_path)
+        made = dialogues_encode(chat_tokenizer, DIALOGUES, supervise_all=False, num_proc=1, cache=tmp_path)
         return [row.ids_L.tolist() for row in made]
 
     first = ids()
@@ -82,7 +82,7 @@ def test_the_cache_is_read_and_a_damaged_one_made_again(
     assert ids() == first
 
 
-def test_what_changes_the_ids_changes_the_cache(tongue: Tongue, tmp_path: Path) -> None:
+def test_what_changes_the_ids_changes_the_cache(chat_tokenizer: ChatTokenizer, tmp_path: Path) -> None:
     for dialogues, supervise_all in ((DIALOGUES, False), (DIALOGUES, True), (DIALOGUES[:5], False)):
-        dialogues_encode(tongue, dialogues, supervise_all=supervise_all, num_proc=1, cache=tmp_path)
+        dialogues_encode(chat_tokenizer, dialogues, supervise_all=supervise_all, num_proc=1, cache=tmp_path)
     assert len(list((tmp_path / "tokens").iterdir())) == 3

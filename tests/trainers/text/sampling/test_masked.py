@@ -13,7 +13,7 @@ from trainers.core.noise import Purpose, stream
 from trainers.text.sampling.canvas import canvas_of
 from trainers.text.sampling.dream import pick_dream, select_dream, top_k_kept, top_p_kept
 from trainers.text.sampling.logits import Logits, guided_logits
-from trainers.text.sampling.masked import GIVEN, Denoised, above, denoise, evenly, pick_llada
+from trainers.text.sampling.masked import GIVEN, Denoised, above, denoise, pick_llada, select_evenly
 
 pytestmark = pytest.mark.numeric
 
@@ -22,7 +22,7 @@ def run(
     text: list[int],
     *,
     pick: Any,
-    select: Any = evenly,
+    select: Any = select_evenly,
     block_size: int = 100,
     steps: int = 4,
     asked: Logits = ask,
@@ -166,7 +166,7 @@ def test_a_temperature_draws_from_the_tempered_softmax() -> None:
     expected_llada = (toy(torch.tensor([[1, MASK]]))[0, 1]).clone()
     expected_llada[MASK] = -torch.inf
     for pick, scale in ((pick_llada("low_confidence", 0.7), 1 / 0.7), (pick_dream("entropy", 0.7, 1.0, 0), 1 / 0.7)):
-        drawn = run_many([1, MASK], 1500, pick=pick, select=evenly, steps=1).ids_BL[:, 1]
+        drawn = run_many([1, MASK], 1500, pick=pick, select=select_evenly, steps=1).ids_BL[:, 1]
         found = torch.bincount(drawn, minlength=VOCABULARY) / 1500
         wanted = (expected_llada * scale).softmax(-1)
         assert (found - wanted).abs().max() < 4 * float((wanted * (1 - wanted) / 1500).sqrt().max())
@@ -214,7 +214,7 @@ def test_the_mask_and_suppressed_tokens_are_never_predicted() -> None:
 
     canvas = canvas_of([[1, *[MASK] * 9]], mask_id=MASK, pad_id=PAD)
     for pick, select in (
-        (pick_llada("low_confidence", 1.0), evenly),
+        (pick_llada("low_confidence", 1.0), select_evenly),
         (pick_dream("entropy", 1.0, 1.0, 0), select_dream("entropy", 0.0, 1e-3)),
     ):
         options: dict[str, Any] = {"pick": pick, "select": select, "mask_id": MASK, "block_size": 9, "steps": 9}
@@ -241,8 +241,8 @@ def test_only_masks_of_a_given_text_are_filled() -> None:
 
 
 PICKS = {
-    "llada": (pick_llada("low_confidence", 0.9), evenly),
-    "random": (pick_llada("random", 0.0), evenly),
+    "llada": (pick_llada("low_confidence", 0.9), select_evenly),
+    "random": (pick_llada("random", 0.0), select_evenly),
     "threshold": (pick_llada("low_confidence", 0.5), above(0.3)),
     "dream": (pick_dream("entropy", 0.9, 0.9, 5), select_dream("entropy", 0.4, 1e-3)),
     "origin": (pick_dream("origin", 0.9, 1.0, 0), select_dream("origin", 0.0, 1e-3)),
@@ -276,7 +276,7 @@ def test_a_row_of_a_batch_is_what_it_would_be_alone(name: str) -> None:
 
 def test_without_steps_each_mask_takes_one_whatever_the_blocks() -> None:
     text = [1, *[MASK] * 5, 2, MASK, MASK]
-    for pick, select in (PICKS["llada"], (PICKS["threshold"][0], evenly)):
+    for pick, select in (PICKS["llada"], (PICKS["threshold"][0], select_evenly)):
         found = run(text, pick=pick, select=select, block_size=4, steps=None)
         assert found.forwards == 7 and sorted(found.trace_BL[0].tolist()) == [GIVEN, GIVEN, *range(7)]
     few = run(text, pick=PICKS["llada"][0], block_size=4, steps=2)

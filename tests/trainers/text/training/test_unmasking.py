@@ -13,7 +13,7 @@ from tests.tolerance import GRADIENT, PRODUCT
 from tests.trainers.text.data.test_batches import RECIPE
 from trainers.core.distributed import Processes
 from trainers.text.data.batches import GRID, TextMicroBatch, text_step_batch
-from trainers.text.data.chat import Encoded, Role, encode_chat, tongue_of
+from trainers.text.data.chat import Encoded, Role, chat_tokenizer_of, encode_chat
 from trainers.text.data.dialogues import Turn
 from trainers.text.data.documents import EosPadding, documents_of
 from trainers.text.data.plan import TextPlan
@@ -50,7 +50,8 @@ def recipe_for(base: TextBase, padding: str = "masked", **settings: object) -> R
 
 def documents(base: TextBase, recipe: Recipe) -> list[Encoded]:
     rows = [
-        encode_chat(tongue_of(base), [Turn("user", q), Turn("assistant", a)], supervise_all=False) for q, a in TEXTS
+        encode_chat(chat_tokenizer_of(base), [Turn("user", q), Turn("assistant", a)], supervise_all=False)
+        for q, a in TEXTS
     ]
     return documents_of(rows, max_length=120, truncation="right", padding=recipe.padding, eos_id=base.eos_id)[0]
 
