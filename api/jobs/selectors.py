@@ -4,13 +4,13 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Prefetch, Q, QuerySet
+from django.db.models import Prefetch, Q, QuerySet
 from django.http import Http404
 
 from api.accounts.models import Project
 from api.audit.clock import now
 from api.environment import environment
-from api.jobs.models import Attempt, Job, State, Worker
+from api.jobs.models import Attempt, Job, Worker
 from api.jobs.queue_order import ORDER, due
 
 LIVE_HEARTBEATS = 4
@@ -80,14 +80,8 @@ def draining() -> list[Worker]:
     return list(Worker.objects.filter(draining=True, gone=False).order_by("host"))
 
 
-def due_by_pool() -> dict[str, int]:
-    """How many queued jobs may start now, by pool."""
-    queued = Job.objects.filter(Q(not_before=None) | Q(not_before__lte=now()), state=State.QUEUED)
-    return dict(queued.order_by().values_list("pool").annotate(Count("pk")))
-
-
 def due_up_to(pool: str, limit: int) -> int:
-    """The same for one pool, counted no further than `limit`."""
+    """How many queued jobs of the pool may start now, counted no further than `limit`."""
     return due(pool, now()).order_by()[:limit].count()
 
 

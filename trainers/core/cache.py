@@ -85,11 +85,6 @@ def weights_digest(module: nn.Module) -> str:
     return _digest((f"{name} {tensor.dtype} {tuple(tensor.shape)}", tensor) for name, tensor in _weights(module))
 
 
-def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of keys and contents."""
-    return _digest((key, tensors[key]) for key in sorted(tensors))
-
-
 def stores_digest(stores: Mapping[str, Mapping[str, Tensors]]) -> str:
     """SHA-256 of all entries: another one on resume means that the cache was rebuilt to other bits."""
     return _digest(

@@ -10,7 +10,7 @@ import torch
 from tests.ports import free_port
 from tests.trainers.job import FORKSERVER, Job, job_make
 from trainers.contract.spec import Resources
-from trainers.core.cache import cache_key, tensors_cached, tensors_digest
+from trainers.core.cache import cache_key, stores_digest, tensors_cached
 from trainers.core.control import Control
 from trainers.core.distributed import start_processes, stop_processes
 from trainers.core.reporting import Reporter
@@ -123,7 +123,8 @@ def test_a_key_depends_on_every_value_and_on_no_order() -> None:
 
 
 def test_a_digest_sees_every_bit() -> None:
-    whole = {"a": torch.tensor([1.0, 2.0])}
-    assert tensors_digest(whole) == tensors_digest({"a": torch.tensor([1.0, 2.0])})
-    assert tensors_digest(whole) != tensors_digest({"a": torch.tensor([1.0, 2.0000002])})
-    assert tensors_digest(whole) != tensors_digest({"b": torch.tensor([1.0, 2.0])})
+    def digest(name: str, *values: float) -> str:
+        return stores_digest({"texts": {"one": {name: torch.tensor(values)}}})
+
+    assert digest("a", 1.0, 2.0) == digest("a", 1.0, 2.0)
+    assert len({digest("a", 1.0, 2.0), digest("a", 1.0, 2.0000002), digest("b", 1.0, 2.0)}) == 3

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 CART = re.compile(r"^cart\[geo_p:(0?\.\d+)\]$")
 DREAM_CART = "cart[geo_p:0.3]"
 EOS_PADDING = r"^(block:[1-9]\d{0,3}|supervised|masked|single|cap:[1-9]\d{0,3})$"
-EOS_COUNTS = ("block", "cap")
 CAUSAL = ("llama", "qwen2", "qwen3")
 FAMILIES = {"bert": ("bert", "modernbert"), "llada": ("llada", *CAUSAL), "dream": ("dream", *CAUSAL)}
 """Families of base models by training_method."""
