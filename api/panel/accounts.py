@@ -20,7 +20,7 @@ from api.accounts.users import logins_end
 from api.audit.clock import now
 from api.audit.services import audit_add
 from api.errors import Problem
-from api.panel.actions import Deed, actor_of, deeds
+from api.panel.actions import PanelAction, actor_of, panel_actions
 from api.panel.bases import ModelAdmin, Shown
 from api.panel.columns import label, link_to
 from api.panel.readonly import ReadOnly
@@ -46,7 +46,7 @@ def leave(member: Membership, by: str) -> str:
     return f"{member.user} is no longer in {member.project}."
 
 
-def role(word: str) -> Deed:
+def role(word: str) -> PanelAction:
     """One button for each role."""
 
     def give(member: Membership, by: str) -> str:
@@ -54,11 +54,13 @@ def role(word: str) -> Deed:
         found, _ = member_set(project=member.project, username=username, role=word, by=by, by_superuser=True)
         return f"{found}."
 
-    does = f"These members may do what a {word} may, from their next request on."
-    return Deed(word, f"Make {word}", does, give, "badge", hurts=False, fits=lambda one: may_have(one, word))
+    description = f"These members may do what a {word} may, from their next request on."
+    return PanelAction(
+        word, f"Make {word}", description, give, "badge", destructive=False, fits=lambda one: may_have(one, word)
+    )
 
 
-LEAVE = Deed(
+LEAVE = PanelAction(
     "leave",
     "Remove",
     "These people lose the project, and their tokens for it their worth.",
@@ -66,7 +68,7 @@ LEAVE = Deed(
     "logout",
     fits=may_leave,
 )
-REVOKE = Deed(
+REVOKE = PanelAction(
     "revoke",
     "Revoke",
     "Whoever uses these tokens is refused from now on.",
@@ -76,7 +78,7 @@ REVOKE = Deed(
 )
 
 
-def invitation_deed(name: str, title: str, does: str, icon: str, *, accept: bool) -> Deed:
+def invitation_action(name: str, title: str, description: str, icon: str, *, accept: bool) -> PanelAction:
     """A button that works for the person who is invited alone."""
 
     def answer(invitation: Invitation, by: str) -> str:
@@ -86,15 +88,15 @@ def invitation_deed(name: str, title: str, does: str, icon: str, *, accept: bool
         invitation_answer(user=invitation.user, project=invitation.project.name, accept=accept, by=by)
         return f"{invitation}: {'accepted' if accept else 'declined'}."
 
-    return Deed(name, title, does, answer, icon, hurts=not accept, fits_actor=invited_is)
+    return PanelAction(name, title, description, answer, icon, destructive=not accept, fits_actor=invited_is)
 
 
 def invited_is(invitation: Invitation, actor: str) -> bool:
     return actor == f"user:{invitation.user.get_username()}"
 
 
-ACCEPT = invitation_deed("accept", "Accept", "You become a member of these projects.", "check", accept=True)
-DECLINE = invitation_deed("decline", "Decline", "These invitations go.", "close", accept=False)
+ACCEPT = invitation_action("accept", "Accept", "You become a member of these projects.", "check", accept=True)
+DECLINE = invitation_action("decline", "Decline", "These invitations go.", "close", accept=False)
 
 
 class Audited(ModelAdmin):
@@ -164,7 +166,7 @@ class ProjectAdmin(ReadOnly):
 
 
 @admin.register(Membership)
-@deeds(*(role(word) for word in Membership.Role.values), LEAVE)
+@panel_actions(*(role(word) for word in Membership.Role.values), LEAVE)
 class MembershipAdmin(ReadOnly):
     list_display = ("__str__", link_to("project"), link_to("user"), "role")
     list_filter = ("role", "project")
@@ -173,7 +175,7 @@ class MembershipAdmin(ReadOnly):
 
 
 @admin.register(Invitation)
-@deeds(ACCEPT, DECLINE)
+@panel_actions(ACCEPT, DECLINE)
 class InvitationAdmin(ReadOnly):
     list_display = (link_to("project"), link_to("user"), "role", "invited_by", "created")
     list_select_related = ("project", "user")
@@ -181,7 +183,7 @@ class InvitationAdmin(ReadOnly):
 
 
 @admin.register(Token)
-@deeds(REVOKE)
+@panel_actions(REVOKE)
 class TokenAdmin(ReadOnly):
     list_display = ("name", "kind", "token_state", link_to("user"), link_to("project"), "expires_at", "last_used")
     list_filter = ("kind", "project")

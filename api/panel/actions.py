@@ -20,17 +20,17 @@ Admin = TypeVar("Admin", bound=type)
 
 
 @dataclass(frozen=True)
-class Deed:
+class PanelAction:
     """One button, on the list for many records and on the page of one."""
 
     name: str
     title: str
-    does: str
+    description: str
     """What will happen, read before it is confirmed."""
     do: Callable[[Any, str], str]
     """The record and the actor; returns what happened in a sentence. Raises Problem where it cannot be."""
     icon: str
-    hurts: bool = True
+    destructive: bool = True
     """The list asks before it does this. The page always asks: a GET changes nothing."""
     fits: Callable[[Any], bool] = lambda record: True  # noqa: ARG005 every record
     """Whether the service would do it now; the page of a record that it would refuse shows no button."""
@@ -38,16 +38,16 @@ class Deed:
     """Whether it would do it for this actor."""
 
 
-def deeds(*known: Deed) -> Callable[[Admin], Admin]:
+def panel_actions(*known: PanelAction) -> Callable[[Admin], Admin]:
     """Class decorator: gives a ReadOnly admin these buttons."""
 
     def give(cls: Admin) -> Admin:
-        for deed in known:
-            setattr(cls, f"{deed.name}_chosen", _on_list(deed))
-            setattr(cls, f"{deed.name}_this", _on_page(deed))
-            setattr(cls, f"has_{deed.name}_fit_permission", _fitting(deed))
-        cls.actions = [f"{deed.name}_chosen" for deed in known]  # type: ignore[attr-defined]  # of ModelAdmin
-        cls.actions_detail = [f"{deed.name}_this" for deed in known]  # type: ignore[attr-defined]
+        for panel_action in known:
+            setattr(cls, f"{panel_action.name}_chosen", _on_list(panel_action))
+            setattr(cls, f"{panel_action.name}_this", _on_page(panel_action))
+            setattr(cls, f"has_{panel_action.name}_fit_permission", _fitting(panel_action))
+        cls.actions = [f"{panel_action.name}_chosen" for panel_action in known]  # type: ignore[attr-defined]  # of ModelAdmin
+        cls.actions_detail = [f"{panel_action.name}_this" for panel_action in known]  # type: ignore[attr-defined]
         return cls
 
     return give
@@ -57,60 +57,66 @@ def actor_of(request: HttpRequest) -> str:
     return f"user:{request.user.get_username()}"
 
 
-def _on_list(deed: Deed) -> Any:
+def _on_list(panel_action: PanelAction) -> Any:
     def chosen(admin: Any, request: HttpRequest, queryset: Any) -> HttpResponse | None:
         records = list(queryset[: MAX_AT_ONCE + 1])
         if len(records) > MAX_AT_ONCE:
             admin.refuse(request, f"At most {MAX_AT_ONCE} records at once; nothing was done.")
-        elif deed.hurts and "confirmed" not in request.POST:
-            kept = {"action": f"{deed.name}_chosen", "index": request.POST.get("index", "0")}
+        elif panel_action.destructive and "confirmed" not in request.POST:
+            kept = {"action": f"{panel_action.name}_chosen", "index": request.POST.get("index", "0")}
             back = request.get_full_path()
-            return _ask(admin, request, deed, records, back, kept)
+            return _ask(admin, request, panel_action, records, back, kept)
         else:
-            _do(admin, request, deed, records)
+            _do(admin, request, panel_action, records)
         return None
 
-    chosen.__name__ = f"{deed.name}_chosen"
-    return action(description=deed.title, permissions=["act"], icon=deed.icon)(chosen)
+    chosen.__name__ = f"{panel_action.name}_chosen"
+    return action(description=panel_action.title, permissions=["act"], icon=panel_action.icon)(chosen)
 
 
-def _on_page(deed: Deed) -> Any:
+def _on_page(panel_action: PanelAction) -> Any:
     def this(admin: Any, request: HttpRequest, object_id: str) -> HttpResponse:
         record = admin.get_object(request, object_id)
         if record is None:
             raise Http404
         page = reverse(f"admin:{admin.opts.app_label}_{admin.opts.model_name}_change", args=[record.pk])
         if request.method != "POST":
-            return _ask(admin, request, deed, [record], page, {})
-        _do(admin, request, deed, [record])
+            return _ask(admin, request, panel_action, [record], page, {})
+        _do(admin, request, panel_action, [record])
         return HttpResponseRedirect(page)
 
-    this.__name__ = f"{deed.name}_this"
-    variant = ActionVariant.DANGER if deed.hurts else ActionVariant.DEFAULT
-    needs = ["act", f"{deed.name}_fit"]
-    made = action(description=deed.title, permissions=needs, url_path=deed.name, icon=deed.icon, variant=variant)
+    this.__name__ = f"{panel_action.name}_this"
+    variant = ActionVariant.DANGER if panel_action.destructive else ActionVariant.DEFAULT
+    needs = ["act", f"{panel_action.name}_fit"]
+    made = action(
+        description=panel_action.title,
+        permissions=needs,
+        url_path=panel_action.name,
+        icon=panel_action.icon,
+        variant=variant,
+    )
     return made(this)
 
 
-def _fitting(deed: Deed) -> Any:
+def _fitting(panel_action: PanelAction) -> Any:
     def fits(admin: Any, request: HttpRequest, object_id: Any = None) -> bool:
         """A page that was shown before the record changed still posts: the service says then why it is refused."""
         if object_id is None or request.method == "POST":
             return True
         record = admin.get_object(request, str(object_id))
-        return record is not None and deed.fits(record) and deed.fits_actor(record, actor_of(request))
+        return record is not None and panel_action.fits(record) and panel_action.fits_actor(record, actor_of(request))
 
     return fits
 
 
 def _ask(
-    admin: Any, request: HttpRequest, deed: Deed, records: list[Any], back: str, kept: dict[str, str]
+    admin: Any, request: HttpRequest, panel_action: PanelAction, records: list[Any], back: str, kept: dict[str, str]
 ) -> TemplateResponse:
     context = {
         **admin.admin_site.each_context(request),
-        "title": deed.title,
+        "title": panel_action.title,
         "opts": admin.opts,
-        "deed": deed,
+        "panel_action": panel_action,
         "records": records,
         "kept": kept,
         "chosen_name": ACTION_CHECKBOX_NAME,
@@ -119,21 +125,21 @@ def _ask(
     return TemplateResponse(request, "panel/confirm.html", context)
 
 
-def _do(admin: Any, request: HttpRequest, deed: Deed, records: Iterable[Any]) -> None:
+def _do(admin: Any, request: HttpRequest, panel_action: PanelAction, records: Iterable[Any]) -> None:
     """Each record by itself; of several also how many were refused."""
     done = refused = 0
     for record in records:
         try:
-            said = deed.do(record, actor_of(request))
+            said = panel_action.do(record, actor_of(request))
         except Problem as problem:
             refused += 1
-            admin.refuse(request, f"{deed.title} of {record}: {problem.message} {problem.hint}".strip())
+            admin.refuse(request, f"{panel_action.title} of {record}: {problem.message} {problem.hint}".strip())
         except (ObjectDoesNotExist, Http404):
             refused += 1
-            admin.refuse(request, f"{deed.title} of {record}: it is no longer there.")
+            admin.refuse(request, f"{panel_action.title} of {record}: it is no longer there.")
         else:
             done += 1
             admin.message_user(request, said, level=messages.SUCCESS)
     if refused and done + refused > 1:
-        summary = f"{deed.title}: done for {done} of {done + refused}, refused for {refused}."
+        summary = f"{panel_action.title}: done for {done} of {done + refused}, refused for {refused}."
         admin.message_user(request, summary, level=messages.WARNING)

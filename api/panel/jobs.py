@@ -13,7 +13,7 @@ from api.jobs.models import LIVE, Artifact, Attempt, Event, Job, LogChunk, Metri
 from api.jobs.services.budgets import worker_release
 from api.jobs.services.control import job_cancel, job_pause, job_resume
 from api.jobs.services.workers import worker_drain, worker_drain_undo
-from api.panel.actions import Deed, deeds
+from api.panel.actions import PanelAction, panel_actions
 from api.panel.bases import Shown
 from api.panel.columns import link_to, outcome_label, reason_label, record_link, state_label, worker_label
 from api.panel.readonly import ReadOnly
@@ -60,7 +60,7 @@ def release(worker: Worker, by: str) -> str:
     return f"{worker_release(worker_id=worker.pk, by=by).host} is given jobs again."
 
 
-CANCEL = Deed(
+CANCEL = PanelAction(
     "cancel",
     "Cancel",
     "The jobs end for good; what runs is asked to stop with a partial adaptor.",
@@ -68,34 +68,34 @@ CANCEL = Deed(
     "cancel",
     fits=may_cancel,
 )
-PAUSE = Deed(
+PAUSE = PanelAction(
     "pause",
     "Pause",
     "The jobs stop with a checkpoint and wait to be queued again.",
     pause,
     "pause",
-    hurts=False,
+    destructive=False,
     fits=may_pause,
 )
-REQUEUE = Deed(
+REQUEUE = PanelAction(
     "requeue",
     "Requeue",
     "The jobs go back to the queue and go on from their last checkpoint.",
     requeue,
     "replay",
-    hurts=False,
+    destructive=False,
     fits=may_requeue,
 )
-RELEASE = Deed(
+RELEASE = PanelAction(
     "release",
     "Release",
     "The workers leave their quarantine and are given jobs again.",
     release,
     "healing",
-    hurts=False,
+    destructive=False,
     fits=lambda worker: worker.quarantined_at is not None,
 )
-DRAIN = Deed(
+DRAIN = PanelAction(
     "drain",
     "Drain",
     "The workers take nothing new until they are started again; their attempts stop with a checkpoint.",
@@ -103,13 +103,13 @@ DRAIN = Deed(
     "power_settings_new",
     fits=lambda worker: not worker.draining,
 )
-UNDRAIN = Deed(
+UNDRAIN = PanelAction(
     "undrain",
     "End the drain",
     "The workers are given jobs again.",
     undrain,
     "power",
-    hurts=False,
+    destructive=False,
     fits=lambda worker: worker.draining,
 )
 
@@ -134,7 +134,7 @@ class AttemptsOfJob(Shown):
 
 
 @admin.register(Job)
-@deeds(CANCEL, PAUSE, REQUEUE)
+@panel_actions(CANCEL, PAUSE, REQUEUE)
 class JobAdmin(ReadOnly):
     list_display = (
         "name",
@@ -203,7 +203,7 @@ class AttemptAdmin(ReadOnly):
 
 
 @admin.register(Worker)
-@deeds(DRAIN, UNDRAIN, RELEASE)
+@panel_actions(DRAIN, UNDRAIN, RELEASE)
 class WorkerAdmin(ReadOnly):
     list_display = ("host", worker_label, "pools_shown", "slots", "free_slots", "cards", "last_seen", "id")
     list_filter = ("draining", "gone")
