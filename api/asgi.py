@@ -28,7 +28,8 @@ STREAMS_OPENED_AT_ONCE = 4
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "api.settings")
 setup(set_prefix=False)
-django: App = in_turns(StayingThreadsHandler(), STREAMS, STREAMS_OPENED_AT_ONCE)
+handler = StayingThreadsHandler()
+django: App = in_turns(handler, STREAMS, STREAMS_OPENED_AT_ONCE)
 if connection.vendor == "sqlite":
     django = in_turns(django, REPORTS, REPORTS_AT_ONCE)
 django = fronted(body_limited(django))

@@ -4,7 +4,9 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -56,6 +58,15 @@ from api.accounts.tokens import worker_token_create
 from tests.api.actors import person
 from tests.api.host import Host
 from tests.api.world import Clock, Environ, World, world_make
+
+
+@pytest.fixture(autouse=True)
+def idle_threads_closed() -> Iterator[None]:
+    """Threads of requests stay; a connection of theirs must not meet a test that may use no database."""
+    yield
+    asgi = sys.modules.get("api.asgi")
+    for thread in asgi.handler.threads.idle if asgi else ():
+        thread.submit(connections.close_all).result()
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from worker.host.load import Load, LoadMeter
 from worker.host.metrics import CacheCollector, CardCollector, Metrics, TrainingCollector
 from worker.transfer.cache import InputCache
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
-HOST = Path(__file__).resolve().parents[2] / "worker" / "host.py"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
+HOST = Path(__file__).resolve().parents[3] / "worker" / "host" / "host.py"
 CARD = Load(0, 0.5, 10, 80, 60.0, 300.0)
 
 

@@ -12,7 +12,7 @@ from tests.worker.conftest import HostProcess, StartHost, eventually
 from tests.worker.fake_api import Attempt, FakeApi
 from worker.process.tree import RESIDENT_MARK, mark_values
 
-SERVING = Path(__file__).with_name("stub_resident.py")
+SERVING = Path(__file__).resolve().parents[1] / "stub_resident.py"
 FIRST, SECOND, THIRD = "ab" * 32, "cd" * 32, "ef" * 32
 
 

@@ -23,7 +23,7 @@ from worker.sandbox.landlock import MINIMUM_ABI, landlock_abi
 from worker.sandbox.wall_check import wall_barred, wall_here
 from worker.settings import settings_read
 
-SPY = Path(__file__).with_name("spy_trainer.py")
+SPY = Path(__file__).resolve().parents[1] / "spy_trainer.py"
 STRANGER, NEIGHBOUR = "6" * 8, "7" * 8
 KINDS = ("landlock", "user", "user+landlock")
 MODEL = "ab" * 32

@@ -39,6 +39,9 @@ class ImportModelParams(Params):
     max_gigabytes: float = Field(200, gt=0, le=10_000)
     """Refuse a repository whose missing parts are larger together, in units of 1e9 bytes."""
 
+    def hub(self) -> str | None:
+        return self.endpoint
+
     def connects(self) -> bool:
         return bool(self.repo)
 
