@@ -227,7 +227,7 @@ def test_every_package_is_walked() -> None:
         ("storage/local.py", "import boto3"),
         ("storage/base.py", "import torch"),
         ("worker/attempt/agent.py", "import torch.cuda"),
-        ("worker/attempt/agent.py", "from trainers.core.workspace import JobContext"),
+        ("worker/attempt/agent.py", "from trainers.core.context import JobContext"),
         ("worker/attempt/agent.py", "from trainers.core import loop"),
         ("worker/attempt/agent.py", "import storage.local"),
         ("worker/executors/local.py", "import kubernetes"),

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from trainers.contract.events import Warning_
 from trainers.core.context import JobContext
 from trainers.core.log_lines import LogLines
-from trainers.core.reporting import TensorBoard
+from trainers.core.tensorboard import TensorBoard
 from trainers.optional.module import optional_module
 
 

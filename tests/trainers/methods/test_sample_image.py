@@ -13,6 +13,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from tests.tolerance import assert_same_picture
+from tests.trainers.context import context_make
 from tests.trainers.image.sampling.scene import (
     DATASET,
     MODEL,
@@ -30,7 +31,6 @@ from trainers.contract.errors import ReasonCode
 from trainers.contract.events import Event, EventWriter, Payload, Sample
 from trainers.contract.params.sample_image import SampleImageParams
 from trainers.contract.spec import JobSpec
-from trainers.core.context import JobContext
 from trainers.core.model_cache import ModelCache
 from trainers.methods.sample_image import sample
 
@@ -133,7 +133,7 @@ def test_every_parameter_changes_the_picture(make: Make, change: dict[str, Any])
 def test_a_stop_ends_the_job_between_two_steps_and_is_answered(make: Make, adaptor: Path) -> None:
     work = make([adaptor], compare=True, num_inference_steps=4)
     writer = StoppingWriter(work.out / "events.jsonl", work.inputs / "control", after=6)
-    stopping = JobContext(work.spec, work.inputs, work.out, work.cache, writer)
+    stopping = context_make(work.spec, work.inputs, work.out, work.cache, writer)
     assert sample(stopping) == "stopped"
     assert list(pictures(work)) == ["base-seed-42.png"]
     last = told(work)[-1]
@@ -289,8 +289,8 @@ def test_the_denoising_is_shown_while_it_goes_on(make: Make) -> None:
 
 
 def test_the_next_job_finds_the_base_model_as_it_was(make: Make, adaptor: Path) -> None:
-    kept = ModelCache()
-    first, second, third = make(kept=kept), make([adaptor], kept=kept), make(kept=kept)
+    models = ModelCache()
+    first, second, third = make(models=models), make([adaptor], models=models), make(models=models)
     for work in (first, second, third):
         assert sample(work) == "succeeded"
     assert [data.details["was_in_memory"] for work in (first, second, third) for data in told(work)[:1]] == [

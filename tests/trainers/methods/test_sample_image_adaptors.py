@@ -194,8 +194,12 @@ def test_an_adaptor_of_the_text_encoder_counts_and_is_taken_off_again(
         for parameter in attach(encoder, r=4, alpha=8, dropout=0.0, seed=2, targets=sd1.text_targets(encoder)):
             parameter.add_(0.3)
     adaptor_save(base, tmp_path / "words", metadata={})
-    kept = ModelCache()
-    bare, work, after = make(kept=kept), make([tmp_path / "words"], kept=kept, compare=True), make(kept=kept)
+    models = ModelCache()
+    bare, work, after = (
+        make(models=models),
+        make([tmp_path / "words"], models=models, compare=True),
+        make(models=models),
+    )
     for one in (bare, work, after):
         assert sample(one) == "succeeded"
     assert np.array_equal(pixels(work, "base-seed-42.png"), pixels(bare)), "off in the column of the base"
@@ -226,8 +230,8 @@ def test_a_trained_adaptor_draws_in_a_job_what_it_drew_in_training(make: Make, t
 def test_an_adaptor_that_was_refused_leaves_nothing_on_the_base_model(
     make: Make, adaptor: Path, tmp_path: Path
 ) -> None:
-    kept = ModelCache()
-    first, bad, third = make(kept=kept), make([adaptor, tmp_path], kept=kept), make(kept=kept)
+    models = ModelCache()
+    first, bad, third = make(models=models), make([adaptor, tmp_path], models=models), make(models=models)
     sample(first)
     assert refusal(bad).reason.code == ReasonCode.BAD_ADAPTOR
     sample(third)

@@ -7,6 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from tests.tiny_text import BUILDERS
+from tests.trainers.context import context_make
 from tests.trainers.text.workspace import MODEL, Make, save_adaptor, told, workspace
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Event, EventWriter, Payload, Sample
@@ -223,7 +224,7 @@ def test_an_adaptor_speaks_at_its_scale_and_leaves_the_base_as_it_was(make: Make
     plain = tokens(make())
     work = make(adaptors=[adaptor], adaptor_scales=[1.0])
     assert tokens(work) != plain
-    base = work.kept.get((MODEL["sha256"], torch.float32, False, torch.device("cpu")), lambda: None)
+    base = work.models.get((MODEL["sha256"], torch.float32, False, torch.device("cpu")), lambda: None)
     assert records(work)[0]["adaptors"] == [{"name": "poet@1", "sha256": "cd" * 32, "scale": 1.0}]
     asked = [prompt_ids(base, prompt) for prompt in QUICK["prompts"]]
     again = answers_sample(base, asked, Decoding(max_new_tokens=8, steps=8, block_size=8), [42, 43])
@@ -270,8 +271,8 @@ class Stopping(EventWriter):
 
 def test_a_stop_keeps_what_is_whole(make: Make) -> None:
     work = make(batch_size=1)
-    work.events.close()
-    object.__setattr__(work, "events", Stopping(work.out / "events.jsonl", work.inputs / "control", after=10))
+    stopping = Stopping(work.out / "events.jsonl", work.inputs / "control", after=10)
+    work = context_make(work.spec, work.inputs, work.out, work.cache, stopping)
     assert sample(work) == "stopped"
     assert len(records(work)) == 1 and work.facts["steps"] == 1
     assert [data.seq for data in told(work) if data.kind == "control"] == [3]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tests.trainers.context import context_make
 from trainers.contract.events import EventWriter, read_events
 from trainers.contract.spec import JobSpec
 from trainers.core.context import JobContext
@@ -41,7 +42,7 @@ def workspace(
         inputs["dataset"] = DATASET
     spec = {"name": "try", "method": method, "params": params, "inputs": inputs}
     events = EventWriter(folder / "out/events.jsonl")
-    return JobContext(JobSpec.model_validate(spec), folder / "in", folder / "out", folder / "cache", events)
+    return context_make(JobSpec.model_validate(spec), folder / "in", folder / "out", folder / "cache", events)
 
 
 def told(work: JobContext) -> list[Any]:

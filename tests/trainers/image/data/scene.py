@@ -9,15 +9,12 @@ from typing import Any
 
 import torch
 
+from tests.trainers.context import context_make
 from tests.trainers.job import SHA256, picture_make
 from trainers.contract.events import EventWriter, Warning_, read_events
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.spec import JobSpec
-from trainers.core.context import JobContext
-from trainers.core.control import Control
-from trainers.core.distributed import Processes
 from trainers.core.loop import StepBatch
-from trainers.core.reporting import Reporter
 from trainers.image.data.batches import Draws, MicroBatch, step_batch
 from trainers.image.data.dataset import batch_of, draws_of, plan_of, rows_encode
 from trainers.image.data.examples import Examples
@@ -91,11 +88,8 @@ def data_make(
     params = spec.params
     assert isinstance(params, ImageLoraParams)
     writer = EventWriter(out / "events.jsonl")
-    processes, reporter = Processes(0, 1, torch.device("cpu")), Reporter(writer)
-    control = Control(inputs / "control", processes, reporter)
-    opened.callback(control.close)
     opened.callback(writer.close)
-    job = JobContext(JobContext(spec, inputs, out, cache, writer), params, processes, control, reporter)
+    job = context_make(spec, inputs, out, cache, writer)
     rows = rows_read(job)
     if generated:
         rows = with_class(rows, params, generated)

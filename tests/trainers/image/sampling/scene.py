@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.trainers.context import context_make
 from tests.trainers.image.sampling.test_families import half_mask, photo
 from trainers.contract.errors import TrainerError
 from trainers.contract.events import EventWriter, read_events
@@ -33,7 +34,7 @@ def workspace(
     details: dict[str, Any] | None = None,
     *,
     model: Path,
-    kept: ModelCache | None = None,
+    models: ModelCache | None = None,
     **params: Any,
 ) -> JobContext:
     """A workspace whose `in/` links the inputs, as the worker does."""
@@ -53,7 +54,7 @@ def workspace(
     }
     events = EventWriter(folder / "out/events.jsonl")
     told = JobSpec.model_validate(spec)
-    return JobContext(told, folder / "in", folder / "out", folder / "cache", events, kept=kept or ModelCache())
+    return context_make(told, folder / "in", folder / "out", folder / "cache", events, models)
 
 
 def photos_make(folder: Path) -> Path:

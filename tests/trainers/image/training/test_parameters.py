@@ -95,7 +95,10 @@ IN_OTHER_FILES = {
     "no_metadata": (METHOD, "test_without_metadata_the_kohya_file_tells_nothing_of_the_training"),
     "log_to_wandb": ("../../optional/test_wandb.py", "test_a_job_without_a_key_keeps_its_run_in_files"),
     "wandb_project": ("../../optional/test_wandb.py", "test_a_job_without_a_key_keeps_its_run_in_files"),
-    "secrets": ("../../../worker/test_secrets.py", "test_the_trainer_has_them_and_log_events_finish_and_disk_do_not"),
+    "secrets": (
+        "../../../worker/attempt/test_secrets.py",
+        "test_the_trainer_has_them_and_log_events_finish_and_disk_do_not",
+    ),
 }
 ELSEWHERE = {
     "adaptor_name": "test_the_header_of_the_adaptor_says_how_to_load_it",
