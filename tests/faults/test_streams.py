@@ -37,11 +37,11 @@ def write(worker: SimulatedWorker, claim: Record, seed: int) -> None:
     while seq <= EVENTS:
         told = [{"kind": "warning", "message": f"number {seq + n}"} for n in range(chance.randint(1, 4))]
         events = [{"seq": seq + n, "time": time.time(), "data": data} for n, data in enumerate(told)]
-        worker.say(claim, "events", {"first_seq": seq, "events": events})
+        worker.emit(claim, "events", {"first_seq": seq, "events": events})
         worker.attempt_heartbeat(claim)
         seq += len(told)
     end = {"outcome": "failed", "exit_code": 1, "reason": None, "manifest": None, "files": [], "last_step": 0}
-    worker.say(claim, "finish", end)
+    worker.emit(claim, "finish", end)
 
 
 def follow(urls: list[str], token: str, job: str, seed: int, written: threading.Event) -> list[Record]:

@@ -1,5 +1,6 @@
 """Lists of jobs and of what they left: filters, pages, bounded queries."""
 
+import uuid
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
@@ -140,10 +141,10 @@ def test_many_jobs_of_one_prefix_are_told_apart_by_project(
     job = Job.objects.get(pk=user.post(PATH, world.request, format="json").json()["id"])
     prefix = job.pk.hex[:8]
     for number in range(3):
-        other = Job.objects.get(pk=user.post(PATH, world.request, format="json").json()["id"])
-        Job.objects.filter(pk=other.pk).update(
-            id=f"{prefix}{number:024x}", project=Token.objects.get(user__username="admin-of-other").project
-        )
+        other = Job.objects.get(pk=job.pk)
+        other.pk = uuid.UUID(f"{prefix}{number:024x}")
+        other.project = Token.objects.get(user__username="admin-of-other").project
+        other.save(force_insert=True)
     for most in (100, 2):
         monkeypatch.setattr(selectors, "MAX_ALIKE", most)
         assert user.get(f"{PATH}/{prefix}").json()["id"] == str(job.pk)
