@@ -29,7 +29,7 @@ def bytes_write(path: Path, content: bytes, *, mode: int = 0o666, parents: bool 
     """
     if parents:
         path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{os.getpid()}.{path.name}")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # no reader that looks for *.json may see it
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
             file.write(content)
