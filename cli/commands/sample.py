@@ -10,7 +10,7 @@ from cli.completion import ADAPTORS
 from cli.downloads import samples_of
 from cli.errors import CliError, Exit
 from cli.http import Client, Record, known
-from cli.input_pictures import input_pictures
+from cli.input_images import input_pictures
 from cli.output import Json, connect, err, out, print_json, print_rows
 from cli.requests import (
     Accelerators,

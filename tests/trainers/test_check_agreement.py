@@ -11,7 +11,7 @@ from api.catalog.checking.report import Refused
 from api.catalog.checking.work import Work
 from trainers.contract.errors import TrainerError
 from trainers.image.data.images import pictures_read
-from trainers.image.data.picture import Columns
+from trainers.image.data.image_rows import Columns
 from trainers.image.data.pixels import decoded
 from trainers.text.data.dialogues import dialogues_of
 from trainers.text.data.rows import rows_read

@@ -25,7 +25,7 @@ from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.contract.spec import JobSpec
 from trainers.image.data.images import pictures_read
-from trainers.image.data.picture import Columns
+from trainers.image.data.image_rows import Columns
 from trainers.methods.evaluate_text import rows_of
 from trainers.text.data.rows import rows_read
 

@@ -1,6 +1,6 @@
 """Method `fetch_dataset`: a dataset from a Hub into out/dataset/."""
 
-from formats.pictures import PICTURE_ENDINGS
+from formats.images import PICTURE_ENDINGS
 from trainers.contract.errors import ReasonCode
 from trainers.contract.params.fetch import FetchDatasetParams, FetchParams
 from trainers.core.context import JobContext, Outcome

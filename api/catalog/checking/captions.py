@@ -8,7 +8,7 @@ from api.catalog.checking.metadata import METADATA, metadata_files, metadata_rea
 from api.catalog.checking.report import Refused
 from api.catalog.checking.text import text_read
 from api.catalog.checking.work import Work
-from formats.pictures import SIDECARS
+from formats.images import SIDECARS
 from formats.rows import value_fault
 
 CLIP_TOKENS = 75

@@ -5,12 +5,12 @@ from typing import Any
 
 from api.catalog.checking.loading import parquet
 from api.catalog.checking.metadata import METADATA
-from api.catalog.checking.picture_set import pictures_check
+from api.catalog.checking.image_set import pictures_check
 from api.catalog.checking.report import Refused
 from api.catalog.checking.row_set import PLAIN_ENDING, ROW_ENDINGS, rows_check
 from api.catalog.checking.weight_set import is_weight_set, weight_set_check
 from api.catalog.checking.work import Work, ending
-from formats.pictures import PICTURE_ENDINGS
+from formats.images import PICTURE_ENDINGS
 from formats.splits import split_folder, splits_of
 
 VECTORS = (".svg", ".svgz", ".eps", ".ai", ".pdf")

@@ -9,7 +9,7 @@ from PIL import AvifImagePlugin, Image, ImageOps
 from api.catalog.checking.header import picture_size
 from api.catalog.checking.report import Refused
 from api.catalog.checking.strip import has_gps, has_metadata
-from formats.pictures import FORMAT_ENDINGS, MAX_ASPECT, MAX_PIXELS
+from formats.images import FORMAT_ENDINGS, MAX_ASPECT, MAX_PIXELS
 
 HEAD_BYTES = 1 << 18
 """So much of a picture is read to find its size."""

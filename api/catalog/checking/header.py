@@ -2,7 +2,7 @@
 
 import struct
 
-from formats.pictures import PICTURE_NAMES, picture_format
+from formats.images import PICTURE_NAMES, picture_format
 
 JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers of the frame headers, which hold height and width."""

@@ -13,7 +13,7 @@ from api.catalog.checking.decoded import DecodedBudget, rows_budget
 from api.catalog.checking.metadata import CAPTION_COLUMNS
 from api.catalog.checking.report import Refused
 from api.catalog.checking.row_files import Row
-from formats.pictures import FORMAT_ENDINGS, PICTURE_NAMES, picture_format
+from formats.images import FORMAT_ENDINGS, PICTURE_NAMES, picture_format
 
 BATCH_ROWS = 64
 ROW_BYTES = 256

@@ -12,7 +12,7 @@ from typing import Any
 
 from api.catalog.checking.metadata import CAPTION_COLUMNS, PATH_COLUMNS, metadata_files
 from api.errors import Problem
-from formats.pictures import SIDECARS
+from formats.images import SIDECARS
 from formats.rows import CSV_START, csv_separator
 
 Read = Callable[[str], bytes]

@@ -15,7 +15,7 @@ from api.errors import Problem
 from api.jobs.models import Artifact, Job
 from api.jobs.selectors import job_find
 from api.jobs.superseded import samples_shown
-from formats.pictures import PICTURE_ENDINGS
+from formats.images import PICTURE_ENDINGS
 from trainers.contract.spec import Contract
 
 MAX_PICTURES = 1000

@@ -1,9 +1,9 @@
 """What becomes of a picture's file before it is trained on, in sentences."""
 
-from formats.pictures import FORMAT_ENDINGS
+from formats.images import FORMAT_ENDINGS
 from trainers.image.data.buckets import cut_share
 from trainers.image.data.framing import View
-from trainers.image.data.picture import Picture
+from trainers.image.data.image_rows import Picture
 from trainers.image.data.pixels import Seen, decoded, header_read
 
 CUT_SAID = 0.25

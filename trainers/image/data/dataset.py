@@ -10,7 +10,7 @@ from trainers.image.data.batches import Draws, Dropout
 from trainers.image.data.buckets import Shape, shape_for, shapes_of
 from trainers.image.data.examples import Encoding, Examples, examples_encode
 from trainers.image.data.framing import Framing
-from trainers.image.data.picture import Picture
+from trainers.image.data.image_rows import Picture
 from trainers.image.data.pixels import picture_size
 from trainers.image.data.plan import Plan
 from trainers.image.data.rows import Rows, example_rows

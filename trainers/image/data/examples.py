@@ -9,7 +9,7 @@ from trainers.core.encoding_cache import EncodingCache
 from trainers.image.data.framing import Framing
 from trainers.image.data.latents import Latents
 from trainers.image.data.masks import MaskKind
-from trainers.image.data.picture import Picture
+from trainers.image.data.image_rows import Picture
 from trainers.image.data.texts import TextKind, Texts
 from trainers.image.models.base import Base, TextSettings
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from formats.pictures import PICTURE_ENDINGS
+from formats.images import PICTURE_ENDINGS
 from formats.splits import splits_of
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.image.data.picture import bad_dataset
+from trainers.image.data.image_rows import bad_dataset
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 ChooseSplit = Callable[[Sequence[str]], str]

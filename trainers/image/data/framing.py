@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from trainers.core.noise import Purpose, uniform
 from trainers.image.data.buckets import Shape, shape_for
-from trainers.image.data.picture import Picture
+from trainers.image.data.image_rows import Picture
 from trainers.image.data.pixels import Crop, Interpolation, picture_size, resized_size
 
 CROPS = 4

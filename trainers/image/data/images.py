@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from formats.pictures import PICTURE_ENDINGS, SIDECARS, folder_repeats, repeats_by_folder, repeats_message
+from formats.images import PICTURE_ENDINGS, SIDECARS, folder_repeats, repeats_by_folder, repeats_message
 from formats.splits import TRAIN, split_chosen
 from trainers.contract.errors import TrainerError
 from trainers.image.data.folder import ChooseSplit, Tables, tables_of
 from trainers.image.data.parquet import parquet_pictures
-from trainers.image.data.picture import Columns, Faults, Picture, Pictures, bad_dataset, first_names, refuse
+from trainers.image.data.image_rows import Columns, Faults, Picture, Pictures, bad_dataset, first_names, refuse
 from trainers.image.data.tables import table_pictures, text_read
 
 

@@ -13,7 +13,7 @@ from trainers.core.encoding_cache import EncodingCache
 from trainers.image.data.augment import UNCHANGED, Change
 from trainers.image.data.framing import Framing, View, view_of
 from trainers.image.data.masks import MaskKind, mask_of, mask_source
-from trainers.image.data.picture import Picture
+from trainers.image.data.image_rows import Picture
 from trainers.image.data.pixels import Crop, pixels
 from trainers.image.data.sources import source_sha256
 from trainers.image.models.base import Base

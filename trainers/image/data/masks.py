@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainers.image.data.augment import UNCHANGED, Change, turned_crop
 from trainers.image.data.buckets import Shape
-from trainers.image.data.picture import Picture
+from trainers.image.data.image_rows import Picture
 from trainers.image.data.pixels import Crop, decoded_by, header_read, resized_size
 from trainers.image.data.sources import Source, source_changed_at
 

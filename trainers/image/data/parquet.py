@@ -9,7 +9,7 @@ from pyarrow.parquet import ParquetFile
 
 from formats.rows import value_fault
 from trainers.image.data.folder import inside
-from trainers.image.data.picture import Columns, Faults, Picture, bad_dataset, refuse
+from trainers.image.data.image_rows import Columns, Faults, Picture, bad_dataset, refuse
 from trainers.image.data.sources import Cell, Source
 from trainers.image.data.tables import columns_check
 

@@ -14,10 +14,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from formats.pictures import MAX_ASPECT, MAX_PIXELS
+from formats.images import MAX_ASPECT, MAX_PIXELS
 from trainers.image.data.augment import UNCHANGED, Change, jittered, turned_crop
 from trainers.image.data.buckets import Shape
-from trainers.image.data.picture import Picture, bad_dataset
+from trainers.image.data.image_rows import Picture, bad_dataset
 from trainers.image.data.sources import Cell, Source, source_changed_at, source_file, source_name
 
 pillow_heif.register_heif_opener(thumbnails=False)

@@ -20,7 +20,7 @@ from trainers.image.data.examples import Row
 from trainers.image.data.folder import tables_of
 from trainers.image.data.framing import Framing, View, view_of
 from trainers.image.data.masks import mask_image
-from trainers.image.data.picture import Faults, Picture
+from trainers.image.data.image_rows import Faults, Picture
 from trainers.image.data.pixels import crop_image
 from trainers.image.data.plan import Plan
 from trainers.image.data.rows import Rows, example_rows, pictures_repeated, rows_of

@@ -14,7 +14,7 @@ from trainers.core.split import split
 from trainers.image.data.captions import texts_of
 from trainers.image.data.examples import Row
 from trainers.image.data.images import pictures_read
-from trainers.image.data.picture import Columns, Faults, Picture, Pictures, bad_dataset
+from trainers.image.data.image_rows import Columns, Faults, Picture, Pictures, bad_dataset
 
 
 @dataclass(frozen=True)

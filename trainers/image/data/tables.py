@@ -9,7 +9,7 @@ from typing import Any
 from formats.rows import CSV_START, csv_separator, json_value, value_fault
 from trainers.contract.errors import TrainerError
 from trainers.image.data.folder import inside
-from trainers.image.data.picture import Columns, Faults, Picture, bad_dataset, refuse
+from trainers.image.data.image_rows import Columns, Faults, Picture, bad_dataset, refuse
 
 Row = Mapping[str, Any]
 

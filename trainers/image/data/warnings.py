@@ -8,7 +8,7 @@ from transformers import CLIPTokenizer
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.image.data.examples import Encoding, Row
 from trainers.image.data.masks import mask_source
-from trainers.image.data.picture import Picture
+from trainers.image.data.image_rows import Picture
 from trainers.image.models.base import Base
 from trainers.image.models.clip_text import MAX_CHUNKS
 from trainers.image.models.families import family_module

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageOps
 
-from formats.pictures import PICTURE_ENDINGS
+from formats.images import PICTURE_ENDINGS
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.sample_image import MAX_SIDE, SampleImageParams
 from trainers.image.data.pixels import decoded_by, to_rgb

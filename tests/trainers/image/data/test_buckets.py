@@ -9,7 +9,7 @@ from PIL import Image
 from tests.trainers.job import picture_make
 from trainers.image.data.buckets import Shape, shape_for, shapes_of
 from trainers.image.data.framing import Framing, View, view_of
-from trainers.image.data.picture import Picture
+from trainers.image.data.image_rows import Picture
 from trainers.image.data.pixels import crop_image
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from trainers.image.data.batches import view_drawn
 from trainers.image.data.buckets import Shape
 from trainers.image.data.framing import CROPS, Framing, view_of
-from trainers.image.data.picture import Picture
+from trainers.image.data.image_rows import Picture
 
 SHAPE = Shape(64, 64)
 

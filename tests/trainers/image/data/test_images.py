@@ -14,7 +14,7 @@ from tests.trainers.job import picture_make
 from trainers.contract.errors import TrainerError
 from trainers.image.data.buckets import Shape
 from trainers.image.data.images import pictures_read
-from trainers.image.data.picture import Columns, Picture, Pictures
+from trainers.image.data.image_rows import Columns, Picture, Pictures
 from trainers.image.data.pixels import Crop, decoded, picture_size, pixels, resized_size
 
 SQUARE = Shape(64, 64)

@@ -11,7 +11,7 @@ from trainers.contract.errors import TrainerError
 from trainers.image.data.augment import Change
 from trainers.image.data.buckets import Shape
 from trainers.image.data.masks import mask_of, mask_source
-from trainers.image.data.picture import Picture
+from trainers.image.data.image_rows import Picture
 from trainers.image.data.pixels import Crop
 
 SQUARE = Crop(0, 0, False, Shape(64, 64))

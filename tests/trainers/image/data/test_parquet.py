@@ -15,7 +15,7 @@ from pyarrow import parquet
 from tests.trainers.job import picture_make
 from trainers.contract.errors import TrainerError
 from trainers.image.data.images import pictures_read
-from trainers.image.data.picture import Columns, Pictures
+from trainers.image.data.image_rows import Columns, Pictures
 from trainers.image.data.pixels import decoded, picture_size
 from trainers.image.data.sources import Cell
 

@@ -9,7 +9,7 @@ from api.catalog.checking.metadata import METADATA, metadata_files
 from api.catalog.checking.preview import shortened
 from api.catalog.checking.strip import metadata_strip
 from api.catalog.checking.work import Work, ending
-from formats.pictures import FORMAT_ENDINGS, PICTURE_ENDINGS, SMALL_SIDE, repeats_by_folder, repeats_message
+from formats.images import FORMAT_ENDINGS, PICTURE_ENDINGS, SMALL_SIDE, repeats_by_folder, repeats_message
 from formats.splits import splits_message, splits_of
 
 

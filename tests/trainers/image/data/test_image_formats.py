@@ -11,9 +11,9 @@ from PIL import Image
 from api.catalog.checking.dataset import check
 from api.catalog.checking.report import Refused
 from api.catalog.checking.work import Work
-from formats.pictures import FORMAT_ENDINGS, folder_repeats, picture_format
+from formats.images import FORMAT_ENDINGS, folder_repeats, picture_format
 from trainers.image.data.images import pictures_read
-from trainers.image.data.picture import Columns, Picture, Pictures
+from trainers.image.data.image_rows import Columns, Picture, Pictures
 from trainers.image.data.pixels import decoded, header_read
 
 pillow_heif.register_heif_opener()
