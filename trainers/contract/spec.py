@@ -23,6 +23,8 @@ MAX_BIGINT = 2**63 - 1
 """What a column of either size holds, in every database."""
 MAX_FILE_BYTES = 5 * 2**40
 """No S3 server takes a larger file; the sum over a list of files fits a column too."""
+FORMER_DATASET_KINDS = {"pictures": "images", "rows": "text"}
+"""Today's name by the name in specs of older jobs, which stay as they were digested."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -50,7 +52,7 @@ class Inputs(Contract):
     further_datasets: tuple[InputRef, ...] = ()
     """Read after the dataset, in this order."""
     class_dataset: InputRef | None = None
-    """Pictures of the class, for prior preservation."""
+    """Images of the class, for prior preservation."""
     model: InputRef | None = None
     adaptors: tuple[InputRef, ...] = ()
     checkpoint: InputRef | None = None
@@ -157,11 +159,13 @@ class JobSpec(Contract):
                 )
 
     def _kinds_check(self) -> None:
-        kind = self.params.dataset_kind
+        expected = self.params.dataset_kind
         for dataset in (self.inputs.dataset, *self.inputs.further_datasets, self.inputs.class_dataset):
-            if kind and dataset and dataset.details.get("kind", kind) != kind:
-                said = f"needs a dataset of {kind}, but {dataset.name} holds {dataset.details['kind']}"
-                raise ValueError(f"method {self.method} {said}")
+            if expected and dataset and (kind := dataset.details.get("kind")):
+                kind = FORMER_DATASET_KINDS.get(kind, kind)
+                if kind != expected:
+                    message = f"needs a dataset of {expected}, but {dataset.name} holds {kind}"
+                    raise ValueError(f"method {self.method} {message}")
 
     def _splits_check(self) -> None:
         """Where the check at upload found splits, the parameters must name one of them."""

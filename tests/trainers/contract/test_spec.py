@@ -185,7 +185,7 @@ def test_a_base_model_of_another_family_is_refused_with_both_names(monkeypatch: 
 
 
 def test_a_length_above_the_positions_of_the_base_model_is_refused() -> None:
-    rows = {"name": "sums@1", "key": "datasets/1", "sha256": SHA, "details": {"kind": "rows"}}
+    rows = {"name": "sums@1", "key": "datasets/1", "sha256": SHA, "details": {"kind": "text"}}
     bert = MODEL | {"details": {"family": "bert", "max_positions": 512}}
     asked = {"method": "masked_text", "inputs": {"model": bert, "dataset": rows}}
     message = refusal(**asked, params={"adaptor_name": "sums", "max_length": 513})
@@ -196,10 +196,10 @@ def test_a_length_above_the_positions_of_the_base_model_is_refused() -> None:
 def test_every_dataset_of_a_job_must_be_of_the_kind_that_its_method_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     method = params_class("sample_image")
     monkeypatch.setattr(method, "accepts", ("dataset", "further_datasets", "class_dataset"))
-    monkeypatch.setattr(method, "dataset_kind", "pictures")
-    rows = {"name": "sums@1", "key": "datasets/1", "sha256": SHA, "details": {"kind": "rows"}}
+    monkeypatch.setattr(method, "dataset_kind", "images")
+    rows = {"name": "sums@1", "key": "datasets/1", "sha256": SHA, "details": {"kind": "text"}}
     for given in ({"dataset": rows}, {"further_datasets": [rows]}, {"class_dataset": rows}):
-        assert "needs a dataset of pictures, but sums@1 holds rows" in refusal(inputs={"model": MODEL, **given})
+        assert "needs a dataset of images, but sums@1 holds text" in refusal(inputs={"model": MODEL, **given})
 
 
 def test_further_datasets_are_refused_where_a_method_reads_none() -> None:
@@ -271,3 +271,19 @@ def test_an_unknown_parameter_is_told_the_closest_that_there_is() -> None:
     assert told[("params", "num_inference_step")] == "is not known here; did you mean num_inference_steps?"
     assert set(told) == {("params", name) for name in ("num_inference_step", "zzz", "seed")}
     assert "did you mean" not in told[("params", "zzz")]
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "former", "other"),
+    [("image_lora", "images", "pictures", "rows"), ("masked_text", "text", "rows", "pictures")],
+)
+def test_specs_of_older_jobs_keep_the_former_names_of_dataset_kinds(
+    method: str, kind: str, former: str, other: str
+) -> None:
+    def job(kind: str) -> dict[str, Any]:
+        dataset = {"name": "old@1", "key": "datasets/1", "sha256": SHA, "details": {"kind": kind}}
+        inputs = {"model": MODEL, "dataset": dataset}
+        return {"method": method, "inputs": inputs, "params": {"adaptor_name": "a"}}
+
+    assert spec(**job(former)).inputs.dataset
+    assert f"needs a dataset of {kind}" in refusal(**job(other))
