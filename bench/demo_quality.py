@@ -1,4 +1,4 @@
-"""Does the example's adaptor show its style? Trains the example template at several ranks, samples 50 pictures a row.
+"""Does the example's adaptor show its style? Trains the example template at several ranks, samples 50 images a row.
 
     python -m bench.demo_quality --ranks 4 8 16
 
@@ -35,7 +35,7 @@ from trainers.contract.spec import folder_digest
 from trainers.image.adaptors.file import KOHYA, WEIGHTS
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "shapes"
-NUM_PICTURES = 50
+NUM_IMAGES = 50
 STEPS = 20
 GUIDANCE = 1.5
 """As the template evaluates: the adaptor is small beside its base, and strong guidance pushes the style away."""
@@ -47,7 +47,7 @@ def main() -> None:
     args = arguments()
     torch.set_num_threads(1)
     template = yaml_load(EXAMPLE / "template.yaml")
-    pictures = {"base": sampled(load_pipeline(EXAMPLE / "base"), prompts())}
+    images = {"base": sampled(load_pipeline(EXAMPLE / "base"), prompts())}
     lines = []
     for rank in args.ranks:
         with tempfile.TemporaryDirectory() as folder:
@@ -60,17 +60,17 @@ def main() -> None:
         lines.append(
             f"rank {rank}: trained {template['params']['max_train_steps']} steps in {seconds:.0f} s; {apart(rows)}"
         )
-        pictures |= {f"rank {rank}: {name}": row for name, row in rows.items()}
-    print("\n".join([*table(pictures), *lines, machine()]))
+        images |= {f"rank {rank}: {name}": row for name, row in rows.items()}
+    print("\n".join([*table(images), *lines, machine()]))
     if args.sheet:
-        sheets = [contact_sheet(row, columns=25) for row in pictures.values()]
+        sheets = [contact_sheet(row, columns=25) for row in images.values()]
         Image.fromarray(np.concatenate(sheets)).save(args.sheet)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ranks", type=int, nargs="+", default=[4, 8, 16])
-    parser.add_argument("--sheet", type=Path, help="also write all pictures here, two lines for each row")
+    parser.add_argument("--sheet", type=Path, help="also write all images here, two lines for each row")
     parser.add_argument("--keep", type=Path, help="also keep the adaptors in this folder")
     return parser.parse_args()
 
@@ -106,7 +106,7 @@ def input_ref(name: str, folder: Path) -> dict[str, str]:
 
 def prompts() -> list[str]:
     """Of held-back scenes; they name no background."""
-    return [scene.short_caption for scene in split_scenes()[1][:NUM_PICTURES]]
+    return [scene.short_caption for scene in split_scenes()[1][:NUM_IMAGES]]
 
 
 def sampled_rows(adaptor: Path, trigger: str) -> dict[str, list[NDArray[np.uint8]]]:
@@ -122,7 +122,7 @@ def sampled_rows(adaptor: Path, trigger: str) -> dict[str, list[NDArray[np.uint8
 def apart(rows: dict[str, list[NDArray[np.uint8]]]) -> str:
     pairs = zip(rows[TRIGGER], rows[RELOADED], strict=True)
     most = max(int(np.abs(a.astype(int) - b).max()) for a, b in pairs)
-    return f"the two files' pictures differ by at most {most} of 255"
+    return f"the two files' images differ by at most {most} of 255"
 
 
 def sampled(pipeline: StableDiffusionPipeline, prompts: Sequence[str]) -> list[NDArray[np.uint8]]:
@@ -130,7 +130,7 @@ def sampled(pipeline: StableDiffusionPipeline, prompts: Sequence[str]) -> list[N
 
 
 def table(rows: dict[str, list[NDArray[np.uint8]]]) -> list[str]:
-    lines = [f"{NUM_PICTURES} pictures a row, {STEPS} steps, guidance {GUIDANCE}, seeds from {SEED}"]
+    lines = [f"{NUM_IMAGES} images a row, {STEPS} steps, guidance {GUIDANCE}, seeds from {SEED}"]
     lines += [f"{'':<32}{'shows the style':>16}"]
     return lines + [f"{name:<32}{np.mean([shows_style(p) for p in row]):>16.0%}" for name, row in rows.items()]
 

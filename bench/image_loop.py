@@ -2,7 +2,7 @@
 
     python -m bench.image_loop [--photos FOLDER] [--steps 24] [--rounds 5]
 
-The plain loop decodes, resizes and encodes its pictures and captions anew at every step and reads the loss back from
+The plain loop decodes, resizes and encodes its images and captions anew at every step and reads the loss back from
 the device; ours is the job `image_lora`, from directory to directory, with latents and embeddings from its cache. Both
 train the same LoRA pairs (r 8 on attention, AdamW) of the tests' random base at 128 px, batch 2, on one thread, by
 turns in one process. Ours is the difference of two jobs with unequal numbers of steps, so that imports, loading and
@@ -39,7 +39,7 @@ TARGET = 2.5
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, default=PHOTOS, help="pictures with captions in metadata.jsonl")
+    parser.add_argument("--photos", type=Path, default=PHOTOS, help="images with captions in metadata.jsonl")
     parser.add_argument("--steps", type=int, default=24, help="steps that are counted in a round")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
@@ -73,9 +73,9 @@ def enlarged(photos: Path, folder: Path) -> Path:
     folder.mkdir()
     shutil.copy(photos / "metadata.jsonl", folder)
     for path in sorted(photos.glob("*.jpg")):
-        picture = Image.open(path).convert("RGB")
-        scale = CAMERA_SIDE / max(picture.size)
-        picture.resize((round(picture.width * scale), round(picture.height * scale))).save(folder / path.name)
+        image = Image.open(path).convert("RGB")
+        scale = CAMERA_SIDE / max(image.size)
+        image.resize((round(image.width * scale), round(image.height * scale))).save(folder / path.name)
     return folder
 
 

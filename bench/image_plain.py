@@ -61,10 +61,10 @@ class PlainLoop:
 
     def _pixels(self, path: Path) -> Tensor:
         """The shorter side to the resolution by Lanczos, then a random square, in [-1, 1]."""
-        picture = Image.open(path).convert("RGB")
-        scale = self.resolution / min(picture.size)
-        width, height = (max(self.resolution, round(side * scale)) for side in picture.size)
-        resized = picture.resize((width, height), Image.Resampling.LANCZOS)
+        image = Image.open(path).convert("RGB")
+        scale = self.resolution / min(image.size)
+        width, height = (max(self.resolution, round(side * scale)) for side in image.size)
+        resized = image.resize((width, height), Image.Resampling.LANCZOS)
         left, top = (int(self.generator.integers(side - self.resolution + 1)) for side in (width, height))
         square = resized.crop((left, top, left + self.resolution, top + self.resolution))
         return torch.from_numpy(np.asarray(square, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)

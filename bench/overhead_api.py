@@ -21,7 +21,7 @@ def job_body(name: str, pool: str, accelerators: int | tuple[int, ...] = 0, *, s
         "name": name,
         "method": "image_lora",
         "params": {"adaptor_name": name, "max_train_steps": steps, "checkpoint_every_steps": 1000},
-        "dataset": "pictures",
+        "dataset": "images",
         "model": "base",
         "pool": pool,
         "resources": {"accelerators": accelerators, "strategy": "ddp" if count > 1 else "single"},

@@ -114,7 +114,7 @@ def _body(name: str, steps: int) -> Record:
         "name": name,
         "method": "image_lora",
         "params": {**params, "log_to_tensorboard": False},
-        "dataset": "pictures",
+        "dataset": "images",
         "model": "tiny",
         "pool": POOL,
         "resources": {"accelerators": 0},

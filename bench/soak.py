@@ -110,7 +110,7 @@ class Submitter:
             "name": name,
             "method": "image_lora",
             "params": {**params, **small},
-            "dataset": "pictures",
+            "dataset": "images",
             "model": "tiny" if real else "base",
             "pool": POOL,
             "resources": {"accelerators": 0},

@@ -14,7 +14,7 @@ from cli.errors import UnreachableError
 from cli.follow import job_events
 from cli.http import Client, Record, known
 from cli.http import login as token_get
-from cli.records import Adaptor, Event, Job, Me, Picture, Template, Version
+from cli.records import Adaptor, Event, ImageRow, Job, Me, Template, Version
 from cli.transfers import file_download, folder_upload, zip_upload
 
 SUBMIT_PAUSES_SECONDS = (0.5, 2.0)
@@ -127,12 +127,12 @@ class Anneal:
         series: Record = self.http.get(f"jobs/{ref}/metrics", name=name)["series"]
         return {curve: [(step, value) for step, value in points] for curve, points in series.items()}
 
-    def job_samples(self, ref: str) -> list[Picture]:
-        return [Picture.model_validate(row) for row in self.http.pages(f"jobs/{ref}/samples")]
+    def job_samples(self, ref: str) -> list[ImageRow]:
+        return [ImageRow.model_validate(row) for row in self.http.pages(f"jobs/{ref}/samples")]
 
-    def picture_download(self, picture: Picture, target: Path) -> Path:
+    def image_download(self, image: ImageRow, target: Path) -> Path:
         """Whole and with the right digest, or not at all."""
-        return file_download({"url": picture.url, "sha256": picture.sha256}, target)
+        return file_download({"url": image.url, "sha256": image.sha256}, target)
 
     def adaptors(self, **query: Any) -> Iterator[Adaptor]:
         return map(Adaptor.model_validate, self.http.pages("adaptors", **query))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from cli.commands.sample import pictures_download
+from cli.commands.sample import images_download
 from cli.commands.templates import template_put
 from cli.config import Login, login_save, login_saved
 from cli.downloads import adaptor_write, job_log, samples_of
@@ -131,7 +131,7 @@ def compare(client: Client, job: Record, folder: Path, *, as_json: bool) -> Path
     params = {"prompt": PROMPT, "compare": True, "num_images": NUM_IMAGES, "guidance_scale": guidance}
     body = {"method": "sample_image", "params": params, "model": template["model"], "adaptors": [adaptor_ref(job)]}
     sampling = followed(client, client.post("jobs", {"name": "comparison", **body}), as_json=as_json)
-    (sheet,) = pictures_download(samples_of(client, sampling["id"]), folder / "comparison.png", compare=True)
+    (sheet,) = images_download(samples_of(client, sampling["id"]), folder / "comparison.png", compare=True)
     return sheet
 
 

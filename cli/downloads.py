@@ -29,7 +29,7 @@ def inside(folder: Path, path: str) -> Path:
 
 
 def samples_of(client: Client, job: str, **query: Any) -> list[Record]:
-    """Every picture that the job made, with its link."""
+    """Every image that the job made, with its link."""
     return list(client.pages(f"jobs/{job}/samples", **query))
 
 

@@ -1,4 +1,4 @@
-"""Pictures that a sampling starts from: a small dataset of their own, the same version for the same content."""
+"""Images that a sampling starts from: a small dataset of their own, the same version for the same content."""
 
 import shutil
 import tempfile
@@ -11,8 +11,8 @@ from cli.transfers import folder_upload
 from cli.versions import SAMPLING_INPUTS
 
 
-def input_pictures(client: Client, image: Path | None, mask: Path | None) -> tuple[Record, str | None]:
-    """Parameters that name the pictures, and the dataset version that holds them; nothing where none was given."""
+def input_images(client: Client, image: Path | None, mask: Path | None) -> tuple[Record, str | None]:
+    """Parameters that name the images, and the dataset version that holds them; nothing where none was given."""
     if image is None:
         if mask is not None:
             raise CliError("--mask says what to paint anew in --image, which is missing", exit_code=Exit.USAGE)

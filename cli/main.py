@@ -103,8 +103,8 @@ COMMANDS: tuple[tuple[str, str, Callable[..., None]], ...] = (
 )
 GROUPS = (
     (TRAINING, "template", templates.app, "Saved parameters of a method, with a dataset and a base model."),
-    (TRAINING, "dataset", datasets.app, "Pictures with captions, or rows, by name and version."),
-    (TRAINING, "model", models.app, "Base models of pictures and of text, by name and version."),
+    (TRAINING, "dataset", datasets.app, "Images with captions, or rows, by name and version."),
+    (TRAINING, "model", models.app, "Base models of images and of text, by name and version."),
     (TRAINING, "job", jobs.app, "Queue, watch, stop and repeat jobs; what they left."),
     (TRAINING, "adaptor", adaptors.app, "What training jobs leave: find, show, download, trace, delete."),
     (TRAINING, "method", methods.app, "What can be run, with every parameter."),

@@ -103,7 +103,7 @@ class Event(Answer):
     data: dict[str, Any] = Field(default_factory=dict)
 
 
-class Picture(Answer):
+class ImageRow(Answer):
     """A sample: a file by signed link."""
 
     path: str

@@ -1,4 +1,4 @@
-"""What an inspect_dataset job answers, on the terminal: pictures as a table, tokens in the colour of their part."""
+"""What an inspect_dataset job answers, on the terminal: images as a table, tokens in the colour of their part."""
 
 import tempfile
 from itertools import groupby
@@ -19,7 +19,7 @@ STYLES = {"special": "dim", "prompt": "blue", "response": "green", "masked": "bo
 """By the role of a token, or that it is masked."""
 MARKS = {"special": "<>", "prompt": "{}", "response": "()", "masked": "[]"}
 """Around tokens of one part in a row, where there are no colours."""
-SHOWN = ("refused", "pictures", "rows", "rows_per_epoch", "steps_per_epoch", "shapes", "tokens_per_row")
+SHOWN = ("refused", "images", "rows", "rows_per_epoch", "steps_per_epoch", "shapes", "tokens_per_row")
 LONG = ("files", "samples", "faults")
 MOST_FILES = 40
 
@@ -35,7 +35,7 @@ def report_read(client: Client, job: str) -> Record | None:
 
 
 def report_print(report: Record, job: str) -> None:
-    """`job`: where the pictures can be had."""
+    """`job`: where the images can be had."""
     others = [name for name in report if name not in (*SHOWN, *LONG)]
     print_record(report, [*SHOWN, *others])
     for fault in report.get("faults") or []:
@@ -49,7 +49,7 @@ def report_print(report: Record, job: str) -> None:
     if any("tokens" in sample for sample in samples):
         tokens_print(samples)
     elif samples:
-        columns = {"picture": "path", "of": "file", "text": "text", "resized to": "resized", "crop": "crop"}
+        columns = {"image": "path", "of": "file", "text": "text", "resized to": "resized", "crop": "crop"}
         print_table(samples, columns)
         out.print(f"`anneal job samples {job} --output FOLDER` fetches them", style="dim")
 

@@ -21,7 +21,7 @@ FurtherDatasets = Annotated[
     typer.Option("--further-dataset", help="A dataset read after the first; may be repeated.", autocompletion=DATASETS),
 ]
 ClassDataset = Annotated[
-    str | None, typer.Option(help="Pictures of the class, for prior preservation.", autocompletion=DATASETS)
+    str | None, typer.Option(help="Images of the class, for prior preservation.", autocompletion=DATASETS)
 ]
 Model = Annotated[str | None, typer.Option(help="Base model: name or name@version.", autocompletion=MODELS)]
 Adaptors = Annotated[

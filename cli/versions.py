@@ -74,7 +74,7 @@ def add_commands(app: typer.Typer, collection: str, content: str, *, with_add: b
             bool,
             typer.Option(
                 "--strip-metadata",
-                help="Remove GPS positions, camera data and comments from pictures, losslessly.",
+                help="Remove GPS positions, camera data and comments from images, losslessly.",
                 hidden=collection == "models",
             ),
         ] = False,

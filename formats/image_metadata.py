@@ -34,7 +34,7 @@ def _tiff(orientation: int) -> bytes:
 
 
 def _jpeg(data: bytes, orientation: int) -> bytes:
-    """Keeps JFIF, the colour profile and Adobe's colour transform; what follows the picture (a second one) goes."""
+    """Keeps JFIF, the colour profile and Adobe's colour transform; what follows the image (a second one) goes."""
     pieces, at = [data[:2]], 2
     if orientation != 1:
         exif = b"Exif\0\0" + _tiff(orientation)

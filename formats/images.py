@@ -1,4 +1,4 @@
-"""Picture files of a dataset: their endings, their first bytes, and what a folder's name says."""
+"""Image files of a dataset: their endings, their first bytes, and what a folder's name says."""
 
 import re
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ FORMAT_ENDINGS = {
     "AVIF": (".avif",),
 }
 """By Pillow's name of the format."""
-PICTURE_ENDINGS = tuple(ending for endings in FORMAT_ENDINGS.values() for ending in endings)
-PICTURE_NAMES = "PNG, JPEG, WebP, BMP, GIF, TIFF, HEIC or AVIF"
+IMAGE_ENDINGS = tuple(ending for endings in FORMAT_ENDINGS.values() for ending in endings)
+IMAGE_NAMES = "PNG, JPEG, WebP, BMP, GIF, TIFF, HEIC or AVIF"
 STARTS = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"\xff\xd8\xff", "JPEG"),
@@ -29,9 +29,9 @@ STARTS = (
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2", b"heif")
 AVIF_BRANDS = (b"avif", b"avis")
 SMALL_SIDE = 64
-"""Pixels; a picture whose shorter side is below shows next to nothing at the resolution of a training."""
+"""Pixels; an image whose shorter side is below shows next to nothing at the resolution of a training."""
 MAX_PIXELS = 64_000_000
-"""A picture of more pixels is refused before it is decoded."""
+"""An image of more pixels is refused before it is decoded."""
 MAX_ASPECT = 16
 """Longer side by shorter: no bucket that a trainer could use is that thin."""
 MAX_REPEATS = 1000
@@ -39,7 +39,7 @@ REPEATS = re.compile(r"([1-9]\d{0,3})_(?=\S)")
 SIDECARS = (".txt", ".caption")
 
 
-def picture_format(start: bytes) -> str | None:
+def image_format(start: bytes) -> str | None:
     """Pillow's name of the format that a file with these first bytes (64 are enough) is of; None: of none of them."""
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "WEBP"
@@ -49,20 +49,20 @@ def picture_format(start: bytes) -> str | None:
 
 
 def folder_repeats(path: str) -> int:
-    """How often an epoch sees the picture `path` by the name of its folder, as kohya's scripts read it: 10 for
+    """How often an epoch sees the image `path` by the name of its folder, as kohya's scripts read it: 10 for
     "10_sks dog/a.png", 1 where the name says nothing."""
     return _repeats(PurePosixPath(path).parent.name) or 1
 
 
 def repeats_by_folder(paths: Sequence[str]) -> dict[str, int]:
-    """Folders of `paths` whose names say how often their pictures are seen, with that number."""
+    """Folders of `paths` whose names say how often their images are seen, with that number."""
     folders = dict.fromkeys(PurePosixPath(path).parent for path in paths)
     return {str(folder): times for folder in folders if (times := _repeats(folder.name))}
 
 
 def repeats_message(folder: str, times: int) -> str:
     often = "once" if times == 1 else f"{times} times"
-    return f"an epoch sees each picture in {folder!r} {often}, as the folder's name says"
+    return f"an epoch sees each image in {folder!r} {often}, as the folder's name says"
 
 
 def _repeats(name: str) -> int | None:

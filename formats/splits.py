@@ -29,7 +29,7 @@ PARTS = re.compile(r"[-._ \d]+")
 
 
 def splits_of(paths: Iterable[str], *, by_folder_only: bool = False) -> dict[str, list[str]]:
-    """`paths` by split, train first; {} where none of them names one. `by_folder_only`: for pictures, whose own names
+    """`paths` by split, train first; {} where none of them names one. `by_folder_only`: for images, whose own names
     say nothing of splits."""
     listed = sorted(paths)
     named = {path: _split_of(path, by_folder_only=by_folder_only) for path in listed}

@@ -1,4 +1,4 @@
-"""What a stored file is served as. Only plain pictures are shown by a browser; all else is saved."""
+"""What a stored file is served as. Only plain images are shown by a browser; all else is saved."""
 
 from pathlib import PurePosixPath
 from urllib.parse import quote
@@ -10,7 +10,7 @@ SIGNATURES = (
     (b"GIF89a", "image/gif"),
 )
 TEXT_ENDINGS = (".txt", ".json", ".jsonl", ".log", ".md", ".yaml", ".yml", ".csv")
-PICTURE_ENDINGS = {
+IMAGE_ENDINGS = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
@@ -21,7 +21,7 @@ INLINE = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 
 def media_type(name: str, start: bytes) -> str:
-    """By content for pictures (a name can lie), by name for text, else bytes. Never a type that can carry a script."""
+    """By content for images (a name can lie), by name for text, else bytes. Never a type that can carry a script."""
     for signature, kind in SIGNATURES:
         if start.startswith(signature):
             return kind
@@ -33,7 +33,7 @@ def media_type(name: str, start: bytes) -> str:
 def named_type(name: str) -> str:
     """By name alone, where the content is not at hand. A browser never runs what is served as one of these."""
     ending = PurePosixPath(name.lower()).suffix
-    return PICTURE_ENDINGS.get(ending) or media_type(name, b"")
+    return IMAGE_ENDINGS.get(ending) or media_type(name, b"")
 
 
 def disposition(kind: str, filename: str) -> str:

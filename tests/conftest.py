@@ -26,7 +26,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a random Stable Diffusion 1.x base (pictures of 64 px), made once. Read only."""
+    """Folder of a random Stable Diffusion 1.x base (images of 64 px), made once. Read only."""
     builder = importlib.import_module("tests.tiny_sd")  # tests of the API shall not wait for torch
     folder: Path = builder.build_tiny_sd(tmp_path_factory.mktemp("tiny_sd"))
     return folder

@@ -25,7 +25,7 @@ def build_tiny_sd(
     rescale_betas_zero_snr: bool = False,
     cross_attention_dim: int = WIDTH,
 ) -> Path:
-    """Saves the pipeline in `folder` (pictures of 64 px) and returns it. The global random state is left alone."""
+    """Saves the pipeline in `folder` (images of 64 px) and returns it. The global random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pipeline = PIPELINE(

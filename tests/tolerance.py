@@ -19,25 +19,25 @@ GRADIENT = {"rtol": 1e-4, "atol": 5e-6}
 """float32: sums over all tokens of a batch, backwards through a network; its entries are smaller than its answers."""
 CURVE = 1e-4
 """Relative: the losses of a few optimizer steps, whose rounding Adam's division makes larger."""
-PICTURE_STEPS = 2
+IMAGE_STEPS = 2
 """Of 255: a pixel near the edge between two values falls to either side, and guidance multiplies what decides it."""
-PICTURE_SHARE = 0.02
-"""Of a picture's values: so many may differ at all. A NETWORK error in [0, 1] moves 255 x 5e-5 = 1.3% of them."""
+IMAGE_SHARE = 0.02
+"""Of an image's values: so many may differ at all. A NETWORK error in [0, 1] moves 255 x 5e-5 = 1.3% of them."""
 
 
 def assert_near(ours: Tensor, theirs: Tensor, bound: dict[str, float] = NETWORK) -> None:
     torch.testing.assert_close(ours, theirs, **bound)
 
 
-def assert_same_picture(ours: Any, theirs: Any) -> None:
-    """Pictures of whole numbers up to 255, or of floats up to 1."""
-    one, other = (_steps(picture) for picture in (ours, theirs))
+def assert_same_image(ours: Any, theirs: Any) -> None:
+    """Images of whole numbers up to 255, or of floats up to 1."""
+    one, other = (_steps(image) for image in (ours, theirs))
     assert one.shape == other.shape
     difference = np.abs(one - other)
     most, share = difference.max(), (difference > 0.5).mean()
-    assert most <= PICTURE_STEPS and share <= PICTURE_SHARE, f"{most} of 255 on {share:.2%} of the values"
+    assert most <= IMAGE_STEPS and share <= IMAGE_SHARE, f"{most} of 255 on {share:.2%} of the values"
 
 
-def _steps(picture: Any) -> np.ndarray[Any, Any]:
-    pixels = np.asarray(picture)
+def _steps(image: Any) -> np.ndarray[Any, Any]:
+    pixels = np.asarray(image)
     return pixels * 255.0 if np.issubdtype(pixels.dtype, np.floating) else pixels.astype(float)

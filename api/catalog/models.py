@@ -44,7 +44,7 @@ class Version(models.Model):
     num_files = models.PositiveIntegerField()
     size_bytes = models.PositiveBigIntegerField()
     details = models.JSONField(default=dict)
-    """What the check at upload found: pictures and captions of a dataset, family of a model, warnings."""
+    """What the check at upload found: images and captions of a dataset, family of a model, warnings."""
     state = models.CharField(max_length=10, choices=VersionState.choices, default=VersionState.READY)
     reason = models.JSONField(null=True)
     """Why it was refused: an error body as `api.errors.Problem` gives it."""

@@ -36,7 +36,7 @@ class UploadRequest(Contract):
     unpack: bool = Field(False, strict=True)
     """The files are one zip; its content becomes the version."""
     strip_metadata: bool = Field(False, strict=True)
-    """Remove GPS positions, camera data and comments from pictures, losslessly; their orientation stays."""
+    """Remove GPS positions, camera data and comments from images, losslessly; their orientation stays."""
 
 
 class VersionRequest(Contract):
@@ -55,7 +55,7 @@ class TemplateContent(Contract):
     further_datasets: list[str] = Field([], max_length=MAX_DATASETS)
     """Read after it, in this order."""
     class_dataset: str | None = None
-    """Pictures of the class, for prior preservation."""
+    """Images of the class, for prior preservation."""
     model: str | None = None
     adaptors: list[str] = Field([])
     resources: dict[str, Any] | None = None
@@ -180,7 +180,7 @@ class PreviewItemShape(Shape):
     """Signed link to a JPEG of at most 256 pixels a side; null for rows."""
     line: int | None
     row: dict[str, Any] | None
-    """Long texts are cut; null for pictures."""
+    """Long texts are cut; null for images."""
 
 
 class ModelShape(DatasetShape):

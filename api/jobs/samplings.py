@@ -1,4 +1,4 @@
-"""The history of sampling: what was asked for, with what, and the pictures that came."""
+"""The history of sampling: what was asked for, with what, and the images that came."""
 
 from datetime import datetime
 from typing import Any
@@ -22,10 +22,10 @@ class SampledAdaptor(BaseModel):
     scale: float
 
 
-class SampledPicture(BaseModel):
+class SampledImage(BaseModel):
     path: str
     url: str
-    """Signed link; pictures of a sampling are small enough to be their own thumbnails."""
+    """Signed link; images of a sampling are small enough to be their own thumbnails."""
     size_bytes: int
     details: dict[str, Any]
 
@@ -38,14 +38,14 @@ class SamplingShape(BaseModel):
     prompt: str
     negative_prompt: str
     seeds: list[int]
-    """One for each picture, or for each row of a comparison."""
+    """One for each image, or for each row of a comparison."""
     compare: bool
     model: str | None
     adaptors: list[SampledAdaptor]
     params: dict[str, Any]
-    pictures: list[SampledPicture]
+    images: list[SampledImage]
     rerun_url: str
-    """POST there to make the same pictures again, or with `params` others."""
+    """POST there to make the same images again, or with `params` others."""
 
 
 def samplings_filter(jobs: QuerySet[Job], *, adaptor: str, model: str, search: str) -> QuerySet[Job]:
@@ -59,15 +59,15 @@ def samplings_filter(jobs: QuerySet[Job], *, adaptor: str, model: str, search: s
 
 
 def sampling_shapes(jobs: list[Job]) -> list[dict[str, Any]]:
-    """Two queries for the pictures of all."""
-    pictures: dict[Any, list[Artifact]] = {}
+    """Two queries for the images of all."""
+    images: dict[Any, list[Artifact]] = {}
     rows = Artifact.objects.filter(job__in=jobs, kind=Artifact.Kind.SAMPLE)
     for row in samples_shown(rows, [job.pk for job in jobs]).select_related("attempt").order_by("id"):
-        pictures.setdefault(row.job_id, []).append(row)
-    return [_shape(job, pictures.get(job.pk, [])).model_dump(mode="json") for job in jobs]
+        images.setdefault(row.job_id, []).append(row)
+    return [_shape(job, images.get(job.pk, [])).model_dump(mode="json") for job in jobs]
 
 
-def _shape(job: Job, pictures: list[Artifact]) -> SamplingShape:
+def _shape(job: Job, images: list[Artifact]) -> SamplingShape:
     params, inputs = job.spec["params"], job.spec["inputs"]
     adaptors = inputs.get("adaptors", [])
     scales = params["adaptor_scales"] or [1.0] * len(adaptors)
@@ -83,12 +83,12 @@ def _shape(job: Job, pictures: list[Artifact]) -> SamplingShape:
         model=inputs["model"]["name"] if inputs.get("model") else None,
         adaptors=[SampledAdaptor(name=ref["name"], scale=scale) for ref, scale in zip(adaptors, scales, strict=True)],
         params=params,
-        pictures=[_picture(artifact, file) for artifact in pictures for file in artifact.files],
+        images=[_image(artifact, file) for artifact in images for file in artifact.files],
         rerun_url=f"/api/v1/jobs/{job.pk}/rerun",
     )
 
 
-def _picture(artifact: Artifact, file: dict[str, Any]) -> SampledPicture:
+def _image(artifact: Artifact, file: dict[str, Any]) -> SampledImage:
     key = f"{artifact.attempt.prefix}/{file['path']}"
     url = storage().presign_get(key, expires_seconds=environment().link_seconds).url
-    return SampledPicture(path=file["path"], url=url, size_bytes=file["size"], details=artifact.details)
+    return SampledImage(path=file["path"], url=url, size_bytes=file["size"], details=artifact.details)

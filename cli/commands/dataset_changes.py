@@ -33,7 +33,7 @@ def dataset_captions(
     column: Annotated[str | None, typer.Option(help="Of the metadata, where it has several of captions.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write other captions, as the next version; the pictures are not sent again."""
+    """Write other captions, as the next version; the images are not sent again."""
     captions = {**(captions_read(file) if file else {}), **dict(caption_parse(pair) for pair in set_ or [])}
     if not 1 <= len(captions) <= CAPTIONS_AT_ONCE:
         raise CliError(f"expected 1 to {CAPTIONS_AT_ONCE} captions by --set or --from", exit_code=Exit.USAGE)
@@ -45,7 +45,7 @@ def dataset_captions(
 def dataset_from_samples(
     name: Annotated[str, typer.Argument(help="Name; a new version if it exists.", autocompletion=DATASETS)],
     job: Annotated[
-        list[str], typer.Option("--job", "-j", help="Job whose pictures to take; may be repeated.", autocompletion=JOBS)
+        list[str], typer.Option("--job", "-j", help="Job whose images to take; may be repeated.", autocompletion=JOBS)
     ],
     pick: Annotated[
         list[str] | None,
@@ -54,7 +54,7 @@ def dataset_from_samples(
     extend: Annotated[bool, typer.Option("--extend", help="Add them to the latest version.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a dataset of pictures that jobs made, each with its prompt as the caption."""
+    """Make a dataset of images that jobs made, each with its prompt as the caption."""
     with connect() as client:
         record_create(client, "datasets", name)
         picks = [picked(client, one, pick or []) for one in job]
@@ -85,7 +85,7 @@ def caption_parse(pair: str) -> tuple[str, str]:
 
 
 def captions_read(file: Path) -> dict[str, str]:
-    """Text by picture. Raises CliError that names the line or the columns."""
+    """Text by image. Raises CliError that names the line or the columns."""
     found = {}
     for number, row in enumerate(rows_read(file), start=1):
         path, text = (next((row[name] for name in names if name in row), None) for names in (PATHS, TEXTS))

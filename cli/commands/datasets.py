@@ -16,7 +16,7 @@ app = typer.Typer(no_args_is_help=True)
 app.command("captions")(dataset_changes.dataset_captions)
 app.command("from-samples")(dataset_changes.dataset_from_samples)
 app.command("inspect")(inspections.dataset_inspect)
-add_commands(app, "datasets", "a folder of pictures with metadata.jsonl, metadata.csv or one .txt beside each, or rows")
+add_commands(app, "datasets", "a folder of images with metadata.jsonl, metadata.csv or one .txt beside each, or rows")
 add_fetch(app, "datasets")
 
 
@@ -26,7 +26,7 @@ def dataset_preview(
     most: Annotated[int, typer.Option("--most", "-n", min=1, help="Items shown.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """What a trainer will read: pictures with their captions, or rows."""
+    """What a trainer will read: images with their captions, or rows."""
     with connect() as client:
         items = list(islice(client.pages(f"datasets/{name}/preview", limit=min(most, 200)), most))
     rows = items if as_json else [item_row(item) for item in items]

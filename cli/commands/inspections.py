@@ -13,7 +13,7 @@ from cli.report import report_print, report_read
 from cli.requests import Model, Pool, Settings, method_schema
 from cli.values import settings_parse
 
-METHOD_OF_KIND = {"rows": "masked_text", "pictures": "image_lora"}
+METHOD_OF_KIND = {"text": "masked_text", "images": "image_lora"}
 CPU = {"resources": {"accelerators": 0}}
 Rows = Annotated[int, typer.Option("--num-rows", "-n", min=1, max=64, help="Samples shown.")]
 Ref = Annotated[
@@ -59,7 +59,7 @@ def dataset_inspect(
             told = {"dataset": name, "model": model, "pool": pool}
             job = preview_start(client, template, settings=set_ or [], num_rows=num_rows, **told)
         else:
-            method = method or METHOD_OF_KIND[client.get(f"datasets/{name}")["details"].get("kind", "pictures")]
+            method = method or METHOD_OF_KIND[client.get(f"datasets/{name}")["details"].get("kind", "images")]
             shown = {"template_method": method, "num_rows": num_rows}
             shown |= {"template_params": settings_parse(set_ or [], method_schema(client, method))}
             body = {"name": f"inspect {name}", "method": "inspect_dataset", "params": shown, "dataset": name}

@@ -47,7 +47,7 @@ def job_samples(
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Pictures that the job made."""
+    """Images that the job made."""
     with connect() as client:
         samples = samples_of(client, job, step=step)
     if output:

@@ -185,7 +185,7 @@ def job_resume(job: Job, as_json: Json = False) -> None:
 
 @app.command("control")
 def job_control(job: Job, command: Command, as_json: Json = False) -> None:
-    """Ask a running job for a checkpoint or for sample pictures now."""
+    """Ask a running job for a checkpoint or for sample images now."""
     with connect() as client:
         found = client.post(f"jobs/{job}/control", {"command": command.value})
     if as_json:

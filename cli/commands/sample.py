@@ -1,4 +1,4 @@
-"""`anneal sample`: queue a sampling job, wait for it, download its pictures."""
+"""`anneal sample`: queue a sampling job, wait for it, download its images."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from cli.completion import ADAPTORS
 from cli.downloads import samples_of
 from cli.errors import CliError, Exit
 from cli.http import Client, Record, known
-from cli.input_images import input_pictures
+from cli.input_images import input_images
 from cli.output import Json, connect, err, out, print_json, print_rows
 from cli.requests import (
     Accelerators,
@@ -34,11 +34,11 @@ AdaptorScales = Annotated[
 ]
 
 
-PICTURE = {"exists": True, "dir_okay": False}
+IMAGE = {"exists": True, "dir_okay": False}
 PARAMS: dict[str, Any] = {
     "negative_prompt": Annotated[str | None, typer.Option(help="What it shall not show.")],
-    "num_images": Annotated[int | None, typer.Option("--num-images", "-n", min=1, max=8, help="Pictures to make.")],
-    "seed": Annotated[int | None, typer.Option(min=0, help="Picture i is drawn from seed + i.")],
+    "num_images": Annotated[int | None, typer.Option("--num-images", "-n", min=1, max=8, help="Images to make.")],
+    "seed": Annotated[int | None, typer.Option(min=0, help="Image i is drawn from seed + i.")],
     "num_inference_steps": Annotated[int | None, typer.Option("--steps", min=1, help="Denoising steps.")],
     "guidance_scale": Annotated[float | None, typer.Option("--guidance", help="How closely to follow the prompt.")],
     "guidance_rescale": Annotated[float | None, typer.Option(help="Takes back contrast that guidance adds, 0 to 1.")],
@@ -56,30 +56,30 @@ PARAMS: dict[str, Any] = {
 
 @takes("params", PARAMS, lambda **given: known(given))
 def sample(
-    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the picture shall show.")],
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the image shall show.")],
     model: Model = None,
     adaptor: AdaptorScales = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Base, adaptor, adaptor + trigger word side by side.")
     ] = False,
-    image: Annotated[Path | None, typer.Option("--image", "-i", help="Picture to start from.", **PICTURE)] = None,
-    mask: Annotated[Path | None, typer.Option(help="White = paint anew, black = keep.", **PICTURE)] = None,
+    image: Annotated[Path | None, typer.Option("--image", "-i", help="Image to start from.", **IMAGE)] = None,
+    mask: Annotated[Path | None, typer.Option(help="White = paint anew, black = keep.", **IMAGE)] = None,
     params: Record = {},  # noqa: B006 stands for the options above
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Picture to write; numbered if there are more.")
-    ] = Path("sample.png"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Image to write; numbered if there are more.")] = Path(
+        "sample.png"
+    ),
     set_: Settings = None,
     accelerators: Accelerators = None,
     pool: Pool = None,
     priority: Priority = None,
     as_json: Json = False,
 ) -> None:
-    """Make pictures with a base model and adaptors; without --model, the one that the first adaptor was trained on."""
+    """Make images with a base model and adaptors; without --model, the one that the first adaptor was trained on."""
     refs, scales = adaptors_parse(adaptor or [])
     with connect() as client:
-        pictures, dataset = input_pictures(client, image, mask)
+        images, dataset = input_images(client, image, mask)
         told = {"prompt": prompt, "compare": compare or None, "adaptor_scales": scales or None}
-        given = {**known(told), **params, **pictures, **settings_parse(set_ or [], method_schema(client, METHOD))}
+        given = {**known(told), **params, **images, **settings_parse(set_ or [], method_schema(client, METHOD))}
         body = request_body(
             dataset=dataset,
             model=model or base_model_of(client, refs),
@@ -90,26 +90,26 @@ def sample(
         )
         job = client.post("jobs", {"name": f"sample: {prompt[:60]}", "method": METHOD, "params": given, **body})
         ended = wait(client, job, as_json=as_json)
-        files = pictures_download(samples_of(client, job["id"]), output, compare=compare)
+        files = images_download(samples_of(client, job["id"]), output, compare=compare)
     said(ended, files, as_json=as_json)
 
 
 def resample(
     job: JobRef,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Picture to write; numbered if there are more.")
-    ] = Path("sample.png"),
-    seed: Annotated[int | None, typer.Option(min=0, help="Another seed; else the same pictures.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Image to write; numbered if there are more.")] = Path(
+        "sample.png"
+    ),
+    seed: Annotated[int | None, typer.Option(min=0, help="Another seed; else the same images.")] = None,
     set_: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Make the pictures of an earlier sampling again, with what is given here changed."""
+    """Make the images of an earlier sampling again, with what is given here changed."""
     with connect() as client:
         params = known({"seed": seed}) | settings_parse(set_ or [], method_schema(client, METHOD))
         again = client.post(f"jobs/{job}/rerun", {"params": params})
         ended = wait(client, again, as_json=as_json)
         compare = bool(ended["params"].get("compare"))
-        files = pictures_download(samples_of(client, again["id"]), output, compare=compare)
+        files = images_download(samples_of(client, again["id"]), output, compare=compare)
     said(ended, files, as_json=as_json)
 
 
@@ -165,12 +165,12 @@ def base_model_of(client: Client, refs: list[str]) -> str:
     return str(base["name"] if isinstance(base, dict) else base)
 
 
-def pictures_download(samples: list[Record], output: Path, *, compare: bool) -> list[Path]:
-    """With `compare` the sheet alone, else each picture; then what the denoising showed on the way."""
+def images_download(samples: list[Record], output: Path, *, compare: bool) -> list[Path]:
+    """With `compare` the sheet alone, else each image; then what the denoising showed on the way."""
     finished = [one for one in samples if not is_step(one)]
     wanted = [one for one in finished if (Path(one["path"]).stem == "comparison") == compare]
     if not wanted:
-        raise CliError("the job succeeded but has no pictures", "Look at its log.")
+        raise CliError("the job succeeded but has no images", "Look at its log.")
     names = [output] if len(wanted) == 1 else [output.with_stem(f"{output.stem}-{i}") for i in range(len(wanted))]
     files = [file_download(one, name) for one, name in zip(wanted, names, strict=True)]
     steps = [one for one in samples if is_step(one)]
@@ -178,5 +178,5 @@ def pictures_download(samples: list[Record], output: Path, *, compare: bool) -> 
 
 
 def is_step(sample: Record) -> bool:
-    """Whether it shows a picture that is still noisy."""
+    """Whether it shows an image that is still noisy."""
     return "denoising_step" in (sample.get("details") or {})

@@ -1,6 +1,6 @@
-"""Draws captioned pictures of one coloured shape from a closed vocabulary.
+"""Draws captioned images of one coloured shape from a closed vocabulary.
 
-Every picture is 64 x 64 RGB. Shapes are signed distance fields in pixels (negative inside), so that edges are
+Every image is 64 x 64 RGB. Shapes are signed distance fields in pixels (negative inside), so that edges are
 anti-aliased by distance and an outline is the same field at another threshold.
 """
 
@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-# H height, W width, 3 channels; pictures_HW3 are float32 in 0..255 until they are rounded
+# H height, W width, 3 channels; images_HW3 are float32 in 0..255 until they are rounded
 Array = NDArray[np.float32]
 Field = Callable[[Array, Array, float], Array]
 
@@ -76,7 +76,7 @@ def all_scenes() -> list[Scene]:
 
 
 def split_scenes(num_held_back: int = 200, seed: int = 7) -> tuple[list[Scene], list[Scene]]:
-    """Scenes to train on, and those that training never sees in any picture."""
+    """Scenes to train on, and those that training never sees in any image."""
     scenes = all_scenes()
     order = np.random.default_rng(seed).permutation(len(scenes))
     held_back = [scenes[i] for i in order[:num_held_back]]
@@ -84,10 +84,10 @@ def split_scenes(num_held_back: int = 200, seed: int = 7) -> tuple[list[Scene], 
 
 
 def draw_scene(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """(64, 64, 3) picture of the scene, with slight jitter of place, size and colours."""
+    """(64, 64, 3) image of the scene, with slight jitter of place, size and colours."""
     distance = scene_field(scene, rng)
-    picture = flat(jittered(BACKGROUNDS[scene.background], rng))
-    return rounded(painted(picture, distance, jittered(COLOURS[scene.colour], rng)))
+    image = flat(jittered(BACKGROUNDS[scene.background], rng))
+    return rounded(painted(image, distance, jittered(COLOURS[scene.colour], rng)))
 
 
 def scene_field(scene: Scene, rng: np.random.Generator) -> Array:
@@ -112,11 +112,11 @@ def jittered(colour: tuple[int, int, int], rng: np.random.Generator, amount: flo
     return (np.array(colour) + rng.uniform(-amount, amount, 3)).astype(np.float32)
 
 
-def painted(picture: Array, distance: Array, colour: Array) -> Array:
-    """The picture with `colour` laid over every pixel that the field covers."""
+def painted(image: Array, distance: Array, colour: Array) -> Array:
+    """The image with `colour` laid over every pixel that the field covers."""
     cover = np.clip(0.5 - distance, 0, 1)[..., None]
-    return (picture * (1 - cover) + colour * cover).astype(np.float32)
+    return (image * (1 - cover) + colour * cover).astype(np.float32)
 
 
-def rounded(picture: Array) -> NDArray[np.uint8]:
-    return np.clip(np.round(picture), 0, 255).astype(np.uint8)
+def rounded(image: Array) -> NDArray[np.uint8]:
+    return np.clip(np.round(image), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Writes the adaptor's dataset: 24 pictures of a style that the base has never seen, with captions.
+"""Writes the adaptor's dataset: 24 images of a style that the base has never seen, with captions.
 
 The style: a navy ground and a thick white outline around the shape. The captions do not name it; the trigger
 word does, and the trainer puts that in front of every caption.
@@ -18,7 +18,7 @@ from examples.shapes.draw import COLOURS, Scene, flat, jittered, painted, rounde
 NAVY = (24, 36, 110)
 WHITE = (248, 248, 248)
 OUTLINE_WIDTH = 3.5
-NUM_PICTURES = 24
+NUM_IMAGES = 24
 FOLDER = Path(__file__).parent / "style"
 
 
@@ -39,14 +39,14 @@ def style_scenes() -> list[Scene]:
     train, _ = split_scenes()
     colours = list(COLOURS)
     shapes = ["circle", "square", "triangle", "diamond", "cross", "ring"]
-    wanted = [(shapes[i % 6], colours[(i % 6 + i // 6) % 6]) for i in range(NUM_PICTURES)]
+    wanted = [(shapes[i % 6], colours[(i % 6 + i // 6) % 6]) for i in range(NUM_IMAGES)]
     order = np.random.default_rng(5).permutation(len(train))
     scenes = [train[i] for i in order]
     return [next(s for s in scenes if (s.shape, s.colour) == pair) for pair in wanted]
 
 
 def draw_styled(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """(64, 64, 3) picture of the scene in the style; the scene's own background is not used."""
+    """(64, 64, 3) image of the scene in the style; the scene's own background is not used."""
     distance = scene_field(scene, rng)
     ground = flat(jittered(NAVY, rng))
     outlined = painted(ground, distance - OUTLINE_WIDTH, jittered(WHITE, rng))

@@ -1,4 +1,4 @@
-"""Does the base follow captions that training never saw? One picture for each held-back scene, read by geometry.
+"""Does the base follow captions that training never saw? One image for each held-back scene, read by geometry.
 
 python -m examples.shapes.evaluate --base examples/shapes/base
 """
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from examples.shapes.draw import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, Scene, split_scenes
-from examples.shapes.measure import Reading, read_picture
+from examples.shapes.measure import Reading, read_image
 
 BATCH = 20
 CHANCE = {
@@ -34,11 +34,11 @@ def main() -> None:
     _, scenes = split_scenes()
     scenes = scenes[: args.num]
     captions = [scene.caption for scene in scenes]
-    pictures = sample(pipeline, captions, steps=args.steps, guidance=args.guidance, seed=args.seed)
+    images = sample(pipeline, captions, steps=args.steps, guidance=args.guidance, seed=args.seed)
     print(f"{len(scenes)} held-back captions, {args.steps} DDIM steps, guidance {args.guidance}, seed {args.seed}")
-    print("\n".join(table(scenes, [read_picture(picture) for picture in pictures])))
+    print("\n".join(table(scenes, [read_image(image) for image in images])))
     if args.sheet:
-        Image.fromarray(contact_sheet(pictures)).save(args.sheet)
+        Image.fromarray(contact_sheet(images)).save(args.sheet)
 
 
 def arguments() -> argparse.Namespace:
@@ -48,7 +48,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--sheet", type=Path, help="also write the pictures here, twenty in a row")
+    parser.add_argument("--sheet", type=Path, help="also write the images here, twenty in a row")
     return parser.parse_args()
 
 
@@ -62,16 +62,16 @@ def load_pipeline(folder: Path) -> StableDiffusionPipeline:
 def sample(
     pipeline: StableDiffusionPipeline, captions: Sequence[str], *, steps: int, guidance: float, seed: int
 ) -> list[NDArray[np.uint8]]:
-    """One (64, 64, 3) picture for each caption; picture i starts from seed + i."""
-    pictures: list[NDArray[np.uint8]] = []
+    """One (64, 64, 3) image for each caption; image i starts from seed + i."""
+    images: list[NDArray[np.uint8]] = []
     for start in range(0, len(captions), BATCH):
         batch = list(captions[start : start + BATCH])
         generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(batch))]
-        images = pipeline(
+        batch_BHWC = pipeline(
             batch, num_inference_steps=steps, guidance_scale=guidance, generator=generators, output_type="np"
         ).images
-        pictures.extend(np.round(images * 255).astype(np.uint8))
-    return pictures
+        images.extend(np.round(batch_BHWC * 255).astype(np.uint8))
+    return images
 
 
 def table(scenes: Sequence[Scene], readings: Sequence[Reading]) -> list[str]:
@@ -84,8 +84,8 @@ def table(scenes: Sequence[Scene], readings: Sequence[Reading]) -> list[str]:
     return lines
 
 
-def contact_sheet(pictures: Sequence[NDArray[np.uint8]], columns: int = 20) -> NDArray[np.uint8]:
-    rows = [np.concatenate(pictures[i : i + columns], axis=1) for i in range(0, len(pictures) - columns + 1, columns)]
+def contact_sheet(images: Sequence[NDArray[np.uint8]], columns: int = 20) -> NDArray[np.uint8]:
+    rows = [np.concatenate(images[i : i + columns], axis=1) for i in range(0, len(images) - columns + 1, columns)]
     return np.concatenate(rows, axis=0)
 
 

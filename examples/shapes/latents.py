@@ -1,4 +1,4 @@
-"""The base's training pictures as latents, encoded once by the trained autoencoder and kept in the work folder."""
+"""The base's training images as latents, encoded once by the trained autoencoder and kept in the work folder."""
 
 from pathlib import Path
 
@@ -34,13 +34,13 @@ def trained_vae(work: Path) -> AutoencoderKL:
 
 @torch.no_grad()
 def encode_scenes(vae: AutoencoderKL) -> dict[str, torch.Tensor | float]:
-    """40 pictures of every training scene; the scaling factor is 1 / standard deviation of all sampled latents."""
+    """40 images of every training scene; the scaling factor is 1 / standard deviation of all sampled latents."""
     scenes, _ = split_scenes()
     moments = []
     for i, scene in enumerate(scenes):
         rng = np.random.default_rng([3, i])
-        pictures = np.stack([draw_scene(scene, rng) for _ in range(NUM_PER_SCENE)])
-        moments.append(vae.encode(to_tensor(pictures)).latent_dist.parameters)
+        images = np.stack([draw_scene(scene, rng) for _ in range(NUM_PER_SCENE)])
+        moments.append(vae.encode(to_tensor(images)).latent_dist.parameters)
     mean, log_variance = torch.cat(moments).chunk(2, dim=1)
     std = (0.5 * log_variance.clamp(-30, 20)).exp()
     spread = (mean.var() + std.square().mean()).sqrt()

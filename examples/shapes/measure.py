@@ -1,6 +1,6 @@
-"""Plain, unlearned measures of a 64 x 64 picture: colours by distance, shape and place by geometry.
+"""Plain, unlearned measures of a 64 x 64 image: colours by distance, shape and place by geometry.
 
-Fixed before training started. Pure numpy; pictures are (H, W, 3) uint8.
+Fixed before training started. Pure numpy; images are (H, W, 3) uint8.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from examples.shapes.draw import BACKGROUNDS, COLOURS, SHAPES, SIDE, field
 from examples.shapes.draw_style import NAVY
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 GRID = 24
 MIN_PIXELS = 25
@@ -22,7 +22,7 @@ WHITISH_FROM = 120
 
 @dataclass(frozen=True)
 class Reading:
-    """What the picture shows; "none" where nothing stands out from the ground."""
+    """What the image shows; "none" where nothing stands out from the ground."""
 
     colour: str
     shape: str
@@ -31,14 +31,14 @@ class Reading:
     background: str
 
 
-def read_picture(picture: Picture) -> Reading:
-    """Names colour, shape, place, size and background of the picture."""
-    ground = ground_colour(picture)
+def read_image(image: Pixels) -> Reading:
+    """Names colour, shape, place, size and background of the image."""
+    ground = ground_colour(image)
     background = nearest(ground, BACKGROUNDS)
-    colour = foreground_colour(picture, ground)
+    colour = foreground_colour(image, ground)
     if colour is None:
         return Reading("none", "none", "none", "none", background)
-    mask = foreground_mask(picture, ground, colour)
+    mask = foreground_mask(image, ground, colour)
     if mask.sum() < MIN_PIXELS:
         return Reading("none", "none", "none", "none", background)
     top, bottom, left, right = bounding_box(mask)
@@ -47,27 +47,27 @@ def read_picture(picture: Picture) -> Reading:
     return Reading(nearest(colour, COLOURS), shape_of(mask), place, size, background)
 
 
-def ground_colour(picture: Picture) -> NDArray[np.float64]:
+def ground_colour(image: Pixels) -> NDArray[np.float64]:
     """(3,) median of the outermost two pixels."""
-    p = picture.astype(np.float64)
+    p = image.astype(np.float64)
     border = np.concatenate(
         [p[:2].reshape(-1, 3), p[-2:].reshape(-1, 3), p[:, :2].reshape(-1, 3), p[:, -2:].reshape(-1, 3)]
     )
     return np.asarray(np.median(border, axis=0))
 
 
-def foreground_colour(picture: Picture, ground: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """(3,) median of the pixels at least 60% as far from the ground as the farthest ones; None for an empty picture."""
-    distance = distances(picture, ground)
+def foreground_colour(image: Pixels, ground: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """(3,) median of the pixels at least 60% as far from the ground as the farthest ones; None for an empty image."""
+    distance = distances(image, ground)
     far = np.sort(distance, axis=None)[-MIN_PIXELS:].mean()
     if far < 60:
         return None
-    return np.asarray(np.median(picture[distance > 0.6 * far].astype(np.float64), axis=0))
+    return np.asarray(np.median(image[distance > 0.6 * far].astype(np.float64), axis=0))
 
 
-def foreground_mask(picture: Picture, ground: NDArray[np.float64], colour: NDArray[np.float64]) -> Mask:
+def foreground_mask(image: Pixels, ground: NDArray[np.float64], colour: NDArray[np.float64]) -> Mask:
     """(H, W) pixels that lie nearer to the colour than to the ground."""
-    return distances(picture, colour) < distances(picture, ground)
+    return distances(image, colour) < distances(image, ground)
 
 
 def bounding_box(mask: Mask) -> tuple[int, int, int, int]:
@@ -102,16 +102,16 @@ def overlap(a: Mask, b: Mask) -> float:
     return float((a & b).sum() / max((a | b).sum(), 1))
 
 
-def shows_style(picture: Picture) -> bool:
-    """A navy ground, and at least 1% of the picture whitish: no colour of the base's shapes has three high channels."""
-    navy_ground = np.linalg.norm(ground_colour(picture) - np.array(NAVY)) < 45
-    whitish_share = (picture.min(axis=-1) >= WHITISH_FROM).mean()
+def shows_style(image: Pixels) -> bool:
+    """A navy ground, and at least 1% of the image whitish: no colour of the base's shapes has three high channels."""
+    navy_ground = np.linalg.norm(ground_colour(image) - np.array(NAVY)) < 45
+    whitish_share = (image.min(axis=-1) >= WHITISH_FROM).mean()
     return bool(navy_ground and whitish_share >= 0.01)
 
 
-def distances(picture: Picture, colour: NDArray[np.float64]) -> NDArray[np.float64]:
+def distances(image: Pixels, colour: NDArray[np.float64]) -> NDArray[np.float64]:
     """(H, W) Euclidean distance in RGB."""
-    return np.asarray(np.linalg.norm(picture.astype(np.float64) - colour, axis=-1))
+    return np.asarray(np.linalg.norm(image.astype(np.float64) - colour, axis=-1))
 
 
 def nearest(colour: NDArray[np.float64], palette: dict[str, tuple[int, int, int]]) -> str:

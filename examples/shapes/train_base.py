@@ -19,9 +19,9 @@ from examples.shapes.latents import NUM_PER_SCENE, cached_latents
 from examples.shapes.resume import checkpoint_load, checkpoint_save
 from examples.shapes.tokenizer import LENGTH, new_tokenizer
 
-# B batch, S scenes in a batch; every scene gives two pictures, so that the text encoder runs once for both
+# B batch, S scenes in a batch; every scene gives two images, so that the text encoder runs once for both
 SCENES_PER_BATCH = 16
-PICTURES_PER_SCENE = 2
+IMAGES_PER_SCENE = 2
 PEAK_RATE = 1e-3
 WARMUP_STEPS = 200
 COOLDOWN_STEPS = 1000
@@ -110,7 +110,7 @@ def train_step(
     rng, generator = np.random.default_rng([2, step]), torch.Generator().manual_seed(step)
     scenes, _ = split_scenes()
     chosen = rng.integers(0, len(scenes), SCENES_PER_BATCH)
-    rows = chosen.repeat(PICTURES_PER_SCENE) * NUM_PER_SCENE
+    rows = chosen.repeat(IMAGES_PER_SCENE) * NUM_PER_SCENE
     rows = torch.from_numpy(rows + rng.integers(0, NUM_PER_SCENE, len(rows)))
     x_BCHW = mean[rows] + std[rows] * torch.randn(mean[rows].shape, generator=generator)
     ids_SL = token_ids(tokenizer, [random_caption(scenes[i], rng) for i in chosen])
@@ -156,7 +156,7 @@ def velocity_loss(
     abar = alphas_cumprod()[t_B].view(-1, 1, 1, 1)
     a, s = abar.sqrt(), (1 - abar).sqrt()
     with torch.autocast("cpu", torch.bfloat16):
-        text = modules["text_encoder"](ids_SL).last_hidden_state.repeat_interleave(PICTURES_PER_SCENE, dim=0)
+        text = modules["text_encoder"](ids_SL).last_hidden_state.repeat_interleave(IMAGES_PER_SCENE, dim=0)
         predicted = modules["unet"](a * x_BCHW + s * noise, t_B, text).sample
     return torch.nn.functional.mse_loss(predicted.float(), a * noise - s * x_BCHW)
 

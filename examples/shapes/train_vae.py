@@ -1,4 +1,4 @@
-"""Trains the autoencoder: 64 x 64 pictures to 4 x 16 x 16 latents. Resumable by rerunning the same command.
+"""Trains the autoencoder: 64 x 64 images to 4 x 16 x 16 latents. Resumable by rerunning the same command.
 
 python -m examples.shapes.train_vae --work /tmp/shapes --steps 2750
 """
@@ -76,7 +76,7 @@ def train_step(vae: AutoencoderKL, optimizer: torch.optim.Optimizer, step: int, 
     """One update; the loss and the mean square error on the -1..1 scale."""
     for group in optimizer.param_groups:
         group["lr"] = PEAK_RATE * rate_factor(step, num_steps, WARMUP_STEPS)
-    x_BCHW = picture_batch(step)
+    x_BCHW = image_batch(step)
     torch.manual_seed(step)
     with torch.autocast("cpu", torch.bfloat16):
         posterior = vae.encode(x_BCHW).latent_dist
@@ -99,15 +99,15 @@ def rate_factor(step: int, num_steps: int, warmup_steps: int) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def picture_batch(step: int) -> torch.Tensor:
+def image_batch(step: int) -> torch.Tensor:
     """(16, 3, 64, 64) in -1..1: scenes of the training part, random drawings, and from step 2250 on outlined ones."""
     num_random, num_outlined = mix(step)
     rng = np.random.default_rng([1, step])
     scenes, _ = split_scenes()
-    pictures = [draw_scene(scenes[i], rng) for i in rng.integers(0, len(scenes), BATCH - num_random - num_outlined)]
-    pictures += [draw_random(rng) for _ in range(num_random)]
-    pictures += [draw_outlined(rng) for _ in range(num_outlined)]
-    return to_tensor(np.stack(pictures))
+    images = [draw_scene(scenes[i], rng) for i in rng.integers(0, len(scenes), BATCH - num_random - num_outlined)]
+    images += [draw_random(rng) for _ in range(num_random)]
+    images += [draw_outlined(rng) for _ in range(num_outlined)]
+    return to_tensor(np.stack(images))
 
 
 def mix(step: int) -> tuple[int, int]:
@@ -117,9 +117,9 @@ def mix(step: int) -> tuple[int, int]:
     return (8, 0) if step < 2250 else (4, 6)
 
 
-def to_tensor(pictures_BHWC: np.ndarray) -> torch.Tensor:
+def to_tensor(images_BHWC: np.ndarray) -> torch.Tensor:
     """uint8 (B, H, W, 3) to float (B, 3, H, W) in -1..1."""
-    return torch.from_numpy(pictures_BHWC).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
+    return torch.from_numpy(images_BHWC).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ from examples.shapes.draw import SHAPES, SIDE, Array, all_scenes, field, flat, p
 
 
 def draw_random(rng: np.random.Generator) -> NDArray[np.uint8]:
-    """(64, 64, 3) picture with a random ground and up to three random things on it."""
-    picture = random_ground(rng)
+    """(64, 64, 3) image with a random ground and up to three random things on it."""
+    image = random_ground(rng)
     for _ in range(int(rng.integers(1, 4))):
         add = random_stroke if rng.random() < 0.2 else random_shape
-        picture = add(picture, rng)
-    return rounded(picture)
+        image = add(image, rng)
+    return rounded(image)
 
 
 def draw_outlined(rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -48,21 +48,21 @@ def random_ground(rng: np.random.Generator) -> Array:
     return painted(ground, stripes.astype(np.float32), random_colour(rng))
 
 
-def random_shape(picture: Array, rng: np.random.Generator) -> Array:
+def random_shape(image: Array, rng: np.random.Generator) -> Array:
     """A turned shape; half the time with an outline of another colour."""
     shape = str(rng.choice(list(SHAPES)))
     degrees = 0.0 if rng.random() < 0.5 else float(rng.uniform(0, 360))
     x, y = rng.uniform(6, SIDE - 6, 2)
     distance = field(shape, float(x), float(y), float(rng.uniform(5, 20)), degrees)
     if rng.random() < 0.5:
-        picture = painted(picture, distance - rng.uniform(1, 4), random_colour(rng))
-    return painted(picture, distance, random_colour(rng))
+        image = painted(image, distance - rng.uniform(1, 4), random_colour(rng))
+    return painted(image, distance, random_colour(rng))
 
 
-def random_stroke(picture: Array, rng: np.random.Generator) -> Array:
+def random_stroke(image: Array, rng: np.random.Generator) -> Array:
     """A line of random width from edge to edge."""
     x, y = rng.uniform(0, SIDE, 2)
     angle = rng.uniform(0, np.pi)
     rows, columns = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
     across = np.abs((columns - x) * np.sin(angle) - (rows - y) * np.cos(angle))
-    return painted(picture, (across - rng.uniform(1, 4)).astype(np.float32), random_colour(rng))
+    return painted(image, (across - rng.uniform(1, 4)).astype(np.float32), random_colour(rng))

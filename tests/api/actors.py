@@ -63,7 +63,7 @@ def send(announced: dict[str, Any], links: str, files: Files) -> None:
 
 
 def png(width: int = 64, height: int = 64, seed: int = 0) -> bytes:
-    """A real grey picture."""
+    """A real grey image."""
     rows = b"".join(b"\0" + bytes((seed + x + y) % 256 for x in range(width)) for y in range(height))
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
@@ -75,10 +75,10 @@ def metadata(rows: list[Any]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def pictures(count: int = 2) -> Files:
+def images(count: int = 2) -> Files:
     """A small good dataset."""
     files = {f"{i}.png": png(seed=i) for i in range(count)}
-    return {**files, "metadata.jsonl": metadata([{"file_name": path, "text": f"picture {path}"} for path in files])}
+    return {**files, "metadata.jsonl": metadata([{"file_name": path, "text": f"image {path}"} for path in files])}
 
 
 def safetensors(shape: tuple[int, ...] = (2, 2), extra: bytes = b"") -> bytes:

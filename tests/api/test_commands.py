@@ -69,7 +69,7 @@ def trained(anneal: Anneal, fast: str, host: Host) -> str:
 
 
 def sample_publish(agent: Agent) -> None:
-    entry = agent.store("samples/0.png", b"picture")
+    entry = agent.store("samples/0.png", b"image")
     told = {"kind": "sample", "step": 2, "path": "samples/0.png", "files": [entry], "details": {}}
     assert agent.post("artifacts", told).status_code == 200
 
@@ -128,9 +128,9 @@ def test_curves_samples_and_artifacts_come_out(anneal: Anneal, trained: str, tmp
     assert len(anneal.json("job", "metrics", trained, "--points", "10")["lr"]) == 10
     assert "0.6" in anneal("job", "metrics", trained)
     anneal("job", "artifacts", trained, "--kind", "sample", "--output", str(tmp_path / "all"))
-    assert (tmp_path / "all/samples/0.png").read_bytes() == b"picture"
-    anneal("job", "samples", trained, "--step", "2", "--output", str(tmp_path / "pictures"))
-    assert (tmp_path / "pictures/0.png").read_bytes() == b"picture"
+    assert (tmp_path / "all/samples/0.png").read_bytes() == b"image"
+    anneal("job", "samples", trained, "--step", "2", "--output", str(tmp_path / "images"))
+    assert (tmp_path / "images/0.png").read_bytes() == b"image"
     assert anneal.json("job", "samples", trained, "--step", "1") == []
 
 

@@ -45,9 +45,9 @@ class World:
 
 
 def world_make(project: Project) -> World:
-    pictures = [file_entry("a.png", b"a"), file_entry("metadata.jsonl", b"{}")]
+    images = [file_entry("a.png", b"a"), file_entry("metadata.jsonl", b"{}")]
     dataset = Dataset.objects.create(project=project, name="shapes")
-    version_make(DatasetVersion, dataset, "datasets/1", pictures)
+    version_make(DatasetVersion, dataset, "datasets/1", images)
     model = PretrainedModel.objects.create(project=project, name="base")
     version_make(PretrainedModelVersion, model, "models/1", [file_entry("model_index.json", b"{}")], family="sd1")
     params = {"adaptor_name": "shapes", "max_train_steps": 10}

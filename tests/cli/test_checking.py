@@ -34,12 +34,12 @@ def test_a_version_that_is_checked_is_waited_for() -> None:
 
 
 def test_a_refused_version_says_why() -> None:
-    reason = {"message": "a.png: expected a picture, got text", "hint": "Remove it."}
+    reason = {"message": "a.png: expected an image, got text", "hint": "Remove it."}
     refused = {**WAITING, "state": "refused", "reason": reason}
     with (
         serving(lambda *_: (200, {}, json.dumps(refused).encode())) as url,
         Client(Login(url, "ant_x")) as client,
-        pytest.raises(CliError, match=r"big@2 was refused: a.png: expected a picture") as raised,
+        pytest.raises(CliError, match=r"big@2 was refused: a.png: expected an image") as raised,
     ):
         version_ready(client, "datasets", WAITING)
     assert raised.value.hint == "Remove it."

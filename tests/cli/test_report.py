@@ -48,7 +48,7 @@ def test_an_inspection_of_rows_shows_tokens_and_faults(printed: io.StringIO) -> 
     assert "row 1  5 tokens" in printed.getvalue()
 
 
-def test_an_inspection_of_pictures_says_what_becomes_of_each_file(printed: io.StringIO) -> None:
+def test_an_inspection_of_images_says_what_becomes_of_each_file(printed: io.StringIO) -> None:
     files = [{"where": "a.png", "changes": ["turned by its EXIF", "cut"]}, {"where": "b.png", "refused": "too small"}]
     samples = [{"path": "samples/sample-00.png", "file": "a.png", "text": "zqx, a cat", "resized": [64, 96]}]
     report_print({"shapes": {"64x64": 2}, "files": files, "samples": samples, "steps_per_epoch": 2}, "12345678")

@@ -8,7 +8,7 @@ from cli.errors import CliError
 from cli.transfers import file_download, folder_files, parts_put
 from tests.cli.small_server import serving
 
-CONTENT = b"picture" * 1000
+CONTENT = b"image" * 1000
 LINK = {"sha256": hashlib.sha256(CONTENT).hexdigest()}
 
 

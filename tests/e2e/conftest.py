@@ -114,9 +114,9 @@ def started(root: Path, *options: str) -> tuple["subprocess.Popen[str]", Record]
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four plain pictures with captions."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four plain images with captions."""
+    folder = tmp_path_factory.mktemp("images")
     rows = []
     for name, colour in COLOURS.items():
         Image.new("RGB", (64, 64), colour).save(folder / f"{name}.png")
@@ -126,10 +126,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def platform(embedded: Embedded, pictures: Path, tiny_sd: Path) -> Embedded:
+def platform(embedded: Embedded, images: Path, tiny_sd: Path) -> Embedded:
     """The platform with dataset `plain`, base model `tiny` and template `quick` on it."""
     embedded.anneal("model", "add", "tiny", str(tiny_sd))
-    embedded.anneal("dataset", "add", "plain", str(pictures))
+    embedded.anneal("dataset", "add", "plain", str(images))
     wanted = (
         "adaptor_name=plain",
         "trigger_word=zqx",

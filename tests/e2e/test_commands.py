@@ -38,8 +38,8 @@ def test_a_wrong_parameter_is_named_with_what_is_allowed(platform: Embedded) -> 
     assert "128" in error["fields"]["params.lora_r"][0]
 
 
-def test_the_same_content_is_the_same_version(platform: Embedded, pictures: Path) -> None:
-    assert platform.json("dataset", "add", "plain", str(pictures))["version"] == 1
+def test_the_same_content_is_the_same_version(platform: Embedded, images: Path) -> None:
+    assert platform.json("dataset", "add", "plain", str(images))["version"] == 1
     assert platform.json("dataset", "show", "plain")["versions"] == [1]
 
 

@@ -13,8 +13,8 @@ from tests.trainers.core.hub_server import Hub, hub_server
 FETCHED = {"dataset": "datasets-examples/doc-image-6", "model": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
 
 
-def test_captions_are_edited_without_the_pictures(platform: Embedded, pictures: Path, tmp_path: Path) -> None:
-    platform.anneal("dataset", "add", "edited", str(pictures))
+def test_captions_are_edited_without_the_images(platform: Embedded, images: Path, tmp_path: Path) -> None:
+    platform.anneal("dataset", "add", "edited", str(images))
     (tmp_path / "new.csv").write_text("file_name,text\nred.png,quite red\n")
     made = platform.json(
         "dataset", "captions", "edited", "--set", "blue.png=deep = blue", "--from", f"{tmp_path}/new.csv"
@@ -28,7 +28,7 @@ def test_captions_are_edited_without_the_pictures(platform: Embedded, pictures: 
 @pytest.mark.slow
 def test_a_preview_shows_what_the_trainer_will_see(platform: Embedded) -> None:
     told = platform.json("template", "preview", "quick", "--num-rows", "2", "--set", "random_flip=true")
-    assert (told["refused"], told["pictures"], len(told["samples"])) == ("", len(COLOURS), 2)
+    assert (told["refused"], told["images"], len(told["samples"])) == ("", len(COLOURS), 2)
     assert all(sample["text"].startswith("zqx, all ") for sample in told["samples"])
     report = platform.json("job", "samples", told["job"])
     assert {sample["path"] for sample in told["samples"]} < {sample["path"] for sample in report}
@@ -36,13 +36,13 @@ def test_a_preview_shows_what_the_trainer_will_see(platform: Embedded) -> None:
 
 
 @pytest.mark.slow
-def test_pictures_that_were_sampled_become_a_dataset(platform: Embedded, pictures: Path, tmp_path: Path) -> None:
+def test_images_that_were_sampled_become_a_dataset(platform: Embedded, images: Path, tmp_path: Path) -> None:
     few = ("--steps", "2", "--model", "tiny", "--output", f"{tmp_path}/a.png")
-    start = ("--image", str(pictures / "red.png"), "--strength", "0.5")
+    start = ("--image", str(images / "red.png"), "--strength", "0.5")
     first = platform.json("sample", "--prompt", "all red", *few, *start, "--num-images", "2")
     again = platform.json("sample", "--prompt", "all blue", *few, *start)
     assert [Path(file).name for file in first["files"]] == ["a-0.png", "a-1.png"]
-    assert platform.json("dataset", "show", "sampling-inputs")["versions"] == [1], "the same picture is sent once"
+    assert platform.json("dataset", "show", "sampling-inputs")["versions"] == [1], "the same image is sent once"
     jobs = ("--job", first["job"], "--job", again["job"])
     made = platform.json("dataset", "from-samples", "drawn", *jobs)
     captions = sorted(item["caption"] for item in platform.json("dataset", "preview", "drawn"))
@@ -58,13 +58,13 @@ def sample_path(platform: Embedded, job: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def hub(tiny_sd: Path, pictures: Path) -> Iterator[Hub]:
+def hub(tiny_sd: Path, images: Path) -> Iterator[Hub]:
     """The two repositories of a bundled template, as the real ones are laid out, and small."""
     model = {path.relative_to(tiny_sd).as_posix(): path.read_bytes() for path in tiny_sd.rglob("*") if path.is_file()}
-    rows = [json.loads(line) for line in (pictures / "metadata.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (images / "metadata.jsonl").read_text().splitlines()]
     table = "".join(f"images/{row['file_name']},{row['text']}\n" for row in rows)
     dataset = {"train/metadata.csv": f"file_name,text\n{table}".encode()}
-    dataset |= {f"train/images/{row['file_name']}": (pictures / row["file_name"]).read_bytes() for row in rows}
+    dataset |= {f"train/images/{row['file_name']}": (images / row["file_name"]).read_bytes() for row in rows}
     model |= {"v1-5-pruned.safetensors": b"the whole again", "unet/diffusion_pytorch_model.fp16.safetensors": b"half"}
     with hub_server(repos={FETCHED["dataset"]: dataset, FETCHED["model"]: model}) as hub:
         yield hub
@@ -86,7 +86,7 @@ def test_a_bundled_template_brings_its_dataset_and_base(hub: Hub, tmp_path: Path
         assert model["details"]["source"]["repo"] == FETCHED["model"]
         assert not [file["path"] for file in model["files"] if "pruned" in file["path"] or "fp16" in file["path"]]
         seen = platform.json("template", "preview", "doc-image-6-sd15", "--set", "resolution=64", "-n", "1")
-        assert (seen["refused"], seen["pictures"]) == ("", len(COLOURS))
+        assert (seen["refused"], seen["images"]) == ("", len(COLOURS))
         before = len(hub.requests)
         assert platform.json("template", "install", "doc-image-6-sd15", "--endpoint", hub.url)["version"] == 1
         assert len(hub.requests) == before, "what is there is not fetched again"

@@ -38,7 +38,7 @@ def reached(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embe
     assert up.wait(STOP_SECONDS) == 0
 
 
-def test_a_private_model_and_a_dataset_are_fetched_and_trained_on(reached: Embedded, hub: Hub, pictures: Path) -> None:
+def test_a_private_model_and_a_dataset_are_fetched_and_trained_on(reached: Embedded, hub: Hub, images: Path) -> None:
     refused = reached.run("model", "fetch", "tiny", "me/tiny", "--endpoint", hub.url)
     assert refused.exit_code == 1 and "without a token" in refused.output.replace("\n", " ")
 
@@ -49,7 +49,7 @@ def test_a_private_model_and_a_dataset_are_fetched_and_trained_on(reached: Embed
     kept = {file["path"]: file["sha256"] for file in version["files"]}
     assert "unet/old.bin" not in kept and "unet/diffusion_pytorch_model.safetensors" in kept
 
-    hub.files = {path.name: path.read_bytes() for path in pictures.iterdir()}
+    hub.files = {path.name: path.read_bytes() for path in images.iterdir()}
     dataset = reached.json("dataset", "fetch", "plain", "me/tiny", "--endpoint", hub.url, "--secret", "hub")
     assert (dataset["state"], dataset["version"]) == ("ready", 1)
 

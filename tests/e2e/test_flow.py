@@ -1,4 +1,4 @@
-"""From template to picture and through every way a job can end, with real processes and a tiny base model."""
+"""From template to image and through every way a job can end, with real processes and a tiny base model."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def test_a_watched_job_tells_its_story_and_keeps_its_samples(
     phases = [event["data"]["phase"] for event in trained[:-1] if event["kind"] == "phase"]
     assert phases[0] == "fetching" and set(phases) <= {"fetching", "importing", "loading"}
     assert (told[0], told[-1]) == ("started", "finished")
-    assert told.index("sample") < told.index("checkpoint"), "the first picture comes before the first step"
+    assert told.index("sample") < told.index("checkpoint"), "the first image comes before the first step"
     samples = platform.json("job", "samples", job["id"], "--output", str(tmp_path))
     assert {sample["step"] for sample in samples} == {0, 3, 6}
     assert [Image.open(path).size for path in tmp_path.iterdir()] == [(64, 64)] * 3
@@ -94,7 +94,7 @@ def test_an_adaptor_has_its_manifest_and_loads_in_stock_diffusers(
 
 
 @pytest.mark.usefixtures("trained")
-def test_an_adaptor_makes_pictures_at_once(platform: Embedded, tmp_path: Path) -> None:
+def test_an_adaptor_makes_images_at_once(platform: Embedded, tmp_path: Path) -> None:
     sheet = tmp_path / "comparison.png"
     options = ("--adaptor", "plain:0.8", "--compare", "--set", "num_inference_steps=2", "--output", str(sheet))
     assert platform.json("sample", "--prompt", "all red", *options)["files"] == [str(sheet)]

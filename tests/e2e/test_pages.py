@@ -27,7 +27,7 @@ def test_the_quick_start_runs(embedded: Embedded, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_page_of_sampling_runs(embedded: Embedded, tmp_path: Path) -> None:
     page_run("sampling.md", "sh", embedded, tmp_path)
-    assert len(list(tmp_path.glob("two-*.png"))) == 2 + 2 * 2, "two pictures, each shown twice on the way"
+    assert len(list(tmp_path.glob("two-*.png"))) == 2 + 2 * 2, "two images, each shown twice on the way"
 
 
 @pytest.mark.slow

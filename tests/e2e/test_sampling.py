@@ -12,14 +12,14 @@ from tests.e2e.conftest import Embedded
 
 @pytest.fixture
 def drawn(platform: Embedded, client: Client, tmp_path: Path) -> list[tuple[Record, Path]]:
-    """Three samplings: what each trainer told at its start, and the picture."""
+    """Three samplings: what each trainer told at its start, and the image."""
     found = []
     for number, steps in enumerate((2, 3, 2)):
-        picture = tmp_path / f"{number}.png"
-        options = ("--set", f"num_inference_steps={steps}", "--model", "tiny", "--output", str(picture))
+        image = tmp_path / f"{number}.png"
+        options = ("--set", f"num_inference_steps={steps}", "--model", "tiny", "--output", str(image))
         job = platform.json("sample", "--prompt", "a dog", *options)["job"]
         told = [event["data"] for event in client.pages(f"jobs/{job}/events") if event["kind"] == "started"]
-        found.append((told[0]["details"], picture))
+        found.append((told[0]["details"], image))
     return found
 
 
@@ -31,7 +31,7 @@ def test_the_next_sampling_is_drawn_by_the_process_that_has_the_base_model(drawn
     assert np.array_equal(first, third) and not np.array_equal(first, second)
 
 
-def test_a_picture_is_painted_inside_a_mask(platform: Embedded, tmp_path: Path) -> None:
+def test_an_image_is_painted_inside_a_mask(platform: Embedded, tmp_path: Path) -> None:
     mask = Image.new("L", (64, 64), 0)
     mask.paste(255, (32, 0, 64, 64))
     (tmp_path / "inputs").mkdir()
@@ -44,5 +44,5 @@ def test_a_picture_is_painted_inside_a_mask(platform: Embedded, tmp_path: Path) 
     job = platform.json(*submit, *asked)["id"]
     platform.anneal("job", "watch", job)
     platform.anneal("job", "samples", job, "--output", str(tmp_path / "out"))
-    (picture,) = (np.asarray(Image.open(path)) for path in (tmp_path / "out").rglob("*.png"))
-    assert (picture[:, :32] == (200, 30, 30)).all() and not (picture[:, 32:] == (200, 30, 30)).all()
+    (image,) = (np.asarray(Image.open(path)) for path in (tmp_path / "out").rglob("*.png"))
+    assert (image[:, :32] == (200, 30, 30)).all() and not (image[:, 32:] == (200, 30, 30)).all()

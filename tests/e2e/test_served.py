@@ -29,12 +29,12 @@ def root() -> Iterator[Path]:
 
 
 def test_the_flow_stands_on_s3_and_postgresql_and_survives_a_kill(
-    root: Path, tiny_sd: Path, pictures: Path, tmp_path: Path
+    root: Path, tiny_sd: Path, images: Path, tmp_path: Path
 ) -> None:
     up, ready = started(root, "--s3", "--db", "postgres")
     platform = Embedded(Login(ready["url"], ready["token"]), ready["password"], root, up.pid, ready)
     platform.anneal("model", "add", "tiny", str(tiny_sd))
-    platform.anneal("dataset", "add", "plain", str(pictures))
+    platform.anneal("dataset", "add", "plain", str(images))
     train = ("--method=image_lora", "--dataset=plain", "--model=tiny", "--set=adaptor_name=plain")
     small = ("--set=resolution=64", "--set=max_train_steps=2", "--set=checkpoint_every_steps=1")
     job = platform.json("job", "submit", *train, *small)["id"]
@@ -47,7 +47,7 @@ def test_the_flow_stands_on_s3_and_postgresql_and_survives_a_kill(
     up, ready = started(root)
     assert ready == {"url": platform.login.url, "dir": str(root)}, "the same platform, and no secret again"
     assert pulled(platform, tmp_path / "second") == first
-    same_bytes(platform, "datasets/plain", pictures)
+    same_bytes(platform, "datasets/plain", images)
     same_bytes(platform, "models/tiny", tiny_sd)
     assert httpx.get(f"{ready['url']}/readyz").json()["storage_capabilities"]["kind"] == "s3"
     assert not any((root / "files").rglob("*.*")), "nothing went to the folder"

@@ -10,19 +10,19 @@ from tests.e2e.conftest import Embedded
 
 
 @pytest.fixture(scope="module")
-def zipped(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(shutil.make_archive(str(tmp_path_factory.mktemp("zip") / "pictures"), "zip", pictures))
+def zipped(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.make_archive(str(tmp_path_factory.mktemp("zip") / "images"), "zip", images))
 
 
-def test_a_zip_makes_the_version_of_its_folder(embedded: Embedded, pictures: Path, zipped: Path) -> None:
-    folder = embedded.json("dataset", "add", "by-folder", str(pictures))
+def test_a_zip_makes_the_version_of_its_folder(embedded: Embedded, images: Path, zipped: Path) -> None:
+    folder = embedded.json("dataset", "add", "by-folder", str(images))
     archive = embedded.json("dataset", "add", "by-zip", str(zipped))
     assert archive["digest"] == folder["digest"]
-    assert archive["num_files"] == len(list(pictures.iterdir()))
+    assert archive["num_files"] == len(list(images.iterdir()))
 
 
-def test_a_preview_shows_pictures_with_captions(embedded: Embedded, pictures: Path) -> None:
-    embedded.anneal("dataset", "add", "shown", str(pictures))
+def test_a_preview_shows_images_with_captions(embedded: Embedded, images: Path) -> None:
+    embedded.anneal("dataset", "add", "shown", str(images))
     items = embedded.json("dataset", "preview", "shown")
     assert {item["path"]: item["caption"] for item in items}["red.png"] == "all red"
     assert len(embedded.json("dataset", "preview", "shown", "--most", "2")) == 2
@@ -39,19 +39,19 @@ def test_a_refused_zip_says_which_file_and_leaves_no_name(embedded: Embedded, tm
     assert "hostile" not in [row["name"] for row in embedded.json("dataset", "list")]
 
 
-def test_a_refused_version_leaves_those_before(embedded: Embedded, pictures: Path, tmp_path: Path) -> None:
-    broken = Path(shutil.copytree(pictures, tmp_path / "broken"))
-    (broken / "red.png").write_bytes(b"no picture")
-    embedded.anneal("dataset", "add", "mended", str(pictures))
+def test_a_refused_version_leaves_those_before(embedded: Embedded, images: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(images, tmp_path / "broken"))
+    (broken / "red.png").write_bytes(b"no image")
+    embedded.anneal("dataset", "add", "mended", str(images))
     assert embedded.run("dataset", "add", "mended", str(broken)).exit_code == 1
     assert embedded.json("dataset", "show", "mended")["versions"] == [1]
 
 
-def test_one_version_is_deleted_then_the_name(embedded: Embedded, pictures: Path, tmp_path: Path) -> None:
-    more = Path(shutil.copytree(pictures, tmp_path / "more"))
+def test_one_version_is_deleted_then_the_name(embedded: Embedded, images: Path, tmp_path: Path) -> None:
+    more = Path(shutil.copytree(images, tmp_path / "more"))
     (more / "red.png").rename(more / "dark.png")
-    (more / "metadata.jsonl").write_text((pictures / "metadata.jsonl").read_text().replace("red.png", "dark.png"))
-    embedded.anneal("dataset", "add", "deleted", str(pictures))
+    (more / "metadata.jsonl").write_text((images / "metadata.jsonl").read_text().replace("red.png", "dark.png"))
+    embedded.anneal("dataset", "add", "deleted", str(images))
     assert embedded.json("dataset", "add", "deleted", str(more))["version"] == 2
     assert embedded.run("dataset", "delete", "deleted").exit_code == 2
     assert embedded.run("dataset", "delete", "deleted@1", "--all-versions").exit_code == 2
@@ -68,9 +68,9 @@ def test_what_a_template_uses_is_not_deleted(platform: Embedded) -> None:
     assert "quick" in refused.stderr
 
 
-def test_the_usage_counts_what_was_uploaded(embedded: Embedded, pictures: Path) -> None:
+def test_the_usage_counts_what_was_uploaded(embedded: Embedded, images: Path) -> None:
     before = embedded.json("usage")
-    size_bytes = embedded.json("dataset", "add", "counted", str(pictures))["size_bytes"]
+    size_bytes = embedded.json("dataset", "add", "counted", str(images))["size_bytes"]
     after = embedded.json("usage")
     assert after["total_bytes"] - before["total_bytes"] == size_bytes
     assert "datasets" in embedded.anneal("usage")

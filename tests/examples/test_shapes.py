@@ -23,7 +23,7 @@ from examples.shapes.draw import (
     split_scenes,
 )
 from examples.shapes.draw_style import draw_styled, style_scenes
-from examples.shapes.measure import Picture, read_picture, shows_style
+from examples.shapes.measure import Pixels, read_image, shows_style
 from examples.shapes.tokenizer import WORDS, new_tokenizer
 from examples.shapes.train_vae import to_tensor
 from trainers.contract.params.image_lora import ImageLoraParams
@@ -67,7 +67,7 @@ def test_caption_names_all_that_the_scene_has() -> None:
 def test_measure_reads_every_scene_as_it_was_drawn() -> None:
     rng = np.random.default_rng(0)
     for scene in all_scenes():
-        found = read_picture(draw_scene(scene, rng))
+        found = read_image(draw_scene(scene, rng))
         assert (found.size, found.colour, found.shape, found.place, found.background) == (
             scene.size,
             scene.colour,
@@ -77,12 +77,12 @@ def test_measure_reads_every_scene_as_it_was_drawn() -> None:
         )
 
 
-def test_measure_finds_nothing_in_an_empty_picture() -> None:
-    found = read_picture(np.full((64, 64, 3), 250, np.uint8))
+def test_measure_finds_nothing_in_an_empty_image() -> None:
+    found = read_image(np.full((64, 64, 3), 250, np.uint8))
     assert (found.colour, found.shape, found.background) == ("none", "none", "white")
 
 
-def test_style_is_seen_in_styled_pictures_and_in_no_other() -> None:
+def test_style_is_seen_in_styled_images_and_in_no_other() -> None:
     rng = np.random.default_rng(1)
     scenes = all_scenes()
     assert all(shows_style(draw_styled(scene, rng)) for scene in scenes)
@@ -156,16 +156,16 @@ def test_committed_autoencoder_keeps_scenes_and_style_readable() -> None:
     back = round_trip(pipeline, [draw_scene(scene, rng) for scene in scenes])
     agree = [
         (found.colour, found.shape) == (scene.colour, scene.shape)
-        for scene, found in zip(scenes, map(read_picture, back), strict=True)
+        for scene, found in zip(scenes, map(read_image, back), strict=True)
     ]
     assert np.mean(agree) >= 0.9
     styled = round_trip(pipeline, [draw_styled(scene, rng) for scene in scenes])
-    assert np.mean([shows_style(picture) for picture in styled]) >= 0.9
+    assert np.mean([shows_style(image) for image in styled]) >= 0.9
 
 
-def round_trip(pipeline: StableDiffusionPipeline, pictures: list[Picture]) -> list[Picture]:
-    """The pictures after the autoencoder."""
+def round_trip(pipeline: StableDiffusionPipeline, images: list[Pixels]) -> list[Pixels]:
+    """The images after the autoencoder."""
     with torch.no_grad():
-        latents = pipeline.vae.encode(to_tensor(np.stack(pictures))).latent_dist.mean
+        latents = pipeline.vae.encode(to_tensor(np.stack(images))).latent_dist.mean
         decoded = pipeline.image_processor.postprocess(pipeline.vae.decode(latents).sample, output_type="np")
     return list(np.round(decoded * 255).astype(np.uint8))

@@ -15,7 +15,7 @@ CLASSES = {
 WITH_WEIGHTS = ("unet", "vae", "text_encoder")
 
 
-def pictures_make(folder: Path) -> Path:
+def images_make(folder: Path) -> Path:
     folder.mkdir()
     for name in ("red", "green"):
         Image.new("RGB", (64, 64), name).save(folder / f"{name}.png")

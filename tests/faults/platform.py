@@ -21,7 +21,7 @@ from cli.platform.services import PYTHON, api_child, api_env, broker_child, disp
 from cli.platform.start import run_once, setup
 from cli.transfers import folder_upload
 from tests.faults.databases import DATABASES, Database
-from tests.faults.inputs import base_make, pictures_make
+from tests.faults.inputs import base_make, images_make
 from tests.faults.proxy import Proxy
 
 HEARTBEAT = 0.3
@@ -146,7 +146,7 @@ class Platform:
 
 @contextmanager
 def platform_running(root: Path, database: str) -> Iterator[Platform]:
-    """A whole platform below `root`, with one dataset `pictures` and one base model `base` on it."""
+    """A whole platform below `root`, with one dataset `images` and one base model `base` on it."""
     home = home_open(root)
     platform = _platform(root, home, DATABASES[database](root))
     try:
@@ -157,7 +157,7 @@ def platform_running(root: Path, database: str) -> Iterator[Platform]:
         platform.start("api")
         platform.start("dispatcher")
         with platform.client as client:
-            folder_upload(client, "datasets", "pictures", pictures_make(root / "pictures"))
+            folder_upload(client, "datasets", "images", images_make(root / "images"))
             folder_upload(client, "models", "base", base_make(root / "base"))
         yield platform
     finally:

@@ -10,7 +10,7 @@ from tests.faults.platform import OVER, Platform, eventually
 from tests.faults.stamps import Life, Stamp, check_never_two, check_one_result, lives_of, stamps_of
 
 STEPS = 6
-REQUEST = {"method": "image_lora", "dataset": "pictures", "model": "base", "resources": {"accelerators": 0}}
+REQUEST = {"method": "image_lora", "dataset": "images", "model": "base", "resources": {"accelerators": 0}}
 HELD = 4
 """Step at which a held trainer waits; the checkpoint of this step is published by then."""
 

@@ -130,7 +130,7 @@ def test_a_link_that_was_changed_is_refused_by_every_backend(
         ("a.txt", "text/plain; charset=utf-8", "attachment"),
     ],
 )
-def test_only_pictures_are_shown_by_a_browser(
+def test_only_images_are_shown_by_a_browser(
     storage: Storage, http: httpx.Client, prefix: str, name: str, kind: str, shown: str
 ) -> None:
     storage.put_if_absent(f"{prefix}/{name}", b"\x89PNG\r\n\x1a\n" if name == "a.png" else b"<script>")

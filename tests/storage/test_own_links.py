@@ -115,7 +115,7 @@ def test_no_link_at_all_is_refused(storage: Storage, http: httpx.Client, key: st
     assert http.get(f"{base}?signature=ü&method=GET&expires=x").status_code == 403
 
 
-def test_pictures_are_shown_and_all_else_is_saved(storage: Storage, http: httpx.Client, prefix: str) -> None:
+def test_images_are_shown_and_all_else_is_saved(storage: Storage, http: httpx.Client, prefix: str) -> None:
     svg = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
     for name, data, kind, shown in (
         ("a.png", b"\x89PNG\r\n\x1a\n....", "image/png", "inline"),

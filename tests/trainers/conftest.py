@@ -11,7 +11,7 @@ from tests.trainers.job import Job, job_make
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Encoded pictures and captions of all jobs: it is content-keyed, so sharing it is part of what is tested."""
+    """Encoded images and captions of all jobs: it is content-keyed, so sharing it is part of what is tested."""
     return tmp_path_factory.mktemp("cache")
 
 

@@ -118,17 +118,17 @@ class Job:
 
 
 def job_make(root: Path, base: Path, cache: Path, *, sizes: Sequence[tuple[int, int]] = ((64, 64),) * 4) -> Job:
-    """A job with one picture of noise per size (width, height) and captions beside them."""
+    """A job with one image of noise per size (width, height) and captions beside them."""
     job = Job(root, cache)
     job.dataset.mkdir(parents=True)
     (job.inputs / "model").symlink_to(base)
     for index, size in enumerate(sizes):
-        picture_make(job.dataset / f"{index}.png", size, seed=index)
+        image_make(job.dataset / f"{index}.png", size, seed=index)
         (job.dataset / f"{index}.txt").write_text(WORDS[index % len(WORDS)])
     return job.spec()
 
 
-def picture_make(path: Path, size: tuple[int, int], *, seed: int) -> None:
+def image_make(path: Path, size: tuple[int, int], *, seed: int) -> None:
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(coarse).resize(size, Image.Resampling.BILINEAR).save(path)
 

@@ -10,8 +10,8 @@ from api.catalog.checking.dataset import check
 from api.catalog.checking.report import Refused
 from api.catalog.checking.work import Work
 from trainers.contract.errors import TrainerError
-from trainers.image.data.images import pictures_read
 from trainers.image.data.image_rows import Columns
+from trainers.image.data.images import images_read
 from trainers.image.data.pixels import decoded
 from trainers.text.data.dialogues import dialogues_of
 from trainers.text.data.rows import rows_read
@@ -43,15 +43,15 @@ def datasets(shared: Path) -> dict[str, list[Path]]:
 
 
 def trained(folder: Path, kind: str) -> int:
-    """How many pictures or rows a trainer reads. Raises TrainerError."""
-    if kind == "rows":
+    """How many images or rows a trainer reads. Raises TrainerError."""
+    if kind == "text":
         return len(rows_read(folder))
-    rows = pictures_read(folder, Columns(), trigger_word="sks").rows
+    rows = images_read(folder, Columns(), trigger_word="sks").rows
     return len([decoded(row) for row in rows])
 
 
 def kind_of(name: str) -> str:
-    return "pictures" if any(word in name for word in ("images", "captions", "metadata")) else "rows"
+    return "images" if any(word in name for word in ("images", "captions", "metadata")) else "text"
 
 
 @pytest.mark.acceptance
@@ -70,7 +70,7 @@ def test_the_check_and_the_trainer_agree_on_every_file(shared_data: Path, tmp_pa
         work = Work(source, target, listed)
         try:
             details = check(work)
-            checked = int(details["num_rows"] if details["kind"] == "rows" else details["num_pictures"])
+            checked = int(details["num_rows"] if details["kind"] == "text" else details["num_images"])
         except Refused:
             checked = -1
         try:
@@ -79,7 +79,7 @@ def test_the_check_and_the_trainer_agree_on_every_file(shared_data: Path, tmp_pa
             read = -1
         if checked != read:
             disagreements.append(f"{name}: the check gives {checked}, the trainer {read}")
-        if checked >= 0 and kind_of(name) == "rows":
+        if checked >= 0 and kind_of(name) == "text":
             disagreements += templates_disagreement(name, work)
     assert not disagreements
 

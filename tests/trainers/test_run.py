@@ -124,8 +124,8 @@ def test_wrong_parameters_fail_with_their_reason(params: dict[str, int], said: s
     assert not (job.out / "manifest.json").exists()
 
 
-def test_a_bad_dataset_fails_with_the_picture_that_is_wrong(job: Job) -> None:
-    job.dataset.joinpath("2.png").write_bytes(b"no picture")
+def test_a_bad_dataset_fails_with_the_image_that_is_wrong(job: Job) -> None:
+    job.dataset.joinpath("2.png").write_bytes(b"no image")
     assert job.run() == 1
     assert job.failure().reason.code == "bad_dataset"
     assert "2.png" in job.failure().reason.message
@@ -147,7 +147,7 @@ def test_a_loss_that_is_not_finite_fails_and_names_the_step(job: Job) -> None:
 
 
 def test_a_known_failure_is_a_sentence_in_the_log(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    (job.dataset / "0.png").write_bytes(b"no picture")
+    (job.dataset / "0.png").write_bytes(b"no image")
     assert job.run() == 1
     error = capsys.readouterr().err
     assert "failed: " in error and "0.png" in error and "Traceback" not in error

@@ -24,8 +24,8 @@ from trainers.contract.params.evaluate_text import EvaluateTextParams
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.contract.spec import JobSpec
-from trainers.image.data.images import pictures_read
 from trainers.image.data.image_rows import Columns
+from trainers.image.data.images import images_read
 from trainers.methods.evaluate_text import rows_of
 from trainers.text.data.rows import rows_read
 
@@ -51,7 +51,7 @@ def test_splits_are_read_from_names(paths: list[str], counts: dict[str, int]) ->
     assert {split: len(files) for split, files in splits_of(paths).items()} == counts
 
 
-def test_names_of_pictures_say_nothing_of_splits() -> None:
+def test_names_of_images_say_nothing_of_splits() -> None:
     assert splits_of(["test.png", "train-1.png"], by_folder_only=True) == {}
     assert [*splits_of(["test/a.png", "train/a.png"], by_folder_only=True)] == ["train", "test"]
 
@@ -119,7 +119,7 @@ def test_a_dataset_without_splits_is_read_as_a_whole(tmp_path: Path) -> None:
 
 def spec(method: str, splits: dict[str, int], **params: Any) -> JobSpec:
     ref = {"name": "rows@1", "key": "k", "sha256": "0" * 64}
-    inputs = {"dataset": {**ref, "details": {"kind": "rows", "splits": [*splits]}}, "model": {**ref, "name": "m@1"}}
+    inputs = {"dataset": {**ref, "details": {"kind": "text", "splits": [*splits]}}, "model": {**ref, "name": "m@1"}}
     return JobSpec.model_validate({"name": "x", "method": method, "params": params, "inputs": inputs})
 
 
@@ -154,7 +154,7 @@ def test_a_training_says_which_split_it_read(tmp_path: Path, tiny_text: Callable
     assert (dataset["rows"], dataset["split"], dataset["splits"]) == (1, "test", {"train": 3, "test": 1})
 
 
-def picture(seed: int, kind: str = "PNG") -> bytes:
+def image(seed: int, kind: str = "PNG") -> bytes:
     buffer = BytesIO()
     Image.new("RGB", (64, 64), (seed, 10, 10)).save(buffer, kind)
     return buffer.getvalue()
@@ -164,40 +164,40 @@ def images(split: str = "train") -> Callable[..., Any]:
     return ImageLoraParams(adaptor_name="a", split=split).split_of
 
 
-def test_pictures_in_folders_of_splits_are_not_pooled(tmp_path: Path) -> None:
+def test_images_in_folders_of_splits_are_not_pooled(tmp_path: Path) -> None:
     names = ("train/a", "train/b", "test/c")
-    files = {f"{name}.png": picture(number) for number, name in enumerate(names)}
+    files = {f"{name}.png": image(number) for number, name in enumerate(names)}
     work = folder_of(tmp_path, files | {f"{name}.txt": b"x" for name in names})
     assert check(work)["splits"] == {"train": 2, "test": 1}
-    found = pictures_read(tmp_path / "in", Columns(), trigger_word="", split_of=images())
+    found = images_read(tmp_path / "in", Columns(), trigger_word="", split_of=images())
     assert [row.name for row in found.rows] == ["a.png", "b.png"]
     assert found.warnings == ["the dataset has the splits train, test; only train is used"]
-    found = pictures_read(tmp_path / "in", Columns(), trigger_word="", split_of=images("test"))
+    found = images_read(tmp_path / "in", Columns(), trigger_word="", split_of=images("test"))
     assert [row.name for row in found.rows] == ["c.png"]
     with pytest.raises(TrainerError, match="which has train, test"):
-        pictures_read(tmp_path / "in", Columns(), trigger_word="", split_of=images("validation"))
+        images_read(tmp_path / "in", Columns(), trigger_word="", split_of=images("validation"))
 
 
 def test_tables_of_splits_are_all_checked_and_read_apart(tmp_path: Path) -> None:
     work = folder_of(
         tmp_path,
         {
-            "train/a.png": picture(1),
+            "train/a.png": image(1),
             "train/metadata.jsonl": b'{"file_name": "a.png", "text": "one"}\n',
-            "test/b.png": picture(2),
+            "test/b.png": image(2),
             "test/metadata.jsonl": b'{"file_name": "b.png", "text": "two"}\n',
         },
     )
     details = check(work)
     assert (details["num_captions"], details["splits"]) == (2, {"train": 1, "test": 1})
     for split, caption in (("train", "one"), ("test", "two")):
-        found = pictures_read(tmp_path / "in", Columns(), trigger_word="", split_of=images(split))
+        found = images_read(tmp_path / "in", Columns(), trigger_word="", split_of=images(split))
         assert [row.caption for row in found.rows] == [caption]
 
 
-def test_parquet_with_pictures_is_unpacked_by_split(tmp_path: Path) -> None:
+def test_parquet_with_images_is_unpacked_by_split(tmp_path: Path) -> None:
     def packed(*seeds: int) -> bytes:
-        column = [{"bytes": picture(seed), "path": f"{seed}.png"} for seed in seeds]
+        column = [{"bytes": image(seed), "path": f"{seed}.png"} for seed in seeds]
         buffer = BytesIO()
         parquet.write_table(pyarrow.table({"image": column, "text": [f"number {seed}" for seed in seeds]}), buffer)
         return buffer.getvalue()
@@ -205,7 +205,7 @@ def test_parquet_with_pictures_is_unpacked_by_split(tmp_path: Path) -> None:
     files = {"data/train-00000-of-00001.parquet": packed(1, 2), "data/test-00000-of-00001.parquet": packed(3)}
     work = folder_of(tmp_path, files)
     assert check(work)["splits"] == {"train": 2, "test": 1}
-    found = pictures_read(work.folder, Columns(), trigger_word="", split_of=images("test"))
+    found = images_read(work.folder, Columns(), trigger_word="", split_of=images("test"))
     assert [row.caption for row in found.rows] == ["number 3"]
 
 

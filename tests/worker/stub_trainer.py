@@ -85,7 +85,7 @@ def misbehave() -> None:
         print("RuntimeError: it broke", file=sys.stderr, flush=True)
         sys.exit(3)
     if MODE == "reason":
-        reason = {"code": "bad_dataset", "message": "row 3 has no picture", "hint": "mend it", "retry_helps": False}
+        reason = {"code": "bad_dataset", "message": "row 3 has no image", "hint": "mend it", "retry_helps": False}
         emit("failed", reason=reason)
         sys.exit(1)
     if MODE == "secrets":

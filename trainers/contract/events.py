@@ -33,7 +33,7 @@ class Payload(BaseModel):
 class Started(Payload):
     kind: Literal["started"] = "started"
     total: Count
-    """Optimizer steps (training) or pictures/texts (sampling) that the job will make."""
+    """Optimizer steps (training) or images/texts (sampling) that the job will make."""
     step: Count = 0
     """Step that the attempt goes on from; 0 for a fresh start."""
     details: dict[str, Any] = {}

@@ -19,7 +19,7 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.spec import Resources
 
 PATIENCE = timedelta(days=1)
-"""A rank may wait that long for another that makes sample pictures; one that died closes its sockets at once."""
+"""A rank may wait that long for another that makes sample images; one that died closes its sockets at once."""
 
 
 @dataclass(frozen=True)

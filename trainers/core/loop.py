@@ -46,7 +46,7 @@ class Hooks:
     """What a method does beside the steps; None: nothing. Each is called on every rank, with the steps done."""
 
     evaluate: Callable[[int], bool] | None = None
-    """Makes sample pictures or texts. False: broken off for a stop."""
+    """Makes sample images or texts. False: broken off for a stop."""
     validate: Callable[[int], dict[str, float]] | None = None
     """Metrics of the rows held out."""
     after_update: Callable[[int], None] | None = None

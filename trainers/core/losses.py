@@ -80,7 +80,7 @@ def min_snr_weight(prediction_type: PredictionType, abar_B: Tensor, gamma: float
 
 
 def offset_noise(noise_BCHW: Tensor, shift_BC: Tensor, strength: float) -> Tensor:
-    """e + c N(0, 1) per picture and channel; the result is both in x_t and in the target (Guttenberg 2023)."""
+    """e + c N(0, 1) per image and channel; the result is both in x_t and in the target (Guttenberg 2023)."""
     return noise_BCHW + strength * shift_BC[:, :, None, None]
 
 
@@ -116,7 +116,7 @@ def shifted_time(time: float, shift: float) -> float:
 
 
 def flux_mu(num_tokens: int) -> float:
-    """Flux: log of the shift, linear in the picture's tokens, 0.5 at 256 and 1.15 at 4096."""
+    """Flux: log of the shift, linear in the image's tokens, 0.5 at 256 and 1.15 at 4096."""
     return 0.5 + (1.15 - 0.5) * (num_tokens - 256) / (4096 - 256)
 
 

@@ -29,8 +29,8 @@ class TensorBoard:
             said = f"**{payload.prompt}**\n\n{payload.details.get('text', '')}"
             self._writer.add_text(payload.label or payload.path, said, payload.step)
         elif isinstance(payload, Sample):
-            with Image.open(self._out / payload.path) as picture:
-                pixels = np.asarray(picture.convert("RGB"))
+            with Image.open(self._out / payload.path) as image:
+                pixels = np.asarray(image.convert("RGB"))
             self._writer.add_image(payload.label or payload.path, pixels, payload.step, dataformats="HWC")
 
     def close(self) -> None:

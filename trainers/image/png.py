@@ -1,4 +1,4 @@
-"""Pictures on disk: PNG files that say how they were made, and the comparison sheet."""
+"""Images on disk: PNG files that say how they were made, and the comparison sheet."""
 
 import io
 import json
@@ -12,24 +12,24 @@ from PIL.PngImagePlugin import PngInfo
 from foundation.atomic import bytes_write
 
 CELL = 256
-"""Smaller pictures are shown at least this large on the sheet, in pixels."""
+"""Smaller images are shown at least this large on the sheet, in pixels."""
 GAP = 12
 FONT_SIZE = 20
 PAPER, INK = "white", "black"
 
 
-def picture_write(path: Path, picture: Image.Image, facts: Mapping[str, Any]) -> None:
+def image_write(path: Path, image: Image.Image, facts: Mapping[str, Any]) -> None:
     """Writes a PNG; each of `facts` becomes one text entry, values other than strings as JSON."""
     info = PngInfo()
     for key, value in facts.items():
         info.add_itxt(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True))
     content = io.BytesIO()
-    picture.save(content, format="PNG", pnginfo=info)
+    image.save(content, format="PNG", pnginfo=info)
     bytes_write(path, content.getvalue())
 
 
 def comparison_sheet(columns: Mapping[str, Sequence[Image.Image]], row_labels: Sequence[str]) -> Image.Image:
-    """One column per label, one row per seed; column `label` has as many pictures as there are row labels."""
+    """One column per label, one row per seed; column `label` has as many images as there are row labels."""
     font = ImageFont.load_default(FONT_SIZE)
     cell_width, cell_height = _cell_size(next(iter(columns.values()))[0])
     margin = GAP * 2 + max(int(font.getlength(label)) for label in row_labels)
@@ -40,16 +40,16 @@ def comparison_sheet(columns: Mapping[str, Sequence[Image.Image]], row_labels: S
     for row, label in enumerate(row_labels):
         middle = header + row * (cell_height + GAP) + cell_height // 2
         draw.text((GAP, middle), label, fill=INK, font=font, anchor="lm")
-    for column, (label, pictures) in enumerate(columns.items()):
+    for column, (label, images) in enumerate(columns.items()):
         left = margin + column * (cell_width + GAP)
         draw.text((left + cell_width // 2, header // 2), label, fill=INK, font=font, anchor="mm")
-        for row, picture in enumerate(pictures):
-            enlarged = picture.resize((cell_width, cell_height), Image.Resampling.NEAREST)
+        for row, image in enumerate(images):
+            enlarged = image.resize((cell_width, cell_height), Image.Resampling.NEAREST)
             sheet.paste(enlarged, (left, header + row * (cell_height + GAP)))
     return sheet
 
 
-def _cell_size(picture: Image.Image) -> tuple[int, int]:
-    """The picture's size, enlarged by a whole number so that its longer side reaches CELL."""
-    factor = max(1, -(-CELL // max(picture.size)))
-    return picture.width * factor, picture.height * factor
+def _cell_size(image: Image.Image) -> tuple[int, int]:
+    """The image's size, enlarged by a whole number so that its longer side reaches CELL."""
+    factor = max(1, -(-CELL // max(image.size)))
+    return image.width * factor, image.height * factor

@@ -1,6 +1,6 @@
 """Method `fetch_dataset`: a dataset from a Hub into out/dataset/."""
 
-from formats.images import PICTURE_ENDINGS
+from formats.images import IMAGE_ENDINGS
 from trainers.contract.errors import ReasonCode
 from trainers.contract.params.fetch import FetchDatasetParams, FetchParams
 from trainers.core.context import JobContext, Outcome
@@ -19,4 +19,4 @@ def _layout(paths: list[str], card: str, params: FetchParams) -> dict[str, str]:
     return dataset_layout(paths, card, params)
 
 
-DATASET = Kind("dataset", "dataset", (*PICTURE_ENDINGS, *ROWS), ReasonCode.BAD_DATASET, layout=_layout)
+DATASET = Kind("dataset", "dataset", (*IMAGE_ENDINGS, *ROWS), ReasonCode.BAD_DATASET, layout=_layout)

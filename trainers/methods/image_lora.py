@@ -1,4 +1,4 @@
-"""Method `image_lora`: a LoRA adaptor from pictures with captions. Builds the parts and calls fit."""
+"""Method `image_lora`: a LoRA adaptor from images with captions. Builds the parts and calls fit."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -31,14 +31,14 @@ from trainers.image.models.base import Base
 from trainers.image.models.families import family_module
 from trainers.image.sampling.prompts import Prompts
 from trainers.image.training.denoising import denoising
-from trainers.image.training.evaluation import eval_prompts_encode, pictures_sample, validation_loss
+from trainers.image.training.evaluation import eval_prompts_encode, images_sample, validation_loss
 from trainers.image.training.init_from_adaptor import start_from_adaptor
 from trainers.image.training.load import DTYPES, base_load, encoders_free, precision_on, prediction_overridden
 from trainers.image.training.lora_setup import Trained, pairs_attach
-from trainers.image.training.prior import class_pictures_made
+from trainers.image.training.prior import class_images_made
 
 VALIDATION_TIMESTEPS = 4
-"""Fixed timesteps at which each held-out picture is seen."""
+"""Fixed timesteps at which each held-out image is seen."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _parts(
     """
     params = job.params
     with trained.resting():
-        rows = class_pictures_made(job, own, rows)
+        rows = class_images_made(job, own, rows)
     examples = rows_encode(job, base, rows)
     encoded = eval_prompts_encode(base, params) if params.eval_prompts and not params.train_text_encoder else None
     if examples:
@@ -178,7 +178,7 @@ def _training_plan(job: JobContext[ImageLoraParams], parts: Parts, resumable: Re
         if processes.rank != 0:
             return True
         with parts.shown():
-            return pictures_sample(
+            return images_sample(
                 base,
                 params,
                 step,
@@ -221,21 +221,21 @@ def _say_started(
     progress: Progress,
     resumable: Resumable,
 ) -> None:
-    """What the job is about to do; a warning where it will spend more on sample pictures than is usual."""
+    """What the job is about to do; a warning where it will spend more on sample images than is usual."""
     rows, params = parts.rows, job.params
     trained = training.evaluate_every * resumable.batch.rows
     forwards = params.evaluation_forwards(parts.base.family)
     share = forwards / (forwards + trained)
     if params.eval_prompts and share > EVALUATION_SHARE:
-        message = f"sample pictures every {training.evaluate_every} steps take {share:.0%} of the network's forwards"
+        message = f"sample images every {training.evaluate_every} steps take {share:.0%} of the network's forwards"
         job.reporter.emit(Warning_(message=message))
     details: dict[str, str | int | list[str]] = {
         "device": str(job.processes.device),
         "world_size": job.processes.world_size,
         "family": parts.base.family,
-        "pictures": len(rows.trained),
-        "class_pictures": len(rows.class_pictures),
-        "held_out": [rows.pictures[index].name for index in rows.held_out],
+        "images": len(rows.trained),
+        "class_images": len(rows.class_images),
+        "held_out": [rows.images[index].name for index in rows.held_out],
         "trainable_parameters": sum(parameter.numel() for parameter in parts.trained.parameters),
         "cache_digest": resumable.cache_digest,
     }

@@ -15,7 +15,7 @@ PREVIEWS = {
     "image_lora": "trainers.image.data.preview:preview",
     "masked_text": "trainers.text.data.preview:preview",
 }
-"""Loaded when wanted: pictures need other libraries than texts."""
+"""Loaded when wanted: images need other libraries than texts."""
 REPORT = "samples/report.json"
 LONG = ("files", "samples", "faults")
 """Lists of the report that the manifest only counts."""

@@ -1,4 +1,4 @@
-"""Method `sample_image`: pictures from text or another picture, with a base model and any number of adaptors."""
+"""Method `sample_image`: images from text or another image, with a base model and any number of adaptors."""
 
 import os
 from collections.abc import Callable
@@ -36,7 +36,7 @@ DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def sample(job: JobContext[SampleImageParams]) -> Outcome:
-    """Draws `num_images` pictures (a comparison: that many per column) into out/samples/.
+    """Draws `num_images` images (a comparison: that many per column) into out/samples/.
 
     The base model may stay in memory for the next job; it is left without adaptors.
     """
@@ -95,10 +95,10 @@ def _draw(
     on_progress: Callable[[int, int], None],
     should_stop: Callable[[], bool],
 ) -> list[Image.Image]:
-    """One column's pictures; none after a stop."""
+    """One column's images; none after a stop."""
 
-    def show(done: int, pictures: list[Image.Image]) -> None:
-        writer.preview(column, done, pictures)
+    def show(done: int, images: list[Image.Image]) -> None:
+        writer.preview(column, done, images)
 
     return sample_images(
         base,
@@ -108,8 +108,8 @@ def _draw(
         num_inference_steps=params.num_inference_steps,
         guidance_scale=params.guidance(base.family),
         guidance_rescale=params.guidance_rescale,
-        width=start.picture.width if start else params.width,
-        height=start.picture.height if start else params.height,
+        width=start.image.width if start else params.width,
+        height=start.image.height if start else params.height,
         scheduler=params.scheduler,
         settings=settings,
         start=start,

@@ -1,4 +1,4 @@
-"""The adapter of wandb: a listener that sends a job's metrics and pictures to Weights & Biases."""
+"""The adapter of wandb: a listener that sends a job's metrics and images to Weights & Biases."""
 
 import html
 import os
@@ -38,8 +38,8 @@ class WandB:
             said = wandb.Html(html.escape(f"{payload.prompt} -> {payload.details.get('text', '')}"))
             self._log("samples", payload.step, {payload.label or payload.path: said})
         elif isinstance(payload, Sample):
-            picture = wandb.Image(str(self._out / payload.path), caption=payload.prompt)
-            self._log("samples", payload.step, {payload.label or payload.path: picture})
+            image = wandb.Image(str(self._out / payload.path), caption=payload.prompt)
+            self._log("samples", payload.step, {payload.label or payload.path: image})
 
     def close(self) -> None:
         """Leaves what `wandb sync` needs, without links to places of this host and the library's own logs."""

@@ -17,7 +17,7 @@ from worker.errors import RefusedError, UnreachableError
 
 EVERY_SECONDS = 0.3
 HOLD_SECONDS = 10.0
-"""An event that shows a file waits this long for the file, so that nobody sees a picture that is not there yet."""
+"""An event that shows a file waits this long for the file, so that nobody sees an image that is not there yet."""
 BATCH_BYTES = 512 * 1024
 """Most bytes of the events of one request, unless a single one is larger."""
 SMALLEST_LOG = 4096

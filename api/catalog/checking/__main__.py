@@ -11,7 +11,7 @@ from api.catalog.checking.report import Refused, plain
 from api.catalog.checking.work import Work
 
 CHECKS = {"datasets": "api.catalog.checking.dataset", "models": "api.catalog.checking.model"}
-"""Each is loaded only when it is asked for: the decoders of pictures take time and memory to load."""
+"""Each is loaded only when it is asked for: the decoders of images take time and memory to load."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Captions of pictures, as a trainer looks for them: metadata.jsonl or .csv, else a.txt or a.caption beside each."""
+"""Captions of images, as a trainer looks for them: metadata.jsonl or .csv, else a.txt or a.caption beside each."""
 
 import re
 from pathlib import PurePosixPath
@@ -20,10 +20,10 @@ PIECES = re.compile(r"\w+|[^\w\s]")
 class Captions(NamedTuple):
     total: int
     texts: dict[str, str]
-    """By the picture's path; for the preview."""
+    """By the image's path; for the preview."""
 
 
-def captions_read(work: Work, pictures: set[str]) -> Captions:
+def captions_read(work: Work, images: set[str]) -> Captions:
     """Notices for what is missing, empty, long or unused. Raises Refused with the lines or files at fault."""
     paths = set(work.paths)
     metadata = metadata_files(paths)
@@ -31,12 +31,12 @@ def captions_read(work: Work, pictures: set[str]) -> Captions:
         said = f"{path} is not read: {' and '.join(metadata)} {'is' if len(metadata) == 1 else 'are'}"
         work.notices.add("not read, since another metadata file is", said, file=path)
     if not metadata:
-        return _sidecars(work, paths, pictures)
+        return _sidecars(work, paths, images)
     count, texts, named = 0, dict[str, str](), set[str]()
     for path in metadata:
         rows, found, mentioned = metadata_read(work, path, paths)
         count, texts, named = count + rows, {**texts, **found}, named | mentioned
-    for path in sorted(pictures - set(texts) - named) if texts else ():
+    for path in sorted(images - set(texts) - named) if texts else ():
         said = f"{path} has no row in {' and '.join(metadata)} and is not used"
         work.notices.add("no row in the metadata", said, file=path)
     for path, caption in texts.items():
@@ -56,29 +56,29 @@ def caption_notice(work: Work, path: str, caption: str) -> None:
         work.notices.add("long caption", said, file=path)
 
 
-def _sidecars(work: Work, paths: set[str], pictures: set[str]) -> Captions:
+def _sidecars(work: Work, paths: set[str], images: set[str]) -> Captions:
     by_stem: dict[str, list[str]] = {}
-    for path in sorted(pictures):
+    for path in sorted(images):
         by_stem.setdefault(_stem(path), []).append(path)
     found: dict[str, str] = {}
     for suffix in SIDECARS:
         for path in sorted(path for path in paths if PurePosixPath(path).suffix == suffix):
             _sidecar(work, path, by_stem.get(_stem(path), []), found)
-    for path in sorted(pictures - set(found)):
+    for path in sorted(images - set(found)):
         work.notices.add("no caption beside it", f"{path} has no caption ({' or '.join(SIDECARS)})", file=path)
     return Captions(len(found), found)
 
 
-def _sidecar(work: Work, path: str, pictures: list[str], found: dict[str, str]) -> None:
-    if not pictures:
-        work.notices.add("a caption without a picture", f"{path} has no picture beside it", file=path)
+def _sidecar(work: Work, path: str, images: list[str], found: dict[str, str]) -> None:
+    if not images:
+        work.notices.add("a caption without an image", f"{path} has no image beside it", file=path)
         return
-    if pictures[0] in found:
-        work.notices.add("second caption", f"{path} is not read: {pictures[0]} has one already", file=path)
+    if images[0] in found:
+        work.notices.add("second caption", f"{path} is not read: {images[0]} has one already", file=path)
         return
     text = _caption_text(work, path)
-    for picture in pictures:
-        found[picture] = text
+    for image in images:
+        found[image] = text
     caption_notice(work, path, text)
 
 

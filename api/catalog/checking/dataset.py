@@ -1,16 +1,16 @@
-"""A dataset: pictures with captions, rows of text, or a LoRA to import. Which of them, its files say."""
+"""A dataset: images with captions, rows of text, or a LoRA to import. Which of them, its files say."""
 
 from pathlib import PurePosixPath
 from typing import Any
 
+from api.catalog.checking.image_set import images_check
 from api.catalog.checking.loading import parquet
 from api.catalog.checking.metadata import METADATA
-from api.catalog.checking.image_set import pictures_check
 from api.catalog.checking.report import Refused
 from api.catalog.checking.row_set import PLAIN_ENDING, ROW_ENDINGS, rows_check
 from api.catalog.checking.weight_set import is_weight_set, weight_set_check
 from api.catalog.checking.work import Work, ending
-from formats.images import PICTURE_ENDINGS
+from formats.images import IMAGE_ENDINGS
 from formats.splits import split_folder, splits_of
 
 VECTORS = (".svg", ".svgz", ".eps", ".ai", ".pdf")
@@ -22,31 +22,31 @@ def check(work: Work) -> dict[str, Any]:
         if ending(path) in VECTORS:
             raise Refused(f"{path}: vector drawings are not accepted", hint="Export it as PNG, then upload again.")
     _empty_check(work)
-    if _has_pictures(work):
-        return pictures_check(work)
+    if _has_images(work):
+        return images_check(work)
     if is_weight_set(work.paths):
         return weight_set_check(work)
     tables = [path for path in work.paths if ending(path) in ROW_ENDINGS and PurePosixPath(path).name not in METADATA]
     tables = tables or [path for path in work.paths if ending(path) == PLAIN_ENDING]
     if not tables:
-        pictures, rows = " ".join(PICTURE_ENDINGS), " ".join((*ROW_ENDINGS, PLAIN_ENDING))
+        images, rows = " ".join(IMAGE_ENDINGS), " ".join((*ROW_ENDINGS, PLAIN_ENDING))
         raise Refused(
-            f"expected at least one picture ({pictures}), one file of rows ({rows}) or one LoRA (.safetensors), got "
+            f"expected at least one image ({images}), one file of rows ({rows}) or one LoRA (.safetensors), got "
             f"{len(work.paths)} files and none of them, the first is {work.paths[0]}",
             hint="A zip is unpacked where its upload says `unpack: true`.",
         )
-    packed = [path for path in tables if ending(path) == ".parquet" and parquet().has_pictures(work.open(path), path)]
+    packed = [path for path in tables if ending(path) == ".parquet" and parquet().has_images(work.open(path), path)]
     if not packed:
         return rows_check(work, tables)
     if len(packed) < len(work.paths):
         other = next(path for path in work.paths if path not in packed)
-        raise Refused(f"{packed[0]} holds pictures and cannot be mixed with other files, as {other}")
+        raise Refused(f"{packed[0]} holds images and cannot be mixed with other files, as {other}")
     return _unpacked(work, packed)
 
 
 def _empty_check(work: Work) -> None:
     """Raises Refused that names every file of zero bytes that should hold something; an empty caption is a notice."""
-    filled = (*PICTURE_ENDINGS, *ROW_ENDINGS, ".safetensors")
+    filled = (*IMAGE_ENDINGS, *ROW_ENDINGS, ".safetensors")
     empty = [str(file["path"]) for file in work.files if not file["size"] and ending(str(file["path"])) in filled]
     if empty:
         hint = "Leave it out or send it again: its copy may have been cut off."
@@ -54,18 +54,18 @@ def _empty_check(work: Work) -> None:
 
 
 def _unpacked(work: Work, packed: list[str]) -> dict[str, Any]:
-    """Parquet files of pictures become picture files and a metadata.jsonl, which every image method can read."""
+    """Parquet files of images become image files and a metadata.jsonl, which every image method can read."""
     made = work.target / "files"
     splits = splits_of(packed)
     for split, paths in (splits if len(splits) > 1 else {"": packed}).items():
         folder = made / split_folder(split) if split else made
-        count = parquet().pictures_unpack([(work.open(path), path) for path in paths], folder, work.decoded)
+        count = parquet().images_unpack([(work.open(path), path) for path in paths], folder, work.decoded)
         for path in paths:
-            said = f"{path} became picture files and metadata.jsonl ({count} pictures)"
+            said = f"{path} became image files and metadata.jsonl ({count} images)"
             work.notices.add("unpacked", said, file=path)
     work.replace_with(made)
-    return pictures_check(work)
+    return images_check(work)
 
 
-def _has_pictures(work: Work) -> bool:
-    return any(ending(path) in PICTURE_ENDINGS for path in work.paths)
+def _has_images(work: Work) -> bool:
+    return any(ending(path) in IMAGE_ENDINGS for path in work.paths)

@@ -1,4 +1,4 @@
-"""Decodes a whole picture: what a header promises, its data may not hold."""
+"""Decodes a whole image: what a header promises, its data may not hold."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,13 +6,13 @@ from typing import NamedTuple
 import pillow_heif
 from PIL import AvifImagePlugin, Image, ImageOps
 
-from api.catalog.checking.header import picture_size
+from api.catalog.checking.header import image_size
 from api.catalog.checking.report import Refused
 from api.catalog.checking.strip import has_gps, has_metadata
 from formats.images import FORMAT_ENDINGS, MAX_ASPECT, MAX_PIXELS
 
 HEAD_BYTES = 1 << 18
-"""So much of a picture is read to find its size."""
+"""So much of an image is read to find its size."""
 THUMBNAIL_SIDE = 256
 ORIENTATION = 0x0112
 TURNED = (5, 6, 7, 8)
@@ -44,8 +44,8 @@ class Seen(NamedTuple):
     """Whether it tells anything else beside its pixels."""
 
 
-def picture_see(file: Path, name: str, thumbnail: Path) -> Seen:
-    """Writes a JPEG of at most THUMBNAIL_SIDE pixels a side. Raises Refused that names the picture."""
+def image_see(file: Path, name: str, thumbnail: Path) -> Seen:
+    """Writes a JPEG of at most THUMBNAIL_SIDE pixels a side. Raises Refused that names the image."""
     _header_check(file, name)
     try:
         with Image.open(file, formats=FORMATS) as image:
@@ -81,7 +81,7 @@ def small_rgb(image: Image.Image) -> Image.Image:
 
 
 def _upright(small: Image.Image, orientation: int) -> Image.Image:
-    """Turned as the whole picture asks for: turning that one would take its memory twice."""
+    """Turned as the whole image asks for: turning that one would take its memory twice."""
     small.getexif()[ORIENTATION] = orientation
     return ImageOps.exif_transpose(small)
 
@@ -103,7 +103,7 @@ def _header_check(file: Path, name: str) -> None:
     with file.open("rb") as opened:
         head = opened.read(HEAD_BYTES)
     try:
-        width, height = picture_size(head, name, whole=file.stat().st_size <= HEAD_BYTES)
+        width, height = image_size(head, name, whole=file.stat().st_size <= HEAD_BYTES)
     except ValueError as error:
         raise Refused(str(error)) from None
     if width and height:
@@ -120,7 +120,7 @@ def _size_check(name: str, width: int, height: int) -> None:
 
 
 def _frames(image: Image.Image) -> int:
-    """What phones write counts as one: the picture, then a preview of it or its depth."""
+    """What phones write counts as one: the image, then a preview of it or its depth."""
     return 1 if image.format in ("MPO", "HEIF") else int(getattr(image, "n_frames", 1))
 
 

@@ -1,4 +1,4 @@
-"""How many bytes an upload may decode to: in each Parquet file, in all of them together, in all pictures together."""
+"""How many bytes an upload may decode to: in each Parquet file, in all of them together, in all images together."""
 
 from api.catalog.checking.report import Refused
 
@@ -9,9 +9,9 @@ MAX_RATIO = 500
 of 100,000 rows beside an answer of 100 bytes is about 1 GB out of 4 MB, 250 for 1. A bomb reaches 200,000,000 for 1."""
 MAX_DECODED_BYTES = 64 << 30
 """In all; a file that itself is larger than a quarter of this may decode to four times its size."""
-MIN_PICTURE_BYTES = 64 << 30
-"""Pixels of all pictures of an upload, however small its files are: minutes of work."""
-PICTURE_RATIO = 100
+MIN_IMAGE_BYTES = 64 << 30
+"""Pixels of all images of an upload, however small its files are: minutes of work."""
+IMAGE_RATIO = 100
 """Bytes of pixels for each byte of the files above that. JPEG of low quality has 50 for 1, a plain PNG 1,000."""
 PIXEL_BYTES = 4
 
@@ -39,9 +39,9 @@ def rows_budget(source: str, file_bytes: int) -> DecodedBudget:
     return DecodedBudget(source, decoded_limit(file_bytes), hint)
 
 
-def pictures_budget(file_bytes: int) -> DecodedBudget:
-    limit = max(MIN_PICTURE_BYTES, PICTURE_RATIO * file_bytes)
-    return DecodedBudget("the upload", limit, "Make the pictures smaller, or upload them as several datasets.")
+def images_budget(file_bytes: int) -> DecodedBudget:
+    limit = max(MIN_IMAGE_BYTES, IMAGE_RATIO * file_bytes)
+    return DecodedBudget("the upload", limit, "Make the images smaller, or upload them as several datasets.")
 
 
 def decoded_limit(file_bytes: int) -> int:

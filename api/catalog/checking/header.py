@@ -1,8 +1,8 @@
-"""Kind and size of a picture from its first bytes, without decoding it."""
+"""Kind and size of an image from its first bytes, without decoding it."""
 
 import struct
 
-from formats.images import PICTURE_NAMES, picture_format
+from formats.images import IMAGE_NAMES, image_format
 
 JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers of the frame headers, which hold height and width."""
@@ -14,22 +14,22 @@ TIFF_SIDES = (256, 257)
 TIFF_SHORT = 3
 
 
-def picture_size(head: bytes, name: str, *, whole: bool) -> tuple[int, int]:
+def image_size(head: bytes, name: str, *, whole: bool) -> tuple[int, int]:
     """(width, height) in pixels; `whole` says that `head` is all of the file.
 
     (0, 0) for a JPEG or TIFF whose size lies behind `head`, and for HEIC and AVIF, whose own reader finds it before it
     decodes. Raises ValueError that names the file.
     """
-    if picture_format(head) in ("HEIF", "AVIF"):
+    if image_format(head) in ("HEIF", "AVIF"):
         return 0, 0
     try:
         size = _size(head)
     except (struct.error, IndexError):
         if whole:
-            raise ValueError(f"{name} ends in the middle of its header; it is not a whole picture") from None
+            raise ValueError(f"{name} ends in the middle of its header; it is not a whole image") from None
         return 0, 0
     if size is None:
-        raise ValueError(f"{name} is not a {PICTURE_NAMES} picture, whatever its name says")
+        raise ValueError(f"{name} is not a {IMAGE_NAMES} image, whatever its name says")
     if min(size) < 1:
         raise ValueError(f"{name} says it is {size[0]} x {size[1]} pixels")
     return size

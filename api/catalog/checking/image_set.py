@@ -1,22 +1,22 @@
-"""Pictures of a dataset: decoded one by one, then matched with their captions."""
+"""Images of a dataset: decoded one by one, then matched with their captions."""
 
 from typing import Any
 
 from api.catalog.checking.captions import captions_read
-from api.catalog.checking.decode import Seen, picture_see
-from api.catalog.checking.decoded import PIXEL_BYTES, DecodedBudget, pictures_budget
+from api.catalog.checking.decode import Seen, image_see
+from api.catalog.checking.decoded import PIXEL_BYTES, DecodedBudget, images_budget
 from api.catalog.checking.metadata import METADATA, metadata_files
 from api.catalog.checking.preview import shortened
 from api.catalog.checking.strip import metadata_strip
 from api.catalog.checking.work import Work, ending
-from formats.images import FORMAT_ENDINGS, PICTURE_ENDINGS, SMALL_SIDE, repeats_by_folder, repeats_message
+from formats.images import FORMAT_ENDINGS, IMAGE_ENDINGS, SMALL_SIDE, repeats_by_folder, repeats_message
 from formats.splits import splits_message, splits_of
 
 
-def pictures_check(work: Work) -> dict[str, Any]:
-    """{kind, num_pictures, num_captions, ...}. Raises Refused that names the file or line at fault."""
-    paths = [path for path in work.paths if ending(path) in PICTURE_ENDINGS]
-    budget = pictures_budget(sum(int(file["size"]) for file in work.files))
+def images_check(work: Work) -> dict[str, Any]:
+    """{kind, num_images, num_captions, ...}. Raises Refused that names the file or line at fault."""
+    paths = [path for path in work.paths if ending(path) in IMAGE_ENDINGS]
+    budget = images_budget(sum(int(file["size"]) for file in work.files))
     seen = {path: _seen(work, number, path, budget) for number, path in enumerate(paths)}
     stripped = _metadata(work, seen)
     _duplicates_notice(work, set(paths))
@@ -27,14 +27,14 @@ def pictures_check(work: Work) -> dict[str, Any]:
     by_split = {} if at_top else splits_of(paths, by_folder_only=True)
     splits = {split: len(named) for split, named in by_split.items()}
     if len(splits) > 1:
-        work.notices.add("splits", splits_message(splits, "pictures"), file=paths[0])
+        work.notices.add("splits", splits_message(splits, "images"), file=paths[0])
     for number, path in enumerate(paths):
         caption = captions.texts.get(path)
         work.preview.add(_item(number, path, seen[path], shortened(caption)))
     work.preview.finish()
     return {
-        "kind": "pictures",
-        "num_pictures": len(paths),
+        "kind": "images",
+        "num_images": len(paths),
         "num_captions": captions.total,
         "num_preview": work.preview.count,
         **stripped,
@@ -44,21 +44,21 @@ def pictures_check(work: Work) -> dict[str, Any]:
 
 
 def _metadata(work: Work, seen: dict[str, Seen]) -> dict[str, int]:
-    """Says which pictures tell where and how they were taken, or takes that out."""
+    """Says which images tell where and how they were taken, or takes that out."""
     gps = [path for path, one in seen.items() if one.gps]
     telling = [path for path, one in seen.items() if one.gps or one.metadata]
     if telling and work.strip_metadata:
         metadata_strip(work, {path: seen[path].orientation for path in telling})
-        said = f"the metadata of {len(telling)} pictures was removed; their pixels are as they were"
+        said = f"the metadata of {len(telling)} images was removed; their pixels are as they were"
         work.notices.add_group("metadata removed", said, telling)
         return {"num_stripped": len(telling)}
     offer = "are kept; upload with strip_metadata to remove them"
     if gps:
-        said = f"{len(gps)} pictures hold GPS positions, which {offer}"
+        said = f"{len(gps)} images hold GPS positions, which {offer}"
         work.notices.add_group("gps positions kept", said, gps)
     if len(telling) > len(gps):
         others = [path for path in telling if path not in set(gps)]
-        said = f"{len(others)} pictures hold camera data or comments, which {offer}"
+        said = f"{len(others)} images hold camera data or comments, which {offer}"
         work.notices.add_group("metadata kept", said, others)
     return {"num_gps": len(gps), "num_metadata": len(telling)} if telling else {}
 
@@ -70,24 +70,24 @@ def _repeats_notice(work: Work, repeats: dict[str, int]) -> None:
 
 
 def _seen(work: Work, number: int, path: str, budget: DecodedBudget) -> Seen:
-    seen = picture_see(work.open(path), path, work.preview.folder / _thumbnail(number))
-    budget.add(seen.width * seen.height * PIXEL_BYTES, f"the pictures up to {path}")
+    seen = image_see(work.open(path), path, work.preview.folder / _thumbnail(number))
+    budget.add(seen.width * seen.height * PIXEL_BYTES, f"the images up to {path}")
     if ending(path) not in FORMAT_ENDINGS[seen.kind]:
         work.notices.add("other type than its name says", f"{path} is a {seen.kind}, and is used as one", file=path)
     if seen.frames > 1:
         work.notices.add("first of several frames", f"{path} has {seen.frames} frames; the first is used", file=path)
     if min(seen.width, seen.height) < SMALL_SIDE:
         said = f"{path} is {seen.width} x {seen.height} pixels; below {SMALL_SIDE} a side it shows next to nothing"
-        work.notices.add("small picture", said, file=path)
+        work.notices.add("small image", said, file=path)
     return seen
 
 
-def _duplicates_notice(work: Work, pictures: set[str]) -> None:
+def _duplicates_notice(work: Work, images: set[str]) -> None:
     first: dict[str, str] = {}
     for file in work.files:
         path = str(file["path"])
-        if path in pictures and (other := first.setdefault(file["sha256"], path)) != path:
-            work.notices.add("the same picture twice", f"{path} is byte for byte {other}", file=path)
+        if path in images and (other := first.setdefault(file["sha256"], path)) != path:
+            work.notices.add("the same image twice", f"{path} is byte for byte {other}", file=path)
 
 
 def _item(number: int, path: str, seen: Seen, caption: str | None) -> dict[str, Any]:

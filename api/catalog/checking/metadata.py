@@ -1,4 +1,4 @@
-"""metadata.jsonl and metadata.csv: one row per picture, each fault with its line."""
+"""metadata.jsonl and metadata.csv: one row per image, each fault with its line."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from formats.rows import CSV_START, csv_separator, json_value, value_fault
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 PATH_COLUMNS = ("file_name", "image")
-"""A job may name another column for the pictures; then only the trainer can check the paths."""
+"""A job may name another column for the images; then only the trainer can check the paths."""
 CAPTION_COLUMNS = ("text", "caption", "prompt")
 Row = tuple[int, Any]
 """Line number from 1, and the row; a line that cannot be read has a ValueError in its place."""
@@ -29,7 +29,7 @@ def metadata_files(paths: Iterable[str]) -> list[str]:
 
 
 def metadata_read(work: Work, path: str, paths: set[str]) -> tuple[int, dict[str, str], set[str]]:
-    """How many rows, captions by picture (none where the columns have other names), and all files that rows name.
+    """How many rows, captions by image (none where the columns have other names), and all files that rows name.
 
     Raises Refused by line.
     """
@@ -37,7 +37,7 @@ def metadata_read(work: Work, path: str, paths: set[str]) -> tuple[int, dict[str
     columns = {column for _, row in rows if isinstance(row, dict) for column in row}
     if rows and not columns & set(PATH_COLUMNS) and not any(isinstance(row, ValueError) for _, row in rows):
         said = f"{path} has no column {' or '.join(PATH_COLUMNS)}; jobs must set image_column"
-        work.notices.add("no column of pictures", said, file=path)
+        work.notices.add("no column of images", said, file=path)
         return len(rows), {}, set()
     folder = PurePosixPath(path).parent
     caption_column = next((column for column in CAPTION_COLUMNS if column in columns), None)
@@ -46,32 +46,32 @@ def metadata_read(work: Work, path: str, paths: set[str]) -> tuple[int, dict[str
     faults = []
     for number, row in rows:
         try:
-            picture = _picture(row, folder, paths, lines)
-            texts[picture] = _caption(row, caption_column)
-            lines[picture] = number
+            image = _image(row, folder, paths, lines)
+            texts[image] = _caption(row, caption_column)
+            lines[image] = number
         except ValueError as error:
             faults.append(f"{path} line {number}: {error}")
     if faults:
-        hint = "Mend the lines that are named, then upload again. One row per picture."
+        hint = "Mend the lines that are named, then upload again. One row per image."
         raise Refused(*faults, code="bad_metadata", hint=hint)
     cells = {str(folder / value) for _, row in rows for value in row.values() if isinstance(value, str) and value}
     return len(lines), texts, cells & paths
 
 
-def _picture(row: Any, folder: PurePosixPath, paths: set[str], lines: dict[str, int]) -> str:
-    """The picture that the row is of. Raises ValueError."""
+def _image(row: Any, folder: PurePosixPath, paths: set[str], lines: dict[str, int]) -> str:
+    """The image that the row is of. Raises ValueError."""
     if isinstance(row, ValueError):
         raise row
     given = next((row[column] for column in PATH_COLUMNS if column in row), None)
     if not isinstance(given, str):
-        raise ValueError(f"expected the picture's path under file_name, got {given!r:.100}")
+        raise ValueError(f"expected the image's path under file_name, got {given!r:.100}")
     if given.startswith("/") or ".." in PurePosixPath(given.replace("\\", "/")).parts:
         raise ValueError(f"{given!r:.200} leaves the dataset")
     path = str(folder / given)
     if path not in paths:
         raise ValueError(f"{given!r:.200} is not among the files")
     if path in lines:
-        raise ValueError(f"{given!r:.200} has a row already, in line {lines[path]}; expected one per picture")
+        raise ValueError(f"{given!r:.200} has a row already, in line {lines[path]}; expected one per image")
     return path
 
 

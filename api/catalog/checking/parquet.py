@@ -1,4 +1,4 @@
-"""Parquet: rows a batch at a time; columns of pictures as the Hugging Face datasets library writes them."""
+"""Parquet: rows a batch at a time; columns of images as the Hugging Face datasets library writes them."""
 
 import json
 import re
@@ -13,12 +13,12 @@ from api.catalog.checking.decoded import DecodedBudget, rows_budget
 from api.catalog.checking.metadata import CAPTION_COLUMNS
 from api.catalog.checking.report import Refused
 from api.catalog.checking.row_files import Row
-from formats.images import FORMAT_ENDINGS, PICTURE_NAMES, picture_format
+from formats.images import FORMAT_ENDINGS, IMAGE_NAMES, image_format
 
 BATCH_ROWS = 64
 ROW_BYTES = 256
 """Counted for each row beside its values, which may all be null."""
-MAX_PICTURES = 50_000
+MAX_IMAGES = 50_000
 UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 BROKEN = (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError)
 
@@ -45,27 +45,27 @@ def rows(file: Path, path: str, upload: DecodedBudget) -> Iterator[Row]:
         raise _broken(path, error, f" after row {number}") from None
 
 
-def has_pictures(file: Path, path: str) -> bool:
-    return bool(_picture_columns(_opened(file, path)))
+def has_images(file: Path, path: str) -> bool:
+    return bool(_image_columns(_opened(file, path)))
 
 
-def pictures_unpack(packed: Sequence[tuple[Path, str]], folder: Path, upload: DecodedBudget) -> int:
+def images_unpack(packed: Sequence[tuple[Path, str]], folder: Path, upload: DecodedBudget) -> int:
     """Writes 000000.jpg, ... and metadata.jsonl into `folder`; how many. Names in the file are not trusted.
 
-    Further columns of pictures (masks) become folders, further columns of text stay columns.
+    Further columns of images (masks) become folders, further columns of text stay columns.
     """
     folder.mkdir(parents=True)
     count = 0
     with (folder / "metadata.jsonl").open("w", encoding="utf-8") as metadata:
         for file, path in packed:
             opened = _opened(file, path)
-            (picture, *masks), caption = _picture_columns(opened), _caption_column(opened)
+            (image, *masks), caption = _image_columns(opened), _caption_column(opened)
             texts = [name for name in _text_columns(opened) if name != "file_name"]
             for number, row in rows(file, path, upload):
                 where = f"{path} row {number}"
                 entry = {name: row[name] for name in texts if row[name] is not None}
                 entry |= {"text": _caption(row[caption], path, number)} if caption else {}
-                entry |= {"file_name": _picture_write(folder, count, row[picture], where)}
+                entry |= {"file_name": _image_write(folder, count, row[image], where)}
                 entry |= {mask: _mask_write(folder, mask, count, row[mask], where) for mask in masks if row[mask]}
                 metadata.write(json.dumps(entry, ensure_ascii=False) + "\n")
                 count += 1
@@ -75,18 +75,18 @@ def pictures_unpack(packed: Sequence[tuple[Path, str]], folder: Path, upload: De
 def _mask_write(folder: Path, column: str, count: int, given: Any, where: str) -> str:
     below = UNSAFE.sub("_", column)[:50]
     (folder / below).mkdir(exist_ok=True)
-    return f"{below}/{_picture_write(folder / below, count, given, f'{where}, {column}')}"
+    return f"{below}/{_image_write(folder / below, count, given, f'{where}, {column}')}"
 
 
-def _picture_write(folder: Path, count: int, given: Any, where: str) -> str:
+def _image_write(folder: Path, count: int, given: Any, where: str) -> str:
     data = given.get("bytes") if isinstance(given, dict) else None
-    if count >= MAX_PICTURES:
-        raise Refused(f"{where}: more than {MAX_PICTURES} pictures")
+    if count >= MAX_IMAGES:
+        raise Refused(f"{where}: more than {MAX_IMAGES} images")
     if not data:
-        raise Refused(f"{where}: expected the bytes of a picture, got none")
-    kind = picture_format(data[:64])
+        raise Refused(f"{where}: expected the bytes of an image, got none")
+    kind = image_format(data[:64])
     if kind is None:
-        raise Refused(f"{where} is not a {PICTURE_NAMES} picture")
+        raise Refused(f"{where} is not a {IMAGE_NAMES} image")
     name = f"{count:06d}{FORMAT_ENDINGS[kind][0]}"
     (folder / name).write_bytes(data)
     return name
@@ -109,11 +109,11 @@ def _broken(path: str, error: Exception, where: str) -> Refused:
     return Refused(f"{path} is not a whole Parquet file{where}: {str(error).splitlines()[0]:.200}")
 
 
-def _picture_columns(opened: ParquetFile) -> list[str]:
-    return [str(field.name) for field in opened.schema_arrow if _is_picture(field.type)]
+def _image_columns(opened: ParquetFile) -> list[str]:
+    return [str(field.name) for field in opened.schema_arrow if _is_image(field.type)]
 
 
-def _is_picture(kind: Any) -> bool:
+def _is_image(kind: Any) -> bool:
     """struct<bytes: binary, path: string>"""
     has_bytes = pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
     return has_bytes and bool(pyarrow.types.is_binary(kind.field("bytes").type))

@@ -51,7 +51,7 @@ def rows_check(work: Work, paths: list[str]) -> dict[str, Any]:
         work.notices.add("rows that need templates", said, file=paths[0])
     work.preview.finish()
     return {
-        "kind": "rows",
+        "kind": "text",
         "columns": columns.shown(),
         "chat": columns.chat is not None,
         "num_rows": num_rows,

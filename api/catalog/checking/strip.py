@@ -1,4 +1,4 @@
-"""What pictures tell beside their pixels (GPS, camera, comments), and taking it out."""
+"""What images tell beside their pixels (GPS, camera, comments), and taking it out."""
 
 from io import BytesIO
 from pathlib import Path
@@ -34,7 +34,7 @@ def has_metadata(image: Image.Image) -> bool:
 
 
 def metadata_strip(work: Work, orientations: dict[str, int]) -> None:
-    """Rewrites the pictures (path: orientation), losslessly. Raises Refused where that cannot be."""
+    """Rewrites the images (path: orientation), losslessly. Raises Refused where that cannot be."""
 
     def stripped(path: str) -> bytes:
         file = work.open(path)

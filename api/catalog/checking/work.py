@@ -29,7 +29,7 @@ class Work:
         self.decoded = rows_budget("the upload", sum(int(file["size"]) for file in files))
         """What all Parquet files together may still decode to."""
         self.strip_metadata = False
-        """Whether pictures lose their GPS positions, camera data and comments."""
+        """Whether images lose their GPS positions, camera data and comments."""
         self.reading = ""
         """The file that is looked at, for whoever finds us dead."""
 

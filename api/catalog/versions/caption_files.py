@@ -1,4 +1,4 @@
-"""Captions of a dataset's pictures written into its files: metadata.jsonl, else metadata.csv, else one .txt each.
+"""Captions of a dataset's images written into its files: metadata.jsonl, else metadata.csv, else one .txt each.
 
 The files were checked when they were uploaded; still their size is limited and nothing in them is trusted.
 """
@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 
 def captions_write(paths: Sequence[str], read: Read, captions: Mapping[str, str], column: str = "") -> dict[str, bytes]:
-    """The files with the new `captions` (text by picture), by path; pictures without a row get one.
+    """The files with the new `captions` (text by image), by path; images without a row get one.
 
     `read` gives the content of one of `paths`; `column`: of the metadata, if not the one that captions are in.
     """
@@ -28,29 +28,29 @@ def captions_write(paths: Sequence[str], read: Read, captions: Mapping[str, str]
     if not tables and column:
         raise _refusal("column", f"the dataset has no metadata with columns, so no column {column!r:.100}")
     if not tables:
-        return dict(_sidecar(paths, picture, text) for picture, text in captions.items())
+        return dict(_sidecar(paths, image, text) for image, text in captions.items())
     left = dict(captions)
     return {table: _table_edit(table, read(table), left, column) for table in tables if left}
 
 
 def _table_edit(table: str, raw: bytes, left: dict[str, str], column: str) -> bytes:
-    """The table with the captions of pictures that lie below its folder, which leave `left`."""
+    """The table with the captions of images that lie below its folder, which leave `left`."""
     rows, columns = (_csv_read if table.endswith(".csv") else _jsonl_read)(raw)
     caption = column or next((known for known in CAPTION_COLUMNS if known in columns), CAPTION_COLUMNS[0])
-    picture = next((known for known in PATH_COLUMNS if known in columns), PATH_COLUMNS[0])
+    image = next((known for known in PATH_COLUMNS if known in columns), PATH_COLUMNS[0])
     folder = PurePosixPath(table).parent
     for row in rows:
-        path = str(folder / str(row.get(picture)))
+        path = str(folder / str(row.get(image)))
         if path in left:
             row[caption] = left.pop(path)
     for path in [path for path in left if PurePosixPath(path).is_relative_to(folder)]:
-        rows.append({picture: str(PurePosixPath(path).relative_to(folder)), caption: left.pop(path)})
+        rows.append({image: str(PurePosixPath(path).relative_to(folder)), caption: left.pop(path)})
     write = _csv_write if table.endswith(".csv") else _jsonl_write
-    return write(rows, [*dict.fromkeys((*columns, picture, caption))])
+    return write(rows, [*dict.fromkeys((*columns, image, caption))])
 
 
-def _sidecar(paths: Sequence[str], picture: str, text: str) -> tuple[str, bytes]:
-    beside = [str(PurePosixPath(picture).with_suffix(suffix)) for suffix in SIDECARS]
+def _sidecar(paths: Sequence[str], image: str, text: str) -> tuple[str, bytes]:
+    beside = [str(PurePosixPath(image).with_suffix(suffix)) for suffix in SIDECARS]
     return next((path for path in beside if path in paths), beside[0]), text.encode()
 
 

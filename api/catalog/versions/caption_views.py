@@ -24,7 +24,7 @@ Caption = Annotated[str, Field(max_length=10_000)]
 
 class CaptionsRequest(Contract):
     captions: dict[str, Caption] = Field(min_length=1, max_length=10_000)
-    """New text by the picture's path; the others keep theirs."""
+    """New text by the image's path; the others keep theirs."""
     column: str = Field("", max_length=100)
     """Of the metadata, where it has several; left out: the one that captions are read from."""
 
@@ -36,13 +36,13 @@ class DatasetCaptionsView(APIView):
         responses=dict.fromkeys((200, 201, 202), DatasetDetailShape),
     )
     def post(self, request: Request, ref: str) -> Response:
-        """Makes a version with other captions (201); no picture is sent again. The same captions: the same version."""
+        """Makes a version with other captions (201); no image is sent again. The same captions: the same version."""
         project = project_of(request)
         version_or_404(project, "datasets", ref)
         asked = CaptionsRequest.model_validate(request.data)
         base = dataset_version(project, ref, "name")
-        if base.details.get("kind", "pictures") != "pictures":
-            said = f"{base} holds {base.details['kind']}; captions are of pictures"
+        if base.details.get("kind", "images") != "images":
+            said = f"{base} holds {base.details['kind']}; captions are of images"
             raise Problem("invalid", f"{said}.", fields={"name": [said]})
         version, made = dataset_derive(
             record=base.record,

@@ -1,6 +1,6 @@
 """Starts `api.catalog.checking` on files of the storage and keeps what it made. Knows no database.
 
-The child gets a folder of copies and gives a folder back; it holds no key of the storage, so that a picture that breaks
+The child gets a folder of copies and gives a folder back; it holds no key of the storage, so that an image that breaks
 its decoder reaches nothing.
 """
 

@@ -1,4 +1,4 @@
-"""A dataset's next version out of what the storage holds already: other captions, further pictures. Nothing is sent."""
+"""A dataset's next version out of what the storage holds already: other captions, further images. Nothing is sent."""
 
 import hashlib
 import tempfile
@@ -13,14 +13,14 @@ from api.catalog.versions.create import AnyVersion, same_content, version_create
 from api.catalog.versions.filelist import files_check
 from api.errors import Problem
 from api.storage import storage
-from formats.images import PICTURE_ENDINGS
+from formats.images import IMAGE_ENDINGS
 from trainers.contract.spec import folder_digest
 
 File = dict[str, Any]
 
 
-class Picture(NamedTuple):
-    """A picture that joins a dataset."""
+class ImageRow(NamedTuple):
+    """An image that joins a dataset."""
 
     path: str
     """In the dataset."""
@@ -34,23 +34,23 @@ def dataset_derive(
     *,
     record: Dataset,
     base: DatasetVersion | None,
-    pictures: Sequence[Picture] = (),
+    images: Sequence[ImageRow] = (),
     captions: Mapping[str, str],
     column: str = "",
     source: Mapping[str, Any],
     by: str,
 ) -> tuple[AnyVersion, bool]:
-    """The version of `base`'s files and `pictures` with these `captions` (text by path), and whether it is new.
+    """The version of `base`'s files and `images` with these `captions` (text by path), and whether it is new.
 
     `source` is kept as details["source"]. Raises Problem that names the file at fault.
     """
     kept: Sequence[File] = base.files if base else ()
     keys = {file["path"]: f"{base.key}/{file['path']}" for file in kept} if base else {}
-    keys |= {picture.path: picture.key for picture in pictures}
+    keys |= {image.path: image.key for image in images}
     _known_check(captions, keys)
     written = captions_write([*keys], lambda path: _small(keys[path], path), captions, column)
     files = {file["path"]: file for file in kept}
-    files |= {one.path: {"path": one.path, "size": one.size, "sha256": one.sha256} for one in pictures}
+    files |= {one.path: {"path": one.path, "size": one.size, "sha256": one.sha256} for one in images}
     files |= {path: _entry(path, content) for path, content in written.items()}
     listed = files_check([*files.values()])
     digest = folder_digest(listed)
@@ -73,8 +73,8 @@ def dataset_derive(
 
 def _known_check(captions: Mapping[str, str], keys: Mapping[str, str]) -> None:
     for path in captions:
-        if path not in keys or not path.lower().endswith(PICTURE_ENDINGS):
-            said = f"{path!r:.200} is none of the dataset's pictures"
+        if path not in keys or not path.lower().endswith(IMAGE_ENDINGS):
+            said = f"{path!r:.200} is none of the dataset's images"
             raise Problem("invalid", f"captions: {said}.", fields={f"captions.{path[:200]}": [said]})
 
 

@@ -35,7 +35,7 @@ def archive_check(files: Sequence[Mapping[str, Any]]) -> None:
 
 
 def stripped_digest(files: Sequence[Mapping[str, Any]]) -> str:
-    """Stands for pictures whose metadata is still to be removed: they are not the version that holds them as sent."""
+    """Stands for images whose metadata is still to be removed: they are not the version that holds them as sent."""
     return hashlib.sha256(f"{folder_digest([dict(file) for file in files])} without metadata".encode()).hexdigest()
 
 

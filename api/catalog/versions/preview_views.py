@@ -22,7 +22,7 @@ LIMIT = OpenApiParameter("limit", int, description=f"Items of a page, at most {M
 class DatasetPreviewView(APIView):
     @extend_schema(operation_id="datasets_preview", parameters=[CURSOR, LIMIT], responses=page_of(PreviewItemShape))
     def get(self, request: Request, ref: str) -> Response:
-        """Pictures with caption and thumbnail, or rows, in the order of the dataset."""
+        """Images with caption and thumbnail, or rows, in the order of the dataset."""
         start, limit = _whole(request, "cursor", 0), _whole(request, "limit", PAGE_ITEMS)
         _, version, _ = version_or_404(project_of(request), "datasets", ref)
         items, following = preview_page(version, start=start, limit=max(1, min(limit, MAX_ITEMS)))

@@ -1,4 +1,4 @@
-"""Pages of what a check saw in a dataset: pictures with captions and thumbnails, or rows."""
+"""Pages of what a check saw in a dataset: images with captions and thumbnails, or rows."""
 
 import json
 from collections.abc import Iterator

@@ -48,7 +48,7 @@ def upload_create(
 ) -> dict[str, Any]:
     """Signed links to PUT each file, large ones in parts. What the record has as a version needs no sending.
 
-    `unpack`: the files are one zip, whose content the version will be. `strip_metadata`: its pictures lose theirs.
+    `unpack`: the files are one zip, whose content the version will be. `strip_metadata`: its images lose theirs.
     """
     listed = files_check(files)
     links_check(listed)

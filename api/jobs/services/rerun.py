@@ -25,7 +25,7 @@ class RerunRequest(Contract):
     further_datasets: list[str] | None = Field(None, max_length=MAX_DATASETS)
     """Read after it, in this order."""
     class_dataset: str | None = None
-    """Pictures of the class, for prior preservation."""
+    """Images of the class, for prior preservation."""
     model: str | None = None
     adaptors: list[str] | None = None
     resources: dict[str, Any] | None = None

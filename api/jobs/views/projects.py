@@ -36,7 +36,7 @@ class SamplingsQuery(Contract):
 class SamplingsView(APIView):
     @extend_schema(operation_id="samplings_list", parameters=[*FILTERS, *PAGE], responses=page_of(SamplingShape))
     def get(self, request: Request) -> Response:
-        """Pictures that were asked for, newest first, with signed links to what came."""
+        """Images that were asked for, newest first, with signed links to what came."""
         given = {name: request.query_params.get(name, "") for name in SamplingsQuery.model_fields}
         wanted = SamplingsQuery.model_validate(given)
         found = samplings_filter(Job.objects.filter(project=project_of(request)), **wanted.model_dump())
@@ -52,7 +52,7 @@ class DatasetSamplesView(APIView):
         responses=dict.fromkeys((200, 201, 202), DatasetDetailShape),
     )
     def post(self, request: Request, name: str) -> Response:
-        """Makes a version of chosen pictures of jobs, each with its prompt as caption, or adds them to the latest."""
+        """Makes a version of chosen images of jobs, each with its prompt as caption, or adds them to the latest."""
         project = project_of(request)
         record = record_or_404(project, "datasets", name)
         asked = SamplesRequest.model_validate(request.data)

@@ -138,7 +138,7 @@ class JobArtifactsView(APIView):
 class JobSamplesView(APIView):
     @extend_schema(operation_id="jobs_samples", parameters=ARTIFACTS, responses=page_of(ArtifactShape))
     def get(self, request: Request, ref: str) -> Response:
-        """Pictures that the job made, oldest first, with signed links."""
+        """Images that the job made, oldest first, with signed links."""
         given = {**_given(request, ArtifactsQuery), "kind": Artifact.Kind.SAMPLE}
         return artifacts_page(self, request, ref, ArtifactsQuery.model_validate(given))
 

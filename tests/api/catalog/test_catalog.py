@@ -7,7 +7,7 @@ import pytest
 
 from api.catalog.models import DatasetVersion
 from api.storage import storage_app
-from tests.api.actors import HTTP, base_model, person, pictures, png, upload
+from tests.api.actors import HTTP, base_model, images, person, png, upload
 from tests.storage.server import serving
 
 pytestmark = pytest.mark.django_db
@@ -20,14 +20,14 @@ def links() -> Iterator[str]:
 
 
 def test_a_dataset_is_uploaded_and_read_back(links: str) -> None:
-    anna, files = person(), pictures()
+    anna, files = person(), images()
     made = upload(anna, links, "datasets", "cats", files)
     assert made.status_code == 201
     shown = anna.get("/api/v1/datasets/cats").json()
     assert made.json()["digest"] == shown["digest"]
     assert (shown["version"], shown["versions"], shown["num_files"]) == (1, [1], 3)
     assert shown["size_bytes"] == sum(len(data) for data in files.values())
-    assert shown["details"].items() >= {"kind": "pictures", "num_pictures": 2, "num_captions": 2}.items()
+    assert shown["details"].items() >= {"kind": "images", "num_images": 2, "num_captions": 2}.items()
     assert (shown["state"], shown["reason"], shown["unready"], shown["notices"]) == ("ready", None, [], [])
     for file in shown["files"]:
         got = HTTP.get(file["url"].replace("http://testserver", links))
@@ -41,8 +41,8 @@ def test_a_base_model_knows_its_family(links: str) -> None:
 
 def test_the_same_content_again_is_the_same_version_and_needs_no_sending(links: str) -> None:
     anna = person()
-    first = upload(anna, links, "datasets", "cats", pictures())
-    again = upload(anna, links, "datasets", "cats", pictures())
+    first = upload(anna, links, "datasets", "cats", images())
+    again = upload(anna, links, "datasets", "cats", images())
     assert (first.status_code, again.status_code) == (201, 200)
     assert again.json()["versions"] == [1]
     assert [f["sha256"] for f in again.json()["files"]] == [f["sha256"] for f in first.json()["files"]]
@@ -50,11 +50,11 @@ def test_the_same_content_again_is_the_same_version_and_needs_no_sending(links: 
 
 def test_a_new_content_is_the_next_version_and_the_old_one_stays(links: str) -> None:
     anna = person()
-    upload(anna, links, "datasets", "cats", pictures(1))
-    upload(anna, links, "datasets", "cats", pictures(3))
+    upload(anna, links, "datasets", "cats", images(1))
+    upload(anna, links, "datasets", "cats", images(3))
     assert anna.get("/api/v1/datasets/cats").json()["version"] == 2
     assert anna.get("/api/v1/datasets/cats@1").json()["num_files"] == 2
-    assert upload(anna, links, "datasets", "cats", pictures(1)).json()["version"] == 1
+    assert upload(anna, links, "datasets", "cats", images(1)).json()["version"] == 1
     missing = anna.get("/api/v1/datasets/cats@7")
     assert missing.status_code == 404
     assert "it has 1, 2" in missing.json()["message"]
@@ -62,7 +62,7 @@ def test_a_new_content_is_the_next_version_and_the_old_one_stays(links: str) -> 
 
 def test_asking_for_the_version_of_one_upload_twice_gives_it_twice(links: str) -> None:
     anna = person()
-    made = upload(anna, links, "datasets", "cats", pictures())
+    made = upload(anna, links, "datasets", "cats", images())
     key = DatasetVersion.objects.get().key
     again = anna.post("/api/v1/datasets/cats/versions", {"upload": key.split("/")[1]}, format="json")
     assert again.status_code == 200
@@ -102,7 +102,7 @@ def test_lists_come_in_pages_newest_first_and_can_be_searched() -> None:
 
 @pytest.mark.parametrize("kind", ["datasets", "models"])
 def test_a_stranger_sees_nothing(links: str, kind: str) -> None:
-    files = pictures() if kind == "datasets" else base_model()
+    files = images() if kind == "datasets" else base_model()
     made = upload(person("ours"), links, kind, "secret", files)
     key = made.json()["files"][0]["url"].split("/storage/")[1].split("/")[1]
     stranger = person("theirs", role="admin")
@@ -117,8 +117,8 @@ def test_a_stranger_sees_nothing(links: str, kind: str) -> None:
 
 
 def test_two_projects_may_use_the_same_name(links: str) -> None:
-    assert upload(person("a"), links, "datasets", "cats", pictures()).status_code == 201
-    assert upload(person("b"), links, "datasets", "cats", pictures()).status_code == 201
+    assert upload(person("a"), links, "datasets", "cats", images()).status_code == 201
+    assert upload(person("b"), links, "datasets", "cats", images()).status_code == 201
 
 
 def test_without_a_token_there_is_nothing() -> None:

@@ -1,4 +1,4 @@
-"""New versions of a dataset out of what is there: other captions, and pictures that jobs made."""
+"""New versions of a dataset out of what is there: other captions, and images that jobs made."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from api.catalog.models import DatasetVersion
 from api.catalog.versions.checks import versions_check
 from api.jobs.models import Artifact
 from api.storage import storage, storage_app
-from tests.api.actors import Files, metadata, person, pictures, png, upload
+from tests.api.actors import Files, images, metadata, person, png, upload
 from tests.api.host import Agent, Host
 from tests.api.world import Environ, World
 from tests.storage.server import serving
@@ -46,23 +46,23 @@ def captions_of(client: APIClient, ref: str) -> dict[str, str]:
 
 
 def test_other_captions_are_a_version_that_no_file_was_sent_for(anna: APIClient, links: str) -> None:
-    before = upload(anna, links, "datasets", "cats", pictures(3)).json()
+    before = upload(anna, links, "datasets", "cats", images(3)).json()
     answer = edit(anna, {"1.png": "a grey cat"})
     assert (answer.status_code, answer.json()["version"]) == (201, 2), answer.content
-    assert captions_of(anna, "cats@2") == {"0.png": "picture 0.png", "1.png": "a grey cat", "2.png": "picture 2.png"}
-    assert captions_of(anna, "cats@1")["1.png"] == "picture 1.png"
+    assert captions_of(anna, "cats@2") == {"0.png": "image 0.png", "1.png": "a grey cat", "2.png": "image 2.png"}
+    assert captions_of(anna, "cats@1")["1.png"] == "image 1.png"
     assert answer.json()["details"]["source"] == {"captions_of": "cats@1"}
     assert {path: data for path, data in content(2).items() if path.endswith("png")} == {
         path: data for path, data in content(1).items() if path.endswith("png")
     }
     assert before["digest"] != answer.json()["digest"]
     anna.delete("/api/v1/datasets/cats@1")
-    assert content(2)["0.png"] == pictures(1)["0.png"]
+    assert content(2)["0.png"] == images(1)["0.png"]
 
 
 def test_the_same_captions_are_the_same_version(anna: APIClient, links: str) -> None:
-    upload(anna, links, "datasets", "cats", pictures(2))
-    assert edit(anna, {"1.png": "picture 1.png"}).status_code == 200
+    upload(anna, links, "datasets", "cats", images(2))
+    assert edit(anna, {"1.png": "image 1.png"}).status_code == 200
     assert edit(anna, {"1.png": "new"}).status_code == 201
     assert edit(anna, {"1.png": "new"}).json()["versions"] == [1, 2]
     assert edit(anna, {"1.png": "new"}, ref="cats@1").json()["version"] == 2
@@ -116,8 +116,8 @@ def test_captions_of_a_dataset_in_the_hub_s_layout_are_edited_in_place(anna: API
         ({"captions": {"0.png": 5}}, "captions.0.png"),
     ],
 )
-def test_a_caption_of_no_picture_is_refused(anna: APIClient, links: str, body: Any, field: str) -> None:
-    upload(anna, links, "datasets", "cats", pictures(1))
+def test_a_caption_of_no_image_is_refused(anna: APIClient, links: str, body: Any, field: str) -> None:
+    upload(anna, links, "datasets", "cats", images(1))
     answer = anna.post("/api/v1/datasets/cats/captions", body, format="json")
     assert (answer.status_code, [*answer.json()["fields"]]) == (400, [field])
     assert DatasetVersion.objects.count() == 1
@@ -125,11 +125,11 @@ def test_a_caption_of_no_picture_is_refused(anna: APIClient, links: str, body: A
 
 def test_rows_have_no_captions(anna: APIClient, links: str) -> None:
     upload(anna, links, "datasets", "cats", {"rows.jsonl": b'{"text": "a"}\n'})
-    assert "holds rows" in edit(anna, {"rows.jsonl": "x"}).json()["message"]
+    assert "holds text" in edit(anna, {"rows.jsonl": "x"}).json()["message"]
 
 
 def test_a_large_dataset_is_checked_later(anna: APIClient, links: str, environ: Environ) -> None:
-    upload(anna, links, "datasets", "cats", pictures(2))
+    upload(anna, links, "datasets", "cats", images(2))
     environ(check_now_bytes=0)
     answer = edit(anna, {"1.png": "later"})
     assert (answer.status_code, answer.json()["state"]) == (202, "checking")
@@ -140,7 +140,7 @@ def test_a_large_dataset_is_checked_later(anna: APIClient, links: str, environ: 
 
 @pytest.fixture
 def sampled(world: World, user: APIClient, host: Host) -> Agent:
-    """A running job with two pictures, a comparison sheet and a trace."""
+    """A running job with two images, a comparison sheet and a trace."""
     user.post("/api/v1/jobs", world.request, format="json")
     agent = host.claim()
     agent.start()
@@ -161,7 +161,7 @@ def pick(client: APIClient, job: str, name: str = "cats", extend: bool = False, 
     return client.post(f"/api/v1/datasets/{name}/samples", body, format="json")
 
 
-def test_pictures_that_a_job_made_become_a_dataset_with_their_prompts(user: APIClient, sampled: Agent) -> None:
+def test_images_that_a_job_made_become_a_dataset_with_their_prompts(user: APIClient, sampled: Agent) -> None:
     answer = pick(user, sampled.job[:8])
     assert answer.status_code == 201, answer.content
     short = sampled.job[:8]
@@ -171,27 +171,27 @@ def test_pictures_that_a_job_made_become_a_dataset_with_their_prompts(user: APIC
     assert content(1)[f"{short}-1.png"] == png(8, 8, 1)
 
 
-def test_single_pictures_are_picked_and_renamed(user: APIClient, sampled: Agent) -> None:
+def test_single_images_are_picked_and_renamed(user: APIClient, sampled: Agent) -> None:
     path = "samples/comparison.png"
     assert pick(user, sampled.job, paths=[path], captions={path: "two dogs"}).status_code == 201
     assert [*captions_of(user, "cats").values()] == ["two dogs"]
 
 
-def test_picked_pictures_extend_the_latest_version(user: APIClient, sampled: Agent, links: str) -> None:
-    upload(user, links, "datasets", "cats", pictures(1))
+def test_picked_images_extend_the_latest_version(user: APIClient, sampled: Agent, links: str) -> None:
+    upload(user, links, "datasets", "cats", images(1))
     answer = pick(user, sampled.job, extend=True, paths=["samples/1.png"])
     assert answer.status_code == 201, answer.content
-    assert captions_of(user, "cats@2") == {"0.png": "picture 0.png", f"{sampled.job[:8]}-1.png": "a dog, 1"}
+    assert captions_of(user, "cats@2") == {"0.png": "image 0.png", f"{sampled.job[:8]}-1.png": "a dog, 1"}
     rows = [json.loads(line) for line in content(2)["metadata.jsonl"].decode().splitlines()]
-    assert [row["text"] for row in rows] == ["picture 0.png", "a dog, 1"]
+    assert [row["text"] for row in rows] == ["image 0.png", "a dog, 1"]
 
 
 @pytest.mark.parametrize("paths", [["samples/trace.json"], ["samples/none.png"], ["../secret.png"]])
-def test_what_is_no_picture_of_the_job_is_refused(user: APIClient, sampled: Agent, paths: list[str]) -> None:
+def test_what_is_no_image_of_the_job_is_refused(user: APIClient, sampled: Agent, paths: list[str]) -> None:
     answer = pick(user, sampled.job, paths=paths)
     assert (answer.status_code, [*answer.json()["fields"]]) == (400, ["picks.0"])
 
 
-def test_pictures_of_another_project_are_not_there(sampled: Agent, stranger: APIClient) -> None:
+def test_images_of_another_project_are_not_there(sampled: Agent, stranger: APIClient) -> None:
     stranger.post("/api/v1/datasets", {"name": "cats"}, format="json")
     assert pick(stranger, sampled.job).status_code == 404

@@ -19,7 +19,7 @@ def ask(project: Project, user: APIClient) -> Any:
     """`ask({params}, resources)` posts a masked_text job: its answer."""
     dataset = Dataset.objects.create(project=project, name="sums")
     files = [file_entry("rows.jsonl", b"{}")]
-    version_make(DatasetVersion, dataset, "datasets/1", files, details={"kind": "rows"})
+    version_make(DatasetVersion, dataset, "datasets/1", files, details={"kind": "text"})
     model = PretrainedModel.objects.create(project=project, name="bert")
     details = {"max_positions": 512}
     version_make(PretrainedModelVersion, model, "models/1", [*files], family="bert", details=details)

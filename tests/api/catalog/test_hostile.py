@@ -32,39 +32,39 @@ class Row(NamedTuple):
     """`details` of what is accepted; None = refused."""
 
 
-def pictures(count: int) -> dict[str, Any]:
-    return {"kind": "pictures", "num_pictures": count}
+def images(count: int) -> dict[str, Any]:
+    return {"kind": "images", "num_images": count}
 
 
 def rows(count: int, **more: Any) -> dict[str, Any]:
-    return {"kind": "rows", "num_rows": count, **more}
+    return {"kind": "text", "num_rows": count, **more}
 
 
 TABLE = (
-    Row("images/ok_control.jpg", (), pictures(1)),
-    Row("images/truncated_header.jpg", ("truncated_header.jpg", "not a whole picture")),
+    Row("images/ok_control.jpg", (), images(1)),
+    Row("images/truncated_header.jpg", ("truncated_header.jpg", "not a whole image")),
     Row("images/text_named.png", ("text_named.png is not a PNG",)),
-    Row("images/png_named.jpg", ("png_named.jpg is a PNG",), pictures(1)),
-    Row("images/animated.gif", ("animated.gif has 4 frames; the first is used",), pictures(1)),
-    Row("images/gray16.png", (), pictures(1)),
-    Row("images/exif_rotated.jpg", (), pictures(1)),
-    Row("images/rgba.png", (), pictures(1)),
-    Row("images/gray.png", (), pictures(1)),
-    Row("images/one_bit.png", (), pictures(1)),
+    Row("images/png_named.jpg", ("png_named.jpg is a PNG",), images(1)),
+    Row("images/animated.gif", ("animated.gif has 4 frames; the first is used",), images(1)),
+    Row("images/gray16.png", (), images(1)),
+    Row("images/exif_rotated.jpg", (), images(1)),
+    Row("images/rgba.png", (), images(1)),
+    Row("images/gray.png", (), images(1)),
+    Row("images/one_bit.png", (), images(1)),
     Row("images/thin_1x4000.png", ("thin_1x4000.png is 1 x 4000", "at most 16 times")),
-    Row("images/bmp.bmp", (), pictures(1)),
+    Row("images/bmp.bmp", (), images(1)),
     Row("images/svg_script.svg", ("svg_script.svg", "vector")),
-    Row("images/space and ünïcode 日本 🐕.jpg", ("space and ünïcode 日本 🐕.jpg",), pictures(1)),
+    Row("images/space and ünïcode 日本 🐕.jpg", ("space and ünïcode 日本 🐕.jpg",), images(1)),
     Row("images/bomb_40000x40000.png", ("bomb_40000x40000.png", "at most 64000000")),
     Row("images/header_lie_100000.png", ("header_lie_100000.png", "100000 x 100000")),
     Row("captions", ("latin1_caption.txt is not UTF-8: byte 6",)),
     Row("metadata_bad", tuple(f"metadata.jsonl line {n}" for n in range(2, 10))),
-    Row("archives/ok.zip", (), {**pictures(1), "num_captions": 1}),
+    Row("archives/ok.zip", (), {**images(1), "num_captions": 1}),
     Row("archives/symlink.zip", ("symlink.zip", "link.jpg", "symbolic link")),
     Row("archives/zip_bomb_1GB.zip", ("zip_bomb_1GB.zip", "at most 100 times")),
     Row("archives/size_lie.zip", ("liar.jpg", "100 bytes")),
     Row("archives/truncated.zip", ("truncated.zip is not a complete zip",)),
-    Row("archives/duplicates_and_junk.zip", ("'a.jpg' after 'a.jpg'", "'A.JPG' after 'a.jpg'"), pictures(1)),
+    Row("archives/duplicates_and_junk.zip", ("'a.jpg' after 'a.jpg'", "'A.JPG' after 'a.jpg'"), images(1)),
     Row("archives/encrypted_flag.zip", ("a.jpg", "password-protected")),
     Row("text/ok.jsonl", (), rows(20)),
     Row("text/bad_rows.jsonl", tuple(f"line {n}:" for n in (5, 9, 10, 12, 13, 15)), rows(13, num_skipped=6)),
@@ -79,7 +79,7 @@ TABLE = (
     Row("text/formula.csv", (), rows(1)),
     Row("text/ok.parquet", (), rows(50)),
     Row("text/nested.parquet", (), rows(10, chat=True)),
-    Row("images_parquet/dog5.parquet", ("dog5.parquet",), {**pictures(5), "num_captions": 5}),
+    Row("images_parquet/dog5.parquet", ("dog5.parquet",), {**images(5), "num_captions": 5}),
     Row("weights/lora_ok.safetensors", ("a LoRA of 1 module",), {"family": "sd1"}),
     Row("weights/header_len_huge.safetensors", ("header_len_huge.safetensors", str(2**62))),
     Row("weights/lora_nan.safetensors", ("lora_nan.safetensors", "lora_A.weight", "not finite")),
@@ -154,9 +154,9 @@ def test_the_captions_are_named_one_by_one(links: str, shared_data: Path) -> Non
     codes = {(notice["file"], notice["code"]) for notice in made["notices"]}
     assert codes >= {
         ("missing_caption.jpg", "no_caption_beside_it"),
-        ("orphan_caption.txt", "a_caption_without_a_picture"),
+        ("orphan_caption.txt", "a_caption_without_an_image"),
         ("long_caption.txt", "long_caption"),
-        ("ok_control.jpg", "the_same_picture_twice"),
+        ("ok_control.jpg", "the_same_image_twice"),
     }
     assert "characters" in next(n["message"] for n in made["notices"] if n["code"] == "long_caption")
 

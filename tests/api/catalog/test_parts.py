@@ -22,7 +22,7 @@ from api.storage import storage
 from storage import Storage
 from storage.links import link_app
 from storage.local import LocalStorage
-from tests.api.actors import HTTP, Files, file_list, person, pictures
+from tests.api.actors import HTTP, Files, file_list, images, person
 from tests.api.host import Host
 from tests.api.jobs.test_claim import submit
 from tests.api.world import Environ, World
@@ -32,7 +32,7 @@ from tests.storage.server import serving
 pytestmark = pytest.mark.django_db
 PART = 5 << 20
 LARGE = os.urandom(2 * PART + 3)
-FILES: Files = {**pictures(), "notes/large.bin": LARGE}
+FILES: Files = {**images(), "notes/large.bin": LARGE}
 
 
 @contextmanager
@@ -198,7 +198,7 @@ def test_an_old_upload_without_a_version_is_swept_with_its_files_and_parts(
 
 
 def test_an_upload_that_became_a_version_keeps_its_files(project: Project, backend: Storage, anna: APIClient) -> None:
-    announced = announce(anna, pictures())
+    announced = announce(anna, images())
     key = f"datasets/{announced['upload']}"
     backend.put_if_absent(f"{key}/0.png", b"kept")
     dataset = project.datasets.get(name="cats")

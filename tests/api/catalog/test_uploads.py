@@ -1,4 +1,4 @@
-"""What the door lets in: file lists, stored bytes, pictures, captions, weights."""
+"""What the door lets in: file lists, stored bytes, images, captions, weights."""
 
 import json
 import struct
@@ -10,10 +10,10 @@ import httpx
 import pytest
 from rest_framework.test import APIClient
 
-from api.catalog.checking.header import picture_size
+from api.catalog.checking.header import image_size
 from api.catalog.models import DatasetVersion, PretrainedModelVersion, Upload
 from api.storage import storage_app
-from tests.api.actors import Files, base_model, file_list, metadata, person, pictures, png, safetensors, send, upload
+from tests.api.actors import Files, base_model, file_list, images, metadata, person, png, safetensors, send, upload
 from tests.storage.hostile import HOSTILE_KEYS
 from tests.storage.server import serving
 
@@ -80,7 +80,7 @@ def test_a_file_list_that_is_none_says_where(anna: APIClient, files: Any, words:
 
 
 def test_a_file_that_was_not_sent_is_named(anna: APIClient) -> None:
-    made = announce(anna, file_list(pictures())).json()
+    made = announce(anna, file_list(images())).json()
     answer = anna.post("/api/v1/datasets/cats/versions", {"upload": made["upload"]}, format="json")
     refused(answer, "0.png was not sent")
     assert answer.json()["code"] == "file_missing"
@@ -88,7 +88,7 @@ def test_a_file_that_was_not_sent_is_named(anna: APIClient) -> None:
 
 
 def test_another_content_than_announced_is_refused_at_the_link(anna: APIClient, links: str) -> None:
-    files = pictures()
+    files = images()
     made = announce(anna, file_list(files)).json()
     with pytest.raises(httpx.HTTPStatusError, match="400 Bad Request"):
         send(made, links, {**files, "0.png": files["0.png"][:-1] + b"!"})
@@ -105,7 +105,7 @@ def test_odd_names_survive(anna: APIClient, links: str) -> None:
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"readme.md": b"no picture"}, ["at least one picture"]),
+        ({"readme.md": b"no image"}, ["at least one image"]),
         ({"a.png": b"<html>"}, ["a.png is not a PNG"]),
         ({"a.gif": b"GIF89a" + struct.pack("<HH", 7, 5)}, ["a.gif", "decoded"]),
         ({"a.svg": b"<svg/>", "b.png": png()}, ["a.svg", "vector"]),
@@ -118,14 +118,14 @@ def test_odd_names_survive(anna: APIClient, links: str) -> None:
         ({"a.png": png()[:16] + struct.pack(">II", 0, 5) + b"\0" * 9}, ["0 x 5"]),
     ],
 )
-def test_a_picture_that_is_none_is_refused_and_named(
+def test_an_image_that_is_none_is_refused_and_named(
     anna: APIClient, links: str, files: Files, words: list[str]
 ) -> None:
     refused(upload(anna, links, "datasets", "cats", files), *words)
     assert not DatasetVersion.objects.exists()
 
 
-def test_a_picture_is_known_by_its_content(anna: APIClient, links: str) -> None:
+def test_an_image_is_known_by_its_content(anna: APIClient, links: str) -> None:
     assert upload(anna, links, "datasets", "cats", {"png_named.jpg": png()}).status_code == 201
 
 
@@ -159,13 +159,13 @@ def test_metadata_that_cannot_be_read_says_why(anna: APIClient, links: str, raw:
     refused(upload(anna, links, "datasets", "cats", {"a.png": png(), "metadata.jsonl": raw}), "metadata.jsonl", word)
 
 
-def test_pictures_without_a_caption_are_named_in_a_warning(anna: APIClient, links: str) -> None:
+def test_images_without_a_caption_are_named_in_a_warning(anna: APIClient, links: str) -> None:
     files = {"a.png": png(), "b.png": png(seed=1), "a.txt": b"a cat", "orphan.txt": b"nobody"}
     made = upload(anna, links, "datasets", "cats", files).json()
-    assert (made["details"]["num_pictures"], made["details"]["num_captions"]) == (2, 1)
-    assert made["warnings"] == ["a caption without a picture: orphan.txt", "no caption beside it: b.png"]
+    assert (made["details"]["num_images"], made["details"]["num_captions"]) == (2, 1)
+    assert made["warnings"] == ["a caption without an image: orphan.txt", "no caption beside it: b.png"]
     assert [(notice["file"], notice["code"]) for notice in made["notices"]] == [
-        ("orphan.txt", "a_caption_without_a_picture"),
+        ("orphan.txt", "a_caption_without_an_image"),
         ("b.png", "no_caption_beside_it"),
     ]
 
@@ -189,9 +189,9 @@ def test_only_one_metadata_file_at_the_top_is_read_and_others_are_named(anna: AP
 
 
 def test_a_column_of_another_name_is_left_to_the_trainer(anna: APIClient, links: str) -> None:
-    rows = metadata([{"picture": "a.png", "text": "a cat"}])
+    rows = metadata([{"image": "a.png", "text": "a cat"}])
     made = upload(anna, links, "datasets", "cats", {"a.png": png(), "metadata.jsonl": rows}).json()
-    assert made["warnings"] == ["no column of pictures: metadata.jsonl"]
+    assert made["warnings"] == ["no column of images: metadata.jsonl"]
     said = "metadata.jsonl has no column file_name or image; jobs must set image_column"
     assert [notice["message"] for notice in made["notices"]] == [said]
 
@@ -208,7 +208,7 @@ def test_a_column_of_another_name_is_left_to_the_trainer(anna: APIClient, links:
     ],
 )
 def test_the_size_of_every_kind_is_read_from_its_header(head: bytes, size: tuple[int, int]) -> None:
-    assert picture_size(head, "a", whole=True) == size
+    assert image_size(head, "a", whole=True) == size
 
 
 @pytest.mark.parametrize("name", ["unet/model.bin", "model.ckpt", "a.pt", "a.PTH", "x.pkl", "unet/modeling.py"])

@@ -24,7 +24,7 @@ from api.catalog.versions.checks import HOLD_SECONDS, MAX_TRIES, versions_check
 from api.catalog.versions.create import version_from_files
 from api.jobs.models import Job
 from api.storage import storage, storage_app
-from tests.api.actors import HTTP, Files, base_model, file_list, metadata, person, pictures, png, send, upload
+from tests.api.actors import HTTP, Files, base_model, file_list, images, metadata, person, png, send, upload
 from tests.api.archives import zipped
 from tests.api.world import Environ, World
 from tests.storage.server import serving
@@ -57,7 +57,7 @@ def upload_zip(client: APIClient, links: str, kind: str, name: str, data: bytes)
 
 
 def test_a_refused_upload_leaves_no_file_and_no_row(links: str) -> None:
-    answer = upload(person(), links, "datasets", "cats", {**pictures(), "x.png": b"no picture"})
+    answer = upload(person(), links, "datasets", "cats", {**images(), "x.png": b"no image"})
     assert answer.status_code == 400
     assert "x.png" in answer.json()["message"]
     assert stored() == []
@@ -65,7 +65,7 @@ def test_a_refused_upload_leaves_no_file_and_no_row(links: str) -> None:
 
 
 def test_a_file_that_came_late_is_no_refusal(links: str) -> None:
-    anna, files = person(), pictures()
+    anna, files = person(), images()
     anna.post("/api/v1/datasets", {"name": "cats"}, format="json")
     body = {"files": file_list(files)}
     announced = anna.post("/api/v1/datasets/cats/uploads", body, format="json").json()
@@ -78,28 +78,28 @@ def test_a_file_that_came_late_is_no_refusal(links: str) -> None:
 def test_a_large_upload_is_checked_later(links: str, environ: Environ) -> None:
     environ(check_now_bytes=10)
     anna = person()
-    waiting = upload(anna, links, "datasets", "cats", pictures())
+    waiting = upload(anna, links, "datasets", "cats", images())
     assert (waiting.status_code, waiting.json()["state"], waiting.json()["versions"]) == (202, "checking", [])
-    assert upload(anna, links, "datasets", "cats", pictures()).status_code == 202
+    assert upload(anna, links, "datasets", "cats", images()).status_code == 202
     assert anna.get("/api/v1/datasets/cats").json()["unready"] == [{"version": 1, "state": "checking", "reason": None}]
     assert versions_check() == 1
     shown = anna.get("/api/v1/datasets/cats").json()
     assert (shown["version"], shown["state"], shown["unready"]) == (1, "ready", [])
-    assert shown["details"]["num_pictures"] == 2
+    assert shown["details"]["num_images"] == 2
     kinds = Audit.objects.filter(kind__startswith="version").order_by("pk").values_list("kind", "actor")
     assert list(kinds) == [("version_created", "user:writer-of-default"), ("version_ready", "dispatcher")]
 
 
 def test_an_upload_of_very_many_files_is_checked_later(links: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.catalog.versions.create.MAX_FILES_NOW", 2)
-    assert upload(person(), links, "datasets", "cats", pictures(2)).status_code == 202
-    assert upload(person(), links, "datasets", "dogs", pictures(1)).status_code == 201
+    assert upload(person(), links, "datasets", "cats", images(2)).status_code == 202
+    assert upload(person(), links, "datasets", "dogs", images(1)).status_code == 201
 
 
 def test_a_version_refused_later_says_why_and_cannot_be_used(links: str, environ: Environ, world: World) -> None:
     environ(check_now_bytes=10)
     anna = person(world.project.name)
-    upload(anna, links, "datasets", "cats", {"x.png": b"no picture at all"})
+    upload(anna, links, "datasets", "cats", {"x.png": b"no image at all"})
     body = {**world.request, "dataset": "cats"}
     early = anna.post("/api/v1/jobs", body, format="json")
     assert (early.status_code, early.json()["code"]) == (409, "version_not_ready")
@@ -112,7 +112,7 @@ def test_a_version_refused_later_says_why_and_cannot_be_used(links: str, environ
     assert (late.status_code, late.json()["code"]) == (409, "version_not_ready")
     assert "x.png is not a PNG" in late.json()["message"]
     assert stored() == []
-    good = upload(anna, links, "datasets", "cats", pictures())
+    good = upload(anna, links, "datasets", "cats", images())
     assert (good.status_code, good.json()["version"]) == (202, 2)
 
 
@@ -120,7 +120,7 @@ def test_a_version_whose_checker_died_is_checked_again(
     links: str, environ: Environ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environ(check_now_bytes=10)
-    upload(person(), links, "datasets", "cats", pictures())
+    upload(person(), links, "datasets", "cats", images())
     later = clock.now() + timedelta(seconds=HOLD_SECONDS)
     DatasetVersion.objects.update(check_until=later, check_tries=1)
     assert versions_check() == 0
@@ -133,7 +133,7 @@ def test_a_check_that_breaks_again_and_again_ends_as_refused(
     links: str, environ: Environ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environ(check_now_bytes=10)
-    upload(person(), links, "datasets", "cats", pictures())
+    upload(person(), links, "datasets", "cats", images())
     monkeypatch.setattr("sys.executable", "/bin/false")
     for _ in range(MAX_TRIES):
         DatasetVersion.objects.update(check_until=None)
@@ -151,7 +151,7 @@ def test_a_check_past_its_memory_names_the_file(links: str, environ: Environ) ->
 
 
 def test_a_zip_becomes_its_files(links: str) -> None:
-    anna, files = person(), pictures()
+    anna, files = person(), images()
     made = upload_zip(anna, links, "datasets", "cats", zipped({f"cats/{path}": data for path, data in files.items()}))
     assert made.status_code == 201, made.json()
     for file in made.json()["files"]:
@@ -178,22 +178,22 @@ def test_a_zip_of_a_base_model_is_one(links: str, environ: Environ) -> None:
 def test_only_one_zip_can_be_unpacked() -> None:
     anna = person()
     anna.post("/api/v1/datasets", {"name": "cats"}, format="json")
-    for files in (pictures(), {"a.zip": b"1", "b.zip": b"2"}):
+    for files in (images(), {"a.zip": b"1", "b.zip": b"2"}):
         body = {"files": file_list(files), "unpack": True}
         answer = anna.post("/api/v1/datasets/cats/uploads", body, format="json")
         assert (answer.status_code, list(answer.json()["fields"])) == (400, ["files"])
 
 
-def test_the_preview_shows_pictures_in_pages_with_thumbnails(links: str, tmp_path: Path) -> None:
+def test_the_preview_shows_images_in_pages_with_thumbnails(links: str, tmp_path: Path) -> None:
     anna = person()
     files: Files = {f"{n:03d}.png": png(600, 300, seed=n) for n in range(7)}
-    files["metadata.jsonl"] = metadata([{"file_name": path, "text": f"picture {path}"} for path in files])
+    files["metadata.jsonl"] = metadata([{"file_name": path, "text": f"image {path}"} for path in files])
     assert upload(anna, links, "datasets", "cats", files).status_code == 201
     first = anna.get("/api/v1/datasets/cats/preview?limit=4").json()
     second = anna.get(first["next"]).json()
     items = [*first["results"], *second["results"]]
     assert [item["path"] for item in items] == sorted(files)[:7]
-    assert items[0]["caption"] == "picture 000.png"
+    assert items[0]["caption"] == "image 000.png"
     assert (items[0]["width"], items[0]["height"], second["next"]) == (600, 300, None)
     got = HTTP.get(items[0]["thumbnail"].replace("http://testserver", links))
     assert got.headers["content-type"] == "image/jpeg"
@@ -207,7 +207,7 @@ def test_the_preview_of_rows_and_of_nothing(links: str) -> None:
     assert anna.get("/api/v1/datasets/empty/preview").json() == {"results": [], "next": None}
     rows = metadata([{"question": f"{n} + {n}?", "answer": str(2 * n)} for n in range(150)])
     made = upload(anna, links, "datasets", "sums", {"rows.jsonl": rows}).json()
-    assert (made["details"]["kind"], made["details"]["num_rows"]) == ("rows", 150)
+    assert (made["details"]["kind"], made["details"]["num_rows"]) == ("text", 150)
     page = anna.get("/api/v1/datasets/sums/preview?limit=20&cursor=95").json()
     assert [item["line"] for item in page["results"]] == list(range(96, 116))
     assert page["results"][0]["row"] == {"question": "95 + 95?", "answer": "190"}
@@ -215,12 +215,12 @@ def test_the_preview_of_rows_and_of_nothing(links: str) -> None:
     assert person("other").get("/api/v1/datasets/sums/preview").status_code == 404
 
 
-def test_a_method_for_pictures_refuses_rows(links: str, world: World) -> None:
+def test_a_method_for_images_refuses_rows(links: str, world: World) -> None:
     anna = person(world.project.name)
     upload(anna, links, "datasets", "sums", {"rows.jsonl": metadata([{"text": "one"}])})
     answer = anna.post("/api/v1/jobs", {**world.request, "dataset": "sums"}, format="json")
     assert answer.status_code == 400
-    assert "image_lora needs a dataset of pictures, but sums@1 holds rows" in json.dumps(answer.json())
+    assert "image_lora needs a dataset of images, but sums@1 holds text" in json.dumps(answer.json())
 
 
 def test_files_that_a_job_published_become_a_version(tmp_path: Path, project: Project) -> None:
@@ -260,8 +260,8 @@ def test_a_version_in_use_is_not_deleted(world: World) -> None:
 
 def test_a_deleted_version_takes_its_files_and_its_number_with_it(links: str) -> None:
     anna = person()
-    upload(anna, links, "datasets", "cats", pictures(1))
-    upload(anna, links, "datasets", "cats", pictures(2))
+    upload(anna, links, "datasets", "cats", images(1))
+    upload(anna, links, "datasets", "cats", images(2))
     before = len(stored())
     assert person("other").delete("/api/v1/datasets/cats").status_code == 404
     assert anna.delete("/api/v1/datasets/cats@2").status_code == 204
@@ -269,7 +269,7 @@ def test_a_deleted_version_takes_its_files_and_its_number_with_it(links: str) ->
     removals_sweep()
     assert not Removal.objects.exists()
     assert len(stored()) < before
-    assert upload(anna, links, "datasets", "cats", pictures(3)).json()["version"] == 3
+    assert upload(anna, links, "datasets", "cats", images(3)).json()["version"] == 3
     assert anna.delete("/api/v1/datasets/cats").status_code == 204
     removals_sweep()
     assert stored() == []
@@ -300,7 +300,7 @@ def test_metadata_is_kept_and_said_or_removed_as_the_upload_asks(
     anna, files = person(), {"a.jpg": photo(), "a.txt": b"a wall"}
     kept = upload(anna, links, "datasets", "walls", files).json()
     assert kept["warnings"] == [
-        "1 pictures hold GPS positions, which are kept; upload with strip_metadata to remove them: a.jpg"
+        "1 images hold GPS positions, which are kept; upload with strip_metadata to remove them: a.jpg"
     ]
     if later:
         monkeypatch.setattr("api.catalog.versions.create.MAX_FILES_NOW", 0)

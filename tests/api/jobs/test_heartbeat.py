@@ -241,7 +241,7 @@ def test_the_log_of_two_attempts_reads_as_one_also_after_it_was_stored(
 
 
 def test_a_file_that_lies_there_already_is_not_asked_for_again(agent: Agent) -> None:
-    entry = agent.store("samples/a.png", b"picture")
+    entry = agent.store("samples/a.png", b"image")
     granted = agent.post("uploads", {"files": [entry, file_entry("samples/b.png", b"other")]}).json()["files"]
     assert granted[0]["url"] is None
     assert granted[1]["method"] == "PUT"
@@ -254,14 +254,14 @@ def test_an_upload_cannot_leave_its_prefix(agent: Agent) -> None:
 
 
 def test_an_artifact_whose_files_are_not_there_is_refused(agent: Agent) -> None:
-    body = {"kind": "sample", "step": 1, "path": "samples/a.png", "files": [file_entry("samples/a.png", b"picture")]}
+    body = {"kind": "sample", "step": 1, "path": "samples/a.png", "files": [file_entry("samples/a.png", b"image")]}
     refused = agent.post("artifacts", body)
     assert (refused.status_code, refused.json()["code"]) == (409, "file_missing")
     assert Artifact.objects.count() == 0
 
 
 def test_samples_are_listed_with_signed_links(agent: Agent, user: APIClient) -> None:
-    files = [agent.store("samples/a.png", b"picture")]
+    files = [agent.store("samples/a.png", b"image")]
     body = {"kind": "sample", "step": 3, "path": "samples/a.png", "files": files, "details": {"prompt": "a square"}}
     assert agent.post("artifacts", body).status_code == 200
     assert agent.post("artifacts", body).status_code == 200

@@ -57,7 +57,7 @@ def test_a_fetched_dataset_is_checked_and_says_where_it_came_from(user: APIClien
     version.refresh_from_db()
     assert version.state == "ready"
     assert version.details["source"] == {**SOURCE, "job": agent.job}
-    assert version.details["num_pictures"] == 1
+    assert version.details["num_images"] == 1
     events = user.get(f"/api/v1/jobs/{agent.job}/events").json()["results"]
     (told,) = [event["data"] for event in events if event["kind"] == "version"]
     assert (told["kind"], told["name"], told["version"], told["source"]["commit"]) == ("datasets", "tiny", 1, COMMIT)

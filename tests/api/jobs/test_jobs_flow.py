@@ -85,7 +85,7 @@ def test_a_missing_dataset_is_a_400_that_names_it(world: World, user: APIClient)
 
 @pytest.mark.usefixtures("world")
 @pytest.mark.parametrize(("name", "known"), [("a.png", 201), ("./a.png", 201), ("b.png", 400)])
-def test_a_picture_that_the_dataset_lacks_is_refused_before_a_worker_is_needed(
+def test_an_image_that_the_dataset_lacks_is_refused_before_a_worker_is_needed(
     user: APIClient, name: str, known: int
 ) -> None:
     request = {"method": "sample_image", "model": "base", "dataset": "shapes", "resources": {"accelerators": 0}}

@@ -34,7 +34,7 @@ def ask(user: APIClient, prompt: str, adaptors: list[str] | None = None, **param
 
 
 def draw(agent: Agent) -> None:
-    entry = agent.store("samples/0.png", b"picture")
+    entry = agent.store("samples/0.png", b"image")
     told = {"kind": "sample", "step": None, "path": "samples/0.png", "files": [entry], "details": {"seed": 7}}
     assert agent.post("artifacts", told).status_code == 200
 
@@ -45,9 +45,9 @@ def test_a_sampling_tells_what_was_asked_and_what_came(user: APIClient, host: Ho
     (shown,) = user.get(PATH).json()["results"]
     assert (shown["job"], shown["prompt"], shown["seeds"]) == (job["id"], "a red cat", [7, 8])
     assert (shown["adaptors"], shown["model"]) == ([{"name": "shapes@1", "scale": 0.5}], "base@1")
-    (picture,) = shown["pictures"]
-    assert picture["url"].startswith("http://testserver/storage/jobs/")
-    assert (picture["path"], picture["details"]) == ("samples/0.png", {"seed": 7})
+    (image,) = shown["images"]
+    assert image["url"].startswith("http://testserver/storage/jobs/")
+    assert (image["path"], image["details"]) == ("samples/0.png", {"seed": 7})
     again = user.post(shown["rerun_url"], {"params": {"seed": 9}}, format="json").json()
     assert (again["params"]["seed"], again["params"]["prompt"], again["parent"]) == (9, "a red cat", job["id"])
 
@@ -89,7 +89,7 @@ def test_usage_adds_up_what_lies_there(user: APIClient, adaptor: str, host: Host
     agent.log(0, b"hello\n")
     told = user.get("/api/v1/usage").json()
     assert told["adaptors"] == {"count": 1, "size_bytes": len(b"weights")}
-    assert told["artifacts"]["sample"] == {"count": 1, "size_bytes": len(b"picture")}
+    assert told["artifacts"]["sample"] == {"count": 1, "size_bytes": len(b"image")}
     assert told["artifacts"]["checkpoint"]["count"] == 1
     assert (told["logs"]["size_bytes"], told["jobs"]) == (6, 2)
     assert told["models"]["size_bytes"] == PretrainedModelVersion.objects.get().size_bytes

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 
 def sample(agent: Agent, seq: int, step: int) -> None:
     path = f"samples/step-{step:08d}-0.png"
-    entry = agent.store(path, b"picture")
+    entry = agent.store(path, b"image")
     assert agent.events(event(seq, "sample", step=step, path=path)).status_code == 200
     told = {"kind": "sample", "step": step, "path": path, "files": [entry], "details": {}}
     assert agent.post("artifacts", told).status_code == 200
@@ -83,19 +83,19 @@ def test_a_stream_shows_it_once_and_still_ends(rerun: Agent) -> None:
     assert news.ended and news.events[-1]["seq"] == job.event_seq
 
 
-def test_a_sampling_that_began_again_shows_each_picture_once(user: APIClient, host: Host, world: World) -> None:
+def test_a_sampling_that_began_again_shows_each_image_once(user: APIClient, host: Host, world: World) -> None:
     assert world
     request: dict[str, Any] = {"method": "sample_image", "params": {"prompt": "a cat"}, "model": "base", "adaptors": []}
     assert user.post("/api/v1/jobs", request, format="json").status_code == 201
     for number in range(2):
         agent = host.claim()
         agent.start()
-        entry = agent.store("samples/0.png", b"picture")
+        entry = agent.store("samples/0.png", b"image")
         told = {"kind": "sample", "step": None, "path": "samples/0.png", "files": [entry], "details": {}}
         assert agent.post("artifacts", told).status_code == 200
         last = agent
         if number == 0:
             lose(agent)
     (shown,) = user.get("/api/v1/samplings").json()["results"]
-    (picture,) = shown["pictures"]
-    assert f"/{last.fence}/samples/" in picture["url"]
+    (image,) = shown["images"]
+    assert f"/{last.fence}/samples/" in image["url"]

@@ -140,7 +140,7 @@ def test_prompts_are_one_a_line_without_empty_ones() -> None:
     assert ImageLoraParams(adaptor_name="dog", eval_prompt=" a dog \n\n a cat").eval_prompts == ["a dog", "a cat"]
 
 
-def test_few_denoising_steps_are_warned_of_where_pictures_are_made() -> None:
+def test_few_denoising_steps_are_warned_of_where_images_are_made() -> None:
     rough = ImageLoraParams(adaptor_name="dog", eval_prompt="a dog", eval_num_inference_steps=5)
     assert "eval_num_inference_steps=5" in rough.warnings()[0]
     assert rough.model_copy(update={"eval_prompt": ""}).warnings() == []

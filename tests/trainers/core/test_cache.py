@@ -52,7 +52,7 @@ def test_a_deleted_or_damaged_cache_is_rebuilt_to_the_same_bits(own: Callable[..
     assert second.losses() == first.losses()
 
 
-def test_moments_do_not_depend_on_the_other_pictures(own: Callable[..., Job]) -> None:
+def test_moments_do_not_depend_on_the_other_images(own: Callable[..., Job]) -> None:
     few, many = own("few", count=1), own("many", count=3)
     object.__setattr__(many, "cache", many.root / "cache")
     assert few.run() == many.run() == 0

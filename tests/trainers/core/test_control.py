@@ -79,7 +79,7 @@ def test_two_ranks_stop_at_the_same_step(make_job: Callable[..., Job]) -> None:
     assert job.of_kind("control")[0].step == job.manifest["steps"]
 
 
-def test_a_stop_while_pictures_are_encoded_is_obeyed_before_the_first_step(
+def test_a_stop_while_images_are_encoded_is_obeyed_before_the_first_step(
     make_job: Callable[..., Job], tmp_path: Path
 ) -> None:
     job = make_job(sizes=((64, 64),) * 40)

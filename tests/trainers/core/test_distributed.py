@@ -12,10 +12,10 @@ from trainers.contract.spec import Resources
 from trainers.core.distributed import Processes, start_processes
 
 
-@pytest.mark.parametrize("pictures", [6, 7])
-def test_two_processes_give_the_curve_and_gradient_norms_of_one(pictures: int, make_job: Callable[..., Job]) -> None:
-    """Two pictures are held out. Of 5 trained the last batch of an epoch is one: the second rank has none."""
-    sizes = ((64, 64),) * pictures
+@pytest.mark.parametrize("images", [6, 7])
+def test_two_processes_give_the_curve_and_gradient_norms_of_one(images: int, make_job: Callable[..., Job]) -> None:
+    """Two images are held out. Of 5 trained the last batch of an epoch is one: the second rank has none."""
+    sizes = ((64, 64),) * images
     settings: dict[str, Any] = {"max_train_steps": 6, "validation_split": 0.3, "eval_every_steps": 3}
     settings |= {"eval_prompt": "a cat", "eval_num_inference_steps": 2}
     one, two = make_job("one", sizes=sizes), make_job("two", sizes=sizes)

@@ -79,7 +79,7 @@ def test_a_model_arrives_without_pickles_and_code_and_says_where_it_came_from(fe
     assert not any(name in path for path in asked for name in ("model.bin", "pipeline.py"))
 
 
-def test_a_dataset_arrives_with_its_pictures_and_captions(fetch: Fetch, hub: Hub) -> None:
+def test_a_dataset_arrives_with_its_images_and_captions(fetch: Fetch, hub: Hub) -> None:
     hub.files = {"a.png": b"x" * 2000, "metadata.jsonl": b"{}\n", "data/train.parquet": b"PAR1", "load.py": b""}
     job = fetch("fetch_dataset")
     assert job.run() == 0

@@ -57,7 +57,7 @@ def test_noising_and_velocity_are_those_of_ddpm() -> None:
     assert losses.target("epsilon", x0, noise, abar) is noise
 
 
-def test_the_clean_picture_follows_from_noisy_picture_and_velocity() -> None:
+def test_the_clean_image_follows_from_noisy_image_and_velocity() -> None:
     x0, noise, abar = images(1), images(2), losses.alphas_cumprod(SD)[TIMESTEPS]
     noisy, velocity = losses.add_noise(x0, noise, abar), losses.target("v_prediction", x0, noise, abar)
     a, s = abar.sqrt().view(-1, 1, 1, 1), (1 - abar).sqrt().view(-1, 1, 1, 1)
@@ -77,7 +77,7 @@ def test_min_snr_weight_of_v_is_finite_at_zero_terminal_snr() -> None:
     assert losses.min_snr_weight("v_prediction", last, 5).item() == 0
 
 
-def test_noise_offset_shifts_each_channel_of_each_picture_as_a_whole() -> None:
+def test_noise_offset_shifts_each_channel_of_each_image_as_a_whole() -> None:
     noise, shift = images(1), torch.randn(4, 4)
     moved = losses.offset_noise(noise, shift, 0.1) - noise
     assert_near(moved, 0.1 * shift[:, :, None, None].expand_as(noise), PRODUCT)
@@ -104,7 +104,7 @@ def test_huber_is_the_formula_and_lies_between_square_and_line() -> None:
     assert found[3] == pytest.approx(2 * c * (50 - c), rel=1e-3)
 
 
-def test_flow_noising_runs_straight_from_picture_to_noise_at_the_targets_velocity() -> None:
+def test_flow_noising_runs_straight_from_image_to_noise_at_the_targets_velocity() -> None:
     x0, noise, times = images(1), images(2), torch.tensor([0.0, 0.25, 0.5, 1.0])
     noisy = losses.flow_noise(x0, noise, times)
     assert torch.equal(noisy[0], x0[0]) and torch.equal(noisy[3], noise[3])

@@ -37,7 +37,7 @@ DEMANDING: dict[str, Any] = {
     "eval_num_inference_steps": 2,
 }
 """Everything that draws at random, with checkpoints between which steps are lost."""
-MUCH_EVALUATION = "sample pictures every 2 steps take 50% of the network's forwards"
+MUCH_EVALUATION = "sample images every 2 steps take 50% of the network's forwards"
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +309,7 @@ OF_DATA: dict[str, Any] = {
 
 
 @pytest.mark.numeric
-def test_a_job_that_sees_pictures_anew_at_each_step_goes_on_to_the_same_bits(make_job: Callable[..., Job]) -> None:
+def test_a_job_that_sees_images_anew_at_each_step_goes_on_to_the_same_bits(make_job: Callable[..., Job]) -> None:
     sizes = ((96, 64), (64, 96), (64, 64), (96, 64), (80, 64))
     undisturbed, resumed = (make_job(name, sizes=sizes).spec(**OF_DATA) for name in ("undisturbed", "resumed"))
     for job in (undisturbed, resumed):
@@ -325,7 +325,7 @@ def test_a_job_that_sees_pictures_anew_at_each_step_goes_on_to_the_same_bits(mak
 
 
 WITH_MORE_STATE: dict[str, tuple[str, dict[str, Any]]] = {
-    "averaged, in 8 bits, with changed pictures": (
+    "averaged, in 8 bits, with changed images": (
         "sd1",
         {
             "use_ema": True,

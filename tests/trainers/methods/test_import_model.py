@@ -31,7 +31,7 @@ FAMILIES = ("sd1", "sd2", "sdxl", "sd3", "sd35", "flux", "flux_schnell")
 TinyBase = Callable[[str], Path]
 UNREAD = {"sample_size", "_use_default_values", "_name_or_path", "_diffusers_version", "transformers_version"}
 UNREAD |= {"architectures", "dtype", "scale_decoder_outputs", "tie_word_embeddings", "decoder_start_token_id"}
-"""Settings by which no network is built: names, what a tiny base's pictures are, and what T5's decoder would need."""
+"""Settings by which no network is built: names, what a tiny base's images are, and what T5's decoder would need."""
 V_PREDICTION: dict[str, Any] = {"prediction_type": "v_prediction"}
 
 

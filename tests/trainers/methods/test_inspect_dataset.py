@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from tests.tiny_flux import build_tiny_flux
 from tests.tiny_sd3 import build_tiny_sd3
-from tests.trainers.job import SHA256, Job, picture_make
+from tests.trainers.job import SHA256, Job, image_make
 from trainers.contract.params.inspect_dataset import InspectDatasetParams
 
 Inspect = Callable[..., dict[str, Any]]
@@ -57,8 +57,8 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "dataset"
     folder.mkdir()
     for name, size in (("a", (96, 64)), ("b", (64, 96)), ("c", (64, 64))):
-        picture_make(folder / f"{name}.png", size, seed=1)
-        (folder / f"{name}.txt").write_text(f"picture {name}")
+        image_make(folder / f"{name}.png", size, seed=1)
+        (folder / f"{name}.txt").write_text(f"image {name}")
     return folder
 
 
@@ -69,10 +69,10 @@ def said(report: dict[str, Any]) -> dict[str, list[str]]:
 def test_samples_come_in_the_order_of_the_training_with_their_texts(inspect: Inspect, folder: Path) -> None:
     report = inspect(folder, trigger_word="sks", center_crop=True, train_batch_size=2)
     assert report["refused"] == ""
-    assert report["pictures"] == report["rows_per_epoch"] == 3
+    assert report["images"] == report["rows_per_epoch"] == 3
     assert report["steps_per_epoch"] == 2
     assert [(sample["step"], sample["position"]) for sample in report["samples"]] == [(1, 0), (1, 1), (2, 0)]
-    assert sorted(sample["text"] for sample in report["samples"]) == [f"sks, picture {name}" for name in "abc"]
+    assert sorted(sample["text"] for sample in report["samples"]) == [f"sks, image {name}" for name in "abc"]
 
 
 def test_a_sample_is_the_very_pixels_that_are_cut(inspect: Inspect, folder: Path) -> None:
@@ -112,7 +112,7 @@ def test_every_change_of_a_file_is_named(inspect: Inspect, folder: Path) -> None
 def test_refused_files_are_named_and_the_others_shown(inspect: Inspect, folder: Path) -> None:
     (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:200])
     report = inspect(folder)
-    assert report["pictures"] == 2
+    assert report["images"] == 2
     assert "b.png cannot be decoded" in report["refused"]
     assert {sample["file"] for sample in report["samples"]} == {"a.png", "c.png"}
 
@@ -150,7 +150,7 @@ def test_captions_are_cut_where_the_families_of_t5_do(
     assert said.startswith("b.png: ") and tokens - lost == kept
 
 
-def test_pictures_without_the_alpha_that_masks_their_loss_are_named(inspect: Inspect, folder: Path) -> None:
+def test_images_without_the_alpha_that_masks_their_loss_are_named(inspect: Inspect, folder: Path) -> None:
     image = Image.open(folder / "a.png").convert("RGBA")
     image.putalpha(128)
     image.save(folder / "a.png")
@@ -170,21 +170,21 @@ def test_parameters_that_the_training_would_refuse_are_refused(template: dict[st
         InspectDatasetParams(template_params=template)
 
 
-def test_pictures_without_captions_need_a_trigger_word_and_the_report_says_so(inspect: Inspect, folder: Path) -> None:
+def test_images_without_captions_need_a_trigger_word_and_the_report_says_so(inspect: Inspect, folder: Path) -> None:
     for name in "abc":
         (folder / f"{name}.txt").unlink()
     report = inspect(folder)
-    assert report["refused"].startswith("3 of 3 pictures have no caption")
+    assert report["refused"].startswith("3 of 3 images have no caption")
     assert report["refused"].endswith("a.png, b.png, c.png; write them, or give a trigger_word")
 
 
-def test_with_a_trigger_word_pictures_without_captions_are_shown_as_they_train(inspect: Inspect, folder: Path) -> None:
+def test_with_a_trigger_word_images_without_captions_are_shown_as_they_train(inspect: Inspect, folder: Path) -> None:
     for name in "abc":
         (folder / f"{name}.txt").unlink()
     report = inspect(folder, trigger_word="sks")
-    assert (report["refused"], report["pictures"]) == ("", 3)
+    assert (report["refused"], report["images"]) == ("", 3)
     assert {sample["text"] for sample in report["samples"]} == {"sks"}
-    assert report["warnings"] == ["no picture has a caption; each is trained with the trigger word 'sks' alone"]
+    assert report["warnings"] == ["no image has a caption; each is trained with the trigger word 'sks' alone"]
 
 
 def test_repeats_of_folders_are_shown(inspect: Inspect, folder: Path) -> None:
@@ -192,7 +192,7 @@ def test_repeats_of_folders_are_shown(inspect: Inspect, folder: Path) -> None:
     for suffix in ("png", "txt"):
         (folder / f"a.{suffix}").rename(folder / "10_dog" / f"a.{suffix}")
     report = inspect(folder)
-    assert (report["pictures"], report["rows_per_epoch"], report["repeats"]) == (3, 12, {"1x": 2, "10x": 1})
+    assert (report["images"], report["rows_per_epoch"], report["repeats"]) == (3, 12, {"1x": 2, "10x": 1})
 
 
 @pytest.mark.acceptance
@@ -201,15 +201,15 @@ class TestSharedData:
         ("name", "count"),
         [("pd_photos", 12), ("noto_emoji", 64), ("dreambooth/dog", 5), ("dreambooth/backpack_dog", 5)],
     )
-    def test_every_set_of_pictures_is_whole(self, name: str, count: int, inspect: Inspect, shared_data: Path) -> None:
+    def test_every_set_of_images_is_whole(self, name: str, count: int, inspect: Inspect, shared_data: Path) -> None:
         report = inspect(shared_data / "images" / name, aspect_ratio_buckets=True)
         assert report["refused"] == ""
-        assert report["pictures"] == count
+        assert report["images"] == count
         assert (len(report["shapes"]) > 1) == (name == "pd_photos")
         if name == "noto_emoji":
             assert set(map(str, said(report).values())) == {"['transparency laid on white']"}
 
-    def test_hostile_pictures_are_named_with_their_reasons(self, inspect: Inspect, shared_data: Path) -> None:
+    def test_hostile_images_are_named_with_their_reasons(self, inspect: Inspect, shared_data: Path) -> None:
         report = inspect(shared_data / "hostile" / "images", trigger_word="sks")
         found = said(report)
         for name, reason in REFUSED.items():
@@ -217,34 +217,34 @@ class TestSharedData:
         for name, change in CHANGED.items():
             assert change in found[name], name
         assert found.keys() == REFUSED.keys() | CHANGED.keys()
-        assert report["pictures"] == 16 - len(REFUSED)
+        assert report["images"] == 16 - len(REFUSED)
         assert {sample["file"] for sample in report["samples"]} <= set(names(shared_data / "hostile" / "images"))
 
     def test_bad_metadata_is_named_row_by_row(self, inspect: Inspect, shared_data: Path) -> None:
         report = inspect(shared_data / "hostile" / "metadata_bad")
         assert [fault.split(":")[0] for fault in report["faults"]] == [
             *(f"metadata.jsonl row {row}" for row in (3, 4, 6, 7, 8, 9)),
-            "1 of 3 pictures are not in the dataset",
+            "1 of 3 images are not in the dataset",
         ]
-        assert report["pictures"] == 2
+        assert report["images"] == 2
         assert said(report)["a.jpg"][-1] == "the same bytes as a.jpg (metadata.jsonl row 1)"
 
     def test_bad_captions_are_all_named(self, inspect: Inspect, shared_data: Path) -> None:
         report = inspect(shared_data / "hostile" / "captions")
         assert "latin1_caption.txt is not UTF-8" in report["faults"][0]
         assert report["faults"][1].endswith("latin1_caption.jpg, missing_caption.jpg; write them")
-        assert report["pictures"] == 1
+        assert report["images"] == 1
 
     def test_parquet_is_shown(self, inspect: Inspect, shared_data: Path) -> None:
         report = inspect(shared_data / "hostile" / "images_parquet")
-        assert report["pictures"] == len(report["samples"]) == 5
+        assert report["images"] == len(report["samples"]) == 5
 
 
 REFUSED = {
     "thin_1x4000.png": "at most 16 times",
     "bomb_40000x40000.png": "pixels",
     "header_lie_100000.png": "pixels",
-    "text_named.png": "cannot be read as a picture",
+    "text_named.png": "cannot be read as an image",
     "truncated_header.jpg": "cannot be",
 }
 CHANGED = {

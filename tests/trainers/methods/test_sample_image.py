@@ -1,4 +1,4 @@
-"""The job `sample_image`: its pictures, what each parameter and input picture does to them, what is refused."""
+"""The job `sample_image`: its images, what each parameter and input image does to them, what is refused."""
 
 import json
 import re
@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from tests.tolerance import assert_same_picture
+from tests.tolerance import assert_same_image
 from tests.trainers.context import context_make
 from tests.trainers.image.sampling.scene import (
     DATASET,
     MODEL,
     Make,
+    images,
     photos_make,
-    pictures,
     pixels,
     refusal,
     save_adaptor,
@@ -52,7 +52,7 @@ class StoppingWriter(EventWriter):
 
 @pytest.fixture(scope="module")
 def adaptor(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the training job leaves it, of an adaptor that changes the pictures."""
+    """A folder as the training job leaves it, of an adaptor that changes the images."""
     return save_adaptor(tiny_sd, tmp_path_factory.mktemp("product") / "adaptor").parent
 
 
@@ -66,24 +66,24 @@ def make(tiny_sd: Path, photos: Path, tmp_path: Path) -> Make:
     return partial(workspace, tmp_path, photos, model=tiny_sd)
 
 
-def test_a_job_leaves_its_pictures_and_tells_of_each(make: Make) -> None:
+def test_a_job_leaves_its_images_and_tells_of_each(make: Make) -> None:
     work = make(num_images=2)
     assert sample(work) == "succeeded"
-    assert list(pictures(work)) == ["picture-seed-42.png", "picture-seed-43.png"]
+    assert list(images(work)) == ["image-seed-42.png", "image-seed-43.png"]
     kinds = [data.kind for data in told(work)]
     assert kinds == ["started", "progress", "progress", "sample", "sample"]
     samples = [data for data in told(work) if isinstance(data, Sample)]
     assert [(data.path, data.seed) for data in samples] == [
-        ("samples/picture-seed-42.png", 42),
-        ("samples/picture-seed-43.png", 43),
+        ("samples/image-seed-42.png", 42),
+        ("samples/image-seed-43.png", 43),
     ]
     assert work.facts["steps"] == 2
 
 
-def test_a_picture_says_how_it_was_made(make: Make, adaptor: Path) -> None:
+def test_an_image_says_how_it_was_made(make: Make, adaptor: Path) -> None:
     work = make([adaptor], prompt="ein Hündchen 🐕", adaptor_scales=[0.5])
     sample(work)
-    text = pictures(work)["picture-seed-42.png"].info
+    text = images(work)["image-seed-42.png"].info
     assert text["prompt"] == "ein Hündchen 🐕" and text["seed"] == "42"
     assert json.loads(text["parameters"])["num_inference_steps"] == 2
     assert json.loads(text["base_model"])["sha256"] == MODEL["sha256"]
@@ -91,11 +91,11 @@ def test_a_picture_says_how_it_was_made(make: Make, adaptor: Path) -> None:
 
 
 @pytest.mark.numeric
-def test_each_picture_can_be_made_again_alone_from_its_seed(make: Make) -> None:
+def test_each_image_can_be_made_again_alone_from_its_seed(make: Make) -> None:
     several, alone = make(num_images=3), make(seed=44)
     sample(several)
     sample(alone)
-    assert_same_picture(pixels(several, "picture-seed-44.png"), pixels(alone, "picture-seed-44.png"))
+    assert_same_image(pixels(several, "image-seed-44.png"), pixels(alone, "image-seed-44.png"))
 
 
 @pytest.mark.numeric
@@ -103,7 +103,7 @@ def test_equal_jobs_leave_equal_files(make: Make, adaptor: Path) -> None:
     works = [make([adaptor]) for _ in range(2)]
     for work in works:
         sample(work)
-    first, second = (work.out / "samples" / "picture-seed-42.png" for work in works)
+    first, second = (work.out / "samples" / "image-seed-42.png" for work in works)
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -122,7 +122,7 @@ def test_equal_jobs_leave_equal_files(make: Make, adaptor: Path) -> None:
         {"clip_skip": 1},
     ],
 )
-def test_every_parameter_changes_the_picture(make: Make, change: dict[str, Any]) -> None:
+def test_every_parameter_changes_the_image(make: Make, change: dict[str, Any]) -> None:
     plain, changed = make(), make(**change)
     sample(plain)
     sample(changed)
@@ -135,7 +135,7 @@ def test_a_stop_ends_the_job_between_two_steps_and_is_answered(make: Make, adapt
     writer = StoppingWriter(work.out / "events.jsonl", work.inputs / "control", after=6)
     stopping = context_make(work.spec, work.inputs, work.out, work.cache, writer)
     assert sample(stopping) == "stopped"
-    assert list(pictures(work)) == ["base-seed-42.png"]
+    assert list(images(work)) == ["base-seed-42.png"]
     last = told(work)[-1]
     assert (last.kind, last.seq, last.command, last.step) == ("control", 3, "stop", 1)
 
@@ -148,17 +148,17 @@ def test_a_base_of_another_family_is_refused(make: Make) -> None:
     assert refusal(work).reason.code == ReasonCode.BAD_BASE_MODEL
 
 
-def test_a_picture_is_painted_from_another(make: Make) -> None:
+def test_an_image_is_painted_from_another(make: Make) -> None:
     weak, strong = (make(input_image="photo.png", strength=strength, num_inference_steps=4) for strength in (0.25, 1.0))
     for work in (weak, strong):
         assert sample(work) == "succeeded"
     assert pixels(weak).shape == (64, 64, 3) and not np.array_equal(pixels(weak), pixels(strong))
-    info = pictures(weak)["picture-seed-42.png"].info
+    info = images(weak)["image-seed-42.png"].info
     assert json.loads(info["input"]) == {"name": "photos@1", "sha256": "12" * 32}
     assert json.loads(info["parameters"])["input_image"] == "photo.png"
 
 
-def test_without_a_strength_a_fifth_of_the_picture_is_kept_and_with_a_mask_nothing(make: Make) -> None:
+def test_without_a_strength_a_fifth_of_the_image_is_kept_and_with_a_mask_nothing(make: Make) -> None:
     for params, steps in (({}, 8), ({"mask_image": "right.png"}, 10)):
         work = make(input_image="photo.png", num_inference_steps=10, **params)
         sample(work)
@@ -173,7 +173,7 @@ def test_a_mask_keeps_what_is_black_to_the_pixel(make: Make) -> None:
     assert not np.array_equal(pixels(work)[:, 32:], original[:, 32:])
 
 
-def test_the_size_is_the_input_pictures_unless_one_is_asked_for(make: Make) -> None:
+def test_the_size_is_the_input_images_unless_one_is_asked_for(make: Make) -> None:
     own, asked = make(input_image="tall.png"), make(input_image="tall.png", width=64, height=80)
     for work in (own, asked):
         sample(work)
@@ -186,7 +186,7 @@ def test_the_size_is_the_input_pictures_unless_one_is_asked_for(make: Make) -> N
         ({"input_image": "none.png"}, r"input_image='none.png' is no file of the dataset; it has photo.png, right.png"),
         ({"input_image": "../photos0/photo.png"}, "is no file of the dataset"),
         ({"input_image": "/etc/passwd"}, "is no file of the dataset"),
-        ({"input_image": "text.txt"}, "input_image text.txt cannot be read as a picture"),
+        ({"input_image": "text.txt"}, "input_image text.txt cannot be read as an image"),
         ({"input_image": "photo.png", "mask_image": "small.png"}, "mask_image small.png has 32 x 32 pixels, but"),
     ],
 )
@@ -220,7 +220,7 @@ def test_less_than_one_step_is_refused_but_for_flow_models_which_round_up() -> N
     assert not shown.family_problem("sd3")
 
 
-def test_an_input_picture_needs_its_dataset_and_a_dataset_its_picture() -> None:
+def test_an_input_image_needs_its_dataset_and_a_dataset_its_image() -> None:
     job = {"name": "try", "method": "sample_image", "inputs": {"model": MODEL}}
     with pytest.raises(
         ValidationError, match=r"input_image='a.png' names a file of the job's dataset, but it has none"
@@ -277,7 +277,7 @@ def test_the_denoising_is_shown_while_it_goes_on(make: Make) -> None:
     work = make(num_inference_steps=5, intermediate_every=2, num_images=2)
     assert sample(work) == "succeeded"
     samples = [data for data in told(work) if isinstance(data, Sample)]
-    names = [f"samples/steps/picture-seed-{seed}-step-000{step}.png" for step in (2, 4) for seed in (42, 43)]
+    names = [f"samples/steps/image-seed-{seed}-step-000{step}.png" for step in (2, 4) for seed in (42, 43)]
     assert [data.path for data in samples[:4]] == names
     assert [data.details["denoising_step"] for data in samples[:4]] == [2, 2, 4, 4]
     assert work.facts["steps"] == 2 and samples[-1].step == 2

@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from tests.tolerance import assert_same_picture
+from tests.tolerance import assert_same_image
 from tests.trainers.image.sampling.scene import (
     ADAPTOR,
     MODEL,
     Make,
+    images,
     photos_make,
-    pictures,
     pixels,
     refusal,
     save_adaptor,
@@ -41,7 +41,7 @@ SKIPPING: dict[str, dict[str, str]] = {"plain": {}, "skipping": {"clip_skip": "1
 
 @pytest.fixture(scope="module")
 def adaptor(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the training job leaves it, of an adaptor that changes the pictures."""
+    """A folder as the training job leaves it, of an adaptor that changes the images."""
     return save_adaptor(tiny_sd, tmp_path_factory.mktemp("product") / "adaptor").parent
 
 
@@ -55,7 +55,7 @@ def make(tiny_sd: Path, photos: Path, tmp_path: Path) -> Make:
     return partial(workspace, tmp_path, photos, model=tiny_sd)
 
 
-def test_an_adaptor_changes_the_picture_by_its_scale(make: Make, adaptor: Path) -> None:
+def test_an_adaptor_changes_the_image_by_its_scale(make: Make, adaptor: Path) -> None:
     scales = [None, [0.0], [0.5], [1.0]]
     drawn = []
     for scale in scales:
@@ -63,7 +63,7 @@ def test_an_adaptor_changes_the_picture_by_its_scale(make: Make, adaptor: Path) 
         sample(work)
         drawn.append(pixels(work))
     assert np.array_equal(drawn[0], drawn[1])
-    half, whole = (np.abs(drawn[0] - picture).mean() for picture in drawn[2:])
+    half, whole = (np.abs(drawn[0] - image).mean() for image in drawn[2:])
     assert half > 0 and whole > 0 and not np.array_equal(drawn[2], drawn[3])
 
 
@@ -86,7 +86,7 @@ def test_two_adaptors_at_half_scale_are_one_at_full_scale(make: Make, adaptor: P
     two, one = make([adaptor, adaptor], adaptor_scales=[0.5, 0.5]), make([adaptor])
     sample(two)
     sample(one)
-    assert_same_picture(pixels(two), pixels(one))
+    assert_same_image(pixels(two), pixels(one))
 
 
 @pytest.mark.numeric
@@ -94,20 +94,20 @@ def test_a_comparison_draws_base_adaptor_and_trigger_from_the_same_seeds(make: M
     work = make([adaptor], {"trigger_word": "sks"}, compare=True, num_images=2)
     assert sample(work) == "succeeded"
     names = [f"{label}-seed-{seed}.png" for label in ("adaptor", "adaptor-trigger", "base") for seed in (42, 43)]
-    assert list(pictures(work)) == sorted([*names, "comparison.png"])
-    assert pictures(work)["adaptor-trigger-seed-42.png"].info["prompt"] == "sks, a dog"
+    assert list(images(work)) == sorted([*names, "comparison.png"])
+    assert images(work)["adaptor-trigger-seed-42.png"].info["prompt"] == "sks, a dog"
     bare, adapted = make(), make([adaptor])
     sample(bare)
     sample(adapted)
-    assert_same_picture(pixels(work, "base-seed-42.png"), pixels(bare))
-    assert_same_picture(pixels(work, "adaptor-seed-42.png"), pixels(adapted))
-    assert json.loads(pictures(work)["base-seed-42.png"].info["adaptors"]) == []
+    assert_same_image(pixels(work, "base-seed-42.png"), pixels(bare))
+    assert_same_image(pixels(work, "adaptor-seed-42.png"), pixels(adapted))
+    assert json.loads(images(work)["base-seed-42.png"].info["adaptors"]) == []
 
 
 def test_the_comparison_sheet_has_a_row_for_each_seed_and_a_column_for_each_way(make: Make, adaptor: Path) -> None:
     work = make([adaptor], {"trigger_word": "sks"}, compare=True, num_images=2)
     sample(work)
-    sheet = pictures(work)["comparison.png"]
+    sheet = images(work)["comparison.png"]
     assert sheet.width > 3 * 256 and sheet.height > 2 * 256
     last = [data for data in told(work) if isinstance(data, Sample)][-1]
     assert (last.path, last.label) == ("samples/comparison.png", "comparison")
@@ -166,7 +166,7 @@ def test_a_prediction_type_stored_with_the_adaptor_is_honoured(make: Make, tiny_
 
 
 @pytest.mark.numeric
-def test_without_a_clip_skip_the_picture_has_that_of_the_training(make: Make, tiny_sd: Path, tmp_path: Path) -> None:
+def test_without_a_clip_skip_the_image_has_that_of_the_training(make: Make, tiny_sd: Path, tmp_path: Path) -> None:
     plain, skipping = (save_adaptor(tiny_sd, tmp_path / name, **told) for name, told in SKIPPING.items())
     works = [make([plain], clip_skip=1), make([skipping]), make([plain, skipping], adaptor_scales=[0.0, 1.0])]
     works += [make([plain]), make([skipping], clip_skip=0)]
@@ -174,7 +174,7 @@ def test_without_a_clip_skip_the_picture_has_that_of_the_training(make: Make, ti
         sample(work)
     asked, trained, second, *without = (pixels(work) for work in works)
     assert np.array_equal(asked, trained)
-    assert_same_picture(asked, second)
+    assert_same_image(asked, second)
     assert np.array_equal(*without) and not np.array_equal(asked, without[0])
 
 

@@ -42,7 +42,7 @@ def test_a_crash_ends_with_the_end_of_the_log(ends: dict[str, Attempt]) -> None:
 
 def test_the_reason_that_the_trainer_gave_wins(ends: dict[str, Attempt]) -> None:
     finish = ends["reason"].finish
-    assert finish["reason"]["code"] == "bad_dataset" and finish["reason"]["message"] == "row 3 has no picture"
+    assert finish["reason"]["code"] == "bad_dataset" and finish["reason"]["message"] == "row 3 has no image"
 
 
 def test_secrets_never_reach_the_log(ends: dict[str, Attempt]) -> None:

@@ -38,7 +38,7 @@ class Params(BaseModel):
     """Inputs that may be there too."""
     max_adaptors: ClassVar[int | None] = None
     """How many adaptors it can take; None = any number."""
-    dataset_kind: ClassVar[Literal["pictures", "rows", "weights"] | None] = None
+    dataset_kind: ClassVar[Literal["images", "text", "weights"] | None] = None
     """What the dataset must hold, as the check at upload found it; None = anything."""
     model_families: ClassVar[tuple[str, ...]] = ()
     """Families of the base models that it takes, as the check at upload found them; empty = any."""

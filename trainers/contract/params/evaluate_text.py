@@ -19,7 +19,7 @@ class EvaluateTextParams(DecodingParams):
     product: ClassVar[Product] = "samples"
     requires: ClassVar[tuple[str, ...]] = ("dataset", "model")
     accepts: ClassVar[tuple[str, ...]] = ("adaptors",)
-    dataset_kind: ClassVar[Literal["pictures", "rows", "weights"] | None] = "rows"
+    dataset_kind: ClassVar[Literal["images", "text", "weights"] | None] = "text"
     model_families: ClassVar[tuple[str, ...]] = TEXT_FAMILIES
     resident_fields: ClassVar[tuple[str, ...]] = ("dtype", "load_in_4bit")
 

@@ -30,18 +30,18 @@ DEFAULT_RATES: dict[OptimizerName, float] = {
 
 
 class ImageLoraParams(Params):
-    """Trains a LoRA adaptor of an image diffusion model on pictures with captions."""
+    """Trains a LoRA adaptor of an image diffusion model on images with captions."""
 
     method: ClassVar[str] = "image_lora"
     summary: ClassVar[str] = (
-        "Train a LoRA adaptor of a Stable Diffusion 1.x, 2.x, XL, 3 or Flux model on pictures with captions."
+        "Train a LoRA adaptor of a Stable Diffusion 1.x, 2.x, XL, 3 or Flux model on images with captions."
     )
     entry: ClassVar[str] = "trainers.methods.image_lora:train"
     product: ClassVar[Product] = "adaptor"
     requires: ClassVar[tuple[str, ...]] = ("dataset", "model")
     accepts: ClassVar[tuple[str, ...]] = ("adaptors", "further_datasets", "class_dataset")
     max_adaptors: ClassVar[int | None] = 1
-    dataset_kind: ClassVar[Literal["pictures", "rows"] | None] = "pictures"
+    dataset_kind: ClassVar[Literal["images", "text"] | None] = "images"
     model_families: ClassVar[tuple[str, ...]] = ("sd1", "sd2", "sdxl", "sd3", "flux")
 
     foreign_names: ClassVar[dict[str, str]] = {"eval_steps": "eval_every_epochs"}
@@ -52,11 +52,11 @@ class ImageLoraParams(Params):
     """Put before every caption as "{trigger}, {caption}"; kept when the caption is dropped."""
 
     num_train_epochs: int = Field(100, ge=1, le=1000)
-    """How often every picture is seen; max_train_steps wins over it."""
+    """How often every image is seen; max_train_steps wins over it."""
     max_train_steps: int | None = Field(None, ge=1, le=1_000_000)
     """Optimizer steps in all; none = as many as num_train_epochs needs."""
     train_batch_size: int = Field(1, ge=1, le=1024)
-    """Pictures per process and micro-batch."""
+    """Images per process and micro-batch."""
     gradient_accumulation_steps: int = Field(1, ge=1, le=32)
     """Micro-batches per optimizer step; the gradient is that of one large batch."""
     seed: int = Field(42, ge=0, lt=2**63)
@@ -86,17 +86,17 @@ class ImageLoraParams(Params):
     """Steps in which the rate rises from 0; none = 50 where the schedule warms up (all but constant)."""
 
     resolution: int = Field(512, ge=64, le=1024, multiple_of=8)
-    """Side of the square that a picture is cropped to, in pixels; a multiple of 16 for SD3 and Flux."""
+    """Side of the square that an image is cropped to, in pixels; a multiple of 16 for SD3 and Flux."""
     center_crop: bool = False
-    """Crop the middle; otherwise one of 4 places per picture is drawn anew each time."""
+    """Crop the middle; otherwise one of 4 places per image is drawn anew each time."""
     random_flip: bool = False
-    """Mirror half of the pictures, drawn anew each time."""
+    """Mirror half of the images, drawn anew each time."""
     image_interpolation_mode: Literal["lanczos", "bilinear", "bicubic", "nearest"] = "lanczos"
     """Filter of the resize that brings the shorter side to the resolution."""
     aspect_ratio_buckets: bool = False
-    """Sort pictures into shapes of about resolution x resolution pixels in all, instead of cropping squares."""
+    """Sort images into shapes of about resolution x resolution pixels in all, instead of cropping squares."""
     color_jitter: bool = False
-    """Change brightness, contrast, saturation and hue of each picture a little, drawn anew each time."""
+    """Change brightness, contrast, saturation and hue of each image a little, drawn anew each time."""
     color_jitter_brightness: float = Field(0.1, ge=0, le=1)
     """Brightness is multiplied by 1 +- this."""
     color_jitter_contrast: float = Field(0.1, ge=0, le=1)
@@ -106,17 +106,17 @@ class ImageLoraParams(Params):
     color_jitter_hue: float = Field(0.05, ge=0, le=0.5)
     """Hue is turned by +- this share of the circle."""
     random_rotation: bool = False
-    """Turn some pictures by a small angle, drawn anew each time."""
+    """Turn some images by a small angle, drawn anew each time."""
     rotation_degrees: float = Field(5.0, ge=1, le=45)
     """The angle is drawn from +- this."""
     rotation_prob: float = Field(0.3, ge=0, le=1)
-    """Share of the pictures that are turned."""
+    """Share of the images that are turned."""
 
     split: str = Field("train", pattern=SPLIT)
     """Split of each dataset that is trained on, of those that its folders are named by: train, validation, test, ...
     A dataset whose folders name none is read as a whole."""
     image_column: str = Field("image", min_length=1)
-    """Column of the metadata that holds the picture; `image` also matches the usual file_name."""
+    """Column of the metadata that holds the image; `image` also matches the usual file_name."""
     caption_column: str = Field("text", min_length=1)
     """Column of the metadata that holds the caption."""
     caption_dropout_rate: float = Field(0.0, ge=0, le=1)
@@ -128,7 +128,7 @@ class ImageLoraParams(Params):
     repeats: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = ()
     """How often an epoch sees each dataset: the job's dataset first, then its further ones; empty = once each."""
     masked_loss: Literal["none", "alpha", "mask_column"] = "none"
-    """Learn little where a mask is dark: the picture's own alpha channel, or a picture that a column names."""
+    """Learn little where a mask is dark: the image's own alpha channel, or an image that a column names."""
     mask_column: str = Field("mask", min_length=1)
     """Column of the metadata that names the mask."""
     unmasked_weight: float = Field(0.1, ge=0, le=1)
@@ -167,19 +167,19 @@ class ImageLoraParams(Params):
     snr_gamma: float | None = Field(None, gt=0, le=100)
     """min-SNR loss weighting (5 is usual); none = every timestep weighs the same."""
     noise_offset: float = Field(0.0, ge=0, le=1)
-    """Adds c x N(0, 1) per picture and channel to the noise, for darker darks and brighter lights."""
+    """Adds c x N(0, 1) per image and channel to the noise, for darker darks and brighter lights."""
     prior_preservation: bool = False
-    """Train on pictures of the class as well, so that the base model does not forget what it knew of it."""
+    """Train on images of the class as well, so that the base model does not forget what it knew of it."""
     class_prompt: str = Field("", max_length=2000)
-    """Caption of the class pictures, as "a photo of a dog"."""
+    """Caption of the class images, as "a photo of a dog"."""
     num_class_images: int = Field(100, ge=1, le=10_000)
-    """Class pictures used; those that no class dataset gives are made by the base model before the training."""
+    """Class images used; those that no class dataset gives are made by the base model before the training."""
     prior_weight: float = Field(1.0, gt=0, le=100)
-    """Weight of the class pictures' mean loss beside that of the others."""
+    """Weight of the class images' mean loss beside that of the others."""
     timestep_sampling: Literal["uniform", "logit_normal", "mode", "cosmap"] = "logit_normal"
     """How SD3 and Flux draw the time of a sample."""
     timestep_shift: float | None = Field(None, ge=0.1, le=20)
-    """Moves the times of SD3 and Flux towards noise; none = 3 for SD3, by the picture's size for Flux; 1 = no shift."""
+    """Moves the times of SD3 and Flux towards noise; none = 3 for SD3, by the image's size for Flux; 1 = no shift."""
 
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
     """Compute dtype of the frozen base; LoRA weights and optimizer state stay fp32. auto = bf16 where the accelerator
@@ -195,35 +195,35 @@ class ImageLoraParams(Params):
     ema_decay: float = Field(0.9999, ge=0.9, le=0.9999)
     """Share of the average that stays at each step; smaller in the first steps, (1 + n) / (10 + n)."""
     cache_latents: bool = True
-    """Encode every picture once, before the training; off = at every step, which is slower."""
+    """Encode every image once, before the training; off = at every step, which is slower."""
     cache_text_embeddings: bool = True
     """Encode every caption once, before the training; off = at every step, which is slower."""
     compile: bool = False
     """Compile the network, on an accelerator: the first step of each shape takes minutes, the others are faster."""
 
     eval_prompt: str = Field("", max_length=10_000)
-    """Prompts of the sample pictures, one a line; empty = no samples."""
+    """Prompts of the sample images, one a line; empty = no samples."""
     eval_negative_prompt: str = Field("", max_length=2000)
-    """What the sample pictures shall not show."""
+    """What the sample images shall not show."""
     eval_every_epochs: int = Field(1, ge=1)
     """Epochs between two evaluations; eval_every_steps wins over it."""
     eval_every_steps: int | None = Field(None, ge=1)
     """Optimizer steps between two evaluations."""
     eval_num_inference_steps: int = Field(50, ge=1, le=100)
-    """Denoising steps of a sample picture."""
+    """Denoising steps of a sample image."""
     eval_guidance_scale: float | None = Field(None, ge=1, le=20)
-    """Classifier-free guidance of the sample pictures; 1 = off; none = 7.5, for Flux, which is told it, 3.5."""
+    """Classifier-free guidance of the sample images; 1 = off; none = 7.5, for Flux, which is told it, 3.5."""
     eval_seed: int = Field(42, ge=0, lt=2**32)
-    """Seed of the sample pictures, the same at each evaluation, so that they compare."""
+    """Seed of the sample images, the same at each evaluation, so that they compare."""
     validation_split: float = Field(0.0, ge=0, le=0.5)
-    """Share of the pictures held out for a validation loss with fixed noise and timesteps."""
+    """Share of the images held out for a validation loss with fixed noise and timesteps."""
 
     no_metadata: bool = False
     """Leave what was trained, how and on what out of the header of the kohya file."""
     log_to_tensorboard: bool = True
     """Write TensorBoard files beside the adaptor."""
     log_to_wandb: bool = False
-    """Send metrics and pictures to Weights & Biases; without a key the run is kept in files beside the adaptor."""
+    """Send metrics and images to Weights & Biases; without a key the run is kept in files beside the adaptor."""
     wandb_project: str = Field("", max_length=128, pattern=r"^[^/\\#?%:]*$")
     """Project there; empty = WANDB_PROJECT of the worker, or anneal."""
     secrets: SecretNames = ()
@@ -294,7 +294,7 @@ class ImageLoraParams(Params):
         return self.eval_guidance_scale or (DEFAULT_FLUX_GUIDANCE if family == "flux" else DEFAULT_GUIDANCE)
 
     def evaluation_forwards(self, family: str = "") -> int:
-        """Forwards of the network, for one picture each, that one round of sample pictures costs; Flux has no two."""
+        """Forwards of the network, for one image each, that one round of sample images costs; Flux has no two."""
         guided = 2 if family != "flux" and self.eval_guidance(family) > 1 else 1
         return len(self.eval_prompts) * self.eval_num_inference_steps * guided
 

@@ -23,14 +23,14 @@ TITLES = {
 }
 FLOW_FAMILIES = ("sd3", "flux")
 FLOW_MULTIPLE = 16
-"""Sides of pictures of flow families; the others' are multiples of 8."""
+"""Sides of images of flow families; the others' are multiples of 8."""
 UNET_ONLY = ("prediction_type", "snr_gamma", "noise_offset", "conv_rank")
 FLOW_ONLY = ("timestep_sampling", "timestep_shift", "max_sequence_length")
 FLUX_ONLY, NOT_FLUX = ("flux_guidance",), ("clip_skip", "eval_negative_prompt")
 
 
 OF_SAMPLES = ("eval_negative_prompt", "eval_num_inference_steps", "eval_guidance_scale", "eval_seed")
-"""What only sample pictures need."""
+"""What only sample images need."""
 
 
 class Switch(NamedTuple):
@@ -78,7 +78,7 @@ def fields_agree(params: "ImageLoraParams") -> None:
         )
     if params.prior_preservation and not params.class_prompt.strip():
         raise ValueError(
-            "prior_preservation=true needs class_prompt, the caption of the class pictures; "
+            "prior_preservation=true needs class_prompt, the caption of the class images; "
             "set class_prompt, for instance to 'a photo of a dog'"
         )
 

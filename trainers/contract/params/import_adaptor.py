@@ -19,7 +19,7 @@ class ImportAdaptorParams(Params):
     product: ClassVar[Product] = "adaptor"
     obeys_control: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ("model", "dataset")
-    dataset_kind: ClassVar[Literal["pictures", "rows", "weights"] | None] = "weights"
+    dataset_kind: ClassVar[Literal["images", "text", "weights"] | None] = "weights"
     model_families: ClassVar[tuple[str, ...]] = ("sd1", "sd2", "sdxl", "sd3", "flux")
 
     adaptor_name: str = Field(min_length=1, max_length=100, pattern=ADAPTOR_NAME)

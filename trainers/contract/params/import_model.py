@@ -21,7 +21,7 @@ class ImportModelParams(Params):
     product: ClassVar[Product] = "model"
     requires: ClassVar[tuple[str, ...]] = ("dataset",)
     accepts: ClassVar[tuple[str, ...]] = ("model",)
-    dataset_kind: ClassVar[Literal["pictures", "rows", "weights"] | None] = "weights"
+    dataset_kind: ClassVar[Literal["images", "text", "weights"] | None] = "weights"
     model_families: ClassVar[tuple[str, ...]] = ("sd1", "sd2", "sdxl", "sd3", "flux")
 
     name: str = Field(min_length=1, max_length=100, pattern=ADAPTOR_NAME)

@@ -39,7 +39,7 @@ class MaskedTextParams(Params):
     entry: ClassVar[str] = "trainers.methods.masked_text:train"
     product: ClassVar[Product] = "adaptor"
     requires: ClassVar[tuple[str, ...]] = ("dataset", "model")
-    dataset_kind: ClassVar[Literal["pictures", "rows"] | None] = "rows"
+    dataset_kind: ClassVar[Literal["images", "text"] | None] = "text"
     model_families: ClassVar[tuple[str, ...]] = ("bert", "modernbert", "llada", "dream", "llama", "qwen2", "qwen3")
 
     adaptor_name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

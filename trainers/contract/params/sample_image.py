@@ -17,31 +17,31 @@ DEFAULT_STRENGTH, DEFAULT_INPAINT_STRENGTH = 0.8, 1.0
 FLOW_FAMILIES = ("sd3", "flux")
 FLOW_SCHEDULERS = ("default", "euler")
 FLOW_MULTIPLE = 16
-"""Sides of pictures of flow families; the others' are multiples of 8."""
+"""Sides of images of flow families; the others' are multiples of 8."""
 
 
 class SampleImageParams(Params):
-    """Makes pictures from text, from another picture, or inside a mask, with any number of adaptors."""
+    """Makes images from text, from another image, or inside a mask, with any number of adaptors."""
 
     method: ClassVar[str] = "sample_image"
-    summary: ClassVar[str] = "Make pictures from text or from another picture, with any number of adaptors."
+    summary: ClassVar[str] = "Make images from text or from another image, with any number of adaptors."
     entry: ClassVar[str] = "trainers.methods.sample_image:sample"
     product: ClassVar[Product] = "samples"
     requires: ClassVar[tuple[str, ...]] = ("model",)
     accepts: ClassVar[tuple[str, ...]] = ("adaptors", "dataset")
-    dataset_kind: ClassVar[Literal["pictures", "rows", "weights"] | None] = "pictures"
+    dataset_kind: ClassVar[Literal["images", "text", "weights"] | None] = "images"
     model_families: ClassVar[tuple[str, ...]] = ("sd1", "sd2", "sdxl", "sd3", "flux")
     dataset_files: ClassVar[tuple[str, ...]] = ("input_image", "mask_image")
     resident_fields: ClassVar[tuple[str, ...]] = ("mixed_precision",)
 
     prompt: str = Field(min_length=1, max_length=2000)
-    """What the picture shall show; past 75 tokens in chunks of 75, up to 225."""
+    """What the image shall show; past 75 tokens in chunks of 75, up to 225."""
     negative_prompt: str = Field("", max_length=2000)
     """What it shall not show; Flux knows none."""
     adaptor_scales: tuple[float, ...] = ()
     """Strength of each adaptor in the order of the job's adaptors; empty = 1.0 each."""
     num_inference_steps: int = Field(30, ge=1, le=1000)
-    """Denoising steps; with an input picture only strength x so many: whole ones, SD3 and Flux one for the rest too."""
+    """Denoising steps; with an input image only strength x so many: whole ones, SD3 and Flux one for the rest too."""
     guidance_scale: float | None = Field(None, ge=1, le=50)
     """How strongly the prompt is followed; 1 = classifier-free guidance off; none = 7.5, Flux 3.5 (its embedding)."""
     guidance_rescale: float = Field(0.0, ge=0, le=1)
@@ -51,21 +51,21 @@ class SampleImageParams(Params):
     max_sequence_length: int | None = Field(None, ge=1, le=512)
     """Tokens for T5; none = SD3 256, Flux 512."""
     width: int | None = Field(None, ge=64, le=MAX_SIDE, multiple_of=8)
-    """Pixels, for SD3 and Flux a multiple of 16; none = the input picture's, or else the base model's own size."""
+    """Pixels, for SD3 and Flux a multiple of 16; none = the input image's, or else the base model's own size."""
     height: int | None = Field(None, ge=64, le=MAX_SIDE, multiple_of=8)
-    """Pixels, for SD3 and Flux a multiple of 16; none = the input picture's, or else the base model's own size."""
+    """Pixels, for SD3 and Flux a multiple of 16; none = the input image's, or else the base model's own size."""
     seed: int = Field(42, ge=0, lt=2**32)
-    """Picture i is drawn from seed + i, as diffusers does, so that each can be made again alone."""
+    """Image i is drawn from seed + i, as diffusers does, so that each can be made again alone."""
     num_images: int = Field(1, ge=1, le=8)
-    """Pictures to make, as one batch."""
+    """Images to make, as one batch."""
     scheduler: Literal["default", "euler", "euler_a", "lms", "dpm++_2m", "ddim", "unipc"] = "default"
     """Sampler; default = the base model's own; SD3 and Flux: default or euler. Prediction type and betas are kept."""
     input_image: str | None = Field(None, min_length=1, max_length=300)
-    """File of the job's dataset that the picture starts from (image to image); none = from noise."""
+    """File of the job's dataset that the image starts from (image to image); none = from noise."""
     mask_image: str | None = Field(None, min_length=1, max_length=300)
-    """File of the job's dataset that says where the input picture is painted anew: white = repaint, black = keep."""
+    """File of the job's dataset that says where the input image is painted anew: white = repaint, black = keep."""
     strength: float | None = Field(None, gt=0, le=1)
-    """How far the input picture is dissolved in noise first; none = 0.8, with a mask 1.0."""
+    """How far the input image is dissolved in noise first; none = 0.8, with a mask 1.0."""
     intermediate_every: int | None = Field(None, ge=1, le=1000)
     """Shows what is denoised after every so many steps; none = only the end."""
     compare: bool = False
@@ -82,7 +82,7 @@ class SampleImageParams(Params):
                 f"input_image={self.input_image!r} names a file of the job's dataset, but it has none; give one"
             )
         if inputs.dataset and not self.input_image:
-            raise ValueError("there is a dataset, but input_image is empty; name the picture to start from")
+            raise ValueError("there is a dataset, but input_image is empty; name the image to start from")
 
     @property
     def start_strength(self) -> float:

@@ -19,8 +19,8 @@ PIPELINES = {
 """diffusers' class for each family."""
 MADE = {"import_adaptor": "imported", "extract_adaptor": "made from another adaptor"}
 """How an adaptor came to be, by the method that wrote the card."""
-PICTURES = "pictures"
-"""Folder beside the card that the sample pictures are copied to."""
+IMAGES = "images"
+"""Folder beside the card that the sample images are copied to."""
 
 
 def card_write(
@@ -31,19 +31,19 @@ def card_write(
     base_prediction: str = "",
     effective: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes `folder/README.md` and copies `samples` (files below `out/`) to `folder/pictures/`.
+    """Writes `folder/README.md` and copies `samples` (files below `out/`) to `folder/images/`.
 
     `effective` has the values that the training used where a parameter was left to it (none).
     `manifest` is the body of the job's manifest: `params`, `inputs` and `family`, and where they are there `outcome`,
     `metrics`, `layers`, `prediction_type`, `clip_skip`, `trigger_word` and `samples`, which has the prompt of each
-    picture. An adaptor of `base_prediction`, the base model's own prediction type, needs no other scheduler.
+    image. An adaptor of `base_prediction`, the base model's own prediction type, needs no other scheduler.
     """
-    pictures = _pictures_copy(folder, samples)
+    images = _images_copy(folder, samples)
     params = manifest["params"]
     sections = [
-        _front_matter(manifest, pictures),
+        _front_matter(manifest, images),
         _head(manifest),
-        " ".join(f"![{_prompt_of(manifest, link)}]({link})" for link in pictures),
+        " ".join(f"![{_prompt_of(manifest, link)}]({link})" for link in images),
         _files(manifest),
         _usage(manifest, base_prediction),
         "" if params.get("no_metadata") else parameters_table(params, effective),
@@ -53,26 +53,26 @@ def card_write(
     return folder / "README.md"
 
 
-def _pictures_copy(folder: Path, samples: Sequence[Path]) -> list[str]:
-    """Links relative to the card. Pictures of an earlier card, of a job that was stopped and resumed, go."""
-    target = folder / PICTURES
+def _images_copy(folder: Path, samples: Sequence[Path]) -> list[str]:
+    """Links relative to the card. Images of an earlier card, of a job that was stopped and resumed, go."""
+    target = folder / IMAGES
     shutil.rmtree(target, ignore_errors=True)
     if samples:
         target.mkdir(parents=True)
     for sample in samples:
         shutil.copyfile(sample, target / sample.name)
-    return [f"{PICTURES}/{sample.name}" for sample in samples]
+    return [f"{IMAGES}/{sample.name}" for sample in samples]
 
 
-def _front_matter(manifest: dict[str, Any], pictures: list[str]) -> str:
+def _front_matter(manifest: dict[str, Any], images: list[str]) -> str:
     """The YAML head that the Hub reads. JSON strings are YAML strings, whatever a person typed."""
     lines = ["---", f"base_model: {quoted(base_name(manifest))}", "library_name: diffusers"]
     lines += ["pipeline_tag: text-to-image", "tags:", "- lora", "- diffusers", "- text-to-image"]
     if trigger := _trigger(manifest):
         lines.append(f"instance_prompt: {quoted(trigger)}")
-    if pictures:
+    if images:
         lines.append("widget:")
-    for link in pictures:
+    for link in images:
         lines += [f"- text: {quoted(_prompt_of(manifest, link))}", "  output:", f"    url: {quoted(link)}"]
     return "\n".join([*lines, "---"])
 
@@ -89,7 +89,7 @@ def _head(manifest: dict[str, Any]) -> str:
 
 
 def _prompt_of(manifest: dict[str, Any], link: str) -> str:
-    """The prompt of a copied picture, by its file name; "sample" where the manifest does not say."""
+    """The prompt of a copied image, by its file name; "sample" where the manifest does not say."""
     prompts = {Path(sample["path"]).name: sample.get("prompt") for sample in manifest.get("samples") or []}
     return prompts.get(Path(link).name) or "sample"
 
@@ -145,7 +145,7 @@ def _usage(manifest: dict[str, Any], base_prediction: str) -> str:
         "# one dtype for all parts, whatever they are stored in; torch.bfloat16 on a GPU\n"
         f'pipeline = {pipeline}.from_pretrained("path/to/the/base/model", torch_dtype=torch.float32)\n'
         f'pipeline.load_lora_weights("path/to/this/folder", weight_name="{WEIGHTS}")\n'
-        f"{override}picture = pipeline({arguments}).images[0]\n```"
+        f"{override}image = pipeline({arguments}).images[0]\n```"
     )
 
 

@@ -1,6 +1,6 @@
 """Colour jitter and rotation: drawn for each sample of a step, applied to what was cropped.
 
-A turned picture is enlarged about its centre until its corners lie outside the frame, so that no border shows.
+A turned image is enlarged about its centre until its corners lie outside the frame, so that no border shows.
 """
 
 import math
@@ -98,6 +98,6 @@ def turned_crop(image: Image.Image, box: tuple[int, int, int, int], degrees: flo
 
 
 def cover_zoom(width: int, height: int, degrees: float) -> float:
-    """Factor by which a turned width x height picture must grow to cover its own frame again."""
+    """Factor by which a turned width x height image must grow to cover its own frame again."""
     cosine, sine = abs(math.cos(math.radians(degrees))), abs(math.sin(math.radians(degrees)))
     return cosine + sine * max(width / height, height / width)

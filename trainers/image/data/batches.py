@@ -34,7 +34,7 @@ class MicroBatch:
     """fp32, in pixels: height and width as seen before the resize, top and left of the crop, its height and width."""
     weights_B: Tensor
     """fp32 weight of each sample's mean loss in the batch's sum: that of its time, and 1/count where a StepBatch's
-    count is 1, since pictures and class pictures are counted apart."""
+    count is 1, since images and class images are counted apart."""
     mask_B1HW: Tensor | None = None
     """Weights of the loss in latent resolution (masked_loss)."""
 
@@ -62,7 +62,7 @@ class Draws:
     unmasked_weight: float
     """Of the loss where a mask is black."""
     prior_weight: float
-    """Of the class pictures' mean loss."""
+    """Of the class images' mean loss."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def step_batch(
 ) -> StepBatch[MicroBatch]:
     """This rank's part of `step` (from 0). `rows` and `class_rows` map the plan's rows to those of `examples`.
 
-    The positions of class pictures follow those of the others. Where there are any, the step's loss is
-    mean(pictures) + prior_weight x mean(class pictures), and its count is 1.
+    The positions of class images follow those of the others. Where there are any, the step's loss is
+    mean(images) + prior_weight x mean(class images), and its count is 1.
     """
     batch = [rows[index] for index in plan.rows(step)]
     of_class = [class_rows[index] for index in plan.class_rows(step)] if class_rows else []

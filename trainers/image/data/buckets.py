@@ -1,4 +1,4 @@
-"""Shapes that pictures are brought to: squares, or rectangles of about as many pixels that fit them better."""
+"""Shapes that images are brought to: squares, or rectangles of about as many pixels that fit them better."""
 
 import math
 from typing import NamedTuple
@@ -28,12 +28,12 @@ def shapes_of(resolution: int, multiple: int) -> list[Shape]:
 
 
 def shape_for(width: int, height: int, shapes: list[Shape]) -> Shape:
-    """The shape whose aspect is nearest to that of a picture, as a ratio; the larger one where two are as near."""
+    """The shape whose aspect is nearest to that of an image, as a ratio; the larger one where two are as near."""
     aspect = math.log(width / height)
     return min(shapes, key=lambda shape: (abs(math.log(shape.width / shape.height) - aspect), -shape.width, shape))
 
 
 def cut_share(width: int, height: int, shape: Shape) -> float:
-    """Share of a picture's area that is cropped away when it covers the shape."""
+    """Share of an image's area that is cropped away when it covers the shape."""
     scale = max(shape.width / width, shape.height / height)
     return max(0.0, 1 - shape.width * shape.height / (width * scale * height * scale))

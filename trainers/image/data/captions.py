@@ -1,4 +1,4 @@
-"""The texts that a picture is trained with: trigger word in front, parts in another order, or dropped."""
+"""The texts that an image is trained with: trigger word in front, parts in another order, or dropped."""
 
 import hashlib
 import math

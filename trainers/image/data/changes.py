@@ -1,9 +1,9 @@
-"""What becomes of a picture's file before it is trained on, in sentences."""
+"""What becomes of an image's file before it is trained on, in sentences."""
 
 from formats.images import FORMAT_ENDINGS
 from trainers.image.data.buckets import cut_share
 from trainers.image.data.framing import View
-from trainers.image.data.image_rows import Picture
+from trainers.image.data.image_rows import ImageRow
 from trainers.image.data.pixels import Seen, decoded, header_read
 
 CUT_SAID = 0.25
@@ -12,16 +12,16 @@ SUFFIX_FORMATS = {ending: name for name, endings in FORMAT_ENDINGS.items() for e
 PLAIN_MODES = ("RGB", "RGBA", "RGBX")
 
 
-def changes_of(picture: Picture, view: View) -> list[str]:
-    """Decodes the whole picture. TrainerError BAD_DATASET: it cannot be trained on."""
-    seen = header_read(picture)
-    decoded(picture)
-    return [*_format_changes(picture, seen), *_size_changes(view)]
+def changes_of(image: ImageRow, view: View) -> list[str]:
+    """Decodes the whole image. TrainerError BAD_DATASET: it cannot be trained on."""
+    seen = header_read(image)
+    decoded(image)
+    return [*_format_changes(image, seen), *_size_changes(view)]
 
 
-def _format_changes(picture: Picture, seen: Seen) -> list[str]:
+def _format_changes(image: ImageRow, seen: Seen) -> list[str]:
     found = []
-    suffix = "" if "." not in picture.name else "." + picture.name.rpartition(".")[2].lower()
+    suffix = "" if "." not in image.name else "." + image.name.rpartition(".")[2].lower()
     promised = SUFFIX_FORMATS.get(suffix)
     if promised and seen.format not in (promised, "MPO"):
         found.append(f"its name says {promised}, its content is {seen.format}")

@@ -10,8 +10,8 @@ from trainers.image.data.batches import Draws, Dropout
 from trainers.image.data.buckets import Shape, shape_for, shapes_of
 from trainers.image.data.examples import Encoding, Examples, examples_encode
 from trainers.image.data.framing import Framing
-from trainers.image.data.image_rows import Picture
-from trainers.image.data.pixels import picture_size
+from trainers.image.data.image_rows import ImageRow
+from trainers.image.data.pixels import image_size
 from trainers.image.data.plan import Plan
 from trainers.image.data.rows import Rows, example_rows
 from trainers.image.data.texts import TextKind
@@ -24,10 +24,10 @@ from trainers.image.models.families import family_module
 def rows_encode(job: JobContext[ImageLoraParams], base: Base, rows: Rows) -> Examples | None:
     """Moments and embeddings; None where a stop was wanted meanwhile, which fit then obeys before its first step.
 
-    A warning says which cache a parameter switches off, which pictures have no mask, and which captions are cut.
+    A warning says which cache a parameter switches off, which images have no mask, and which captions are cut.
     """
     params, examples = job.params, example_rows(rows, job.params)
-    told = caches_off(params, encoding_of(base, params)) + without_mask(params, rows.pictures)
+    told = caches_off(params, encoding_of(base, params)) + without_mask(params, rows.images)
     for message in told + captions_cut(token_limit(base, params), examples):
         job.reporter.emit(Warning_(message=message))
     return examples_encode(
@@ -58,8 +58,8 @@ def plan_for(params: ImageLoraParams, framing: Framing, rows: Rows, batch: Globa
         accumulation=batch.accumulation,
         world_size=batch.world_size,
         seed=params.seed,
-        shapes=[shape_in(framing, rows.pictures[place]) for place in rows.trained] if several else (),
-        num_class_rows=len(rows.class_pictures),
+        shapes=[shape_in(framing, rows.images[place]) for place in rows.trained] if several else (),
+        num_class_rows=len(rows.class_images),
     )
 
 
@@ -95,8 +95,8 @@ def framing_of(params: ImageLoraParams, multiple: int) -> Framing:
     return Framing(shapes, params.image_interpolation_mode, params.center_crop, params.random_flip)
 
 
-def shape_in(framing: Framing, picture: Picture) -> Shape:
-    return shape_for(*picture_size(picture), list(framing.shapes))
+def shape_in(framing: Framing, image: ImageRow) -> Shape:
+    return shape_for(*image_size(image), list(framing.shapes))
 
 
 def dropout_of(params: ImageLoraParams) -> Dropout:

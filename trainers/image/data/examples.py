@@ -7,25 +7,25 @@ from typing import NamedTuple
 from trainers.core.cache import stores_digest
 from trainers.core.encoding_cache import EncodingCache
 from trainers.image.data.framing import Framing
+from trainers.image.data.image_rows import ImageRow
 from trainers.image.data.latents import Latents
 from trainers.image.data.masks import MaskKind
-from trainers.image.data.image_rows import Picture
 from trainers.image.data.texts import TextKind, Texts
 from trainers.image.models.base import Base, TextSettings
 
 
 class Row(NamedTuple):
-    """One picture with the texts that a draw chooses from, trigger word included."""
+    """One image with the texts that a draw chooses from, trigger word included."""
 
-    picture: Picture
+    image: ImageRow
     texts: Sequence[str]
     of_class: bool = False
-    """A class picture of prior preservation: its caption is never dropped, and it has no mask."""
+    """A class image of prior preservation: its caption is never dropped, and it has no mask."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """What becomes of pictures and captions, and when."""
+    """What becomes of images and captions, and when."""
 
     framing: Framing
     keep_latents: bool
@@ -44,7 +44,7 @@ class Examples:
 
     @property
     def needs_vae(self) -> bool:
-        """Whether draws encode pictures."""
+        """Whether draws encode images."""
         return not self.encoding.keep_latents
 
     @property
@@ -61,7 +61,7 @@ def examples_encode(
     base: Base, rows: Sequence[Row], encoding: Encoding, *, further_texts: Sequence[str], encoding_cache: EncodingCache
 ) -> Examples | None:
     """Encodes what the cache does not hold, one item at a time, so that no bit depends on neighbours. None: stopped."""
-    latents = Latents(base, [row.picture for row in rows], encoding.framing, encoding.mask)
+    latents = Latents(base, [row.image for row in rows], encoding.framing, encoding.mask)
     if encoding.keep_latents and not latents.keep(encoding_cache):
         return None
     every_text = [*(text for row in rows for text in row.texts), *further_texts]

@@ -1,10 +1,10 @@
-"""What lies in a folder of pictures: its tables and its files, also in the layouts that Hub datasets have."""
+"""What lies in a folder of images: its tables and its files, also in the layouts that Hub datasets have."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from formats.images import PICTURE_ENDINGS
+from formats.images import IMAGE_ENDINGS
 from formats.splits import splits_of
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.data.image_rows import bad_dataset
@@ -15,14 +15,14 @@ ChooseSplit = Callable[[Sequence[str]], str]
 
 
 class Tables(NamedTuple):
-    """What names the pictures of a folder."""
+    """What names the images of a folder."""
 
     paths: list[Path]
-    """All metadata files, or all Parquet files, of the split; empty: captions lie beside the pictures."""
-    pictures: list[Path]
+    """All metadata files, or all Parquet files, of the split; empty: captions lie beside the images."""
+    images: list[Path]
     """Of the split, by the names of their folders."""
     splits: dict[str, int]
-    """How many pictures each split has, or Parquet files that hold them; {} where names say none."""
+    """How many images each split has, or Parquet files that hold them; {} where names say none."""
     split: str
 
 
@@ -31,21 +31,21 @@ def tables_of(folder: Path, split_of: ChooseSplit) -> Tables:
 
     TrainerError BAD_PARAMETERS: the dataset has not the split that is asked for.
     """
-    pictures = picture_files(folder)
+    images = image_files(folder)
     at_top = next((folder / name for name in METADATA if (folder / name).is_file()), None)
     if at_top:
         _split({}, split_of)
-        return Tables([at_top], pictures, {}, "")
+        return Tables([at_top], images, {}, "")
     files = files_of(folder)
     metadata = [path for path in files if path.name in METADATA]
     tables = metadata or [path for path in files if path.suffix.lower() == ".parquet"]
-    names = [path.relative_to(folder).as_posix() for path in tables or pictures]
+    names = [path.relative_to(folder).as_posix() for path in tables or images]
     splits = splits_of(names, by_folder_only=not tables)
     split = _split(splits, split_of)
-    chosen = [folder / name for name in splits[split]] if split else tables or pictures
-    by_folder = splits_of((path.relative_to(folder).as_posix() for path in pictures), by_folder_only=True)
+    chosen = [folder / name for name in splits[split]] if split else tables or images
+    by_folder = splits_of((path.relative_to(folder).as_posix() for path in images), by_folder_only=True)
     counts = {name: len(by_folder.get(name, paths)) for name, paths in splits.items()}
-    return Tables(chosen if tables else [], chosen if not tables else pictures, counts, split)
+    return Tables(chosen if tables else [], chosen if not tables else images, counts, split)
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -54,8 +54,8 @@ def files_of(folder: Path) -> list[Path]:
     return [path for path in found if not _is_hidden(path.relative_to(folder)) and path.is_file()]
 
 
-def picture_files(folder: Path) -> list[Path]:
-    return [path for path in files_of(folder) if path.suffix.lower() in PICTURE_ENDINGS]
+def image_files(folder: Path) -> list[Path]:
+    return [path for path in files_of(folder) if path.suffix.lower() in IMAGE_ENDINGS]
 
 
 def inside(folder: Path, name: str, where: str) -> Path:

@@ -1,14 +1,14 @@
-"""Where pictures are cut: the shape that each is brought to, and the places and flips that a draw chooses from."""
+"""Where images are cut: the shape that each is brought to, and the places and flips that a draw chooses from."""
 
 from dataclasses import dataclass
 
 from trainers.core.noise import Purpose, uniform
 from trainers.image.data.buckets import Shape, shape_for
-from trainers.image.data.image_rows import Picture
-from trainers.image.data.pixels import Crop, Interpolation, picture_size, resized_size
+from trainers.image.data.image_rows import ImageRow
+from trainers.image.data.pixels import Crop, Interpolation, image_size, resized_size
 
 CROPS = 4
-"""Places that a random crop is chosen from, per picture: each is encoded once."""
+"""Places that a random crop is chosen from, per image: each is encoded once."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Framing:
 
 @dataclass(frozen=True)
 class View:
-    """How a picture may be seen."""
+    """How an image may be seen."""
 
     original: Shape
     """Before the resize, EXIF orientation applied."""
@@ -33,17 +33,17 @@ class View:
     """[flip][place]."""
 
     def sizes(self, crop: Crop) -> tuple[int, int, int, int, int, int]:
-        """SDXL's time ids: original height and width; top and left of the crop, in the mirrored picture where the crop
+        """SDXL's time ids: original height and width; top and left of the crop, in the mirrored image where the crop
         is mirrored; height and width of the crop."""
         left = self.resized.width - self.shape.width - crop.left if crop.flip else crop.left
         return (self.original.height, self.original.width, crop.top, left, self.shape.height, self.shape.width)
 
 
-def view_of(picture: Picture, framing: Framing, sha256: str) -> View:
-    """The places depend on the picture's content (`sha256`) alone, so that jobs share the cache."""
-    width, height = picture_size(picture)
+def view_of(image: ImageRow, framing: Framing, sha256: str) -> View:
+    """The places depend on the image's content (`sha256`) alone, so that jobs share the cache."""
+    width, height = image_size(image)
     shape = shape_for(width, height, list(framing.shapes))
-    resized = resized_size(picture, shape)
+    resized = resized_size(image, shape)
     spare_x, spare_y = resized.width - shape.width, resized.height - shape.height
 
     def place(index: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""One row of a dataset of pictures."""
+"""One row of a dataset of images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ NAMED = 5
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageRow:
     source: Source
     caption: str
     """As written; may be empty where a trigger word stands in."""
@@ -32,8 +32,8 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    rows: list[Picture]
+class ImageRows:
+    rows: list[ImageRow]
     warnings: list[str]
     """What was changed or passed over, for people."""
 
@@ -43,7 +43,7 @@ Faults = list[str]
 
 
 class Columns(NamedTuple):
-    """Names of the columns of a table of pictures."""
+    """Names of the columns of a table of images."""
 
     image: str = "image"
     """Also matches the usual file_name."""

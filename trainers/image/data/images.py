@@ -1,26 +1,26 @@
-"""Reads a folder of pictures with captions: metadata.jsonl, metadata.csv, Parquet, or a .txt/.caption beside each."""
+"""Reads a folder of images with captions: metadata.jsonl, metadata.csv, Parquet, or a .txt/.caption beside each."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from formats.images import PICTURE_ENDINGS, SIDECARS, folder_repeats, repeats_by_folder, repeats_message
+from formats.images import IMAGE_ENDINGS, SIDECARS, folder_repeats, repeats_by_folder, repeats_message
 from formats.splits import TRAIN, split_chosen
 from trainers.contract.errors import TrainerError
 from trainers.image.data.folder import ChooseSplit, Tables, tables_of
-from trainers.image.data.parquet import parquet_pictures
-from trainers.image.data.image_rows import Columns, Faults, Picture, Pictures, bad_dataset, first_names, refuse
-from trainers.image.data.tables import table_pictures, text_read
+from trainers.image.data.image_rows import Columns, Faults, ImageRow, ImageRows, bad_dataset, first_names, refuse
+from trainers.image.data.parquet import parquet_images
+from trainers.image.data.tables import table_images, text_read
 
 
-def pictures_read(
+def images_read(
     folder: Path,
     columns: Columns,
     *,
     trigger_word: str,
     split_of: ChooseSplit = lambda splits: split_chosen(splits, TRAIN),
     faults: Faults | None = None,
-) -> Pictures:
-    """All pictures of one split of `folder` with their captions, in the order of its tables, else by name.
+) -> ImageRows:
+    """All images of one split of `folder` with their captions, in the order of its tables, else by name.
 
     TrainerError BAD_DATASET names the column, file or row that is missing. A caption that is empty is refused where
     no trigger word stands in for it.
@@ -28,17 +28,17 @@ def pictures_read(
     chosen = tables_of(folder, split_of)
     tables, warnings = chosen.paths, _other_splits(chosen)
     if tables and tables[0].suffix == ".parquet":
-        found = Pictures([row for path in tables for row in parquet_pictures(path, columns, faults)], warnings)
+        found = ImageRows([row for path in tables for row in parquet_images(path, columns, faults)], warnings)
     elif tables:
-        rows = [row for path in tables for row in table_pictures(path, columns, faults)]
-        found = Pictures(rows, warnings + _unused(chosen, rows))
+        rows = [row for path in tables for row in table_images(path, columns, faults)]
+        found = ImageRows(rows, warnings + _unused(chosen, rows))
     else:
-        found = _from_sidecars(folder, chosen.pictures, columns, trigger_word, faults)
-        found = Pictures(found.rows, warnings + found.warnings)
+        found = _from_sidecars(folder, chosen.images, columns, trigger_word, faults)
+        found = ImageRows(found.rows, warnings + found.warnings)
     if not found.rows and not faults:
-        raise bad_dataset(f"expected pictures ({', '.join(PICTURE_ENDINGS)}), metadata.jsonl or Parquet, found none")
+        raise bad_dataset(f"expected images ({', '.join(IMAGE_ENDINGS)}), metadata.jsonl or Parquet, found none")
     rows = _with_files(found.rows, faults)
-    return Pictures(_with_captions(rows, trigger_word, faults) if columns.caption else rows, found.warnings)
+    return ImageRows(_with_captions(rows, trigger_word, faults) if columns.caption else rows, found.warnings)
 
 
 def _other_splits(chosen: Tables) -> list[str]:
@@ -47,19 +47,19 @@ def _other_splits(chosen: Tables) -> list[str]:
     return [f"the dataset has the splits {', '.join(chosen.splits)}; only {chosen.split} is used"]
 
 
-def _unused(chosen: Tables, rows: Sequence[Picture]) -> list[str]:
-    """Pictures that no table names; with several splits they may be another split's."""
+def _unused(chosen: Tables, rows: Sequence[ImageRow]) -> list[str]:
+    """Images that no table names; with several splits they may be another split's."""
     named = {source for row in rows for source in (row.source, row.mask)}
-    unused = [path.name for path in chosen.pictures if path not in named]
+    unused = [path.name for path in chosen.images if path not in named]
     said = ", ".join(dict.fromkeys(path.name for path in chosen.paths))
     if not unused or len(chosen.splits) > 1:
         return []
-    return [f"{len(unused)} pictures are not in {said} and are not used: {first_names(unused)}"]
+    return [f"{len(unused)} images are not in {said} and are not used: {first_names(unused)}"]
 
 
 def _from_sidecars(
     folder: Path, files: Sequence[Path], columns: Columns, trigger_word: str, faults: Faults | None
-) -> Pictures:
+) -> ImageRows:
     if files and columns.mask:
         raise bad_dataset(
             f"mask_column={columns.mask!r} needs metadata.jsonl, metadata.csv or Parquet that has it, found none"
@@ -69,23 +69,23 @@ def _from_sidecars(
     missing = [names[path] for path in files if captions[path] is None]
     warnings = [repeats_message(*one) for one in repeats_by_folder([*names.values()]).items() if one[1] > 1]
     if missing and len(missing) == len(files) and trigger_word:
-        warnings.append(f"no picture has a caption; each is trained with the trigger word {trigger_word!r} alone")
+        warnings.append(f"no image has a caption; each is trained with the trigger word {trigger_word!r} alone")
         captions = dict.fromkeys(files, "")
     elif missing:
         kinds = " or ".join(SIDECARS)
         way_out = "; write them" if len(missing) < len(files) else "; write them, or give a trigger_word"
         _refuse_each(
             missing,
-            f"{len(missing)} of {len(files)} pictures have no caption ({kinds} beside them, or metadata.jsonl)",
+            f"{len(missing)} of {len(files)} images have no caption ({kinds} beside them, or metadata.jsonl)",
             way_out,
             faults,
         )
     rows = [
-        Picture(path, caption, path.name, repeats=folder_repeats(names[path]))
+        ImageRow(path, caption, path.name, repeats=folder_repeats(names[path]))
         for path, caption in captions.items()
         if caption is not None
     ]
-    return Pictures(rows, warnings)
+    return ImageRows(rows, warnings)
 
 
 def _sidecar(path: Path, faults: Faults | None) -> str | None:
@@ -98,17 +98,17 @@ def _sidecar(path: Path, faults: Faults | None) -> str | None:
         return None
 
 
-def _with_files(rows: Sequence[Picture], faults: Faults | None) -> list[Picture]:
-    def is_there(row: Picture) -> bool:
+def _with_files(rows: Sequence[ImageRow], faults: Faults | None) -> list[ImageRow]:
+    def is_there(row: ImageRow) -> bool:
         return all(not isinstance(source, Path) or source.is_file() for source in (row.source, row.mask))
 
     missing = [row.where for row in rows if not is_there(row)]
     if missing:
-        _refuse_each(missing, f"{len(missing)} of {len(rows)} pictures are not in the dataset", "", faults)
+        _refuse_each(missing, f"{len(missing)} of {len(rows)} images are not in the dataset", "", faults)
     return [row for row in rows if is_there(row)]
 
 
-def _with_captions(rows: Sequence[Picture], trigger_word: str, faults: Faults | None) -> list[Picture]:
+def _with_captions(rows: Sequence[ImageRow], trigger_word: str, faults: Faults | None) -> list[ImageRow]:
     empty = [row.where for row in rows if not row.caption and not trigger_word]
     if empty:
         way_out = "; write them, or give a trigger_word"

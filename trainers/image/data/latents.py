@@ -12,8 +12,8 @@ from trainers.core.cache import Store, Tensors, cache_key, weights_digest
 from trainers.core.encoding_cache import EncodingCache
 from trainers.image.data.augment import UNCHANGED, Change
 from trainers.image.data.framing import Framing, View, view_of
+from trainers.image.data.image_rows import ImageRow
 from trainers.image.data.masks import MaskKind, mask_of, mask_source
-from trainers.image.data.image_rows import Picture
 from trainers.image.data.pixels import Crop, pixels
 from trainers.image.data.sources import source_sha256
 from trainers.image.models.base import Base
@@ -21,16 +21,16 @@ from trainers.image.models.families import family_module
 
 
 class Latents:
-    """[row] is the place in `pictures`. The VAE sees one picture at a time: a batch would change the last bits."""
+    """[row] is the place in `images`. The VAE sees one image at a time: a batch would change the last bits."""
 
-    def __init__(self, base: Base, pictures: Sequence[Picture], framing: Framing, mask: MaskKind | None) -> None:
+    def __init__(self, base: Base, images: Sequence[ImageRow], framing: Framing, mask: MaskKind | None) -> None:
         self._base = base
-        self._pictures = pictures
+        self._images = images
         self._framing = framing
         self._mask = mask
-        self._sha256 = [picture.sha256() for picture in pictures]
+        self._sha256 = [image.sha256() for image in images]
         self.views: list[View] = [
-            view_of(picture, framing, sha256) for picture, sha256 in zip(pictures, self._sha256, strict=True)
+            view_of(image, framing, sha256) for image, sha256 in zip(images, self._sha256, strict=True)
         ]
         self.stores: dict[str, Store] = {}
         """What is kept: "latents", and "masks" where they are asked for."""
@@ -41,7 +41,7 @@ class Latents:
         vae = weights_digest(self._base.vae)
         self._keys = {place: self._moments_key(*place, vae) for place in places}
         work = {key: partial(self._encoded, *place, UNCHANGED) for place, key in self._keys.items()}
-        moments = encoding_cache.keep("latents", "encoding pictures", work)
+        moments = encoding_cache.keep("latents", "encoding images", work)
         if moments is None:
             return False
         self.stores["latents"] = moments
@@ -71,14 +71,14 @@ class Latents:
         return True
 
     def _encoded(self, row: int, crop: Crop, change: Change) -> Tensors:
-        pixels_CHW = pixels(self._pictures[row], crop, interpolation=self._framing.interpolation, change=change)
+        pixels_CHW = pixels(self._images[row], crop, interpolation=self._framing.interpolation, change=change)
         mean_BCHW, logvar_BCHW = family_module(self._base.family).encode_image(self._base, pixels_CHW[None])
         return {"moments": torch.stack([mean_BCHW[0], logvar_BCHW[0]])}
 
     def _masked(self, row: int, crop: Crop, change: Change) -> Tensors:
         assert self._mask
         height, width = (side // self._pixels_per_latent for side in (crop.shape.height, crop.shape.width))
-        return {"mask": mask_of(self._pictures[row], self._mask, crop, height, width, change)}
+        return {"mask": mask_of(self._images[row], self._mask, crop, height, width, change)}
 
     @property
     def _pixels_per_latent(self) -> int:
@@ -86,14 +86,14 @@ class Latents:
 
     def _moments_key(self, row: int, crop: Crop, vae: str) -> str:
         interpolation = self._framing.interpolation
-        return cache_key(picture=self._sha256[row], crop=_plain(crop), interpolation=interpolation, vae=vae)
+        return cache_key(image=self._sha256[row], crop=_plain(crop), interpolation=interpolation, vae=vae)
 
     def _mask_key(self, row: int, crop: Crop) -> str:
         assert self._mask
-        picture, source = self._pictures[row], mask_source(self._pictures[row], self._mask)
-        digest = source and (self._sha256[row] if source == picture.source else source_sha256(source))
+        image, source = self._images[row], mask_source(self._images[row], self._mask)
+        digest = source and (self._sha256[row] if source == image.source else source_sha256(source))
         return cache_key(
-            mask=digest, kind=self._mask, picture=self._sha256[row], crop=_plain(crop), side=self._pixels_per_latent
+            mask=digest, kind=self._mask, image=self._sha256[row], crop=_plain(crop), side=self._pixels_per_latent
         )
 
 

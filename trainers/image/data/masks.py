@@ -1,4 +1,4 @@
-"""Masks of masked_loss: how much each place of a latent counts, from a picture's alpha or a mask beside it."""
+"""Masks of masked_loss: how much each place of a latent counts, from an image's alpha or a mask beside it."""
 
 # H height, W width (of latents)
 
@@ -12,28 +12,26 @@ from torch import Tensor
 
 from trainers.image.data.augment import UNCHANGED, Change, turned_crop
 from trainers.image.data.buckets import Shape
-from trainers.image.data.image_rows import Picture
+from trainers.image.data.image_rows import ImageRow
 from trainers.image.data.pixels import Crop, decoded_by, header_read, resized_size
 from trainers.image.data.sources import Source, source_changed_at
 
 MaskKind = Literal["alpha", "mask_column"]
 
 
-def mask_of(
-    picture: Picture, kind: MaskKind, crop: Crop, height: int, width: int, change: Change = UNCHANGED
-) -> Tensor:
-    """mask_1HW in [0, 1], fp32: cut, turned and flipped as the picture is, then averaged down to height x width.
+def mask_of(row: ImageRow, kind: MaskKind, crop: Crop, height: int, width: int, change: Change = UNCHANGED) -> Tensor:
+    """mask_1HW in [0, 1], fp32: cut, turned and flipped as the image is, then averaged down to height x width.
 
-    An opaque picture is seen whole. A mask of another size than its picture is stretched over it.
+    An opaque image is seen whole. A mask of another size than its image is stretched over it.
     """
-    image = mask_image(picture, kind, crop, change)
+    image = mask_image(row, kind, crop, change)
     small = np.array(image.resize((width, height), Image.Resampling.BOX), dtype=np.float32)
     return torch.from_numpy(small)[None] / 255
 
 
-def mask_image(picture: Picture, kind: MaskKind, crop: Crop, change: Change = UNCHANGED) -> Image.Image:
+def mask_image(row: ImageRow, kind: MaskKind, crop: Crop, change: Change = UNCHANGED) -> Image.Image:
     """8-bit grey, as large as the crop."""
-    image = _mask_resized(picture, kind, source_changed_at(picture.source), resized_size(picture, crop.shape))
+    image = _mask_resized(row, kind, source_changed_at(row.source), resized_size(row, crop.shape))
     if change.degrees:
         image = turned_crop(image, crop.box, change.degrees, Image.Resampling.BILINEAR)
     else:
@@ -41,19 +39,19 @@ def mask_image(picture: Picture, kind: MaskKind, crop: Crop, change: Change = UN
     return ImageOps.mirror(image) if crop.flip else image
 
 
-def mask_source(picture: Picture, kind: MaskKind) -> Source | None:
-    """What the mask is read from; None: the whole picture counts."""
+def mask_source(row: ImageRow, kind: MaskKind) -> Source | None:
+    """What the mask is read from; None: the whole image counts."""
     if kind == "mask_column":
-        return picture.mask
-    return picture.source if header_read(picture).has_alpha else None
+        return row.mask
+    return row.source if header_read(row).has_alpha else None
 
 
 @lru_cache(maxsize=1)
-def _mask_resized(picture: Picture, kind: MaskKind, _changed_at: int, size: Shape) -> Image.Image:
-    source = mask_source(picture, kind)
+def _mask_resized(row: ImageRow, kind: MaskKind, _changed_at: int, size: Shape) -> Image.Image:
+    source = mask_source(row, kind)
     if source is None:
         return Image.new("L", size, 255)
-    where = f"mask of {picture.where}" if kind == "mask_column" else picture.where
+    where = f"mask of {row.where}" if kind == "mask_column" else row.where
     return decoded_by(_alpha if kind == "alpha" else _grey, source, where).resize(size, Image.Resampling.BILINEAR)
 
 

@@ -1,4 +1,4 @@
-"""Parquet whose cells hold pictures, as Hub datasets have them. Captions are read at once, pictures when needed."""
+"""Parquet whose cells hold images, as Hub datasets have them. Captions are read at once, images when needed."""
 
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,13 @@ from pyarrow.parquet import ParquetFile
 
 from formats.rows import value_fault
 from trainers.image.data.folder import inside
-from trainers.image.data.image_rows import Columns, Faults, Picture, bad_dataset, refuse
+from trainers.image.data.image_rows import Columns, Faults, ImageRow, bad_dataset, refuse
 from trainers.image.data.sources import Cell, Source
 from trainers.image.data.tables import columns_check
 
 
-def parquet_pictures(path: Path, columns: Columns, faults: Faults | None = None) -> list[Picture]:
-    """One picture a row: bytes, a struct {bytes, path}, or the name of a file beside the table."""
+def parquet_images(path: Path, columns: Columns, faults: Faults | None = None) -> list[ImageRow]:
+    """One image a row: bytes, a struct {bytes, path}, or the name of a file beside the table."""
     try:
         file = ParquetFile(path)
         schema = file.schema_arrow
@@ -27,14 +27,14 @@ def parquet_pictures(path: Path, columns: Columns, faults: Faults | None = None)
         masks = _sources(file, columns.mask, path) if columns.mask else [None] * len(captions)
     except (OSError, pyarrow.ArrowException) as error:
         raise bad_dataset(f"{path.name} cannot be read as Parquet: {error}") from error
-    found: list[Picture] = []
+    found: list[ImageRow] = []
     for row, (source, caption, mask) in enumerate(zip(images, captions, masks, strict=True), start=1):
         if caption is None:
             refuse(f"{path.name} row {row}: expected text in {columns.caption!r}, got nothing", faults)
         elif fault := value_fault(caption):
             refuse(f"{path.name} row {row}: {fault}", faults)
         else:
-            found.append(Picture(source, caption.strip(), f"{path.name} row {row}", mask))
+            found.append(ImageRow(source, caption.strip(), f"{path.name} row {row}", mask))
     return found
 
 
@@ -55,7 +55,7 @@ def _sources(file: ParquetFile, column: str, path: Path) -> list[Source]:
         return [inside(path.parent, name or "", f"{path.name} row {row}") for row, name in enumerate(names, start=1)]
     if not _is_bytes(kind):
         raise bad_dataset(
-            f"{path.name}: expected pictures (bytes, or a struct of bytes and path) in {column!r}, got {kind}"
+            f"{path.name}: expected images (bytes, or a struct of bytes and path) in {column!r}, got {kind}"
         )
     return [Cell(path, column, row) for row in range(file.metadata.num_rows)]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from formats.images import MAX_ASPECT, MAX_PIXELS
 from trainers.image.data.augment import UNCHANGED, Change, jittered, turned_crop
 from trainers.image.data.buckets import Shape
-from trainers.image.data.image_rows import Picture, bad_dataset
+from trainers.image.data.image_rows import ImageRow, bad_dataset
 from trainers.image.data.sources import Cell, Source, source_changed_at, source_file, source_name
 
 pillow_heif.register_heif_opener(thumbnails=False)
@@ -34,11 +34,11 @@ FILTERS: dict[str, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
 }
 TURN_FILTERS = FILTERS | {"lanczos": Image.Resampling.BICUBIC}
-"""Pillow turns pictures with these only."""
+"""Pillow turns images with these only."""
 
 
 class Crop(NamedTuple):
-    """A place in the picture, in pixels after the resize that makes it cover `shape`."""
+    """A place in the image, in pixels after the resize that makes it cover `shape`."""
 
     left: int
     top: int
@@ -51,7 +51,7 @@ class Crop(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a picture's header says."""
+    """What an image's header says."""
 
     width: int
     """As seen, EXIF orientation applied."""
@@ -66,57 +66,55 @@ class Seen(NamedTuple):
     """More than 1: it moves, or has several pages; the first is trained on."""
 
 
-def resized_size(picture: Picture, shape: Shape) -> Shape:
-    """Size as seen once the picture just covers `shape`; only the header is read."""
-    width, height = picture_size(picture)
+def resized_size(row: ImageRow, shape: Shape) -> Shape:
+    """Size as seen once the image just covers `shape`; only the header is read."""
+    width, height = image_size(row)
     scale = max(shape.width / width, shape.height / height)
     resized = Shape(max(shape.width, round(width * scale)), max(shape.height, round(height * scale)))
     if math.prod(resized) > MAX_PIXELS:
         raise bad_dataset(
-            f"{picture.where}: {width} x {height} becomes {resized.width} x {resized.height} to cover "
+            f"{row.where}: {width} x {height} becomes {resized.width} x {resized.height} to cover "
             f"{shape.width} x {shape.height}; expected at most {MAX_PIXELS} pixels"
         )
     return resized
 
 
-def picture_size(picture: Picture) -> tuple[int, int]:
+def image_size(row: ImageRow) -> tuple[int, int]:
     """(width, height) as seen, EXIF orientation applied; only the header is read."""
-    seen = header_read(picture)
+    seen = header_read(row)
     return seen.width, seen.height
 
 
-def header_read(picture: Picture) -> Seen:
-    """TrainerError BAD_DATASET: not a still picture of at most MAX_PIXELS."""
-    return _header(picture, source_changed_at(picture.source))
+def header_read(row: ImageRow) -> Seen:
+    """TrainerError BAD_DATASET: not a still image of at most MAX_PIXELS."""
+    return _header(row, source_changed_at(row.source))
 
 
 @lru_cache(maxsize=4096)
-def _header(picture: Picture, _changed_at: int) -> Seen:
-    with _opened(picture.source, picture.where) as image:
+def _header(row: ImageRow, _changed_at: int) -> Seen:
+    with _opened(row.source, row.where) as image:
         width, height = image.size
         try:
             orientation = int(image.getexif().get(ORIENTATION, 1))
         except OSError as error:  # a PNG is read to its end for it
-            raise bad_dataset(f"{picture.where} cannot be decoded: {error}") from error
+            raise bad_dataset(f"{row.where} cannot be decoded: {error}") from error
         except (SyntaxError, ValueError, TypeError) as error:
-            raise bad_dataset(f"{picture.where} has EXIF data that cannot be read: {error}") from error
+            raise bad_dataset(f"{row.where} has EXIF data that cannot be read: {error}") from error
         is_turned = orientation in TURNED and image.format != "TIFF"  # whose size Pillow gives as seen
         size = (height, width) if is_turned else (width, height)
         return Seen(*size, image.mode, image.format or "", orientation, has_alpha(image), _frames(image))
 
 
-def pixels(picture: Picture, crop: Crop, *, interpolation: Interpolation, change: Change = UNCHANGED) -> Tensor:
-    """pixels_CHW of the crop, fp32 in [-1, 1]. TrainerError BAD_DATASET names the picture."""
-    image = crop_image(picture, crop, interpolation=interpolation, change=change)
+def pixels(row: ImageRow, crop: Crop, *, interpolation: Interpolation, change: Change = UNCHANGED) -> Tensor:
+    """pixels_CHW of the crop, fp32 in [-1, 1]. TrainerError BAD_DATASET names the image."""
+    image = crop_image(row, crop, interpolation=interpolation, change=change)
     return torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1
 
 
-def crop_image(
-    picture: Picture, crop: Crop, *, interpolation: Interpolation, change: Change = UNCHANGED
-) -> Image.Image:
-    """The crop as an 8-bit RGB picture: turned, cut, jittered, flipped."""
-    size = resized_size(picture, crop.shape)
-    image = _resized(picture, source_changed_at(picture.source), size, interpolation)
+def crop_image(row: ImageRow, crop: Crop, *, interpolation: Interpolation, change: Change = UNCHANGED) -> Image.Image:
+    """The crop as an 8-bit RGB image: turned, cut, jittered, flipped."""
+    size = resized_size(row, crop.shape)
+    image = _resized(row, source_changed_at(row.source), size, interpolation)
     if change.degrees:
         image = turned_crop(image, crop.box, change.degrees, TURN_FILTERS[interpolation])
     else:
@@ -126,18 +124,18 @@ def crop_image(
 
 
 @lru_cache(maxsize=1)
-def _resized(picture: Picture, _changed_at: int, size: Shape, interpolation: Interpolation) -> Image.Image:
-    """Kept for the next crop of the same picture: decoding costs more than cropping."""
-    return decoded(picture).resize(size, FILTERS[interpolation])
+def _resized(row: ImageRow, _changed_at: int, size: Shape, interpolation: Interpolation) -> Image.Image:
+    """Kept for the next crop of the same image: decoding costs more than cropping."""
+    return decoded(row).resize(size, FILTERS[interpolation])
 
 
-def decoded(picture: Picture) -> Image.Image:
+def decoded(row: ImageRow) -> Image.Image:
     """8-bit RGB: EXIF orientation applied, 16 bits scaled to 8, transparency laid on white."""
-    return decoded_by(to_rgb, picture.source, picture.where)
+    return decoded_by(to_rgb, row.source, row.where)
 
 
 def decoded_by(convert: Callable[[Image.Image], Image.Image], source: Source, where: str) -> Image.Image:
-    """`convert` of the whole picture, EXIF orientation applied. TrainerError BAD_DATASET names `where`."""
+    """`convert` of the whole image, EXIF orientation applied. TrainerError BAD_DATASET names `where`."""
     try:
         with _opened(source, where) as image:
             image.load()
@@ -171,7 +169,7 @@ def _opened(source: Source, where: str) -> Image.Image:
     try:
         image = Image.open(source_file(source))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise bad_dataset(f"{where} cannot be read as a picture: {_plain(error, source)}") from error
+        raise bad_dataset(f"{where} cannot be read as an image: {_plain(error, source)}") from error
     if math.prod(image.size) > MAX_PIXELS:
         raise bad_dataset(f"{where}: expected at most {MAX_PIXELS} pixels, got {image.width} x {image.height}")
     if max(image.size) > MAX_ASPECT * max(1, min(image.size)):
@@ -183,7 +181,7 @@ def _opened(source: Source, where: str) -> Image.Image:
 
 
 def _frames(image: Image.Image) -> int:
-    """What phones write counts as one: the picture, then a preview of it or its depth."""
+    """What phones write counts as one: the image, then a preview of it or its depth."""
     return 1 if image.format in ("MPO", "HEIF") else int(getattr(image, "n_frames", 1))
 
 

@@ -26,7 +26,7 @@ class Plan:
     shapes: Sequence[Hashable] = ()
     """[row]; empty = all alike. A micro-batch has one shape."""
     num_class_rows: int = 0
-    """Class pictures (prior preservation): as many go with each global batch as it has rows."""
+    """Class images (prior preservation): as many go with each global batch as it has rows."""
 
     @property
     def batch_rows(self) -> int:
@@ -43,7 +43,7 @@ class Plan:
         return _order(self, epoch)[within * self.batch_rows : (within + 1) * self.batch_rows]
 
     def class_rows(self, step: int) -> list[int]:
-        """The class pictures beside it, in seeded permutations that run on from step to step."""
+        """The class images beside it, in seeded permutations that run on from step to step."""
         epoch, within = divmod(step, self.steps_per_epoch)
         start = epoch * self.num_rows + within * self.batch_rows
         places = [divmod(start + index, self.num_class_rows) for index in range(len(self.rows(step)))]

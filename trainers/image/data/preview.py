@@ -19,14 +19,14 @@ from trainers.image.data.dataset import augment_of, batch_of, dropout_of, framin
 from trainers.image.data.examples import Row
 from trainers.image.data.folder import tables_of
 from trainers.image.data.framing import Framing, View, view_of
+from trainers.image.data.image_rows import Faults, ImageRow
 from trainers.image.data.masks import mask_image
-from trainers.image.data.image_rows import Faults, Picture
 from trainers.image.data.pixels import crop_image
 from trainers.image.data.plan import Plan
-from trainers.image.data.rows import Rows, example_rows, pictures_repeated, rows_of
-from trainers.image.data.warnings import limit_of, opaque_pictures, token_counts
+from trainers.image.data.rows import Rows, example_rows, images_repeated, rows_of
+from trainers.image.data.warnings import limit_of, opaque_images, token_counts
 from trainers.image.models.load import family_of
-from trainers.image.png import picture_write
+from trainers.image.png import image_write
 
 ANY_MULTIPLE = 8
 """Of sides of buckets, where no base model says."""
@@ -34,9 +34,9 @@ TELL_EVERY = 20
 
 
 class File(NamedTuple):
-    """What becomes of one picture."""
+    """What becomes of one image."""
 
-    picture: Picture
+    image: ImageRow
     view: View | None
     """None: it is refused."""
     said: list[str]
@@ -48,11 +48,11 @@ def preview(job: JobContext[InspectDatasetParams]) -> dict[str, Any]:
     params, faults = job.params.template(), Faults()
     assert isinstance(params, ImageLoraParams)
     try:
-        pictures = pictures_repeated(job.with_params(params), faults)
+        images = images_repeated(job.with_params(params), faults)
         framing = framing_of(params, _multiple(job))
-        job.reporter.emit(Started(total=len(pictures), details={"pictures": len(pictures)}))
-        files = _files(job, [picture for picture, _ in pictures], framing)
-        fit = [pair for pair, file in zip(pictures, files, strict=False) if file.view]
+        job.reporter.emit(Started(total=len(images), details={"images": len(images)}))
+        files = _files(job, [image for image, _ in images], framing)
+        fit = [pair for pair, file in zip(images, files, strict=False) if file.view]
         refused = [*faults, *(said for file in files if not file.view for said in file.said)]
         if refused and not fit:
             return _refused(refused[0], refused)
@@ -64,16 +64,16 @@ def preview(job: JobContext[InspectDatasetParams]) -> dict[str, Any]:
     return {
         "refused": refused[0] if refused else "",
         "faults": refused,
-        "stopped": len(files) < len(pictures),
-        "pictures": len(fit),
+        "stopped": len(files) < len(images),
+        "images": len(fit),
         "rows_per_epoch": len(rows.trained),
         **_repeats(fit),
         **_splits(job, params),
         "steps_per_epoch": plan.steps_per_epoch,
-        "held_out": [rows.pictures[place].where for place in rows.held_out],
+        "held_out": [rows.images[place].where for place in rows.held_out],
         "shapes": dict(Counter(f"{view.shape.width}x{view.shape.height}" for view in views).most_common()),
         "captions_cut": _captions_cut(job, params, example_rows(rows, params)),
-        "without_mask": [picture.where for picture in opaque_pictures(params, rows.pictures)],
+        "without_mask": [image.where for image in opaque_images(params, rows.images)],
         "files": [_told(file) for file in files if file.said],
         "samples": _samples(job, params, rows, views, plan),
     }
@@ -87,9 +87,9 @@ def _multiple(job: JobContext[InspectDatasetParams]) -> int:
     return family_of(job.model).PIXEL_MULTIPLE if job.spec.inputs.model else ANY_MULTIPLE
 
 
-def _repeats(pictures: Sequence[tuple[Picture, int]]) -> dict[str, Any]:
-    """How many pictures an epoch sees how often, where the names of their folders say so."""
-    by_name = Counter(picture.repeats for picture, _ in pictures)
+def _repeats(images: Sequence[tuple[ImageRow, int]]) -> dict[str, Any]:
+    """How many images an epoch sees how often, where the names of their folders say so."""
+    by_name = Counter(image.repeats for image, _ in images)
     return {} if set(by_name) == {1} else {"repeats": {f"{times}x": count for times, count in sorted(by_name.items())}}
 
 
@@ -107,40 +107,40 @@ def _captions_cut(job: JobContext[InspectDatasetParams], params: ImageLoraParams
     limit = limit_of(family, family.caption_tokenizer(job.model), params)
     counts = token_counts(limit, [row.texts[0] for row in rows])
     return [
-        f"{row.picture.where}: {count} tokens, the last {count - limit.limit} are cut"
+        f"{row.image.where}: {count} tokens, the last {count - limit.limit} are cut"
         for row, count in zip(rows, counts, strict=True)
         if count > limit.limit
     ]
 
 
-def _files(job: JobContext[InspectDatasetParams], pictures: Sequence[Picture], framing: Framing) -> list[File]:
+def _files(job: JobContext[InspectDatasetParams], images: Sequence[ImageRow], framing: Framing) -> list[File]:
     """All of them, or fewer where a stop was wanted."""
     found: list[File] = []
     first: dict[str, str] = {}
-    for done, picture in enumerate(pictures, start=1):
+    for done, image in enumerate(images, start=1):
         if job.control.agree_to_stop():
             break
-        found.append(_file(picture, framing, first))
-        if done % TELL_EVERY == 0 or done == len(pictures):
-            job.reporter.emit(Progress(stage="reading pictures", done=done, total=len(pictures)))
+        found.append(_file(image, framing, first))
+        if done % TELL_EVERY == 0 or done == len(images):
+            job.reporter.emit(Progress(stage="reading images", done=done, total=len(images)))
     return found
 
 
-def _file(picture: Picture, framing: Framing, first: dict[str, str]) -> File:
-    """`first` remembers which picture had a content first."""
+def _file(image: ImageRow, framing: Framing, first: dict[str, str]) -> File:
+    """`first` remembers which image had a content first."""
     try:
-        sha256 = picture.sha256()
-        view = view_of(picture, framing, sha256)
-        said = changes_of(picture, view)
+        sha256 = image.sha256()
+        view = view_of(image, framing, sha256)
+        said = changes_of(image, view)
     except TrainerError as error:
-        return File(picture, None, [error.reason.message])
-    twin = first.setdefault(sha256, picture.where)
-    return File(picture, view, said if twin == picture.where else [*said, f"the same bytes as {twin}"])
+        return File(image, None, [error.reason.message])
+    twin = first.setdefault(sha256, image.where)
+    return File(image, view, said if twin == image.where else [*said, f"the same bytes as {twin}"])
 
 
 def _told(file: File) -> dict[str, Any]:
     what: dict[str, Any] = {"changes": file.said} if file.view else {"refused": file.said[0]}
-    return {"file": file.picture.name, "where": file.picture.where, **what}
+    return {"file": file.image.name, "where": file.image.where, **what}
 
 
 def _samples(
@@ -155,13 +155,13 @@ def _samples(
     examples = example_rows(rows, params)
     found: list[dict[str, Any]] = []
     for index, (step, position, place) in enumerate(islice(drawn, job.params.num_rows)):
-        picture, view = rows.pictures[place], views[place]
+        image, view = rows.images[place], views[place]
         crop = view_drawn(view.crops, params.seed, step, position)
         change = change_drawn(augment_of(params), params.seed, step, position)
         text = text_drawn(examples[place], dropout_of(params), params.seed, step, position)
         details: dict[str, Any] = {
-            "file": picture.where,
-            "caption": picture.caption,
+            "file": image.where,
+            "caption": image.caption,
             "step": step + 1,
             "position": position,
             "original": list(view.original),
@@ -169,11 +169,11 @@ def _samples(
             "crop": crop._asdict(),
             "change": change._asdict(),
         }
-        cut = crop_image(picture, crop, interpolation=params.image_interpolation_mode, change=change)
+        cut = crop_image(image, crop, interpolation=params.image_interpolation_mode, change=change)
         path = _write(job, f"sample-{index:02d}.png", cut, text, details)
         masks: dict[str, str] = {}
         if params.masked_loss != "none":
-            mask = mask_image(picture, params.masked_loss, crop, change)
+            mask = mask_image(image, params.masked_loss, crop, change)
             masks = {"mask": _write(job, f"sample-{index:02d}-mask.png", mask, text, details)}
         found.append({"path": path, "text": text, **details, **masks})
     return found
@@ -184,6 +184,6 @@ def _write(
 ) -> str:
     path = f"samples/{name}"
     if job.processes.rank == 0:
-        picture_write(job.out / path, image, {"prompt": text})
+        image_write(job.out / path, image, {"prompt": text})
     job.reporter.emit(Sample(step=0, path=path, label=str(details["file"]), prompt=text, details=details))
     return path

@@ -13,84 +13,84 @@ from trainers.core.context import JobContext
 from trainers.core.split import split
 from trainers.image.data.captions import texts_of
 from trainers.image.data.examples import Row
-from trainers.image.data.images import pictures_read
-from trainers.image.data.image_rows import Columns, Faults, Picture, Pictures, bad_dataset
+from trainers.image.data.image_rows import Columns, Faults, ImageRow, ImageRows, bad_dataset
+from trainers.image.data.images import images_read
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Places are those in `pictures`, then those in `class_pictures`."""
+    """Places are those in `images`, then those in `class_images`."""
 
-    pictures: Sequence[Picture]
+    images: Sequence[ImageRow]
     trained: Sequence[int]
     """Place of each row of an epoch; a dataset that repeats has each of its places so often."""
     held_out: Sequence[int]
-    class_pictures: Sequence[Picture] = ()
+    class_images: Sequence[ImageRow] = ()
 
     @property
     def of_class(self) -> Sequence[int]:
-        """Places of the class pictures."""
-        return range(len(self.pictures), len(self.pictures) + len(self.class_pictures))
+        """Places of the class images."""
+        return range(len(self.images), len(self.images) + len(self.class_images))
 
 
 def rows_read(job: JobContext[ImageLoraParams]) -> Rows:
-    """The job's datasets in order, and what the class dataset gives of the class pictures."""
-    rows = rows_of(pictures_repeated(job), job.params)
+    """The job's datasets in order, and what the class dataset gives of the class images."""
+    rows = rows_of(images_repeated(job), job.params)
     if job.spec.inputs.class_dataset:
         return with_class(rows, job.params, job.inputs / "class_dataset")
     return rows
 
 
-def pictures_repeated(job: JobContext[ImageLoraParams], faults: Faults | None = None) -> list[tuple[Picture, int]]:
-    """All pictures of all datasets in order, and how often an epoch sees each; warnings are said."""
-    pictures: list[tuple[Picture, int]] = []
+def images_repeated(job: JobContext[ImageLoraParams], faults: Faults | None = None) -> list[tuple[ImageRow, int]]:
+    """All images of all datasets in order, and how often an epoch sees each; warnings are said."""
+    images: list[tuple[ImageRow, int]] = []
     for found, times in zip(_datasets(job, faults), repeats_of(job), strict=True):
         for message in found.warnings:
             job.reporter.emit(Warning_(message=message))
-        pictures += [(picture, times * picture.repeats) for picture in found.rows]
-    return pictures
+        images += [(image, times * image.repeats) for image in found.rows]
+    return images
 
 
-def rows_of(pictures: Sequence[tuple[Picture, int]], params: ImageLoraParams) -> Rows:
+def rows_of(images: Sequence[tuple[ImageRow, int]], params: ImageLoraParams) -> Rows:
     """Splits off what is held out. TrainerError BAD_DATASET: nothing is left to train on."""
-    trained, held_out = split(len(pictures), params.validation_split, params.seed)
+    trained, held_out = split(len(images), params.validation_split, params.seed)
     if not trained:
         raise bad_dataset(
-            f"expected at least {2 if params.validation_split else 1} pictures with "
-            f"validation_split={params.validation_split}, got {len(pictures)}"
+            f"expected at least {2 if params.validation_split else 1} images with "
+            f"validation_split={params.validation_split}, got {len(images)}"
         )
-    places = [place for place in trained for _ in range(pictures[place][1])]
-    return Rows([picture for picture, _ in pictures], places, held_out)
+    places = [place for place in trained for _ in range(images[place][1])]
+    return Rows([image for image, _ in images], places, held_out)
 
 
 def with_class(rows: Rows, params: ImageLoraParams, folder: Path) -> Rows:
-    """`rows` with the pictures of `folder` behind its class pictures, num_class_images in all; captions are unread."""
-    found = pictures_read(folder, Columns(params.image_column, caption=None), trigger_word="", split_of=_any_split).rows
-    wanted = params.num_class_images - len(rows.class_pictures)
-    return replace(rows, class_pictures=[*rows.class_pictures, *found[:wanted]])
+    """`rows` with the images of `folder` behind its class images, num_class_images in all; captions are unread."""
+    found = images_read(folder, Columns(params.image_column, caption=None), trigger_word="", split_of=_any_split).rows
+    wanted = params.num_class_images - len(rows.class_images)
+    return replace(rows, class_images=[*rows.class_images, *found[:wanted]])
 
 
-def class_pictures_missing(rows: Rows, params: ImageLoraParams) -> int:
-    """How many class pictures the base model still has to make."""
-    return params.num_class_images - len(rows.class_pictures) if params.prior_preservation else 0
+def class_images_missing(rows: Rows, params: ImageLoraParams) -> int:
+    """How many class images the base model still has to make."""
+    return params.num_class_images - len(rows.class_images) if params.prior_preservation else 0
 
 
 def example_rows(rows: Rows, params: ImageLoraParams) -> list[Row]:
-    """Pictures with the texts that they are trained with; class pictures have the class prompt."""
+    """Images with the texts that they are trained with; class images have the class prompt."""
     return [
         *(
             Row(
-                picture,
+                image,
                 texts_of(
-                    picture.caption,
+                    image.caption,
                     params.trigger_word,
                     shuffle=params.caption_shuffle,
                     keep_tokens=params.keep_tokens,
                 ),
             )
-            for picture in rows.pictures
+            for image in rows.images
         ),
-        *(Row(picture, [params.class_prompt], of_class=True) for picture in rows.class_pictures),
+        *(Row(image, [params.class_prompt], of_class=True) for image in rows.class_images),
     ]
 
 
@@ -105,13 +105,13 @@ def repeats_of(job: JobContext[ImageLoraParams]) -> Sequence[int]:
     return given or [1] * count
 
 
-def _datasets(job: JobContext[ImageLoraParams], faults: Faults | None) -> Iterator[Pictures]:
+def _datasets(job: JobContext[ImageLoraParams], faults: Faults | None) -> Iterator[ImageRows]:
     params, inputs = job.params, job.spec.inputs
     columns = Columns(
         params.image_column, params.caption_column, params.mask_column if params.masked_loss == "mask_column" else None
     )
     if not inputs.further_datasets:
-        yield pictures_read(
+        yield images_read(
             job.dataset, columns, trigger_word=params.trigger_word, split_of=params.split_of, faults=faults
         )
         return
@@ -123,18 +123,18 @@ def _datasets(job: JobContext[ImageLoraParams], faults: Faults | None) -> Iterat
 
 
 def _any_split(splits: Sequence[str]) -> str:
-    """Of class pictures: train where it is there, else the first."""
+    """Of class images: train where it is there, else the first."""
     return split_chosen(splits, TRAIN) if not splits or TRAIN in splits else splits[0]
 
 
-def _named(folder: Path, ref: InputRef, columns: Columns, params: ImageLoraParams, faults: Faults | None) -> Pictures:
+def _named(folder: Path, ref: InputRef, columns: Columns, params: ImageLoraParams, faults: Faults | None) -> ImageRows:
     """Of one dataset among several: whatever is said of it begins with its name."""
     own: Faults | None = None if faults is None else []
     try:
-        found = pictures_read(folder, columns, trigger_word=params.trigger_word, split_of=params.split_of, faults=own)
+        found = images_read(folder, columns, trigger_word=params.trigger_word, split_of=params.split_of, faults=own)
     except TrainerError as error:
         raise TrainerError(error.reason.code, f"{ref.name}: {error.reason.message}") from error
     if faults is not None and own:
         faults += [f"{ref.name}: {message}" for message in own]
     rows = [replace(row, where=f"{ref.name}: {row.where}") for row in found.rows]
-    return Pictures(rows, [f"{ref.name}: {message}" for message in found.warnings])
+    return ImageRows(rows, [f"{ref.name}: {message}" for message in found.warnings])

@@ -1,4 +1,4 @@
-"""Where a picture's bytes lie: in a file of their own, or in a cell of a Parquet file."""
+"""Where an image's bytes lie: in a file of their own, or in a cell of a Parquet file."""
 
 import hashlib
 from bisect import bisect_right
@@ -58,7 +58,7 @@ def _cell_bytes(cell: Cell) -> bytes:
     if not content:
         raise TrainerError(
             ReasonCode.BAD_DATASET,
-            f"{source_name(cell)}: expected the bytes of a picture in {cell.column!r}, got nothing",
+            f"{source_name(cell)}: expected the bytes of an image in {cell.column!r}, got nothing",
         )
     return bytes(content)
 

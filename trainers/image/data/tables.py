@@ -1,4 +1,4 @@
-"""Rows of metadata.jsonl and metadata.csv as pictures with captions."""
+"""Rows of metadata.jsonl and metadata.csv as images with captions."""
 
 import csv
 import io
@@ -9,21 +9,21 @@ from typing import Any
 from formats.rows import CSV_START, csv_separator, json_value, value_fault
 from trainers.contract.errors import TrainerError
 from trainers.image.data.folder import inside
-from trainers.image.data.image_rows import Columns, Faults, Picture, bad_dataset, refuse
+from trainers.image.data.image_rows import Columns, Faults, ImageRow, bad_dataset, refuse
 
 Row = Mapping[str, Any]
 
 
-def table_pictures(path: Path, columns: Columns, faults: Faults | None = None) -> list[Picture]:
-    """One picture a row; file names count from the table's own folder."""
+def table_images(path: Path, columns: Columns, faults: Faults | None = None) -> list[ImageRow]:
+    """One image a row; file names count from the table's own folder."""
     table = _jsonl(path) if path.suffix == ".jsonl" else _csv(path)
     there = list(dict.fromkeys(name for _, row in table for name in row))
-    image = "file_name" if columns.image == "image" and "image" not in there else columns.image
+    image_column = "file_name" if columns.image == "image" and "image" not in there else columns.image
     if table:
-        columns_check(columns._replace(image=image), there, path.name)
-    columns = columns._replace(image=image)
-    found = (_picture_or_fault(path, row, line, columns, faults) for line, row in table)
-    return [picture for picture in found if picture]
+        columns_check(columns._replace(image=image_column), there, path.name)
+    columns = columns._replace(image=image_column)
+    found = (_image_or_fault(path, row, line, columns, faults) for line, row in table)
+    return [image for image in found if image]
 
 
 def columns_check(columns: Columns, there: list[str], table: str) -> None:
@@ -45,21 +45,21 @@ def text_read(path: Path) -> str:
     return text
 
 
-def _picture_or_fault(table: Path, row: Row, line: int, columns: Columns, faults: Faults | None) -> Picture | None:
+def _image_or_fault(table: Path, row: Row, line: int, columns: Columns, faults: Faults | None) -> ImageRow | None:
     try:
-        return _picture(table, row, line, columns)
+        return _image(table, row, line, columns)
     except TrainerError as error:
         refuse(error.reason.message, faults)
         return None
 
 
-def _picture(table: Path, row: Row, line: int, columns: Columns) -> Picture:
+def _image(table: Path, row: Row, line: int, columns: Columns) -> ImageRow:
     place = f"{table.name} row {line}"
 
     def file(column: str) -> Path:
         return inside(table.parent, _text(row, column, place), place)
 
-    return Picture(
+    return ImageRow(
         source=file(columns.image),
         caption=_text(row, columns.caption, place).strip() if columns.caption else "",
         where=f"{row[columns.image]} ({place})",

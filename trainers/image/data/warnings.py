@@ -7,8 +7,8 @@ from transformers import CLIPTokenizer
 
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.image.data.examples import Encoding, Row
+from trainers.image.data.image_rows import ImageRow
 from trainers.image.data.masks import mask_source
-from trainers.image.data.image_rows import Picture
 from trainers.image.models.base import Base
 from trainers.image.models.clip_text import MAX_CHUNKS
 from trainers.image.models.families import family_module
@@ -27,8 +27,8 @@ def caches_off(params: ImageLoraParams, encoding: Encoding) -> list[str]:
     if params.cache_latents and not encoding.keep_latents:
         names = [name for name in ("color_jitter", "random_rotation") if getattr(params, name)]
         found.append(
-            f"{' and '.join(names)} changes pictures at every draw, so latents are not cached: "
-            "each picture is encoded when it is drawn"
+            f"{' and '.join(names)} changes images at every draw, so latents are not cached: "
+            "each image is encoded when it is drawn"
         )
     if params.cache_text_embeddings and encoding.text == "ids":
         found.append(
@@ -37,18 +37,18 @@ def caches_off(params: ImageLoraParams, encoding: Encoding) -> list[str]:
     return found
 
 
-def without_mask(params: ImageLoraParams, pictures: Sequence[Picture]) -> list[str]:
-    opaque = opaque_pictures(params, pictures)
+def without_mask(params: ImageLoraParams, images: Sequence[ImageRow]) -> list[str]:
+    opaque = opaque_images(params, images)
     if not opaque:
         return []
-    return [f"{len(opaque)} pictures have no alpha channel, so all of them counts; the first is {opaque[0].where}"]
+    return [f"{len(opaque)} images have no alpha channel, so all of them counts; the first is {opaque[0].where}"]
 
 
-def opaque_pictures(params: ImageLoraParams, pictures: Sequence[Picture]) -> list[Picture]:
+def opaque_images(params: ImageLoraParams, images: Sequence[ImageRow]) -> list[ImageRow]:
     """Those without the alpha channel that masks their loss."""
     if params.masked_loss != "alpha":
         return []
-    return [picture for picture in pictures if mask_source(picture, "alpha") is None]
+    return [image for image in images if mask_source(image, "alpha") is None]
 
 
 def token_limit(base: Base, params: ImageLoraParams) -> TokenLimit:
@@ -65,7 +65,7 @@ def limit_of(family: Any, last: Any, params: ImageLoraParams) -> TokenLimit:
 
 def captions_cut(limit: TokenLimit, rows: Sequence[Row]) -> list[str]:
     lengths = token_counts(limit, [row.texts[0] for row in rows])
-    long = [row.picture.where for row, length in zip(rows, lengths, strict=True) if length > limit.limit]
+    long = [row.image.where for row, length in zip(rows, lengths, strict=True) if length > limit.limit]
     if not long:
         return []
     return [f"{len(long)} captions have more than {limit.limit} tokens and are cut; the first is {long[0]}"]

@@ -25,7 +25,7 @@ class Family(Protocol):
     IS_FLOW: bool
     """Trained by flow matching, at times in (0, 1], and not by DDPM at whole timesteps."""
     PIXEL_MULTIPLE: int
-    """What sides of pictures must be divisible by."""
+    """What sides of images must be divisible by."""
 
     def load(self, folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base: ...
 

@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: two CLIP encoders side by side, a pooled embedding, and the picture's sizes as a condition."""
+"""Stable Diffusion XL: two CLIP encoders side by side, a pooled embedding, and the image's sizes as a condition."""
 
 # B batch, L tokens, D text width, P pooled width, C channels, H height, W width
 

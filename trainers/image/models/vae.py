@@ -1,4 +1,4 @@
-"""The VAE of a base model: opened in a dtype that it can bear, and pictures to its moments."""
+"""The VAE of a base model: opened in a dtype that it can bear, and images to its moments."""
 
 # B batch, C channels, H height, W width
 

@@ -1,4 +1,4 @@
-"""Which pictures a sampling job draws: every seed once, or in two or three ways side by side."""
+"""Which images a sampling job draws: every seed once, or in two or three ways side by side."""
 
 import re
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ def columns_of(params: SampleImageParams, adaptors: tuple[InputRef, ...]) -> lis
     A trigger word that the prompt has already is not put there twice, and makes no column of its own.
     """
     if not params.compare:
-        return [Column("picture", params.prompt, with_adaptors=True)]
+        return [Column("image", params.prompt, with_adaptors=True)]
     assert adaptors, "JobSpec refuses compare without an adaptor"
     columns = [Column("base", params.prompt, with_adaptors=False), Column("adaptor", params.prompt, with_adaptors=True)]
     words = [str(adaptor.details.get("trigger_word") or "") for adaptor in adaptors]

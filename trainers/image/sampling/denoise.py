@@ -1,4 +1,4 @@
-"""From noise to latents, for every family: the loop, the start from a picture, the mask."""
+"""From noise to latents, for every family: the loop, the start from an image, the mask."""
 
 # B batch, C channels, H height, W width
 
@@ -21,7 +21,7 @@ from trainers.image.sampling.guidance import Denoiser
 
 @dataclass(frozen=True)
 class LatentStart:
-    """A picture in latents that the noise is laid on."""
+    """An image in latents that the noise is laid on."""
 
     latents_BCHW: Tensor
     strength: float
@@ -47,7 +47,7 @@ def denoise(
 ) -> Tensor | None:
     """Clean latents_BCHW in fp32, scaled as the network knows them; None where `watch` broke it off.
 
-    The same steps as diffusers' pipelines of the family and task. `generators` give a picture's further noise.
+    The same steps as diffusers' pipelines of the family and task. `generators` give an image's further noise.
     """
     sampler = scheduler_of(base.scheduler_config, scheduler)
     _set_timesteps(base, sampler, num_inference_steps, noise_BCHW)
@@ -100,13 +100,13 @@ def _set_timesteps(base: Base, sampler: Any, num_inference_steps: int, noise_BCH
 
 
 def _shift_of(config: Any, tokens: int) -> float:
-    """mu for a picture of so many tokens (2 x 2 latents), on the line through the config's two points."""
+    """mu for an image of so many tokens (2 x 2 latents), on the line through the config's two points."""
     slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
     return float(tokens * slope + (config.base_shift - slope * config.base_image_seq_len))
 
 
 def _times_left(base: Base, sampler: Any, num_inference_steps: int, start: LatentStart | None) -> Tensor:
-    """Timesteps from where a start picture is noised to; all of them without one."""
+    """Timesteps from where a start image is noised to; all of them without one."""
     if start is None:
         times: Tensor = sampler.timesteps
         return times
@@ -128,7 +128,7 @@ def _first(base: Base, sampler: Any, times: Tensor, noise_BCHW: Tensor, start: L
 def _kept(
     base: Base, sampler: Any, times_left: Tensor, latents_BCHW: Tensor, noise_BCHW: Tensor, start: LatentStart
 ) -> Tensor:
-    """Outside the mask the start picture, as noisy as the latents are by now."""
+    """Outside the mask the start image, as noisy as the latents are by now."""
     outside_BCHW = start.latents_BCHW
     if len(times_left):
         outside_BCHW = _noised(base, sampler, outside_BCHW, noise_BCHW, times_left[:1])

@@ -54,7 +54,7 @@ def _std(said_BCHW: Tensor) -> Tensor:
 
 
 def _sizes(base: Base, latents_BCHW: Tensor) -> Tensor:
-    """The whole picture, uncropped, as SDXL wants to be told: its pixels twice."""
+    """The whole image, uncropped, as SDXL wants to be told: its pixels twice."""
     factor = vae_factor(base)
     height, width = latents_BCHW.shape[2] * factor, latents_BCHW.shape[3] * factor
     return torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32, device=base.network.device)

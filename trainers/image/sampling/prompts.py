@@ -1,4 +1,4 @@
-"""The texts of a batch of pictures as embeddings, with their counterpart for classifier-free guidance."""
+"""The texts of a batch of images as embeddings, with their counterpart for classifier-free guidance."""
 
 # B batch, L tokens, D width
 
@@ -20,7 +20,7 @@ DISTILLED = ("flux",)
 
 @dataclass(frozen=True)
 class Prompts:
-    """Embeddings of every picture's text, batch axis first."""
+    """Embeddings of every image's text, batch axis first."""
 
     positive: Text
     negative: Text | None

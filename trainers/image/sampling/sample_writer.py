@@ -1,4 +1,4 @@
-"""The pictures of a sampling job in out/samples/, each told by an event."""
+"""The images of a sampling job in out/samples/, each told by an event."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from PIL import Image
 from trainers.contract.events import Sample
 from trainers.contract.params.sample_image import SampleImageParams
 from trainers.core.context import JobContext
-from trainers.image.png import comparison_sheet, picture_write
+from trainers.image.png import comparison_sheet, image_write
 from trainers.image.sampling.comparison import Column, seeds_of
 
 
@@ -17,34 +17,34 @@ class SampleWriter:
         self._job = job
         self._params = job.params
         self.made = 0
-        """Finished pictures, without previews and sheet."""
+        """Finished images, without previews and sheet."""
 
-    def keep(self, column: Column, pictures: Sequence[Image.Image]) -> None:
-        for picture, seed in zip(pictures, seeds_of(self._params), strict=True):
+    def keep(self, column: Column, images: Sequence[Image.Image]) -> None:
+        for image, seed in zip(images, seeds_of(self._params), strict=True):
             self.made += 1
-            self._write(f"samples/{column.slug}-seed-{seed}.png", picture, column, seed, column.label, {})
+            self._write(f"samples/{column.slug}-seed-{seed}.png", image, column, seed, column.label, {})
 
-    def preview(self, column: Column, done: int, pictures: Sequence[Image.Image]) -> None:
-        """What the pictures look like after `done` denoising steps."""
-        for picture, seed in zip(pictures, seeds_of(self._params), strict=True):
+    def preview(self, column: Column, done: int, images: Sequence[Image.Image]) -> None:
+        """What the images look like after `done` denoising steps."""
+        for image, seed in zip(images, seeds_of(self._params), strict=True):
             path = f"samples/steps/{column.slug}-seed-{seed}-step-{done:04d}.png"
             label = f"{column.label} after step {done}"
-            self._write(path, picture, column, seed, label, {"denoising_step": done})
+            self._write(path, image, column, seed, label, {"denoising_step": done})
 
     def compare(self, drawn: Mapping[str, Sequence[Image.Image]]) -> None:
         """The comparison sheet."""
         params = self._params
         sheet = comparison_sheet(drawn, [f"seed {seed}" for seed in seeds_of(params)])
         path = "samples/comparison.png"
-        picture_write(self._job.out / path, sheet, self._facts(params.prompt, params.seed, self._adaptors()))
+        image_write(self._job.out / path, sheet, self._facts(params.prompt, params.seed, self._adaptors()))
         said = Sample(step=self.made, path=path, label="comparison", prompt=params.prompt, seed=params.seed)
         self._job.reporter.emit(said)
 
     def _write(
-        self, path: str, picture: Image.Image, column: Column, seed: int, label: str, details: dict[str, Any]
+        self, path: str, image: Image.Image, column: Column, seed: int, label: str, details: dict[str, Any]
     ) -> None:
         adaptors = self._adaptors() if column.with_adaptors else []
-        picture_write(self._job.out / path, picture, self._facts(column.prompt, seed, adaptors) | details)
+        image_write(self._job.out / path, image, self._facts(column.prompt, seed, adaptors) | details)
         self._job.reporter.emit(
             Sample(
                 step=self.made,
@@ -65,7 +65,7 @@ class SampleWriter:
         ]
 
     def _facts(self, prompt: str, seed: int, adaptors: list[dict[str, Any]]) -> dict[str, Any]:
-        """All that it takes to draw a picture again."""
+        """All that it takes to draw an image again."""
         model, dataset = self._job.spec.inputs.model, self._job.spec.inputs.dataset
         assert model is not None
         return {

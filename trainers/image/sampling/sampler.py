@@ -1,4 +1,4 @@
-"""Pictures from text, from a picture, or inside a mask, with the live weights of a base model."""
+"""Images from text, from an image, or inside a mask, with the live weights of a base model."""
 
 # B batch, C channels, H height, W width
 
@@ -20,14 +20,14 @@ from trainers.image.sampling.guidance import guided_denoiser, vae_factor
 from trainers.image.sampling.prompts import Prompts, is_guided, prompts_encode
 
 FLUX_SIDE = 128
-"""Latents along one side of Flux' own pictures; its config does not say."""
+"""Latents along one side of Flux' own images; its config does not say."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """A picture to start from, of the size that is drawn."""
+    """An image to start from, of the size that is drawn."""
 
-    picture: Image.Image
+    image: Image.Image
     """8-bit RGB."""
     strength: float
     """How far it is dissolved in noise first, in (0, 1]."""
@@ -40,7 +40,7 @@ class Previews:
     every: int
     """Denoising steps between two previews; none is made of the last step."""
     show: Callable[[int, list[Image.Image]], None]
-    """Called with the steps done and what each picture looks like by then."""
+    """Called with the steps done and what each image looks like by then."""
 
 
 def sample_images(
@@ -62,9 +62,9 @@ def sample_images(
     on_progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> list[Image.Image]:
-    """Picture i shows `prompts[i]` from `seeds[i]`, all denoised as one batch; width and height in pixels.
+    """Image i shows `prompts[i]` from `seeds[i]`, all denoised as one batch; width and height in pixels.
 
-    A picture depends on its own seed, not on its neighbours (up to the kernels' rounding). `encoded`: what
+    An image depends on its own seed, not on its neighbours (up to the kernels' rounding). `encoded`: what
     `prompts_encode` made of the same texts before, for a base whose text encoders are gone. `on_progress(done, total)`
     is called after each denoising step; where `should_stop()` then says yes, the answer is the empty list. Weights,
     train mode and the global random state are left as they were. Raises TrainerError(NON_FINITE_LOSS).
@@ -78,7 +78,7 @@ def sample_images(
         if should_stop and should_stop():
             return False
         if previews and done % previews.every == 0 and done < total:
-            previews.show(done, _pictures(base, clean(), seeds, start))
+            previews.show(done, _images(base, clean(), seeds, start))
         return True
 
     with _evaluating(base), torch.no_grad():
@@ -95,16 +95,16 @@ def sample_images(
             start=latent_start,
             watch=watch,
         )
-        return [] if latents_BCHW is None else _pictures(base, latents_BCHW, seeds, start)
+        return [] if latents_BCHW is None else _images(base, latents_BCHW, seeds, start)
 
 
 def default_size(base: Base) -> int:
-    """Side in pixels of the square pictures that the base was trained on."""
+    """Side in pixels of the square images that the base was trained on."""
     return int(getattr(base.network.config, "sample_size", None) or FLUX_SIDE) * vae_factor(base)
 
 
 def _noise(base: Base, generators: list[torch.Generator], width: int | None, height: int | None) -> Tensor:
-    """Standard normal (B, C, H/8, W/8), drawn per picture on the CPU, so that device and dtype do not matter."""
+    """Standard normal (B, C, H/8, W/8), drawn per image on the CPU, so that device and dtype do not matter."""
     factor = vae_factor(base)
     shape = (
         int(base.vae.config.latent_channels),
@@ -119,8 +119,8 @@ def _drawn(generators: list[torch.Generator], shape: tuple[int, ...]) -> Tensor:
 
 
 def _latent_start(base: Base, start: Start, generators: list[torch.Generator]) -> LatentStart:
-    """The picture in latents, each drawing with a sample of its own from the VAE's posterior."""
-    pixels_BHWC = torch.from_numpy(np.array(start.picture, dtype=np.float32)[None] / 255)
+    """The image in latents, each drawing with a sample of its own from the VAE's posterior."""
+    pixels_BHWC = torch.from_numpy(np.array(start.image, dtype=np.float32)[None] / 255)
     mean_BCHW, logvar_BCHW = family_module(base.family).encode_image(base, pixels_BHWC.permute(0, 3, 1, 2) * 2 - 1)
     noise_BCHW = _drawn(generators, tuple(mean_BCHW.shape[1:])).to(mean_BCHW.device)
     latents_BCHW = mean_BCHW + (0.5 * logvar_BCHW).exp() * noise_BCHW
@@ -143,22 +143,22 @@ def _shift(base: Base) -> float:
     return float(getattr(base.vae.config, "shift_factor", None) or 0.0)
 
 
-def _pictures(base: Base, latents_BCHW: Tensor, seeds: list[int], start: Start | None) -> list[Image.Image]:
-    pictures = [_decode(base, latents_BCHW[i : i + 1], seed) for i, seed in enumerate(seeds)]
+def _images(base: Base, latents_BCHW: Tensor, seeds: list[int], start: Start | None) -> list[Image.Image]:
+    images = [_decode(base, latents_BCHW[i : i + 1], seed) for i, seed in enumerate(seeds)]
     if start is None or start.mask is None:
-        return pictures
+        return images
     mask = Image.fromarray(_repainted(start.mask).astype(np.uint8) * 255)
-    return [Image.composite(picture, start.picture, mask) for picture in pictures]
+    return [Image.composite(image, start.image, mask) for image in images]
 
 
 def _decode(base: Base, latents_BCHW: Tensor, seed: int) -> Image.Image:
-    """One picture at a time: memory stays that of one, and neighbours cannot change its bits."""
+    """One image at a time: memory stays that of one, and neighbours cannot change its bits."""
     unscaled_BCHW = latents_BCHW / base.vae.config.scaling_factor + _shift(base)
     pixels_BCHW = base.vae.decode(unscaled_BCHW.to(base.vae.device, base.vae.dtype), return_dict=False)[0]
     if not torch.isfinite(pixels_BCHW).all():
         raise TrainerError(
             ReasonCode.NON_FINITE_LOSS,
-            f"the picture of seed {seed} has values that are NaN or infinite",
+            f"the image of seed {seed} has values that are NaN or infinite",
         )
     bright_HWC = (pixels_BCHW[0].float() * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0) * 255
     return Image.fromarray(bright_HWC.round().to(torch.uint8).cpu().numpy())

@@ -52,7 +52,7 @@ class Ddpm:
 
 @dataclass(frozen=True)
 class Flow:
-    """Straight paths from picture to noise."""
+    """Straight paths from image to noise."""
 
     def noisy(self, batch: MicroBatch) -> Tensor:
         return flow_noise(batch.latents_BCHW, batch.noise_BCHW, batch.times_B)

@@ -1,4 +1,4 @@
-"""What an image job shows while it trains: sample pictures, and the loss of held-out pictures."""
+"""What an image job shows while it trains: sample images, and the loss of held-out images."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from trainers.core.distributed import Processes
 from trainers.core.reporting import Reporter
 from trainers.image.data.batches import MicroBatch
 from trainers.image.models.base import Base, TextSettings
-from trainers.image.png import picture_write
+from trainers.image.png import image_write
 from trainers.image.sampling.prompts import Prompts, is_guided, prompts_encode
 from trainers.image.sampling.sampler import sample_images
 from trainers.image.training.denoising import Denoising
@@ -26,7 +26,7 @@ def eval_prompts_encode(base: Base, params: ImageLoraParams) -> Prompts:
     return prompts_encode(base, params.eval_prompts, params.eval_negative_prompt, _settings(params), guided=guided)
 
 
-def pictures_sample(
+def images_sample(
     base: Base,
     params: ImageLoraParams,
     step: int,
@@ -44,7 +44,7 @@ def pictures_sample(
         if done % TELL_EVERY == 0 or done == total:
             reporter.emit(Progress(stage="sampling", done=done, total=total))
 
-    pictures = sample_images(
+    images = sample_images(
         base,
         prompts=prompts,
         negative_prompt=params.eval_negative_prompt,
@@ -58,11 +58,11 @@ def pictures_sample(
         on_progress=tell,
         should_stop=should_stop,
     )
-    for index, (picture, prompt, seed) in enumerate(zip(pictures, prompts, seeds, strict=bool(pictures))):
+    for index, (image, prompt, seed) in enumerate(zip(images, prompts, seeds, strict=bool(images))):
         path = f"samples/step-{step:08d}-{index}.png"
-        picture_write(out / path, picture, {"prompt": prompt, "seed": str(seed), "step": str(step)})
+        image_write(out / path, image, {"prompt": prompt, "seed": str(seed), "step": str(step)})
         reporter.emit(Sample(step=step, path=path, label=f"prompt {index + 1}", prompt=prompt, seed=seed))
-    return bool(pictures)
+    return bool(images)
 
 
 @torch.no_grad()

@@ -65,7 +65,7 @@ def _pairs_agree(ref: InputRef, given: Pairs, live: Pairs, params: ImageLoraPara
 
 
 def _changed(given: Pairs, live: Pairs) -> str:
-    """What is not as the adaptor was trained, though its pictures stay the same; "" where all is."""
+    """What is not as the adaptor was trained, though its images stay the same; "" where all is."""
     places, wanted = _flat(given), _flat(live)
     fresh = len(wanted.keys() - places.keys())
     wider = sum(pair.rank < wanted[place].rank for place, pair in places.items())

@@ -14,7 +14,7 @@ from api.catalog.checking.report import Notices, Refused
 from tests.api.archives import zipped, zipped_in_order
 from tests.storage.hostile import HOSTILE_KEYS
 
-PICTURE = {"a.png": b"a"}
+IMAGE = {"a.png": b"a"}
 
 
 def unpacked(tmp_path: Path, data: bytes) -> tuple[dict[str, bytes], Notices]:
@@ -40,7 +40,7 @@ def test_files_come_out_without_their_common_folder(tmp_path: Path) -> None:
 
 
 def test_a_lone_file_keeps_its_name(tmp_path: Path) -> None:
-    assert unpacked(tmp_path, zipped(PICTURE))[0] == PICTURE
+    assert unpacked(tmp_path, zipped(IMAGE))[0] == IMAGE
 
 
 @pytest.mark.parametrize("name", [key for key in HOSTILE_KEYS if key and "\0" not in key and key != "\ud800"])
@@ -51,12 +51,12 @@ def test_a_hostile_name_is_refused(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("mode", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK])
 def test_what_is_no_plain_file_is_refused(tmp_path: Path, mode: int) -> None:
-    data = zipped({**PICTURE, "link.png": b"/etc/passwd"}, {"link.png": mode | 0o777})
+    data = zipped({**IMAGE, "link.png": b"/etc/passwd"}, {"link.png": mode | 0o777})
     assert "link.png" in refusal(tmp_path, data)
 
 
 def test_encrypted_is_refused_and_named(tmp_path: Path) -> None:
-    data = bytearray(zipped(PICTURE))
+    data = bytearray(zipped(IMAGE))
     directory = data.index(b"PK\1\2")
     struct.pack_into("<H", data, directory + 8, 1)
     assert "'a.png' is encrypted" in refusal(tmp_path, bytes(data))
@@ -71,7 +71,7 @@ def test_another_way_of_packing_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut", [1, 30, 60])
 def test_a_zip_that_was_cut_off_is_refused(tmp_path: Path, cut: int) -> None:
-    assert "not a complete zip" in refusal(tmp_path, zipped(PICTURE)[:-cut])
+    assert "not a complete zip" in refusal(tmp_path, zipped(IMAGE)[:-cut])
 
 
 def test_a_size_that_is_a_lie_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pictures and captions that are odd but good, and those that are refused."""
+"""Images and captions that are odd but good, and those that are refused."""
 
 from io import BytesIO
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from api.catalog.checking.dataset import check
-from api.catalog.checking.decode import picture_see
+from api.catalog.checking.decode import image_see
 from api.catalog.checking.report import MAX_NOTICES, Refused
 from formats.images import FORMAT_ENDINGS
 from tests.api.actors import Files, metadata, png
@@ -58,11 +58,11 @@ def test_every_usual_mode_is_seen(work_of: WorkOf, mode: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
-def test_of_a_moving_picture_the_first_frame_is_taken_and_named(work_of: WorkOf, kind: str) -> None:
+def test_of_a_moving_image_the_first_frame_is_taken_and_named(work_of: WorkOf, kind: str) -> None:
     frames = [Image.new("RGB", (80, 80), colour) for colour in ("red", "blue")]
     name = f"a{FORMAT_ENDINGS[kind][0]}"
     work = work_of({name: saved(frames[0], kind, save_all=True, append_images=frames[1:]), "b.png": png()})
-    assert check(work)["num_pictures"] == 2
+    assert check(work)["num_images"] == 2
     messages = [notice["message"] for notice in work.notices.kept if notice["code"] == "first_of_several_frames"]
     assert messages == [f"{name} has 2 frames; the first is used"]
     red, _, blue = thumbnail(work).getpixel((40, 40))  # type: ignore[misc]
@@ -74,10 +74,10 @@ def test_floating_point_is_refused(work_of: WorkOf) -> None:
         check(work_of({"a.tif": saved(Image.new("F", (8, 8)), "TIFF")}))
 
 
-def test_the_same_picture_twice_is_noticed(work_of: WorkOf) -> None:
+def test_the_same_image_twice_is_noticed(work_of: WorkOf) -> None:
     work = work_of({"a.png": png(), "b.png": png(), "a.txt": b"x", "b.txt": b"y"})
     check(work)
-    assert [(n["file"], n["code"]) for n in work.notices.kept] == [("b.png", "the_same_picture_twice")]
+    assert [(n["file"], n["code"]) for n in work.notices.kept] == [("b.png", "the_same_image_twice")]
 
 
 CAPTIONS = [
@@ -85,7 +85,7 @@ CAPTIONS = [
     ({"a.txt": b" \n"}, ["empty_caption"]),
     ({"a.txt": b"word, " * 1000}, ["long_caption"]),
     ({"a.txt": b"x", "a.caption": b"y"}, ["second_caption"]),
-    ({"b.txt": b"x"}, ["a_caption_without_a_picture", "no_caption_beside_it"]),
+    ({"b.txt": b"x"}, ["a_caption_without_an_image", "no_caption_beside_it"]),
     ({"metadata.jsonl": metadata([{"file_name": "a.png", "text": ""}])}, ["empty_caption"]),
 ]
 
@@ -130,7 +130,7 @@ def test_notices_are_bounded_and_all_counted(work_of: WorkOf) -> None:
     check(work)
     assert (len(work.notices.kept), work.notices.count) == (MAX_NOTICES, MAX_NOTICES + 50)
     assert work.notices.warnings() == [
-        f"a caption without a picture: {', '.join(sorted(f'{n}.txt' for n in range(MAX_NOTICES + 50))[:10])} "
+        f"a caption without an image: {', '.join(sorted(f'{n}.txt' for n in range(MAX_NOTICES + 50))[:10])} "
         f"and {MAX_NOTICES + 40} more"
     ]
 
@@ -140,7 +140,7 @@ def test_metadata_below_the_top_is_read_as_hub_datasets_have_it(work_of: WorkOf)
     files = {"train/metadata.csv": csv, "train/images/1.png": png(8, 8), "test/metadata.csv": b"file_name,text\n"}
     work = work_of({**files, "test/2.png": png(8, 8, 1)})
     details = check(work)
-    assert (details["num_pictures"], details["num_captions"]) == (2, 1)
+    assert (details["num_images"], details["num_captions"]) == (2, 1)
     said = [(notice["file"], notice["message"]) for notice in work.notices.kept]
     assert details["splits"] == {"train": 1, "test": 1}
     both = "test/metadata.csv and train/metadata.csv"
@@ -148,12 +148,12 @@ def test_metadata_below_the_top_is_read_as_hub_datasets_have_it(work_of: WorkOf)
 
 
 def test_the_pixels_of_an_upload_are_bounded_together(work_of: WorkOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.catalog.checking.decoded.MIN_PICTURE_BYTES", 1 << 20)
+    monkeypatch.setattr("api.catalog.checking.decoded.MIN_IMAGE_BYTES", 1 << 20)
     one_colour = BytesIO()
     Image.new("RGB", (500, 400)).save(one_colour, "PNG")
     assert len(one_colour.getvalue()) < 2000
     work = work_of({f"{number}.png": one_colour.getvalue() for number in range(9)})
-    with pytest.raises(Refused, match=r"at most 1048576 bytes once decoded, got more within the pictures up to 1.png"):
+    with pytest.raises(Refused, match=r"at most 1048576 bytes once decoded, got more within the images up to 1.png"):
         check(work)
 
 
@@ -163,6 +163,6 @@ def test_a_thumbnail_holds_no_metadata_of_the_photo(tmp_path: Path) -> None:
     options: dict[str, Any] = {"comment": b"SECRET-comment", "exif": exif, "xmp": b"<x>SECRET-xmp</x>"}
     Image.new("RGB", (400, 300)).save(tmp_path / "a.jpg", "JPEG", icc_profile=b"SECRET-profile", **options)
     assert b"SECRET-comment" in (tmp_path / "a.jpg").read_bytes()
-    picture_see(tmp_path / "a.jpg", "a.jpg", tmp_path / "thumbnails" / "a.jpg")
+    image_see(tmp_path / "a.jpg", "a.jpg", tmp_path / "thumbnails" / "a.jpg")
     thumbnail = (tmp_path / "thumbnails" / "a.jpg").read_bytes()
     assert not any(word in thumbnail for word in (b"SECRET", b"described", b"Exif", b"\xff\xfe"))

@@ -40,7 +40,7 @@ BAD = [
 def test_a_faulty_line_is_left_out_with_a_notice(work_of: WorkOf, row: Any, said: str) -> None:
     work = work_of({"a.jsonl": lines(*GOOD, row, b"", *GOOD), "b.jsonl": lines(*GOOD)})
     details = check(work)
-    assert (details["kind"], details["num_rows"], details["num_skipped"]) == ("rows", 30, 1)
+    assert (details["kind"], details["num_rows"], details["num_skipped"]) == ("text", 30, 1)
     (notice,) = work.notices.kept
     assert (notice["file"], notice["line"]) == ("a.jsonl", 11)
     assert said in notice["message"]
@@ -194,24 +194,24 @@ def test_what_a_parquet_may_decode_to(size: int, limit: int) -> None:
     assert decoded_limit(size) == limit
 
 
-def test_parquet_with_pictures_becomes_pictures(work_of: WorkOf) -> None:
-    rows = [{"image": {"bytes": png(seed=n), "path": "../../evil.png"}, "text": f"picture {n}"} for n in range(3)]
+def test_parquet_with_images_becomes_images(work_of: WorkOf) -> None:
+    rows = [{"image": {"bytes": png(seed=n), "path": "../../evil.png"}, "text": f"image {n}"} for n in range(3)]
     buffer = BytesIO()
     parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
     work = work_of({"a.parquet": buffer.getvalue()})
     details = check(work)
-    assert (details["kind"], details["num_pictures"], details["num_captions"]) == ("pictures", 3, 3)
+    assert (details["kind"], details["num_images"], details["num_captions"]) == ("images", 3, 3)
     assert work.paths == ["000000.png", "000001.png", "000002.png", "metadata.jsonl"]
 
 
 def test_parquet_with_masks_and_several_captions_keeps_them(work_of: WorkOf) -> None:
-    picture = {"bytes": png(8, 8), "path": "x.png"}
-    row = {"image": picture, "mask": picture, "caption": "a cat", "long caption": "a cat on a mat", "file_name": "../x"}
+    image = {"bytes": png(8, 8), "path": "x.png"}
+    row = {"image": image, "mask": image, "caption": "a cat", "long caption": "a cat on a mat", "file_name": "../x"}
     buffer = BytesIO()
     parquet.write_table(pyarrow.Table.from_pylist([row, {**row, "mask": None}]), buffer)
     work = work_of({"data.parquet": buffer.getvalue()})
     details = check(work)
-    assert [details[name] for name in ("kind", "num_pictures", "num_captions")] == ["pictures", 3, 2]
+    assert [details[name] for name in ("kind", "num_images", "num_captions")] == ["images", 3, 2]
     rows = [json.loads(line) for line in (work.folder / "metadata.jsonl").read_text().splitlines()]
     texts = {"text": "a cat", "caption": "a cat", "long caption": "a cat on a mat"}
     assert rows[0] == {**texts, "file_name": "000000.png", "mask": "mask/000000.png"}
@@ -222,7 +222,7 @@ def test_parquet_with_masks_and_several_captions_keeps_them(work_of: WorkOf) -> 
 def test_paragraphs_of_plain_text_are_rows(work_of: WorkOf) -> None:
     work = work_of({"a.txt": b"\n\nOne day\nin May.\n \n\nThen", "b.txt": b"Last.\n"})
     details = check(work)
-    assert (details["kind"], details["num_rows"], details["columns"][0]["name"]) == ("rows", 3, "text")
+    assert (details["kind"], details["num_rows"], details["columns"][0]["name"]) == ("text", 3, "text")
     shown = json.loads((work.target / "preview/items-00000.json").read_text())
     assert [(item["line"], item["row"]["text"]) for item in shown] == [
         (3, "One day\nin May."),

@@ -1,4 +1,4 @@
-"""What pictures tell beside their pixels: said at upload, and taken out where that is asked for."""
+"""What images tell beside their pixels: said at upload, and taken out where that is asked for."""
 
 from io import BytesIO
 from typing import Any
@@ -43,9 +43,8 @@ def test_gps_is_named_with_its_count_and_the_way_out(work_of: WorkOf, kind: str)
     details = check(work)
     assert (details["num_gps"], details["num_metadata"]) == (1, 2)
     assert work.notices.warnings()[:2] == [
-        f"1 pictures hold GPS positions, which are kept; upload with strip_metadata to remove them: a{ending}",
-        "1 pictures hold camera data or comments, which are kept; upload with strip_metadata to remove them: "
-        f"b{ending}",
+        f"1 images hold GPS positions, which are kept; upload with strip_metadata to remove them: a{ending}",
+        f"1 images hold camera data or comments, which are kept; upload with strip_metadata to remove them: b{ending}",
     ]
 
 

@@ -44,8 +44,8 @@ def test_a_lora_with_values_that_are_not_finite_is_refused(work_of: WorkOf) -> N
         check(work_of({"x.safetensors": weights(**{"a.lora_down.weight": ("F16", (2, 1), b"\0\x7c\0\0")})}))
 
 
-def test_pictures_beside_weights_are_a_dataset_of_pictures(work_of: WorkOf) -> None:
-    assert check(work_of({"x.safetensors": lora(PAIRS["peft"]), "a.png": png(8, 8)}))["kind"] == "pictures"
+def test_images_beside_weights_are_a_dataset_of_images(work_of: WorkOf) -> None:
+    assert check(work_of({"x.safetensors": lora(PAIRS["peft"]), "a.png": png(8, 8)}))["kind"] == "images"
 
 
 SDXL_KEYS = (

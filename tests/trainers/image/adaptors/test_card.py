@@ -65,9 +65,9 @@ def test_without_a_trigger_there_is_no_instance_prompt(tmp_path: Path) -> None:
     assert 'pipeline("a photo")' in body
 
 
-def test_pictures_lie_beside_the_card_under_relative_links(tmp_path: Path, sample: Path) -> None:
+def test_images_lie_beside_the_card_under_relative_links(tmp_path: Path, sample: Path) -> None:
     head, body = card(tmp_path, [sample])
-    link = "pictures/step-00000010-0.png"
+    link = "images/step-00000010-0.png"
     assert head["widget"] == [{"text": 'a "dog": red', "output": {"url": link}}]
     assert f"]({link})" in body
     assert (tmp_path / "adaptor" / link).read_bytes() == sample.read_bytes()
@@ -107,13 +107,13 @@ def test_a_stopped_job_says_so(tmp_path: Path) -> None:
     assert "stopped before its end" in card(tmp_path, outcome="stopped")[1]
 
 
-def test_writing_again_replaces_the_card_and_its_pictures(tmp_path: Path, sample: Path) -> None:
+def test_writing_again_replaces_the_card_and_its_images(tmp_path: Path, sample: Path) -> None:
     card(tmp_path, [sample], outcome="stopped")
     later = sample.rename(sample.with_name("step-00000020-0.png"))
     _, body = card(tmp_path, [later])
     assert "stopped" not in body
-    assert [path.name for path in (tmp_path / "adaptor" / "pictures").iterdir()] == [later.name]
-    assert sorted(path.name for path in (tmp_path / "adaptor").iterdir()) == ["README.md", "pictures"]
+    assert [path.name for path in (tmp_path / "adaptor" / "images").iterdir()] == [later.name]
+    assert sorted(path.name for path in (tmp_path / "adaptor").iterdir()) == ["README.md", "images"]
 
 
 @pytest.mark.parametrize(
@@ -190,4 +190,4 @@ def test_the_code_of_the_card_runs_on_the_example_base_whose_parts_differ_in_dty
         code = code.replace(placeholder, value)
     names: dict[str, Any] = {}
     exec(code, names)
-    assert names["picture"].size == (64, 64) and names["pipeline"].get_active_adapters()
+    assert names["image"].size == (64, 64) and names["pipeline"].get_active_adapters()

@@ -28,7 +28,7 @@ from tests.tiny_sd import build_tiny_sd
 from tests.tiny_sd2 import build_tiny_sd2
 from tests.tiny_sd3 import build_tiny_sd3
 from tests.tiny_sdxl import build_tiny_sdxl
-from tests.tolerance import PRODUCT, assert_near, assert_same_picture
+from tests.tolerance import PRODUCT, assert_near, assert_same_image
 from tests.trainers.image.adaptors.pairs import in_blocks, pairs_equal, random_pair, random_pairs
 from trainers.image.adaptors.file import KOHYA, WEIGHTS
 from trainers.image.adaptors.layers import layers, plain_name
@@ -97,7 +97,7 @@ def stock(folders: Callable[[str], Path], family: str, adaptor: Path, file: str)
     return pipeline
 
 
-def picture(pipeline: Any) -> NDArray[np.float32]:
+def image(pipeline: Any) -> NDArray[np.float32]:
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(3)
     size = {"height": 32, "width": 32, "num_inference_steps": 2, "output_type": "np", "generator": generator}
@@ -112,18 +112,18 @@ def deltas(root: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
-def test_diffusers_draws_the_same_picture_from_either_file(
+def test_diffusers_draws_the_same_image_from_either_file(
     family: str, folders: Callable[[str], Path], tmp_path: Path
 ) -> None:
     base = load_base(folders(family), torch.float32)  # a copy's weights lie elsewhere, which can change last bits
-    plain = picture(base.pipeline())
+    plain = image(base.pipeline())
     adaptor_write(base, tmp_path, mixed_pairs(base, text=True), metadata={})
     adaptor_load(base, tmp_path, name="ours")
-    ours = picture(base.pipeline())
+    ours = image(base.pipeline())
     assert np.abs(ours - plain).max() > 0.01
-    first, second = (picture(stock(folders, family, tmp_path, file)) for file in (WEIGHTS, KOHYA))
-    assert_same_picture(first, second)
-    assert_same_picture(first, ours)
+    first, second = (image(stock(folders, family, tmp_path, file)) for file in (WEIGHTS, KOHYA))
+    assert_same_image(first, second)
+    assert_same_image(first, ours)
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "sd3", "flux"])
@@ -147,7 +147,7 @@ def test_dora_comes_back_from_either_file_and_diffusers_reads_the_first(
     adaptor_write(base, tmp_path, pairs, metadata={})
     base = load_base(folders(family), torch.float32)
     adaptor_load(base, tmp_path, name="ours")
-    assert_same_picture(picture(stock(folders, family, tmp_path, WEIGHTS)), picture(base.pipeline()))
+    assert_same_image(image(stock(folders, family, tmp_path, WEIGHTS)), image(base.pipeline()))
     (tmp_path / WEIGHTS).unlink()
     assert pairs_equal(adaptor_read(bases(family), tmp_path).pairs, pairs)
 

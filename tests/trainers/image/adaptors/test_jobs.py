@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tests.tiny_sd import build_tiny_sd
 from tests.tiny_sdxl import build_tiny_sdxl
-from tests.tolerance import PRODUCT, assert_near, assert_same_picture
+from tests.tolerance import PRODUCT, assert_near, assert_same_image
 from tests.trainers.image.adaptors.pairs import in_blocks, random_pair, random_pairs
 from trainers.contract.errors import ReasonCode
 from trainers.image.adaptors.file import KOHYA, WEIGHTS
@@ -82,7 +82,7 @@ def write(base: Base, folder: Path, pairs: Pairs, **metadata: str) -> Path:
     return adaptor_write(base, folder, pairs, metadata={"base_sha256": SHA256, "trigger_word": "sks"} | metadata)
 
 
-def picture(pipeline: Any) -> NDArray[np.float32]:
+def image(pipeline: Any) -> NDArray[np.float32]:
     pipeline.set_progress_bar_config(disable=True)
     settings = {"height": 32, "width": 32, "num_inference_steps": 2, "output_type": "np"}
     drawn: NDArray[np.float32] = pipeline("a dog", generator=torch.Generator().manual_seed(3), **settings).images[0]
@@ -267,9 +267,9 @@ def test_a_merged_base_draws_what_the_adaptors_do_side_by_side(
     stock: Any = StableDiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
         job.out / "model", use_safetensors=True
     )
-    drawn = picture(stock)
-    assert_same_picture(drawn, picture(live.pipeline()))
-    assert np.abs(drawn - picture(copy.deepcopy(loaded).pipeline())).max() > 0.01
+    drawn = image(stock)
+    assert_same_image(drawn, image(live.pipeline()))
+    assert np.abs(drawn - image(copy.deepcopy(loaded).pipeline())).max() > 0.01
     assert job.manifest["merged"][1]["scale"] == 1.25
     assert "model/model_index.json" in {file["path"] for file in job.manifest["files"]}
 

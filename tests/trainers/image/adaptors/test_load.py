@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tests.tolerance import PRODUCT, assert_near, assert_same_picture
+from tests.tolerance import PRODUCT, assert_near, assert_same_image
 from tests.trainers.core.test_lora import prediction, trained, weight_delta
 from tests.trainers.image.adaptors.pairs import in_blocks, random_pair, random_pairs
 from tests.trainers.image.adaptors.scene import FLAT, LAYER, adaptor_make, flat, pair, write
@@ -44,7 +44,7 @@ def adaptor(loaded: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return adaptor_make(loaded, tmp_path_factory.mktemp("made") / "adaptor")
 
 
-def test_stock_diffusers_reloads_the_file_with_its_alpha_and_draws_the_same_picture(
+def test_stock_diffusers_reloads_the_file_with_its_alpha_and_draws_the_same_image(
     tiny_sd: Path, tmp_path: Path
 ) -> None:
     live = load_base(tiny_sd, torch.float32)
@@ -54,12 +54,12 @@ def test_stock_diffusers_reloads_the_file_with_its_alpha_and_draws_the_same_pict
     stock: Any = StableDiffusionPipeline.from_pretrained(tiny_sd, use_safetensors=True)  # type: ignore[no-untyped-call]
     stock.load_lora_weights(tmp_path, weight_name=WEIGHTS, adapter_name="stock")
     assert_near(weight_delta(stock.unet, LAYER, "stock"), weight_delta(live.network, LAYER, "default"), PRODUCT)
-    assert_same_picture(picture(stock), picture(live.pipeline()))
+    assert_same_image(image(stock), image(live.pipeline()))
     with pytest.raises(AssertionError, match="of 255"):
-        assert_same_picture(picture(stock), picture(load_base(tiny_sd, torch.float32).pipeline()))
+        assert_same_image(image(stock), image(load_base(tiny_sd, torch.float32).pipeline()))
 
 
-def picture(pipeline: Any) -> Image.Image:
+def image(pipeline: Any) -> Image.Image:
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(3)
     drawn: Image.Image = pipeline("a dog", num_inference_steps=2, generator=generator).images[0]

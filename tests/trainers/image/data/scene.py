@@ -1,4 +1,4 @@
-"""Datasets of pictures as a job of `image_lora` draws from them."""
+"""Datasets of images as a job of `image_lora` draws from them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tests.trainers.context import context_make
-from tests.trainers.job import SHA256, picture_make
+from tests.trainers.job import SHA256, image_make
 from trainers.contract.events import EventWriter, Warning_, read_events
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.spec import JobSpec
@@ -69,7 +69,7 @@ def data_make(
     world_size: int = 1,
     **given: Any,
 ) -> Data:
-    """Data of folders: the dataset, further ones, class pictures from a dataset or made by the base."""
+    """Data of folders: the dataset, further ones, class images from a dataset or made by the base."""
     number = len(list(root.glob("in-*")))
     inputs, out = root / f"in-{number}", root / f"out-{number}"
     (inputs / "datasets").mkdir(parents=True)
@@ -106,10 +106,10 @@ def ref(name: str) -> dict[str, str]:
     return {"name": name, "key": name, "sha256": SHA256}
 
 
-def pictures(folder: Path, sizes: Sequence[tuple[int, int]] = SIZES, *, seed: int = 0) -> Path:
+def images(folder: Path, sizes: Sequence[tuple[int, int]] = SIZES, *, seed: int = 0) -> Path:
     folder.mkdir()
     for index, size in enumerate(sizes):
-        picture_make(folder / f"{index}.png", size, seed=seed + index)
+        image_make(folder / f"{index}.png", size, seed=seed + index)
         (folder / f"{index}.txt").write_text(f"cat {index}, dog {index}, photo {index}")
     return folder
 

@@ -39,8 +39,8 @@ class TestJitter:
         assert colour_of(Change(hue=0.5), (90, 90, 90)) == (90, 90, 90)
 
     def test_nothing_changes_unasked(self) -> None:
-        picture = Image.effect_noise((16, 16), 50).convert("RGB")
-        assert jittered(picture, UNCHANGED) is picture
+        image = Image.effect_noise((16, 16), 50).convert("RGB")
+        assert jittered(image, UNCHANGED) is image
 
 
 class TestRotation:
@@ -67,10 +67,10 @@ class TestRotation:
         step = np.diff(turned[50]).mean()
         assert step == pytest.approx(np.cos(np.radians(10)) / cover_zoom(100, 100, 10), rel=0.05)
 
-    def test_a_crop_of_the_turned_picture_is_that_part_of_it(self) -> None:
-        picture = Image.effect_noise((80, 60), 50)
-        whole = turned_crop(picture, (0, 0, 80, 60), 7, NEAREST)
-        assert turned_crop(picture, (10, 5, 50, 45), 7, NEAREST) == whole.crop((10, 5, 50, 45))
+    def test_a_crop_of_the_turned_image_is_that_part_of_it(self) -> None:
+        image = Image.effect_noise((80, 60), 50)
+        whole = turned_crop(image, (0, 0, 80, 60), 7, NEAREST)
+        assert turned_crop(image, (10, 5, 50, 45), 7, NEAREST) == whole.crop((10, 5, 50, 45))
 
 
 class TestDraws:

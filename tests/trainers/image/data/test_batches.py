@@ -1,4 +1,4 @@
-"""Which pictures make up a step of `image_lora`: datasets and repeats, buckets, class pictures, in any split."""
+"""Which images make up a step of `image_lora`: datasets and repeats, buckets, class images, in any split."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,11 +11,11 @@ import torch
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from tests.trainers.image.data.scene import PLAIN, SIZES, Make, assert_same, data_maker, pictures
+from tests.trainers.image.data.scene import PLAIN, SIZES, Make, assert_same, data_maker, images
 from trainers.contract.errors import TrainerError
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.image.data.batches import MicroBatch
-from trainers.image.data.rows import class_pictures_missing
+from trainers.image.data.rows import class_images_missing
 from trainers.image.models.base import Base
 from trainers.image.models.load import load_base
 
@@ -33,17 +33,17 @@ def make(tmp_path: Path, base: Base, shared_cache: Path) -> Iterator[Make]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return pictures(tmp_path / "dataset")
+    return images(tmp_path / "dataset")
 
 
 class TestDatasets:
     def test_an_epoch_sees_each_dataset_as_often_as_it_repeats(self, make: Make, folder: Path, tmp_path: Path) -> None:
-        other = pictures(tmp_path / "other", SIZES[:2], seed=50)
+        other = images(tmp_path / "other", SIZES[:2], seed=50)
         data = make(folder, other, repeats=[1, 3])
         assert data.plan.steps_per_epoch == 5 + 2 * 3
         seen = Counter(row for step in range(11) for row in map(data.rows.trained.__getitem__, data.plan.rows(step)))
         assert [seen[place] for place in range(7)] == [1, 1, 1, 1, 1, 3, 3]
-        assert data.rows.pictures[5].where == "further 0: 0.png"
+        assert data.rows.images[5].where == "further 0: 0.png"
         assert_same(make(folder, repeats=[1]).micro(), make(folder).micro())
 
     def test_a_count_of_repeats_that_does_not_fit_is_refused(self, make: Make, folder: Path) -> None:
@@ -53,9 +53,9 @@ class TestDatasets:
     def test_what_is_wrong_with_a_further_dataset_begins_with_its_name(
         self, make: Make, folder: Path, tmp_path: Path
     ) -> None:
-        other = pictures(tmp_path / "other", SIZES[:2])
+        other = images(tmp_path / "other", SIZES[:2])
         (other / "1.txt").unlink()
-        with pytest.raises(TrainerError, match="further 0: 1 of 2 pictures have no caption"):
+        with pytest.raises(TrainerError, match="further 0: 1 of 2 images have no caption"):
             make(folder, other)
 
     def test_parquet_gives_the_very_batches_of_the_folder(self, make: Make, folder: Path, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ class TestDatasets:
 class TestBuckets:
     SETTINGS: ClassVar[dict[str, Any]] = {"aspect_ratio_buckets": True, "center_crop": False}
 
-    def test_a_micro_batch_has_the_shape_of_its_pictures(self, make: Make, folder: Path) -> None:
+    def test_a_micro_batch_has_the_shape_of_its_images(self, make: Make, folder: Path) -> None:
         data = make(folder, train_batch_size=5, **self.SETTINGS)
         (step,) = (data.step(0),)
         shapes = sorted(tuple(micro.latents_BCHW.shape) for micro in step.micro_batches)
@@ -124,43 +124,43 @@ class TestPriorPreservation:
 
     @pytest.fixture
     def of_class(self, tmp_path: Path) -> Path:
-        folder = pictures(tmp_path / "class", ((64, 64),) * 4, seed=90)
+        folder = images(tmp_path / "class", ((64, 64),) * 4, seed=90)
         for path in folder.glob("*.txt"):
             path.unlink()
         return folder
 
-    def test_pictures_and_class_pictures_are_counted_apart(self, make: Make, folder: Path, of_class: Path) -> None:
+    def test_images_and_class_images_are_counted_apart(self, make: Make, folder: Path, of_class: Path) -> None:
         data = make(folder, class_dataset=of_class, train_batch_size=2, prior_weight=0.5, **self.SETTINGS)
-        assert len(data.rows.class_pictures) == 3
+        assert len(data.rows.class_images) == 3
         for step in range(3):
             batch = data.step(step)
             instances, of_the_class = batch.micro_batches
-            count = 1 if step == 2 else 2  # 5 pictures: the last batch of the epoch is short
+            count = 1 if step == 2 else 2  # 5 images: the last batch of the epoch is short
             assert (batch.count, batch.units) == (1, 2 * count)
             assert instances.weights_B.tolist() == [1 / count] * count
             assert of_the_class.weights_B.tolist() == [0.5 / count] * count
             prompt = data.examples.texts["photo of cat"]["prompt"]
             assert all(torch.equal(embedding, prompt) for embedding in of_the_class.text["prompt"])
 
-    def test_the_pictures_are_drawn_as_without_it(self, make: Make, folder: Path, of_class: Path) -> None:
+    def test_the_images_are_drawn_as_without_it(self, make: Make, folder: Path, of_class: Path) -> None:
         plain, prior = make(folder), make(folder, class_dataset=of_class, **self.SETTINGS)
         for step in range(5):
             one, other = plain.step(step).micro_batches[0], prior.step(step).micro_batches[0]
             assert torch.equal(one.latents_BCHW, other.latents_BCHW)
             assert torch.equal(one.noise_BCHW, other.noise_BCHW)
 
-    def test_generated_pictures_fill_up_what_the_dataset_lacks(
+    def test_generated_images_fill_up_what_the_dataset_lacks(
         self, make: Make, folder: Path, of_class: Path, tmp_path: Path
     ) -> None:
-        made = pictures(tmp_path / "made", ((64, 64),) * 9, seed=70)
+        made = images(tmp_path / "made", ((64, 64),) * 9, seed=70)
         data = make(folder, class_dataset=of_class, generated=made, **(self.SETTINGS | {"num_class_images": 6}))
-        assert [picture.source.parent.name for picture in data.rows.class_pictures] == [  # type: ignore[union-attr]
+        assert [image.source.parent.name for image in data.rows.class_images] == [  # type: ignore[union-attr]
             *["class_dataset"] * 4,
             *["made"] * 2,
         ]
         missing = make(folder, class_dataset=of_class, **(self.SETTINGS | {"num_class_images": 6}))
         params = ImageLoraParams.model_validate(PLAIN | self.SETTINGS | {"num_class_images": 6})
-        assert class_pictures_missing(missing.rows, params) == 2
+        assert class_images_missing(missing.rows, params) == 2
 
     def test_class_captions_are_never_dropped(self, make: Make, folder: Path, of_class: Path) -> None:
         data = make(folder, class_dataset=of_class, caption_dropout_rate=1.0, **self.SETTINGS)

@@ -1,4 +1,4 @@
-"""Shapes of aspect-ratio buckets, and where a picture is cut."""
+"""Shapes of aspect-ratio buckets, and where an image is cut."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.trainers.job import picture_make
+from tests.trainers.job import image_make
 from trainers.image.data.buckets import Shape, shape_for, shapes_of
 from trainers.image.data.framing import Framing, View, view_of
-from trainers.image.data.image_rows import Picture
+from trainers.image.data.image_rows import ImageRow
 from trainers.image.data.pixels import crop_image
 
 
@@ -35,18 +35,18 @@ def test_shapes_are_about_as_large_as_the_square_in_whole_steps(resolution: int,
         ((530, 500), (512, 512)),
     ],
 )
-def test_a_picture_gets_the_shape_of_the_nearest_aspect(size: tuple[int, int], shape: tuple[int, int]) -> None:
+def test_an_image_gets_the_shape_of_the_nearest_aspect(size: tuple[int, int], shape: tuple[int, int]) -> None:
     assert shape_for(*size, shapes_of(512, 8)) == shape
 
 
 def view(path: Path, *, center: bool = True, flip: bool = False, shapes: tuple[Shape, ...] = ()) -> View:
     framing = Framing(shapes or (Shape(64, 64),), "nearest", center_crop=center, random_flip=flip)
-    picture = Picture(path, "", path.name)
-    return view_of(picture, framing, picture.sha256())
+    image = ImageRow(path, "", path.name)
+    return view_of(image, framing, image.sha256())
 
 
-def test_a_wide_picture_keeps_what_a_square_would_cut(tmp_path: Path) -> None:
-    picture_make(tmp_path / "wide.png", (120, 80), seed=1)
+def test_a_wide_image_keeps_what_a_square_would_cut(tmp_path: Path) -> None:
+    image_make(tmp_path / "wide.png", (120, 80), seed=1)
     square, bucket = view(tmp_path / "wide.png"), view(tmp_path / "wide.png", shapes=tuple(shapes_of(64, 8)))
     assert square.resized == (96, 64)
     assert bucket.shape == (80, 48)
@@ -54,12 +54,12 @@ def test_a_wide_picture_keeps_what_a_square_would_cut(tmp_path: Path) -> None:
 
 
 def test_sdxl_is_told_the_original_size_the_crop_after_the_resize_and_the_target(tmp_path: Path) -> None:
-    picture_make(tmp_path / "wide.png", (240, 160), seed=1)
+    image_make(tmp_path / "wide.png", (240, 160), seed=1)
     seen = view(tmp_path / "wide.png")
     assert seen.sizes(seen.crops[0][0]) == (160, 240, 0, 16, 64, 64)
 
 
-def test_the_crop_of_a_mirrored_picture_is_told_as_in_the_mirrored_picture(tmp_path: Path) -> None:
+def test_the_crop_of_a_mirrored_image_is_told_as_in_the_mirrored_image(tmp_path: Path) -> None:
     ramp = np.zeros((64, 96, 3), dtype=np.uint8)
     ramp[:, :, 0] = np.arange(96)[None, :]
     Image.fromarray(ramp).save(tmp_path / "ramp.png")
@@ -67,7 +67,7 @@ def test_the_crop_of_a_mirrored_picture_is_told_as_in_the_mirrored_picture(tmp_p
     mirrored = np.asarray(Image.fromarray(ramp))[:, ::-1]
     for crop in seen.crops[1]:
         left = seen.sizes(crop)[3]
-        cut = crop_image(Picture(tmp_path / "ramp.png", "", ""), crop, interpolation="nearest")
+        cut = crop_image(ImageRow(tmp_path / "ramp.png", "", ""), crop, interpolation="nearest")
         assert np.array_equal(np.asarray(cut), mirrored[:, left : left + 64])
     assert len({crop.left for crop in seen.crops[1]}) > 1
     assert [crop.left for crop in seen.crops[0]] == [crop.left for crop in seen.crops[1]]

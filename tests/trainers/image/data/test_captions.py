@@ -1,4 +1,4 @@
-"""Texts that a picture is trained with."""
+"""Texts that an image is trained with."""
 
 from trainers.image.data.captions import ORDERS, caption_orders, caption_with_trigger, texts_of
 

@@ -1,4 +1,4 @@
-"""What each picture and caption becomes in `image_lora`: encoded, cached, changed at each draw, dropped, masked."""
+"""What each image and caption becomes in `image_lora`: encoded, cached, changed at each draw, dropped, masked."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.trainers.image.data.scene import Data, Make, assert_same, data_maker, pictures
+from tests.trainers.image.data.scene import Data, Make, assert_same, data_maker, images
 from trainers.core import cache as cache_module
 from trainers.image.data.batches import validation_batches
 from trainers.image.models.base import Base, TextSettings
@@ -30,7 +30,7 @@ def make(tmp_path: Path, base: Base, shared_cache: Path) -> Iterator[Make]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return pictures(tmp_path / "dataset")
+    return images(tmp_path / "dataset")
 
 
 def latents_differ(first: Data, second: Data) -> bool:
@@ -70,7 +70,7 @@ class TestCaches:
 
 class TestAugmentation:
     @pytest.mark.parametrize("kind", ["brightness", "contrast", "saturation", "hue"])
-    def test_each_kind_of_jitter_changes_the_pictures_alone(self, kind: str, make: Make, folder: Path) -> None:
+    def test_each_kind_of_jitter_changes_the_images_alone(self, kind: str, make: Make, folder: Path) -> None:
         others = {f"color_jitter_{name}": 0.0 for name in ("brightness", "contrast", "saturation", "hue")}
         changed = make(folder, color_jitter=True, **(others | {f"color_jitter_{kind}": 0.5}))
         plain = make(folder)
@@ -84,7 +84,7 @@ class TestAugmentation:
     ) -> None:
         data = make(folder, cache=tmp_path / "own", color_jitter=True)
         (warning,) = data.warnings
-        assert warning.startswith("color_jitter changes pictures at every draw, so latents are not cached")
+        assert warning.startswith("color_jitter changes images at every draw, so latents are not cached")
         assert data.cached("latents") == 0
         assert data.cached("embeddings") > 0
         assert data.examples.needs_vae
@@ -97,10 +97,10 @@ class TestAugmentation:
         assert not latents_differ(never, make(folder))
         assert latents_differ(always, never)
         assert latents_differ(always, wider)
-        assert "random_rotation changes pictures at every draw" in always.warnings[0]
+        assert "random_rotation changes images at every draw" in always.warnings[0]
         assert never.warnings == []
 
-    def test_held_out_pictures_are_not_changed(self, make: Make, folder: Path) -> None:
+    def test_held_out_images_are_not_changed(self, make: Make, folder: Path) -> None:
         plain, jittered = make(folder, validation_split=0.4), make(folder, validation_split=0.4, color_jitter=True)
         found = [validation_batches(data.examples, data.rows.held_out, data.draws, 3) for data in (plain, jittered)]
         assert_same(*found)
@@ -166,10 +166,10 @@ class TestMaskedLoss:
         fresh = make(masked, unmasked_weight=0.25, train_batch_size=2, cache_latents=False, **settings)
         assert torch.equal(fresh.step(0).micro_batches[0].mask_B1HW, micro.mask_B1HW)  # type: ignore[arg-type]
 
-    def test_pictures_without_alpha_are_said(self, make: Make, folder: Path) -> None:
+    def test_images_without_alpha_are_said(self, make: Make, folder: Path) -> None:
         data = make(folder, masked_loss="alpha")
         assert data.warnings == [
-            "5 pictures have no alpha channel, so all of them counts; the first is 0.png",
+            "5 images have no alpha channel, so all of them counts; the first is 0.png",
         ]
         mask = data.step(0).micro_batches[0].mask_B1HW
         assert mask is not None

@@ -1,4 +1,4 @@
-"""Picture files of every format: the check at upload and the trainer's reader agree on what is read and refused."""
+"""Image files of every format: the check at upload and the trainer's reader agree on what is read and refused."""
 
 from io import BytesIO
 from pathlib import Path
@@ -11,9 +11,9 @@ from PIL import Image
 from api.catalog.checking.dataset import check
 from api.catalog.checking.report import Refused
 from api.catalog.checking.work import Work
-from formats.images import FORMAT_ENDINGS, folder_repeats, picture_format
-from trainers.image.data.images import pictures_read
-from trainers.image.data.image_rows import Columns, Picture, Pictures
+from formats.images import FORMAT_ENDINGS, folder_repeats, image_format
+from trainers.image.data.image_rows import Columns, ImageRow, ImageRows
+from trainers.image.data.images import images_read
 from trainers.image.data.pixels import decoded, header_read
 
 pillow_heif.register_heif_opener()
@@ -36,17 +36,17 @@ def saved(kind: str, size: tuple[int, int] = (96, 64), **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def trained(folder: Path, trigger: str = "sks") -> Pictures:
-    return pictures_read(folder / "in", Columns(), trigger_word=trigger)
+def trained(folder: Path, trigger: str = "sks") -> ImageRows:
+    return images_read(folder / "in", Columns(), trigger_word=trigger)
 
 
 @pytest.mark.parametrize("kind", [*FORMAT_ENDINGS])
 def test_every_format_is_checked_and_trained_on(tmp_path: Path, kind: str) -> None:
     name = f"a{FORMAT_ENDINGS[kind][0]}"
     content = saved(kind)
-    assert picture_format(content[:64]) == kind
+    assert image_format(content[:64]) == kind
     work = work_on(tmp_path, {name: content, "a.txt": b"two colours"})
-    assert check(work)["num_pictures"] == 1
+    assert check(work)["num_images"] == 1
     assert not work.notices.kept
     (row,) = trained(tmp_path).rows
     image = decoded(row)
@@ -57,7 +57,7 @@ def test_every_format_is_checked_and_trained_on(tmp_path: Path, kind: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "HEIF", "AVIF", "PNG", "WEBP", "TIFF"])
-def test_a_turned_picture_stands_upright_for_both(tmp_path: Path, kind: str) -> None:
+def test_a_turned_image_stands_upright_for_both(tmp_path: Path, kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     work = work_on(tmp_path, {f"a{FORMAT_ENDINGS[kind][0]}": saved(kind, exif=exif.tobytes()), "a.txt": b"x"})
@@ -77,10 +77,10 @@ def test_half_a_file_is_refused_by_name(tmp_path: Path, kind: str) -> None:
         check(work_on(tmp_path, {name: content[: len(content) // 2], "a.txt": b"x"}))
 
 
-def test_a_tiny_picture_is_noticed(tmp_path: Path) -> None:
+def test_a_tiny_image_is_noticed(tmp_path: Path) -> None:
     work = work_on(tmp_path, {"a.png": saved("PNG", (1, 1)), "b.png": saved("PNG"), "a.txt": b"x", "b.txt": b"y"})
     check(work)
-    assert [(notice["file"], notice["code"]) for notice in work.notices.kept] == [("a.png", "small_picture")]
+    assert [(notice["file"], notice["code"]) for notice in work.notices.kept] == [("a.png", "small_image")]
     assert "1 x 1 pixels" in work.notices.kept[0]["message"]
 
 
@@ -122,11 +122,11 @@ def test_repeats_of_folders_are_said_at_upload_and_reach_the_trainer(tmp_path: P
     details = check(work)
     assert details["repeats"] == {"10_sks dog": 10, "1_dog": 1}
     messages = [notice["message"] for notice in work.notices.kept]
-    assert messages[0].startswith("an epoch sees each picture in '10_sks dog' 10 times")
-    assert messages[1].startswith("an epoch sees each picture in '1_dog' once")
-    pictures = trained(tmp_path)
-    assert [(Path(str(row.source)).stem, row.repeats) for row in pictures.rows] == [("a", 10), ("b", 10), ("c", 1)]
-    assert pictures.warnings == [messages[0].partition(";")[0]]
+    assert messages[0].startswith("an epoch sees each image in '10_sks dog' 10 times")
+    assert messages[1].startswith("an epoch sees each image in '1_dog' once")
+    images = trained(tmp_path)
+    assert [(Path(str(row.source)).stem, row.repeats) for row in images.rows] == [("a", 10), ("b", 10), ("c", 1)]
+    assert images.warnings == [messages[0].partition(";")[0]]
 
 
 def test_metadata_wins_over_the_names_of_folders(tmp_path: Path) -> None:
@@ -138,12 +138,12 @@ def test_metadata_wins_over_the_names_of_folders(tmp_path: Path) -> None:
     assert [row.repeats for row in trained(tmp_path).rows] == [1]
 
 
-def test_a_gif_among_pictures_is_used_by_its_first_frame(tmp_path: Path) -> None:
+def test_a_gif_among_images_is_used_by_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
     buffer = BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
     work = work_on(tmp_path, {"a.gif": buffer.getvalue(), "b.png": saved("PNG"), "a.txt": b"x", "b.txt": b"y"})
-    assert check(work)["num_pictures"] == 2
-    row: Picture = trained(tmp_path).rows[0]
+    assert check(work)["num_images"] == 2
+    row: ImageRow = trained(tmp_path).rows[0]
     assert decoded(row).getpixel((5, 5)) == (254, 0, 0) or decoded(row).getpixel((5, 5)) == (255, 0, 0)
     assert header_read(row).frames == 2

@@ -1,4 +1,4 @@
-"""Datasets of pictures: what is read, and what is refused with the file and row that is wrong."""
+"""Datasets of images: what is read, and what is refused with the file and row that is wrong."""
 
 import json
 import shutil
@@ -10,18 +10,18 @@ import torch
 from PIL import Image
 
 from tests.tolerance import PRODUCT, assert_near
-from tests.trainers.job import picture_make
+from tests.trainers.job import image_make
 from trainers.contract.errors import TrainerError
 from trainers.image.data.buckets import Shape
-from trainers.image.data.images import pictures_read
-from trainers.image.data.image_rows import Columns, Picture, Pictures
-from trainers.image.data.pixels import Crop, decoded, picture_size, pixels, resized_size
+from trainers.image.data.image_rows import Columns, ImageRow, ImageRows
+from trainers.image.data.images import images_read
+from trainers.image.data.pixels import Crop, decoded, image_size, pixels, resized_size
 
 SQUARE = Shape(64, 64)
 
 
-def read(folder: Path, *, image: str = "image", caption: str = "text", trigger: str = "") -> Pictures:
-    return pictures_read(folder, Columns(image, caption), trigger_word=trigger)
+def read(folder: Path, *, image: str = "image", caption: str = "text", trigger: str = "") -> ImageRows:
+    return images_read(folder, Columns(image, caption), trigger_word=trigger)
 
 
 def refusal(folder: Path, **options: str) -> str:
@@ -38,12 +38,12 @@ def metadata(folder: Path, *rows: object) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name in ("a.png", "b.png"):
-        picture_make(tmp_path / name, (64, 64), seed=1)
+        image_make(tmp_path / name, (64, 64), seed=1)
     return tmp_path
 
 
-def picture(path: Path) -> Picture:
-    return Picture(path, "a caption", path.name)
+def image(path: Path) -> ImageRow:
+    return ImageRow(path, "a caption", path.name)
 
 
 class TestMetadata:
@@ -72,9 +72,9 @@ class TestMetadata:
         assert refusal(folder) == "caption_column='text' is not a column of metadata.jsonl; it has 'file_name', 'txet'"
         assert "image_column='bild' is not a column" in refusal(folder, image="bild", caption="txet")
 
-    def test_a_missing_picture_is_named_with_its_row(self, folder: Path) -> None:
+    def test_a_missing_image_is_named_with_its_row(self, folder: Path) -> None:
         metadata(folder, {"file_name": "a.png", "text": "a"}, {"file_name": "gone.png", "text": "b"})
-        assert "1 of 2 pictures are not in the dataset: gone.png (metadata.jsonl row 2)" in refusal(folder)
+        assert "1 of 2 images are not in the dataset: gone.png (metadata.jsonl row 2)" in refusal(folder)
 
     @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "x/../../y.png", "C:\\x.png", "..\\x.png", ""])
     def test_a_name_that_leaves_the_folder_is_refused(self, folder: Path, name: str) -> None:
@@ -95,9 +95,9 @@ class TestMetadata:
         folder.joinpath("metadata.jsonl").write_text('{"file_name": "a.png", "text": "a"}\n\n{broken\n')
         assert "metadata.jsonl line 3: not JSON" in refusal(folder)
 
-    def test_pictures_beside_the_metadata_are_named_in_a_warning(self, folder: Path) -> None:
+    def test_images_beside_the_metadata_are_named_in_a_warning(self, folder: Path) -> None:
         metadata(folder, {"file_name": "a.png", "text": "a"})
-        assert read(folder).warnings == ["1 pictures are not in metadata.jsonl and are not used: b.png"]
+        assert read(folder).warnings == ["1 images are not in metadata.jsonl and are not used: b.png"]
 
 
 class TestSidecars:
@@ -106,13 +106,13 @@ class TestSidecars:
         folder.joinpath("b.caption").write_text("two")
         assert [row.caption for row in read(folder).rows] == ["one", "two"]
 
-    def test_a_picture_without_caption_is_refused_by_name(self, folder: Path) -> None:
+    def test_an_image_without_caption_is_refused_by_name(self, folder: Path) -> None:
         folder.joinpath("a.txt").write_text("one")
-        assert "1 of 2 pictures have no caption" in refusal(folder, trigger="sks")
+        assert "1 of 2 images have no caption" in refusal(folder, trigger="sks")
         assert refusal(folder).endswith(": b.png; write them")
 
     def test_no_captions_at_all_are_fine_with_a_trigger_word_and_said(self, folder: Path) -> None:
-        assert "2 of 2 pictures have no caption" in refusal(folder)
+        assert "2 of 2 images have no caption" in refusal(folder)
         assert "trigger word 'sks' alone" in read(folder, trigger="sks").warnings[0]
 
     def test_a_caption_that_is_not_utf8_is_refused_by_name(self, folder: Path) -> None:
@@ -126,49 +126,49 @@ class TestSidecars:
 class TestPixels:
     def test_the_shorter_side_becomes_the_resolution(self, tmp_path: Path) -> None:
         for size, expected in (((200, 100), (128, 64)), ((100, 150), (64, 96)), ((64, 64), (64, 64))):
-            picture_make(tmp_path / "x.png", size, seed=1)
-            assert resized_size(picture(tmp_path / "x.png"), SQUARE) == expected
+            image_make(tmp_path / "x.png", size, seed=1)
+            assert resized_size(image(tmp_path / "x.png"), SQUARE) == expected
 
     def test_the_crop_is_cut_where_it_says_and_flipped(self, tmp_path: Path) -> None:
         ramp = np.zeros((64, 128, 3), dtype=np.uint8)
         ramp[:, :, 0] = np.arange(128)[None, :]
         Image.fromarray(ramp).save(tmp_path / "ramp.png")
-        found = pixels(picture(tmp_path / "ramp.png"), Crop(10, 0, False, SQUARE), interpolation="nearest")
-        mirrored = pixels(picture(tmp_path / "ramp.png"), Crop(10, 0, True, SQUARE), interpolation="nearest")
+        found = pixels(image(tmp_path / "ramp.png"), Crop(10, 0, False, SQUARE), interpolation="nearest")
+        mirrored = pixels(image(tmp_path / "ramp.png"), Crop(10, 0, True, SQUARE), interpolation="nearest")
         assert_near(found[0, 0], torch.arange(10, 74) / 127.5 - 1, PRODUCT)
         assert torch.equal(mirrored, found.flip(-1))
 
     def test_values_run_from_minus_1_to_1(self, tmp_path: Path) -> None:
         Image.new("RGB", (64, 64), (0, 128, 255)).save(tmp_path / "x.png")
-        found = pixels(picture(tmp_path / "x.png"), Crop(0, 0, False, SQUARE), interpolation="lanczos")
+        found = pixels(image(tmp_path / "x.png"), Crop(0, 0, False, SQUARE), interpolation="lanczos")
         assert found[:, 0, 0].tolist() == pytest.approx([-1, 128 / 127.5 - 1, 1], abs=1e-6)
 
     def test_sixteen_bits_are_scaled_not_clipped(self, tmp_path: Path) -> None:
         ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None, :].repeat(16, 0)
         Image.fromarray(ramp).save(tmp_path / "x.png")
-        assert np.asarray(decoded(picture(tmp_path / "x.png")))[0, :, 0].tolist() == list(range(256))
+        assert np.asarray(decoded(image(tmp_path / "x.png")))[0, :, 0].tolist() == list(range(256))
 
     def test_transparency_is_laid_on_white(self, tmp_path: Path) -> None:
         Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "clear.png")
         Image.new("RGBA", (8, 8), (255, 0, 0, 128)).save(tmp_path / "half.png")
-        assert decoded(picture(tmp_path / "clear.png")).getpixel((0, 0)) == (255, 255, 255)
-        assert decoded(picture(tmp_path / "half.png")).getpixel((0, 0)) == (255, 127, 127)
+        assert decoded(image(tmp_path / "clear.png")).getpixel((0, 0)) == (255, 255, 255)
+        assert decoded(image(tmp_path / "half.png")).getpixel((0, 0)) == (255, 127, 127)
 
     def test_exif_orientation_is_applied(self, tmp_path: Path) -> None:
-        image, exif = Image.new("RGB", (80, 64), "blue"), Image.Exif()
-        image.paste("red", (0, 0, 8, 64))  # the left edge, which orientation 6 turns to the top
+        canvas, exif = Image.new("RGB", (80, 64), "blue"), Image.Exif()
+        canvas.paste("red", (0, 0, 8, 64))  # the left edge, which orientation 6 turns to the top
         exif[0x0112] = 6
-        image.save(tmp_path / "turned.png", exif=exif)
-        assert picture_size(picture(tmp_path / "turned.png")) == (64, 80)
-        assert decoded(picture(tmp_path / "turned.png")).getpixel((32, 2)) == (255, 0, 0)
+        canvas.save(tmp_path / "turned.png", exif=exif)
+        assert image_size(image(tmp_path / "turned.png")) == (64, 80)
+        assert decoded(image(tmp_path / "turned.png")).getpixel((32, 2)) == (255, 0, 0)
 
-    def test_a_thin_picture_that_would_become_huge_is_refused(self, tmp_path: Path) -> None:
+    def test_a_thin_image_that_would_become_huge_is_refused(self, tmp_path: Path) -> None:
         Image.new("RGB", (256, 4096)).save(tmp_path / "thin.png")
         with pytest.raises(TrainerError, match="256 x 4096 becomes 2048 x 32768"):
-            resized_size(picture(tmp_path / "thin.png"), Shape(2048, 2048))
+            resized_size(image(tmp_path / "thin.png"), Shape(2048, 2048))
         Image.new("RGB", (1, 4000)).save(tmp_path / "thinner.png")
         with pytest.raises(TrainerError, match="at most 16 times the shorter, got 1 x 4000 pixels"):
-            decoded(picture(tmp_path / "thinner.png"))
+            decoded(image(tmp_path / "thinner.png"))
 
 
 @pytest.mark.acceptance
@@ -177,24 +177,24 @@ class TestHostileFiles:
         ("name", "said"),
         [
             ("truncated_header.jpg", "cannot be"),
-            ("text_named.png", "cannot be read as a picture"),
+            ("text_named.png", "cannot be read as an image"),
             ("bomb_40000x40000.png", "pixels"),
             ("header_lie_100000.png", "pixels"),
-            ("svg_script.svg", "cannot be read as a picture"),
+            ("svg_script.svg", "cannot be read as an image"),
         ],
     )
     def test_are_refused_by_name(self, name: str, said: str, shared_data: Path) -> None:
         with pytest.raises(TrainerError, match=said) as caught:
-            decoded(picture(shared_data / "hostile" / "images" / name))
+            decoded(image(shared_data / "hostile" / "images" / name))
         assert caught.value.reason.message.startswith(name)
         assert str(shared_data) not in caught.value.reason.message
 
     def test_odd_but_good_files_are_decoded(self, shared_data: Path) -> None:
         folder = shared_data / "hostile" / "images"
         odd = ("png_named.jpg", "gray.png", "one_bit.png", "bmp.bmp", "rgba.png", "space and ünïcode 日本 🐕.jpg")
-        assert all(decoded(picture(folder / name)).mode == "RGB" for name in odd)
-        assert decoded(picture(folder / "exif_rotated.jpg")).size == (320, 256)
-        grey = np.asarray(decoded(picture(folder / "gray16.png")))
+        assert all(decoded(image(folder / name)).mode == "RGB" for name in odd)
+        assert decoded(image(folder / "exif_rotated.jpg")).size == (320, 256)
+        grey = np.asarray(decoded(image(folder / "gray16.png")))
         assert grey.min() == 0
         assert grey.max() == 255
         assert 100 < grey.mean() < 155

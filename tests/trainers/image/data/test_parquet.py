@@ -1,4 +1,4 @@
-"""Pictures in Parquet, and the layouts of Hub datasets."""
+"""Images in Parquet, and the layouts of Hub datasets."""
 
 import hashlib
 import json
@@ -12,16 +12,16 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from tests.trainers.job import picture_make
+from tests.trainers.job import image_make
 from trainers.contract.errors import TrainerError
-from trainers.image.data.images import pictures_read
-from trainers.image.data.image_rows import Columns, Pictures
-from trainers.image.data.pixels import decoded, picture_size
+from trainers.image.data.image_rows import Columns, ImageRows
+from trainers.image.data.images import images_read
+from trainers.image.data.pixels import decoded, image_size
 from trainers.image.data.sources import Cell
 
 
-def read(folder: Path, **columns: Any) -> Pictures:
-    return pictures_read(folder, Columns(**columns), trigger_word="")
+def read(folder: Path, **columns: Any) -> ImageRows:
+    return images_read(folder, Columns(**columns), trigger_word="")
 
 
 def refusal(folder: Path, **columns: Any) -> str:
@@ -45,16 +45,16 @@ def table_write(path: Path, rows: list[dict[str, Any]], *, row_group_size: int =
 def structs(levels: range) -> list[dict[str, Any]]:
     """As the library datasets writes them."""
     return [
-        {"image": {"bytes": png(level), "path": f"{level}.png"}, "text": f"a picture of {level} ", "prompt": "p"}
+        {"image": {"bytes": png(level), "path": f"{level}.png"}, "text": f"an image of {level} ", "prompt": "p"}
         for level in levels
     ]
 
 
 class TestParquet:
-    def test_structs_of_bytes_and_path_are_pictures(self, tmp_path: Path) -> None:
+    def test_structs_of_bytes_and_path_are_images(self, tmp_path: Path) -> None:
         table_write(tmp_path / "data.parquet", structs(range(8)))
         rows = read(tmp_path).rows
-        assert [row.caption for row in rows] == [f"a picture of {level}" for level in range(8)]
+        assert [row.caption for row in rows] == [f"an image of {level}" for level in range(8)]
         assert [row.where for row in rows][:2] == ["data.parquet row 1", "data.parquet row 2"]
         assert [decoded(row).getpixel((0, 0)) for row in rows] == [(level,) * 3 for level in range(8)]
         assert rows[5].sha256() == hashlib.sha256(png(5)).hexdigest()
@@ -63,15 +63,15 @@ class TestParquet:
         table_write(tmp_path / "data.parquet", structs(range(20)), row_group_size=7)
         rows = read(tmp_path).rows
         for place in (19, 0, 13, 14, 6, 7, 3, 3, 12):
-            assert picture_size(rows[place]) == (32 + place, 32)
+            assert image_size(rows[place]) == (32 + place, 32)
 
-    def test_plain_bytes_are_pictures(self, tmp_path: Path) -> None:
+    def test_plain_bytes_are_images(self, tmp_path: Path) -> None:
         table_write(tmp_path / "data.parquet", [{"bild": png(3), "titel": "three"}])
         (row,) = read(tmp_path, image="bild", caption="titel").rows
         assert decoded(row).getpixel((0, 0)) == (3, 3, 3)
 
-    def test_names_of_files_beside_the_table_are_pictures(self, tmp_path: Path) -> None:
-        picture_make(tmp_path / "a.png", (64, 64), seed=1)
+    def test_names_of_files_beside_the_table_are_images(self, tmp_path: Path) -> None:
+        image_make(tmp_path / "a.png", (64, 64), seed=1)
         table_write(tmp_path / "metadata.parquet", [{"file_name": "a.png", "text": "one"}])
         assert read(tmp_path).rows[0].source == tmp_path / "a.png"
         table_write(tmp_path / "metadata.parquet", [{"file_name": "../a.png", "text": "one"}])
@@ -91,7 +91,7 @@ class TestParquet:
 
     def test_a_column_of_another_kind_is_refused(self, tmp_path: Path) -> None:
         table_write(tmp_path / "data.parquet", [{"image": 3, "text": "a"}])
-        assert "expected pictures (bytes, or a struct of bytes and path) in 'image', got int64" in refusal(tmp_path)
+        assert "expected images (bytes, or a struct of bytes and path) in 'image', got int64" in refusal(tmp_path)
         table_write(tmp_path / "data.parquet", [{"image": png(1), "text": 3}])
         assert "expected text in 'text', got int64" in refusal(tmp_path)
 
@@ -99,18 +99,18 @@ class TestParquet:
         rows = structs(range(2))
         rows[1]["image"]["bytes"] = None
         table_write(tmp_path / "data.parquet", rows)
-        with pytest.raises(TrainerError, match=r"data\.parquet row 2: expected the bytes of a picture in 'image'"):
-            picture_size(read(tmp_path).rows[1])
+        with pytest.raises(TrainerError, match=r"data\.parquet row 2: expected the bytes of an image in 'image'"):
+            image_size(read(tmp_path).rows[1])
         rows[1]["text"] = None
         table_write(tmp_path / "data.parquet", rows)
         assert "data.parquet row 2: expected text in 'text', got nothing" in refusal(tmp_path)
 
-    def test_bytes_that_are_no_picture_are_named_with_their_row(self, tmp_path: Path) -> None:
-        table_write(tmp_path / "data.parquet", [{"image": b"no picture", "text": "a"}])
+    def test_bytes_that_are_no_image_are_named_with_their_row(self, tmp_path: Path) -> None:
+        table_write(tmp_path / "data.parquet", [{"image": b"no image", "text": "a"}])
         with pytest.raises(TrainerError) as caught:
-            picture_size(read(tmp_path).rows[0])
+            image_size(read(tmp_path).rows[0])
         assert caught.value.reason.message == (
-            "data.parquet row 1 cannot be read as a picture: cannot identify image file data.parquet row 1"
+            "data.parquet row 1 cannot be read as an image: cannot identify image file data.parquet row 1"
         )
 
     def test_a_damaged_file_is_named(self, tmp_path: Path) -> None:
@@ -135,16 +135,16 @@ class TestHubLayouts:
     def test_an_imagefolder_with_its_metadata_in_train_is_read(self, tmp_path: Path) -> None:
         for name in ("train/images/1.png", "train/images/2.png", "test/3.png"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            picture_make(tmp_path / name, (64, 64), seed=1)
+            image_make(tmp_path / name, (64, 64), seed=1)
         (tmp_path / "train" / "metadata.csv").write_text("file_name,text\nimages/2.png,two\nimages/1.png,one\n")
         found = read(tmp_path)
         assert [(row.name, row.caption) for row in found.rows] == [("2.png", "two"), ("1.png", "one")]
-        assert found.warnings == ["1 pictures are not in metadata.csv and are not used: 3.png"]
+        assert found.warnings == ["1 images are not in metadata.csv and are not used: 3.png"]
 
     def test_metadata_of_several_folders_is_read_where_none_is_train(self, tmp_path: Path) -> None:
         for name in ("cats", "dogs"):
             (tmp_path / name).mkdir()
-            picture_make(tmp_path / name / "a.png", (64, 64), seed=1)
+            image_make(tmp_path / name / "a.png", (64, 64), seed=1)
             row = {"file_name": "a.png", "text": name}
             (tmp_path / name / "metadata.jsonl").write_text(json.dumps(row))
         assert [row.caption for row in read(tmp_path).rows] == ["cats", "dogs"]
@@ -155,7 +155,7 @@ class TestHubLayouts:
         assert len(read(tmp_path).rows) == 1
 
     def test_metadata_at_the_top_wins_over_parquet(self, tmp_path: Path) -> None:
-        picture_make(tmp_path / "a.png", (64, 64), seed=1)
+        image_make(tmp_path / "a.png", (64, 64), seed=1)
         (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "text": "one"}))
         table_write(tmp_path / "x.parquet", structs(range(2)))
         assert [row.caption for row in read(tmp_path).rows] == ["one"]

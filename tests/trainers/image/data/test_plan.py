@@ -75,7 +75,7 @@ class TestShapes:
         assert [plain.rows(step) for step in range(8)] == [sorted_.rows(step) for step in range(8)]
 
 
-def test_class_pictures_go_with_each_batch_and_come_round_evenly() -> None:
+def test_class_images_go_with_each_batch_and_come_round_evenly() -> None:
     plan = Plan(5, 2, 1, 1, seed=3, num_class_rows=3)
     seen = [plan.class_rows(step) for step in range(9)]
     assert [len(rows) for rows in seen] == [2, 2, 1] * 3

@@ -19,7 +19,7 @@ def transparent(mode: str) -> Image.Image:
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "RGBA", "LA", "L", "1", "P", "CMYK", "RGB"])
-def test_a_small_picture_is_what_the_trainer_sees(mode: str) -> None:
+def test_a_small_image_is_what_the_trainer_sees(mode: str) -> None:
     image = grey16().convert("I") if mode == "I" else grey16() if mode == "I;16" else transparent(mode)
     difference = np.asarray(small_rgb(image), np.int32) - np.asarray(to_rgb(image), np.int32)
     assert np.abs(difference).max() <= 1

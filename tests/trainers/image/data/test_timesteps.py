@@ -72,7 +72,7 @@ def test_the_shift_is_the_familys_or_the_one_given(family: str, given: float | N
     assert times.draw(7, 3, 0, 128, 128)[0] == pytest.approx(shifted_time(plain, shift))
 
 
-def test_the_shift_of_flux_grows_with_the_picture() -> None:
+def test_the_shift_of_flux_grows_with_the_image() -> None:
     times = times_of(base_of("flux"), params())
     assert times.fixed(0.5, 32, 32) < times.fixed(0.5, 64, 64) < times.fixed(0.5, 64, 128)
 

@@ -179,7 +179,7 @@ def stock_denoising(base: Base, latent: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("sizes", [(64.0, 96.0, 8.0, 4.0, 64.0, 64.0), (80.0, 96.0, 0.0, 4.0, 64.0, 64.0)])
-def test_sdxl_sees_the_sizes_of_the_picture(sizes: tuple[float, ...], loaded: Callable[[str], Base]) -> None:
+def test_sdxl_sees_the_sizes_of_the_image(sizes: tuple[float, ...], loaded: Callable[[str], Base]) -> None:
     base, family = loaded("sdxl"), family_module("sdxl")
     text, noisy, times = text_stack([encoded(loaded("sdxl"), PROMPT)]), latents(base), times_of(base, 1)
     with torch.no_grad():
@@ -207,7 +207,7 @@ def test_packing_of_flux_is_that_of_diffusers_and_has_an_inverse() -> None:
 
 
 @pytest.mark.parametrize("kind", ["sd1", "sdxl", "sd3", "flux"])
-def test_pictures_are_encoded_to_the_moments_of_the_vae(kind: str, loaded: Callable[[str], Base]) -> None:
+def test_images_are_encoded_to_the_moments_of_the_vae(kind: str, loaded: Callable[[str], Base]) -> None:
     base = loaded(kind)
     pixels = torch.rand(1, 3, 64, 48, generator=torch.Generator().manual_seed(3)) * 2 - 1
     mean, logvar = family_module(base.family).encode_image(base, pixels)

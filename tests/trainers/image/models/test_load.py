@@ -70,7 +70,7 @@ def test_text_is_encoded_to_77_states(tiny_sd: Path) -> None:
     assert not torch.equal(empty, dog)
 
 
-def test_pictures_are_encoded_to_the_moments_of_the_vae(tiny_sd: Path) -> None:
+def test_images_are_encoded_to_the_moments_of_the_vae(tiny_sd: Path) -> None:
     base = load_base(tiny_sd, torch.bfloat16)
     mean, logvar = sd1.encode_image(base, torch.zeros(2, 3, 64, 48))
     assert mean.shape == logvar.shape == (2, 4, 8, 6)

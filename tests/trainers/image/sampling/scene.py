@@ -63,7 +63,7 @@ def photos_make(folder: Path) -> Path:
     photo(64).resize((72, 100)).save(folder / "tall.png")
     half_mask(64).save(folder / "right.png")
     half_mask(32).save(folder / "small.png")
-    (folder / "text.txt").write_text("no picture")
+    (folder / "text.txt").write_text("no image")
     return folder
 
 
@@ -77,11 +77,11 @@ def save_adaptor(tiny_sd: Path, folder: Path, **metadata: str) -> Path:
     return folder
 
 
-def pictures(work: JobContext) -> dict[str, Image.Image]:
+def images(work: JobContext) -> dict[str, Image.Image]:
     return {path.name: Image.open(path) for path in sorted((work.out / "samples").iterdir())}
 
 
-def pixels(work: JobContext, name: str = "picture-seed-42.png") -> np.ndarray[Any, Any]:
+def pixels(work: JobContext, name: str = "image-seed-42.png") -> np.ndarray[Any, Any]:
     return np.asarray(Image.open(work.out / "samples" / name).convert("RGB"), dtype=int)
 
 

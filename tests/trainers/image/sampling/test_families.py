@@ -1,4 +1,4 @@
-"""Every family and task against diffusers' own pipeline around the same components: the same picture."""
+"""Every family and task against diffusers' own pipeline around the same components: the same image."""
 
 from collections.abc import Callable
 from functools import cache
@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.tolerance import assert_same_picture
+from tests.tolerance import assert_same_image
 from trainers.image.models.base import Base, Task, TextSettings
 from trainers.image.models.load import load_base
 from trainers.image.models.schedulers import SAMPLERS, scheduler_of
@@ -78,7 +78,7 @@ def stock(base: Base, task: Task, strength: float = 0.75, **changes: Any) -> np.
     if start is None:
         asked |= {"width": SIDE, "height": SIDE}
     else:
-        asked |= {"image": start.picture, "strength": strength}
+        asked |= {"image": start.image, "strength": strength}
     if start is not None and start.mask is not None:
         asked |= {"mask_image": start.mask, "width": SIDE, "height": SIDE}
     elif start is not None and base.family == "flux":
@@ -86,8 +86,8 @@ def stock(base: Base, task: Task, strength: float = 0.75, **changes: Any) -> np.
     generators = [torch.Generator().manual_seed(SEED)]
     if (base.family, task) == ("sd3", "inpainting"):
         pipeline.vae = WithShift(base.vae)
-    picture = pipeline(**(asked | changes), generator=generators).images[0]
-    return np.asarray(picture, dtype=int)
+    image = pipeline(**(asked | changes), generator=generators).images[0]
+    return np.asarray(image, dtype=int)
 
 
 class WithShift(torch.nn.Module):
@@ -104,13 +104,13 @@ class WithShift(torch.nn.Module):
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_picture_is_that_of_diffusers_pipeline(tiny_bases: Callable[[str], Base], kind: str, task: Task) -> None:
+def test_the_image_is_that_of_diffusers_pipeline(tiny_bases: Callable[[str], Base], kind: str, task: Task) -> None:
     base = tiny_bases(kind)
     ours, theirs = draw(base, start_of(task, 0.75)), stock(base, task)
     if task == "inpainting":
         assert np.array_equal(ours[:, : SIDE // 2], np.asarray(photo(), dtype=int)[:, : SIDE // 2]), "outside the mask"
         ours, theirs = ours[:, SIDE // 2 :], theirs[:, SIDE // 2 :]
-    assert_same_picture(ours, theirs)
+    assert_same_image(ours, theirs)
     assert ours.std() > 0
 
 
@@ -124,12 +124,12 @@ def test_a_part_of_a_step_counts_as_in_diffusers(
     base = tiny_bases(kind)
     changed = np.s_[:, SIDE // 2 :] if task == "inpainting" else np.s_[:]
     ours, theirs = draw(base, start_of(task, strength)), stock(base, task, strength)
-    assert_same_picture(ours[changed], theirs[changed])
+    assert_same_image(ours[changed], theirs[changed])
 
 
 @pytest.mark.parametrize("scheduler", ["default", *SAMPLERS])
 @pytest.mark.parametrize("task", ["image_to_image", "inpainting"])
-def test_every_scheduler_starts_from_a_picture_as_diffusers_does(
+def test_every_scheduler_starts_from_an_image_as_diffusers_does(
     tiny_bases: Callable[[str], Base], scheduler: str, task: Task
 ) -> None:
     base = tiny_bases("sd1")
@@ -141,7 +141,7 @@ def test_every_scheduler_starts_from_a_picture_as_diffusers_does(
     masked = {"mask_image": start.mask, "width": SIDE, "height": SIDE} if start.mask else {}
     theirs = pipeline(
         prompt=["a dog"],
-        image=start.picture,
+        image=start.image,
         strength=0.75,
         num_inference_steps=STEPS,
         guidance_scale=4.0,
@@ -152,9 +152,9 @@ def test_every_scheduler_starts_from_a_picture_as_diffusers_does(
     if start.mask:
         ours, expected = ours[:, SIDE // 2 :], expected[:, SIDE // 2 :]
     if scheduler == "euler_a" and start.mask:
-        assert ours.std() > 0  # diffusers draws once more from the generator, for a masked picture that it does not use
+        assert ours.std() > 0  # diffusers draws once more from the generator, for a masked image that it does not use
     else:
-        assert_same_picture(ours, expected)
+        assert_same_image(ours, expected)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -162,7 +162,7 @@ def test_the_whole_strength_is_diffusers_too(tiny_bases: Callable[[str], Base], 
     base = tiny_bases("sdxl")
     ours, theirs = draw(base, start_of(task, 1.0)), stock(base, task, strength=1.0)
     right = np.s_[:, SIDE // 2 :] if task == "inpainting" else np.s_[:]
-    assert_same_picture(ours[right], theirs[right])
+    assert_same_image(ours[right], theirs[right])
 
 
 @pytest.mark.parametrize(
@@ -183,12 +183,12 @@ def test_the_whole_strength_is_diffusers_too(tiny_bases: Callable[[str], Base], 
         ("sd3", {"height": 96}, {"height": 96}),
     ],
 )
-def test_a_setting_changes_the_picture_as_it_does_in_diffusers(
+def test_a_setting_changes_the_image_as_it_does_in_diffusers(
     tiny_bases: Callable[[str], Base], kind: str, ours: dict[str, Any], theirs: dict[str, Any]
 ) -> None:
     base = tiny_bases(kind)
     changed = draw(base, **ours)
-    assert_same_picture(changed, stock(base, "text_to_image", **theirs))
+    assert_same_image(changed, stock(base, "text_to_image", **theirs))
     plain = draw(base)
     assert changed.shape != plain.shape or np.abs(changed - plain).max() > 0
 
@@ -212,7 +212,7 @@ def test_a_long_negative_prompt_goes_with_a_short_prompt(tiny_bases: Callable[[s
 
 
 @pytest.mark.parametrize("kind", ["sd1", "flux"])
-def test_strength_says_how_much_of_the_picture_is_left(tiny_bases: Callable[[str], Base], kind: str) -> None:
+def test_strength_says_how_much_of_the_image_is_left(tiny_bases: Callable[[str], Base], kind: str) -> None:
     base, original = tiny_bases(kind), np.asarray(photo(), dtype=int)
     weak, strong = (draw(base, start_of("image_to_image", strength)) for strength in (0.25, 1.0))
     assert np.abs(weak - strong).max() > 0
@@ -231,7 +231,7 @@ def test_the_mask_says_where(tiny_bases: Callable[[str], Base]) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("kind", ["sd1", "flux"])
-def test_a_picture_does_not_depend_on_its_neighbours(tiny_bases: Callable[[str], Base], kind: str, task: Task) -> None:
+def test_an_image_does_not_depend_on_its_neighbours(tiny_bases: Callable[[str], Base], kind: str, task: Task) -> None:
     base = tiny_bases(kind)
     together = sample_images(
         base,
@@ -245,14 +245,14 @@ def test_a_picture_does_not_depend_on_its_neighbours(tiny_bases: Callable[[str],
         start=start_of(task, 0.75),
     )
     alone = draw(base, start_of(task, 0.75), prompts=["a cat"])
-    assert_same_picture(together[1], alone)
+    assert_same_image(together[1], alone)
 
 
 @pytest.mark.parametrize(
     ("kind", "dtype"), [("sdxl", torch.float16), ("sd3", torch.bfloat16), ("flux", torch.bfloat16)]
 )
 @pytest.mark.slow
-def test_half_precision_gives_nearly_the_same_picture(
+def test_half_precision_gives_nearly_the_same_image(
     tiny_base: Callable[[str], Path], tiny_bases: Callable[[str], Base], kind: str, dtype: torch.dtype
 ) -> None:
     half = load_base(tiny_base(kind), dtype)

@@ -45,7 +45,7 @@ def distance(one: Image.Image, other: Image.Image) -> int:
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_the_picture_is_that_of_the_stock_pipeline(base: Base, tiny_sd: Path, sampler: str) -> None:
+def test_the_image_is_that_of_the_stock_pipeline(base: Base, tiny_sd: Path, sampler: str) -> None:
     stock: Any = StableDiffusionPipeline.from_pretrained(tiny_sd, use_safetensors=True)  # type: ignore[no-untyped-call]
     stock.set_progress_bar_config(disable=True)
     if sampler != "default":
@@ -55,7 +55,7 @@ def test_the_picture_is_that_of_the_stock_pipeline(base: Base, tiny_sd: Path, sa
     assert distance(draw(base, num_inference_steps=3, scheduler=sampler)[0], expected) == 0
 
 
-def test_a_seed_gives_the_same_picture_alone_and_among_others(base: Base) -> None:
+def test_a_seed_gives_the_same_image_alone_and_among_others(base: Base) -> None:
     together = draw(base, prompts=["a dog", "a cat", "a dog"], seeds=[1, 2, 3])
     for index, prompt in enumerate(["a dog", "a cat", "a dog"]):
         (alone,) = draw(base, prompts=[prompt], seeds=[index + 1])
@@ -78,7 +78,7 @@ def test_equal_calls_give_equal_bits(base: Base) -> None:
         {"scheduler": "dpm++_2m", "num_inference_steps": 3},
     ],
 )
-def test_every_argument_changes_the_picture(base: Base, change: dict[str, Any]) -> None:
+def test_every_argument_changes_the_image(base: Base, change: dict[str, Any]) -> None:
     assert distance(draw(base, **change)[0], draw(base)[0]) > 0
 
 
@@ -117,34 +117,34 @@ def test_progress_is_told_after_each_step(base: Base) -> None:
 
 def test_a_stop_breaks_off_between_two_steps_and_gives_nothing(base: Base) -> None:
     told: list[int] = []
-    pictures = draw(
+    images = draw(
         base,
         num_inference_steps=5,
         on_progress=lambda done, _: told.append(done),
         should_stop=lambda: len(told) == 2,
     )
-    assert pictures == []
+    assert images == []
     assert told == [1, 2]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_zero_terminal_base_gives_a_finite_picture(tmp_path: Path, sampler: str) -> None:
+def test_a_zero_terminal_base_gives_a_finite_image(tmp_path: Path, sampler: str) -> None:
     folder = build_tiny_sd(tmp_path / "m", prediction_type="v_prediction", rescale_betas_zero_snr=True)
-    (picture,) = draw(load_base(folder, torch.float32), scheduler=sampler)
-    assert np.asarray(picture).std() > 0
+    (image,) = draw(load_base(folder, torch.float32), scheduler=sampler)
+    assert np.asarray(image).std() > 0
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_gives_nearly_the_same_picture(base: Base, tiny_sd: Path, dtype: torch.dtype) -> None:
+def test_half_precision_gives_nearly_the_same_image(base: Base, tiny_sd: Path, dtype: torch.dtype) -> None:
     (half,) = draw(load_base(tiny_sd, dtype))
     mean = np.abs(np.asarray(half, dtype=int) - np.asarray(draw(base)[0], dtype=int)).mean()
     assert mean < 8
 
 
-def test_a_picture_that_is_not_finite_is_refused_with_its_seed(tiny_sd: Path) -> None:
+def test_an_image_that_is_not_finite_is_refused_with_its_seed(tiny_sd: Path) -> None:
     base = load_base(tiny_sd, torch.float32)
     with torch.no_grad():
         base.vae.decoder.conv_out.bias.fill_(float("nan"))
-    with pytest.raises(TrainerError, match="the picture of seed 1 has values that are NaN") as caught:
+    with pytest.raises(TrainerError, match="the image of seed 1 has values that are NaN") as caught:
         draw(base)
     assert caught.value.reason.code == ReasonCode.NON_FINITE_LOSS

@@ -22,7 +22,7 @@ from trainers.core.lora import TRAINED, attach, lora_layers
 from trainers.image.models import parts
 from trainers.image.models.load import load_base
 from trainers.image.training.lora_setup import pairs_attach
-from trainers.image.training.prior import picture_of_class
+from trainers.image.training.prior import image_of_class
 
 QUIET: dict[str, Any] = {"max_train_steps": 2}
 EVALUATION: dict[str, Any] = {"eval_prompt": "a cat", "eval_num_inference_steps": 1, "eval_every_steps": 2}
@@ -174,17 +174,17 @@ def importable(library: str) -> bool:
 
 
 class TestPrior:
-    def test_the_base_makes_class_pictures_once_per_host(self, plain: Job, tmp_path: Path, tiny_sd: Path) -> None:
+    def test_the_base_makes_class_images_once_per_host(self, plain: Job, tmp_path: Path, tiny_sd: Path) -> None:
         settings = {**QUIET, "prior_preservation": True, "class_prompt": "photo of dog", "num_class_images": 1}
         first, second = (job_make(tmp_path / name, tiny_sd, tmp_path / "cache") for name in ("first", "second"))
         assert first.spec(**settings).run() == 0
-        made = {path: path.stat().st_ino for path in (tmp_path / "cache" / "class_pictures").rglob("*.png")}
+        made = {path: path.stat().st_ino for path in (tmp_path / "cache" / "class_images").rglob("*.png")}
         assert len(made) == 1
         assert first.losses() != plain.losses()
-        assert first.of_kind("started")[0].details["class_pictures"] == 1
+        assert first.of_kind("started")[0].details["class_images"] == 1
         assert second.spec(**settings, prior_weight=0.5, lora_r=4).run() == 0
         assert {path: path.stat().st_ino for path in made} == made
-        assert len(list((tmp_path / "cache" / "class_pictures").rglob("*.png"))) == 1
+        assert len(list((tmp_path / "cache" / "class_images").rglob("*.png"))) == 1
 
     @pytest.mark.parametrize(("family", "guidance"), [("flux", 3.5), ("sdxl", 7.5)])
     def test_they_are_guided_as_samples_of_the_family_are(
@@ -198,14 +198,14 @@ class TestPrior:
 
         monkeypatch.setattr("trainers.image.training.prior.sample_images", drawn)
         params = ImageLoraParams(adaptor_name="a", prior_preservation=True, class_prompt="a dog")
-        picture_of_class(tmp_path / "a.png", SimpleNamespace(family=family), params, 3)  # type: ignore[arg-type]
+        image_of_class(tmp_path / "a.png", SimpleNamespace(family=family), params, 3)  # type: ignore[arg-type]
         assert (asked[0]["guidance_scale"], asked[0]["seeds"]) == (guidance, [3])
 
     def test_the_base_makes_them_as_it_was_trained_whatever_it_is_to_learn(self, tmp_path: Path, tiny_sd: Path) -> None:
         settings = {**QUIET, "prior_preservation": True, "class_prompt": "photo of dog", "num_class_images": 1}
         for name, more in (("first", {}), ("second", {"prediction_type": "v_prediction"})):
             assert job_make(tmp_path / name, tiny_sd, tmp_path / "cache").spec(**settings, **more).run() == 0
-        assert len(list((tmp_path / "cache" / "class_pictures").rglob("*.png"))) == 1
+        assert len(list((tmp_path / "cache" / "class_images").rglob("*.png"))) == 1
 
 
 class TestOutputs:
@@ -231,7 +231,7 @@ class TestOutputs:
             assert job.run() == 0
             with safe_open(job.out / "adaptor" / "kohya.safetensors", framework="pt") as file:
                 found.append({key for key in file.metadata() if key.startswith("ss_")})
-                assert file.metadata()["clip_skip"] == "1", "without it the pictures would be others"
+                assert file.metadata()["clip_skip"] == "1", "without it the images would be others"
         assert found[0] and not found[1]
 
     def test_seconds_of_training_and_evaluating_are_reported(self, job: Job) -> None:
@@ -242,7 +242,7 @@ class TestOutputs:
     def test_much_evaluation_is_warned_of_with_its_share(self, job: Job) -> None:
         assert job.spec(**QUIET, **EVALUATION).run() == 0
         (warning,) = job.of_kind("warning")
-        assert warning.message == "sample pictures every 2 steps take 50% of the network's forwards"
+        assert warning.message == "sample images every 2 steps take 50% of the network's forwards"
 
     def test_an_adaptor_that_cannot_be_saved_fails_the_job(self, job: Job) -> None:
         job.out.mkdir()

@@ -55,18 +55,18 @@ SHORT: dict[str, dict[str, Any]] = {
 EXAMPLES, BATCHES, DENOISING = "../data/test_examples.py", "../data/test_batches.py", "test_denoising.py"
 TIMES, METHOD = "../data/test_timesteps.py", "test_method.py"
 IN_OTHER_FILES = {
-    "aspect_ratio_buckets": (BATCHES, "test_a_micro_batch_has_the_shape_of_its_pictures"),
-    "color_jitter": (EXAMPLES, "test_each_kind_of_jitter_changes_the_pictures_alone"),
-    "color_jitter_brightness": (EXAMPLES, "test_each_kind_of_jitter_changes_the_pictures_alone"),
-    "color_jitter_contrast": (EXAMPLES, "test_each_kind_of_jitter_changes_the_pictures_alone"),
-    "color_jitter_saturation": (EXAMPLES, "test_each_kind_of_jitter_changes_the_pictures_alone"),
-    "color_jitter_hue": (EXAMPLES, "test_each_kind_of_jitter_changes_the_pictures_alone"),
+    "aspect_ratio_buckets": (BATCHES, "test_a_micro_batch_has_the_shape_of_its_images"),
+    "color_jitter": (EXAMPLES, "test_each_kind_of_jitter_changes_the_images_alone"),
+    "color_jitter_brightness": (EXAMPLES, "test_each_kind_of_jitter_changes_the_images_alone"),
+    "color_jitter_contrast": (EXAMPLES, "test_each_kind_of_jitter_changes_the_images_alone"),
+    "color_jitter_saturation": (EXAMPLES, "test_each_kind_of_jitter_changes_the_images_alone"),
+    "color_jitter_hue": (EXAMPLES, "test_each_kind_of_jitter_changes_the_images_alone"),
     "random_rotation": (EXAMPLES, "test_rotation_turns_the_stated_share_by_the_stated_angle"),
     "rotation_degrees": (EXAMPLES, "test_rotation_turns_the_stated_share_by_the_stated_angle"),
     "rotation_prob": (EXAMPLES, "test_rotation_turns_the_stated_share_by_the_stated_angle"),
     "caption_shuffle": (EXAMPLES, "test_a_shuffled_caption_comes_in_other_orders_behind_what_is_kept"),
     "keep_tokens": (EXAMPLES, "test_a_shuffled_caption_comes_in_other_orders_behind_what_is_kept"),
-    "split": ("../../test_splits.py", "test_pictures_in_folders_of_splits_are_not_pooled"),
+    "split": ("../../test_splits.py", "test_images_in_folders_of_splits_are_not_pooled"),
     "repeats": (BATCHES, "test_an_epoch_sees_each_dataset_as_often_as_it_repeats"),
     "masked_loss": (EXAMPLES, "test_the_loss_is_weighted_in_latent_resolution"),
     "mask_column": (EXAMPLES, "test_the_loss_is_weighted_in_latent_resolution"),
@@ -74,9 +74,9 @@ IN_OTHER_FILES = {
     "cache_latents": (EXAMPLES, "test_without_them_every_bit_is_the_same"),
     "cache_text_embeddings": (EXAMPLES, "test_without_them_every_bit_is_the_same"),
     "class_prompt": (BATCHES, "test_class_captions_are_never_dropped"),
-    "num_class_images": (BATCHES, "test_generated_pictures_fill_up_what_the_dataset_lacks"),
-    "prior_weight": (BATCHES, "test_pictures_and_class_pictures_are_counted_apart"),
-    "prior_preservation": (METHOD, "test_the_base_makes_class_pictures_once_per_host"),
+    "num_class_images": (BATCHES, "test_generated_images_fill_up_what_the_dataset_lacks"),
+    "prior_weight": (BATCHES, "test_images_and_class_images_are_counted_apart"),
+    "prior_preservation": (METHOD, "test_the_base_makes_class_images_once_per_host"),
     "flux_guidance": (DENOISING, "test_flux_is_told_the_guidance"),
     "max_sequence_length": ("../models/test_families.py", "test_max_sequence_length_is_what_t5_reads"),
     "timestep_sampling": (TIMES, "test_the_sampling_that_was_asked_for_is_used"),
@@ -108,14 +108,14 @@ ELSEWHERE = {
     "keep_checkpoints": "test_checkpoints_are_written_as_often_and_kept_as_many_as_asked",
     "image_column": "test_columns_are_read_by_the_names_given",
     "caption_column": "test_columns_are_read_by_the_names_given",
-    "eval_prompt": "test_each_prompt_gives_a_picture_at_step_0_each_interval_and_the_end",
-    "eval_every_steps": "test_each_prompt_gives_a_picture_at_step_0_each_interval_and_the_end",
+    "eval_prompt": "test_each_prompt_gives_an_image_at_step_0_each_interval_and_the_end",
+    "eval_every_steps": "test_each_prompt_gives_an_image_at_step_0_each_interval_and_the_end",
     "eval_every_epochs": "test_evaluation_by_epochs",
-    "eval_negative_prompt": "test_settings_of_the_evaluation_change_its_pictures_and_nothing_else",
-    "eval_num_inference_steps": "test_settings_of_the_evaluation_change_its_pictures_and_nothing_else",
-    "eval_guidance_scale": "test_settings_of_the_evaluation_change_its_pictures_and_nothing_else",
-    "eval_seed": "test_settings_of_the_evaluation_change_its_pictures_and_nothing_else",
-    "validation_split": "test_held_out_pictures_give_a_validation_loss_and_are_not_trained_on",
+    "eval_negative_prompt": "test_settings_of_the_evaluation_change_its_images_and_nothing_else",
+    "eval_num_inference_steps": "test_settings_of_the_evaluation_change_its_images_and_nothing_else",
+    "eval_guidance_scale": "test_settings_of_the_evaluation_change_its_images_and_nothing_else",
+    "eval_seed": "test_settings_of_the_evaluation_change_its_images_and_nothing_else",
+    "validation_split": "test_held_out_images_give_a_validation_loss_and_are_not_trained_on",
     "log_to_tensorboard": "test_tensorboard_files_hold_the_loss",
 }
 
@@ -192,7 +192,7 @@ def test_the_stated_share_of_captions_is_dropped() -> None:
 def test_epochs_become_steps_and_max_train_steps_wins(make_job: Callable[..., Job]) -> None:
     by_epochs, by_steps = make_job("epochs"), make_job("steps")
     assert by_epochs.spec(max_train_steps=None, num_train_epochs=2, train_batch_size=3).run() == 0
-    assert list(by_epochs.losses()) == [1, 2, 3, 4]  # 4 pictures: one whole and one short batch an epoch
+    assert list(by_epochs.losses()) == [1, 2, 3, 4]  # 4 images: one whole and one short batch an epoch
     assert [step.epoch for step in by_epochs.of_kind("step")] == [0.5, 1.0, 1.5, 2.0]
     assert by_steps.spec(max_train_steps=1).run() == 0
     assert list(by_steps.losses()) == [1]
@@ -220,14 +220,14 @@ def captions_of(job: Job) -> list[Path]:
 EVALUATION: dict[str, Any] = {"eval_prompt": "a cat\na dog", "eval_num_inference_steps": 2, "eval_every_steps": 2}
 
 
-def test_each_prompt_gives_a_picture_at_step_0_each_interval_and_the_end(job: Job) -> None:
+def test_each_prompt_gives_an_image_at_step_0_each_interval_and_the_end(job: Job) -> None:
     assert job.spec(max_train_steps=5, **EVALUATION).run() == 0
     samples = job.of_kind("sample")
     assert [(sample.step, sample.prompt) for sample in samples] == [
         (step, prompt) for step in (0, 2, 4, 5) for prompt in ("a cat", "a dog")
     ]
-    pictures = {sample.step: (job.out / sample.path).read_bytes() for sample in samples if sample.prompt == "a cat"}
-    assert len(set(pictures.values())) == 4  # the live weights were used
+    images = {sample.step: (job.out / sample.path).read_bytes() for sample in samples if sample.prompt == "a cat"}
+    assert len(set(images.values())) == 4  # the live weights were used
     assert [sample["path"] for sample in job.manifest["samples"]] == [sample.path for sample in samples]
 
 
@@ -246,7 +246,7 @@ def test_evaluation_by_epochs(job: Job) -> None:
         {"eval_seed": 7},
     ],
 )
-def test_settings_of_the_evaluation_change_its_pictures_and_nothing_else(
+def test_settings_of_the_evaluation_change_its_images_and_nothing_else(
     change: dict[str, Any], make_job: Callable[..., Job]
 ) -> None:
     usual, changed = make_job("usual"), make_job("changed")
@@ -258,18 +258,18 @@ def test_settings_of_the_evaluation_change_its_pictures_and_nothing_else(
 
 
 def pixels_of(path: Path) -> bytes:
-    with Image.open(path) as picture:
-        return picture.tobytes()
+    with Image.open(path) as image:
+        return image.tobytes()
 
 
-def test_held_out_pictures_give_a_validation_loss_and_are_not_trained_on(make_job: Callable[..., Job]) -> None:
+def test_held_out_images_give_a_validation_loss_and_are_not_trained_on(make_job: Callable[..., Job]) -> None:
     job = make_job()
     assert job.spec(validation_split=0.25, eval_every_steps=2, max_train_steps=3).run() == 0
     assert [event.step for event in job.of_kind("validation")] == [0, 2, 3]
     losses = [event.metrics["loss"] for event in job.of_kind("validation")]
     assert len(set(losses)) == 3
     (held_out,) = job.of_kind("started")[0].details["held_out"]
-    assert job.of_kind("started")[0].details["pictures"] == 3
+    assert job.of_kind("started")[0].details["images"] == 3
     alone = make_job("alone")
     alone.dataset.joinpath(held_out).unlink()
     assert alone.spec(max_train_steps=3).run() == 0
