@@ -12,7 +12,7 @@ from drf_spectacular.views import SpectacularSwaggerSplitView
 
 from api.environment import environment
 from api.errors import Problem, respond
-from api.openapi import described
+from api.openapi import openapi_document
 
 swagger: Any = SpectacularSwaggerSplitView.as_view(url="/api/schema", authentication_classes=(), permission_classes=())
 
@@ -40,5 +40,5 @@ def _is_open(request: HttpRequest) -> bool:
 @cache
 def _described() -> bytes:
     """Once per process: making it takes longer than anybody should be able to ask for."""
-    raw: bytes = OpenApiJsonRenderer().render(described(), renderer_context={})
+    raw: bytes = OpenApiJsonRenderer().render(openapi_document(), renderer_context={})
     return raw

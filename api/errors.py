@@ -1,4 +1,4 @@
-"""One shape for every error: `{code, message, hint, fields}`. Never a traceback."""
+"""One schema for every error: `{code, message, hint, fields}`. Never a traceback."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
+from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -19,8 +20,19 @@ log = logging.getLogger(__name__)
 Fields = dict[str, list[Any]]
 
 
-class Problem(ValueError):  # noqa: N818 what the caller reads, not what broke
-    """A refusal with its code and HTTP status; raised by services, answered by views as it stands."""
+class ErrorShape(BaseModel):
+    """Every answer but 2xx and 3xx."""
+
+    code: str
+    """For programs; does not change when the wording of the message does."""
+    message: str
+    hint: str
+    fields: Fields
+    """Messages by the dotted path of the value, as in params.lora_r."""
+
+
+class Problem(ValueError):  # noqa: N818 the caller's mistake, not ours
+    """An error response with its code and HTTP status; raised by services, returned by views unchanged."""
 
     def __init__(
         self, code: str, message: str, *, status: int = 400, hint: str = "", fields: Fields | None = None
@@ -33,13 +45,13 @@ class Problem(ValueError):  # noqa: N818 what the caller reads, not what broke
         self.fields = fields or {}
 
     def body(self) -> dict[str, Any]:
-        return {"code": self.code, "message": self.message, "hint": self.hint, "fields": self.fields}
+        return ErrorShape(code=self.code, message=self.message, hint=self.hint, fields=self.fields).model_dump()
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:  # noqa: ARG001 DRF's signature
-    """DRF's hook. None = not ours: Django logs it and answers 500 by `server_error`.
+    """DRF's hook. None means a fault of ours: Django logs it and responds 500 through `server_error`.
 
-    Nothing is rolled back here: no request is a transaction (ATOMIC_REQUESTS is off), services are.
+    Nothing is rolled back here: requests are not transactions (ATOMIC_REQUESTS is off), services are.
     """
     problem = problem_of(exc)
     if problem is None:
@@ -54,7 +66,7 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
 
 
 def problem_of(exc: BaseException) -> Problem | None:
-    """What the caller is told about `exc`; None where it is our own fault."""
+    """The error response for `exc`; None where the fault is ours."""
     match exc:
         case Problem():
             return exc
@@ -94,16 +106,16 @@ HINTS = {
 
 
 MAX_ERRORS = 20
-"""Messages in one answer; the rest is counted."""
+"""Messages in one response; the rest are only counted."""
 MAX_NAME = 200
-"""Characters of a field's path, which holds what the caller called it."""
+"""Characters of a field's path, which contains names that the caller chose."""
 
 
 def invalid(fields: Fields, *, count: int = 0) -> Problem:
-    """400 for values that the user can mend; the message names the first of them. `count`: all errors, if cut."""
+    """400 for values that the user can correct; the message names the first. `count`: all errors, if cut."""
     count = max(count, len(fields))
     fields = {name[:MAX_NAME]: messages[:MAX_ERRORS] for name, messages in list(fields.items())[:MAX_ERRORS]}
-    first = next(((name, said[0]) for name, said in fields.items() if said), ("", "the request is not valid"))
+    first = next(((name, texts[0]) for name, texts in fields.items() if texts), ("", "the request is not valid"))
     more = f" (and {count - 1} more)" if count > 1 else ""
     message = f"{first[0]}: {first[1]}{more}" if first[0] else f"{first[1]}{more}"
     return Problem("invalid", message, hint="Change the fields that are named.", fields=fields)
@@ -112,27 +124,27 @@ def invalid(fields: Fields, *, count: int = 0) -> Problem:
 def fields_of(error: PydanticError, prefix: str = "") -> Fields:
     """The first messages by dotted path, as in `params.lora_r`; "" stands for the whole object."""
     fields: Fields = {}
-    for one in error.errors(include_url=False, include_context=False)[:MAX_ERRORS]:
-        path = ".".join([*([prefix] if prefix else []), *(str(part) for part in one["loc"])])
-        fields.setdefault(path, []).append(_message(one))
+    for detail in error.errors(include_url=False, include_context=False)[:MAX_ERRORS]:
+        path = ".".join([*([prefix] if prefix else []), *(str(part) for part in detail["loc"])])
+        fields.setdefault(path, []).append(_message(detail))
     return fields
 
 
-def _message(one: Mapping[str, Any]) -> str:
-    said = str(one["msg"]).removeprefix("Value error, ")
-    if one["type"] == "missing":
+def _message(detail: Mapping[str, Any]) -> str:
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "missing":
         return "is needed"
-    if one["type"] == "extra_forbidden":
+    if detail["type"] == "extra_forbidden":
         return "is not known here; remove it"
-    if one["type"] == "unknown_parameter":
-        return said
-    if one["type"] == "value_error" or not (received := _short(one["input"])):
-        return said
-    return f"{said[:1].lower()}{said[1:]}, got {received}"
+    if detail["type"] == "unknown_parameter":
+        return message
+    if detail["type"] == "value_error" or not (received := _short(detail["input"])):
+        return message
+    return f"{message[:1].lower()}{message[1:]}, got {received}"
 
 
 def _short(value: Any) -> str:
-    """How it is written; "" for what is long, without writing it."""
+    """Its repr; "" for long values, whose repr is never built."""
     if isinstance(value, (str, list, dict)) and len(value) > 100:
         return ""
     written = repr(value)
@@ -142,7 +154,7 @@ def _short(value: Any) -> str:
 def _flatten(detail: Any, prefix: str = "") -> Fields:
     if isinstance(detail, Mapping):
         parts = [_flatten(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in detail.items()]
-        return {key: said for part in parts for key, said in part.items()}
+        return {key: messages for part in parts for key, messages in part.items()}
     if isinstance(detail, Sequence) and not isinstance(detail, str):
         if any(isinstance(item, Mapping) for item in detail):
             return _flatten({str(i): item for i, item in enumerate(detail) if item}, prefix)
@@ -156,8 +168,8 @@ def _code(exc: exceptions.APIException) -> str:
 
 
 def _not_found(exc: BaseException) -> str:
-    said = str(exc)
-    return said if said and "matches the given query" not in said else "There is no such thing here."
+    message = str(exc)
+    return message if message and "matches the given query" not in message else "There is no such thing here."
 
 
 def respond(problem: Problem) -> JsonResponse:
@@ -178,5 +190,5 @@ def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:  # no
 
 
 def server_error(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
-    said = "The API failed; the cause is in its log."
-    return respond(Problem("internal", said, status=500, hint="Try again; report it with the log if it stays."))
+    message = "The API failed; the cause is in its log."
+    return respond(Problem("internal", message, status=500, hint="Try again; report it with the log if it stays."))

@@ -1,9 +1,11 @@
-"""Lists are `{results, next}`; `next` is the address of the following page or null."""
+"""Lists are `{results, next}`; `next` is the URL of the following page or null."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from drf_spectacular.utils import OpenApiParameter
+from pydantic import BaseModel
 from rest_framework.exceptions import NotFound
 from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
@@ -11,14 +13,22 @@ from rest_framework.response import Response
 
 from api.errors import Problem
 
+PAGE = (OpenApiParameter("cursor", str, description="From `next`."), OpenApiParameter("limit", int))
+"""The query parameters of every paginated list."""
+
 
 class Cursor(CursorPagination):
-    """Newest first; a cursor stays right while rows are added. `?limit=` up to 200."""
+    """Newest first; a cursor stays valid while rows are added. `?limit=` up to 200."""
 
     page_size = 50
     page_size_query_param = "limit"
     max_page_size = 200
     ordering: Any = ("-created", "-id")
+
+    def respond(self, queryset: Any, request: Request, schemas: Callable[[list[Any]], Iterable[BaseModel]]) -> Response:
+        """The requested page of `queryset`; `schemas` builds the response schemas of its rows, in order."""
+        rows = self.paginate_queryset(queryset, request) or []
+        return self.get_paginated_response([schema.model_dump() for schema in schemas(rows)])
 
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any] | None:
         try:
@@ -26,9 +36,9 @@ class Cursor(CursorPagination):
         except (NotFound, ValidationError, ValueError, TypeError, OverflowError):
             if self.cursor_query_param not in request.query_params:
                 raise
-            said = "is not one of ours"
+            message = "is not one of ours"
             hint = "Follow `next` as it was given."
-            raise Problem("bad_cursor", f"cursor: {said}.", hint=hint, fields={"cursor": [said]}) from None
+            raise Problem("bad_cursor", f"cursor: {message}.", hint=hint, fields={"cursor": [message]}) from None
 
     def get_paginated_response(self, data: Sequence[Any]) -> Response:
         return Response({"results": data, "next": self.get_next_link()})

@@ -1,4 +1,4 @@
-"""The bodies that the API reads: JSON of values that every database can keep."""
+"""Parsers of request bodies: bounded JSON whose values every database can store."""
 
 import math
 import re
@@ -18,11 +18,11 @@ MAX_KEYS = 10_000
 STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 BRACKETS = re.compile(rb"[^\[\]{}]+")
 MAX_INTEGER = 2**63 - 1
-"""What the databases' integers hold."""
+"""The largest integer of the databases."""
 
 
 class BoundedJSONParser(JSONParser):
-    """Counts before it builds: `body_limit_for` the route, and MAX_DEPTH."""
+    """Checks the number of values (`body_limit_for` the route) and MAX_DEPTH before it builds any object."""
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
         context = parser_context or {}
@@ -32,21 +32,21 @@ class BoundedJSONParser(JSONParser):
 
 
 class StrictJSONParser(BoundedJSONParser):
-    """Refuses what JSON allows and a database, or a program that reads it, does not."""
+    """Rejects values that JSON allows but a database, or a program that reads it, does not."""
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
         return values_check(super().parse(stream, media_type, parser_context))
 
 
 class CleaningJSONParser(BoundedJSONParser):
-    """For workers: what no database can keep is cleaned, since a refusal would cost the result of a training."""
+    """For workers: cleans values that no database can store, since a rejection would lose the result of a training."""
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
         return value_clean(super().parse(stream, media_type, parser_context))
 
 
 def json_bounds_check(data: bytes, limit: BodyLimit) -> None:
-    """Counts values and depth in the text alone, before anything is built. Raises ParseError."""
+    """Counts values and depth in the text, before any object is built. Raises ParseError."""
     frame = STRING.sub(b"", data)
     if sum(frame.count(mark) for mark in (b",", b"[", b"{")) >= limit.max_values:
         raise ParseError(f"it has more than {limit.max_values} values.")
@@ -58,25 +58,25 @@ def json_bounds_check(data: bytes, limit: BodyLimit) -> None:
 
 
 def values_check(parsed: Any) -> Any:
-    """The same, when every database can keep it. Raises ParseError."""
+    """Returns `parsed` if every database can store it. Raises ParseError."""
     for value in _values(parsed):
-        if said := _fault(value):
-            raise ParseError(said)
+        if fault := _fault(value):
+            raise ParseError(fault)
     return parsed
 
 
 def _values(parsed: Any) -> Iterator[Any]:
-    """Every key and single value. Raises ParseError for an object of too many keys."""
-    waiting: list[Any] = [parsed]
-    while waiting:
-        value = waiting.pop()
+    """Every key and scalar. Raises ParseError for an object with too many keys."""
+    pending: list[Any] = [parsed]
+    while pending:
+        value = pending.pop()
         if isinstance(value, dict):
             if len(value) > MAX_KEYS:
                 raise ParseError(f"an object has {len(value)} keys; at most {MAX_KEYS} are allowed.")
             yield from value
-            waiting += value.values()
+            pending += value.values()
         elif isinstance(value, list):
-            waiting += value
+            pending += value
         else:
             yield value
 

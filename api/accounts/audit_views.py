@@ -8,11 +8,12 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from api.accounts.authentication import token_of
-from api.accounts.project_views import PAGE, ById
+from api.accounts.project_views import ById
 from api.accounts.selectors import audit_of
 from api.accounts.shapes import AuditShape
 from api.audit.models import Audit
 from api.openapi import page_of
+from api.paging import PAGE
 
 FILTERS = (
     OpenApiParameter("object", str, description="As in job:<uuid>, token:<uuid>, project:<uuid>."),

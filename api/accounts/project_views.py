@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -28,10 +28,7 @@ from api.accounts.shapes import (
 from api.accounts.users import user_create, user_disable, user_enable, user_reset
 from api.environment import environment
 from api.openapi import page_of
-from api.paging import Cursor
-
-PAGE = (OpenApiParameter("cursor", str, description="From `next`."), OpenApiParameter("limit", int))
-
+from api.paging import PAGE, Cursor
 
 MEMBER_ANSWERS = {200: MemberShape, 201: MemberShape, 202: MemberShape}
 

@@ -13,13 +13,12 @@ from rest_framework.views import APIView
 from api.accounts.authentication import actor_of, project_of
 from api.accounts.models import ProjectSecret
 from api.accounts.secrets import secret_delete, secret_or_404, secret_put, secrets_of
-from api.errors import Problem
-from api.openapi import ErrorShape, page_of
-from api.paging import Cursor
+from api.errors import ErrorShape, Problem
+from api.openapi import page_of
+from api.paging import PAGE, Cursor
 from trainers.contract.params.secrets import SECRET_NAME
 from trainers.contract.spec import Contract
 
-PAGE = (OpenApiParameter("cursor", str, description="From `next`."), OpenApiParameter("limit", int))
 NAME = OpenApiParameter(
     "name", {"type": "string", "pattern": SECRET_NAME}, OpenApiParameter.PATH, description="Lower case."
 )

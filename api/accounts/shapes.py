@@ -4,18 +4,15 @@ from datetime import datetime
 from typing import Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from api.openapi import Schema
 from foundation.plain_text import PlainLine
 from trainers.contract.spec import Contract
 
 Role = Literal["reader", "writer", "admin"]
 Scope = Literal["read", "write", "admin"]
 MAX_DAYS = 3660
-
-
-class Shape(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class LoginRequest(Contract):
@@ -33,14 +30,14 @@ class LoginRequest(Contract):
         return self
 
 
-class LoginShape(Shape):
+class LoginShape(Schema):
     token: str
     """Shown here and never again."""
     expires_at: datetime
     project: str
 
 
-class MeShape(Shape):
+class MeShape(Schema):
     user: str
     project: str
     scopes: list[str]
@@ -55,7 +52,7 @@ class ProjectRequest(Contract):
     name: str
 
 
-class ProjectShape(Shape):
+class ProjectShape(Schema):
     name: str
     role: Role | None
     """The caller's own; null for a superuser who is no member."""
@@ -66,14 +63,14 @@ class MemberRequest(Contract):
     role: Role
 
 
-class MemberShape(Shape):
+class MemberShape(Schema):
     user: str
     role: Role
     accepted: bool
     """False: invited; a member once they accept."""
 
 
-class InvitationShape(Shape):
+class InvitationShape(Schema):
     project: str
     role: Role
     by: str
@@ -92,7 +89,7 @@ class UserRequest(Contract):
     """In the project of the caller's token."""
 
 
-class UserShape(Shape):
+class UserShape(Schema):
     username: str
     active: bool
     superuser: bool
@@ -100,7 +97,7 @@ class UserShape(Shape):
     last_login: datetime | None
 
 
-class NewUserShape(Shape):
+class NewUserShape(Schema):
     username: str
     project: str
     role: Role
@@ -108,7 +105,7 @@ class NewUserShape(Shape):
     """Shown here and never again; the person changes it with `POST me/password`."""
 
 
-class ResetShape(Shape):
+class ResetShape(Schema):
     username: str
     password: str
     """Shown here and never again."""
@@ -130,7 +127,7 @@ class WorkerTokenRequest(Contract):
     """null: never."""
 
 
-class TokenShape(Shape):
+class TokenShape(Schema):
     id: UUID
     kind: Literal["user", "worker"]
     name: str
@@ -151,7 +148,7 @@ class NewTokenShape(TokenShape):
     """Shown here and never again."""
 
 
-class AuditShape(Shape):
+class AuditShape(Schema):
     id: int
     at: datetime
     actor: str

@@ -11,12 +11,11 @@ from rest_framework.views import APIView
 from api.accounts.authentication import actor_of, token_of
 from api.accounts.issuing import token_issue, worker_token_issue
 from api.accounts.models import Token
-from api.accounts.project_views import PAGE
 from api.accounts.selectors import token_find_visible, tokens_visible_to
 from api.accounts.shapes import NewTokenShape, TokenRequest, TokenShape, WorkerTokenRequest
 from api.accounts.tokens import token_revoke
 from api.openapi import page_of
-from api.paging import Cursor
+from api.paging import PAGE, Cursor
 
 
 class TokensView(APIView):

@@ -17,8 +17,7 @@ from api.accounts.models import Invitation, Membership, Project
 from api.accounts.shapes import LoginRequest, LoginShape, MeShape, PasswordRequest
 from api.accounts.tokens import token_revoke, user_token_create
 from api.accounts.users import password_change
-from api.errors import Problem
-from api.openapi import ErrorShape
+from api.errors import ErrorShape, Problem
 
 LOGIN_DAYS = 30
 MAX_NAMED = 20

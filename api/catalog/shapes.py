@@ -4,19 +4,16 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from api.openapi import ErrorShape
+from api.errors import ErrorShape
+from api.openapi import Schema
 from trainers.contract.params.base import Product
 from trainers.contract.spec import Contract
 
 INPUT_ROLES = ("dataset", "further_datasets", "class_dataset", "model", "adaptors")
 """What a template or a request names; the checkpoint is the job's own affair."""
 MAX_DATASETS = 20
-
-
-class Shape(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class NameRequest(Contract):
@@ -77,7 +74,7 @@ class VersionNumber(Contract):
     version: int = Field(ge=1, le=999_999_999)
 
 
-class VerdictShape(Shape):
+class VerdictShape(Schema):
     valid: bool
     message: str
     """Empty where it is valid."""
@@ -89,7 +86,7 @@ class VerdictShape(Shape):
     """With every default; null where it is not valid."""
 
 
-class PartLinkShape(Shape):
+class PartLinkShape(Schema):
     number: int
     """From 1."""
     url: str
@@ -97,13 +94,13 @@ class PartLinkShape(Shape):
     """Bytes; the file's parts follow each other in order."""
 
 
-class JoinedShape(Shape):
+class JoinedShape(Schema):
     path: str
     size: int
     sha256: str
 
 
-class UploadLinkShape(Shape):
+class UploadLinkShape(Schema):
     path: str
     url: str | None
     """Null without parts: this content is there already, nothing to send."""
@@ -115,12 +112,12 @@ class UploadLinkShape(Shape):
     """Of a large file: PUT each, then POST to `complete`; empty for one that goes to `url` whole."""
 
 
-class UploadShape(Shape):
+class UploadShape(Schema):
     upload: UUID
     files: list[UploadLinkShape]
 
 
-class LinkedFileShape(Shape):
+class LinkedFileShape(Schema):
     path: str
     size: int
     sha256: str
@@ -128,21 +125,21 @@ class LinkedFileShape(Shape):
     """Signed link to GET it."""
 
 
-class UnreadyShape(Shape):
+class UnreadyShape(Schema):
     version: int
     state: Literal["checking", "refused"]
     reason: ErrorShape | None
     """Why it was refused."""
 
 
-class NoticeShape(Shape):
+class NoticeShape(Schema):
     file: str
     line: int | None
     code: str
     message: str
 
 
-class DatasetShape(Shape):
+class DatasetShape(Schema):
     """With the numbers of one version, in lists the latest ready one; null where there is none yet."""
 
     name: str
@@ -168,7 +165,7 @@ class DatasetDetailShape(DatasetShape):
     files: list[LinkedFileShape]
 
 
-class PreviewItemShape(Shape):
+class PreviewItemShape(Schema):
     path: str
     caption: str | None
     width: int | None
@@ -193,7 +190,7 @@ class ModelDetailShape(ModelShape):
     files: list[LinkedFileShape]
 
 
-class TemplateShape(Shape):
+class TemplateShape(Schema):
     name: str
     version: int
     """Of what is shown here."""
@@ -224,7 +221,7 @@ class TemplateVersionShape(TemplateShape):
     """Who made the version."""
 
 
-class MethodShape(Shape):
+class MethodShape(Schema):
     method: str
     summary: str
     product: Product

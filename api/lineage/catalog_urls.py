@@ -23,11 +23,12 @@ from api.catalog.templates.views import TemplatesView, TemplateView
 from api.catalog.versions.caption_views import DatasetCaptionsView
 from api.catalog.versions.preview_views import DatasetPreviewView
 from api.catalog.versions.upload_views import UploadCompleteView
-from api.catalog.versions.views import PAGE, SEARCH, RecordsView, UploadsView, VersionsView
+from api.catalog.versions.views import SEARCH, RecordsView, UploadsView, VersionsView
 from api.lineage import views as lineage_views
 from api.lineage.graph import UsedByShape
 from api.methods.views import MethodsView, MethodView
 from api.openapi import page_of
+from api.paging import PAGE
 from api.upload_links import Parts
 
 

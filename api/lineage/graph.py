@@ -3,25 +3,25 @@
 from typing import Any
 
 from api.catalog.models import Adaptor
-from api.catalog.shapes import Shape
 from api.jobs.models import Job
 from api.lineage.uses import MAX_NAMED, Used, adaptors_from, jobs_using, templates_using
+from api.openapi import Schema
 
 
-class InputShape(Shape):
+class InputShape(Schema):
     role: str
     name: str
     """name@version, as it was called then."""
     sha256: str
 
 
-class JobLinkShape(Shape):
+class JobLinkShape(Schema):
     id: str
     name: str
     state: str
 
 
-class TryShape(Shape):
+class TryShape(Schema):
     n: int
     worker: str
     outcome: str | None
@@ -29,7 +29,7 @@ class TryShape(Shape):
     resumed_from: int | None
 
 
-class LineageShape(Shape):
+class LineageShape(Schema):
     adaptor: str
     job: JobLinkShape
     template: str | None
@@ -48,7 +48,7 @@ class LineageShape(Shape):
     """POST there to queue the same job again."""
 
 
-class UsedByShape(Shape):
+class UsedByShape(Schema):
     num_jobs: int
     jobs: list[JobLinkShape]
     """The newest 50."""

@@ -12,7 +12,7 @@ from django.contrib.auth import get_user_model
 from django.test import Client
 from rest_framework.test import APIClient
 
-from api.openapi import described
+from api.openapi import openapi_document
 from tests.api.fuzz import real_name
 from tests.api.scene import scene_make
 from tests.api.served import served
@@ -58,7 +58,7 @@ FEW = tuple(VALUES[i] for i in (0, 1, 2, 8, 11, 13, 17, 20, 26, 30, 37))
 
 def lists() -> Iterator[tuple[str, list[str]]]:
     """Path and query parameters of each GET that has any."""
-    for path, operations in described()["paths"].items():
+    for path, operations in openapi_document()["paths"].items():
         if found := operations.get("get"):
             names = [one["name"] for one in found.get("parameters", []) if one["in"] == "query"]
             if names:

@@ -6,7 +6,7 @@ import pytest
 from cryptography.fernet import Fernet
 from rest_framework.test import APIClient
 
-from api.openapi import described
+from api.openapi import openapi_document
 from tests.api.fuzz import Target, fuzz
 from tests.api.scene import Scene, scene_make
 from tests.api.served import served
@@ -30,19 +30,19 @@ def scene(url: str) -> Scene:  # noqa: ARG001 its settings come first
 
 
 def test_what_people_are_answered_is_described(scene: Scene, url: str) -> None:
-    wrong = fuzz(described(), people(scene, url), num_examples=1)
+    wrong = fuzz(openapi_document(), people(scene, url), num_examples=1)
     assert not wrong, "\n\n".join(wrong)
 
 
 def test_what_machines_are_answered_is_described(scene: Scene, url: str) -> None:
-    wrong = fuzz(described(internal=True), machines(scene, url), num_examples=2)
+    wrong = fuzz(openapi_document(internal=True), machines(scene, url), num_examples=2)
     assert not wrong, "\n\n".join(wrong)
 
 
 @pytest.mark.slow
 def test_a_long_search_finds_no_other_answer(scene: Scene, url: str) -> None:
-    wrong = fuzz(described(), people(scene, url), num_examples=15)
-    wrong += fuzz(described(internal=True), machines(scene, url), num_examples=30)
+    wrong = fuzz(openapi_document(), people(scene, url), num_examples=15)
+    wrong += fuzz(openapi_document(internal=True), machines(scene, url), num_examples=30)
     assert not wrong, "\n\n".join(wrong)
 
 

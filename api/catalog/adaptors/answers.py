@@ -6,7 +6,8 @@ from uuid import UUID
 
 from api.catalog.answers import linked
 from api.catalog.models import Adaptor
-from api.catalog.shapes import LinkedFileShape, Shape
+from api.catalog.shapes import LinkedFileShape
+from api.openapi import Schema
 
 TEXT_FACTS = (
     "training_method",
@@ -23,7 +24,7 @@ DROPPED = ("truncated", "filtered", "without_response")
 """Counts below `dataset` there."""
 
 
-class AdaptorSummaryShape(Shape):
+class AdaptorSummaryShape(Schema):
     name: str
     version: int
     job: UUID

@@ -14,9 +14,9 @@ from api.catalog.adaptors.manifest_query import adaptors_filter, adaptors_sort, 
 from api.catalog.adaptors.services import AdaptorEdit, adaptor_edit
 from api.catalog.models import Adaptor
 from api.catalog.selectors import adaptor_of, adaptors_of
-from api.catalog.versions.views import PAGE, SEARCH
+from api.catalog.versions.views import SEARCH
 from api.openapi import page_of
-from api.paging import Cursor
+from api.paging import PAGE, Cursor
 
 FILTERS = [
     SEARCH,

@@ -30,10 +30,9 @@ from api.catalog.templates.check import template_verdict
 from api.catalog.templates.services import template_clone, template_import, template_restore
 from api.catalog.templates.views import template_or_404
 from api.catalog.templates.yaml_file import MAX_BYTES, template_read, template_write
-from api.catalog.versions.views import PAGE
 from api.negotiation import OneKind
 from api.openapi import page_of
-from api.paging import Cursor
+from api.paging import PAGE, Cursor
 from api.parsing import StrictJSONParser, values_check
 
 YAML = "application/yaml"

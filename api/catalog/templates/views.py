@@ -12,9 +12,9 @@ from api.catalog.models import Template
 from api.catalog.selectors import template_version
 from api.catalog.shapes import TemplateRequest, TemplateShape
 from api.catalog.templates.services import template_create, template_delete, template_update
-from api.catalog.versions.views import PAGE, SEARCH
+from api.catalog.versions.views import SEARCH
 from api.openapi import page_of
-from api.paging import Cursor
+from api.paging import PAGE, Cursor
 
 METHOD = OpenApiParameter("method", str, description="Only those of this method.")
 

@@ -22,7 +22,6 @@ from api.catalog.versions.services import Record, record_create, upload_create
 from api.catalog.versions.uploads import upload_deadline
 from api.paging import Cursor
 
-PAGE = (OpenApiParameter("cursor", str, description="From `next`."), OpenApiParameter("limit", int))
 SEARCH = OpenApiParameter("search", str, description="Part of the name.")
 
 

@@ -17,7 +17,7 @@ from api.jobs.services.claim import Claimed, ClaimRequest, attempt_claim
 from api.jobs.services.inputs import attempt_inputs, attempt_spec
 from api.jobs.services.secrets import secrets_give
 from api.jobs.services.workers import Hello, worker_goodbye, worker_heartbeat, worker_hello
-from api.openapi import inside
+from api.openapi import internal_operation
 from api.parsing import CleaningJSONParser
 from foundation.protocol import OLDEST_WORKER, PROTOCOL
 from trainers.contract.spec import MAX_BIGINT
@@ -54,7 +54,7 @@ class HostView(APIView):
 
 
 class HelloView(HostView):
-    @inside("host_hello", Hello)
+    @internal_operation("host_hello", Hello)
     def post(self, request: Request) -> Response:
         worker = worker_hello(hello=Hello.model_validate(request.data))
         times = {name: getattr(environment(), name) for name in TIMES}
@@ -63,7 +63,7 @@ class HelloView(HostView):
 
 
 class HeartbeatView(HostView):
-    @inside("host_heartbeat", HostHeartbeat)
+    @internal_operation("host_heartbeat", HostHeartbeat)
     def post(self, request: Request) -> Response:
         given = HostHeartbeat.model_validate(request.data)
         worker = worker_heartbeat(
@@ -77,7 +77,7 @@ class HeartbeatView(HostView):
 
 
 class GoodbyeView(HostView):
-    @inside("host_goodbye", Boot)
+    @internal_operation("host_goodbye", Boot)
     def post(self, request: Request) -> Response:
         given = Boot.model_validate(request.data)
         worker_goodbye(worker_id=given.worker, boot_id=given.boot_id)
@@ -87,7 +87,7 @@ class GoodbyeView(HostView):
 class ClaimsView(HostView):
     throttle_classes = (ClaimRate,)
 
-    @inside("host_claim", ClaimRequest)
+    @internal_operation("host_claim", ClaimRequest)
     def post(self, request: Request) -> Response:
         claimed = attempt_claim(request=ClaimRequest.model_validate(request.data))
         return Response(status=204) if claimed is None else Response(_claim(claimed))

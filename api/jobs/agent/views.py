@@ -11,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from api.errors import ErrorShape
 from api.jobs.agent.authentication import AttemptAuthentication, OwnAttempt
 from api.jobs.agent.incoming import Incoming
 from api.jobs.models import Attempt
@@ -20,7 +21,7 @@ from api.jobs.services.files import Joining, Publication, Uploads, artifact_publ
 from api.jobs.services.finish import Finish, attempt_finish
 from api.jobs.services.inputs import attempt_links
 from api.jobs.services.log import MAX_BYTES, log_append
-from api.openapi import ErrorShape, inside
+from api.openapi import internal_operation
 from api.parsing import CleaningJSONParser
 
 
@@ -43,13 +44,13 @@ class AgentView(APIView):
 
 
 class AttemptHeartbeatView(AgentView):
-    @inside("attempt_heartbeat", Heartbeat)
+    @internal_operation("attempt_heartbeat", Heartbeat)
     def post(self, request: Request, attempt_id: UUID) -> Response:
         return Response(attempt_heartbeat(attempt_id=attempt_id, heartbeat=Heartbeat.model_validate(request.data)))
 
 
 class AttemptEventsView(AgentView):
-    @inside("attempt_events", EventBatch)
+    @internal_operation("attempt_events", EventBatch)
     def post(self, request: Request, attempt_id: UUID) -> Response:
         batch = EventBatch.model_validate(request.data)
         return Response({"next_seq": events_record(attempt_id=attempt_id, batch=batch)})
@@ -74,7 +75,7 @@ class AttemptLogView(AgentView):
 
 
 class AttemptUploadsView(AgentView):
-    @inside("attempt_uploads", Uploads)
+    @internal_operation("attempt_uploads", Uploads)
     def post(self, request: Request, attempt_id: UUID) -> Response:  # noqa: ARG002 checked by OwnAttempt
         return Response(
             {"files": uploads_grant(attempt=_attempt(request), uploads=Uploads.model_validate(request.data))}
@@ -82,27 +83,27 @@ class AttemptUploadsView(AgentView):
 
 
 class AttemptUploadCompleteView(AgentView):
-    @inside("attempt_uploads_complete", Joining)
+    @internal_operation("attempt_uploads_complete", Joining)
     def post(self, request: Request, attempt_id: UUID) -> Response:  # noqa: ARG002
         return Response(upload_join(attempt=_attempt(request), joining=Joining.model_validate(request.data)))
 
 
 class AttemptArtifactsView(AgentView):
-    @inside("attempt_artifacts", Publication)
+    @internal_operation("attempt_artifacts", Publication)
     def post(self, request: Request, attempt_id: UUID) -> Response:  # noqa: ARG002
         artifact = artifact_publish(attempt=_attempt(request), publication=Publication.model_validate(request.data))
         return Response({"id": artifact.pk, "kind": artifact.kind, "path": artifact.path})
 
 
 class AttemptFinishView(AgentView):
-    @inside("attempt_finish", Finish)
+    @internal_operation("attempt_finish", Finish)
     def post(self, request: Request, attempt_id: UUID) -> Response:  # noqa: ARG002
         ended = attempt_finish(attempt=_attempt(request), finish=Finish.model_validate(request.data))
         return Response({"outcome": ended.outcome, "reason": ended.reason})
 
 
 class AttemptLinksView(AgentView):
-    @inside("attempt_links", Links)
+    @internal_operation("attempt_links", Links)
     def post(self, request: Request, attempt_id: UUID) -> Response:  # noqa: ARG002
         attempt = _attempt(request)
         require_live(attempt)

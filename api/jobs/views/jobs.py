@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -20,10 +19,9 @@ from api.jobs.services.rerun import RerunRequest, job_rerun
 from api.jobs.services.submit import JobRequest, job_create
 from api.jobs.shapes import JobShape, job_shape, job_shapes
 from api.openapi import page_of
-from api.paging import Cursor
+from api.paging import PAGE, Cursor
 from trainers.contract.spec import Contract
 
-PAGE = [OpenApiParameter("cursor", str, description="From `next`."), OpenApiParameter("limit", OpenApiTypes.INT)]
 KEY = OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER, description="The same key gives the same job.")
 QUEUED = {
     200: OpenApiResponse(JobShape, description="The job of this key, queued before"),

@@ -10,14 +10,14 @@ from api.accounts.authentication import actor_of, project_of
 from api.catalog.models import Dataset
 from api.catalog.shapes import DatasetDetailShape
 from api.catalog.versions.caption_views import version_answer
-from api.catalog.versions.views import PAGE, record_or_404
+from api.catalog.versions.views import record_or_404
 from api.jobs.filters import REF
 from api.jobs.models import Job
 from api.jobs.samplings import SamplingShape, sampling_shapes, samplings_filter
 from api.jobs.services.dataset_from_samples import SamplesRequest, dataset_from_samples
 from api.jobs.usage import UsageShape, usage
 from api.openapi import page_of
-from api.paging import Cursor
+from api.paging import PAGE, Cursor
 from trainers.contract.spec import Contract
 
 FILTERS = [

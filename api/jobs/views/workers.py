@@ -6,13 +6,12 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from api.accounts.authentication import actor_of
-from api.catalog.versions.views import PAGE
 from api.jobs.models import Worker
 from api.jobs.services.budgets import worker_release
 from api.jobs.services.workers import worker_drain, worker_drain_undo
 from api.jobs.shapes import WorkerShape, worker_shape
 from api.openapi import page_of
-from api.paging import Cursor
+from api.paging import PAGE, Cursor
 
 
 class LastSeenFirst(Cursor):

@@ -10,7 +10,7 @@ import pytest
 from cryptography.fernet import Fernet
 from django.test import Client
 
-from api.openapi import described
+from api.openapi import openapi_document
 from tests.api.actors import person
 from tests.api.fuzz import real_name
 from tests.api.scene import Scene, scene_make
@@ -81,7 +81,7 @@ def admin(scene: Scene, url: str) -> Iterator[httpx.Client]:
 
 
 def operations(internal: bool = False) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for path, found in described(internal=internal)["paths"].items():
+    for path, found in openapi_document(internal=internal)["paths"].items():
         for verb, operation in found.items():
             if operation["operationId"] not in LEFT_OUT:
                 yield verb, path, operation
