@@ -15,11 +15,9 @@ from tests.api.served import served
 from tests.faults.proxy import Proxy
 from worker.attempt.control import ControlFile
 from worker.attempt.event_sender import EventSender
-from worker.attempt.logs import LogSpool
-from worker.attempt.masking import Masker
-from worker.attempt.outbox import Outbox
+from worker.attempt.logs import LogSpool, Masker
+from worker.attempt.outbox import Outbox, resend_with
 from worker.attempt.refused import RefusedResults
-from worker.attempt.resend import resend_with
 from worker.client.api import Api
 from worker.client.clock import boottime
 from worker.client.lease import Lease

@@ -17,26 +17,21 @@ from foundation.phases import IMPORTING, LOADING
 from trainers.contract.errors import Reason, ReasonCode, reason
 from trainers.contract.events import Step
 from worker.attempt.control import ControlFile
-from worker.attempt.deadlines import Deadlines
+from worker.attempt.deadlines import Deadlines, StopRequest
 from worker.attempt.event_sender import EventSender
 from worker.attempt.heartbeat import Heartbeat
-from worker.attempt.live_files import LiveFiles
-from worker.attempt.logs import LogSpool
-from worker.attempt.manifest import Manifest, manifest_read
-from worker.attempt.masking import Masker
+from worker.attempt.logs import LogSpool, Masker
 from worker.attempt.outbox import Outbox
-from worker.attempt.outcome import STOP_REASONS, Ending, Verdict, verdict_of
+from worker.attempt.outcome import STOP_REASONS, Ending, Manifest, Verdict, manifest_read, verdict_of
 from worker.attempt.publish import Publisher
 from worker.attempt.refused import RefusedResults
 from worker.attempt.reuse_key import reuse_key
-from worker.attempt.stop_request import StopRequest
 from worker.attempt.tail import EventTail
-from worker.attempt.trainer_monitor import TrainerMonitor
+from worker.attempt.trainer_monitor import LiveFiles, TrainerMonitor
 from worker.client.api import Api, backoff
 from worker.client.clock import boottime
 from worker.client.lease import Lease
-from worker.client.payloads import Claim
-from worker.client.timings import Timings
+from worker.client.payloads import Claim, Timings
 from worker.errors import AttemptError, FencedError, RefusedError, StopError
 from worker.executors.base import Executor
 from worker.process.environment import secrets_in
@@ -50,8 +45,7 @@ from worker.settings import Settings
 from worker.transfer.cache import InputCache
 from worker.transfer.files import disk_is_full, remove_tree, room_left, write_json
 from worker.transfer.inputs import InputFetcher
-from worker.transfer.out_bounds import OutBounds
-from worker.transfer.out_folder import OutFolder
+from worker.transfer.out_folder import OutBounds, OutFolder
 from worker.transfer.room import Reserve
 from worker.transfer.transfer import Retry, disk_failure
 

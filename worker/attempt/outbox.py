@@ -1,17 +1,28 @@
-"""Ends of attempts, on disk until the API has answered for good, also over a restart of the host."""
+"""Finish messages of attempts, on disk until the API has answered for good, also across a restart of the host.
+
+Files that the API misses when the finish arrives are uploaded again.
+"""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import structlog
 
 from trainers.contract.errors import ReasonCode, reason
+from worker.attempt.publish import Publisher
 from worker.attempt.refused import RefusedResults
 from worker.client.api import OVER, Api
-from worker.errors import RefusedError, UnreachableError
-from worker.transfer.files import write_json
+from worker.client.clock import boottime
+from worker.client.lease import Lease
+from worker.errors import AttemptError, FencedError, RefusedError, UnreachableError
+from worker.settings import Settings
+from worker.transfer.files import remove_tree, write_json
+from worker.transfer.out_folder import OutFolder, UnsafeFileError
+from worker.transfer.transfer import Retry
 
 MAX_RESENDS = 3
 Entry = dict[str, Any]
@@ -135,3 +146,25 @@ def _smaller(entry: Entry, error: RefusedError) -> dict[str, Any] | None:
     if num_refusals == 0:
         return {**minimal, "reason": because.model_dump(mode="json")}
     return minimal if num_refusals == 1 else None
+
+
+def resend_with(api: Api, storage: httpx.Client, settings: Settings, owner: int | None = None) -> Resend:
+    """`owner`: the user of the trainers' files, None = any."""
+
+    def resend(attempt: str, token: str, out: Path, files: list[dict[str, Any]]) -> bool:
+        attempt_api = api.attempt(attempt, token, Lease(boottime(), float("inf")))
+        folder, staging = OutFolder(out, owner), out.with_name("again")
+        publisher = Publisher(attempt_api, storage, folder, staging, settings.backoff_seconds)
+        retry = Retry(settings.transfer_attempts, settings.backoff_seconds, time.sleep)
+        try:
+            for file in files:
+                folder.stage(file["path"], staging / file["path"])
+            publisher.upload([(file["path"], staging / file["path"]) for file in files], retry)
+        except (AttemptError, RefusedError, FencedError, UnsafeFileError, OSError) as error:
+            log.error("files_not_sent_again", attempt=attempt, error=str(error))
+            return False
+        finally:
+            remove_tree(staging)
+        return True
+
+    return resend

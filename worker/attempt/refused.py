@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from worker.attempt.manifest import Manifest, manifest_read
+from worker.attempt.outcome import Manifest, manifest_read
 from worker.transfer.files import remove_tree, write_json
 from worker.transfer.out_folder import OutFolder
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from foundation.clean_text import value_clean
 from trainers.contract.events import EVENTS, Event, Warning_
-from worker.attempt.masking import Masker
+from worker.attempt.logs import Masker
 from worker.transfer.out_folder import OutFolder, UnsafeFileError
 
 NAME = "events.jsonl"

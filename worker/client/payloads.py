@@ -65,3 +65,14 @@ class Claim(Part):
         """Fields of a newer API are ignored."""
         fields = self.spec.get("resources", {}).items()
         return Resources.model_validate({name: value for name, value in fields if name in Resources.model_fields})
+
+
+class Timings(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    heartbeat_seconds: float = 15
+    lease_seconds: float = 300
+    self_fence_seconds: float = 240
+    kill_seconds: float = 20
+    poll_seconds: float = 5
+    request_timeout_seconds: float = 10

@@ -2,7 +2,9 @@
 
 import shutil
 import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -61,3 +63,26 @@ def _from_proc() -> list[Accelerator]:
 def _model(text: str) -> str:
     lines = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("Model:")]
     return lines[0] if lines else "NVIDIA"
+
+
+Result = Literal["passed", "failed"]
+
+
+def self_check(
+    code: str, *, setting: str, accelerators: Sequence[Accelerator], has_room: Callable[[], bool]
+) -> Result | None:
+    """`code`: of the Reason that led to the quarantine. None for what only a person can judge, as a missing library."""
+    if code == "disk_full":
+        return "passed" if has_room() else "failed"
+    if code == "no_accelerator":
+        return "passed" if _driver_shows(setting, accelerators) else "failed"
+    return None
+
+
+def _driver_shows(setting: str, accelerators: Sequence[Accelerator]) -> bool:
+    """Whether the driver shows every accelerator that this worker registered."""
+    try:
+        visible = {accelerator.index for accelerator in accelerators_of(setting)}
+    except (OSError, ValueError):
+        return False
+    return {accelerator.index for accelerator in accelerators} <= visible

@@ -14,25 +14,20 @@ import structlog
 from trainers.contract.errors import ReasonCode, reason
 from trainers.contract.events import Step
 from worker.attempt.agent import Agent, Tools
-from worker.attempt.outbox import Outbox
+from worker.attempt.outbox import Outbox, resend_with
 from worker.attempt.refused import RefusedResults
-from worker.attempt.resend import resend_with
 from worker.client.api import Api
-from worker.client.payloads import Claim
-from worker.client.timings import Timings
+from worker.client.payloads import Claim, Timings
 from worker.errors import RefusedError, UnreachableError
 from worker.executors.local import LocalExecutor
-from worker.host.accelerators import accelerators_of
+from worker.host.accelerators import accelerators_of, self_check
 from worker.host.claims import Claimer, UnknownClaimError
 from worker.host.consumer import Consumer
-from worker.host.identity import Identity, sweep_earlier_boots
 from worker.host.load import LoadMeter
 from worker.host.metrics import CacheCollector, CardCollector, Metrics, TrainingCollector
-from worker.host.registration import Pulse, Registration
-from worker.host.self_check import self_check
+from worker.host.registration import Identity, Pulse, Registration, sweep_earlier_boots
 from worker.host.slots import Slots
-from worker.host.wake import WakeServer, answer
-from worker.host.wakeup_pipe import WakeupPipe
+from worker.host.wake import WakeServer, WakeupPipe, answer
 from worker.process.supervise import Spawner
 from worker.sandbox.wall_check import wall_here
 from worker.settings import Settings

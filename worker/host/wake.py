@@ -5,6 +5,7 @@ all of its pools, so that a call need not say which.
 """
 
 import os
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -76,3 +77,22 @@ def _short(path: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{folder}/{path.name}"
     finally:
         os.close(folder)
+
+
+class WakeupPipe:
+    def __init__(self) -> None:
+        self._read_end, self._write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def ring(self) -> None:
+        with suppress(BlockingIOError):  # a full pipe has rung already
+            os.write(self._write_end, b"!")
+
+    def wait(self, seconds: float) -> None:
+        """Until it rang since the last wait, or for `seconds`."""
+        ready, _, _ = select.select([self._read_end], [], [], seconds)
+        if ready:
+            os.read(self._read_end, 65536)
+
+    def close(self) -> None:
+        os.close(self._read_end)
+        os.close(self._write_end)

@@ -3,8 +3,7 @@
 import pytest
 
 from trainers.contract.errors import ReasonCode, reason
-from worker.attempt.manifest import Manifest
-from worker.attempt.outcome import Ending, verdict_of
+from worker.attempt.outcome import Ending, Manifest, verdict_of
 from worker.process.supervise import Exit
 
 WHOLE = Manifest({}, "succeeded", ())

@@ -14,8 +14,7 @@ from tests.patience import PATIENCE_SECONDS
 from tests.ports import free_port
 from tests.worker.conftest import HostProcess, StartHost, eventually, finished, running
 from tests.worker.fake_api import FakeApi
-from worker.host.wake import WakeServer, answer, call_host
-from worker.host.wakeup_pipe import WakeupPipe
+from worker.host.wake import WakeServer, WakeupPipe, answer, call_host
 
 
 @pytest.fixture(scope="module")

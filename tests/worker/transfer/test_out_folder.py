@@ -12,15 +12,14 @@ import pytest
 
 from tests.worker.fake_api import FakeApi
 from trainers.contract.events import Step, Warning_
-from worker.attempt.manifest import MAX_BYTES, Manifest, manifest_read
-from worker.attempt.masking import Masker
+from worker.attempt.logs import Masker
+from worker.attempt.outcome import MAX_BYTES, Manifest, manifest_read
 from worker.attempt.publish import Publisher
 from worker.attempt.tail import LINE_BYTES, PIECE_BYTES, EventTail
 from worker.client.api import Api
 from worker.client.lease import Lease
 from worker.transfer.files import remove_tree
-from worker.transfer.out_bounds import OutBounds
-from worker.transfer.out_folder import DEPTH, OutFolder, UnsafeFileError, checked_parts
+from worker.transfer.out_folder import DEPTH, OutBounds, OutFolder, UnsafeFileError, checked_parts
 
 SECRET = b"the worker's token"
 
