@@ -22,9 +22,8 @@ import httpx
 from bench.measure import machine, table
 from cli.config import Login
 from cli.http import Client, Record
-from cli.platform.children import Child, child_start, child_stop
+from cli.platform.children import Child, answers_ready, child_start, child_stop, wait_until
 from cli.platform.home import home_open, port_new
-from cli.platform.ready import answers_ready, wait_until
 from cli.platform.seaweed import seaweed_start
 from cli.platform.services import api_child, api_env, api_url
 from cli.platform.start import run_once, setup

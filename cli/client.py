@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
-from cli.checking import version_ready
 from cli.config import Login, login_load
 from cli.downloads import adaptor_write, job_log
 from cli.errors import UnreachableError
@@ -15,7 +14,7 @@ from cli.follow import job_events
 from cli.http import Client, Record, known
 from cli.http import login as token_get
 from cli.records import Adaptor, Event, ImageRow, Job, Me, Template, Version
-from cli.transfers import file_download, folder_upload, zip_upload
+from cli.transfers import file_download, folder_upload, version_ready, zip_upload
 
 SUBMIT_PAUSES_SECONDS = (0.5, 2.0)
 

@@ -4,13 +4,13 @@ from typing import Annotated
 
 import typer
 
-from cli.checking import version_ready
 from cli.commands.sample import wait
 from cli.completion import SECRETS, names_of
 from cli.errors import CliError
 from cli.http import Client, Record, known
 from cli.output import Json, connect, human_bytes, print_done
 from cli.requests import Pool, Priority
+from cli.transfers import version_ready
 from cli.versions import warnings_say
 
 Patterns = Annotated[list[str] | None, typer.Option(help="Only files like this, as unet/*; may be repeated.")]

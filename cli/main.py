@@ -11,7 +11,6 @@ from typer.exceptions import TyperException
 
 from cli.commands import (
     adaptors,
-    audit,
     datasets,
     generate,
     jobs,
@@ -21,11 +20,11 @@ from cli.commands import (
     models,
     platform,
     projects,
+    reports,
     sample,
     secrets,
     templates,
     tokens,
-    usage,
     users,
     workers,
 )
@@ -96,10 +95,10 @@ COMMANDS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (TRAINING, "samplings", sample.samplings),
     (PLATFORM, "up", platform.up),
     (PLATFORM, "demo", platform.demo),
-    (PLATFORM, "usage", usage.usage),
+    (PLATFORM, "usage", reports.usage),
     (PEOPLE, "login", login.login),
     (PEOPLE, "logout", login.logout),
-    (PEOPLE, "audit", audit.audit),
+    (PEOPLE, "audit", reports.audit),
 )
 GROUPS = (
     (TRAINING, "template", templates.app, "Saved parameters of a method, with a dataset and a base model."),

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -200,3 +201,18 @@ def fetch(url: str, part: Path, on_bytes: OnBytes) -> str:
         file.flush()
         os.fsync(file.fileno())
     return digest.hexdigest()
+
+
+POLL_SECONDS = 1.0
+
+
+def version_ready(client: Client, collection: str, version: Record) -> Record:
+    """The version once it is checked. Raises CliError with the reason where it is refused."""
+    ref = f"{version['name']}@{version['version']}"
+    while version.get("state") == "checking":
+        time.sleep(POLL_SECONDS)
+        version = client.get(f"{collection}/{ref}")
+    if version.get("state") == "refused":
+        reason = version.get("reason") or {}
+        raise CliError(f"{ref} was refused: {reason.get('message')}", str(reason.get("hint") or ""), code="refused")
+    return version

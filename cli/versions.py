@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cli.checking import version_ready
 from cli.completion import names_of
 from cli.errors import CliError, Exit
 from cli.http import Client, Record
@@ -22,7 +21,7 @@ from cli.output import (
     print_table,
     transfer_bar,
 )
-from cli.transfers import folder_size, folder_upload, zip_upload
+from cli.transfers import folder_size, folder_upload, version_ready, zip_upload
 
 SHOWN = ("name", "version", "state", "versions", "family", "digest", "num_files", "size", "created")
 MOST_NOTICES = 20

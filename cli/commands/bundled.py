@@ -6,13 +6,13 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cli.checking import version_ready
 from cli.commands.sample import wait
 from cli.errors import ApiError, CliError, Exit
 from cli.fetching import Secrets, fetched
 from cli.http import Client, Record, known
 from cli.output import Json, connect, err, print_done, print_rows
 from cli.requests import Pool
+from cli.transfers import version_ready
 from cli.values import yaml_load
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "templates"

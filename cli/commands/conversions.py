@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from cli.checking import version_ready
 from cli.commands.sample import AdaptorScales, adaptors_parse, base_model_of, wait
 from cli.completion import ADAPTORS, MODELS
 from cli.errors import CliError, Exit
@@ -14,7 +13,7 @@ from cli.fetching import fetched
 from cli.http import Client, Record, known
 from cli.output import Json, connect, human_bytes, print_done
 from cli.requests import Accelerators, Model, Pool, Priority, Settings, method_schema, request_body
-from cli.transfers import folder_upload
+from cli.transfers import folder_upload, version_ready
 from cli.values import settings_parse
 from cli.versions import ADAPTOR_IMPORTS
 from cli.watch import adaptor_ref

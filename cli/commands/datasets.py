@@ -1,20 +1,123 @@
 """`anneal dataset`."""
 
+import csv
+import io
+import json
 from itertools import islice
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.commands import dataset_changes, inspections
-from cli.completion import DATASETS
+from cli.commands import inspections
+from cli.completion import DATASETS, JOBS
+from cli.errors import CliError, Exit
 from cli.fetching import add_fetch
-from cli.http import Record
-from cli.output import Json, connect, print_rows
-from cli.versions import add_commands
+from cli.http import Client, Record
+from cli.output import Json, connect, print_done, print_rows
+from cli.transfers import record_create, version_ready
+from cli.versions import add_commands, warnings_say
+
+Name = Annotated[str, typer.Argument(help="Name, or name@version.", autocompletion=DATASETS)]
+PATHS, TEXTS = ("file_name", "file", "image"), ("text", "caption", "prompt")
+"""Columns of a file with captions."""
+CAPTIONS_AT_ONCE = 10_000
+
+
+def dataset_captions(
+    name: Name,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", "-s", help="As 'a.png=a grey cat'; may be repeated.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--from", "-f", help="A .csv or .jsonl with file_name and text.", exists=True)
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Of the metadata, where it has several of captions.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write other captions, as the next version; the images are not sent again."""
+    captions = {**(captions_read(file) if file else {}), **dict(caption_parse(pair) for pair in set_ or [])}
+    if not 1 <= len(captions) <= CAPTIONS_AT_ONCE:
+        raise CliError(f"expected 1 to {CAPTIONS_AT_ONCE} captions by --set or --from", exit_code=Exit.USAGE)
+    with connect() as client:
+        made = client.post(f"datasets/{name}/captions", {"captions": captions, "column": column or ""})
+        shown(client, made, as_json=as_json)
+
+
+def dataset_from_samples(
+    name: Annotated[str, typer.Argument(help="Name; a new version if it exists.", autocompletion=DATASETS)],
+    job: Annotated[
+        list[str], typer.Option("--job", "-j", help="Job whose images to take; may be repeated.", autocompletion=JOBS)
+    ],
+    pick: Annotated[
+        list[str] | None,
+        typer.Option("--pick", help="Only this one, as 'base-seed-42.png' or 'base-seed-42.png=its caption'."),
+    ] = None,
+    extend: Annotated[bool, typer.Option("--extend", help="Add them to the latest version.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a dataset of images that jobs made, each with its prompt as the caption."""
+    with connect() as client:
+        record_create(client, "datasets", name)
+        picks = [picked(client, one, pick or []) for one in job]
+        if pick and not any(one["paths"] for one in picks):
+            raise CliError(f"none of the jobs made {pick[0]!r}", "`anneal job samples JOB` lists them.")
+        body = {"picks": [one for one in picks if one["paths"] or not pick], "extend": extend}
+        shown(client, client.post(f"datasets/{name}/samples", body), as_json=as_json)
+
+
+def picked(client: Client, job: str, wanted: list[str]) -> Record:
+    """Those samples of the job that `wanted` names by path or by the end of it; all where nothing is wanted."""
+    if not wanted:
+        return {"job": job, "paths": []}
+    paths = [row["path"] for row in client.pages(f"jobs/{job}/samples")]
+    found: dict[str, str | None] = {}
+    for one in wanted:
+        name, equals, caption = one.partition("=")
+        found |= {path: caption if equals else None for path in paths if f"/{path}".endswith(f"/{name}")}
+    captions = {path: caption for path, caption in found.items() if caption is not None}
+    return {"job": job, "paths": [*found], "captions": captions}
+
+
+def caption_parse(pair: str) -> tuple[str, str]:
+    path, equals, text = pair.partition("=")
+    if not equals or not path:
+        raise CliError(f"--set expects file=caption, got {pair!r}", exit_code=Exit.USAGE)
+    return path, text
+
+
+def captions_read(file: Path) -> dict[str, str]:
+    """Text by image. Raises CliError that names the line or the columns."""
+    found = {}
+    for number, row in enumerate(rows_read(file), start=1):
+        path, text = (next((row[name] for name in names if name in row), None) for names in (PATHS, TEXTS))
+        if not isinstance(path, str) or not isinstance(text, str):
+            said = f"{file} row {number}: expected {PATHS[0]} and {TEXTS[0]}, got the columns {', '.join(row)}"
+            raise CliError(said, exit_code=Exit.USAGE)
+        found[path] = text
+    return found
+
+
+def rows_read(file: Path) -> list[Record]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        if file.suffix == ".csv":
+            return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+        return [dict(json.loads(line)) for line in text.split("\n") if line.strip()]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise CliError(f"{file} cannot be read: {error}", exit_code=Exit.USAGE) from error
+
+
+def shown(client: Client, version: Record, *, as_json: bool) -> None:
+    ready = version_ready(client, "datasets", version)
+    print_done(ready, f"{ready['name']}@{ready['version']}: {ready['num_files']} files", as_json=as_json)
+    if not as_json:
+        warnings_say(ready)
+
 
 app = typer.Typer(no_args_is_help=True)
-app.command("captions")(dataset_changes.dataset_captions)
-app.command("from-samples")(dataset_changes.dataset_from_samples)
+app.command("captions")(dataset_captions)
+app.command("from-samples")(dataset_from_samples)
 app.command("inspect")(inspections.dataset_inspect)
 add_commands(app, "datasets", "a folder of images with metadata.jsonl, metadata.csv or one .txt beside each, or rows")
 add_fetch(app, "datasets")

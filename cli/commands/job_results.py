@@ -10,9 +10,8 @@ from rich.markup import escape
 
 from cli.downloads import artifacts_write, job_write, samples_of
 from cli.http import Record
-from cli.output import Json, connect, err, out, print_json, print_rows, print_table, transfer_bar
+from cli.output import Json, connect, err, out, print_json, print_rows, print_table, stdout_write, transfer_bar
 from cli.requests import JobRef
-from cli.terminal import stdout_write
 from cli.transfers import file_download
 
 ALL_POINTS = 100_000

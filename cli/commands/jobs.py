@@ -12,10 +12,20 @@ from cli.completion import ADAPTORS, DATASETS, MODELS, TEMPLATES
 from cli.downloads import job_log
 from cli.errors import CliError, Exit
 from cli.http import Client, Record
-from cli.output import Json, connect, err, out, print_json, print_json_line, print_record, print_rows, print_table
+from cli.output import (
+    Json,
+    connect,
+    err,
+    out,
+    print_json,
+    print_json_line,
+    print_record,
+    print_rows,
+    print_table,
+    stdout_write,
+)
 from cli.requests import JobRef as Job
 from cli.requests import Settings, method_schema, takes_request
-from cli.terminal import stdout_write
 from cli.values import settings_parse, yaml_load
 from cli.watch import adaptor_ref, ending_sentence, job_watch, outcome, phase_words
 

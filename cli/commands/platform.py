@@ -10,7 +10,7 @@ from cli.config import Login, config_path, login_save
 from cli.demo import run_demo
 from cli.demo_text import run_text_demo
 from cli.output import Json, err, out, print_json_line
-from cli.platform.kinds import Database, RequestedKinds
+from cli.platform.home import Database, RequestedKinds
 from cli.platform.start import Platform
 from cli.platform.up import platform_run
 

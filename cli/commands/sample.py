@@ -1,5 +1,7 @@
 """`anneal sample`: queue a sampling job, wait for it, download its images."""
 
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +12,6 @@ from cli.completion import ADAPTORS
 from cli.downloads import samples_of
 from cli.errors import CliError, Exit
 from cli.http import Client, Record, known
-from cli.input_images import input_images
 from cli.output import Json, connect, err, out, print_json, print_rows
 from cli.requests import (
     Accelerators,
@@ -23,8 +24,9 @@ from cli.requests import (
     request_body,
     takes,
 )
-from cli.transfers import file_download
+from cli.transfers import file_download, folder_upload, version_ready
 from cli.values import settings_parse
+from cli.versions import SAMPLING_INPUTS
 from cli.watch import ending_sentence, job_watch, outcome
 
 METHOD = "sample_image"
@@ -180,3 +182,18 @@ def images_download(samples: list[Record], output: Path, *, compare: bool) -> li
 def is_step(sample: Record) -> bool:
     """Whether it shows an image that is still noisy."""
     return "denoising_step" in (sample.get("details") or {})
+
+
+def input_images(client: Client, image: Path | None, mask: Path | None) -> tuple[Record, str | None]:
+    """Parameters that name the images, and the dataset version that holds them; nothing where none was given."""
+    if image is None:
+        if mask is not None:
+            raise CliError("--mask says what to paint anew in --image, which is missing", exit_code=Exit.USAGE)
+        return {}, None
+    given = {"input_image": image, **({"mask_image": mask} if mask else {})}
+    with tempfile.TemporaryDirectory() as folder:
+        names = {word: f"{word}{path.suffix.lower()}" for word, path in given.items()}
+        for word, path in given.items():
+            shutil.copyfile(path, Path(folder) / names[word])
+        version = version_ready(client, "datasets", folder_upload(client, "datasets", SAMPLING_INPUTS, Path(folder)))
+    return names, f"{version['name']}@{version['version']}"

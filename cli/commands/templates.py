@@ -6,12 +6,23 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cli.commands import bundled, inspections, template_history
+from cli.commands import bundled, inspections
 from cli.completion import METHODS, TEMPLATES
+from cli.errors import CliError
 from cli.http import Client, Record
-from cli.output import Json, connect, err, out, print_json, print_record, print_rows, print_table
+from cli.output import (
+    Json,
+    connect,
+    err,
+    out,
+    print_done,
+    print_json,
+    print_record,
+    print_rows,
+    print_table,
+    stdout_write,
+)
 from cli.requests import Method, Settings, method_schema, takes_request
-from cli.terminal import stdout_write
 from cli.values import settings_parse, yaml_load
 
 app = typer.Typer(no_args_is_help=True)
@@ -128,7 +139,50 @@ def said(template: Record, *, as_json: bool, verb: str) -> None:
 app.command("bundled")(bundled.template_bundled)
 app.command("install")(bundled.template_install)
 app.command("preview")(inspections.template_preview)
-app.command("validate")(template_history.template_validate)
-app.command("clone")(template_history.template_clone)
-app.command("history")(template_history.template_versions)
-app.command("restore")(template_history.template_restore)
+
+
+@app.command("validate")
+def template_validate(name: Ref, as_json: Json = False) -> None:
+    """Say whether a job of it would still find all that it names; exit with 1 where not."""
+    with connect() as client:
+        verdict: Record = client.post(f"templates/{name}/validate")
+    if as_json:
+        print_json(verdict)
+    if not verdict["valid"]:
+        error = CliError(verdict["message"], code="invalid")
+        error.fields = verdict["fields"]
+        raise error
+    if not as_json:
+        for warning in verdict["warnings"]:
+            err.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
+        out.print(f"{escape(name)} is good")
+
+
+@app.command("clone")
+def template_clone(
+    name: Ref, new: Annotated[str, typer.Argument(help="Name of the new template.")], as_json: Json = False
+) -> None:
+    """Make a template of its own that starts with what this one says."""
+    with connect() as client:
+        made = client.post(f"templates/{name}/clone", {"name": new})
+    print_done(made, f"cloned {escape(name)} to {escape(new)}", as_json=as_json)
+
+
+@app.command("history")
+def template_versions(name: Name, as_json: Json = False) -> None:
+    """What it said, version by version, the newest first; `show NAME@VERSION` shows one."""
+    with connect() as client:
+        rows = list(client.pages(f"templates/{name}/versions"))
+    columns = {"version": "version", "by": "actor", "at": "updated", "dataset": "dataset", "params": "params"}
+    print_rows(rows, columns, as_json=as_json)
+
+
+@app.command("restore")
+def template_restore(
+    name: Name, version: Annotated[int, typer.Argument(help="Its number.")], as_json: Json = False
+) -> None:
+    """Make what an older version said the newest version."""
+    with connect() as client:
+        restored = client.post(f"templates/{name}/restore", {"version": version})
+    sentence = f"{escape(name)}@{restored['version']} says what version {version} said"
+    print_done(restored, sentence, as_json=as_json)

@@ -5,11 +5,16 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import httpx
+
+from cli.errors import CliError
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG = 1
@@ -132,3 +137,36 @@ def log_tail(path: Path, num_lines: int = 20) -> str:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 16_384))
         return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-num_lines:])
+
+
+START_SECONDS = 60
+
+
+def wait_until(ready: Callable[[], bool], child: Child, seconds: float = START_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if not child.alive:
+            raise CliError(
+                f"{child.name} {ending(child)} before it was ready; the end of {child.log}:", log_tail(child.log)
+            )
+        if time.monotonic() > deadline:
+            raise CliError(
+                f"{child.name} was not ready after {seconds:g} s; the end of {child.log}:", log_tail(child.log)
+            )
+        time.sleep(0.1)
+
+
+def answers_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def answers_ping(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16).startswith(b"+PONG")
+    except OSError:
+        return False

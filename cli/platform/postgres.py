@@ -17,9 +17,8 @@ from urllib.parse import quote
 
 from cli.config import PRIVATE
 from cli.errors import CliError
-from cli.platform.children import Child, child_start, child_stop, log_tail
+from cli.platform.children import START_SECONDS, Child, child_start, child_stop, log_tail, wait_until
 from cli.platform.home import Home
-from cli.platform.ready import START_SECONDS, wait_until
 from foundation.atomic import text_write
 
 USER = "anneal"

@@ -11,9 +11,8 @@ import httpx
 
 from cli.config import PRIVATE
 from cli.errors import CliError
-from cli.platform.children import Child, child_start, child_stop
+from cli.platform.children import Child, child_start, child_stop, wait_until
 from cli.platform.home import Home, json_read, port_free, port_new
-from cli.platform.ready import wait_until
 from foundation.atomic import text_write
 
 BUCKET = "anneal"

@@ -9,11 +9,19 @@ from dataclasses import dataclass, field
 from cli.config import PRIVATE
 from cli.errors import CliError
 from cli.http import Record
-from cli.platform.children import Child, Say, child_start, child_stop, log_tail, tie_to_parent
-from cli.platform.home import Home, home_ports, secret_key
-from cli.platform.kinds import NOTHING_CHOSEN, Kinds
+from cli.platform.children import (
+    Child,
+    Say,
+    answers_ping,
+    answers_ready,
+    child_start,
+    child_stop,
+    log_tail,
+    tie_to_parent,
+    wait_until,
+)
+from cli.platform.home import NOTHING_CHOSEN, Home, Kinds, home_ports, secret_key
 from cli.platform.postgres import postgres_start
-from cli.platform.ready import answers_ping, answers_ready, wait_until
 from cli.platform.seaweed import saved_ports, seaweed_start
 from cli.platform.services import (
     PYTHON,

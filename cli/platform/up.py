@@ -9,8 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from cli.platform.children import Say, child_stop, children_check
-from cli.platform.home import home_locked, home_open
-from cli.platform.kinds import NOTHING_REQUESTED, RequestedKinds, kinds_kept
+from cli.platform.home import NOTHING_REQUESTED, RequestedKinds, home_locked, home_open, kinds_kept
 from cli.platform.start import Platform, platform_start
 
 CHECK_SECONDS = 0.3

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.commands.dataset_changes import caption_parse, captions_read
+from cli.commands.datasets import caption_parse, captions_read
 from cli.errors import CliError
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from cli.commands.audit import fitting
 from cli.commands.jobs import evaluation_text, state_text, step_text
+from cli.commands.reports import fitting
 from cli.watch import sentence, state_sentence
 
 STEP = {"kind": "step", "step": 3, "total": 10}

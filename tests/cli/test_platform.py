@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from cli.errors import CliError
-from cli.platform.children import Child, child_start, child_stop, children_check, log_rotate, log_tail
+from cli.platform.children import Child, answers_ping, child_start, child_stop, children_check, log_rotate, log_tail
 from cli.platform.home import home_locked, home_open, home_ports, secret_key
-from cli.platform.ready import answers_ping
 from cli.platform.seaweed import GRPC_ABOVE, ports_of_pairs, saved_ports, seaweed_ports
 from cli.platform.services import broker_child
 from cli.platform.start import Platform, broker_start

@@ -16,8 +16,7 @@ import pytest
 from cli.errors import CliError
 from cli.platform import seaweed
 from cli.platform.children import child_stop
-from cli.platform.home import home_open, secret_key
-from cli.platform.kinds import Kinds, RequestedKinds, kinds_kept
+from cli.platform.home import Kinds, RequestedKinds, home_open, kinds_kept, secret_key
 from cli.platform.postgres import postgres_start
 from cli.platform.seaweed import GRPC_ABOVE, answers_s3, seaweed_keys, seaweed_ports, seaweed_start
 

@@ -14,9 +14,8 @@ from redis import Redis
 
 from cli.config import Login
 from cli.http import Client
-from cli.platform.children import Child, child_start
+from cli.platform.children import Child, answers_ping, child_start
 from cli.platform.home import Home, home_open, port_new
-from cli.platform.ready import answers_ping
 from cli.platform.services import PYTHON, api_child, api_env, broker_child, dispatcher_child
 from cli.platform.start import run_once, setup
 from cli.transfers import folder_upload

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.platform.children import child_start, child_stop
+from cli.platform.children import child_start, child_stop, wait_until
 from cli.platform.home import home_open
-from cli.platform.ready import wait_until
 from cli.platform.seaweed import BUCKET, S3Keys, answers_s3, seaweed_child, seaweed_ports
 from storage import S3Options
 

@@ -14,9 +14,8 @@ import pytest
 
 from cli.config import Login
 from cli.http import Client
-from cli.platform.children import Child, child_start, child_stop
+from cli.platform.children import Child, answers_ready, child_start, child_stop, wait_until
 from cli.platform.home import Home, home_open, port_new
-from cli.platform.ready import answers_ready, wait_until
 from cli.platform.services import api_child, api_env, api_url
 from cli.platform.start import run_once
 from tests.faults.databases import DATABASES, Database

@@ -1,13 +1,14 @@
-"""`anneal audit`."""
+"""`anneal audit` and `anneal usage`: who changed what in a project, and what fills its storage."""
 
 import re
+from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated
 
 import typer
 
 from cli.http import Record
-from cli.output import Json, connect, print_rows
+from cli.output import Json, connect, human_bytes, print_json, print_rows, print_table
 
 UUID = re.compile(r"\b([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 WIDTHS = {"actor": 17, "kind": 20, "object": 18}
@@ -36,3 +37,21 @@ def fitting(row: Record) -> Record:
 
 def cut(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}\u2026"
+
+
+def usage(as_json: Json = False) -> None:
+    """How much of the storage the project fills, and with what."""
+    with connect() as client:
+        found = client.get("usage")
+    if as_json:
+        print_json(found)
+    else:
+        total = {"what": "all", "count": "", "size": human_bytes(found["total_bytes"])}
+        print_table([*usage_rows(found), total], {"": "what", "count": "count", "size": "size"})
+
+
+def usage_rows(found: Record) -> Iterator[Record]:
+    """A line for each kind of thing; artifacts by their own kinds."""
+    for what, size in {**found, **found["artifacts"]}.items():
+        if isinstance(size, dict) and "size_bytes" in size:
+            yield {"what": what, "count": size["count"], "size": human_bytes(size["size_bytes"])}

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.progress import Progress, TextColumn
 
-from cli import output, terminal, watch
+from cli import output, watch
 from cli.errors import CliError
-from cli.terminal import TerminalConsole, json_text, stdout_write, terminal_text
+from cli.output import TerminalConsole, json_text, stdout_write, terminal_text
 
 CLIPBOARD = "\x1b]52;c;ZXZpbA==\x07"
 EVIL = f"good{CLIPBOARD}\x1b[2J\x9b31m\x1bc\x1bP1$r\x1b\\\u202e\x07\x08 name"
@@ -37,7 +37,7 @@ def test_sequences_and_control_characters_are_removed(text: str, shown: str) -> 
 
 
 def harmless(written: str) -> bool:
-    return not terminal.CONTROL.search(written)
+    return not output.CONTROL.search(written)
 
 
 def test_tables_records_errors_and_events_show_no_control_character(monkeypatch: pytest.MonkeyPatch) -> None:
