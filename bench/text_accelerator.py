@@ -26,9 +26,8 @@ from bench.image_accelerator import product_tflops
 from bench.masked_text import recipe
 from bench.measure import machine, table
 from trainers.text.adaptors.lora import attach_text_lora
-from trainers.text.data.batches import TextMicroBatch, text_step_batch
+from trainers.text.data.batches import TextMicroBatch, TextPlan, text_step_batch
 from trainers.text.data.chat import Encoded, Role
-from trainers.text.data.plan import TextPlan
 from trainers.text.models.attention import NAME as ATTENTION
 from trainers.text.models.base import TextBase
 from trainers.text.training.unmasking import Unmasking

@@ -1,8 +1,9 @@
 """Method `evaluate_text`: how likely a model finds the answers of a dataset, and how many it gives itself."""
 
 import math
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,7 +15,6 @@ from trainers.core.context import JobContext, Outcome
 from trainers.text.data.chat import Encoded, Role, chat_tokenizer_of, encode_chat, encode_plain, prompt_ids, shift_begin
 from trainers.text.data.dialogues import Dialogue, dialogues_of
 from trainers.text.data.rows import bad_rows, rows_read, split_counts
-from trainers.text.evaluation.answers import answers_equal, final_number
 from trainers.text.evaluation.likelihood import likelihood_bound, noised
 from trainers.text.models.base import TextBase
 from trainers.text.sampling.job import DEFAULT_NEW_TOKENS, base_with_adaptors, decoding_of, suppressed_check
@@ -180,3 +180,27 @@ def _report(job: JobContext, summary: Report, details: list[Report]) -> None:
     metrics = {name: float(value) for name, value in summary.items()}
     job.reporter.emit(Validation(step=len(details), metrics=metrics))
     job.reporter.emit(Sample(step=len(details), path=REPORT, label="report", details=summary))
+
+
+AnswerFormat = Literal["auto", "gsm8k", "plain"]
+NUMBER = re.compile(r"#\s*#\s*#\s*#\s*\$?\s*(-?\s*\.?\d+(?:\s*[.,]\s*\d+)*)")
+"""With the spaces that BERT's tokenizer puts around every sign."""
+
+
+def answers_equal(given: str, expected: str, form: AnswerFormat) -> bool:
+    """gsm8k: the number after the last #### of both, "1,000" being 1000.0; plain: all but white space around words."""
+    if form == "plain" or (form == "auto" and final_number(expected) is None):
+        return given.split() == expected.split()
+    number = final_number(given)
+    return number is not None and number == final_number(expected)
+
+
+def final_number(text: str) -> float | None:
+    """The number after the last ####, as GSM8K writes its answers; None where there is none."""
+    found = NUMBER.findall(text)
+    if not found:
+        return None
+    try:
+        return float(re.sub(r"[\s,]", "", found[-1]))
+    except ValueError:
+        return None

@@ -1,24 +1,29 @@
 """Method `masked_text`: fine-tunes a text-diffusion model, all of it or by LoRA. Builds the parts and calls fit."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 
-from trainers.contract.events import Started, Warning_
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.contract.events import Progress, Sample, Started, Warning_
 from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.core.context import JobContext, Outcome
 from trainers.core.listeners import listeners_attach
 from trainers.core.loop import Hooks, StepBatch, TrainingPlan, fit
 from trainers.core.optim import schedule
+from trainers.core.reporting import Reporter
 from trainers.core.resume import Resumable
-from trainers.text.data.batches import TextMicroBatch, text_step_batch
+from trainers.optional.module import optional_module
+from trainers.text.data.batches import TextMicroBatch, TextPlan, text_step_batch
+from trainers.text.data.chat import prompt_ids
 from trainers.text.data.dataset import TextDataset, dataset_read
-from trainers.text.data.plan import TextPlan
 from trainers.text.data.recipe import recipe_of
-from trainers.text.training.device import on_device
-from trainers.text.training.eval_prompts import answers_show
+from trainers.text.models.base import TextBase
+from trainers.text.sampling.texts import Decoding, answers_sample, text_write
 from trainers.text.training.export import facts, products_write
-from trainers.text.training.training import DTYPES, Trained, resumable_of, trained_base
-from trainers.text.training.unmasking import Unmasking
-from trainers.text.training.validation import validate
+from trainers.text.training.trainable import DTYPES, Trained, resumable_of, trained_base
+from trainers.text.training.unmasking import Unmasking, validate
 
 NEVER = 1 << 62
 """Steps between two evaluations where there are none."""
@@ -131,3 +136,63 @@ def _details(job: JobContext[MaskedTextParams], trained: Trained, dataset: TextD
         "trainable_parameters": sum(parameter.numel() for parameter in trained.parameters),
         "dataset": dataset.facts(),
     }
+
+
+def on_device(job: JobContext[MaskedTextParams]) -> JobContext[MaskedTextParams]:
+    """The job on the device of `train_device`. TrainerError MISSING_LIBRARY: no torch_xla."""
+    if job.params.train_device != "tpu":
+        return job
+    try:
+        library = optional_module("trainers.optional.torch_xla", "tpu")
+    except TrainerError as error:
+        raise TrainerError(
+            ReasonCode.MISSING_LIBRARY,
+            "train_device='tpu' needs torch_xla, which is not installed on this worker; install its release for the "
+            "worker's torch",
+        ) from error
+    return replace(job, processes=replace(job.processes, device=library.device()))
+
+
+NEW_TOKENS = 64
+"""Of an answer at most, and fewer where the model has no room."""
+
+
+def answers_show(
+    base: TextBase,
+    params: MaskedTextParams,
+    step: int,
+    *,
+    out: Path,
+    reporter: Reporter,
+    should_stop: Callable[[], bool],
+) -> bool:
+    """Answers every eval prompt with the live weights, prompt i from seed + i; False: broken off.
+
+    Each lies in samples/step-<step>-<i>.json with the step at which each token was committed.
+    """
+    ids = [prompt_ids(base, prompt) for prompt in params.eval_prompts]
+    room = base.max_positions - max(len(prompt) for prompt in ids)
+    if room < 1:
+        raise TrainerError(
+            ReasonCode.BAD_PARAMETERS,
+            f"the longest of eval_prompts takes {base.max_positions - room} tokens, which leaves no answer any room: "
+            f"the base model has {base.max_positions} positions; shorten it",
+        )
+    seeds = [params.seed + index for index in range(len(ids))]
+    reporter.emit(Progress(stage="answering", done=0, total=len(ids)))
+    decoding = Decoding(max_new_tokens=min(NEW_TOKENS, room))
+    texts = answers_sample(base, ids, decoding, seeds, should_stop=should_stop)
+    for index, (text, prompt, seed) in enumerate(zip(texts, params.eval_prompts, seeds, strict=bool(texts))):
+        path = f"samples/step-{step:08d}-{index}.json"
+        text_write(out / path, base, text, {"prompt": prompt, "seed": seed, "training_step": step})
+        reporter.emit(
+            Sample(
+                step=step,
+                path=path,
+                label=f"prompt {index + 1}",
+                prompt=prompt,
+                seed=seed,
+                details={"text": text.text, "steps": text.steps},
+            )
+        )
+    return bool(texts)

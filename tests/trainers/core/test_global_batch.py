@@ -4,7 +4,7 @@ import pytest
 
 from trainers.core.global_batch import GlobalBatch
 from trainers.image.data.plan import Plan
-from trainers.text.data.plan import TextPlan
+from trainers.text.data.batches import TextPlan
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,15 @@ from tests.trainers.text.workspace import Make, save_adaptor, told, workspace
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Validation
 from trainers.contract.params.evaluate_text import EvaluateTextParams
-from trainers.methods.evaluate_text import as_it_would_be_said, encoded_row, evaluate, rows_of
+from trainers.methods.evaluate_text import (
+    answers_equal,
+    as_it_would_be_said,
+    encoded_row,
+    evaluate,
+    final_number,
+    rows_of,
+)
 from trainers.text.data.chat import chat_tokenizer_of
-from trainers.text.evaluation.answers import answers_equal, final_number
 from trainers.text.evaluation.likelihood import likelihood_bound, noised
 from trainers.text.models.base import TextBase, body, hidden_padded, logits
 from trainers.text.models.load import load_text

@@ -12,11 +12,10 @@ from tests.trainers.text.workspace import MODEL, Make, save_adaptor, told, works
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Event, EventWriter, Payload, Sample
 from trainers.contract.params.sample_text import SampleTextParams
-from trainers.methods.sample_text import sample
+from trainers.methods.sample_text import infill_ids, sample
 from trainers.run import run
 from trainers.text.data.chat import prompt_ids
 from trainers.text.models.load import load_text
-from trainers.text.sampling.infill import infill_ids
 from trainers.text.sampling.texts import Decoding, answers_sample
 
 QUICK: dict[str, Any] = {"prompts": ["the cat", "one"], "max_new_tokens": 8, "block_size": 8}

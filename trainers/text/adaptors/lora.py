@@ -3,6 +3,7 @@
 Stock PEFT opens the folder on the stock model with equal logits; its mathematics is peft's here too.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,11 +13,20 @@ from torch import Tensor, nn
 
 from foundation.atomic import bytes_write, json_write
 from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.contract.spec import InputRef
+from trainers.core.adaptor_inputs import base_check, weights_folder
 from trainers.core.lora import TRAINED, inject, lora_layers, pair_init
 from trainers.core.safetensors_file import file_bytes
 from trainers.text.adaptors.file import CONFIG, PREFIX, ROW_SUFFIX, WEIGHTS, text_adaptor_read
-from trainers.text.models.base import TextBase, body, input_embedding
-from trainers.text.models.mask_row import mask_row_attach, mask_row_load, mask_row_of, mask_row_remove
+from trainers.text.models.base import (
+    TextBase,
+    body,
+    input_embedding,
+    mask_row_attach,
+    mask_row_load,
+    mask_row_of,
+    mask_row_remove,
+)
 
 ALL_LINEAR = "all-linear"
 
@@ -151,3 +161,34 @@ def _embedding_name(base: TextBase) -> str:
     embedding = input_embedding(base)
     names: list[str] = [name for name, module in base.model.named_modules() if module is embedding]
     return names[0]
+
+
+def text_adaptors_apply(
+    base: TextBase, model: InputRef, adaptors: Sequence[InputRef], folders: Sequence[Path], scales: Sequence[float]
+) -> None:
+    """Puts every adaptor on `base`, active at its scale; a causal base shifts its logits as they were trained.
+
+    Raises TrainerError(BAD_ADAPTOR) for one that was trained on another base model, that does not fit, or that was
+    trained with another shift than its neighbours.
+    """
+    recipes: list[tuple[str, bool]] = []
+    begins: set[bool] = set()
+    for index, (adaptor, folder, scale) in enumerate(zip(adaptors, folders, scales, strict=True)):
+        metadata = text_adaptor_load(base, weights_folder(folder), f"adaptor_{index}", scale)
+        base_check(adaptor, metadata, model)
+        if recipe := metadata.get("training_method"):
+            recipes.append((adaptor.name, recipe == "dream"))
+            begins.add(metadata.get("bos_first") == "true")
+    if len({shifted for _, shifted in recipes}) > 1:
+        dream = ", ".join(name for name, shifted in recipes if shifted)
+        raise TrainerError(
+            ReasonCode.BAD_ADAPTOR, f"only {dream} of the adaptors were trained with training_method dream"
+        )
+    if len(begins) > 1:
+        raise TrainerError(
+            ReasonCode.BAD_ADAPTOR,
+            "some of the adaptors were trained with mask_prompt_loss=false, which puts a BOS first",
+        )
+    if recipes:
+        base.shift = recipes[0][1]
+        base.bos_first = begins.pop()

@@ -8,12 +8,10 @@ from peft.tuners.lora import LoraLayer
 
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.core.context import JobContext, Outcome
-from trainers.text.adaptors.apply import text_adaptors_apply
-from trainers.text.adaptors.lora import lora_remove
-from trainers.text.models.base import TextBase
+from trainers.text.adaptors.lora import lora_remove, text_adaptors_apply
+from trainers.text.models.base import TextBase, mask_row_merge
 from trainers.text.models.families import config_read
 from trainers.text.models.load import load_text
-from trainers.text.models.mask_row import mask_row_merge
 from trainers.text.models.save import export_original, save_text
 
 ORIGINAL = "original"

@@ -2,6 +2,7 @@
 
 # B documents of the global batch, L positions of one document, T tokens of a micro-batch, N its masked tokens
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,10 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainers.core.loop import StepBatch
-from trainers.core.noise import Purpose
+from trainers.core.noise import Purpose, permutation
 from trainers.text.data.chat import Encoded, Role
 from trainers.text.data.documents import filled, response_length
-from trainers.text.data.plan import TextPlan
 from trainers.text.data.recipe import Recipe
 from trainers.text.objective.corruption import (
     Flags,
@@ -26,13 +26,49 @@ from trainers.text.objective.corruption import (
     grid_time,
     mask_draw,
     masked_share,
+    norm_scales,
     response_cut,
     scheduler_weight,
 )
-from trainers.text.objective.losses import norm_scales
 
 GRID = 8
 """Times, and masks of each document, at which validation sees it."""
+
+
+@dataclass(frozen=True)
+class TextPlan:
+    """An epoch is a seeded permutation of the documents. Its last global batch may be short; nothing is repeated."""
+
+    num_documents: int
+    batch_size: int
+    """Documents per rank and micro-batch."""
+    accumulation: int
+    world_size: int
+    seed: int
+
+    @property
+    def batch_documents(self) -> int:
+        """Of a whole global batch."""
+        return self.batch_size * self.accumulation * self.world_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.num_documents / self.batch_documents)
+
+    def documents(self, step: int) -> list[int]:
+        """The global batch of `step` (from 0); its index is the document's position."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        order = permutation(self.num_documents, self.seed, Purpose.ORDER, epoch)
+        return order[within * self.batch_documents : (within + 1) * self.batch_documents]
+
+    def epoch(self, step: int) -> float:
+        """Epochs done after `step` steps."""
+        return step / self.steps_per_epoch
+
+    def shares(self, count: int, rank: int) -> list[range]:
+        """Positions of each micro-batch of `rank` in a global batch of `count`; empty ones are left out."""
+        starts = range(rank * self.batch_size, count, self.world_size * self.batch_size)
+        return [range(start, min(start + self.batch_size, count)) for start in starts]
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.text.data.documents import EosPadding
 from trainers.text.models.base import TextBase
 from trainers.text.objective.corruption import (
+    LossNorm,
     NoiseSchedule,
 )
-from trainers.text.objective.losses import LossNorm
 
 
 @dataclass(frozen=True)

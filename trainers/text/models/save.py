@@ -10,9 +10,8 @@ from torch import Tensor
 
 from formats.text_configs import MARK
 from foundation.atomic import folder_write, json_write
-from trainers.text.models.base import TextBase
+from trainers.text.models.base import TextBase, mask_row_of
 from trainers.text.models.families import FAMILIES
-from trainers.text.models.mask_row import mask_row_of
 
 SHARD = "4GB"
 

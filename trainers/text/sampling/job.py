@@ -9,8 +9,7 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.decoding import DecodingParams
 from trainers.core.context import JobContext
 from trainers.core.distributed import single_process_check
-from trainers.text.adaptors.apply import text_adaptors_apply
-from trainers.text.adaptors.lora import lora_remove
+from trainers.text.adaptors.lora import lora_remove, text_adaptors_apply
 from trainers.text.models.base import TextBase
 from trainers.text.models.load import load_text
 from trainers.text.sampling.texts import Decoding

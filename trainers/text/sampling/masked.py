@@ -1,10 +1,10 @@
 """Denoising of masked text, block by block: predict every mask, commit some, again until none is left.
 
-A pure loop over a logits function. How tokens and confidences are read off the logits (`Pick`) and which are committed
-(`Select`) are functions too: LLaDA's are here, Dream's in dream.py.
+A pure loop over a function that computes logits. `Pick` and `Select` decide which tokens are predicted and committed;
+decoding_rules.py implements them.
 """
 
-# B batch, L length, S columns of the block, V vocabulary
+# B batch, L length of the longest row, S columns of the block, V vocabulary
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,10 +13,21 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trainers.text.sampling.canvas import Canvas
-from trainers.text.sampling.draws import column_coins, column_gumbel, token_gumbel
-
 GIVEN = -1
+
+
+@dataclass(frozen=True)
+class Canvas:
+    ids_BL: Tensor
+    seen_BL: Tensor
+    """bool: not padding."""
+    start_B: Tensor
+    """Column of the first mask of each row; the blocks are counted from here."""
+    stop_B: Tensor
+    """One past the column of its last mask."""
+
+    def to(self, device: torch.device) -> "Canvas":
+        return Canvas(*(x.to(device) for x in (self.ids_BL, self.seen_BL, self.start_B, self.stop_B)))
 
 
 class Logits(Protocol):
@@ -109,65 +120,20 @@ def denoise(
     return Denoised(ids_BL, trace_BL, forwards, finished=True)
 
 
-def pick_llada(remasking: str, temperature: float) -> Pick:
-    """Gumbel-max tokens at `temperature` (0: the likeliest), and how sure the network is of them, as `remasking` says.
-
-    low_confidence: the token's probability; entropy: minus the entropy; margin: first minus second probability;
-    random: a coin (Nie et al. 2025, "LLaDA", section 2.4).
-    """
-
-    def pick(logits_BSV: Tensor, at: At) -> tuple[Tensor, Tensor]:
-        noisy = logits_BSV
-        if temperature > 0:
-            noise = token_gumbel(at.seeds, at.steps_B, at.columns_BS, at.open_BS, logits_BSV.shape[-1])
-            noisy = logits_BSV + temperature * noise.to(logits_BSV.device)
-        tokens_BS = noisy.argmax(-1)
-        if remasking == "random":
-            return tokens_BS, column_coins(at.seeds, at.steps_B, at.columns_BS).to(logits_BSV.device)
-        return tokens_BS, token_confidence(logits_BSV.softmax(-1), tokens_BS, remasking)
-
-    return pick
-
-
-def token_confidence(probabilities_BSV: Tensor, tokens_BS: Tensor, kind: str) -> Tensor:
-    """Confidence (B, S) of low_confidence, margin or entropy."""
-    if kind == "entropy":
-        entropy_BS: Tensor = torch.special.entr(probabilities_BSV).sum(-1)
-        return -entropy_BS
-    if kind == "margin":
-        best = probabilities_BSV.topk(2, dim=-1).values
-        return best[..., 0] - best[..., 1]
-    return probabilities_BSV.gather(-1, tokens_BS[..., None])[..., 0]
-
-
-def select_evenly(confidence_BS: Tensor, at: At) -> Tensor:
-    """The surest, as many in every step of the block; the remainder goes to the first steps (LLaDA)."""
-    share, rest = at.first_open_B // at.block_steps_B, at.first_open_B % at.block_steps_B
-    return surest(confidence_BS, share + (at.index < rest))
-
-
-def above(threshold: float) -> Select:
-    """All whose confidence is above `threshold`, and the surest in any case (Wu et al. 2025, "Fast-dLLM")."""
-
-    def select(confidence_BS: Tensor, at: At) -> Tensor:
-        best_BS = surest(confidence_BS, torch.ones_like(at.first_open_B))
-        return (confidence_BS > threshold) | best_BS
-
-    return select
-
-
-def surest(confidence_BS: Tensor, count_B: Tensor) -> Tensor:
-    """bool (B, S): the `count_B` highest of each row; of equal ones the first."""
-    order_BS = confidence_BS.argsort(dim=1, descending=True, stable=True)
-    rank_BS = torch.empty_like(order_BS)
-    rank_BS.scatter_(1, order_BS, torch.arange(order_BS.shape[1], device=order_BS.device).expand_as(order_BS))
-    return rank_BS < count_B.to(rank_BS.device)[:, None]
-
-
-def drawn_order(confidence_BS: Tensor, at: At, temperature: float) -> Tensor:
-    """Confidences whose order is a draw without replacement from softmax(confidence / temperature)."""
-    noise_BS = column_gumbel(at.seeds, at.steps_B, at.columns_BS).to(confidence_BS.device)
-    return confidence_BS / temperature + noise_BS
+def canvas_of(texts: Sequence[Sequence[int]], *, mask_id: int, pad_id: int) -> Canvas:
+    """The texts, each with at least one mask, in rows of one length."""
+    length = max(len(text) for text in texts)
+    ids_BL = torch.full((len(texts), length), pad_id)
+    seen_BL = torch.zeros(len(texts), length, dtype=torch.bool)
+    start, stop = [], []
+    for row, text in enumerate(texts):
+        ids_BL[row, : len(text)] = torch.tensor(text)
+        seen_BL[row, : len(text)] = True
+        masks = [column for column, token in enumerate(text) if token == mask_id]
+        assert masks, f"text {row} has no mask"
+        start.append(masks[0])
+        stop.append(masks[-1] + 1)
+    return Canvas(ids_BL, seen_BL, torch.tensor(start), torch.tensor(stop))
 
 
 def _blocks(canvas: Canvas, block_size: int) -> list[tuple[Tensor, Tensor]]:

@@ -1,18 +1,22 @@
 """Texts from prompts, or with their masks filled in: what `sample_text`, `evaluate_text` and evaluations share."""
 
-from collections.abc import Callable, Sequence
+# B batch, L length, S columns, D width, V vocabulary
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from foundation.atomic import json_write
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.text.models.base import TextBase
-from trainers.text.sampling.canvas import Canvas, canvas_of
-from trainers.text.sampling.dream import pick_dream, select_dream
-from trainers.text.sampling.logits import cached_logits, guided_logits, plain_logits
-from trainers.text.sampling.masked import GIVEN, Logits, Pick, Select, above, denoise, pick_llada, select_evenly
+from trainers.text.data.chat import token_texts
+from trainers.text.models.attention import Cache
+from trainers.text.models.base import TextBase, cache_fill, hidden_cached, hidden_padded, logits
+from trainers.text.sampling.decoding_rules import above, pick_dream, pick_llada, select_dream, select_evenly
+from trainers.text.sampling.masked import GIVEN, Canvas, Logits, Pick, Select, canvas_of, denoise
 
 
 @dataclass(frozen=True)
@@ -167,3 +171,78 @@ def _text(base: TextBase, row: list[int], trace: list[int], answer: list[int] | 
 
 def _until_end(ids: list[int], ends: frozenset[int]) -> list[int]:
     return next((ids[:index] for index, token in enumerate(ids) if token in ends), ids)
+
+
+def text_record(base: TextBase, text: Text, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """`tokens` in order, each {id, text, step}; step is -1 for what was given. `mask` is how a gap is shown.
+
+    The texts of the tokens joined are the whole text, special tokens included.
+    """
+    tokens = [
+        {"id": token, "text": shown, "step": step}
+        for token, shown, step in zip(text.ids, token_texts(base.tokenizer, text.ids), text.trace, strict=True)
+    ]
+    mask = str(base.tokenizer.convert_ids_to_tokens(base.mask_id))
+    return {"text": text.text, "steps": text.steps, "mask": mask, "tokens": tokens, **facts}
+
+
+def text_write(path: Path, base: TextBase, text: Text, facts: Mapping[str, Any]) -> None:
+    json_write(path, text_record(base, text, facts))
+
+
+def plain_logits(base: TextBase, seen_BL: Tensor) -> Logits:
+    """Every step computes whole rows; the head only where it is asked."""
+
+    def ask(ids_BL: Tensor, columns_BS: Tensor, fresh: bool) -> Tensor:  # noqa: ARG001 - nothing is cached
+        hidden_BLD = hidden_padded(base, ids_BL, seen_BL)
+        return logits(base, _at(hidden_BLD, _heads(base, columns_BS)))
+
+    return ask
+
+
+def cached_logits(base: TextBase, seen_BL: Tensor, kind: Literal["prefix", "dual"]) -> Logits:
+    """A block begins with whole rows; its further steps compute only some columns and see the others as they were.
+
+    prefix: the block and all after it; dual: the block alone (Wu et al. 2025, "Fast-dLLM"). With Dream's shift the
+    column before the block is computed too, since the logits of the first come from there.
+    """
+    held: dict[str, Cache] = {}
+    last_B1 = seen_BL.sum(1, keepdim=True) - 1
+
+    def ask(ids_BL: Tensor, columns_BS: Tensor, fresh: bool) -> Tensor:
+        heads_BS = _heads(base, columns_BS)
+        if fresh:
+            hidden_BLD, held["cache"] = cache_fill(base, ids_BL, seen_BL)
+            return logits(base, _at(hidden_BLD, heads_BS))
+        first_B1 = heads_BS[:, :1]
+        stop_B1 = last_B1 if kind == "prefix" else columns_BS[:, -1:]
+        width = int((stop_B1 - first_B1).max()) + 1
+        active_BS = torch.minimum(first_B1 + torch.arange(width, device=ids_BL.device), stop_B1)
+        hidden_BSD = hidden_cached(base, ids_BL.gather(1, active_BS), active_BS, held["cache"])
+        return logits(base, _at(hidden_BSD, heads_BS - first_B1))
+
+    return ask
+
+
+def guided_logits(both: Logits, given_BL: Tensor, *, mask_id: int, scale: float) -> Logits:
+    """Classifier-free guidance: u + (scale + 1)(c - u), where u does not see what was given (LLaDA).
+
+    `both` answers for 2 B rows: those that see, then those that do not.
+    """
+
+    def ask(ids_BL: Tensor, columns_BS: Tensor, fresh: bool) -> Tensor:
+        blind_BL = ids_BL.masked_fill(given_BL, mask_id)
+        answers = both(torch.cat([ids_BL, blind_BL]), torch.cat([columns_BS, columns_BS]), fresh)
+        seeing, blind = answers.double().chunk(2)
+        return blind + (scale + 1) * (seeing - blind)
+
+    return ask
+
+
+def _heads(base: TextBase, columns_BS: Tensor) -> Tensor:
+    """Where the hidden states lie whose logits speak for `columns_BS`: one to the left under a shift, but for 0."""
+    return (columns_BS - 1).clamp(min=0) if base.shift else columns_BS
+
+
+def _at(hidden_BLD: Tensor, columns_BS: Tensor) -> Tensor:
+    return hidden_BLD.gather(1, columns_BS[..., None].expand(-1, -1, hidden_BLD.shape[-1]))

@@ -1,8 +1,11 @@
 """What a `masked_text` job leaves: an adaptor or a fused model, and what its manifest says of them."""
 
+from pathlib import Path
 from typing import Any
 
+from foundation.atomic import bytes_write
 from trainers.contract.params.masked_text import MaskedTextParams
+from trainers.core.card import base_name, parameters_table, quoted, table
 from trainers.core.context import JobContext, Outcome
 from trainers.core.loop import Progress
 from trainers.core.manifest import manifest_body
@@ -11,8 +14,7 @@ from trainers.text.adaptors.merge import lora_merge, model_write, stored_dtype
 from trainers.text.data.dataset import TextDataset, max_length_of
 from trainers.text.models.base import TextBase
 from trainers.text.models.load import load_text
-from trainers.text.training.card import text_card_write
-from trainers.text.training.training import DTYPES, Trained
+from trainers.text.training.trainable import DTYPES, Trained
 
 
 def products_write(job: JobContext[MaskedTextParams], trained: Trained, progress: Progress, outcome: Outcome) -> None:
@@ -64,3 +66,24 @@ def _header(job: JobContext[MaskedTextParams], progress: Progress, *, bos_first:
         **({"bos_first": "true"} if bos_first else {}),
         "step": str(progress.step),
     }
+
+
+def text_card_write(folder: Path, manifest: dict[str, Any]) -> Path:
+    """Writes `folder/README.md` from the body of the job's manifest: `params`, `inputs`, `outcome`, `validation`."""
+    params = manifest["params"]
+    base = base_name(manifest)
+    head = ["---", f"base_model: {quoted(base)}", "library_name: peft", "pipeline_tag: text-generation"]
+    sections = [
+        "\n".join([*head, "tags:", "- lora", "- text-diffusion", "---"]),
+        f"# {params['adaptor_name']}\n\nA LoRA adaptor of {base} for text by denoising, trained with Anneal.",
+        "**The training was stopped before its end; this is what it had reached.**"
+        if manifest.get("outcome") == "stopped"
+        else "",
+        "## Files\n\n- `adapter_model.safetensors`, `adapter_config.json`: for peft, and for `anneal generate`.",
+        "## Use\n\n```python\nfrom peft import PeftModel\n\n"
+        f'model = PeftModel.from_pretrained(base, "path/to/this/folder")  # base: the model {base}\n```',
+        parameters_table(params),
+        table("Result", [(name, str(value)) for name, value in (manifest.get("validation") or {}).items()]),
+    ]
+    bytes_write(folder / "README.md", ("\n\n".join(section for section in sections if section) + "\n").encode())
+    return folder / "README.md"

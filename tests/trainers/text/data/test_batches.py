@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainers.text.data.batches import TextMicroBatch, batch_shaped, document_noised, text_step_batch
+from trainers.text.data.batches import TextMicroBatch, TextPlan, batch_shaped, document_noised, text_step_batch
 from trainers.text.data.chat import Encoded, Role
 from trainers.text.data.documents import EosPadding, documents_of, response_length
-from trainers.text.data.plan import TextPlan
 from trainers.text.data.recipe import Recipe
 from trainers.text.objective.corruption import cart_weights, document_time
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from trainers.contract.errors import TrainerError
-from trainers.text.data import tokens
+from trainers.text.data import dataset
 from trainers.text.data.chat import ChatTokenizer, chat_tokenizer_of
+from trainers.text.data.dataset import dialogues_encode, encode_in_processes
 from trainers.text.data.dialogues import Dialogue, Turn
-from trainers.text.data.tokens import dialogues_encode, encode_in_processes
 from trainers.text.models.load import load_text
 
 DIALOGUES = [
@@ -44,7 +44,7 @@ def test_as_many_processes_are_started_as_asked_and_are_worth_it(
         started.append(count)
         return ThreadPoolExecutor(count)
 
-    monkeypatch.setattr(tokens, "ProcessPoolExecutor", pool)
+    monkeypatch.setattr(dataset, "ProcessPoolExecutor", pool)
     for num_proc, rows_per_process in ((3, 1), (2, 1), (4, 3), (4, 100)):
         encode_in_processes(
             chat_tokenizer, DIALOGUES, supervise_all=False, num_proc=num_proc, rows_per_process=rows_per_process
@@ -76,7 +76,7 @@ def test_the_cache_is_read_and_a_damaged_one_made_again(
     first = ids()
     (path,) = (tmp_path / "tokens").iterdir()
     with monkeypatch.context() as patched:
-        patched.setattr(tokens, "encode_in_processes", None)
+        patched.setattr(dataset, "encode_in_processes", None)
         assert ids() == first
     path.write_bytes(b"torn")
     assert ids() == first

@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 
 from tests.tiny_tokenizers import KINDS
-from trainers.text.data.chat import Encoded
+from trainers.methods.sample_text import infill_ids
+from trainers.text.data.chat import Encoded, decoded, token_texts
 from trainers.text.data.preview import tokens_shown
-from trainers.text.models.token_texts import decoded, token_texts
-from trainers.text.sampling.infill import infill_ids
-from trainers.text.sampling.record import text_record
-from trainers.text.sampling.texts import Text
+from trainers.text.sampling.texts import Text, text_record
 
 SENTENCE = "User: Jack has 42 pounds"
 

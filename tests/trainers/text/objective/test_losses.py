@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from trainers.text.objective.corruption import NoiseSchedule, masked_share, scheduler_weight
-from trainers.text.objective.losses import LossNorm, norm_scales
+from trainers.text.objective.corruption import LossNorm, NoiseSchedule, masked_share, norm_scales, scheduler_weight
 
 pytestmark = pytest.mark.numeric
 

@@ -8,8 +8,8 @@ import torch
 from transformers import AutoTokenizer
 
 from tests.tiny_text import BUILDERS
+from trainers.methods.sample_text import infill_ids
 from trainers.text.models.load import load_text
-from trainers.text.sampling.infill import infill_ids
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,17 @@ from torch import Tensor
 
 from tests.trainers.text.sampling.toy_logits import MASK, PAD, VOCABULARY, ask, toy
 from trainers.core.noise import Purpose, stream
-from trainers.text.sampling.canvas import canvas_of
-from trainers.text.sampling.dream import pick_dream, select_dream, top_k_kept, top_p_kept
-from trainers.text.sampling.logits import Logits, guided_logits
-from trainers.text.sampling.masked import GIVEN, Denoised, above, denoise, pick_llada, select_evenly
+from trainers.text.sampling.decoding_rules import (
+    above,
+    pick_dream,
+    pick_llada,
+    select_dream,
+    select_evenly,
+    top_k_kept,
+    top_p_kept,
+)
+from trainers.text.sampling.masked import GIVEN, Denoised, canvas_of, denoise
+from trainers.text.sampling.texts import Logits, guided_logits
 
 pytestmark = pytest.mark.numeric
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tests.trainers.text.job import QUICK, TextJob, text_job, text_rows
 from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.text.models.load import load_text
-from trainers.text.training.training import auto_for
+from trainers.text.training.trainable import auto_for
 
 DREAM: dict[str, Any] = {"training_method": "dream"}
 LORA: dict[str, Any] = {"lora": True, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
