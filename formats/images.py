@@ -37,6 +37,9 @@ MAX_ASPECT = 16
 MAX_REPEATS = 1000
 REPEATS = re.compile(r"([1-9]\d{0,3})_(?=\S)")
 SIDECARS = (".txt", ".caption")
+"""Endings of a file with the caption of the image beside it."""
+METADATA = ("metadata.jsonl", "metadata.csv")
+"""Names of tables with a row for each image."""
 
 
 def image_format(start: bytes) -> str | None:

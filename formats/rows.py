@@ -1,8 +1,6 @@
-"""What a row of text may hold, for the check at upload and for trainers: strict JSON, characters, CSV separators."""
+"""Rows of a dataset of text and what they may hold: strict JSON, characters that can be stored, finite numbers."""
 
-import csv
-import io
-from collections.abc import Collection
+import math
 from typing import Any
 
 from foundation.strict_json import JsonError, json_read, text_fault
@@ -10,13 +8,18 @@ from foundation.strict_json import JsonError, json_read, text_fault
 MAX_DEPTH = 32
 """Lists and objects in each other."""
 ROW = "the row"
-SEPARATORS = (",", ";", "\t", "|")
-SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-CHAT_COLUMNS = ("messages", "conversations", "conversation")
-PAIR_COLUMNS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("input", "output"))
-"""Prompt and answer; `instruction` with `output`, and `text` alone, are read too."""
-CSV_START = 1 << 16
-"""Characters from the start of a CSV file that its separator is found in."""
+KINDS = {str: "text", bool: "yes or no", int: "number", float: "number", list: "list", dict: "object", bytes: "bytes"}
+"""Words for the types of values."""
+Row = tuple[int, Any]
+"""Line, or number of the row, from 1; and the row: a dict, or a ValueError in the place of what cannot be read."""
+
+
+class DatasetError(ValueError):
+    """A file of a dataset cannot be read. The message begins with the file and says the line; `hint`: the way out."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 def json_value(text: str) -> Any:
@@ -25,6 +28,19 @@ def json_value(text: str) -> Any:
         return json_read(text, ROW, max_depth=MAX_DEPTH)
     except JsonError as error:
         return ValueError(str(error).removeprefix(f"{ROW}: ").removeprefix(f"{ROW} is "))
+
+
+def row_fault(row: Any) -> str:
+    """Why no method can use this row, whatever its columns mean; "" where nothing is wrong with it."""
+    if isinstance(row, ValueError):
+        return str(row)
+    if not isinstance(row, dict):
+        return f"expected an object, got {value_named(row)}"
+    if fault := value_fault(row):
+        return fault
+    if any(isinstance(value, float) and not math.isfinite(value) for value in row.values()):
+        return "has a number that is not finite"
+    return ""
 
 
 def value_fault(value: Any, where: str = "") -> str:
@@ -41,45 +57,10 @@ def value_fault(value: Any, where: str = "") -> str:
     return ""
 
 
-def columns_are_read(names: Collection[str]) -> bool:
-    """Whether methods read rows with these columns by themselves, without templates."""
-    pairs = (*PAIR_COLUMNS, ("instruction", "output"))
-    return not {"text", *CHAT_COLUMNS}.isdisjoint(names) or any(set(pair) <= set(names) for pair in pairs)
+def value_kind(value: Any) -> str:
+    return KINDS.get(type(value), type(value).__name__)
 
 
-def csv_separator(start: str) -> str:
-    """The separator of a CSV file whose text begins with `start` (CSV_START characters of it are enough).
-
-    Raises ValueError that names the separator where the first rows do not agree on it.
-    """
-    if len(_first_cells(start, ",")) > 1:
-        return ","
-    others = [separator for separator in SEPARATORS[1:] if len(_first_cells(start, separator)) > 1]
-    if not others:
-        return ","
-    names = " or ".join(SEPARATOR_NAMES[separator] for separator in others)
-    if len(others) > 1 or not _rows_agree(start, others[0]):
-        raise ValueError(f"its cells seem to be separated by {names}, but its rows do not agree; expected commas")
-    return others[0]
-
-
-def _first_cells(start: str, separator: str) -> list[str]:
-    try:
-        return next(csv.reader(io.StringIO(start, newline=""), delimiter=separator, strict=True), [])
-    except csv.Error:
-        return []
-
-
-def _rows_agree(start: str, separator: str) -> bool:
-    """Whether all rows of `start` have as many cells as the first; the last may be cut off."""
-    reader = csv.reader(io.StringIO(start, newline=""), delimiter=separator, strict=True)
-    counts: list[int] = []
-    try:
-        for cells in reader:
-            counts += [len(cells)] if cells else []
-    except csv.Error:
-        if len(start) < CSV_START:
-            return False
-    if len(start) >= CSV_START:
-        counts = counts[:-1] or counts
-    return len(set(counts)) == 1
+def value_named(value: Any) -> str:
+    """For an error: "number 3", "nothing"."""
+    return "nothing" if value is None else f"{value_kind(value)} {value!r:.60}"

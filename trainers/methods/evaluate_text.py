@@ -172,7 +172,7 @@ def as_it_would_be_said(base: TextBase, text: str) -> str | None:
 
 def _messages(row: Dialogue) -> list[dict[str, str]]:
     """The turns before the answer that is expected."""
-    return [{"role": turn.speaker, "content": turn.text} for turn in row.turns[:-1]]
+    return [{"role": turn.role, "content": turn.text} for turn in row.turns[:-1]]
 
 
 def _report(job: JobContext, summary: Report, details: list[Report]) -> None:

@@ -1,15 +1,16 @@
 """Captions of images, as a trainer looks for them: metadata.jsonl or .csv, else a.txt or a.caption beside each."""
 
+import codecs
 import re
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from api.catalog.checking.metadata import METADATA, metadata_files, metadata_read
-from api.catalog.checking.report import Refused
-from api.catalog.checking.text import text_read
+from api.catalog.checking.metadata import metadata_read
+from api.catalog.checking.report import dataset_refusals
+from api.catalog.checking.text import SMALL_BYTES
 from api.catalog.checking.work import Work
-from formats.images import SIDECARS
-from formats.rows import value_fault
+from formats.image_tables import caption_read, metadata_files, sidecars_of
+from formats.images import METADATA, SIDECARS
 
 CLIP_TOKENS = 75
 """What a text encoder of the CLIP family reads; the rest of a caption is cut."""
@@ -57,39 +58,31 @@ def caption_notice(work: Work, path: str, caption: str) -> None:
 
 
 def _sidecars(work: Work, paths: set[str], images: set[str]) -> Captions:
-    by_stem: dict[str, list[str]] = {}
-    for path in sorted(images):
-        by_stem.setdefault(_stem(path), []).append(path)
-    found: dict[str, str] = {}
+    beside: dict[str, list[str]] = {}
+    for image in sorted(images):
+        for path in sidecars_of(image):
+            beside.setdefault(path, []).append(image)
+    texts: dict[str, str] = {}
     for suffix in SIDECARS:
         for path in sorted(path for path in paths if PurePosixPath(path).suffix == suffix):
-            _sidecar(work, path, by_stem.get(_stem(path), []), found)
-    for path in sorted(images - set(found)):
+            if path not in beside:
+                work.notices.add("a caption without an image", f"{path} has no image beside it", file=path)
+            elif beside[path][0] in texts:
+                said = f"{path} is not read: {beside[path][0]} has one already"
+                work.notices.add("second caption", said, file=path)
+            else:
+                text = _caption_text(work, path)
+                caption_notice(work, path, text)
+                texts |= dict.fromkeys(beside[path], text)
+    for path in sorted(images - set(texts)):
         work.notices.add("no caption beside it", f"{path} has no caption ({' or '.join(SIDECARS)})", file=path)
-    return Captions(len(found), found)
-
-
-def _sidecar(work: Work, path: str, images: list[str], found: dict[str, str]) -> None:
-    if not images:
-        work.notices.add("a caption without an image", f"{path} has no image beside it", file=path)
-        return
-    if images[0] in found:
-        work.notices.add("second caption", f"{path} is not read: {images[0]} has one already", file=path)
-        return
-    text = _caption_text(work, path)
-    for image in images:
-        found[image] = text
-    caption_notice(work, path, text)
+    return Captions(len(texts), texts)
 
 
 def _caption_text(work: Work, path: str) -> str:
-    text = text_read(work, path)
-    if fault := value_fault(text):
-        raise Refused(f"{path}: {fault}")
-    if work.open(path).read_bytes()[:3] == b"\xef\xbb\xbf":
+    file = work.open(path)
+    with dataset_refusals():
+        text = caption_read(file, path, max_bytes=SMALL_BYTES)
+    if file.read_bytes()[:3] == codecs.BOM_UTF8:
         work.notices.add("byte order mark", f"{path} starts with a byte order mark, which is left out", file=path)
-    return text.strip()
-
-
-def _stem(path: str) -> str:
-    return str(PurePosixPath(path).with_suffix(""))
+    return text

@@ -1,17 +1,15 @@
 """Which columns the rows of a dataset have: what most rows say, all must."""
 
-import math
 from collections import Counter
 from typing import Any
 
-from api.catalog.checking.chat import chat_fault, chat_has_answer
 from api.catalog.checking.report import MAX_NAMED, Refused
-from formats.rows import CHAT_COLUMNS, columns_are_read, value_fault
+from formats.chats import CHAT_COLUMNS, columns_read, has_answer, turns_of
+from formats.rows import row_fault, value_kind, value_named
 
 USUAL_SHARE = 0.8
 """A column that so many rows have is expected of all; so is a kind of value that so many of them have."""
 MAX_COLUMNS = 500
-KINDS = {str: "text", bool: "yes or no", int: "number", float: "number", list: "list", dict: "object", bytes: "bytes"}
 
 
 class Columns:
@@ -34,18 +32,18 @@ class Columns:
         self._rows += 1
         for name, value in row.items():
             if value is not None and (name in self._seen or len(self._seen) <= MAX_COLUMNS):
-                self._seen.setdefault(name, Counter())[_kind(value)] += 1
+                self._seen.setdefault(name, Counter())[value_kind(value)] += 1
 
     def add_good(self, row: dict[str, Any]) -> None:
         """Counts the keys of a row that stays in the dataset."""
         self._num_good += 1
         self._present.update(row.keys())
-        if self.chat is not None and not chat_has_answer(row[self.chat]):
+        if self.chat is not None and not has_answer(turns_of(row[self.chat])):
             self._num_unanswered += 1
 
     def unread(self) -> str:
         """Why a training without templates refuses the good rows; "" where it takes them."""
-        if not columns_are_read(self._present):
+        if not columns_read(self._present):
             return "methods read these columns only by input_template and output_template"
         if self._num_unanswered:
             return f"{self._num_unanswered} of {self._num_good} chats have no answer of the assistant to learn from"
@@ -77,29 +75,23 @@ class Columns:
 
     def fault(self, row: Any) -> str | None:
         """What is wrong with the row, or None."""
-        if isinstance(row, ValueError):
-            return str(row)
-        if not isinstance(row, dict):
-            return f"expected an object, got {_named(row)}"
-        if fault := value_fault(row):
+        if fault := row_fault(row):
             return fault
         for name, kind in self._expected.items():
             value = row.get(name)
             if value is None:
                 return f"{name!r:.100} is missing"
-            if kind is not None and _kind(value) != kind:
-                return f"expected {kind} under {name!r:.100}, got {_named(value)}"
-        if any(isinstance(value, float) and not math.isfinite(value) for value in row.values()):
-            return "has a number that is not finite"
+            if kind is not None and value_kind(value) != kind:
+                return f"expected {kind} under {name!r:.100}, got {value_named(value)}"
         if self.chat is not None:
-            return chat_fault(row[self.chat])
+            return _chat_fault(row[self.chat])
         texts = [value for value in row.values() if isinstance(value, str)]
         return "every text is empty" if texts and not any(text.strip() for text in texts) else None
 
 
-def _kind(value: Any) -> str:
-    return KINDS.get(type(value), type(value).__name__)
-
-
-def _named(value: Any) -> str:
-    return "nothing" if value is None else f"{_kind(value)} {value!r:.60}"
+def _chat_fault(messages: Any) -> str | None:
+    try:
+        turns_of(messages)
+    except ValueError as error:
+        return str(error)
+    return None

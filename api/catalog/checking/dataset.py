@@ -1,16 +1,16 @@
 """A dataset: images with captions, rows of text, or a LoRA to import. Which of them, its files say."""
 
-from pathlib import PurePosixPath
 from typing import Any
 
 from api.catalog.checking.image_set import images_check
 from api.catalog.checking.loading import parquet
-from api.catalog.checking.metadata import METADATA
 from api.catalog.checking.report import Refused
-from api.catalog.checking.row_set import PLAIN_ENDING, ROW_ENDINGS, rows_check
+from api.catalog.checking.row_set import rows_check
 from api.catalog.checking.weight_set import is_weight_set, weight_set_check
 from api.catalog.checking.work import Work, ending
+from formats.image_tables import image_paths
 from formats.images import IMAGE_ENDINGS
+from formats.row_files import PLAIN_ENDING, ROW_ENDINGS, row_files
 from formats.splits import split_folder, splits_of
 
 VECTORS = (".svg", ".svgz", ".eps", ".ai", ".pdf")
@@ -22,12 +22,11 @@ def check(work: Work) -> dict[str, Any]:
         if ending(path) in VECTORS:
             raise Refused(f"{path}: vector drawings are not accepted", hint="Export it as PNG, then upload again.")
     _empty_check(work)
-    if _has_images(work):
+    if image_paths(work.paths):
         return images_check(work)
     if is_weight_set(work.paths):
         return weight_set_check(work)
-    tables = [path for path in work.paths if ending(path) in ROW_ENDINGS and PurePosixPath(path).name not in METADATA]
-    tables = tables or [path for path in work.paths if ending(path) == PLAIN_ENDING]
+    tables = row_files(work.paths)
     if not tables:
         images, rows = " ".join(IMAGE_ENDINGS), " ".join((*ROW_ENDINGS, PLAIN_ENDING))
         raise Refused(
@@ -65,7 +64,3 @@ def _unpacked(work: Work, packed: list[str]) -> dict[str, Any]:
             work.notices.add("unpacked", said, file=path)
     work.replace_with(made)
     return images_check(work)
-
-
-def _has_images(work: Work) -> bool:
-    return any(ending(path) in IMAGE_ENDINGS for path in work.paths)

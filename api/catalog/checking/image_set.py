@@ -5,27 +5,29 @@ from typing import Any
 from api.catalog.checking.captions import captions_read
 from api.catalog.checking.decode import Seen, image_see
 from api.catalog.checking.decoded import PIXEL_BYTES, DecodedBudget, images_budget
-from api.catalog.checking.metadata import METADATA, metadata_files
 from api.catalog.checking.preview import shortened
 from api.catalog.checking.strip import metadata_strip
 from api.catalog.checking.work import Work, ending
+from formats.image_tables import image_folder, image_paths
 from formats.images import FORMAT_ENDINGS, IMAGE_ENDINGS, SMALL_SIDE, repeats_by_folder, repeats_message
-from formats.splits import splits_message, splits_of
+from formats.splits import splits_message
 
 
 def images_check(work: Work) -> dict[str, Any]:
     """{kind, num_images, num_captions, ...}. Raises Refused that names the file or line at fault."""
-    paths = [path for path in work.paths if ending(path) in IMAGE_ENDINGS]
+    paths = image_paths(work.paths)
+    for path in sorted(set(work.paths) - set(paths)):
+        if ending(path) in IMAGE_ENDINGS:
+            work.notices.add("not used", f"{path} is hidden and is not used", file=path)
     budget = images_budget(sum(int(file["size"]) for file in work.files))
     seen = {path: _seen(work, number, path, budget) for number, path in enumerate(paths)}
     stripped = _metadata(work, seen)
     _duplicates_notice(work, set(paths))
     captions = captions_read(work, set(paths))
-    repeats = {} if metadata_files(work.paths) else repeats_by_folder(paths)
+    layout = image_folder(work.paths)
+    repeats = {} if layout.tables else repeats_by_folder(paths)
     _repeats_notice(work, repeats)
-    at_top = not set(METADATA).isdisjoint(work.paths)
-    by_split = {} if at_top else splits_of(paths, by_folder_only=True)
-    splits = {split: len(named) for split, named in by_split.items()}
+    splits = layout.split_counts
     if len(splits) > 1:
         work.notices.add("splits", splits_message(splits, "images"), file=paths[0])
     for number, path in enumerate(paths):

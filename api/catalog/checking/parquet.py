@@ -10,17 +10,17 @@ import pyarrow
 from pyarrow.parquet import ParquetFile
 
 from api.catalog.checking.decoded import DecodedBudget, rows_budget
-from api.catalog.checking.metadata import CAPTION_COLUMNS
-from api.catalog.checking.report import Refused
-from api.catalog.checking.row_files import Row
+from api.catalog.checking.report import Refused, dataset_refusals
+from formats.image_tables import CAPTION_COLUMNS, FILE_NAME, PATH_COLUMNS
 from formats.images import FORMAT_ENDINGS, IMAGE_NAMES, image_format
+from formats.parquet import image_bytes, image_columns, parquet_open, parquet_rows, text_columns
+from formats.rows import Row
 
 BATCH_ROWS = 64
 ROW_BYTES = 256
 """Counted for each row beside its values, which may all be null."""
 MAX_IMAGES = 50_000
 UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
-BROKEN = (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError)
 
 pyarrow.set_cpu_count(1)
 pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # others reserve more address space than a check may have
@@ -28,25 +28,20 @@ pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # others reserve more add
 
 def rows(file: Path, path: str, upload: DecodedBudget) -> Iterator[Row]:
     """Numbers from 1. Raises Refused where the file, or the `upload` with the files before it, decodes to too much."""
-    opened = _opened(file, path)
-    number = 0
     budget = rows_budget(path, file.stat().st_size)
-    try:
-        for batch in opened.iter_batches(BATCH_ROWS, use_threads=False):
-            decoded_bytes = batch.nbytes + ROW_BYTES * batch.num_rows
-            budget.add(decoded_bytes, f"the first {number + batch.num_rows} rows")
-            upload.add(decoded_bytes, f"its Parquet files up to {path}")
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-    except Refused:
-        raise
-    except BROKEN as error:
-        raise _broken(path, error, f" after row {number}") from None
+
+    def charge(batch: Any, rows_so_far: int) -> None:
+        decoded_bytes = batch.nbytes + ROW_BYTES * batch.num_rows
+        budget.add(decoded_bytes, f"the first {rows_so_far} rows")
+        upload.add(decoded_bytes, f"its Parquet files up to {path}")
+
+    with dataset_refusals():
+        yield from parquet_rows(file, path, batch_rows=BATCH_ROWS, on_batch=charge)
 
 
 def has_images(file: Path, path: str) -> bool:
-    return bool(_image_columns(_opened(file, path)))
+    with dataset_refusals():
+        return bool(image_columns(parquet_open(file, path)))
 
 
 def images_unpack(packed: Sequence[tuple[Path, str]], folder: Path, upload: DecodedBudget) -> int:
@@ -58,14 +53,15 @@ def images_unpack(packed: Sequence[tuple[Path, str]], folder: Path, upload: Deco
     count = 0
     with (folder / "metadata.jsonl").open("w", encoding="utf-8") as metadata:
         for file, path in packed:
-            opened = _opened(file, path)
-            (image, *masks), caption = _image_columns(opened), _caption_column(opened)
-            texts = [name for name in _text_columns(opened) if name != "file_name"]
+            with dataset_refusals():
+                opened = parquet_open(file, path)
+            (image, *masks), caption = image_columns(opened), _caption_column(opened)
+            texts = [name for name in text_columns(opened) if name not in PATH_COLUMNS]
             for number, row in rows(file, path, upload):
                 where = f"{path} row {number}"
                 entry = {name: row[name] for name in texts if row[name] is not None}
                 entry |= {"text": _caption(row[caption], path, number)} if caption else {}
-                entry |= {"file_name": _image_write(folder, count, row[image], where)}
+                entry |= {FILE_NAME: _image_write(folder, count, row[image], where)}
                 entry |= {mask: _mask_write(folder, mask, count, row[mask], where) for mask in masks if row[mask]}
                 metadata.write(json.dumps(entry, ensure_ascii=False) + "\n")
                 count += 1
@@ -79,7 +75,7 @@ def _mask_write(folder: Path, column: str, count: int, given: Any, where: str) -
 
 
 def _image_write(folder: Path, count: int, given: Any, where: str) -> str:
-    data = given.get("bytes") if isinstance(given, dict) else None
+    data = image_bytes(given)
     if count >= MAX_IMAGES:
         raise Refused(f"{where}: more than {MAX_IMAGES} images")
     if not data:
@@ -98,31 +94,6 @@ def _caption(value: Any, path: str, number: int) -> str:
     return value
 
 
-def _opened(file: Path, path: str) -> ParquetFile:
-    try:
-        return ParquetFile(file)
-    except BROKEN as error:
-        raise _broken(path, error, "") from None
-
-
-def _broken(path: str, error: Exception, where: str) -> Refused:
-    return Refused(f"{path} is not a whole Parquet file{where}: {str(error).splitlines()[0]:.200}")
-
-
-def _image_columns(opened: ParquetFile) -> list[str]:
-    return [str(field.name) for field in opened.schema_arrow if _is_image(field.type)]
-
-
-def _is_image(kind: Any) -> bool:
-    """struct<bytes: binary, path: string>"""
-    has_bytes = pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-    return has_bytes and bool(pyarrow.types.is_binary(kind.field("bytes").type))
-
-
 def _caption_column(opened: ParquetFile) -> str | None:
-    texts = _text_columns(opened)
+    texts = text_columns(opened)
     return next((name for name in CAPTION_COLUMNS if name in texts), texts[0] if texts else None)
-
-
-def _text_columns(opened: ParquetFile) -> list[str]:
-    return [str(field.name) for field in opened.schema_arrow if pyarrow.types.is_string(field.type)]

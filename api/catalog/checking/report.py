@@ -1,7 +1,10 @@
 """What a check says: a refusal that names file and reason, or notices beside what it found."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+from formats.rows import DatasetError
 
 MAX_NOTICES = 200
 """So many notices and faults are kept in full; all are counted."""
@@ -26,6 +29,15 @@ class Refused(ValueError):  # noqa: N818 an answer, not a breakdown
         shown = [*self.faults, *([f"and {unshown} more"] if unshown else [])]
         message = f"{self.faults[0]}{more}."
         return {"code": self.code, "message": message, "hint": self.hint, "fields": {"files": shown}}
+
+
+@contextmanager
+def dataset_refusals() -> Iterator[None]:
+    """Turns what `formats` finds wrong with a file into Refused."""
+    try:
+        yield
+    except DatasetError as error:
+        raise Refused(str(error), hint=error.hint or HINT) from None
 
 
 class Notices:

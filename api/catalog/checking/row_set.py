@@ -7,23 +7,16 @@ from typing import Any
 from api.catalog.checking.columns import Columns
 from api.catalog.checking.loading import parquet
 from api.catalog.checking.preview import shortened
-from api.catalog.checking.report import MAX_NOTICES, Refused
-from api.catalog.checking.row_files import (
-    Row,
-    csv_rows,
-    csv_separator_of,
-    json_rows,
-    jsonl_rows,
-    paragraph_rows,
-    utf8_check,
-)
+from api.catalog.checking.report import MAX_NOTICES, Refused, dataset_refusals
 from api.catalog.checking.work import Work, ending
-from formats.rows import SEPARATOR_NAMES
+from formats.csv_tables import SEPARATOR_NAMES
+from formats.row_files import LINES, csv_file_separator, row_place, text_rows
+from formats.rows import Row
 from formats.splits import splits_message, splits_of
 
-ROW_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
-PLAIN_ENDING = ".txt"
-"""Plain text is rows where there are no others: beside them it is a licence or a note."""
+MAX_LINE_BYTES = 64 << 20
+MAX_JSON_BYTES = 64 << 20
+"""A .json file is read at once; a .jsonl may have any size."""
 LONG_CHARACTERS = 100_000
 MAX_PREVIEW_ROWS = 5_000
 
@@ -63,28 +56,20 @@ def rows_check(work: Work, paths: list[str]) -> dict[str, Any]:
 
 def rows_of(work: Work, path: str) -> Iterator[Row]:
     file = work.open(path)
-    match ending(path):
-        case ".parquet":
-            return iter(parquet().rows(file, path, work.decoded))
-        case ".csv":
-            utf8_check(file, path)
-            return csv_rows(file, path)
-        case ".txt":
-            utf8_check(file, path)
-            return paragraph_rows(file)
-        case ".json":
-            utf8_check(file, path)
-            return json_rows(file, path)
-        case _:
-            utf8_check(file, path)
-            return jsonl_rows(file, path)
+    if ending(path) == ".parquet":
+        yield from parquet().rows(file, path, work.decoded)
+        return
+    if ending(path) == ".json" and (size := file.stat().st_size) > MAX_JSON_BYTES:
+        raise Refused(f"{path} has {size} bytes; a .json file may have {MAX_JSON_BYTES}", hint=LINES)
+    with dataset_refusals():
+        yield from text_rows(file, path, max_line_bytes=MAX_LINE_BYTES)
 
 
 def _separator_notice(work: Work, path: str) -> None:
     if ending(path) != ".csv":
         return
-    utf8_check(work.open(path), path)
-    separator = csv_separator_of(work.open(path), path)
+    with dataset_refusals():
+        separator = csv_file_separator(work.open(path), path)
     if separator != ",":
         said = f"{path} is read with {SEPARATOR_NAMES[separator]} between its cells"
         work.notices.add("cells not separated by commas", said, file=path)
@@ -99,7 +84,7 @@ def _file_check(work: Work, path: str, columns: Columns) -> tuple[int, int]:
         if fault := columns.fault(row):
             bad_lines.add(line)
             if len(faults) < MAX_NOTICES:
-                faults.append((line, f"{path} line {line}: {fault}"))
+                faults.append((line, f"{row_place(path, line)}: {fault}"))
             continue
         good += 1
         columns.add_good(row)
@@ -130,7 +115,7 @@ def _good_lines(file: Path, bad_lines: set[int]) -> Iterator[bytes]:
 def _row_show(work: Work, path: str, line: int, row: Any) -> None:
     longest = max((len(value) for value in row.values() if isinstance(value, str)), default=0)
     if longest > LONG_CHARACTERS:
-        said = f"{path} line {line} has a text of {longest} characters; methods cut or pack rows at their length"
+        said = f"{row_place(path, line)} has a text of {longest} characters; methods cut or pack rows at their length"
         work.notices.add("long row", said, file=path, line=line)
     if work.preview.count < MAX_PREVIEW_ROWS:
         work.preview.add({"path": path, "line": line, "row": shortened(row)})

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from api.catalog.checking.metadata import CAPTION_COLUMNS, PATH_COLUMNS, metadata_files
 from api.errors import Problem
+from formats.csv_tables import CSV_START, csv_separator
+from formats.image_tables import CAPTION_COLUMNS, PATH_COLUMNS, metadata_files
 from formats.images import SIDECARS
-from formats.rows import CSV_START, csv_separator
 
 Read = Callable[[str], bytes]
 Row = dict[str, Any]

@@ -223,11 +223,11 @@ class TestSharedData:
     def test_bad_metadata_is_named_row_by_row(self, inspect: Inspect, shared_data: Path) -> None:
         report = inspect(shared_data / "hostile" / "metadata_bad")
         assert [fault.split(":")[0] for fault in report["faults"]] == [
-            *(f"metadata.jsonl row {row}" for row in (3, 4, 6, 7, 8, 9)),
+            *(f"metadata.jsonl line {line}" for line in (3, 4, 6, 7, 8, 9)),
             "1 of 3 images are not in the dataset",
         ]
         assert report["images"] == 2
-        assert said(report)["a.jpg"][-1] == "the same bytes as a.jpg (metadata.jsonl row 1)"
+        assert said(report)["a.jpg"][-1] == "the same bytes as a.jpg (metadata.jsonl line 1)"
 
     def test_bad_captions_are_all_named(self, inspect: Inspect, shared_data: Path) -> None:
         report = inspect(shared_data / "hostile" / "captions")

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from formats.image_tables import caption_read, sidecars_of
 from formats.images import IMAGE_ENDINGS, SIDECARS, folder_repeats, repeats_by_folder, repeats_message
+from formats.rows import DatasetError
 from formats.splits import TRAIN, split_chosen
-from trainers.contract.errors import TrainerError
 from trainers.image.data.folder import ChooseSplit, Tables, tables_of
 from trainers.image.data.image_rows import Columns, Faults, ImageRow, ImageRows, bad_dataset, first_names, refuse
 from trainers.image.data.parquet import parquet_images
-from trainers.image.data.tables import table_images, text_read
+from trainers.image.data.tables import table_images
 
 
 def images_read(
@@ -90,11 +91,11 @@ def _from_sidecars(
 
 def _sidecar(path: Path, faults: Faults | None) -> str | None:
     """None: it has none, or one that cannot be read."""
-    found = next((path.with_suffix(s) for s in SIDECARS if path.with_suffix(s).is_file()), None)
     try:
-        return text_read(found).strip() if found else None
-    except TrainerError as error:
-        refuse(error.reason.message, faults)
+        file = next((Path(beside) for beside in sidecars_of(str(path)) if Path(beside).is_file()), None)
+        return caption_read(file, file.name) if file else None
+    except DatasetError as error:
+        refuse(str(error), faults)
         return None
 
 

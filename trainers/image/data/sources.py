@@ -13,6 +13,7 @@ from typing import Any
 from pyarrow import ArrowException
 from pyarrow.parquet import ParquetFile
 
+from formats.parquet import image_bytes
 from foundation.digests import sha256_of
 from trainers.contract.errors import ReasonCode, TrainerError
 
@@ -54,13 +55,13 @@ def source_changed_at(source: Source) -> int:
 
 def _cell_bytes(cell: Cell) -> bytes:
     value = _column(cell.path, cell.column, source_changed_at(cell)).value(cell.row)
-    content = value.get("bytes") if isinstance(value, dict) else value
-    if not content:
+    content = image_bytes(value)
+    if content is None:
         raise TrainerError(
             ReasonCode.BAD_DATASET,
             f"{source_name(cell)}: expected the bytes of an image in {cell.column!r}, got nothing",
         )
-    return bytes(content)
+    return content
 
 
 @lru_cache(maxsize=8)

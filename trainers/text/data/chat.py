@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.text.data.dialogues import Turn, turns_of
+from formats.chats import Turn, turns_of
 from trainers.text.models.base import TextBase
 
 
@@ -40,9 +40,9 @@ class ChatFormat:
     begin: str
     """Before the first turn."""
     heads: Mapping[str, str]
-    """By speaker: before the text."""
+    """By role: before the text."""
     tails: Mapping[str, str]
-    """By speaker: after the text. The assistant's is learned with the answer."""
+    """By role: after the text. The assistant's is learned with the answer."""
     between: str
     """After an assistant's tail where another turn follows."""
     needs: tuple[str, ...]
@@ -151,8 +151,8 @@ def shift_begin(base: TextBase, *, learned: bool) -> list[int]:
 def prompt_ids(base: TextBase, prompt: str | Sequence[Mapping[str, Any]]) -> list[int]:
     """Ids up to where the assistant's answer begins. ValueError: turns are wrong, or the last is not the user's."""
     turns = [Turn("user", prompt)] if isinstance(prompt, str) else turns_of(list(prompt))
-    if turns[-1].speaker != "user":
-        raise ValueError(f"expected the last turn to be the user's, got {turns[-1].speaker}")
+    if turns[-1].role != "user":
+        raise ValueError(f"expected the last turn to be the user's, got {turns[-1].role}")
     chat_tokenizer = chat_tokenizer_of(base)
     pieces = _chat_pieces(chat_tokenizer, turns, learned=frozenset())
     asked = [
@@ -164,7 +164,7 @@ def prompt_ids(base: TextBase, prompt: str | Sequence[Mapping[str, Any]]) -> lis
 
 def encode_chat(chat_tokenizer: ChatTokenizer, turns: Sequence[Turn], *, supervise_all: bool) -> Encoded:
     """A whole dialogue. The last answer is learned, or with `supervise_all` each of them; other turns are prompts."""
-    answers = [index for index, turn in enumerate(turns) if turn.speaker == "assistant"]
+    answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
     learned = frozenset(answers if supervise_all else answers[-1:])
     return _joined(_chat_pieces(chat_tokenizer, turns, learned=learned))
 
@@ -185,12 +185,12 @@ Piece = tuple[list[int], Role]
 def _chat_pieces(chat_tokenizer: ChatTokenizer, turns: Sequence[Turn], *, learned: frozenset[int]) -> list[Piece]:
     form = chat_tokenizer.format
     pieces: list[Piece] = [(chat_tokenizer.special(form.begin), Role.SPECIAL)]
-    for index, (speaker, text) in enumerate(turns):
+    for index, (role, text) in enumerate(turns):
         content, end = (Role.RESPONSE, Role.RESPONSE) if index in learned else (Role.PROMPT, Role.SPECIAL)
-        pieces.append((chat_tokenizer.special(form.heads[speaker]), Role.SPECIAL))
+        pieces.append((chat_tokenizer.special(form.heads[role]), Role.SPECIAL))
         pieces.append((chat_tokenizer.text(text), content))
-        pieces.append((chat_tokenizer.special(form.tails[speaker]), end))
-        if speaker == "assistant" and index + 1 < len(turns):
+        pieces.append((chat_tokenizer.special(form.tails[role]), end))
+        if role == "assistant" and index + 1 < len(turns):
             pieces.append((chat_tokenizer.special(form.between), Role.SPECIAL))
     return pieces
 

@@ -113,9 +113,9 @@ def test_a_caption_in_latin_1_is_refused_with_its_byte(work_of: WorkOf) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"file_name": "a.png"}, "expected text under text, got None"),
-        ({"file_name": "a.png", "text": ["list"]}, "expected text under text, got"),
-        ({"file_name": "..\\..\\x.png", "text": "x"}, "leaves the dataset"),
+        ({"file_name": "a.png"}, "expected text in 'text', got nothing"),
+        ({"file_name": "a.png", "text": ["list"]}, "expected text in 'text', got list"),
+        ({"file_name": "..\\..\\x.png", "text": "x"}, "expected a file of this folder"),
     ],
 )
 def test_a_row_without_a_caption_is_refused_by_line(work_of: WorkOf, row: Any, said: str) -> None:

@@ -96,12 +96,12 @@ REFUSED = [
     ("a.jsonl", b"\n\n", "a.jsonl has no rows"),
     ("a.json", b"[" * 100_000, "at most 32 levels"),
     ("a.json", b'{"a": 1}', "expected an array of objects, got dict"),
-    ("a.json", json.dumps([*GOOD, 5]).encode(), "a.json line 11: expected an object"),
+    ("a.json", json.dumps([*GOOD, 5]).encode(), "a.json row 11: expected an object"),
     ("a.csv", b"q,a\n1,2\n3\n4,5,6\n", "a.csv line 3: expected 2 cells, got 1"),
     ("a.csv", b"q,q\n1,2\n", "a different name for each column"),
     ("a.csv", b'q,a\n"1,2\n', "a.csv line"),
     ("a.csv", b"q,a\n\xff,2\n", "byte 4 is 0xff"),
-    ("a.parquet", b"PAR1 no", "a.parquet is not a whole Parquet file"),
+    ("a.parquet", b"PAR1 no", "a.parquet cannot be read as Parquet"),
 ]
 
 

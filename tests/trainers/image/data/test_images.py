@@ -74,7 +74,7 @@ class TestMetadata:
 
     def test_a_missing_image_is_named_with_its_row(self, folder: Path) -> None:
         metadata(folder, {"file_name": "a.png", "text": "a"}, {"file_name": "gone.png", "text": "b"})
-        assert "1 of 2 images are not in the dataset: gone.png (metadata.jsonl row 2)" in refusal(folder)
+        assert "1 of 2 images are not in the dataset: gone.png (metadata.jsonl line 2)" in refusal(folder)
 
     @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "x/../../y.png", "C:\\x.png", "..\\x.png", ""])
     def test_a_name_that_leaves_the_folder_is_refused(self, folder: Path, name: str) -> None:
@@ -84,11 +84,11 @@ class TestMetadata:
     @pytest.mark.parametrize("caption", [None, 3, ["a", "list"]])
     def test_a_caption_that_is_no_text_is_refused_with_its_row(self, folder: Path, caption: object) -> None:
         metadata(folder, {"file_name": "a.png", "text": "a"}, {"file_name": "b.png", "text": caption})
-        assert "metadata.jsonl row 2: expected text in 'text', got" in refusal(folder)
+        assert "metadata.jsonl line 2: expected text in 'text', got" in refusal(folder)
 
     def test_an_empty_caption_needs_a_trigger_word(self, folder: Path) -> None:
         metadata(folder, {"file_name": "a.png", "text": "a"}, {"file_name": "b.png", "text": " "})
-        assert "1 of 2 captions are empty: b.png (metadata.jsonl row 2)" in refusal(folder)
+        assert "1 of 2 captions are empty: b.png (metadata.jsonl line 2)" in refusal(folder)
         assert [row.caption for row in read(folder, trigger="sks").rows] == ["a", ""]
 
     def test_a_line_that_is_not_json_is_named(self, folder: Path) -> None:

@@ -76,7 +76,7 @@ def test_what_is_faulty_is_named(name: str, content: str, said: str, tmp_path: P
     assert said in refused.value.reason.message
 
 
-@pytest.mark.parametrize(("content", "said"), [(b"\xff\xfea\0", "UTF-16"), (b'{"text": "\xe9"}', "byte 0xe9 at 10")])
+@pytest.mark.parametrize(("content", "said"), [(b"\xff\xfea\0", "UTF-16"), (b'{"text": "\xe9"}', "byte 10 is 0xe9")])
 def test_other_encodings_are_named(content: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(content)
     with pytest.raises(TrainerError, match=said):

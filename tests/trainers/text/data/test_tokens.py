@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from formats.chats import Turn
 from trainers.contract.errors import TrainerError
 from trainers.text.data import dataset
 from trainers.text.data.chat import ChatTokenizer, chat_tokenizer_of
 from trainers.text.data.dataset import dialogues_encode, encode_in_processes
-from trainers.text.data.dialogues import Dialogue, Turn
+from trainers.text.data.dialogues import Dialogue
 from trainers.text.models.load import load_text
 
 DIALOGUES = [

@@ -145,7 +145,7 @@ def test_a_very_long_row_is_cut(
     ("name", "said"),
     [
         ("bad_rows.jsonl", "bad_rows.jsonl line 12: expected an object, got list"),
-        ("utf16.jsonl", "expected UTF-8, got UTF-16"),
+        ("utf16.jsonl", "utf16.jsonl is UTF-16; expected UTF-8"),
         ("array_not_lines.jsonl", "this is a JSON array"),
         ("deep_nesting.json", "nested too deeply"),
         ("chat_bad_roles.jsonl", "chat_bad_roles.jsonl line 1: turn 2: expected assistant, got user"),

@@ -1,0 +1,94 @@
+"""Parquet files: rows a batch at a time, and which columns hold texts and images.
+
+The one module of `formats` that needs pyarrow: who reads no Parquet does not import it.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+from pyarrow import types
+from pyarrow.parquet import ParquetFile
+
+from formats.rows import DatasetError, Row
+
+BATCH_ROWS = 256
+BROKEN = (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError)
+"""What pyarrow raises on bytes that are no Parquet."""
+
+
+def parquet_rows(
+    file: Path, name: str, *, batch_rows: int = BATCH_ROWS, on_batch: Callable[[Any, int], None] | None = None
+) -> Iterator[Row]:
+    """Rows by their numbers from 1. Raises DatasetError, whose message begins with `name`.
+
+    `on_batch` gets each decoded batch, before it becomes rows, and the number of rows up to its end.
+    """
+    batches = parquet_open(file, name).iter_batches(batch_rows, use_threads=False)
+    number = 0
+    while (batch := _next(batches, name, number)) is not None:
+        if on_batch:
+            on_batch(batch, number + batch.num_rows)
+        try:
+            values = batch.to_pylist()
+        except BROKEN as error:
+            raise broken(name, error, number) from error
+        for value in values:
+            number += 1
+            yield number, value
+
+
+def parquet_open(file: Path, name: str) -> ParquetFile:
+    try:
+        return ParquetFile(file)
+    except BROKEN as error:
+        raise broken(name, error) from error
+
+
+def column_values(opened: ParquetFile, column: str, name: str) -> list[Any]:
+    """All values of a column."""
+    try:
+        values: list[Any] = opened.read(columns=[column]).column(column).to_pylist()
+    except BROKEN as error:
+        raise broken(name, error) from error
+    return values
+
+
+def image_columns(opened: ParquetFile) -> list[str]:
+    """Those with a struct {bytes, path}, as the library datasets writes images."""
+    return [str(field.name) for field in opened.schema_arrow if types.is_struct(field.type) and is_image(field.type)]
+
+
+def text_columns(opened: ParquetFile) -> list[str]:
+    return [str(field.name) for field in opened.schema_arrow if is_text(field.type)]
+
+
+def is_text(kind: Any) -> bool:
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def is_image(kind: Any) -> bool:
+    """Bytes, or a struct that has them."""
+    if types.is_struct(kind):
+        return any(field.name == "bytes" and is_image(field.type) for field in kind)
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+
+
+def image_bytes(value: Any) -> bytes | None:
+    """Of a cell for which `is_image` holds; None where it has none."""
+    content = value.get("bytes") if isinstance(value, dict) else value
+    return bytes(content) if content else None
+
+
+def broken(name: str, error: Exception, after: int = 0) -> DatasetError:
+    """`after`: rows that could be read."""
+    where = f" after row {after}" if after else ""
+    return DatasetError(f"{name} cannot be read as Parquet{where}: {(str(error).splitlines() or [''])[0]:.200}")
+
+
+def _next(batches: Iterator[Any], name: str, after: int) -> Any:
+    try:
+        return next(batches, None)
+    except BROKEN as error:
+        raise broken(name, error, after) from error
