@@ -49,3 +49,9 @@ class Cursor(CursorPagination):
             "required": ["results", "next"],
             "properties": {"results": schema, "next": {"type": "string", "format": "uri", "nullable": True}},
         }
+
+
+class ById(Cursor):
+    """For rows whose ids ascend."""
+
+    ordering = "-id"

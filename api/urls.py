@@ -11,7 +11,6 @@ from api.metrics import metrics
 urlpatterns = [
     path("", home),
     path("api/v1/", include("api.accounts.urls")),
-    path("api/v1/", include("api.accounts.secrets_urls")),
     path("api/v1/", include("api.lineage.catalog_urls")),
     path("api/v1/", include("api.jobs.urls")),
     path("internal/v1/", include("api.jobs.agent.urls")),

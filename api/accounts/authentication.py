@@ -1,4 +1,4 @@
-"""How a request says who it is. A token of one class (user, worker, attempt) never stands in for one of another."""
+"""Authentication by bearer token. A token of one class (user, worker, attempt) is never accepted for another."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ from api.accounts.tokens import USER_PREFIX, WORKER_PREFIX, scopes_now, token_fi
 
 @dataclass(frozen=True)
 class WorkerPrincipal:
-    """Stands where Django wants a user; the token itself is `request.auth`."""
+    """Takes the place of a user in `request.user`; the token is `request.auth`."""
 
     token: Token
     is_authenticated: ClassVar[bool] = True
@@ -22,7 +22,7 @@ class WorkerPrincipal:
 
 
 def bearer(request: Any) -> str | None:
-    """The bearer token of the Authorization header, or None without one. Works on Django's and DRF's requests."""
+    """The bearer token of the Authorization header, or None. Accepts requests of Django and of DRF."""
     words = get_authorization_header(request).split()
     if len(words) != 2 or words[0].lower() != b"bearer":
         return None
@@ -30,7 +30,7 @@ def bearer(request: Any) -> str | None:
 
 
 class TokenAuthentication(BaseAuthentication):
-    """`ant_...`: request.user is the person, request.auth the Token, bound to one project."""
+    """`ant_...`: request.user is the user, request.auth the Token, bound to one project."""
 
     def authenticate(self, request: Request) -> tuple[Any, Token] | None:
         token = _token_of(request, USER_PREFIX, Token.Kind.USER)
@@ -57,7 +57,7 @@ class WorkerAuthentication(BaseAuthentication):
 
 
 class HasScope(BasePermission):
-    """Reading needs the scope `read`, the rest `write`, or what the view names in `read_scope` and `write_scope`."""
+    """Safe methods need the scope `read`, others `write`, unless the view sets `read_scope` or `write_scope`."""
 
     message = "The token does not allow this; it needs another scope."
 
@@ -70,14 +70,14 @@ class HasScope(BasePermission):
 
 
 def project_of(request: Request) -> Project:
-    """The project that the caller's token is bound to: every queryset goes through it."""
+    """The project that the caller's token is bound to: every queryset is limited to it."""
     token = token_of(request)
     assert token.project is not None, "project_of is for user tokens; worker tokens have no project"
     return token.project
 
 
 def actor_of(request: Request) -> str:
-    """For the audit: a person in their own name, whatever token they used."""
+    """The actor of audit entries: the user, whichever token they used."""
     return f"user:{request.user.get_username()}"
 
 

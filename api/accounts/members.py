@@ -1,4 +1,4 @@
-"""Writes of projects and of who belongs to them."""
+"""Writes of projects, members and invitations."""
 
 from typing import Any
 
@@ -17,13 +17,13 @@ ADMIN = Membership.Role.ADMIN
 
 @transaction.atomic
 def project_create(*, name: str, user: Any, by: str) -> Project:
-    """A new project with `user` as its admin. Raises Problem(409) where the name is taken."""
+    """A new project with `user` as its admin. Raises Problem(409) if the name is taken."""
     try:
         with transaction.atomic():
             project = Project.objects.create(name=name_check(name))
     except IntegrityError:
-        said = f"There is a project {name!r} already."
-        raise Problem("name_taken", said, status=409, fields={"name": ["is taken"]}) from None
+        message = f"There is a project {name!r} already."
+        raise Problem("name_taken", message, status=409, fields={"name": ["is taken"]}) from None
     Membership.objects.create(project=project, user=user, role=ADMIN)
     _audit(project, "project_created", by, {"name": name})
     return project
@@ -33,9 +33,9 @@ def project_create(*, name: str, user: Any, by: str) -> Project:
 def member_set(
     *, project: Project, username: str, role: str, by: str, by_superuser: bool
 ) -> tuple[Membership | Invitation, bool]:
-    """Gives a member that role; others are invited, or joined at once by a superuser. Also whether they are new.
+    """Sets a member's role; invites other users, or adds them at once for a superuser. Also returns whether it is new.
 
-    Raises Http404, Problem(409) for the last admin, Problem(403) where a superuser would lose rights.
+    Raises Http404, Problem(409) for the last admin, Problem(403) if a superuser would lose rights.
     """
     _lock(project)
     user = get_user_model().objects.filter(username=username).first()
@@ -47,16 +47,16 @@ def member_set(
     if before is not None and before.role == role:
         return before, False
     if before is not None:
-        _keep_a_superuser(before, by_superuser)
-        _keep_an_admin(before)
+        _superuser_check(before, by_superuser)
+        _last_admin_check(before)
     return _join(project, user, role, by)
 
 
 @transaction.atomic
 def member_remove(*, project: Project, username: str, by: str, by_superuser: bool) -> None:
-    """Also withdraws an invitation. The person's tokens of the project are void from now on.
+    """Removes a member, whose tokens of the project become invalid, or withdraws an invitation.
 
-    Raises Http404, Problem(409) for the last admin, Problem(403) for a superuser who does not leave themselves.
+    Raises Http404, Problem(409) for the last admin, Problem(403) for a superuser unless they leave themselves.
     """
     _lock(project)
     invited, _ = Invitation.objects.filter(project=project, user__username=username).delete()
@@ -66,24 +66,24 @@ def member_remove(*, project: Project, username: str, by: str, by_superuser: boo
         return
     if member is None:
         raise Http404(f"{username!r} is no member of project {project.name!r}.")
-    _keep_a_superuser(member, by_superuser or by == f"user:{username}")
-    _keep_an_admin(member)
+    _superuser_check(member, by_superuser or by == f"user:{username}")
+    _last_admin_check(member)
     member.delete()
     _audit(project, "member_removed", by, {"user": username, "role": member.role})
 
 
 @transaction.atomic
 def invitation_answer(*, user: Any, project: str, accept: bool, by: str) -> None:
-    """Makes the person a member, or forgets the invitation. Raises Http404 where there is none."""
-    found = Invitation.objects.filter(user=user, project__name=project).select_related("project").first()
-    if found is None:
+    """Makes the user a member, or deletes the invitation. Raises Http404 if there is none."""
+    invitation = Invitation.objects.filter(user=user, project__name=project).select_related("project").first()
+    if invitation is None:
         raise Http404(f"There is no invitation of yours to a project {project!r}.")
-    _lock(found.project)
+    _lock(invitation.project)
     if accept:
-        _join(found.project, user, found.role, by)
+        _join(invitation.project, user, invitation.role, by)
     else:
-        found.delete()
-        _audit(found.project, "invitation_declined", by, {"user": user.get_username()})
+        invitation.delete()
+        _audit(invitation.project, "invitation_declined", by, {"user": user.get_username()})
 
 
 def _invite(project: Project, user: Any, role: str, by: str) -> tuple[Invitation, bool]:
@@ -101,23 +101,23 @@ def _join(project: Project, user: Any, role: str, by: str) -> tuple[Membership, 
     return member, created
 
 
-def _keep_a_superuser(member: Membership, allowed: bool) -> None:
-    """Whatever role a superuser has in a project, no admin of that project takes it."""
+def _superuser_check(member: Membership, allowed: bool) -> None:
+    """Raises Problem: an admin of the project may not change the role of a superuser."""
     if member.user.is_superuser and not allowed:
         message = f"{member.user} is a superuser; only a superuser changes their role."
         raise Problem("superuser_only", message, status=403)
 
 
 def _lock(project: Project) -> None:
-    """Two admins who remove one another at once must not both succeed."""
+    """So that of two admins who remove each other at the same time only one succeeds."""
     Project.objects.select_for_update().get(pk=project.pk)
 
 
-def _keep_an_admin(member: Membership) -> None:
+def _last_admin_check(member: Membership) -> None:
     others = Membership.objects.filter(project=member.project_id, role=ADMIN).exclude(pk=member.pk)
     if member.role == ADMIN and not others.exists():
-        said = "The last admin of a project stays its admin."
-        raise Problem("last_admin", said, status=409, hint="Make another member admin first.")
+        message = "The last admin of a project stays its admin."
+        raise Problem("last_admin", message, status=409, hint="Make another member admin first.")
 
 
 def _audit(project: Project, kind: str, by: str, data: dict[str, Any]) -> None:

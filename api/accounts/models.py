@@ -1,4 +1,4 @@
-"""Who may do what: projects, their members, and the tokens that speak for people and workers."""
+"""Projects, their members, and the tokens of users and workers."""
 
 import uuid
 
@@ -35,7 +35,7 @@ class Membership(models.Model):
 
 
 class Invitation(models.Model):
-    """A membership that its person has not accepted yet. It opens nothing."""
+    """A membership that the user has not accepted yet. It grants nothing."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="invitations")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="invitations")
@@ -51,7 +51,7 @@ class Invitation(models.Model):
 
 
 class Token(models.Model):
-    """A bearer token. The plain text is shown once; only its SHA-256 is kept."""
+    """A bearer token. The plain text is shown once; only its SHA-256 is stored."""
 
     class Kind(models.TextChoices):
         USER = "user"
@@ -66,15 +66,15 @@ class Token(models.Model):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True, related_name="tokens")
     """Null for worker tokens."""
     scopes = models.JSONField(default=list)
-    """Of user tokens: read, write, admin; what the membership's role does not allow is void."""
+    """Of user tokens: read, write, admin; scopes beyond the role of the membership have no effect."""
     login = models.BooleanField(default=False)
-    """Made with a password: speaks for the person, may make other tokens, and ends when the password changes."""
+    """Created with a password: may create other tokens, and ends when the password changes."""
     created = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True)
     revoked_at = models.DateTimeField(null=True)
     last_used = models.DateTimeField(null=True)
     live_scopes: frozenset[str] = frozenset()
-    """Not a column: filled at authentication with `scopes_now`."""
+    """Not a column: set to `scopes_now` at authentication."""
 
     class Meta:
         constraints = (
@@ -90,10 +90,10 @@ class Token(models.Model):
 
 
 class RateCount(models.Model):
-    """How often something was asked for in one minute; shared by all processes of the API. See `limits`."""
+    """Hits of one rate limit in one minute, shared by all processes of the API. See `limits`."""
 
     key = models.CharField(primary_key=True, max_length=64)
-    """SHA-256 of what is limited and for whom: a user name that somebody tried is nobody's to read."""
+    """SHA-256 of action and client, so that attempted user names cannot be read."""
     minute = models.BigIntegerField(db_index=True)
     """Since 1970."""
     count = models.PositiveIntegerField()
@@ -103,7 +103,7 @@ class RateCount(models.Model):
 
 
 class ProjectSecret(models.Model):
-    """A value that attempts may be given and nobody reads back. Written and opened by `secrets` alone."""
+    """A value for attempts that the API never returns. Written and read by `secrets` only."""
 
     class Kind(models.TextChoices):
         HUB = "hub", "token of a Hugging Face Hub: HF_TOKEN"
@@ -128,6 +128,6 @@ class ProjectSecret(models.Model):
 
     @property
     def variable(self) -> str:
-        """The environment variable that a trainer finds it in."""
+        """The environment variable of the trainer that holds it."""
         fixed = {self.Kind.HUB: "HF_TOKEN", self.Kind.WANDB: "WANDB_API_KEY"}
         return fixed.get(self.Kind(self.kind), f"ANNEAL_SECRET_{self.name.upper()}")

@@ -1,4 +1,4 @@
-"""The panel's login: as many tries as `POST auth/login` allows, counted together with them."""
+"""The panel's login form, which shares the rate limit of `POST auth/login`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ else:
 
 class LimitedLogin(Form):
     def clean(self) -> dict[str, Any]:
-        """Counts before the password is looked at."""
+        """Counts the attempt before the password is checked."""
         username = str(self.cleaned_data.get("username", ""))
         if not login_allowed(self.request, lambda: username):
             raise ValidationError("Too many tries for this account or address; wait a minute.")

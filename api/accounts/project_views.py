@@ -1,6 +1,4 @@
-"""Projects, their members, and new people."""
-
-from typing import Any
+"""Projects, their members, and new users."""
 
 from django.contrib.auth import get_user_model
 from drf_spectacular.utils import extend_schema
@@ -11,9 +9,8 @@ from rest_framework.views import APIView
 
 from api.accounts.authentication import actor_of, project_of, token_of
 from api.accounts.members import invitation_answer, member_remove, member_set, project_create
-from api.accounts.models import Invitation, Membership, Project
-from api.accounts.selectors import members_of, memberships_of, project_find, role_of, rules_all
-from api.accounts.shapes import (
+from api.accounts.models import Invitation, Membership
+from api.accounts.schemas import (
     InvitationAnswer,
     InvitationShape,
     MemberRequest,
@@ -25,34 +22,32 @@ from api.accounts.shapes import (
     UserRequest,
     UserShape,
 )
+from api.accounts.selectors import is_superuser_token, members_of, memberships_of, project_find, role_of
 from api.accounts.users import user_create, user_disable, user_enable, user_reset
 from api.environment import environment
 from api.openapi import page_of
-from api.paging import PAGE, Cursor
+from api.paging import PAGE, ById
 
-MEMBER_ANSWERS = {200: MemberShape, 201: MemberShape, 202: MemberShape}
-
-
-class ById(Cursor):
-    ordering = "-id"
+MEMBER_RESPONSES = {200: MemberShape, 201: MemberShape, 202: MemberShape}
 
 
 class ProjectsView(APIView):
     @extend_schema(operation_id="projects_list", parameters=[*PAGE], responses=page_of(ProjectShape))
     def get(self, request: Request) -> Response:
         """The caller's projects, those last joined first. A token opens one; log in again for another."""
-        pages = ById()
-        rows: Any = pages.paginate_queryset(memberships_of(token_of(request)), request, view=self)
-        return pages.get_paginated_response([_project(row.project, row.role) for row in rows])
+        memberships = memberships_of(token_of(request))
+        return ById().respond(
+            memberships, request, lambda rows: [ProjectShape.of(row.project, row.role) for row in rows]
+        )
 
     @extend_schema(operation_id="projects_create", request=ProjectRequest, responses={201: ProjectShape})
     def post(self, request: Request) -> Response:
         """A new project with the caller as its admin. By default only a superuser may. 409 where the name is taken."""
-        wanted = ProjectRequest.model_validate(request.data)
-        if environment().project_creation == "superuser" and not rules_all(token_of(request)):
+        body = ProjectRequest.model_validate(request.data)
+        if environment().project_creation == "superuser" and not is_superuser_token(token_of(request)):
             raise PermissionDenied("Only a superuser makes projects here.")
-        project = project_create(name=wanted.name, user=request.user, by=actor_of(request))
-        return Response(_project(project, Membership.Role.ADMIN), status=201)
+        project = project_create(name=body.name, user=request.user, by=actor_of(request))
+        return Response(ProjectShape.of(project, Membership.Role.ADMIN).model_dump(), status=201)
 
 
 class ProjectView(APIView):
@@ -60,24 +55,22 @@ class ProjectView(APIView):
     def get(self, request: Request, name: str) -> Response:
         """The project of the token; any for a superuser."""
         project = project_find(token_of(request), name)
-        return Response(_project(project, role_of(token_of(request), project)))
+        return Response(ProjectShape.of(project, role_of(token_of(request), project)).model_dump())
 
 
 class MembersView(APIView):
     @extend_schema(operation_id="members_list", parameters=[*PAGE], responses=page_of(MemberShape))
     def get(self, request: Request, name: str) -> Response:
         """Who belongs to the project, newest first."""
-        pages = ById()
-        found = members_of(project_find(token_of(request), name))
-        rows: Any = pages.paginate_queryset(found, request, view=self)
-        return pages.get_paginated_response([_member(row) for row in rows])
+        members = members_of(project_find(token_of(request), name))
+        return ById().respond(members, request, lambda rows: map(MemberShape.of, rows))
 
 
 class MemberView(APIView):
     write_scope = "read"
-    """Leaving needs no more; the rest is checked below."""
+    """Enough to leave a project; the rest is checked below."""
 
-    @extend_schema(operation_id="members_set", request=MemberRequest, responses=MEMBER_ANSWERS)
+    @extend_schema(operation_id="members_set", request=MemberRequest, responses=MEMBER_RESPONSES)
     def put(self, request: Request, name: str, username: str) -> Response:
         """Changes a member's role (200); invites others, who accept or not (202), or adds them for a superuser (201).
 
@@ -86,12 +79,12 @@ class MemberView(APIView):
         _need_admin(request)
         project = project_find(token_of(request), name)
         role = MemberRequest.model_validate(request.data).role
-        rules = rules_all(token_of(request))
-        member, made = member_set(
+        rules = is_superuser_token(token_of(request))
+        member, created = member_set(
             project=project, username=username, role=role, by=actor_of(request), by_superuser=rules
         )
-        status = 202 if isinstance(member, Invitation) else 201 if made else 200
-        return Response(_member(member), status=status)
+        status = 202 if isinstance(member, Invitation) else 201 if created else 200
+        return Response(MemberShape.of(member).model_dump(), status=status)
 
     @extend_schema(operation_id="members_remove", responses={204: None})
     def delete(self, request: Request, name: str, username: str) -> Response:
@@ -99,7 +92,7 @@ class MemberView(APIView):
         if username != request.user.get_username():
             _need_admin(request)
         project = project_find(token_of(request), name)
-        rules = rules_all(token_of(request))
+        rules = is_superuser_token(token_of(request))
         member_remove(project=project, username=username, by=actor_of(request), by_superuser=rules)
         return Response(status=204)
 
@@ -110,10 +103,8 @@ class InvitationsView(APIView):
     @extend_schema(operation_id="invitations_list", parameters=[*PAGE], responses=page_of(InvitationShape))
     def get(self, request: Request) -> Response:
         """Projects that the caller was invited to and did not answer yet."""
-        pages = ById()
-        found = Invitation.objects.filter(user=token_of(request).user).select_related("project")
-        rows: Any = pages.paginate_queryset(found, request, view=self)
-        return pages.get_paginated_response([_invitation(row) for row in rows])
+        invitations = Invitation.objects.filter(user=token_of(request).user).select_related("project")
+        return ById().respond(invitations, request, lambda rows: map(InvitationShape.of, rows))
 
     @extend_schema(operation_id="invitations_answer", request=InvitationAnswer, responses={204: None})
     def post(self, request: Request) -> Response:
@@ -131,19 +122,18 @@ class UsersView(APIView):
     @extend_schema(operation_id="users_list", parameters=[*PAGE], responses=page_of(UserShape))
     def get(self, request: Request) -> Response:
         """Everybody, newest first. For superusers."""
-        if not rules_all(token_of(request)):
+        if not is_superuser_token(token_of(request)):
             raise PermissionDenied("Only a superuser sees everybody; see projects/{name}/members.")
-        pages = ById()
-        rows: Any = pages.paginate_queryset(get_user_model().objects.all(), request, view=self)
-        return pages.get_paginated_response([_user(row) for row in rows])
+        return ById().respond(get_user_model().objects.all(), request, lambda rows: map(UserShape.of, rows))
 
     @extend_schema(operation_id="users_create", request=UserRequest, responses={201: NewUserShape})
     def post(self, request: Request) -> Response:
         """A new person in the caller's project, with a first password. For admins. 409 where the name is taken."""
-        wanted = UserRequest.model_validate(request.data)
+        body = UserRequest.model_validate(request.data)
         project = project_of(request)
-        password = user_create(project=project, username=wanted.username, role=wanted.role, by=actor_of(request))
-        return Response({**wanted.model_dump(), "project": project.name, "password": password}, status=201)
+        password = user_create(project=project, username=body.username, role=body.role, by=actor_of(request))
+        user = NewUserShape(username=body.username, project=project.name, role=body.role, password=password)
+        return Response(user.model_dump(), status=201)
 
 
 class UserDisableView(APIView):
@@ -153,7 +143,7 @@ class UserDisableView(APIView):
     def post(self, request: Request, username: str) -> Response:
         """Ends their logins and opens nothing for them any more. For superusers; 409 for the last active one."""
         _need_superuser(request)
-        return Response(_user(user_disable(username=username, by=actor_of(request))))
+        return Response(UserShape.of(user_disable(username=username, by=actor_of(request))).model_dump())
 
 
 class UserEnableView(APIView):
@@ -163,7 +153,7 @@ class UserEnableView(APIView):
     def post(self, request: Request, username: str) -> Response:
         """Lets them log in again; the tokens that they made for programs open again. For superusers."""
         _need_superuser(request)
-        return Response(_user(user_enable(username=username, by=actor_of(request))))
+        return Response(UserShape.of(user_enable(username=username, by=actor_of(request))).model_dump())
 
 
 class UserResetView(APIView):
@@ -174,37 +164,14 @@ class UserResetView(APIView):
         """A new password, shown once; ends all their logins. For superusers."""
         _need_superuser(request)
         user, password = user_reset(username=username, by=actor_of(request))
-        return Response({"username": user.username, "password": password})
+        return Response(ResetShape(username=user.username, password=password).model_dump())
 
 
 def _need_superuser(request: Request) -> None:
-    if not rules_all(token_of(request)):
+    if not is_superuser_token(token_of(request)):
         raise PermissionDenied("Only a superuser may do this.")
 
 
 def _need_admin(request: Request) -> None:
     if "admin" not in token_of(request).live_scopes:
         raise PermissionDenied("This needs the scope admin.")
-
-
-def _project(project: Project, role: str | None) -> dict[str, Any]:
-    return {"name": project.name, "role": role, "created": project.created}
-
-
-def _member(member: Membership | Invitation) -> dict[str, Any]:
-    return {"user": member.user.get_username(), "role": member.role, "accepted": isinstance(member, Membership)}
-
-
-def _invitation(invitation: Invitation) -> dict[str, Any]:
-    by = invitation.invited_by.removeprefix("user:")
-    return {"project": invitation.project.name, "role": invitation.role, "by": by, "created": invitation.created}
-
-
-def _user(user: Any) -> dict[str, Any]:
-    return {
-        "username": user.username,
-        "active": user.is_active,
-        "superuser": user.is_superuser,
-        "created": user.date_joined,
-        "last_login": user.last_login,
-    }

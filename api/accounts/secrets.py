@@ -1,4 +1,4 @@
-"""Writes and reads of project secrets. A value goes in, and comes out for an attempt alone (`api.jobs`)."""
+"""Writes and reads of project secrets. Values are only decrypted for attempts (`api.jobs`)."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -16,17 +16,17 @@ from api.audit.services import audit_add
 
 @transaction.atomic
 def secret_put(*, project: Project, name: str, kind: str, value: str, by: str) -> tuple[ProjectSecret, bool]:
-    """The secret, and whether it is new. Raises Problem 409 where secrets are off."""
+    """Returns the secret and whether it is new. Raises Problem 409 if secrets are disabled."""
     at = timezone.now()
     Project.objects.select_for_update().get(pk=project.pk)
-    found = ProjectSecret.objects.filter(project=project, name=name).first()
-    secret = found or ProjectSecret(project=project, name=name)
+    existing = ProjectSecret.objects.filter(project=project, name=name).first()
+    secret = existing or ProjectSecret(project=project, name=name)
     secret.kind = kind
-    secret.rotated = at if found else None
+    secret.rotated = at if existing else None
     secret.ciphertext = value_seal(secret, value)
     secret.save()
-    _audit(secret, "secret_replaced" if found else "secret_created", by, at)
-    return secret, found is None
+    _audit(secret, "secret_replaced" if existing else "secret_created", by, at)
+    return secret, existing is None
 
 
 @transaction.atomic
@@ -36,7 +36,7 @@ def secret_delete(*, secret: ProjectSecret, by: str) -> None:
 
 
 def secrets_rotate(*, by: str) -> tuple[int, list[str]]:
-    """Encrypts all values anew with the first key: how many, and a sentence for each that no key opens."""
+    """Re-encrypts all values with the first key. Returns their number and a message for each unreadable one."""
     count, unreadable = 0, []
     for pk in ProjectSecret.objects.order_by("pk").values_list("pk", flat=True):
         try:
@@ -51,20 +51,21 @@ def secrets_of(project: Project) -> QuerySet[ProjectSecret]:
 
 
 def secret_or_404(project: Project, name: str) -> ProjectSecret:
-    found = secrets_of(project).filter(name=name).first()
-    if found is None:
+    secret = secrets_of(project).filter(name=name).first()
+    if secret is None:
         raise Http404(f"There is no secret {name!r:.60} in project {project.name!r}.")
-    return found
+    return secret
 
 
 def secrets_named(project_id: UUID, names: Iterable[str]) -> dict[str, ProjectSecret]:
-    """Those of the names that are there."""
-    return {found.name: found for found in ProjectSecret.objects.filter(project_id=project_id, name__in=list(names))}
+    """The existing secrets of those names."""
+    secrets = ProjectSecret.objects.filter(project_id=project_id, name__in=list(names))
+    return {secret.name: secret for secret in secrets}
 
 
 @transaction.atomic
 def _reseal(pk: UUID, by: str) -> int:
-    """Locked, so that a value that is replaced meanwhile is not put back."""
+    """Under a lock, so that a value that is replaced at the same time is not overwritten."""
     secret = ProjectSecret.objects.select_for_update().filter(pk=pk).first()
     if secret is None:
         return 0
@@ -75,5 +76,5 @@ def _reseal(pk: UUID, by: str) -> int:
 
 
 def _audit(secret: ProjectSecret, kind: str, by: str, at: datetime) -> None:
-    told = {"kind": secret.kind}
-    audit_add(actor=by, kind=kind, object=f"secret:{secret.name}", at=at, project_id=secret.project_id, data=told)
+    data = {"kind": secret.kind}
+    audit_add(actor=by, kind=kind, object=f"secret:{secret.name}", at=at, project_id=secret.project_id, data=data)

@@ -1,4 +1,4 @@
-"""Project secrets at rest: Fernet (AES-128-CBC with HMAC-SHA256), with keys that can be changed one after the other."""
+"""Encryption of project secrets at rest: Fernet (AES-128-CBC with HMAC-SHA256) with rotating keys."""
 
 import json
 
@@ -10,11 +10,11 @@ from api.errors import Problem
 
 
 class UnreadableError(ValueError):
-    """No key opens it, or it was copied from another secret's row."""
+    """No key decrypts it, or it was copied from another secret's row."""
 
 
 def cipher() -> MultiFernet:
-    """Raises Problem 409 where the operator has set no key."""
+    """Raises Problem 409 if the operator has set no key."""
     keys = environment().fernet_keys
     if not keys:
         raise Problem(
@@ -27,12 +27,12 @@ def cipher() -> MultiFernet:
 
 
 def value_seal(secret: ProjectSecret, value: str) -> str:
-    """The ciphertext for that row: it opens in no other."""
+    """The ciphertext for that row; `value_open` rejects it in any other."""
     return cipher().encrypt(json.dumps([_place(secret), value]).encode()).decode()
 
 
 def value_open(secret: ProjectSecret) -> str:
-    """Raises UnreadableError; Problem without a key."""
+    """Raises UnreadableError, or Problem if no key is set."""
     try:
         place, value = json.loads(cipher().decrypt(secret.ciphertext))
     except InvalidToken:

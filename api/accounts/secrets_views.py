@@ -1,58 +1,29 @@
-"""`secrets`: written by admins of the project, read back by nobody."""
+"""`secrets`: written by admins of the project; values are never returned."""
 
 import re
-from datetime import datetime
-from typing import Any, Literal
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from pydantic import BaseModel, Field, field_validator
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from api.accounts.authentication import actor_of, project_of
-from api.accounts.models import ProjectSecret
+from api.accounts.schemas import SecretRequest, SecretShape
 from api.accounts.secrets import secret_delete, secret_or_404, secret_put, secrets_of
 from api.errors import ErrorShape, Problem
 from api.openapi import page_of
 from api.paging import PAGE, Cursor
 from trainers.contract.params.secrets import SECRET_NAME
-from trainers.contract.spec import Contract
 
 NAME = OpenApiParameter(
     "name", {"type": "string", "pattern": SECRET_NAME}, OpenApiParameter.PATH, description="Lower case."
 )
-VALUE = r"^[!-~]{8,4000}$"
 REFUSED = {401: ErrorShape, 403: ErrorShape, 429: ErrorShape}
-
-
-class SecretRequest(Contract):
-    kind: Literal["hub", "wandb", "generic"]
-    """Says where a trainer finds it: HF_TOKEN, WANDB_API_KEY, or ANNEAL_SECRET_<NAME>."""
-    value: str = Field(json_schema_extra={"writeOnly": True, "pattern": VALUE})
-    """8 to 4000 printable ASCII characters without blanks, so that it can be found in a log and masked."""
-
-    @field_validator("value", mode="before")
-    @classmethod
-    def _maskable(cls, value: object) -> object:
-        """Before any check that would repeat the value in its error."""
-        if not isinstance(value, str) or not re.fullmatch(VALUE, value):
-            raise ValueError("expected 8 to 4000 printable ASCII characters without blanks")
-        return value
-
-
-class SecretShape(BaseModel):
-    name: str
-    kind: str
-    variable: str
-    created: datetime
-    rotated: datetime | None
-    """When the value was last replaced."""
 
 
 class SecretsView(APIView):
     read_scope = "admin"
-    """Which secrets a project has is nobody else's business."""
+    """Only admins see which secrets a project has."""
 
     @extend_schema(
         operation_id="secrets_list",
@@ -61,9 +32,8 @@ class SecretsView(APIView):
     )
     def get(self, request: Request) -> Response:
         """Names and kinds, never values."""
-        pages = Cursor()
-        rows = pages.paginate_queryset(secrets_of(project_of(request)), request, view=self) or []
-        return pages.get_paginated_response([_shape(row) for row in rows])
+        secrets = secrets_of(project_of(request))
+        return Cursor().respond(secrets, request, lambda rows: map(SecretShape.of, rows))
 
 
 class SecretView(APIView):
@@ -74,7 +44,7 @@ class SecretView(APIView):
     )
     def get(self, request: Request, name: str) -> Response:
         """One, without its value."""
-        return Response(_shape(secret_or_404(project_of(request), name)))
+        return Response(SecretShape.of(secret_or_404(project_of(request), name)).model_dump())
 
     @extend_schema(
         operation_id="secrets_put",
@@ -87,11 +57,11 @@ class SecretView(APIView):
     )  # fmt: skip
     def put(self, request: Request, name: str) -> Response:
         """Sets the value: 201 for a new secret, 200 where it replaces one. 409 where the installation has no key."""
-        wanted = _request(request)
+        body = _request(request)
         _name_check(name)
         project, by = project_of(request), actor_of(request)
-        secret, made = secret_put(project=project, name=name, kind=wanted.kind, value=wanted.value, by=by)
-        return Response(_shape(secret), status=201 if made else 200)
+        secret, created = secret_put(project=project, name=name, kind=body.kind, value=body.value, by=by)
+        return Response(SecretShape.of(secret).model_dump(), status=201 if created else 200)
 
     @extend_schema(operation_id="secrets_delete", parameters=[NAME], responses={204: None, 404: ErrorShape, **REFUSED})
     def delete(self, request: Request, name: str) -> Response:
@@ -108,9 +78,5 @@ def _request(request: Request) -> SecretRequest:
 
 def _name_check(name: str) -> None:
     if not re.fullmatch(SECRET_NAME, name):
-        said = f"expected 1 to 50 lower-case letters, digits and underscores, a letter first, got {name!r:.60}"
-        raise Problem("invalid", f"name: {said}.", fields={"name": [said]})
-
-
-def _shape(secret: ProjectSecret) -> dict[str, Any]:
-    return SecretShape.model_validate(secret, from_attributes=True).model_dump(mode="json")
+        message = f"expected 1 to 50 lower-case letters, digits and underscores, a letter first, got {name!r:.60}"
+        raise Problem("invalid", f"name: {message}.", fields={"name": [message]})

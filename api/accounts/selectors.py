@@ -1,4 +1,4 @@
-"""Reads of accounts, always as far as the caller's token reaches."""
+"""Reads of accounts, limited to what the caller's token may see."""
 
 from uuid import UUID
 
@@ -10,24 +10,24 @@ from api.audit.models import Audit
 
 
 def memberships_of(token: Token) -> QuerySet[Membership]:
-    """The projects that the token's person is a member of, by name."""
+    """The memberships of the token's user, by project name."""
     return Membership.objects.filter(user=token.user).select_related("project").order_by("project__name")
 
 
 def project_find(token: Token, name: str) -> Project:
-    """The token's own project, or any for a superuser with the scope admin. Raises Http404."""
+    """The token's project, or any project for a superuser with the scope admin. Raises Http404."""
     assert token.project is not None, "worker tokens have no project"
     if token.project.name == name:
         return token.project
-    found = Project.objects.filter(name=name).first() if rules_all(token) else None
-    if found is None:
+    project = Project.objects.filter(name=name).first() if is_superuser_token(token) else None
+    if project is None:
         raise Http404(f"There is no project {name!r} that this token opens.")
-    return found
+    return project
 
 
 def role_of(token: Token, project: Project) -> str | None:
-    found = Membership.objects.filter(project=project, user=token.user).first()
-    return found.role if found else None
+    membership = Membership.objects.filter(project=project, user=token.user).first()
+    return membership.role if membership else None
 
 
 def members_of(project: Project) -> QuerySet[Membership]:
@@ -35,29 +35,29 @@ def members_of(project: Project) -> QuerySet[Membership]:
 
 
 def tokens_visible_to(token: Token) -> QuerySet[Token]:
-    """Of the token's project: the caller's own, for an admin everybody's; for a superuser those of workers too."""
-    found = Token.objects.select_related("user", "project")
-    if rules_all(token):
-        return found.filter(Q(project=token.project_id) | Q(kind=Token.Kind.WORKER))
-    own = {} if "admin" in token.live_scopes else {"user": token.user}
-    return found.filter(project=token.project_id, **own)
+    """Tokens of the project: the caller's; all of them for an admin; those of workers too for a superuser."""
+    tokens = Token.objects.select_related("user", "project")
+    if is_superuser_token(token):
+        return tokens.filter(Q(project=token.project_id) | Q(kind=Token.Kind.WORKER))
+    owner = {} if "admin" in token.live_scopes else {"user": token.user}
+    return tokens.filter(project=token.project_id, **owner)
 
 
 def token_find_visible(token: Token, token_id: UUID) -> Token:
     """Raises Http404."""
-    found = tokens_visible_to(token).filter(pk=token_id).first()
-    if found is None:
+    visible = tokens_visible_to(token).filter(pk=token_id).first()
+    if visible is None:
         raise Http404(f"There is no token {token_id} that you can see.")
-    return found
+    return visible
 
 
 def audit_of(token: Token, *, object: str = "", actor: str = "", kind: str = "") -> QuerySet[Audit]:
-    """What happened in the token's project; a superuser also reads what belongs to no project."""
-    whose = Q(project=token.project_id) | (Q(project=None) if rules_all(token) else Q(pk__in=()))
-    wanted = {"object": object, "actor": actor, "kind": kind}
-    return Audit.objects.filter(whose, **{name: value for name, value in wanted.items() if value})
+    """The audit of the token's project; a superuser also sees entries without a project."""
+    visible = Q(project=token.project_id) | (Q(project=None) if is_superuser_token(token) else Q(pk__in=()))
+    filters = {"object": object, "actor": actor, "kind": kind}
+    return Audit.objects.filter(visible, **{name: value for name, value in filters.items() if value})
 
 
-def rules_all(token: Token) -> bool:
-    """A superuser, through a token that was not made for less."""
+def is_superuser_token(token: Token) -> bool:
+    """Whether the token belongs to a superuser and has the scope admin."""
     return bool(token.user is not None and token.user.is_superuser and "admin" in token.live_scopes)

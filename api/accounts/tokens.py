@@ -1,4 +1,4 @@
-"""Making and checking tokens: a prefix that says the class, then 32 random bytes; only the SHA-256 is stored."""
+"""Creates and checks tokens: a prefix that names the class, then 32 random bytes; only the SHA-256 is stored."""
 
 import hashlib
 import secrets
@@ -19,13 +19,13 @@ ATTEMPT_PREFIX = "ana_"
 SCOPES = ("read", "write", "admin")
 SCOPES_OF_ROLE = {"reader": ("read",), "writer": ("read", "write"), "admin": SCOPES}
 SYSTEM = "system"
-"""Actor of what no request asked for."""
+"""Actor of changes that no request caused."""
 LAST_USED_GRAIN = timedelta(seconds=60)
-"""`last_used` is written at most this often, so that reads do not each cost a write."""
+"""`last_used` is written at most this often, so that not every read causes a write."""
 
 
 def token_new(prefix: str) -> tuple[str, str]:
-    """The plain token, and the hexadecimal SHA-256 that is stored in its place."""
+    """Returns the plain token and the hexadecimal SHA-256 that is stored."""
     plain = prefix + secrets.token_urlsafe(32)
     return plain, token_hash(plain)
 
@@ -45,7 +45,7 @@ def user_token_create(
     login: bool = False,
     by: str = SYSTEM,
 ) -> tuple[str, Token]:
-    """A token that speaks for `user` inside `project`. Raises ValueError for an unknown scope."""
+    """A token that acts as `user` in `project`. Raises ValueError for an unknown scope."""
     chosen = sorted(set(scopes))
     if unknown := [scope for scope in chosen if scope not in SCOPES]:
         raise ValueError(f"unknown scopes {', '.join(unknown)}; known scopes: {', '.join(SCOPES)}")
@@ -74,13 +74,13 @@ def worker_token_create(*, name: str, expires_at: datetime | None = None, by: st
 
 @transaction.atomic
 def token_revoke(*, token: Token, by: str = SYSTEM) -> None:
-    """Idempotent: the first revocation's time stays."""
+    """Idempotent: keeps the time of the first revocation."""
     if Token.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now()):
         _audit(token, "token_revoked", by)
 
 
 def token_find(plain: str, kind: str) -> Token | None:
-    """The live token of that kind, or None when it is unknown, expired, revoked, or its owner may no longer act."""
+    """The valid token of that kind; None if it is unknown, expired or revoked, or its user is disabled."""
     live = Q(revoked_at=None) & (Q(expires_at=None) | Q(expires_at__gt=timezone.now()))
     tokens = Token.objects.select_related("user", "project") if kind == Token.Kind.USER else Token.objects.all()
     token = tokens.filter(live, kind=kind, sha256=token_hash(plain)).first()
@@ -91,7 +91,7 @@ def token_find(plain: str, kind: str) -> Token | None:
 
 
 def scopes_now(token: Token) -> frozenset[str]:
-    """What a user token may do at this moment: its scopes, cut to the role that the user has in the project."""
+    """The current scopes of a user token: those that the user's role in the project allows."""
     memberships = Membership.objects.filter(project=token.project_id, user=token.user_id)
     role = memberships.values_list("role", flat=True).first()
     allowed = SCOPES_OF_ROLE[role] if role else ()
@@ -105,6 +105,6 @@ def _touch(token: Token) -> None:
 
 
 def _audit(token: Token, kind: str, by: str) -> None:
-    told = {"name": token.name, "kind": token.kind, "user": token.user and token.user.get_username()}
+    data = {"name": token.name, "kind": token.kind, "user": token.user and token.user.get_username()}
     at, project_id = timezone.now(), token.project_id
-    audit_add(actor=by, kind=kind, object=f"token:{token.pk}", at=at, project_id=project_id, data=told)
+    audit_add(actor=by, kind=kind, object=f"token:{token.pk}", at=at, project_id=project_id, data=data)

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from api.accounts import audit_views, project_views, token_views, views
+from api.accounts import project_views, secrets_views, token_views, views
 
 urlpatterns = [
     path("auth/login", views.LoginView.as_view()),
@@ -19,5 +19,7 @@ urlpatterns = [
     path("tokens", token_views.TokensView.as_view()),
     path("tokens/workers", token_views.WorkerTokensView.as_view()),
     path("tokens/<uuid:token_id>", token_views.TokenView.as_view()),
-    path("audit", audit_views.AuditView.as_view()),
+    path("secrets", secrets_views.SecretsView.as_view()),
+    path("secrets/<str:name>", secrets_views.SecretView.as_view()),
+    path("audit", views.AuditView.as_view()),
 ]

@@ -1,4 +1,4 @@
-"""Writes of people: made by an admin, with a password that they change themselves."""
+"""Writes of users: created by an admin, with a password that they change themselves."""
 
 import secrets
 from typing import Any
@@ -19,7 +19,7 @@ from api.errors import Problem, invalid
 
 @transaction.atomic
 def user_create(*, project: Project, username: str, role: str, by: str) -> str:
-    """A new person in the project; answers their first password. Raises Problem(409) where the name is taken."""
+    """Creates a user in the project and returns the initial password. Raises Problem(409) if the name is taken."""
     password = secrets.token_urlsafe(12)
     users = get_user_model().objects
     try:
@@ -28,17 +28,19 @@ def user_create(*, project: Project, username: str, role: str, by: str) -> str:
         with transaction.atomic():
             user = users.create_user(username=username, password=password)
     except IntegrityError:
-        said = f"There is a user {username!r} already."
+        message = f"There is a user {username!r} already."
         hint = "Add them with PUT projects/{name}/members/{user}."
-        raise Problem("name_taken", said, status=409, hint=hint, fields={"username": ["is taken"]}) from None
+        raise Problem("name_taken", message, status=409, hint=hint, fields={"username": ["is taken"]}) from None
     _audit(user, "user_created", by, project)
-    member_set(project=project, username=username, role=role, by=by, by_superuser=True)  # no one's consent is missing
+    member_set(
+        project=project, username=username, role=role, by=by, by_superuser=True
+    )  # a new user needs no invitation
     return password
 
 
 @transaction.atomic
 def password_change(*, user: Any, old: str, new: str, by: str) -> None:
-    """Ends all logins of the person, this one too; tokens made for programs stay. Raises Problem."""
+    """Ends all logins of the user, the current one too; other tokens stay valid. Raises Problem."""
     if not user.check_password(old):
         raise invalid({"old": ["is not your password"]})
     try:
@@ -53,15 +55,15 @@ def password_change(*, user: Any, old: str, new: str, by: str) -> None:
 
 @transaction.atomic
 def user_disable(*, username: str, by: str) -> Any:
-    """From now on nothing of theirs opens anything: logins end for good, tokens until `user_enable`.
+    """Revokes the user's logins, and suspends all other tokens until `user_enable`.
 
     Raises Http404, Problem(409) for the last active superuser.
     """
     supers = list(get_user_model().objects.select_for_update().filter(is_superuser=True, is_active=True))
     user = _user_lock(username)
     if supers == [user]:
-        said = f"{username!r} is the only active superuser; without one nobody could enable anybody again."
-        raise Problem("last_superuser", said, status=409, hint="Make another superuser in the panel first.")
+        message = f"{username!r} is the only active superuser; without one nobody could enable anybody again."
+        raise Problem("last_superuser", message, status=409, hint="Make another superuser in the panel first.")
     if user.is_active:
         user.is_active = False
         user.save(update_fields=["is_active"])
@@ -72,7 +74,7 @@ def user_disable(*, username: str, by: str) -> Any:
 
 @transaction.atomic
 def user_enable(*, username: str, by: str) -> Any:
-    """Their tokens for programs open again what they did. Raises Http404."""
+    """Makes the user's other tokens valid again. Raises Http404."""
     user = _user_lock(username)
     if not user.is_active:
         user.is_active = True
@@ -83,7 +85,7 @@ def user_enable(*, username: str, by: str) -> Any:
 
 @transaction.atomic
 def user_reset(*, username: str, by: str) -> tuple[Any, str]:
-    """A new password in place of one that was lost; ends all their logins. Raises Http404."""
+    """Returns the user and a new password; ends all their logins. Raises Http404."""
     user, password = _user_lock(username), secrets.token_urlsafe(12)
     user.set_password(password)
     user.save(update_fields=["password"])
@@ -101,7 +103,7 @@ def _user_lock(username: str) -> Any:
 
 @transaction.atomic
 def logins_end(*, user: Any, by: str) -> None:
-    """Voids what was made with the old password."""
+    """Revokes every token that was created with the password."""
     for token in Token.objects.filter(user=user, login=True, revoked_at=None):
         token_revoke(token=token, by=by)
 

@@ -1,4 +1,4 @@
-"""The one clock that leases are measured by: the database's."""
+"""The clock of all leases: the database's."""
 
 from datetime import UTC, datetime
 

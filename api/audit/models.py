@@ -1,17 +1,17 @@
-"""Who did what."""
+"""The audit log."""
 
 from django.db import models
 
 
 class Audit(models.Model):
-    """Who changed what, written in the transaction of the change."""
+    """An entry of the audit log, written in the transaction of the change."""
 
     at = models.DateTimeField()
     actor = models.CharField(max_length=200)
     kind = models.CharField(max_length=50)
     object = models.CharField(max_length=100)
     project = models.ForeignKey("accounts.Project", on_delete=models.SET_NULL, null=True, related_name="+")
-    """Whose admins may read it; null for what belongs to the whole installation."""
+    """Its admins may read the entry; null for entries of the installation."""
     data = models.JSONField(default=dict)
 
     class Meta:

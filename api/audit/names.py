@@ -1,4 +1,4 @@
-"""Names and references that people write: `name` is the latest version, `name@3` exactly that one."""
+"""Names and references: `name` is the latest version, `name@3` exactly that one."""
 
 import re
 
@@ -10,18 +10,18 @@ REF = re.compile(rf"(?P<name>{NAME.pattern})(@(?P<version>[1-9][0-9]{{0,8}}))?")
 
 
 def name_check(name: str) -> str:
-    """The name itself. Raises Problem."""
+    """Returns the name if it is valid. Raises Problem."""
     if not NAME.fullmatch(name):
-        said = f"expected {NAME_RULE}, got {name!r:.120}"
-        raise Problem("invalid", f"name: {said}.", fields={"name": [said]})
+        message = f"expected {NAME_RULE}, got {name!r:.120}"
+        raise Problem("invalid", f"name: {message}.", fields={"name": [message]})
     return name
 
 
 def ref_read(ref: str, field: str) -> tuple[str, int | None]:
-    """Name and version. Raises Problem that names `field`."""
+    """Parses name and version. Raises Problem for `field`."""
     match = REF.fullmatch(ref)
     if match is None:
-        said = f"expected name or name@version, got {ref!r:.120}; a name is {NAME_RULE}"
-        raise Problem("invalid", f"{field}: {said}.", fields={field: [said]})
+        message = f"expected name or name@version, got {ref!r:.120}; a name is {NAME_RULE}"
+        raise Problem("invalid", f"{field}: {message}.", fields={field: [message]})
     version = match["version"]
     return match["name"], int(version) if version else None

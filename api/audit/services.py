@@ -1,4 +1,4 @@
-"""Writes the audit: who changed what."""
+"""Writes of the audit log."""
 
 from datetime import datetime
 from typing import Any
@@ -16,5 +16,5 @@ def audit_add(
     project_id: UUID | None = None,
     data: dict[str, Any] | None = None,
 ) -> None:
-    """Call in the transaction of the change. Without a project only a superuser can read it."""
+    """Call in the transaction of the change. Without a project only superusers can read the entry."""
     Audit.objects.create(actor=actor, kind=kind, object=object, at=at, project_id=project_id, data=data or {})

@@ -9,7 +9,7 @@ import pytest
 from rest_framework.exceptions import ParseError
 from rest_framework.test import APIClient
 
-from api.accounts.shapes import LoginRequest
+from api.accounts.schemas import LoginRequest
 from api.catalog.models import Dataset, DatasetVersion, Upload
 from api.errors import MAX_ERRORS, problem_of
 from api.parsing import MAX_DEPTH, MAX_KEYS, json_bounds_check

@@ -1,11 +1,14 @@
-"""What the endpoints of accounts take and give."""
+"""Request and response schemas of accounts."""
 
+import re
 from datetime import datetime
 from typing import Any, Literal, Self
 from uuid import UUID
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
+from api.accounts.models import Invitation, Membership, Project, ProjectSecret, Token
+from api.audit.models import Audit
 from api.openapi import Schema
 from foundation.plain_text import PlainLine
 from trainers.contract.spec import Contract
@@ -13,6 +16,7 @@ from trainers.contract.spec import Contract
 Role = Literal["reader", "writer", "admin"]
 Scope = Literal["read", "write", "admin"]
 MAX_DAYS = 3660
+SECRET_VALUE = r"^[!-~]{8,4000}$"
 
 
 class LoginRequest(Contract):
@@ -58,6 +62,10 @@ class ProjectShape(Schema):
     """The caller's own; null for a superuser who is no member."""
     created: datetime
 
+    @classmethod
+    def of(cls, project: Project, role: str | None) -> Self:
+        return cls.model_validate({"name": project.name, "role": role, "created": project.created})
+
 
 class MemberRequest(Contract):
     role: Role
@@ -69,12 +77,23 @@ class MemberShape(Schema):
     accepted: bool
     """False: invited; a member once they accept."""
 
+    @classmethod
+    def of(cls, member: Membership | Invitation) -> Self:
+        accepted = isinstance(member, Membership)
+        return cls.model_validate({"user": member.user.get_username(), "role": member.role, "accepted": accepted})
+
 
 class InvitationShape(Schema):
     project: str
     role: Role
     by: str
     created: datetime
+
+    @classmethod
+    def of(cls, invitation: Invitation) -> Self:
+        by = invitation.invited_by.removeprefix("user:")
+        names = {"project": invitation.project.name, "role": invitation.role, "by": by}
+        return cls.model_validate({**names, "created": invitation.created})
 
 
 class InvitationAnswer(Contract):
@@ -95,6 +114,16 @@ class UserShape(Schema):
     superuser: bool
     created: datetime
     last_login: datetime | None
+
+    @classmethod
+    def of(cls, user: Any) -> Self:
+        return cls(
+            username=user.username,
+            active=user.is_active,
+            superuser=user.is_superuser,
+            created=user.date_joined,
+            last_login=user.last_login,
+        )
 
 
 class NewUserShape(Schema):
@@ -142,6 +171,14 @@ class TokenShape(Schema):
     last_used: datetime | None
     """To the minute."""
 
+    @classmethod
+    def of(cls, token: Token, /, **others: str) -> Self:
+        columns = ("id", "kind", "name", "scopes", "login", "created", "expires_at", "revoked_at", "last_used")
+        values: dict[str, Any] = {name: getattr(token, name) for name in columns}
+        values["user"] = token.user and token.user.get_username()
+        values["project"] = token.project and token.project.name
+        return cls.model_validate({**values, **others})
+
 
 class NewTokenShape(TokenShape):
     token: str
@@ -155,3 +192,35 @@ class AuditShape(Schema):
     kind: str
     object: str
     data: dict[str, Any]
+
+    @classmethod
+    def of(cls, row: Audit) -> Self:
+        return cls.model_validate(row, from_attributes=True)
+
+
+class SecretRequest(Contract):
+    kind: Literal["hub", "wandb", "generic"]
+    """Says where a trainer finds it: HF_TOKEN, WANDB_API_KEY, or ANNEAL_SECRET_<NAME>."""
+    value: str = Field(json_schema_extra={"writeOnly": True, "pattern": SECRET_VALUE})
+    """8 to 4000 printable ASCII characters without blanks, so that it can be found in a log and masked."""
+
+    @field_validator("value", mode="before")
+    @classmethod
+    def _maskable(cls, value: object) -> object:
+        """Before any check that would repeat the value in its error."""
+        if not isinstance(value, str) or not re.fullmatch(SECRET_VALUE, value):
+            raise ValueError("expected 8 to 4000 printable ASCII characters without blanks")
+        return value
+
+
+class SecretShape(BaseModel):
+    name: str
+    kind: str
+    variable: str
+    created: datetime
+    rotated: datetime | None
+    """When the value was last replaced."""
+
+    @classmethod
+    def of(cls, secret: ProjectSecret) -> Self:
+        return cls.model_validate(secret, from_attributes=True)
