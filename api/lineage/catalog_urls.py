@@ -7,7 +7,8 @@ from drf_spectacular.utils import extend_schema, extend_schema_view
 from pydantic import BaseModel
 
 from api.catalog.adaptors.views import AdaptorsView
-from api.catalog.shapes import (
+from api.catalog.templates import views as template_views
+from api.catalog.versions.schemas import (
     DatasetDetailShape,
     DatasetShape,
     JoinedShape,
@@ -18,12 +19,15 @@ from api.catalog.shapes import (
     UploadShape,
     VersionRequest,
 )
-from api.catalog.templates import action_views as template_actions
-from api.catalog.templates.views import TemplatesView, TemplateView
-from api.catalog.versions.caption_views import DatasetCaptionsView
-from api.catalog.versions.preview_views import DatasetPreviewView
-from api.catalog.versions.upload_views import UploadCompleteView
-from api.catalog.versions.views import SEARCH, RecordsView, UploadsView, VersionsView
+from api.catalog.versions.views import (
+    SEARCH,
+    DatasetCaptionsView,
+    DatasetPreviewView,
+    RecordsView,
+    UploadCompleteView,
+    UploadsView,
+    VersionsView,
+)
 from api.lineage import views as lineage_views
 from api.lineage.graph import UsedByShape
 from api.methods.views import MethodsView, MethodView
@@ -65,15 +69,15 @@ urlpatterns = [
     path("datasets/<str:ref>/preview", DatasetPreviewView.as_view()),
     path("datasets/<str:ref>/captions", DatasetCaptionsView.as_view()),
     *addresses("models", ModelShape, ModelDetailShape),
-    path("templates", TemplatesView.as_view()),
-    path("templates/validate", template_actions.TemplateVerdictView.as_view()),
-    path("templates/import", template_actions.TemplateImportView.as_view()),
-    path("templates/<str:name>", TemplateView.as_view()),
-    path("templates/<str:name>/versions", template_actions.TemplateVersionsView.as_view()),
-    path("templates/<str:name>/restore", template_actions.TemplateRestoreView.as_view()),
-    path("templates/<str:ref>/clone", template_actions.TemplateCloneView.as_view()),
-    path("templates/<str:ref>/validate", template_actions.TemplateVerdictOfView.as_view()),
-    path("templates/<str:ref>/export", template_actions.TemplateExportView.as_view()),
+    path("templates", template_views.TemplatesView.as_view()),
+    path("templates/validate", template_views.TemplateVerdictView.as_view()),
+    path("templates/import", template_views.TemplateImportView.as_view()),
+    path("templates/<str:name>", template_views.TemplateView.as_view()),
+    path("templates/<str:name>/versions", template_views.TemplateVersionsView.as_view()),
+    path("templates/<str:name>/restore", template_views.TemplateRestoreView.as_view()),
+    path("templates/<str:ref>/clone", template_views.TemplateCloneView.as_view()),
+    path("templates/<str:ref>/validate", template_views.TemplateVerdictOfView.as_view()),
+    path("templates/<str:ref>/export", template_views.TemplateExportView.as_view()),
     path("adaptors", AdaptorsView.as_view()),
     path("adaptors/<str:ref>", lineage_views.AdaptorView.as_view()),
     path("adaptors/<str:ref>/zip", lineage_views.AdaptorZipView.as_view()),

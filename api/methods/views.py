@@ -4,14 +4,24 @@ from typing import Any
 
 from django.http import Http404
 from drf_spectacular.utils import extend_schema
+from pydantic import Field
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from api.catalog.shapes import MethodShape
-from api.openapi import page_of
+from api.openapi import Schema, page_of
 from trainers.contract.params import METHODS
-from trainers.contract.params.base import Params
+from trainers.contract.params.base import Params, Product
+
+
+class MethodShape(Schema):
+    method: str
+    summary: str
+    product: Product
+    requires: list[str]
+    accepts: list[str]
+    schema_: dict[str, Any] = Field(alias="schema")
+    """JSON Schema of the parameters."""
 
 
 class MethodsView(APIView):

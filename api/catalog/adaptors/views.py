@@ -1,4 +1,4 @@
-"""Adaptors: list, show, annotate, delete. They are made by finished jobs only."""
+"""Adaptors: list, show, annotate. Only finished jobs create them."""
 
 from django.db.models import QuerySet
 from django.http import Http404
@@ -9,8 +9,8 @@ from rest_framework.views import APIView
 
 from api.accounts.authentication import actor_of, project_of
 from api.audit.names import ref_read
-from api.catalog.adaptors.answers import AdaptorDetailShape, AdaptorSummaryShape, adaptor_detail, adaptor_summary
 from api.catalog.adaptors.manifest_query import adaptors_filter, adaptors_sort, conditions_read
+from api.catalog.adaptors.schemas import AdaptorDetailShape, AdaptorSummaryShape
 from api.catalog.adaptors.services import AdaptorEdit, adaptor_edit
 from api.catalog.models import Adaptor
 from api.catalog.selectors import adaptor_of, adaptors_of
@@ -43,7 +43,7 @@ FILTERS = [
 
 
 class SortedCursor(Cursor):
-    """Rows with the same sort value are counted past; there may be many."""
+    """Rows with equal sort values are skipped by an offset, which may be large."""
 
     offset_cutoff = 1_000_000
 
@@ -52,26 +52,25 @@ class AdaptorsView(APIView):
     @extend_schema(operation_id="adaptors_list", responses=page_of(AdaptorSummaryShape), parameters=[*FILTERS, *PAGE])
     def get(self, request: Request) -> Response:
         """Every version, newest first, or as `sort` says."""
-        asked = request.query_params
-        found = adaptors_filter(_columns_filter(request), conditions_read(asked.dict().items()))
+        query = request.query_params
+        adaptors = adaptors_filter(_columns_filter(request), conditions_read(query.dict().items()))
         pages = SortedCursor()
-        found, pages.ordering = adaptors_sort(found, asked.get("sort") or "-created")
-        rows = pages.paginate_queryset(found, request, view=self) or []
-        return pages.get_paginated_response([adaptor_summary(row) for row in rows])
+        adaptors, pages.ordering = adaptors_sort(adaptors, query.get("sort") or "-created")
+        return pages.respond(adaptors, request, lambda rows: map(AdaptorSummaryShape.of, rows))
 
 
 class AdaptorView(APIView):
     @extend_schema(operation_id="adaptors_show", responses=AdaptorDetailShape)
     def get(self, request: Request, ref: str) -> Response:
         """One version with its manifest and files: `name` is the latest whole one, `name@3` exactly that one."""
-        return Response(adaptor_detail(adaptor_or_404(request, ref)))
+        return Response(AdaptorDetailShape.of(adaptor_or_404(request, ref)).model_dump())
 
     @extend_schema(operation_id="adaptors_edit", request=AdaptorEdit, responses=AdaptorDetailShape)
     def patch(self, request: Request, ref: str) -> Response:
         """Changes notes or tags. What is left out stays."""
         adaptor = adaptor_or_404(request, ref)
         adaptor_edit(adaptor=adaptor, edit=AdaptorEdit.model_validate(request.data), by=actor_of(request))
-        return Response(adaptor_detail(adaptor_or_404(request, str(adaptor))))
+        return Response(AdaptorDetailShape.of(adaptor_or_404(request, str(adaptor))).model_dump())
 
 
 def adaptor_or_404(request: Request, ref: str) -> Adaptor:
@@ -82,18 +81,18 @@ def adaptor_or_404(request: Request, ref: str) -> Adaptor:
 
 
 def _columns_filter(request: Request) -> QuerySet[Adaptor]:
-    asked = request.query_params
-    found = adaptors_of(project_of(request)).defer("files", "details", "base_model__files", "base_model__details")
-    if text := asked.get("search"):
-        found = found.filter(name__icontains=text)
+    query = request.query_params
+    adaptors = adaptors_of(project_of(request)).defer("files", "details", "base_model__files", "base_model__details")
+    if text := query.get("search"):
+        adaptors = adaptors.filter(name__icontains=text)
     columns = {"name": "name", "method": "method", "tag": "tags__name"}
-    found = found.filter(**{column: asked[word] for word, column in columns.items() if asked.get(word)})
-    if base := asked.get("base_model"):
+    adaptors = adaptors.filter(**{column: query[word] for word, column in columns.items() if query.get(word)})
+    if base := query.get("base_model"):
         name, number = ref_read(base, "base_model")
-        found = found.filter(base_model__record__name=name)
-        found = found if number is None else found.filter(base_model__version=number)
-    if partial := asked.get("partial"):
+        adaptors = adaptors.filter(base_model__record__name=name)
+        adaptors = adaptors if number is None else adaptors.filter(base_model__version=number)
+    if partial := query.get("partial"):
         if partial not in ("true", "false"):
             raise ValueError(f"partial must be true or false, got {partial!r:.100}")
-        found = found.filter(partial=partial == "true")
-    return found
+        adaptors = adaptors.filter(partial=partial == "true")
+    return adaptors

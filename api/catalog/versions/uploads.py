@@ -1,40 +1,98 @@
-"""Files that users send: large ones joined from their parts, and all removed that never became a version."""
+"""Writes of records and uploads: signed links, parts joined into files, and the sweep of abandoned uploads."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from api.accounts.models import Project
+from api.audit.names import name_check
 from api.audit.services import audit_add
-from api.catalog.models import KINDS, Upload
+from api.catalog.models import KINDS, Dataset, PretrainedModel, Upload, VersionState
+from api.catalog.versions.filelist import archive_check, files_check, stripped_digest
+from api.catalog.versions.schemas import JoinedShape, UploadShape
 from api.environment import environment
 from api.errors import Problem
+from api.parallel import in_parallel
 from api.storage import storage
-from api.upload_links import Parts, parts_join
+from api.upload_links import Parts, UploadLinkShape, links_check, parts_count, parts_join, upload_link
+from trainers.contract.spec import folder_digest
 
 log = logging.getLogger(__name__)
 
+File = dict[str, Any]
+Record = Dataset | PretrainedModel
 LATEST_HOURS = 1
-"""An upload is refused before it is removed: so long a version that was begun in time may still be checked."""
+"""Between the deadline of an upload and its removal, so that a version that was created in time can be checked."""
 SWEEP_AT_ONCE = 100
 MAX_OPEN = 1_000
-"""Uploads of one project that are open at a time."""
+"""Open uploads of one project."""
 MAX_OPEN_PARTS = 20_000
-"""Parts of their large files."""
+"""Of the large files of open uploads."""
+
+
+def record_create(*, project: Project, kind: str, name: str) -> Record:
+    """An empty dataset or base model. Raises Problem 409 if the name is taken."""
+    rows, _ = KINDS[kind]
+    name_check(name)
+    try:
+        with transaction.atomic():
+            record: Record = rows.objects.create(project=project, name=name)
+            return record
+    except IntegrityError:
+        message = f"{name!r} is there already; upload to it to add a version"
+        raise Problem("name_taken", f"name: {message}.", status=409, fields={"name": [message]}) from None
+
+
+def upload_create(
+    *,
+    record: Record,
+    kind: str,
+    files: Sequence[Mapping[str, Any]],
+    unpack: bool = False,
+    strip_metadata: bool = False,
+) -> UploadShape:
+    """Signed links to PUT each file, large files in parts; none if the record has this content as a version.
+
+    `unpack`: the files are one zip, whose content becomes the version. `strip_metadata`: remove that of its images.
+    """
+    listed = files_check(files)
+    links_check(listed)
+    if unpack:
+        archive_check(listed)
+    _, versions = KINDS[kind]
+    digest = stripped_digest(listed) if strip_metadata else folder_digest(listed)
+    sizes = {"size_bytes": sum(file["size"] for file in listed), "num_parts": parts_count(listed)}
+    upload = upload_open(
+        Upload(
+            kind=kind,
+            project_id=record.project_id,
+            record_id=record.id,
+            files=listed,
+            digest=digest,
+            unpack=unpack,
+            **sizes,
+        )
+    )
+    if versions.objects.filter(record=record, digest=digest, state=VersionState.READY).exists():
+        links = [UploadLinkShape.existing(file["path"]) for file in listed]
+    else:
+        links = in_parallel(lambda file: upload_link(f"{upload.key}/{file['path']}", file), listed)
+    return UploadShape(upload=upload.id, files=links)
 
 
 @transaction.atomic
 def upload_open(upload: Upload) -> Upload:
-    """Saves it. Raises Problem(409) where the project's open uploads would hold too much.
+    """Saves the upload. Raises Problem(409) if the project's open uploads would exceed a limit.
 
-    Open: not older than `upload_deadline`, and no version has its files.
+    An upload is open until `upload_deadline`, unless a version has its files.
     """
     Project.objects.select_for_update().get(pk=upload.project_id)
     rows = Upload.objects.filter(project_id=upload.project_id, created__gte=upload_deadline(timezone.now()))
-    sizes = {one.key: (one.size_bytes, one.num_parts) for one in rows.defer("files")}
+    sizes = {row.key: (row.size_bytes, row.num_parts) for row in rows.defer("files")}
     for _, versions in KINDS.values():
         for key in versions.objects.filter(record__project_id=upload.project_id).values_list("key", flat=True):
             sizes.pop(key.removesuffix(".files"), None)
@@ -55,25 +113,25 @@ def _room_check(unit: str, total: int, allowed: int) -> None:
         raise Problem("uploads_full", message, status=409, hint=hint)
 
 
-def upload_join(*, upload: Upload, parts: Parts) -> dict[str, Any]:
-    """{path, size, sha256} of the file that is whole now. Raises Problem where the upload lists no such file."""
+def upload_join(*, upload: Upload, parts: Parts) -> JoinedShape:
+    """Joins the parts of one file. Raises Problem if the upload does not list it."""
     file = next((file for file in upload.files if file["path"] == parts.path), None)
     if file is None:
-        said = f"the upload lists no {parts.path!r}"
-        raise Problem("invalid", f"path: {said}.", fields={"path": [said]})
+        message = f"the upload lists no {parts.path!r}"
+        raise Problem("invalid", f"path: {message}.", fields={"path": [message]})
     parts_join(f"{upload.key}/{parts.path}", file, parts)
-    return {name: file[name] for name in ("path", "size", "sha256")}
+    return JoinedShape(path=file["path"], size=file["size"], sha256=file["sha256"])
 
 
 def upload_deadline(at: datetime) -> datetime:
-    """Uploads that are older than this, at the time `at`, can no longer become a version."""
+    """Uploads that were created before this time can no longer become a version."""
     return at - timedelta(hours=environment().upload_hours)
 
 
 def uploads_sweep() -> int:
-    """How many uploads went that never became a version, with their files; parts that nobody joined go too.
+    """Removes uploads that never became a version, with their files and parts; returns their number.
 
-    The files go first: what breaks off between is found again by its row. A version keeps its files.
+    Files are removed before the row, so that an interrupted removal is repeated. Files of a version stay.
     """
     at = timezone.now()
     old = Upload.objects.filter(created__lt=upload_deadline(at) - timedelta(hours=LATEST_HOURS)).defer("files")
@@ -89,15 +147,19 @@ def _sweep(upload: Upload, at: datetime) -> bool:
     unused = not versions.objects.filter(key=upload.key).exists()
     if unused:
         storage().delete_prefix(f"{upload.key}/")
-    _forget(upload, at, audited=unused)
+    _upload_delete(upload, at, audited=unused)
     return unused
 
 
 @transaction.atomic
-def _forget(upload: Upload, at: datetime, *, audited: bool) -> None:
-    told = {"record": str(upload.record_id), "created": upload.created.isoformat()}
-    where = f"upload:{upload.pk}"
+def _upload_delete(upload: Upload, at: datetime, *, audited: bool) -> None:
     if audited:
-        project = upload.project_id
-        audit_add(actor="dispatcher", kind="upload_swept", object=where, at=at, project_id=project, data=told)
+        audit_add(
+            actor="dispatcher",
+            kind="upload_swept",
+            object=f"upload:{upload.pk}",
+            at=at,
+            project_id=upload.project_id,
+            data={"record": str(upload.record_id), "created": upload.created.isoformat()},
+        )
     upload.delete()

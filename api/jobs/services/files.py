@@ -16,7 +16,7 @@ from api.jobs.services.prune import checkpoints_prune, pieces_prune
 from api.jobs.transitions import event_add
 from api.parallel import in_parallel
 from api.storage import storage
-from api.upload_links import Parts, file_links, links_check, nothing_to_send, parts_join
+from api.upload_links import Parts, UploadLinkShape, links_check, parts_join, upload_link
 from foundation.live_files import LIVE
 from storage.keys import key_check
 from trainers.contract.spec import MAX_FILE_BYTES, MAX_INT, Sha256, folder_digest
@@ -118,8 +118,8 @@ def file_key(attempt: Attempt, path: str) -> str:
 def _grant(attempt: Attempt, file: FileToSend) -> dict[str, Any]:
     key = file_key(attempt, file.path)
     if stored(attempt, file) is None:
-        return nothing_to_send(file.path)
-    return file_links(key, file.model_dump(), upload_id=file.upload_id)
+        return UploadLinkShape.existing(file.path).model_dump()
+    return upload_link(key, file.model_dump(), upload_id=file.upload_id).model_dump()
 
 
 def _require_unpublished(attempt: Attempt, files: Sequence[File]) -> None:

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from api.catalog.devices import devices_named, resources_for
 from api.catalog.selectors import resolve_inputs
-from api.catalog.shapes import INPUT_ROLES, MAX_DATASETS
+from api.catalog.templates.schemas import INPUT_ROLES, MAX_DATASETS
 from api.jobs.models import Job
 from api.jobs.services.accelerators import accelerators_default
 from api.jobs.services.enqueue import JobDraft, SubmitKey, job_enqueue, params_laid, request_digest

@@ -8,7 +8,7 @@ from api.accounts.models import Project
 from api.catalog.devices import resources_for
 from api.catalog.models import TemplateVersion
 from api.catalog.selectors import resolve_inputs, template_version
-from api.catalog.shapes import MAX_DATASETS
+from api.catalog.templates.schemas import MAX_DATASETS
 from api.errors import Problem
 from api.jobs.models import Job
 from api.jobs.services.accelerators import accelerators_default

@@ -8,9 +8,8 @@ from rest_framework.views import APIView
 
 from api.accounts.authentication import actor_of, project_of
 from api.catalog.models import Dataset
-from api.catalog.shapes import DatasetDetailShape
-from api.catalog.versions.caption_views import version_answer
-from api.catalog.versions.views import record_or_404
+from api.catalog.versions.schemas import DatasetDetailShape
+from api.catalog.versions.views import record_or_404, version_response
 from api.jobs.filters import REF
 from api.jobs.models import Job
 from api.jobs.samplings import SamplingShape, sampling_shapes, samplings_filter
@@ -58,7 +57,7 @@ class DatasetSamplesView(APIView):
         asked = SamplesRequest.model_validate(request.data)
         assert isinstance(record, Dataset)
         version, made = dataset_from_samples(project=project, record=record, request=asked, by=actor_of(request))
-        return version_answer(version, made=made)
+        return version_response(version, "datasets", created=made)
 
 
 class UsageView(APIView):

@@ -1,12 +1,11 @@
-"""Adaptors as the JSON that docs/rest.md promises."""
+"""Response schemas of adaptors."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
-from api.catalog.answers import linked
 from api.catalog.models import Adaptor
-from api.catalog.shapes import LinkedFileShape
+from api.catalog.versions.schemas import LinkedFileShape, linked_files
 from api.openapi import Schema
 
 TEXT_FACTS = (
@@ -19,9 +18,9 @@ TEXT_FACTS = (
     "mask_prompt_loss",
     "eos_padding",
 )
-"""Keys of a text adaptor's manifest that people compare adaptors by."""
+"""Keys of a text adaptor's manifest that are useful to compare adaptors."""
 DROPPED = ("truncated", "filtered", "without_response")
-"""Counts below `dataset` there."""
+"""Counts in `dataset` of the manifest."""
 
 
 class AdaptorSummaryShape(Schema):
@@ -44,14 +43,23 @@ class AdaptorSummaryShape(Schema):
     notes: str
     created: datetime
 
+    @classmethod
+    def of(cls, adaptor: Adaptor) -> Self:
+        """`adaptor`: from `selectors.adaptors_of`, which fetches its base model and tags."""
+        return cls.model_validate(_values(adaptor))
+
 
 class AdaptorDetailShape(AdaptorSummaryShape):
     manifest: dict[str, Any]
     files: list[LinkedFileShape]
 
+    @classmethod
+    def of(cls, adaptor: Adaptor) -> Self:
+        files = linked_files(adaptor.key, adaptor.files)
+        return cls.model_validate({**_values(adaptor), "manifest": adaptor.manifest, "files": files})
 
-def adaptor_summary(adaptor: Adaptor) -> dict[str, Any]:
-    """Of an adaptor that came from `selectors.adaptors_of`, which fetches what is shown here."""
+
+def _values(adaptor: Adaptor) -> dict[str, Any]:
     metrics = adaptor.manifest.get("metrics")
     return {
         "name": adaptor.name,
@@ -75,9 +83,3 @@ def _facts(manifest: dict[str, Any]) -> dict[str, Any]:
     dataset = manifest.get("dataset")
     counts = {name: dataset[name] for name in DROPPED if name in dataset} if isinstance(dataset, dict) else {}
     return {**{name: manifest[name] for name in TEXT_FACTS if name in manifest}, **counts}
-
-
-def adaptor_detail(adaptor: Adaptor) -> dict[str, Any]:
-    """With its manifest, and a signed link for each file."""
-    files = linked(adaptor.key, adaptor.files)
-    return {**adaptor_summary(adaptor), "manifest": adaptor.manifest, "files": files}
