@@ -1,4 +1,4 @@
-"""Records that point at storage keys. A version's files never change; a new content is a new version."""
+"""Records that point to storage keys. The files of a version never change; new content is a new version."""
 
 import uuid
 from typing import Any
@@ -10,7 +10,7 @@ from api.accounts.models import Project
 
 
 class Named(models.Model):
-    """A name that is unique in its project."""
+    """A name that is unique in its project; subclasses add the project and the constraint."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=100)
@@ -23,6 +23,16 @@ class Named(models.Model):
         return self.name
 
 
+class VersionedRecord(Named):
+    """A dataset or base model, whose files are in its versions."""
+
+    last_version = models.PositiveIntegerField(default=0)
+    """The highest version so far: the number of a deleted version is never used again."""
+
+    class Meta:
+        abstract = True
+
+
 class VersionState(models.TextChoices):
     CHECKING = "checking", "its files are being looked at; nothing can use it yet"
     READY = "ready", "its files were found good"
@@ -33,6 +43,8 @@ class Version(models.Model):
     """One immutable folder of files below the storage prefix `key`."""
 
     State = VersionState
+    record: Any
+    """A foreign key to the VersionedRecord, in each subclass."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     version = models.PositiveIntegerField()
@@ -44,25 +56,26 @@ class Version(models.Model):
     num_files = models.PositiveIntegerField()
     size_bytes = models.PositiveBigIntegerField()
     details = models.JSONField(default=dict)
-    """What the check at upload found: images and captions of a dataset, family of a model, warnings."""
+    """Results of the check at upload: images and captions of a dataset, family of a model, warnings."""
     state = models.CharField(max_length=10, choices=VersionState.choices, default=VersionState.READY)
     reason = models.JSONField(null=True)
-    """Why it was refused: an error body as `api.errors.Problem` gives it."""
+    """Why it was refused: the body of an `api.errors.Problem`."""
     unpack = models.BooleanField(default=False)
-    """While it is checked: `files` is one zip, whose content becomes the version."""
+    """While checking: `files` is one zip, whose content becomes the version."""
     check_until = models.DateTimeField(null=True)
-    """A checker that lives holds the row until then; later another one may take it."""
+    """A checker holds the row until then; later another one may take it."""
     check_tries = models.PositiveSmallIntegerField(default=0)
     created = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         abstract = True
 
+    def __str__(self) -> str:
+        return f"{self.record.name}@{self.version}"
 
-class Dataset(Named):
+
+class Dataset(VersionedRecord):
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="datasets")
-    last_version = models.PositiveIntegerField(default=0)
-    """The highest number ever given: that of a deleted version is never given again."""
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=["project", "name"], name="one_dataset_per_name"),)
@@ -80,16 +93,11 @@ class DatasetVersion(Version):
             ),
         )
 
-    def __str__(self) -> str:
-        return f"{self.record.name}@{self.version}"
 
-
-class PretrainedModel(Named):
+class PretrainedModel(VersionedRecord):
     """A base model: a folder in diffusers format."""
 
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="pretrained_models")
-    last_version = models.PositiveIntegerField(default=0)
-    """The highest number ever given: that of a deleted version is never given again."""
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=["project", "name"], name="one_model_per_name"),)
@@ -99,7 +107,7 @@ class PretrainedModel(Named):
 class PretrainedModelVersion(Version):
     record = models.ForeignKey(PretrainedModel, on_delete=models.PROTECT, related_name="versions")
     family = models.CharField(max_length=20, blank=True)
-    """Empty until the check found it."""
+    """Empty until the check is done."""
 
     class Meta:
         constraints = (
@@ -109,12 +117,9 @@ class PretrainedModelVersion(Version):
             ),
         )
 
-    def __str__(self) -> str:
-        return f"{self.record.name}@{self.version}"
-
 
 class Upload(models.Model):
-    """Files that a user said will come, below a storage prefix of their own. `versions` turns it into a version."""
+    """Announced files below a storage prefix of their own, from which a version is created."""
 
     class Kind(models.TextChoices):
         DATASETS = "datasets"
@@ -131,7 +136,7 @@ class Upload(models.Model):
     """`files` is one zip; its content becomes the version."""
     size_bytes = models.BigIntegerField(default=0)
     num_parts = models.IntegerField(default=0)
-    """Of the large files; each has a signed link."""
+    """Of the large files; each part has a signed link."""
     created = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:
@@ -139,12 +144,12 @@ class Upload(models.Model):
 
     @property
     def key(self) -> str:
-        """Storage prefix that its files lie under."""
+        """Storage prefix of its files."""
         return f"{self.kind}/{self.id}"
 
 
 class Adaptor(models.Model):
-    """What a training job made. Each job of the same adaptor name adds a version; none is overwritten."""
+    """The product of a training job. Each job with the same adaptor name adds a version."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="adaptors")
@@ -163,7 +168,7 @@ class Adaptor(models.Model):
     size_bytes = models.PositiveBigIntegerField()
     manifest = models.JSONField()
     details = models.JSONField(default=dict)
-    """Becomes `InputRef.details` where the adaptor is used."""
+    """`InputRef.details` of the jobs that use the adaptor."""
     notes = models.TextField(blank=True, default="")
     created = models.DateTimeField(auto_now_add=True)
 
@@ -176,7 +181,7 @@ class Adaptor(models.Model):
 
 
 class AdaptorName(models.Model):
-    """Counts the versions of a name, so that the number of a deleted one is never given again."""
+    """Counts the versions of a name, so that the number of a deleted version is never used again."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="adaptor_names")
     name = models.CharField(max_length=100)
@@ -202,7 +207,7 @@ class AdaptorTag(models.Model):
 
 
 class Removal(models.Model):
-    """A storage prefix whose rows are gone: its files are deleted by a sweep after the commit."""
+    """A storage prefix whose rows were deleted: a sweep after the commit deletes its files."""
 
     prefix = models.CharField(max_length=200, unique=True)
     """Ends with "/"."""
@@ -213,12 +218,12 @@ class Removal(models.Model):
 
 
 class Template(Named):
-    """Named parameters of one method with what they are used on; a job is this plus what its request overrides."""
+    """Named parameters and inputs of one method; a job request may override them."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="templates")
     method = models.CharField(max_length=50)
     params = models.JSONField(default=dict)
-    """Only what was set; defaults are filled in when a job is made."""
+    """Only those that were set; a job adds the defaults."""
     dataset = models.CharField(max_length=120, null=True)
     """References are names, or name@version."""
     further_datasets = models.JSONField(default=list)
@@ -229,7 +234,7 @@ class Template(Named):
     pool = models.CharField(max_length=50, null=True)
     priority = models.IntegerField(null=True)
     version = models.PositiveIntegerField(default=1)
-    """Of what stands here; `versions` holds it and all before it."""
+    """Of the current content; `versions` has it and all earlier ones."""
     updated = models.DateTimeField(auto_now=True)
 
     class Meta:
@@ -238,12 +243,12 @@ class Template(Named):
 
 
 class TemplateVersion(models.Model):
-    """What a template said once. Never changed: a job that came of it can always be explained."""
+    """A version of a template. It never changes, so that jobs of it can be explained."""
 
     template = models.ForeignKey(Template, on_delete=models.CASCADE, related_name="versions")
     version = models.PositiveIntegerField()
     content = models.JSONField()
-    """All columns of the template but its name, as they were."""
+    """All columns of the template except its name."""
     actor = models.CharField(max_length=200)
     created = models.DateTimeField(auto_now_add=True)
 
@@ -258,4 +263,4 @@ KINDS: dict[str, tuple[type[Any], type[Any]]] = {
     "datasets": (Dataset, DatasetVersion),
     "models": (PretrainedModel, PretrainedModelVersion),
 }
-"""What has versions by upload: the address, the record, its version."""
+"""The kinds of versioned records: path segment of the API, record, version."""

@@ -1,4 +1,4 @@
-"""What a job's parameters name in its dataset must be there before the job waits for a worker."""
+"""Checks that the dataset has the files that a job's parameters name, before the job is queued."""
 
 from pathlib import PurePosixPath
 
@@ -6,19 +6,19 @@ from api.catalog.selectors import input_files
 from api.errors import Problem
 from trainers.contract.spec import JobSpec
 
-NAMED = 5
-"""How many files of the dataset an error names."""
+MAX_NAMED = 5
+"""Files of the dataset in an error."""
 
 
 def named_files_check(spec: JobSpec) -> None:
-    """Raises Problem that names the parameter, the file and what the dataset has instead."""
+    """Raises Problem that names the parameter, the file, and files of the dataset."""
     params = spec.params
-    given = {name: str(path) for name in params.dataset_files if (path := getattr(params, name))}
-    if not given or spec.inputs.dataset is None:
+    named = {name: str(path) for name in params.dataset_files if (path := getattr(params, name))}
+    if not named or spec.inputs.dataset is None:
         return
     paths = sorted(str(file["path"]) for file in input_files(spec.inputs.dataset))
-    for name, wanted in given.items():
-        if str(PurePosixPath(wanted)) not in paths:
-            more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-            said = f"{spec.inputs.dataset.name} has no file {wanted!r}; it has {', '.join(paths[:NAMED])}{more}"
-            raise Problem("invalid", f"params.{name}: {said}.", fields={f"params.{name}": [said]})
+    for name, path in named.items():
+        if str(PurePosixPath(path)) not in paths:
+            more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
+            message = f"{spec.inputs.dataset.name} has no file {path!r}; it has {', '.join(paths[:MAX_NAMED])}{more}"
+            raise Problem("invalid", f"params.{name}: {message}.", fields={f"params.{name}": [message]})

@@ -1,4 +1,4 @@
-"""Files whose rows are gone. A delete notes their prefix in its transaction; a sweep after the commit removes them."""
+"""Files whose rows were deleted: the transaction records their prefix, and a sweep after the commit removes them."""
 
 import logging
 
@@ -11,21 +11,21 @@ log = logging.getLogger(__name__)
 
 
 def removal_add(*, prefix: str) -> None:
-    """Everything below `prefix`, which ends with "/", is deleted some time after the commit."""
+    """Schedules the removal of everything below `prefix`, which ends with "/", after the commit."""
     assert prefix.endswith("/") and prefix.count("/") > 1, f"{prefix!r} would remove too much"
     assert transaction.get_connection().in_atomic_block, "removal_add is for the transaction that deletes the rows"
     Removal.objects.get_or_create(prefix=prefix)
 
 
 def removals_sweep(*, limit: int = 20) -> int:
-    """How many prefixes went. The row goes last: a crash in between costs a second look."""
-    gone = 0
+    """Removes files and returns the number of prefixes. Rows are deleted last, so that a crash repeats the removal."""
+    removed = 0
     for removal in Removal.objects.order_by("pk")[:limit]:
         try:
             storage().delete_prefix(removal.prefix)
         except OSError as error:
-            log.warning("files below %s stay for now: %s", removal.prefix, error)
+            log.warning("files below %s could not be removed yet: %s", removal.prefix, error)
             continue
         removal.delete()
-        gone += 1
-    return gone
+        removed += 1
+    return removed

@@ -1,4 +1,4 @@
-"""Reads of the catalog, always within one project. Writes are in `services`."""
+"""Reads of the catalog, always within one project."""
 
 from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar
@@ -21,7 +21,7 @@ from trainers.contract.spec import InputRef, Inputs
 File = dict[str, Any]
 Row = TypeVar("Row", DatasetVersion, PretrainedModelVersion)
 MODEL_FACTS = ("max_positions", "was_causal")
-"""Of a language model, what a job is checked against."""
+"""Details of a language model that jobs are validated against."""
 DATASET_FACTS = ("kind", "splits")
 UNREADY_HINT = "Wait until its check is over, or name another version."
 
@@ -32,14 +32,14 @@ def records(project: Project, kind: str) -> QuerySet[Any]:
     return rows
 
 
-def versions_of(found: Sequence[Any], kind: str) -> QuerySet[Any]:
-    """The versions of those records, oldest first."""
-    rows: QuerySet[Any] = KINDS[kind][1].objects.filter(record__in=found).order_by("version")
+def versions_of(records: Sequence[Any], kind: str) -> QuerySet[Any]:
+    """The versions of `records`, oldest first."""
+    rows: QuerySet[Any] = KINDS[kind][1].objects.filter(record__in=records).order_by("version")
     return rows
 
 
 def latest_ready(versions: Sequence[Any]) -> Any:
-    """Of versions oldest first: the newest that may be used, or None."""
+    """The newest ready one of `versions`, which are oldest first, or None."""
     return next((version for version in reversed(versions) if version.state == VersionState.READY), None)
 
 
@@ -48,25 +48,26 @@ def adaptors_of(project: Project) -> QuerySet[Adaptor]:
 
 
 def dataset_version(project: Project, ref: str, field: str = "dataset") -> DatasetVersion:
-    """Raises Problem where there is none of that name, or it has no version yet."""
+    """Raises Problem if there is no dataset of that name, or no ready version of it."""
     name, number = ref_read(ref, field)
-    found = DatasetVersion.objects.select_related("record").filter(record__project=project, record__name=name)
-    return _one(found if number is None else found.filter(version=number), ref, field)
+    versions = DatasetVersion.objects.select_related("record").filter(record__project=project, record__name=name)
+    return _newest_ready(versions if number is None else versions.filter(version=number), ref, field)
 
 
 def model_version(project: Project, ref: str, field: str = "model") -> PretrainedModelVersion:
     name, number = ref_read(ref, field)
-    found = PretrainedModelVersion.objects.select_related("record").filter(record__project=project, record__name=name)
-    return _one(found if number is None else found.filter(version=number), ref, field)
+    versions = PretrainedModelVersion.objects.select_related("record")
+    versions = versions.filter(record__project=project, record__name=name)
+    return _newest_ready(versions if number is None else versions.filter(version=number), ref, field)
 
 
 def adaptor_of(adaptors: QuerySet[Adaptor], ref: str, field: str) -> Adaptor | None:
-    """A bare name means the newest whole version; a partial one (of a stopped job) only where there is no other."""
+    """A bare name means the newest complete version, or a partial one (of a stopped job) if there is no other."""
     name, number = ref_read(ref, field)
-    found = adaptors.filter(name=name)
+    versions = adaptors.filter(name=name)
     if number is not None:
-        return found.filter(version=number).first()
-    return found.order_by("partial", "-version").first()
+        return versions.filter(version=number).first()
+    return versions.order_by("partial", "-version").first()
 
 
 def adaptor_version(project: Project, ref: str, field: str = "adaptors") -> Adaptor:
@@ -82,7 +83,7 @@ def resolve_inputs(
     model: str | None = None,
     adaptors: Sequence[str] = (),
 ) -> Inputs:
-    """The immutable inputs behind the names. Raises Problem (a ValueError) that names the field."""
+    """The immutable versions that the names refer to. Raises Problem that names the field."""
     further = [dataset_version(project, ref, f"further_datasets.{i}") for i, ref in enumerate(further_datasets)]
     return Inputs(
         dataset=_version_ref(dataset_version(project, dataset)) if dataset else None,
@@ -94,7 +95,7 @@ def resolve_inputs(
 
 
 def input_files(ref: InputRef) -> list[File]:
-    """[{path, size, sha256, key}] of a dataset, base model or adaptor that `resolve_inputs` gave."""
+    """[{path, size, sha256, key}] of a dataset, base model or adaptor that `resolve_inputs` returned."""
     for rows in (DatasetVersion.objects, PretrainedModelVersion.objects, Adaptor.objects):
         files = rows.filter(key=ref.key).values_list("files", flat=True).first()
         if files is not None:
@@ -103,34 +104,33 @@ def input_files(ref: InputRef) -> list[File]:
 
 
 def template_version(project: Project, ref: str, field: str = "template") -> TemplateVersion:
-    """`name` is what stands there now, `name@3` what stood there then. Raises Problem 404 that names `field`."""
+    """`name` is the current version, `name@3` that version. Raises Problem 404 that names `field`."""
     name, number = ref_read(ref, field)
-    found = TemplateVersion.objects.select_related("template__project")
-    found = found.filter(template__project=project, template__name=name)
-    version = found.filter(version=F("template__version") if number is None else number).first()
+    versions = TemplateVersion.objects.select_related("template__project")
+    versions = versions.filter(template__project=project, template__name=name)
+    version = versions.filter(version=F("template__version") if number is None else number).first()
     if version is None:
-        said = f"there is no template {ref!r} in project {project.name!r}"
-        raise Problem("not_found", f"{field}: {said}.", status=404, fields={field: [said]})
+        message = f"there is no template {ref!r} in project {project.name!r}"
+        raise Problem("not_found", f"{field}: {message}.", status=404, fields={field: [message]})
     return version
 
 
-def _one(found: QuerySet[Row], ref: str, field: str) -> Row:
-    """The newest version that may be used."""
-    ready = found.filter(state=VersionState.READY).order_by("-version").first()
+def _newest_ready(versions: QuerySet[Row], ref: str, field: str) -> Row:
+    ready = versions.filter(state=VersionState.READY).order_by("-version").first()
     if ready is not None:
         return ready
-    unready = found.order_by("-version").first()
+    unready = versions.order_by("-version").first()
     if unready is None:
         _unknown(ref, field)
-    said = f"{unready} is {unready.state}, so nothing can use it"
+    message = f"{unready} is {unready.state}, so nothing can use it"
     if unready.reason:
-        said += f": {unready.reason['message']}"
-    raise Problem("version_not_ready", f"{field}: {said}", status=409, hint=UNREADY_HINT, fields={field: [said]})
+        message += f": {unready.reason['message']}"
+    raise Problem("version_not_ready", f"{field}: {message}", status=409, hint=UNREADY_HINT, fields={field: [message]})
 
 
 def _unknown(ref: str, field: str) -> NoReturn:
-    said = f"there is no {ref!r} in this project, or it has no such version"
-    raise Problem("unknown_reference", f"{field}: {said}.", hint="List what is there.", fields={field: [said]})
+    message = f"there is no {ref!r} in this project, or it has no such version"
+    raise Problem("unknown_reference", f"{field}: {message}.", hint="List what is there.", fields={field: [message]})
 
 
 def _version_ref(version: DatasetVersion) -> InputRef:
@@ -141,8 +141,8 @@ def _version_ref(version: DatasetVersion) -> InputRef:
 
 
 def _model_ref(version: PretrainedModelVersion) -> InputRef:
-    known = {fact: version.details[fact] for fact in MODEL_FACTS if fact in version.details}
-    details = {"family": version.family, **known}
+    facts = {fact: version.details[fact] for fact in MODEL_FACTS if fact in version.details}
+    details = {"family": version.family, **facts}
     return InputRef(name=str(version), key=version.key, sha256=version.digest, details=details)
 
 

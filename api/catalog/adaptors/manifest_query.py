@@ -1,12 +1,12 @@
-"""Lists of adaptors by what their manifests say: `metrics.loss__lt=0.1`, `params.lora_r=8`, `sort=-metrics.loss`.
+"""Filters and sorts adaptors by their manifests: `metrics.loss__lt=0.1`, `params.lora_r=8`, `sort=-metrics.loss`.
 
     condition  <path>[__<operator>]=<value>
-    path       manifest.<key>[.<key>...], or params.<key> and metrics.<key> for what lies there in the manifest
+    path       manifest.<key>[.<key>...]; params.<key> and metrics.<key> are short for manifest.params.<key> and so on
     operator   ne, lt, lte, gt, gte, in (values separated by commas), contains (text, any case), exists (true or false)
     sort       created, name, version, size_bytes or a path, which sorts numbers before texts; - before it: the highest
-               first; what has no value comes last
+               first; adaptors without the value come last
 
-Only plain values are looked at. Paths and values are bound as parameters, never part of the SQL.
+Only scalars are compared. Paths and values are bound as parameters, never part of the SQL.
 """
 
 import math
@@ -28,7 +28,7 @@ OPERATORS = ("ne", *ORDERED, "in", "contains", "exists")
 COLUMNS = ("created", "name", "version", "size_bytes")
 MAX_DEPTH, MAX_CONDITIONS, MAX_VALUES = 8, 20, 50
 FAR = 1e308
-"""Stands for a value that is not there, so that it sorts last."""
+"""Takes the place of a missing value, so that it sorts last."""
 
 Path = tuple[str, ...]
 
@@ -58,7 +58,7 @@ class ManifestNumber(Func):
 
 
 class ManifestText(Func):
-    """The plain value at a path of the manifest as text (true, false, numbers as they are written), else null."""
+    """The scalar at a path of the manifest as text (true, false, numbers as written), else null."""
 
     output_field = TextField()
 
@@ -91,23 +91,24 @@ class Condition:
 
 
 def conditions_read(query: Iterable[tuple[str, str]]) -> list[Condition]:
-    """Those parameters that are conditions. Raises Problem that names the parameter."""
-    found = [_condition(name, value) for name, value in query if name.partition(".")[0] in ROOTS and "." in name]
-    if len(found) > MAX_CONDITIONS:
-        raise ValueError(f"expected at most {MAX_CONDITIONS} conditions on the manifest, got {len(found)}")
-    return found
+    """The query parameters that are conditions. Raises Problem that names the parameter."""
+    pairs = [(name, value) for name, value in query if name.partition(".")[0] in ROOTS and "." in name]
+    conditions = [_condition(name, value) for name, value in pairs]
+    if len(conditions) > MAX_CONDITIONS:
+        raise ValueError(f"expected at most {MAX_CONDITIONS} conditions on the manifest, got {len(conditions)}")
+    return conditions
 
 
 def adaptors_filter(adaptors: QuerySet[Adaptor], conditions: Iterable[Condition]) -> QuerySet[Adaptor]:
-    for index, one in enumerate(conditions):
+    for index, condition in enumerate(conditions):
         number, text = f"number_{index}", f"text_{index}"
-        adaptors = adaptors.alias(**{number: ManifestNumber(one.path), text: ManifestText(one.path)})
-        adaptors = adaptors.filter(_q(one, number, text))
+        adaptors = adaptors.alias(**{number: ManifestNumber(condition.path), text: ManifestText(condition.path)})
+        adaptors = adaptors.filter(_q(condition, number, text))
     return adaptors
 
 
 def adaptors_sort(adaptors: QuerySet[Adaptor], sort: str) -> tuple[QuerySet[Adaptor], tuple[str, ...]]:
-    """The rows and the order that a cursor walks them in; those without the value come last."""
+    """The rows with their sort columns, and the ordering for a cursor; rows without the value come last."""
     name, down = sort.removeprefix("-"), sort.startswith("-")
     if name in COLUMNS:
         return adaptors, tuple(dict.fromkeys((sort, "-created", "-id")))
@@ -115,9 +116,9 @@ def adaptors_sort(adaptors: QuerySet[Adaptor], sort: str) -> tuple[QuerySet[Adap
         raise _wrong("sort", f"expected {', '.join(COLUMNS)} or a path as metrics.loss, got {name!r:.100}")
     path, sign = _path("sort", name), "-" if down else ""
     missing = Value(-FAR if down else FAR, output_field=FloatField())
-    found = adaptors.alias(sort_number=ManifestNumber(path), sort_word=ManifestText(path))
+    adaptors = adaptors.alias(sort_number=ManifestNumber(path), sort_word=ManifestText(path))
     is_number, is_text = Q(sort_number__isnull=False), Q(sort_number__isnull=True, sort_word__isnull=False)
-    rows = found.annotate(
+    rows = adaptors.annotate(
         sort_value=Coalesce("sort_number", missing),
         sort_last=Case(When(is_number | is_text, then=0), default=1),
         sort_text=Case(When(is_text, then="sort_word"), default=Value(""), output_field=TextField()),
@@ -126,7 +127,7 @@ def adaptors_sort(adaptors: QuerySet[Adaptor], sort: str) -> tuple[QuerySet[Adap
 
 
 def sqlite_path(path: Path) -> str:
-    """Keys are checked by KEY, so that none holds a quote."""
+    """KEY allows no quotes in keys."""
     return "$" + "".join(f'."{key}"' for key in path)
 
 
@@ -141,51 +142,51 @@ def _condition(name: str, value: str) -> Condition:
     return Condition(_path(name, path), operator, value)
 
 
-def _path(name: str, given: str) -> Path:
-    root, *keys = given.split(".")
+def _path(name: str, text: str) -> Path:
+    root, *keys = text.split(".")
     if root not in ROOTS or not keys or len(keys) > MAX_DEPTH or not all(KEY.fullmatch(key) for key in keys):
-        raise _wrong(name, f"expected manifest., params. or metrics. and at most {MAX_DEPTH} keys, got {given!r:.100}")
+        raise _wrong(name, f"expected manifest., params. or metrics. and at most {MAX_DEPTH} keys, got {text!r:.100}")
     return (*ROOTS[root], *keys)
 
 
-def _q(one: Condition, number: str, text: str) -> Q:
-    match one.operator:
+def _q(condition: Condition, number: str, text: str) -> Q:
+    match condition.operator:
         case "":
-            return _equal(one.value, number, text)
+            return _equal(condition.value, number, text)
         case "ne":
-            return Q(**{f"{text}__isnull": False}) & _differs(one.value, number, text)
+            return Q(**{f"{text}__isnull": False}) & _differs(condition.value, number, text)
         case "in":
-            values = one.value.split(",")[:MAX_VALUES]
+            values = condition.value.split(",")[:MAX_VALUES]
             return Q(*(_equal(value, number, text) for value in values), _connector=Q.OR)
         case "contains":
-            return Q(**{f"{text}__icontains": one.value})
+            return Q(**{f"{text}__icontains": condition.value})
         case "exists":
-            return Q(**{f"{text}__isnull": one.value == "false"})
+            return Q(**{f"{text}__isnull": condition.value == "false"})
         case _:
-            return Q(**{f"{number}__{one.operator}": _number(one.value)})
+            return Q(**{f"{number}__{condition.operator}": _number(condition.value)})
 
 
 def _equal(value: str, number: str, text: str) -> Q:
-    """8 is the number 8, also where it is written 8.0, and the text 8."""
-    wanted = _number(value)
-    return Q(**{text: value}) | (Q(**{number: wanted}) if wanted is not None else Q(pk__in=()))
+    """8 matches the number 8, also written as 8.0, and the text 8."""
+    as_number = _number(value)
+    return Q(**{text: value}) | (Q(**{number: as_number}) if as_number is not None else Q(pk__in=()))
 
 
 def _differs(value: str, number: str, text: str) -> Q:
-    """Spelled out, since SQL's NOT of unknown is unknown."""
-    wanted = _number(value)
-    other = Q() if wanted is None else Q(**{f"{number}__isnull": True}) | ~Q(**{number: wanted})
+    """Explicit, since in SQL NOT of NULL is NULL."""
+    as_number = _number(value)
+    other = Q() if as_number is None else Q(**{f"{number}__isnull": True}) | ~Q(**{number: as_number})
     return ~Q(**{text: value}) & other
 
 
 def _number(value: str) -> float | None:
     try:
-        found = float(value)
+        number = float(value)
     except ValueError:
         return None
-    return found if math.isfinite(found) else None
+    return number if math.isfinite(number) else None
 
 
-def _wrong(name: str, said: str) -> Problem:
-    fields: Mapping[str, list[str]] = {name[:100]: [said]}
-    return Problem("invalid", f"{name[:100]}: {said}.", hint="docs/rest.md has the grammar.", fields={**fields})
+def _wrong(name: str, message: str) -> Problem:
+    fields: Mapping[str, list[str]] = {name[:100]: [message]}
+    return Problem("invalid", f"{name[:100]}: {message}.", hint="docs/rest.md has the grammar.", fields={**fields})

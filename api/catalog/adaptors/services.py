@@ -1,4 +1,4 @@
-"""Writes of adaptors: published by a finished attempt, annotated and deleted by people."""
+"""Writes of adaptors: published by a finished attempt, annotated by users."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from trainers.contract.spec import Contract, folder_digest
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:/-]{0,49}$")]
 
 PREDICTIONS = ("epsilon", "v_prediction")
-"""What a manifest may say that its adaptor was trained for."""
+"""The prediction types that a manifest may name."""
 MAX_TRIGGER = 200
 
 
@@ -34,18 +34,18 @@ class AdaptorEdit(Contract):
 def adaptor_publish(
     *, job: Any, attempt: Any, manifest: Mapping[str, Any], files: Sequence[Mapping[str, Any]], partial: bool
 ) -> Adaptor:
-    """The adaptor of an attempt: the files below `adaptor/` of its output. Idempotent by attempt.
+    """Publishes the files below `adaptor/` of an attempt's output. Idempotent per attempt.
 
-    `files`: [{path, size, sha256}], already checked to lie in the storage below `attempt.prefix`.
-    Raises Problem where there is none below `adaptor/`.
+    `files`: [{path, size, sha256}], which the caller found in the storage below `attempt.prefix`.
+    Raises Problem if there is none below `adaptor/`.
     """
     Project.objects.select_for_update().get(pk=job.project_id)
-    if (found := Adaptor.objects.filter(attempt=attempt).first()) is not None:
-        return found
-    mine = [{**file, "path": file["path"].removeprefix("adaptor/")} for file in files if _is_adaptor_file(file)]
-    if not mine:
+    if (existing := Adaptor.objects.filter(attempt=attempt).first()) is not None:
+        return existing
+    listed = [{**file, "path": file["path"].removeprefix("adaptor/")} for file in files if _is_adaptor_file(file)]
+    if not listed:
         raise Problem("no_adaptor", "The finished attempt lists no file below adaptor/, so there is no adaptor.")
-    mine = files_check(mine)
+    listed = files_check(listed)
     params, base = job.spec["params"], job.spec["inputs"].get("model")
     name = str(params["adaptor_name"])
     return Adaptor.objects.create(
@@ -59,9 +59,9 @@ def adaptor_publish(
         trigger_word=_trigger_word(params, manifest),
         partial=partial,
         key=f"{attempt.prefix}/adaptor",
-        digest=folder_digest(mine),
-        files=mine,
-        size_bytes=sum(file["size"] for file in mine),
+        digest=folder_digest(listed),
+        files=listed,
+        size_bytes=sum(file["size"] for file in listed),
         manifest=dict(manifest),
         details=_details(job, manifest, partial),
     )
@@ -78,7 +78,7 @@ def adaptor_edit(*, adaptor: Adaptor, edit: AdaptorEdit, by: str) -> None:
 
 
 def _version_take(project_id: Any, name: str) -> int:
-    """The next number of the name; called under the project's lock."""
+    """The next version of the name; the caller holds the lock of the project."""
     counter, _ = AdaptorName.objects.get_or_create(project_id=project_id, name=name)
     counter.last_version += 1
     counter.save(update_fields=["last_version"])
@@ -103,11 +103,11 @@ def _details(job: Any, manifest: Mapping[str, Any], partial: bool) -> dict[str, 
 
 
 def _trigger_word(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
-    """As the job was told; else as the trainer found it in the file that the adaptor comes from."""
-    found = params.get("trigger_word") or manifest.get("trigger_word")
-    return line_clean(found)[:MAX_TRIGGER] if isinstance(found, str) else ""
+    """Of the parameters, else of the manifest, where the trainer writes that of an imported file."""
+    word = params.get("trigger_word") or manifest.get("trigger_word")
+    return line_clean(word)[:MAX_TRIGGER] if isinstance(word, str) else ""
 
 
 def adaptor_audit(adaptor: Adaptor, kind: str, by: str) -> None:
-    about, data = f"adaptor:{adaptor.pk}", {"adaptor": str(adaptor)}
-    audit_add(actor=by, kind=kind, object=about, project_id=adaptor.project_id, at=timezone.now(), data=data)
+    name, data = f"adaptor:{adaptor.pk}", {"adaptor": str(adaptor)}
+    audit_add(actor=by, kind=kind, object=name, project_id=adaptor.project_id, at=timezone.now(), data=data)

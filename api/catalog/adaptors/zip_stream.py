@@ -1,4 +1,4 @@
-"""A ZIP archive as it is read: nothing is buffered but one piece, however large its files are."""
+"""Streams a ZIP archive: buffers one piece at a time, however large its files are."""
 
 import asyncio
 import hashlib
@@ -23,7 +23,7 @@ class Entry:
 
 
 class _Outgoing:
-    """What the archive wrote since it was last taken."""
+    """A write-only file that collects pieces until they are taken."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -41,10 +41,10 @@ class _Outgoing:
 
 
 def zip_pieces(entries: Iterable[Entry], at: datetime) -> Iterator[bytes]:
-    """The archive, stored as it is: weights do not shrink. Entries beyond 4 GiB are ZIP64.
+    """The archive without compression, since weights do not shrink. Entries beyond 4 GiB are ZIP64.
 
-    A file that changed under way raises ValueError, so that the archive stays without its directory: no reader takes
-    it for whole.
+    Raises ValueError if a file does not match its digest; the archive then lacks its directory, so that every reader
+    rejects it.
     """
     outgoing = _Outgoing()
     with zipfile.ZipFile(cast(IO[bytes], outgoing), "w", zipfile.ZIP_STORED) as archive:
@@ -58,12 +58,12 @@ def zip_pieces(entries: Iterable[Entry], at: datetime) -> Iterator[bytes]:
                     target.write(piece)
                     yield outgoing.take()
             if digest.hexdigest() != entry.sha256:
-                raise ValueError(f"{entry.path} has not the SHA-256 {entry.sha256} that is recorded")
+                raise ValueError(f"{entry.path}: SHA-256 mismatch: expected {entry.sha256}, got {digest.hexdigest()}")
     yield outgoing.take()
 
 
 async def in_threads(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Each piece is read in a thread, when it is asked for: a slow client holds no thread and no memory."""
+    """Reads each piece in a thread when it is requested: a slow client holds no thread and no memory."""
     while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
         if piece:
             yield piece

@@ -1,4 +1,4 @@
-"""Templates as YAML files: read with no more trust than any request, written so that they read the same everywhere."""
+"""Templates as YAML files: read as untrusted input, written so that every YAML parser reads the same."""
 
 from typing import Any
 
@@ -15,32 +15,32 @@ PLAIN_TAGS = {"tag:yaml.org,2002:" + name for name in ("null", "bool", "int", "f
 
 
 def template_read(data: bytes) -> dict[str, Any]:
-    """One mapping of plain values. Raises Problem that names line and column."""
+    """Parses one mapping of scalars, lists and mappings. Raises Problem that names line and column."""
     if len(data) > MAX_BYTES:
         raise Problem("too_large", f"Expected a template of at most {MAX_BYTES} bytes, got {len(data)}.", status=413)
     try:
         text = data.decode("utf-8-sig")
         _events_check(text)
-        found = yaml.load(text, Loader=PlainLoader)
+        content = yaml.load(text, Loader=PlainLoader)
     except UnicodeDecodeError as error:
         raise _bad(f"expected UTF-8, got the byte 0x{data[error.start]:02x} at offset {error.start}") from None
     except (yaml.YAMLError, ValueError, TypeError) as error:
-        raise _bad(_said(error)) from None
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise _bad(f"expected `name: value` lines, got {type(found).__name__}")
-    return found
+        raise _bad(_error_text(error)) from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise _bad(f"expected `name: value` lines, got {type(content).__name__}")
+    return content
 
 
 def template_write(version: TemplateVersion) -> str:
-    """What `template_read` gives back: only what is set, under its name."""
-    words = {"name": version.template.name, **version.content}
-    kept = {word: value for word, value in words.items() if value not in (None, [], {})}
-    body = yaml.dump(kept, Dumper=PlainDumper, sort_keys=False, allow_unicode=True)
+    """The inverse of `template_read`, without empty values."""
+    columns = {"name": version.template.name, **version.content}
+    content = {name: value for name, value in columns.items() if value not in (None, [], {})}
+    body = yaml.dump(content, Dumper=PlainDumper, sort_keys=False, allow_unicode=True)
     return f"# Anneal template {version}\n{body}"
 
 
 def _events_check(text: str) -> None:
-    """Before anything is built: no aliases (they can stand for more than memory holds), tags, depth, doubled keys."""
+    """Rejects aliases (which can expand beyond memory), tags, depth and duplicate keys before any object is built."""
     depth = nodes = 0
     for event in yaml.parse(text, Loader=PlainLoader):
         nodes += isinstance(event, yaml.NodeEvent)
@@ -56,28 +56,28 @@ def _events_check(text: str) -> None:
 
 def _keys_check(node: Any) -> None:
     if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
+        keys: set[str] = set()
         for key, value in node.value:
-            if key.value in seen:
+            if key.value in keys:
                 raise _at(key, f"the key {key.value!r} stands there twice")
-            seen.add(key.value)
+            keys.add(key.value)
             _keys_check(value)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
             _keys_check(value)
 
 
-def _at(where: Any, said: str) -> ValueError:
-    mark = where.start_mark
-    return ValueError(f"line {mark.line + 1}, column {mark.column + 1}: {said}")
+def _at(node: Any, message: str) -> ValueError:
+    mark = node.start_mark
+    return ValueError(f"line {mark.line + 1}, column {mark.column + 1}: {message}")
 
 
-def _said(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     if isinstance(error, yaml.MarkedYAMLError) and mark is not None:
         return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
     return str(error)
 
 
-def _bad(said: str) -> Problem:
-    return Problem("bad_yaml", f"The template cannot be read: {said}.", fields={"": [said]})
+def _bad(message: str) -> Problem:
+    return Problem("bad_yaml", f"The template cannot be read: {message}.", fields={"": [message]})

@@ -1,6 +1,6 @@
-"""Captions of a dataset's images written into its files: metadata.jsonl, else metadata.csv, else one .txt each.
+"""Writes captions into the files of a dataset: metadata.jsonl, else metadata.csv, else one .txt for each image.
 
-The files were checked when they were uploaded; still their size is limited and nothing in them is trusted.
+The files were checked at upload; still their size is limited and their content is not trusted.
 """
 
 import csv
@@ -20,31 +20,32 @@ Row = dict[str, Any]
 
 
 def captions_write(paths: Sequence[str], read: Read, captions: Mapping[str, str], column: str = "") -> dict[str, bytes]:
-    """The files with the new `captions` (text by image), by path; images without a row get one.
+    """Returns the changed files by path. Images without a row get one.
 
-    `read` gives the content of one of `paths`; `column`: of the metadata, if not the one that captions are in.
+    `captions`: text by image. `read`: returns the content of one of `paths`. `column`: of the metadata, if not the
+    default one.
     """
     tables = metadata_files(paths)
     if not tables and column:
-        raise _refusal("column", f"the dataset has no metadata with columns, so no column {column!r:.100}")
+        raise _problem("column", f"the dataset has no metadata with columns, so no column {column!r:.100}")
     if not tables:
         return dict(_sidecar(paths, image, text) for image, text in captions.items())
-    left = dict(captions)
-    return {table: _table_edit(table, read(table), left, column) for table in tables if left}
+    remaining = dict(captions)
+    return {table: _table_edit(table, read(table), remaining, column) for table in tables if remaining}
 
 
-def _table_edit(table: str, raw: bytes, left: dict[str, str], column: str) -> bytes:
-    """The table with the captions of images that lie below its folder, which leave `left`."""
+def _table_edit(table: str, raw: bytes, remaining: dict[str, str], column: str) -> bytes:
+    """The table with the captions of images below its folder, which are removed from `remaining`."""
     rows, columns = (_csv_read if table.endswith(".csv") else _jsonl_read)(raw)
-    caption = column or next((known for known in CAPTION_COLUMNS if known in columns), CAPTION_COLUMNS[0])
-    image = next((known for known in PATH_COLUMNS if known in columns), PATH_COLUMNS[0])
+    caption = column or next((name for name in CAPTION_COLUMNS if name in columns), CAPTION_COLUMNS[0])
+    image = next((name for name in PATH_COLUMNS if name in columns), PATH_COLUMNS[0])
     folder = PurePosixPath(table).parent
     for row in rows:
         path = str(folder / str(row.get(image)))
-        if path in left:
-            row[caption] = left.pop(path)
-    for path in [path for path in left if PurePosixPath(path).is_relative_to(folder)]:
-        rows.append({image: str(PurePosixPath(path).relative_to(folder)), caption: left.pop(path)})
+        if path in remaining:
+            row[caption] = remaining.pop(path)
+    for path in [path for path in remaining if PurePosixPath(path).is_relative_to(folder)]:
+        rows.append({image: str(PurePosixPath(path).relative_to(folder)), caption: remaining.pop(path)})
     write = _csv_write if table.endswith(".csv") else _jsonl_write
     return write(rows, [*dict.fromkeys((*columns, image, caption))])
 
@@ -78,5 +79,5 @@ def _csv_write(rows: list[Row], columns: Sequence[str]) -> bytes:
     return text.getvalue().encode()
 
 
-def _refusal(field: str, said: str) -> Problem:
-    return Problem("invalid", f"{field}: {said}.", fields={field: [said]})
+def _problem(field: str, message: str) -> Problem:
+    return Problem("invalid", f"{field}: {message}.", fields={field: [message]})

@@ -1,4 +1,4 @@
-"""Finishes versions that are `checking`. Any number of processes may; a row whose checker died is taken again."""
+"""Completes versions that are `checking`, in any number of processes; a row whose checker died is taken again."""
 
 import logging
 import threading
@@ -30,22 +30,22 @@ CHECKER = "dispatcher"
 
 
 def versions_check_until(stop: threading.Event) -> None:
-    """For a thread of the dispatcher: a long check must not keep lost attempts waiting."""
+    """For a thread of the dispatcher, so that long checks do not delay the handling of lost attempts."""
     stale_folders_sweep()
     while not stop.wait(environment().dispatch_seconds):
         try:
             close_old_connections()
             versions_check()
         except (Error, OSError) as error:
-            log.error("versions wait for their check: %s", error)
+            log.error("version checks failed and will be retried: %s", error)
             connection.close()
-        except Exception:  # nothing would start this thread again
-            log.exception("versions wait for their check")
+        except Exception:  # nothing restarts this thread
+            log.exception("version checks failed and will be retried")
             connection.close()
 
 
 def versions_check() -> int:
-    """Checks what waits, one after the other, by turns of kinds and of projects; how many."""
+    """Checks all waiting versions, alternating between kinds and projects; returns their number."""
     count = 0
     last: dict[str, Any] = {}
     while taken := [(kind, version) for kind in KINDS if (version := _take(kind, last.get(kind))) is not None]:
@@ -57,27 +57,24 @@ def versions_check() -> int:
 
 
 def _take(kind: str, last_project: Any) -> AnyVersion | None:
-    """The oldest free version of the project after `last_project`, held for HOLD_SECONDS.
-
-    Of several takers one gets it.
-    """
+    """Takes the oldest free version of the project after `last_project` for HOLD_SECONDS, by a guarded update."""
     _, rows = KINDS[kind]
     at = now()
     free = rows.objects.filter(Q(check_until__isnull=True) | Q(check_until__lt=at), state=State.CHECKING)
     projects = sorted(set(free.values_list("record__project_id", flat=True)))
     if not projects:
         return None
-    project = next((one for one in projects if last_project is not None and one > last_project), projects[0])
-    found: AnyVersion | None = (
+    project = next((each for each in projects if last_project is not None and each > last_project), projects[0])
+    version: AnyVersion | None = (
         free.filter(record__project_id=project).select_related("record").order_by("created").first()
     )
-    if found is None:
+    if version is None:
         return None
     held = {"check_until": at + timedelta(seconds=HOLD_SECONDS), "check_tries": F("check_tries") + 1}
-    if not free.filter(pk=found.pk, check_tries=found.check_tries).update(**held):
+    if not free.filter(pk=version.pk, check_tries=version.check_tries).update(**held):
         return _take(kind, last_project)
-    found.check_tries += 1
-    return found
+    version.check_tries += 1
+    return version
 
 
 def _check(kind: str, version: AnyVersion) -> None:
@@ -101,7 +98,7 @@ def _check(kind: str, version: AnyVersion) -> None:
 
 
 def version_ready(*, version: AnyVersion, checked: Checked) -> None:
-    """From checking to ready. The same content as another version's is refused, and says whose."""
+    """From checking to ready, or to refused if another version has the same content."""
     digest = folder_digest(checked.files)
     fields = {**file_fields(checked.files, digest), **ready_fields(checked)}
     fields["details"] = {**version.details, **checked.details}
@@ -109,48 +106,48 @@ def version_ready(*, version: AnyVersion, checked: Checked) -> None:
         moved = _move(version, "version_ready", fields)
     except IntegrityError:
         twin = version.record.versions.filter(digest=digest).exclude(state=State.REFUSED).first()
-        said = f"the same content is there already, as {twin}"
-        version_refuse(version=version, problem=Problem("same_content", f"{said}.", fields={"files": [said]}))
+        message = f"the same content is there already, as {twin}"
+        version_refuse(version=version, problem=Problem("same_content", f"{message}.", fields={"files": [message]}))
         return
     if not moved:
-        _forget(version)
+        _files_delete_if_gone(version)
     elif checked.key != version.key and not version.key.startswith("jobs/"):
         storage().delete_prefix(f"{version.key}/")
 
 
 def version_refuse(*, version: AnyVersion, problem: Problem) -> None:
-    """From checking to refused; its files go."""
+    """From checking to refused; deletes its files."""
     if _move(version, "version_refused", {"state": State.REFUSED, "reason": problem.body(), "files": []}):
         prefixes_delete(version.key)
     else:
-        _forget(version)
+        _files_delete_if_gone(version)
 
 
-def _forget(version: AnyVersion) -> None:
-    """Leaves the files of a version that was deleted meanwhile nowhere; those that another checker reads stay."""
+def _files_delete_if_gone(version: AnyVersion) -> None:
+    """Deletes the files if the version was deleted meanwhile; another checker may still read them otherwise."""
     if not type(version).objects.filter(pk=version.pk).exists():
         prefixes_delete(version.key)
 
 
 @transaction.atomic
 def _move(version: AnyVersion, kind: str, fields: dict[str, object]) -> bool:
-    """False where it is checked no more: deleted, or taken over by another checker."""
-    mine = type(version).objects.filter(pk=version.pk, state=State.CHECKING, check_tries=version.check_tries)
-    moved = bool(mine.update(**fields, check_until=None, unpack=False))
+    """False if the version was deleted or taken over by another checker."""
+    current = type(version).objects.filter(pk=version.pk, state=State.CHECKING, check_tries=version.check_tries)
+    moved = bool(current.update(**fields, check_until=None, unpack=False))
     if moved:
         version_audit(type(version).objects.select_related("record").get(pk=version.pk), kind, CHECKER)
     return moved
 
 
 def _renewing(version: AnyVersion) -> Callable[[], None]:
-    """Holds the row on, at most every RENEW_SECONDS."""
+    """Returns a function that extends the hold of the row, at most every RENEW_SECONDS."""
     last = time.monotonic()
 
     def renew() -> None:
         nonlocal last
         if time.monotonic() - last > RENEW_SECONDS:
             last = time.monotonic()
-            mine = type(version).objects.filter(pk=version.pk, check_tries=version.check_tries)
-            mine.update(check_until=now() + timedelta(seconds=HOLD_SECONDS))
+            current = type(version).objects.filter(pk=version.pk, check_tries=version.check_tries)
+            current.update(check_until=now() + timedelta(seconds=HOLD_SECONDS))
 
     return renew

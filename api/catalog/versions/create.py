@@ -1,7 +1,7 @@
-"""Versions of files that lie in the storage already: an upload's, or what a job fetched or made.
+"""Creates versions of stored files: those of an upload, or the output of a job.
 
-`version_create` (of an upload) and `version_from_files` (of a job) lead to the same check; nothing can use a version
-before it is `ready`. `api.catalog.versions.checks` finishes those that are `checking`.
+`version_create` (upload) and `version_from_files` (job) run the same check; a version cannot be used before it is
+`ready`. `api.catalog.versions.checks` completes versions that are `checking`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ File = dict[str, Any]
 Record = Dataset | PretrainedModel
 AnyVersion = DatasetVersion | PretrainedModelVersion
 MAX_FILES_NOW = 5_000
-"""Uploads of more files are checked by the dispatcher, however small they are."""
+"""Uploads of more files are checked by the dispatcher, whatever their size."""
 
 
 def version_create(
@@ -35,34 +35,34 @@ def version_create(
     by: str,
     source: Mapping[str, Any] | None = None,
 ) -> tuple[AnyVersion, bool]:
-    """The version that the upload's content is, and whether it is new. `source` is kept as details["source"].
+    """Returns the version with the upload's content, and whether it is new. `source` is stored in its details.
 
-    Large uploads, and those that find no free check slot, are `checking` when this returns. Raises Problem that names
-    the file at fault; the upload and its files are gone then, unless a file was not sent or the check itself failed.
+    The version of a large upload, or if no check slot is free, is `checking`. Raises Problem that names the invalid
+    file and deletes the upload with its files, unless a file was not sent or the check itself failed.
     """
     strip_metadata = upload.digest == stripped_digest(upload.files)
-    found = same_content(record, upload.digest)
-    if found is not None:
-        return found, False
-    told: dict[str, Any] = {"source": dict(source)} if source else {}
-    told |= {"strip_metadata": True} if strip_metadata else {}
+    existing = same_content(record, upload.digest)
+    if existing is not None:
+        return existing, False
+    details: dict[str, Any] = {"source": dict(source)} if source else {}
+    details |= {"strip_metadata": True} if strip_metadata else {}
     stored_check(storage(), upload.key, upload.files)
     checked = None if _is_large(upload.files) else _check_now(record, upload, strip_metadata)
     if checked is None:
-        later = {"key": upload.key, "unpack": upload.unpack, "state": State.CHECKING, "details": told}
+        later = {"key": upload.key, "unpack": upload.unpack, "state": State.CHECKING, "details": details}
         return _version_add(record, upload.files, upload.digest, later, by)
     values = ready_fields(checked)
-    values["details"] = {**told, **values["details"]}
-    version, made = _version_add(record, checked.files, folder_digest(checked.files), values, by)
+    values["details"] = {**details, **values["details"]}
+    version, created = _version_add(record, checked.files, folder_digest(checked.files), values, by)
     if version.key != upload.key:
         storage().delete_prefix(f"{upload.key}/")
-    if not made and version.key != checked.key:
+    if not created and version.key != checked.key:
         prefixes_delete(checked.key)
-    return version, made
+    return version, created
 
 
 def _check_now(record: Record, upload: Upload, strip_metadata: bool) -> Checked | None:
-    """None while other checks run, of this project or of all: the dispatcher takes it up."""
+    """None if no check slot is free: the dispatcher checks the version later."""
     try:
         return folder_check(
             project=record.project_id,
@@ -84,11 +84,10 @@ def _check_now(record: Record, upload: Upload, strip_metadata: bool) -> Checked 
 def version_from_files(
     *, record: Record, key: str, files: Sequence[Mapping[str, Any]], source: Mapping[str, Any], by: str
 ) -> AnyVersion:
-    """A `checking` version of `files` ([{path, size, sha256}]), which lie below the storage prefix `key`.
+    """A `checking` version of `files` ([{path, size, sha256}]) below the storage prefix `key`.
 
-    `source` (repo and commit, job, fused adaptors, ...) is kept as `details["source"]`. The same content again is the
-    version that is there. Reads no storage, so that it can be part of your transaction; the dispatcher checks the files
-    soon and makes the version ready or refused.
+    `source` (repo and commit, job, fused adaptors, ...) is stored as `details["source"]`. Returns an existing version
+    with the same content. Reads no storage, so it can be part of a transaction; the dispatcher checks the files later.
     """
     listed = files_check(files)
     values = {"key": key, "state": State.CHECKING, "details": {"source": dict(source)}}
@@ -96,7 +95,7 @@ def version_from_files(
 
 
 def ready_fields(checked: Checked) -> dict[str, Any]:
-    """Columns of a version that was found good."""
+    """Columns of a version that passed its check."""
     family = {"family": checked.details["family"]} if "family" in checked.details else {}
     return {"key": checked.key, "state": State.READY, "details": checked.details, **family}
 
@@ -107,16 +106,16 @@ def file_fields(files: Sequence[File], digest: str) -> dict[str, Any]:
 
 
 def prefixes_delete(key: str) -> None:
-    """Removes the files of a version that is none, and what a check made of them."""
+    """Deletes the files of a version, and those that a check wrote."""
     for prefix in version_prefixes(key):
         storage().delete_prefix(prefix)
 
 
 def version_prefixes(key: str) -> list[str]:
-    """All that the storage holds of a version alone. Files that a job published stay the job's."""
-    own = [f"{key}/"] if key.startswith(tuple(f"{kind}/" for kind in KINDS)) else []
-    made = files_key(key)
-    return [*own, preview_prefix(key), f"{made}/", preview_prefix(made)]
+    """The storage prefixes that belong to the version alone. Files that a job published belong to the job."""
+    uploaded = [f"{key}/"] if key.startswith(tuple(f"{kind}/" for kind in KINDS)) else []
+    written = files_key(key)
+    return [*uploaded, preview_prefix(key), f"{written}/", preview_prefix(written)]
 
 
 def _is_large(files: Sequence[File]) -> bool:
@@ -124,25 +123,25 @@ def _is_large(files: Sequence[File]) -> bool:
 
 
 def same_content(record: Record, digest: str) -> AnyVersion | None:
-    """The record's version of that digest that may be used, now or soon."""
-    found: AnyVersion | None = record.versions.filter(digest=digest).exclude(state=State.REFUSED).first()
-    return found
+    """The record's version of that digest that is not refused."""
+    version: AnyVersion | None = record.versions.filter(digest=digest).exclude(state=State.REFUSED).first()
+    return version
 
 
 @transaction.atomic
 def _version_add(
     record: Record, files: Sequence[File], digest: str, values: dict[str, Any], by: str
 ) -> tuple[AnyVersion, bool]:
-    """The record's next version, or the one that has this content."""
+    """Adds the record's next version, unless one has the same content."""
     locked = type(record).objects.select_for_update().get(pk=record.pk)
-    if (found := same_content(record, digest)) is not None:
-        return found, False
+    if (existing := same_content(record, digest)) is not None:
+        return existing, False
     highest = record.versions.aggregate(highest=Max("version"))["highest"] or 0
     locked.last_version = max(locked.last_version, highest) + 1
     locked.save(update_fields=["last_version"])
-    made: AnyVersion = record.versions.create(version=locked.last_version, **file_fields(files, digest), **values)
-    version_audit(made, "version_created", by)
-    return made, True
+    version: AnyVersion = record.versions.create(version=locked.last_version, **file_fields(files, digest), **values)
+    version_audit(version, "version_created", by)
+    return version, True
 
 
 def version_audit(version: AnyVersion, kind: str, by: str) -> None:

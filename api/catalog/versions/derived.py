@@ -1,4 +1,4 @@
-"""A dataset's next version out of what the storage holds already: other captions, further images. Nothing is sent."""
+"""Derives a dataset version from stored files: other captions, further images. Nothing is uploaded."""
 
 import hashlib
 import tempfile
@@ -20,12 +20,12 @@ File = dict[str, Any]
 
 
 class ImageRow(NamedTuple):
-    """An image that joins a dataset."""
+    """An image to add to a dataset."""
 
     path: str
     """In the dataset."""
     key: str
-    """Where the storage holds it."""
+    """In the storage."""
     size: int
     sha256: str
 
@@ -40,22 +40,22 @@ def dataset_derive(
     source: Mapping[str, Any],
     by: str,
 ) -> tuple[AnyVersion, bool]:
-    """The version of `base`'s files and `images` with these `captions` (text by path), and whether it is new.
+    """Returns the version of `base`'s files and `images` with `captions` (text by path), and whether it is new.
 
-    `source` is kept as details["source"]. Raises Problem that names the file at fault.
+    `source` is stored as details["source"]. Raises Problem that names the invalid file.
     """
-    kept: Sequence[File] = base.files if base else ()
-    keys = {file["path"]: f"{base.key}/{file['path']}" for file in kept} if base else {}
+    existing: Sequence[File] = base.files if base else ()
+    keys = {file["path"]: f"{base.key}/{file['path']}" for file in existing} if base else {}
     keys |= {image.path: image.key for image in images}
-    _known_check(captions, keys)
+    _images_check(captions, keys)
     written = captions_write([*keys], lambda path: _small(keys[path], path), captions, column)
-    files = {file["path"]: file for file in kept}
-    files |= {one.path: {"path": one.path, "size": one.size, "sha256": one.sha256} for one in images}
+    files = {file["path"]: file for file in existing}
+    files |= {image.path: {"path": image.path, "size": image.size, "sha256": image.sha256} for image in images}
     files |= {path: _entry(path, content) for path, content in written.items()}
     listed = files_check([*files.values()])
     digest = folder_digest(listed)
-    if found := same_content(record, digest):
-        return found, False
+    if version := same_content(record, digest):
+        return version, False
     upload = Upload.objects.create(
         kind=Upload.Kind.DATASETS,
         project_id=record.project_id,
@@ -71,11 +71,11 @@ def dataset_derive(
     return version_create(record=record, upload=upload, by=by, source=source)
 
 
-def _known_check(captions: Mapping[str, str], keys: Mapping[str, str]) -> None:
+def _images_check(captions: Mapping[str, str], keys: Mapping[str, str]) -> None:
     for path in captions:
         if path not in keys or not path.lower().endswith(IMAGE_ENDINGS):
-            said = f"{path!r:.200} is none of the dataset's images"
-            raise Problem("invalid", f"captions: {said}.", fields={f"captions.{path[:200]}": [said]})
+            message = f"{path!r:.200} is none of the dataset's images"
+            raise Problem("invalid", f"captions: {message}.", fields={f"captions.{path[:200]}": [message]})
 
 
 def _small(key: str, path: str) -> bytes:
@@ -84,8 +84,8 @@ def _small(key: str, path: str) -> bytes:
     except FileNotFoundError:
         raise _gone(path) from None
     if size > SMALL_BYTES:
-        said = f"{path} has {size} bytes; captions are edited in at most {SMALL_BYTES}"
-        raise Problem("too_large", f"{said}.", fields={"captions": [said]})
+        message = f"{path} has {size} bytes; captions are edited in at most {SMALL_BYTES}"
+        raise Problem("too_large", f"{message}.", fields={"captions": [message]})
     return b"".join(storage().open_range(key))
 
 

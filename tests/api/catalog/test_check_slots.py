@@ -8,8 +8,7 @@ from api.accounts.models import Project
 from api.catalog.models import Dataset, DatasetVersion, Upload, VersionState
 from api.catalog.versions import check_run
 from api.catalog.versions import checks as pending
-from api.catalog.versions.check_run import Checked, check_seconds
-from api.catalog.versions.check_slots import CheckSlots
+from api.catalog.versions.check_run import Checked, CheckSlots, check_seconds
 from api.catalog.versions.create import version_create
 from api.storage import storage
 from tests.api.world import Environ, file_entry
