@@ -1,4 +1,4 @@
-"""The server: Django, and beside it what moves bytes without Django."""
+"""The ASGI application: Django, signed links of the local storage, and static files."""
 
 import os
 import threading
@@ -8,10 +8,10 @@ from typing import Any
 from django import setup
 from django.db import connection
 
+from api.environment import environment
 from api.server.body_limit import body_limited
-from api.server.front import fronted
 from api.server.handler import StayingThreadsHandler
-from api.server.http_protocol import framing_checked
+from api.server.http_protocol import framing_checked, null_characters_rejected, proxied
 from api.server.security_headers import secured
 from api.server.static_files import static_files
 from api.server.turns import REPORTS, STREAMS, in_turns
@@ -22,9 +22,9 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 REPORTS_AT_ONCE = 4
-"""Of workers to SQLite. More only wait for the interpreter's lock while they hold the database's."""
+"""Of workers to SQLite. More would only wait for the interpreter's lock while they hold the database's."""
 STREAMS_OPENED_AT_ONCE = 4
-"""Streams that are open count no more."""
+"""Open streams do not count."""
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "api.settings")
 setup(set_prefix=False)
@@ -32,7 +32,7 @@ handler = StayingThreadsHandler()
 django: App = in_turns(handler, STREAMS, STREAMS_OPENED_AT_ONCE)
 if connection.vendor == "sqlite":
     django = in_turns(django, REPORTS, REPORTS_AT_ONCE)
-django = fronted(body_limited(django))
+django = null_characters_rejected(proxied(body_limited(django), environment().trusted_networks))
 links = storage_app()
 static_paths, static = static_files()
 

@@ -1,4 +1,4 @@
-"""Refuses large request bodies before Django reads them; Django alone would first lay all of a body on the disk."""
+"""Rejects large request bodies before Django, which would first write all of a body to the disk."""
 
 import json
 import re
@@ -6,15 +6,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from api.errors import Problem
+
 Message = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Any, Receive, Send], Awaitable[None]]
+Header = tuple[bytes, bytes]
+CLOSE: Header = (b"connection", b"close")
 
 
 @dataclass(frozen=True)
 class BodyLimit:
-    """How much one request body may hold."""
+    """The limits of one request body."""
 
     max_bytes: int
     max_values: int
@@ -30,11 +34,11 @@ ROUTES = (
     (re.compile(r"/api/v1/(auth/|me/password)|/admin/login/"), PASSWORD),
     (re.compile(r"/api/v1/datasets/[^/]+/(uploads|captions)$|/api/v1/models/[^/]+/uploads$|/internal/v1/"), LISTS),
 )
-"""The first pattern that matches the start of the path counts."""
+"""The first pattern that matches the start of the path applies."""
 
 
 class BodyTooLargeError(Exception):
-    """More came than the Content-Length said, or than is allowed without one."""
+    """The body is longer than its Content-Length, or than allowed without one."""
 
 
 def body_limit_for(path: str) -> BodyLimit:
@@ -42,15 +46,15 @@ def body_limit_for(path: str) -> BodyLimit:
 
 
 def body_limited(app: App) -> App:
-    """`app` behind a counter of body bytes: 413 at once where Content-Length says it, else as soon as too much came."""
+    """`app` behind a counter of body bytes: responds 413 by Content-Length, or as soon as the limit is exceeded."""
 
     async def limited(scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
         limit = body_limit_for(scope["path"]).max_bytes
-        if _announced(scope) > limit:
-            await _refuse(send, limit)
+        if _content_length(scope) > limit:
+            await problem_send(send, _too_large(limit), CLOSE)
             return
         started, count = False, 0
 
@@ -62,37 +66,33 @@ def body_limited(app: App) -> App:
                 raise BodyTooLargeError
             return message
 
-        async def noted(message: Message) -> None:
+        async def observed(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
 
         try:
-            await app(scope, counted, noted)
+            await app(scope, counted, observed)
         except BodyTooLargeError:
             if not started:
-                await _refuse(send, limit)
+                await problem_send(send, _too_large(limit), CLOSE)
 
     return limited
 
 
-def _announced(scope: Any) -> int:
+async def problem_send(send: Send, problem: Problem, *headers: Header) -> None:
+    """Sends an error response from outside of Django, in the schema of all errors."""
+    data = json.dumps(problem.body()).encode()
+    start = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode()), *headers]
+    await send({"type": "http.response.start", "status": problem.status, "headers": start})
+    await send({"type": "http.response.body", "body": data})
+
+
+def _content_length(scope: Any) -> int:
     value = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
     return int(value) if value.isdigit() else 0
 
 
-async def _refuse(send: Send, limit: int) -> None:
-    body = {
-        "code": "too_large",
-        "message": f"The body is larger than {limit} bytes, the limit of this address.",
-        "hint": "Send files to the signed links that `uploads` answers.",
-        "fields": {},
-    }
-    data = json.dumps(body).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(data)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": data})
+def _too_large(limit: int) -> Problem:
+    message = f"The body is larger than {limit} bytes, the limit of this address."
+    return Problem("too_large", message, status=413, hint="Send files to the signed links that `uploads` answers.")

@@ -1,8 +1,8 @@
-"""Django behind ASGI, with one trip from the event loop to a thread, and threads that stay for the next request.
+"""Django behind ASGI with one switch from the event loop to a thread per request, and threads that are reused.
 
-Django starts a thread for each request and another that waits for its end, and goes back to the event loop between its
-middleware and its view. Each trip costs a switch of Python's lock, and a new thread has no connection to SQLite, whose
-opening (the schema is parsed, seventy functions are registered) costs more than most requests.
+Django starts one thread for each request and another one that waits for its end, and returns to the event loop between
+middleware and view. Each switch costs a handover of the interpreter's lock, and a new thread has no connection to
+SQLite; opening one (parsing the schema, registering seventy functions) costs more than most requests.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from django.db import connections
 from django.http import HttpRequest, HttpResponseBase
 
 MAX_IDLE_THREADS = 16
-"""More end with their requests. On SQLite each keeps a connection, with at most 2 MiB of pages."""
+"""Further threads end with their requests. On SQLite each holds a connection with at most 2 MiB of pages."""
 
 
 class Threads:
-    """Those that wait for a request. Each is an executor of one thread, as `ThreadSensitiveContext` wants them."""
+    """Idle threads. Each is an executor of one thread, as `ThreadSensitiveContext` expects."""
 
     def __init__(self) -> None:
         self.idle: list[ThreadPoolExecutor] = []
@@ -38,7 +38,7 @@ class Threads:
 
 
 class Loan(Executor):
-    """The thread of one request, taken at the first call. After `end` the next call takes one again."""
+    """The thread of one request, taken at the first call; after `end` the next call takes another."""
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
@@ -65,8 +65,7 @@ class StayingThreadsHandler(ASGIHandler):
         self.threads = Threads()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """When `handle` returns, the thread is done, also with a request whose client went away: Django sends its last
-        signal in it."""
+        """`handle` returns after Django has sent its last signal in the thread, also if the client has disconnected."""
         loan = Loan(self.threads)
         _LOAN.set(loan)
         try:
@@ -76,7 +75,7 @@ class StayingThreadsHandler(ASGIHandler):
             loan.end()
 
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
-        """A response that streams (200 of them may stay open for days) needs the thread again only for its end."""
+        """Returns the thread of a streaming response, which may stay open for days and needs one only at its end."""
         response = await sync_to_async(self.get_response)(request)
         if response.streaming:
             _LOAN.get().end()

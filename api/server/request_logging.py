@@ -1,4 +1,4 @@
-"""Every request: its latency and status by route for Prometheus, one log line, and an id that both sides know."""
+"""Logs every request, with its latency and status by route for Prometheus, and an id that the client receives."""
 
 import re
 import time
@@ -21,14 +21,14 @@ REQUEST_SECONDS = Histogram(
 )
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 UNKNOWN = "unknown"
-"""Label of what no route matched and of methods that nobody defined: labels stay few whatever is asked."""
+"""Label of unmatched routes and unknown methods, so that clients cannot create labels."""
 HEADER = "X-Request-ID"
 SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 QUIET = ("/healthz", "/readyz", "/metrics")
 
 
 def observed(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], HttpResponseBase]:
-    """Outermost Django middleware: an exception is an answer of 500 by the time that it gets here."""
+    """Outermost Django middleware; exceptions are responses with status 500 here."""
 
     def observe(request: HttpRequest) -> HttpResponseBase:
         request_id, started = _begin(request), time.perf_counter()
@@ -38,9 +38,9 @@ def observed(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callabl
 
 
 def _begin(request: HttpRequest) -> str:
-    """The caller's own id where it has a decent one; all log lines of this request carry it."""
-    given = request.headers.get(HEADER, "")
-    request_id = given if SAFE_ID.fullmatch(given) else uuid.uuid4().hex
+    """Binds the client's request id, if it is safe, or a new one to all log lines of the request."""
+    client_id = request.headers.get(HEADER, "")
+    request_id = client_id if SAFE_ID.fullmatch(client_id) else uuid.uuid4().hex
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=request_id)
     return request_id
@@ -51,20 +51,26 @@ def _end(request: HttpRequest, response: HttpResponseBase, request_id: str, seco
     status = response.status_code
     REQUEST_SECONDS.labels(method, route_of(request), f"{status // 100}xx").observe(seconds)
     response.headers[HEADER] = request_id
-    told = {"request_id": request_id, "method": method, "path": request.path, "status": status, "user": _user(request)}
-    say = log.error if status >= 500 else log.debug if request.path in QUIET else log.info
-    say("request", **told, duration_ms=round(1000 * seconds, 1))
+    fields = {
+        "request_id": request_id,
+        "method": method,
+        "path": request.path,
+        "status": status,
+        "user": _user(request),
+    }
+    write = log.error if status >= 500 else log.debug if request.path in QUIET else log.info
+    write("request", **fields, duration_ms=round(1000 * seconds, 1))
     return response
 
 
 def route_of(request: HttpRequest) -> str:
-    """The pattern, such as `api/v1/jobs/<str:ref>`; never the path, which would make as many labels as jobs."""
+    """The pattern, such as `api/v1/jobs/<str:ref>`; paths would create a label for each job."""
     match = request.resolver_match
     return (match.route or "/") if match else UNKNOWN
 
 
 def _user(request: HttpRequest) -> str | None:
-    """The name of the user that a view or middleware loaded. Never queries."""
+    """The name of the user that a view or middleware has loaded. Makes no query."""
     user: Any = request.__dict__.get("user")
     if isinstance(user, LazyObject):
         user = getattr(request, "_cached_user", None)

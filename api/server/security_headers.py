@@ -1,4 +1,4 @@
-"""Headers that keep browsers from doing harm, on every answer of this server, whoever makes it."""
+"""Security headers for browsers, on every response of the server."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ from api.environment import environment
 from api.server.body_limit import App, Receive, Send
 from foundation.protocol import PROTOCOL, PROTOCOL_HEADER
 
-NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-OWN = "default-src 'self'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+NONE = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+SELF = "default-src 'self'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 INLINE_STYLES = "img-src 'self' data:; style-src 'self' 'unsafe-inline'"
 POLICIES = (
-    ("/api/docs", f"{OWN}; {INLINE_STYLES}; script-src 'self'"),
-    # The panel's own pages carry inline scripts, and Alpine evaluates what stands in their attributes.
-    ("/admin", f"{OWN}; {INLINE_STYLES}; script-src 'self' 'unsafe-inline' 'unsafe-eval'"),
+    ("/api/docs", f"{SELF}; {INLINE_STYLES}; script-src 'self'"),
+    # The panel's pages contain inline scripts, and Alpine evaluates their attributes.
+    ("/admin", f"{SELF}; {INLINE_STYLES}; script-src 'self' 'unsafe-inline' 'unsafe-eval'"),
 )
-"""Content-Security-Policy by the start of the path; all else is data, and may do nothing in a browser."""
+"""Content-Security-Policy by the start of the path; all other responses are data and get NONE."""
 ALWAYS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
@@ -28,19 +28,19 @@ HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 
 
 def secured(app: App) -> App:
-    """`app` with these headers on each answer; what it set itself stays."""
+    """`app` with these headers on each response, unless it sets them itself."""
 
     async def secure(scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
-        wanted = headers_for(scope["path"])
+        required = headers_for(scope["path"])
 
         async def completed(message: Any) -> None:
             if message["type"] == "http.response.start":
-                given = list(message.get("headers", []))
-                known = {name.lower() for name, _ in given}
-                message = {**message, "headers": [*given, *(pair for pair in wanted if pair[0] not in known)]}
+                headers = list(message.get("headers", []))
+                names = {name.lower() for name, _ in headers}
+                message = {**message, "headers": [*headers, *(pair for pair in required if pair[0] not in names)]}
             await send(message)
 
         await app(scope, receive, completed)
@@ -49,6 +49,6 @@ def secured(app: App) -> App:
 
 
 def headers_for(path: str) -> list[tuple[bytes, bytes]]:
-    policy = next((policy for start, policy in POLICIES if path.startswith(start)), NOTHING)
+    policy = next((policy for start, policy in POLICIES if path.startswith(start)), NONE)
     hsts = [HSTS] if environment().is_https else []
     return [*ALWAYS, (b"content-security-policy", policy.encode()), *hsts]

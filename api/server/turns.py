@@ -1,9 +1,9 @@
-"""Requests of one kind take turns: at most so many are worked on at once, first come, first served.
+"""Limits the concurrent requests of one kind, first come, first served.
 
-Every request has a thread, and threads of Python take turns of milliseconds: fifty at once each hold the database's
-lock fifty times as long. A turn begins when the body has come and ends when the answer begins, so that slow clients
-hold none. Only routes that do nothing but database work take turns: a slow storage must not keep heartbeats waiting.
-Kinds do not wait for each other: after a restart hundreds of followers come back at once, and reports go on.
+Every request has a thread, and Python switches threads every few milliseconds: of fifty at once each would hold the
+database's lock fifty times as long. A turn begins with the complete body and ends with the start of the response, so
+that slow clients hold none. Only routes of pure database work are limited: a slow storage must not delay heartbeats.
+Kinds are independent: after a restart hundreds of streams reconnect at once without delaying reports.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ def in_turns(app: App, routes: re.Pattern[str], limit: int) -> App:
 
 
 class _Turn:
-    """Of one request; begins and ends once."""
+    """The turn of one request, which begins and ends once."""
 
     def __init__(self, semaphore: asyncio.Semaphore) -> None:
         self._semaphore = semaphore

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from api.asgi import application
-from api.server.front import fronted
+from api.environment import environment
+from api.server.http_protocol import proxied
 from api.server.security_headers import headers_for
 from tests.api.actors import person
 from tests.api.test_settings import GOOD
@@ -82,21 +83,54 @@ async def test_an_address_with_a_null_character_is_refused() -> None:
         assert (answer.status_code, answer.json()["code"]) == (400, "bad_address")
 
 
-@pytest.mark.asyncio
-async def test_the_scheme_is_believed_of_a_trusted_proxy_only(environ: Environ) -> None:
-    seen: list[Any] = []
+async def scopes_behind(trusted: str, environ: Environ, *, peer: str = "192.0.2.1", **headers: str) -> Any:
+    """The scope that an application receives for a request of `peer`."""
+    scopes: list[Any] = []
 
     async def inner(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 ASGI's signature
-        seen.append((scope["scheme"], [name for name, _ in scope["headers"] if name.startswith(b"x-forwarded")]))
+        scopes.append(scope)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    transport = httpx.ASGITransport(fronted(inner), client=("192.0.2.1", 1))
+    environ(trusted_proxies=trusted)
+    transport = httpx.ASGITransport(proxied(inner, environment().trusted_networks), client=(peer, 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
-        for trusted in ("", "192.0.2.0/24"):
-            environ(trusted_proxies=trusted)
-            await client.get("/", headers={"X-Forwarded-Proto": "https", "X-Forwarded-For": "198.51.100.1"})
-    assert seen == [("http", []), ("https", [b"x-forwarded-proto", b"x-forwarded-for"])]
+        await client.get("/", headers={name.replace("_", "-"): value for name, value in headers.items()})
+    return scopes[0]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("trusted", "scheme"), [("", "http"), ("192.0.2.0/24", "https"), ("192.0.2.1", "https")])
+async def test_the_scheme_is_taken_from_trusted_proxies_only(environ: Environ, trusted: str, scheme: str) -> None:
+    forwarded = {"X_Forwarded_Proto": "https", "X_Forwarded_For": "198.51.100.1", "X_Forwarded_Host": "evil.example"}
+    scope = await scopes_behind(trusted, environ, **forwarded)
+    assert scope["scheme"] == scheme
+    assert not [name for name, _ in scope["headers"] if b"forwarded" in name], "nothing can trust them by mistake"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "expected"),
+    [
+        ("203.0.113.9", "198.51.100.1", "203.0.113.9"),  # not a proxy of ours: its header is ignored
+        ("10.0.0.1", "198.51.100.1", "198.51.100.1"),
+        ("10.0.0.1", "6.6.6.6, 198.51.100.1", "198.51.100.1"),  # anybody can forge what precedes the nearest hop
+        ("10.0.0.1", "198.51.100.1, 10.0.0.2", "198.51.100.1"),
+        ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "nonsense", "nonsense"),
+        ("10.0.0.1", "198.51.100.1:4711", "198.51.100.1"),  # a new port is not a new client
+        ("fd00::1", "2001:db8::7", "2001:db8::7"),
+        ("fd00::1", "[2001:db8::7]:4711, fd00::2", "2001:db8::7"),
+        ("2001:db8::9", "2001:db8::7", "2001:db8::9"),
+        ("", "198.51.100.1", ""),
+    ],
+)
+async def test_the_client_is_taken_from_trusted_proxies_only(
+    environ: Environ, peer: str, forwarded: str, expected: str
+) -> None:
+    scope = await scopes_behind("10.0.0.0/8, fd00::/8", environ, peer=peer, X_Forwarded_For=forwarded)
+    assert scope["client"][0] == expected
 
 
 def test_no_other_origin_is_allowed_in(settings: Any) -> None:
