@@ -13,9 +13,9 @@ SQLITE_OPTIONS = {
 }
 
 POSTGRESQL_OPTIONS = "-c idle_in_transaction_session_timeout=60s"
-"""An API that hangs or is suspended within a transaction keeps its locks: for a minute, then the others go on."""
+"""Ends the transaction, and releases the locks, of an API that hangs or is suspended."""
 ANSWER_GRACE_SECONDS = 2
-"""The server ends a statement by itself; this much later it counts as silent."""
+"""From the statement timeout of the server until it is considered silent."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Limits:
 def database_entry(url: str, limits: Limits) -> dict[str, Any]:
     """`sqlite:////absolute/file` (three slashes: relative) or `postgresql://user:password@host:port/name?host=/socket`.
 
-    The limits are PostgreSQL's; libpq's own words in the URL come before them.
+    The limits apply to PostgreSQL; options of libpq in the URL override them.
     """
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
@@ -41,7 +41,7 @@ def database_entry(url: str, limits: Limits) -> dict[str, Any]:
             "ENGINE": "api.sqlite",
             "NAME": unquote(parts.path[1:]),
             "OPTIONS": SQLITE_OPTIONS,
-            "CONN_MAX_AGE": None,  # as long as the thread (api.server.handler)
+            "CONN_MAX_AGE": None,  # lives as long as the thread (api.server.handler)
         }
     query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
     return {
@@ -62,7 +62,7 @@ def database_entry(url: str, limits: Limits) -> dict[str, Any]:
 
 
 def _tcp_options(limits: Limits) -> dict[str, int]:
-    """A peer that acknowledges nothing for `silent_seconds` is dead, whether or not we wait for an answer."""
+    """Closes a connection whose peer acknowledges nothing for `silent_seconds`, also an idle one."""
     return {
         "connect_timeout": limits.connect_seconds,
         "tcp_user_timeout": 1000 * limits.silent_seconds,  # milliseconds
@@ -78,7 +78,7 @@ def _server_options(limits: Limits) -> str:
 
 
 def _pool_options(limits: Limits) -> dict[str, Any]:
-    """A pool checks a connection before each request, so that what a failover left dead hangs none."""
+    """The pool checks a connection before each request, so that none hangs after a failover."""
     bounded = import_string("api.postgresql.bounded")  # psycopg is optional
     answer = limits.statement_seconds + ANSWER_GRACE_SECONDS if limits.statement_seconds else None
     return {

@@ -1,4 +1,4 @@
-"""Every environment variable of the API: read once, checked at start, one sentence per mistake."""
+"""All environment variables of the API, validated at start with one sentence per mistake."""
 
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -20,141 +20,141 @@ SECRET = ("metrics_token", "secret_key", "database_url", "broker_url", "s3_secre
 
 
 class Environment(BaseModel):
-    """Field `lease_seconds` is the variable `ANNEAL_LEASE_SECONDS`. Places have no default, numbers do."""
+    """Field `lease_seconds` is the variable `ANNEAL_LEASE_SECONDS`. Locations have no default, numbers do."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     database_url: str
     """sqlite:////absolute/file.sqlite3 or postgresql://user:password@host:5432/name."""
     database_connect_seconds: int = Field(5, ge=2)
-    """Longest wait for a connection to PostgreSQL, new or out of the pool; then the request is answered 503."""
+    """Timeout for a connection to PostgreSQL, new or from the pool; the request then fails with 503."""
     database_check_seconds: float = Field(2, gt=0)
-    """A pooled connection that does not answer its check within this time is replaced, and all idle ones with it."""
+    """Timeout of the check of a pooled connection; after it this connection and all idle ones are replaced."""
     database_silent_seconds: int = Field(8, ge=4)
-    """A connection whose server acknowledges nothing for this long is dead (TCP keepalive and tcp_user_timeout)."""
+    """A connection is closed if its server acknowledges nothing for this long (TCP keepalive and tcp_user_timeout)."""
     database_statement_seconds: float = Field(10, ge=0)
-    """Longest statement of a request or a dispatcher's round on PostgreSQL; 0 = unlimited, as for other commands."""
+    """Timeout of a statement of requests and the dispatcher on PostgreSQL; 0 = unlimited, as for other commands."""
     database_pool_size: int = Field(20, ge=2)
-    """Most connections to PostgreSQL of one API process."""
+    """Maximum number of connections to PostgreSQL of one API process."""
     storage_url: str
-    """Where files lie: file:///absolute/folder or s3://bucket/prefix."""
+    """Location of all files: file:///absolute/folder or s3://bucket/prefix."""
     secret_key: str = Field(min_length=32)
-    """Signs links and sessions; at least 32 characters, kept secret, the same in all processes."""
+    """Signs links and sessions; a secret of at least 32 characters, the same in all processes."""
     public_url: str
-    """How users and workers reach the API: http://host:port."""
+    """URL by which users and workers reach the API: http://host:port."""
     broker_url: str = ""
     """redis://host:port/0; empty = no wake-up calls, workers poll."""
     allowed_hosts: str = ""
-    """More host names to answer to, separated by commas; that of public_url is always allowed."""
+    """Further accepted host names, separated by commas; that of public_url is always accepted."""
     debug: bool = False
-    """Django's debug mode; never for others to reach."""
+    """Django's debug mode; never for a server that others can reach."""
     s3_endpoint: str = ""
-    """Where the API reaches the S3 server: http://host:port; empty = Amazon's."""
+    """URL by which the API reaches the S3 server: http://host:port; empty = Amazon's."""
     s3_public_endpoint: str = ""
-    """Where users and workers reach it, the host of signed links; empty = s3_endpoint."""
+    """URL by which users and workers reach it, used in signed links; empty = s3_endpoint."""
     s3_region: str = "us-east-1"
-    """Region of the bucket; a part of every signature."""
+    """Region of the bucket; part of every signature."""
     s3_access_key: str = ""
-    """Key that may read, write, list and delete in the bucket; empty = found as boto3 does, as a host's role."""
+    """Access key with the rights to read, write, list and delete; empty = boto3's default, such as the host's role."""
     s3_secret_key: str = ""
-    """The secret of s3_access_key."""
+    """Secret of s3_access_key."""
     s3_addressing: Literal["path", "virtual"] = "path"
-    """Addresses as path = host/bucket/key, or virtual = bucket.host/key."""
+    """Form of URLs: path = host/bucket/key, virtual = bucket.host/key."""
     s3_checksums: Literal["auto", "always", "never"] = "auto"
-    """Whether signed PUTs carry a SHA-256 that the server checks; auto = where a probe at start shows that it does."""
+    """Whether signed PUTs have a SHA-256 for the server to verify; auto = if a probe at start shows that it does."""
     part_bytes: int = Field(64 * 2**20, ge=5 * 2**20, le=5 * 2**30)
-    """Files of this size and more are uploaded in parts of it; a part that breaks off is sent again alone."""
+    """Files of at least this size are uploaded in parts of it; an interrupted part is repeated alone."""
     upload_bytes: int = Field(2**40, ge=2**20)
-    """Most bytes that one request may ask signed links for."""
+    """Maximum number of bytes for which one request may get signed links."""
     project_upload_bytes: int = Field(4 * 2**40, ge=2**20)
-    """Most bytes of one project's uploads that are open: not yet a version, not yet removed."""
+    """Maximum number of bytes of a project's open uploads: not yet a version, not yet removed."""
     upload_hours: float = Field(48, gt=0)
-    """Uploads that did not become a version within this time are removed; longer than link_seconds."""
+    """Uploads from which no version was created within this time are removed; longer than link_seconds."""
     check_now_bytes: int = Field(200 * 10**6, ge=0)
-    """Uploads up to this size are checked while the user waits; larger ones by the dispatcher."""
+    """Uploads up to this size are checked during the request; larger ones by the dispatcher."""
     check_memory_bytes: int = Field(2 * 2**30, ge=2**29)
-    """Address space of the process that looks at uploaded files."""
+    """Address space of the process that checks uploaded files."""
     check_seconds: int = Field(300, ge=1)
-    """How long looking at one upload may take, on the clock and of a processor; 1 s more for each 10 MB of it."""
+    """Timeout of the check of an upload, in wall-clock and CPU time; plus 1 s for each 10 MB."""
     secrets_keys: str = ""
-    """Fernet keys that keep project secrets, by commas: the first encrypts, all decrypt; empty = no project secrets."""
+    """Fernet keys of project secrets, separated by commas: the first encrypts, all decrypt; empty = no secrets."""
     hub_endpoints: str = "https://huggingface.co"
-    """Hubs that jobs may fetch from, by commas; only what is listed here may be http or lie in a private network."""
+    """Hubs that jobs may download from, separated by commas; only these may use http or be in a private network."""
     trusted_proxies: str = ""
-    """Addresses or networks of our own proxies, by commas; only their X-Forwarded-For and -Proto are believed."""
+    """Addresses or networks of trusted proxies, separated by commas; headers X-Forwarded-* of others are ignored."""
     docs_public: bool = True
-    """Whether /api/docs and /api/schema answer without a login."""
+    """Whether /api/docs and /api/schema are available without a login."""
     project_creation: Literal["superuser", "anyone"] = "superuser"
-    """Who may make a project; its maker becomes its admin."""
+    """Who may create projects; the creator becomes admin of the project."""
     logins_per_minute_account: int = Field(10, ge=1)
-    """Tries of one user name's password in one minute, right or wrong."""
+    """Maximum number of login attempts per user name and minute, successful or not."""
     logins_per_minute_address: int = Field(30, ge=1)
-    """Tries of passwords from one address in one minute."""
+    """Maximum number of login attempts per client address and minute."""
     claims_per_minute: int = Field(6000, ge=1)
-    """Claims with one worker token in one minute; all hosts may share one token."""
+    """Maximum number of claims per worker token and minute; all hosts may share one token."""
     writes_per_minute: int = Field(1200, ge=1)
-    """Requests with one user token that change something, in one minute."""
+    """Maximum number of requests other than reads per user token and minute."""
 
     heartbeat_seconds: float = Field(15, gt=0)
-    """How often an agent and a host report."""
+    """Interval of the heartbeats of attempts and hosts."""
     lease_seconds: float = Field(300, gt=0)
-    """How long a claim holds after its last heartbeat."""
+    """Duration of an attempt's lease after its last heartbeat."""
     self_fence_seconds: float = Field(240, gt=0)
-    """A worker without an answer for this long stops its trainer by itself."""
+    """A worker that gets no response from the API for this long stops its trainer."""
     kill_seconds: float = Field(20, gt=0)
-    """From SIGTERM to SIGKILL when a worker fences itself."""
+    """Time from SIGTERM to SIGKILL when a worker stops its trainer for lack of a response."""
     request_timeout_seconds: float = Field(10, gt=0)
-    """Longest wait of a worker for one answer."""
+    """Timeout of a worker's request."""
     reap_grace_seconds: float = Field(30, ge=0)
-    """An attempt is reaped this long after its lease ran out."""
+    """An attempt is ended as lost this long after its lease has expired."""
     reap_gap_seconds: float = Field(10, gt=0)
-    """When the reaper slept longer than this, all leases are first extended by the gap."""
+    """If the dispatcher has paused for longer than this, all leases are first extended by the pause."""
     poll_seconds: float = Field(5, gt=0)
-    """How often a host asks for work without a wake-up call."""
+    """Interval at which a host polls for jobs without a wake-up call."""
     no_progress_seconds: float = Field(1800, gt=0)
-    """A trainer that is alive without an event for this long has failed."""
+    """A running trainer without an event for this long has failed."""
     stop_grace_seconds: float = Field(300, gt=0)
-    """How long a stopped trainer may take for its checkpoint and partial adaptor."""
+    """Time limit for a stopped trainer to write its checkpoint and partial adaptor."""
     stop_limit_seconds: float = Field(3600, gt=0)
-    """So long after stop_grace_seconds a stop that no worker has obeyed is made in the books, as by cancel --force."""
+    """A stop that no worker has executed this long after stop_grace_seconds is recorded as by cancel --force."""
     stuck_seconds: float = Field(12 * 3600, gt=0)
-    """A live attempt whose worker reports no progress for so long has failed, whatever its heartbeats say."""
+    """An attempt without reported progress for this long has failed, whatever its heartbeats report."""
     identity_seconds: float = Field(60, ge=0)
-    """How long a silent worker's identity stays its own."""
+    """How long the identity of a silent worker stays reserved for it."""
     reserve_after_seconds: float = Field(600, ge=0)
-    """A job passed over for this long reserves the first worker that could hold it."""
+    """A job that was passed over for this long reserves the first worker that could run it."""
     max_losses: int = Field(3, ge=1)
-    """Losses in a row without a new checkpoint after which a job fails as poison."""
+    """Number of lost attempts in a row without a new checkpoint after which a job fails."""
     max_tries: int = Field(6, ge=1, le=1000)
-    """Tries in a row, without a new checkpoint, that fail for storage, network or worker, after which a job fails."""
+    """Number of failures in a row of storage, network or worker without a new checkpoint after which a job fails."""
     retry_first_seconds: float = Field(60, gt=0)
-    """Pause of a job after the first such try; each further one is four times as long."""
+    """Pause of a job after the first such failure; each further pause is four times as long."""
     retry_longest_seconds: float = Field(3600, gt=0)
-    """Longest of these pauses."""
+    """Maximum of these pauses."""
     quarantine_failures: int = Field(3, ge=1, le=100)
-    """Different jobs in a row that fail because of one worker, after which it is given no more."""
+    """Number of different jobs in a row that fail because of a worker, after which it is quarantined."""
     quarantine_seconds: float = Field(600, ge=0)
-    """A worker stays in quarantine at least this long before its own check may end it."""
+    """Minimum duration of a quarantine before the worker's own check may end it."""
     dispatch_seconds: float = Field(2, gt=0)
-    """How often the dispatcher tops up the queues and reaps."""
+    """Interval at which the dispatcher fills the queues and ends lost attempts."""
     dispatch_limit: int = Field(16, ge=1)
-    """Most wake-up calls waiting in one pool's queue."""
+    """Maximum number of waiting wake-up calls per pool."""
     link_seconds: int = Field(6 * 3600, ge=1, le=7 * 24 * 3600)
-    """How long a signed link is good."""
+    """Validity of a signed link."""
     attempt_log_bytes: int = Field(2**30, ge=2**20)
-    """Most bytes of one attempt's log; workers cut theirs off before."""
+    """Maximum size of an attempt's log; workers truncate theirs before."""
     stream_poll_seconds: float = Field(0.5, gt=0)
-    """How often the live stream looks for new events."""
+    """Interval at which live streams poll for new events."""
     stream_keep_alive_seconds: float = Field(15, gt=0)
-    """A silent live stream says a comment this often."""
+    """Interval of comments in an idle live stream."""
     stream_ticket_seconds: int = Field(600, ge=1)
-    """How long a stream ticket opens its job's stream; it stands in addresses, so keep it short."""
+    """Validity of the ticket of a stream; keep it short, since tickets are part of URLs."""
     reconcile: Literal["remove", "report", "off"] = "remove"
-    """What the dispatcher does with objects of the storage that no row names: remove them, only count them, nothing."""
+    """What the dispatcher does with stored objects that no row refers to: remove them, only count them, or nothing."""
     unreferenced_hours: float = Field(72, gt=0)
-    """How long an object must have had no row before it is removed; longer than link_seconds."""
+    """How long an object must be without a row before it is removed; longer than link_seconds."""
     metrics_token: str = ""
-    """Who asks for /metrics must send it as bearer token; empty = anybody who reaches the API."""
+    """Bearer token that requests of /metrics must send; empty = available to everybody."""
 
     @field_validator("database_url")
     @classmethod
@@ -268,7 +268,7 @@ class Environment(BaseModel):
 
     @property
     def secret_values(self) -> list[str]:
-        """What must never be shown: keys, and the passwords inside addresses."""
+        """Values that must never be shown: keys, and passwords in URLs."""
         values = [getattr(self, name) for name in SECRET if "://" not in getattr(self, name)]
         passwords = [urlsplit(getattr(self, name)).password or "" for name in SECRET]
         return [*values, *map(unquote, passwords), *passwords, *self.fernet_keys]
@@ -292,32 +292,32 @@ class Environment(BaseModel):
 
 def environment() -> Environment:
     """The settings of this process."""
-    found = settings.ANNEAL
-    assert isinstance(found, Environment)
-    return found
+    current = settings.ANNEAL
+    assert isinstance(current, Environment)
+    return current
 
 
 def environment_read(variables: Mapping[str, str]) -> Environment:
     """Reads ANNEAL_* from `variables`. Raises ImproperlyConfigured with one line per mistake."""
-    given = {
+    values = {
         name: variables[PREFIX + name.upper()]
         for name in Environment.model_fields
         if PREFIX + name.upper() in variables
     }
     try:
-        return Environment.model_validate(given)
+        return Environment.model_validate(values)
     except ValidationError as error:
-        lines = [_sentence(e["loc"], e["msg"], given) for e in error.errors()]
+        lines = [_sentence(e["loc"], e["msg"], values) for e in error.errors()]
         raise ImproperlyConfigured("The settings of the API are wrong:\n  " + "\n  ".join(lines)) from None
 
 
-def _sentence(loc: tuple[int | str, ...], message: str, given: dict[str, str]) -> str:
+def _sentence(loc: tuple[int | str, ...], message: str, values: dict[str, str]) -> str:
     message = message.removeprefix("Value error, ")
     if not loc:
         return message
     name = str(loc[0])
-    shown = "a value that is kept secret" if name in SECRET else repr(given.get(name))
-    got = f"got {shown}" if name in given else "it is not set"
+    shown = "a value that is kept secret" if name in SECRET else repr(values.get(name))
+    got = f"got {shown}" if name in values else "it is not set"
     meaning = Environment.model_fields[name].description
     return f"{PREFIX}{name.upper()}: {message[:1].lower()}{message[1:]}; {got}. Meaning: {meaning}"
 
@@ -329,8 +329,8 @@ def _one_of_schemes(value: str, schemes: tuple[str, ...], example: str) -> str:
 
 
 def _networks(text: str) -> list[Network]:
-    """Raises ValueError that names the first that is none."""
-    return [ip_network(one.strip()) for one in text.split(",") if one.strip()]
+    """Raises ValueError that names the first invalid one."""
+    return [ip_network(word) for word in _words(text)]
 
 
 def _words(text: str) -> list[str]:
@@ -341,5 +341,5 @@ def _fernet_check(key: str) -> None:
     try:
         Fernet(key)
     except ValueError:
-        said = "expected keys of 32 bytes in URL-safe base64; make one with `python -m api secrets_key`"
-        raise ValueError(said) from None
+        message = "expected keys of 32 bytes in URL-safe base64; make one with `python -m api secrets_key`"
+        raise ValueError(message) from None

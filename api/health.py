@@ -1,4 +1,4 @@
-"""`/healthz`: the process answers. `/readyz`: and what it stands on answers too."""
+"""`/healthz`: the process responds. `/readyz`: its database and storage do, too."""
 
 import os
 from collections.abc import Callable
@@ -23,24 +23,24 @@ def healthz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001 Django's sign
 
 @require_GET
 def readyz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
-    """200 when jobs can be taken; a broker that is down is reported and costs nothing, since workers poll."""
+    """200 if jobs can be accepted. The broker is reported but not required, since workers poll."""
     checks: dict[str, Callable[[], str]] = {"database": _database, "storage": _storage}
     states = {name: check() for name, check in checks.items()}
     ready = all(state == "ok" for state in states.values())
-    can = storage_capabilities() if states["storage"] == "ok" else None
-    told = {
+    capabilities = storage_capabilities() if states["storage"] == "ok" else None
+    report = {
         "ready": ready,
         **states,
-        "storage_capabilities": can,
+        "storage_capabilities": capabilities,
         "broker": _broker(),
         "quarantined": _quarantined(states),
         "trainers": _trainers(states),
     }
-    return JsonResponse(told, status=200 if ready else 503)
+    return JsonResponse(report, status=200 if ready else 503)
 
 
 def storage_capabilities() -> dict[str, Any]:
-    """What the storage was found to do, and where it lies. Raises OSError where it does not answer."""
+    """Kind and capabilities of the storage. Raises OSError if it does not answer."""
     kind = urlsplit(environment().storage_url).scheme
     return {"kind": {"file": "folder"}.get(kind, kind), **asdict(storage().capabilities())}
 
@@ -50,12 +50,12 @@ def _database() -> str:
         executor = MigrationExecutor(connection)
     except DatabaseError as error:
         return f"failed: {error}"
-    waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    return f"failed: {len(waiting)} migrations are waiting; run `python -m api migrate`" if waiting else "ok"
+    pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    return f"failed: {len(pending)} migrations are waiting; run `python -m api migrate`" if pending else "ok"
 
 
 def _storage() -> str:
-    """Writes one small object, the same each time."""
+    """Writes a small object, always the same one."""
     try:
         storage().put_if_absent("health/ready", b"ok")
     except OSError as error:
@@ -64,12 +64,12 @@ def _storage() -> str:
 
 
 def _quarantined(states: dict[str, str]) -> list[str]:
-    """Workers that are given no jobs, with their reasons; they make the API no less ready."""
+    """Workers in quarantine with their reasons; they do not affect readiness."""
     return quarantined() if states["database"] == "ok" else []
 
 
 def _trainers(states: dict[str, str]) -> str:
-    """Whether every live worker keeps its trainers off its files; a warning, since jobs can be taken all the same."""
+    """Whether trainers cannot read the worker's files on any live worker; only a warning."""
     if states["database"] != "ok":
         return "unknown"
     live, open_to_trainers = workers_without_wall()

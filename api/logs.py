@@ -1,6 +1,6 @@
-"""One JSON object a line on standard error, from structlog and from Python's own loggers alike; secrets are masked.
+"""Logs one JSON object per line to standard error, from structlog and from Python's loggers; masks secrets.
 
-An exception is a list of frames without their variables, never a traceback as text.
+Exceptions are lists of frames without variables, never tracebacks as text.
 """
 
 import json
@@ -15,12 +15,12 @@ TOKEN = re.compile(
     r"\b(an[twa]_|hf_|wandb_v1_|gAAAAA)[A-Za-z0-9_=-]{16,}"
     r"|\b((?:X-Amz-Signature|X-Amz-Credential|signature)=)[A-Za-z0-9%_./=-]{16,}"
 )
-"""Tokens of users, workers, attempts, Hubs; ciphertexts; signatures of links: wherever in a line they stand."""
-SHORTEST = 8
-"""Known values that are shorter are left: masking them would tear ordinary words."""
+"""Tokens of users, workers, attempts and Hubs, ciphertexts, and signatures of links, anywhere in a line."""
+MIN_SECRET_LENGTH = 8
+"""Shorter secrets are not masked, since they may be part of ordinary words."""
 FRAMES = ExceptionDictTransformer(show_locals=False, max_frames=30)
 FOREIGN = ("uvicorn", "uvicorn.error", "uvicorn.access")
-"""Loggers that brought handlers of their own: their lines become ours."""
+"""Loggers whose handlers are replaced by ours."""
 SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -33,16 +33,18 @@ SHARED: list[Any] = [
 
 
 class Masker:
-    """Hides the shapes of tokens, and the values that are known to be secret here."""
+    """Masks everything that looks like a token, and the given secret values."""
 
-    def __init__(self, known: Iterable[str] = ()) -> None:
-        forms = {form for value in known if len(value) >= SHORTEST for form in (value, json.dumps(value)[1:-1])}
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        forms = {
+            form for value in secrets if len(value) >= MIN_SECRET_LENGTH for form in (value, json.dumps(value)[1:-1])
+        }
         longest_first = sorted((re.escape(form) for form in forms), key=len, reverse=True)
-        self._known = re.compile("|".join(longest_first)) if longest_first else None
+        self._secrets = re.compile("|".join(longest_first)) if longest_first else None
 
     def __call__(self, line: str) -> str:
-        line = self._known.sub("***", line) if self._known else line
-        return TOKEN.sub(lambda found: f"{found[1] or found[2]}***", line)
+        line = self._secrets.sub("***", line) if self._secrets else line
+        return TOKEN.sub(lambda match: f"{match[1] or match[2]}***", line)
 
     def render(self, logger: Any, name: str, event: Any) -> str:
         """The last processor of a line."""
@@ -51,7 +53,7 @@ class Masker:
 
 
 def logging_config(level: str = "INFO", secrets: Iterable[str] = ()) -> dict[str, Any]:
-    """For Django's LOGGING; sets structlog up to end in the same lines. `secrets`: values that no line may show."""
+    """Returns Django's LOGGING and configures structlog likewise. `secrets`: values to mask."""
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -70,7 +72,5 @@ def logging_config(level: str = "INFO", secrets: Iterable[str] = ()) -> dict[str
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {name: {"handlers": [], "propagate": True} for name in FOREIGN}
-        | {
-            "django.request": {"level": "ERROR"}
-        },  # its warning says what `api.server.request_logging` says of each request
+        | {"django.request": {"level": "ERROR"}},  # its warnings repeat those of `api.server.request_logging`
     }

@@ -1,7 +1,7 @@
-"""`/metrics` for Prometheus: what this process counted, and what the database knows at this moment.
+"""`/metrics` for Prometheus: counters of this process, and gauges from the database.
 
-Several API processes: Prometheus scrapes each at an address of its own, or, where they share one, the variable
-PROMETHEUS_MULTIPROC_DIR names a folder through which any of them tells the counts of all.
+With several API processes Prometheus scrapes each at its own address; if they share one, the processes share their
+counts through the folder PROMETHEUS_MULTIPROC_DIR.
 """
 
 import hmac
@@ -34,25 +34,27 @@ from api.jobs.gauges import (
 log = structlog.get_logger(__name__)
 
 MAX_POOLS = 200
-"""A pool is a word in a request: so many of them are told, the fullest first."""
+"""Pools are chosen by requests, so only the fullest are exported."""
 
 
 class DatabaseCollector(Collector):
-    """The same from every process of the API. At most QUERIES of them for each scrape, all aggregates."""
+    """Equal in all processes of the API. A scrape takes at most QUERIES queries, all aggregates."""
 
     QUERIES = 14
 
     def collect(self) -> Iterator[Metric]:
-        """What this process counted is told also while the database does not answer."""
+        """Yields only `anneal_database_up` if the database does not answer."""
         try:
-            told = list(self._ask())
+            families = list(self._query())
         except DatabaseError as error:
             log.warning("metrics without the database", error=str(error))
-            told = []
-        yield GaugeMetricFamily("anneal_database_up", "Whether the database answered this scrape.", value=bool(told))
-        yield from told
+            families = []
+        yield GaugeMetricFamily(
+            "anneal_database_up", "Whether the database answered this scrape.", value=bool(families)
+        )
+        yield from families
 
-    def _ask(self) -> Iterator[Metric]:
+    def _query(self) -> Iterator[Metric]:
         yield _by("anneal_jobs", "Jobs by state.", "state", jobs_by_state())
         yield _by("anneal_attempts", "Ended attempts by outcome.", "outcome", attempts_by_outcome())
         yield GaugeMetricFamily("anneal_attempts_live", "Attempts that hold a lease.", value=attempts_live())
@@ -70,18 +72,18 @@ class DatabaseCollector(Collector):
         yield removed
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing at registration: the database may not be there yet."""
+        """No query at registration, when the database may not exist yet."""
         return iter(())
 
 
 class PoolCollector(Collector):
-    """PostgreSQL's connections of this process; SQLite has no pool, and no samples."""
+    """Connections of this process to PostgreSQL; SQLite has no pool and no samples."""
 
     def collect(self) -> Iterator[Metric]:
         pool = getattr(connection, "pool", None)
         stats = pool.get_stats() if pool else {}
-        told = {"open": "pool_size", "idle": "pool_available", "waiting": "requests_waiting"}
-        values = {state: stats.get(name, 0) for state, name in told.items()} if stats else {}
+        names = {"open": "pool_size", "idle": "pool_available", "waiting": "requests_waiting"}
+        values = {state: stats.get(name, 0) for state, name in names.items()} if stats else {}
         help = "Connections of this process's pool, and requests that wait for one."
         yield _by("anneal_database_pool", help, "state", values)
 
@@ -92,20 +94,20 @@ class PoolCollector(Collector):
 @require_GET
 def metrics(request: HttpRequest) -> HttpResponse:
     """Open unless ANNEAL_METRICS_TOKEN is set."""
-    wanted = environment().metrics_token
-    if wanted and not hmac.compare_digest((bearer(request) or "").encode(), wanted.encode()):
-        said = "Metrics need the token of ANNEAL_METRICS_TOKEN."
-        return respond(Problem("not_authenticated", said, status=401, hint=HINTS[401]))
+    token = environment().metrics_token
+    if token and not hmac.compare_digest((bearer(request) or "").encode(), token.encode()):
+        message = "Metrics need the token of ANNEAL_METRICS_TOKEN."
+        return respond(Problem("not_authenticated", message, status=401, hint=HINTS[401]))
     return HttpResponse(generate_latest(registry()), content_type=CONTENT_TYPE_LATEST)
 
 
 def registry() -> CollectorRegistry:
-    """Of this process, or of all that share the folder; each with what the database knows."""
+    """Of this process, or of all processes that share the folder; with the metrics of the database."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return REGISTRY
     shared = CollectorRegistry()
     MultiProcessCollector(shared)  # type: ignore[no-untyped-call]  # registers itself
-    for collector in OURS:
+    for collector in COLLECTORS:
         shared.register(collector)
     return shared
 
@@ -121,6 +123,6 @@ def _by(name: str, help: str, label: str, values: Mapping[str, float]) -> GaugeM
     return family
 
 
-OURS = (DatabaseCollector(), PoolCollector())
-for ours in OURS:
-    REGISTRY.register(ours)
+COLLECTORS = (DatabaseCollector(), PoolCollector())
+for _collector in COLLECTORS:
+    REGISTRY.register(_collector)

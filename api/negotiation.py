@@ -1,4 +1,4 @@
-"""For answers of one type, whatever the request would like; their errors are JSON all the same."""
+"""For views with one media type, whatever the request accepts; errors are JSON nevertheless."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.request import Request
 
 
-class OneKind(BaseContentNegotiation):
+class FixedNegotiation(BaseContentNegotiation):
     def select_parser(self, request: Request, parsers: Any) -> Any:  # noqa: ARG002 DRF's hook
         return parsers[0]
 

@@ -1,21 +1,23 @@
-"""Calls to the storage for many files at once: one after the other they take a latency each."""
+"""Concurrent calls to the storage for many files, since each takes a latency."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-AT_ONCE = 16
-"""Threads for one request."""
+MAX_THREADS = 16
+"""Of one request."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_parallel(act: Callable[[Item], Result], items: Sequence[Item], at_once: int = AT_ONCE) -> list[Result]:
-    """Results in the order of the items; the first error, in that order, is raised.
+def in_parallel(
+    function: Callable[[Item], Result], items: Sequence[Item], max_threads: int = MAX_THREADS
+) -> list[Result]:
+    """Returns the results in the order of the items; raises the first error in that order.
 
-    `act` asks no database (its threads would each open a connection); call it outside of transactions.
+    `function` must not use the database (each thread would open a connection). Call outside of transactions.
     """
     if len(items) < 2:
-        return [act(item) for item in items]
-    with ThreadPoolExecutor(min(at_once, len(items)), thread_name_prefix="storage") as threads:
-        return list(threads.map(act, items))
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(max_threads, len(items)), thread_name_prefix="storage") as threads:
+        return list(threads.map(function, items))

@@ -1,7 +1,7 @@
-"""PostgreSQL connections whose every wait for an answer is bounded: a silent server costs seconds, not a thread.
+"""PostgreSQL connections with a time limit for every response, so that a silent server does not block a thread.
 
-TCP options end a connection whose peer acknowledges nothing. A peer that acknowledges and stays silent, such as a proxy
-in front of a dead server, needs a bound on the client's side.
+TCP options close a connection whose peer acknowledges nothing. A peer that acknowledges but does not respond, such as a
+proxy in front of a dead server, needs a limit on the client's side.
 """
 
 from typing import Any
@@ -10,8 +10,8 @@ import psycopg
 
 
 def bounded(*, check_seconds: float, answer_seconds: float | None) -> type[psycopg.Connection[Any]]:
-    """A connection class for a pool. `answer_seconds`: for one statement, None: unbounded; `check_seconds`: for the
-    empty statement by which the pool checks a connection before it hands it out."""
+    """A connection class for a pool. `answer_seconds`: limit of one statement, None: unlimited. `check_seconds`: limit
+    of the empty statement by which the pool checks a connection."""
 
     class BoundedConnection(psycopg.Connection[Any]):
         _bound = answer_seconds
@@ -26,14 +26,14 @@ def bounded(*, check_seconds: float, answer_seconds: float | None) -> type[psyco
                 self._bound = answer_seconds
 
         def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
-            """Raises OperationalError and closes the connection where the bound passes without an answer."""
+            """Raises OperationalError and closes the connection if there is no response in time."""
             bound = self._bound
             try:
                 return super().wait(gen, *arguments, **{"timeout": bound, **options})
             except psycopg.errors._WaitTimeout:
                 self.close()
                 if pool := getattr(self, "_pool", None):
-                    pool.drain()  # the other idle connections are as old: replaced at once, not checked one by one
+                    pool.drain()  # replaces the other idle connections, which are probably dead too
                 raise psycopg.OperationalError(f"the database did not answer within {bound:g} s") from None
 
     return BoundedConnection

@@ -1,4 +1,4 @@
-"""Django settings. The variables themselves are in `api.environment`."""
+"""Django settings. The environment variables are in `api.environment`."""
 
 import os
 from pathlib import Path
@@ -44,7 +44,7 @@ INSTALLED_APPS = [
     "api.accounts",
     "api.catalog",
     "api.jobs",
-    "api.panel",  # last: registers what the others left
+    "api.panel",  # last: registers models of the other apps
 ]
 MIDDLEWARE = [
     "api.server.request_logging.observed",
@@ -78,8 +78,8 @@ SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SECURE_HSTS_SECONDS = 31536000 if ANNEAL.is_https else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = ANNEAL.is_https
 SILENCED_SYSTEM_CHECKS = [
-    "security.W008",  # whatever ends TLS redirects; probes and workers inside may speak http
-    "security.W021",  # whether a whole domain is on browsers' preload list is its owner's choice
+    "security.W008",  # the TLS proxy redirects; probes and workers inside may use http
+    "security.W021",  # whether a domain is on the preload list of browsers is its owner's choice
 ]
 
 UNFOLD = PANEL

@@ -1,4 +1,4 @@
-"""The one storage of this installation, opened from the settings."""
+"""The storage of this installation, opened from the settings."""
 
 import logging
 from functools import lru_cache
@@ -14,21 +14,21 @@ log = logging.getLogger(__name__)
 
 @lru_cache(maxsize=1)
 def storage() -> Storage:
-    found = environment()
-    base = found.public_url.rstrip("/") + LINK_PATH
-    return open_storage(found.storage_url, link_base=base, secret=found.secret_key, s3=found.s3_options)
+    settings = environment()
+    base = settings.public_url.rstrip("/") + LINK_PATH
+    return open_storage(settings.storage_url, link_base=base, secret=settings.secret_key, s3=settings.s3_options)
 
 
 def storage_app() -> App | None:
-    """What serves signed links below LINK_PATH; None where the storage serves its own."""
-    found = storage()
-    return link_app(found, prefix=LINK_PATH) if isinstance(found, LocalStorage) else None
+    """The app that serves signed links below LINK_PATH; None if the storage serves them itself."""
+    opened = storage()
+    return link_app(opened, prefix=LINK_PATH) if isinstance(opened, LocalStorage) else None
 
 
 def storage_probe() -> None:
-    """At start: what the storage really does is found out before the first user needs it, and logged.
+    """Probes and logs the capabilities of the storage at start, before the first user needs them.
 
-    One that does not answer yet costs a warning: `/readyz` says so, and the next call probes again.
+    Logs a warning if the storage does not answer: `/readyz` reports it, and the next call probes again.
     """
     try:
         log.info("storage: %s", storage().capabilities())

@@ -1,12 +1,11 @@
-"""Every address of the API."""
+"""All URLs of the API."""
 
 from django.contrib import admin
 from django.urls import include, path
 
-from api.docs_views import docs, schema
 from api.health import healthz, readyz
-from api.home_view import home
 from api.metrics import metrics
+from api.pages import docs, home, schema
 
 urlpatterns = [
     path("", home),

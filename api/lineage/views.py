@@ -25,7 +25,7 @@ from api.catalog.versions.views import version_or_404
 from api.lineage.deletes import adaptor_delete, record_delete, version_delete
 from api.lineage.graph import LineageShape, UsedByShape, lineage, used_by
 from api.lineage.uses import used_version
-from api.negotiation import OneKind
+from api.negotiation import FixedNegotiation
 from api.storage import storage
 
 ZIP = "application/zip"
@@ -56,7 +56,7 @@ class RecordView(version_views.RecordView):
 
 
 class AdaptorZipView(APIView):
-    content_negotiation_class = OneKind
+    content_negotiation_class = FixedNegotiation
 
     @extend_schema(operation_id="adaptors_zip", responses={(200, ZIP): OpenApiTypes.BINARY})
     def get(self, request: Request, ref: str) -> StreamingHttpResponse:

@@ -1,1 +1,1 @@
-"""SQLite with one fair line of writers in a process. The ENGINE of an embedded platform."""
+"""SQLite with a fair queue of writers in each process. The ENGINE of an embedded platform."""

@@ -1,11 +1,11 @@
-"""Django's SQLite backend, whose writers of one process stand in line.
+"""Django's SQLite backend with a queue of writers in each process.
 
-SQLite lets one connection write at a time; the others poll with growing pauses, so that under load whoever came last
-may go first and whoever is unlucky waits for tens of seconds. Here a transaction takes a ticket before its BEGIN
-IMMEDIATE. Writers of other processes (the dispatcher) still meet at SQLite's own lock, with its `timeout`.
+SQLite allows one writing connection at a time; the others poll with growing pauses, so that under load the last may go
+first and an unlucky one waits for tens of seconds. Here a transaction takes a ticket before its BEGIN IMMEDIATE.
+Writers of other processes (the dispatcher) still compete for SQLite's lock, with its `timeout`.
 
 SQLite also holds its lock while the disk syncs a commit. Here it does not sync (synchronous=NORMAL): the log is synced
-after the lock was given back and before the commit returns, once for all who wait.
+after the lock is released and before the commit returns, once for all waiting writers.
 """
 
 import sqlite3
@@ -27,7 +27,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     _ticket: Line | None = None
     _file: tuple[int, int] | None = None
-    """The opened one, by device and inode."""
+    """The open file, by device and inode."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -40,18 +40,18 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return connection
 
     def is_usable(self) -> bool:
-        """Asked after errors only: opening anew costs milliseconds."""
+        """Called after errors only: reconnecting costs milliseconds."""
         return False
 
     def close_if_unusable_or_obsolete(self) -> None:
-        """Called between requests: a thread keeps its connection, and the file may have been replaced by another."""
+        """Called between requests. Closes the connection if the file was replaced by another."""
         idle = self.connection is not None and not self.in_atomic_block
         if idle and self._file != _file_of(str(self.settings_dict["NAME"])):
             self.close()
         super().close_if_unusable_or_obsolete()
 
     def ticket_take(self) -> None:
-        """Raises OperationalError after `timeout` seconds. Taken already is fine."""
+        """Idempotent. Raises OperationalError after `timeout` seconds."""
         if self._ticket is not None:
             return
         line = line_of(str(self.settings_dict["NAME"]))
@@ -66,14 +66,14 @@ class DatabaseWrapper(base.DatabaseWrapper):
             line.leave()
 
     def _ticket_return_and_sync(self) -> None:
-        """The next writer goes on while the disk works; our caller hears of the commit when it is durable."""
+        """Lets the next writer go on during the sync; returns when the commit is durable."""
         line = self._ticket
         self.ticket_return()
         if line is not None:
             line.sync()
 
     def _write_in_line(self, execute: Execute, sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
-        """Single statements that write outside a transaction stand in the same line."""
+        """Queues single statements that write outside of a transaction."""
         if self._ticket is not None or not sql.lstrip()[:7].upper().startswith(WRITES):
             return execute(sql, params, many, context)
         self.ticket_take()
@@ -88,13 +88,13 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _start_transaction_under_autocommit(self) -> None:
         self.ticket_take()
         try:
-            super()._start_transaction_under_autocommit()  # type: ignore[misc]  # the stubs do not know it
+            super()._start_transaction_under_autocommit()  # type: ignore[misc]  # missing in the stubs
         except BaseException:
             self.ticket_return()
             raise
 
     def _commit(self) -> None:
-        super()._commit()  # type: ignore[misc]  # where it fails, a rollback follows
+        super()._commit()  # type: ignore[misc]  # a rollback follows a failure
         self._ticket_return_and_sync()
 
     def _rollback(self) -> None:
@@ -119,8 +119,8 @@ def _file_of(path: str) -> tuple[int, int] | None:
 
 
 def _anchor(conn_params: dict[str, Any]) -> sqlite3.Connection:
-    """A connection that only stays. Others come and go with their threads, and whenever the last one of a file closes,
-    SQLite moves the whole log into it and deletes the log: three times the cost of a commit."""
+    """A connection that stays open. Otherwise the last connection of a file to close would make SQLite move the log
+    into the database and delete it, which costs three times a commit."""
     connection = sqlite3.connect(conn_params["database"], check_same_thread=False, isolation_level=None)
-    connection.execute("SELECT count(*) FROM sqlite_master").fetchall()  # the log is opened at the first read
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchall()  # opens the log
     return connection

@@ -1,4 +1,4 @@
-"""What the connections of one process to one SQLite file share: the line of its writers, and their syncs."""
+"""Shared by the connections of one process to one SQLite file: the queue of writers, and their syncs."""
 
 import os
 import threading
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Line:
-    """A lock whose waiters get it in the order of their coming. Any thread may leave for the one that entered."""
+    """A lock that is granted in order of arrival. Any thread may release it."""
 
     def __init__(self, file: str) -> None:
         self._log = f"{file}-wal"
@@ -24,13 +24,13 @@ class Line:
         return len(self._waiting)
 
     def stay_open(self, connect: Callable[[], Any]) -> None:
-        """Keeps one connection of the process open, the first time."""
+        """Opens one permanent connection of the process at the first call."""
         with self._guard:
             if self._anchor is None:
                 self._anchor = connect()
 
     def enter(self, timeout_seconds: float) -> bool:
-        """False where the turn did not come in time."""
+        """Returns False on timeout."""
         with self._guard:
             if not self._busy:
                 self._busy = True
@@ -40,7 +40,7 @@ class Line:
         if turn.wait(timeout_seconds):
             return True
         with self._guard:
-            if turn.is_set():  # it came while we gave up
+            if turn.is_set():  # granted during the timeout
                 return True
             self._waiting.remove(turn)
         return False
@@ -53,22 +53,22 @@ class Line:
                 self._busy = False
 
     def sync(self) -> None:
-        """Returns when all that was committed before the call lies on the disk. Raises OSError.
+        """Returns when everything that was committed before the call is durable. Raises OSError.
 
-        Whoever comes during a sync shares the next one, so that a slow disk bounds the delay and not the rate.
+        Callers during a sync share the next one, so that a slow disk limits the latency but not the rate.
         """
         with self._syncs:
-            enough = self._syncs_begun + 1
-            while self._syncs_begun > self._syncs_done and self._syncs_done < enough:
+            required = self._syncs_begun + 1
+            while self._syncs_begun > self._syncs_done and self._syncs_done < required:
                 self._syncs.wait()
-            if self._syncs_done >= enough:
+            if self._syncs_done >= required:
                 return
             self._syncs_begun += 1
         try:
             _file_sync(self._log)
         except BaseException:
             with self._syncs:
-                self._syncs_begun = self._syncs_done  # the others try by themselves
+                self._syncs_begun = self._syncs_done  # waiting callers retry
                 self._syncs.notify_all()
             raise
         with self._syncs:
@@ -77,7 +77,7 @@ class Line:
 
 
 def _file_sync(path: str) -> None:
-    """A log that is gone was moved into the database, which syncs both."""
+    """A missing log was moved into the database, which synced both."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -93,6 +93,6 @@ _GUARD = threading.Lock()
 
 
 def line_of(file: str) -> Line:
-    """The one of a database file."""
+    """The shared instance of a database file."""
     with _GUARD:
         return _LINES.setdefault(file, Line(file))

@@ -36,7 +36,7 @@ from api.catalog.templates.services import (
 from api.catalog.templates.yaml_file import MAX_BYTES, template_read, template_write
 from api.catalog.versions.schemas import NameRequest
 from api.catalog.versions.views import SEARCH
-from api.negotiation import OneKind
+from api.negotiation import FixedNegotiation
 from api.openapi import page_of
 from api.paging import PAGE, Cursor
 from api.parsing import StrictJSONParser, values_check
@@ -149,7 +149,7 @@ class TemplateVerdictOfView(APIView):
 
 
 class TemplateExportView(APIView):
-    content_negotiation_class = OneKind
+    content_negotiation_class = FixedNegotiation
 
     @extend_schema(operation_id="templates_export", responses={(200, YAML): OpenApiTypes.OBJECT})
     def get(self, request: Request, ref: str) -> HttpResponse:
