@@ -1,1 +1,1 @@
-"""Ground floor: knows nothing of the other packages."""
+"""The lowest package: imports none of the others."""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: a temporary name, fsync, rename."""
+"""Atomic writes of files and folders: a temporary name, fsync, rename."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def file_write(path: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` fill a temporary file beside `path`, then renames it. The folder is made where it is missing."""
+    """Calls `write` with a temporary file beside `path`, then renames it. Creates the folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -23,13 +23,13 @@ def file_write(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def bytes_write(path: Path, content: bytes, *, mode: int = 0o666, parents: bool = True) -> None:
-    """Replaces `path` by `content`; a reader sees the old bytes or the new ones, also after a power cut.
+    """Replaces the content of `path`; readers see the old bytes or the new ones, also after a power failure.
 
-    mode: of a new file, less the umask. parents: whether missing folders are made, or FileNotFoundError raised.
+    mode: of a new file, less the umask. parents: whether to create missing folders, or raise FileNotFoundError.
     """
     if parents:
         path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # no reader that looks for *.json may see it
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # not matched by *.json
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
             file.write(content)
@@ -51,7 +51,7 @@ def json_write(path: Path, value: Any) -> None:
 
 
 def folder_write(path: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` fill a temporary folder beside `path`, then puts it in the place of what may lie there."""
+    """Calls `write` with a temporary folder beside `path`, then replaces `path` by it."""
     draft = path.with_name(f".{os.getpid()}.{path.name}")
     old = path.with_name(f".{os.getpid()}.old.{path.name}")
     shutil.rmtree(draft, ignore_errors=True)
@@ -69,13 +69,13 @@ def folder_write(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def file_mark_used(path: Path) -> None:
-    """Sets the time by which a worker bounds its cache: the files that were used longest ago go first."""
+    """Sets the modification time, by which workers evict the least recently used files of a cache."""
     with suppress(OSError):  # another user's file, or one deleted meanwhile
         os.utime(path)
 
 
 def sync(path: Path) -> None:
-    """Forces a file's bytes, or a folder's names, onto the disk."""
+    """Makes the bytes of a file, or the names in a folder, durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,17 +1,17 @@
-"""Makes values storable: text without NUL and lone surrogates, numbers that a database and JSON can hold."""
+"""Makes values storable: text without NUL and lone surrogates, numbers within the range of databases and JSON."""
 
 import math
 from typing import Any
 
 REPLACEMENT = "\ufffd"
 MAX_DEPTH = 90
-"""Deeper lists and objects are replaced by a note; the API refuses more than 100 levels in a request."""
+"""Deeper lists and objects are replaced by a note; the API rejects more than 100 levels in a request."""
 MAX_INTEGER = 2**63 - 1
 TOO_DEEP = f"(left out: nested deeper than {MAX_DEPTH} levels)"
 
 
 def text_clean(text: str) -> str:
-    """`text` with U+FFFD in the place of each NUL and lone surrogate."""
+    """Replaces each NUL and lone surrogate by U+FFFD."""
     if "\0" in text:
         text = text.replace("\0", REPLACEMENT)
     if text.isascii():
@@ -20,9 +20,9 @@ def text_clean(text: str) -> str:
 
 
 def value_clean(value: Any, depth: int = 0) -> Any:
-    """A JSON value with clean text, also in keys. Numbers that are not finite become null, integers over 64 bits text.
+    """Cleans all text of a JSON value, also keys. Non-finite numbers become null, integers over 64 bits text.
 
-    Clean values are returned equal, so cleaning twice changes nothing.
+    Idempotent.
     """
     match value:
         case str():

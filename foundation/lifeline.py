@@ -1,4 +1,4 @@
-"""A process never outlives the one that started it. Standard library only."""
+"""Ends a process with the one that started it. Standard library only."""
 
 import ctypes
 import os
@@ -17,10 +17,10 @@ def die_with_parent(death_signal: int = signal.SIGKILL) -> None:
 
 
 def tie_to_parent() -> None:
-    """Dies with its parent (SIGKILL by the kernel), and at the end of the deadman pipe where one was given.
+    """Ends with its parent (SIGKILL by the kernel), and at EOF of the deadman pipe if there is one.
 
-    ANNEAL_PARENT_PID: the parent that was meant; another one means that it died before this call.
-    ANNEAL_DEADMAN_FD: read end of a pipe; its EOF means that the supervisor is gone.
+    ANNEAL_PARENT_PID: the expected parent; another one means that it ended before this call.
+    ANNEAL_DEADMAN_FD: read end of a pipe; EOF means that the supervisor has ended.
     """
     parent = int(os.environ.get("ANNEAL_PARENT_PID") or os.getppid())
     die_with_parent()

@@ -1,5 +1,5 @@
-"""Files that a running job still writes reach its followers in pieces, each published once."""
+"""Files of a running job that are published in pieces while they grow, each piece once."""
 
 LIVE = "tensorboard-live"
-"""Folder of the pieces, beside `tensorboard/` with the whole files, which come when the attempt ends. A piece's details
-say of which `file` it is, and where there it has its `start`."""
+"""Folder of the pieces, beside `tensorboard/` with the complete files, which are published at the end of the attempt.
+The details of a piece have its `file` and its `start` in it."""

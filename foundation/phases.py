@@ -1,4 +1,4 @@
-"""What an attempt does between its claim and its trainer's event `started`."""
+"""Phases of an attempt between its claim and the trainer's event `started`."""
 
 FETCHING = "fetching"
 """The worker fetches the inputs."""

@@ -1,26 +1,26 @@
-"""Text that others read in terminals, logs and pages: characters that act there instead of being shown are refused."""
+"""Text for terminals, logs and pages: rejects control characters, which act there instead of being shown."""
 
 import re
 from typing import Annotated
 
 from pydantic import AfterValidator
 
-ACTING = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
-"""C0 (with ESC) but tab and newline, DEL, C1, line separators, and what overrides or embeds a direction of writing.
+CONTROL = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+"""C0 (with ESC) except tab and newline, DEL, C1, line separators, and overrides and embeddings of writing direction.
 
-The marks U+200E and U+200F stay: names in Arabic and Hebrew need them, and they reorder nothing else.
+The marks U+200E and U+200F are allowed: names in Arabic and Hebrew need them, and they do not reorder other text.
 """
-IN_LINE = re.compile(f"[{ACTING}\t\n]")
-IN_TEXT = re.compile(f"[{ACTING}]")
+IN_LINE = re.compile(f"[{CONTROL}\t\n]")
+IN_TEXT = re.compile(f"[{CONTROL}]")
 
 
 def line_check(value: str) -> str:
-    """`value`. Raises ValueError with the first character that has no place in one line."""
+    """Returns `value`. Raises ValueError for the first control character, tab or newline."""
     return _checked(value, IN_LINE)
 
 
 def line_clean(value: str) -> str:
-    """`value` without those characters, for what cannot be refused any more."""
+    """Removes those characters, for values that cannot be rejected any more."""
     return IN_LINE.sub("", value)
 
 

@@ -1,10 +1,10 @@
-"""The version of the HTTP between worker and API. docs/protocol.md says what changed with each."""
+"""The version of the HTTP protocol between worker and API. docs/protocol.md has the changes."""
 
 PROTOCOL = 2
-"""Raised with every change that an older worker or API must know of."""
+"""Incremented with every incompatible change."""
 OLDEST_WORKER = 1
-"""The API serves workers from this version on; 1 are those that name none."""
+"""The oldest version that the API serves; 1 are workers that send none."""
 OLDEST_API = 2
-"""The worker works for APIs from this version on."""
+"""The oldest version that the worker accepts."""
 PROTOCOL_HEADER = "Anneal-Protocol"
-"""On every answer of the API: what lacks it was answered by something between worker and API."""
+"""On every response of the API; a response without it came from something between worker and API."""

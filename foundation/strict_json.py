@@ -1,4 +1,4 @@
-"""Reads JSON from untrusted files: duplicate keys, deep nesting, non-finite numbers, NUL and surrogates are refused."""
+"""Reads JSON from untrusted files: rejects duplicate keys, deep nesting, non-finite numbers, NUL and surrogates."""
 
 import json
 import math
@@ -65,7 +65,7 @@ def json_object_read(
 
 
 def text_fault(text: str) -> str:
-    """What keeps `text` from being stored or encoded as UTF-8, or ""."""
+    """Why `text` cannot be stored or encoded as UTF-8, or ""."""
     if "\0" in text:
         return "the NUL character (\\u0000)"
     if any("\ud800" <= letter <= "\udfff" for letter in text):

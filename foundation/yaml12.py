@@ -1,4 +1,4 @@
-"""YAML 1.2's JSON values: the one reading of YAML that people type, in the API and on the command line."""
+"""YAML with the JSON values of YAML 1.2, for the API and the command line."""
 
 import re
 from typing import Any
@@ -20,7 +20,7 @@ class PlainLoader(yaml.SafeLoader):
 
 
 class PlainDumper(yaml.SafeDumper):
-    """Quotes what a reader of YAML 1.1 or 1.2 would take for something else than text."""
+    """Quotes text that a parser of YAML 1.1 or 1.2 would read as another type."""
 
 
 for tag, pattern, letters in RESOLVERS:

@@ -1,4 +1,4 @@
-"""Bytes by key. Knows no job and no model; the API alone holds one."""
+"""Storage of bytes by key. Knows no jobs and models; only the API opens one."""
 
 from storage.base import (
     Capabilities,

@@ -1,4 +1,4 @@
-"""What a storage backend does. Callers know nothing else of it."""
+"""The interface of storage backends."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -6,27 +6,27 @@ from pathlib import Path
 from typing import Protocol
 
 PIECE_BYTES = 1 << 20
-"""Bytes are moved in pieces of this size; memory use does not grow with a file."""
+"""Size of the pieces in which bytes are moved, so that memory use does not depend on the file."""
 PART_BYTES = 64 << 20
-"""Files of this size and more are sent in parts of it."""
+"""Files of at least this size are uploaded in parts of it."""
 MAX_PARTS = 1_000
-"""Of one file: each is a signed link in one answer. S3 servers take up to 10,000."""
+"""Of one file: one response has a signed link for each. S3 servers accept up to 10,000."""
 
 
 class DigestMismatchError(ValueError):
-    """The bytes that came have another SHA-256 than the one that was promised; nothing was stored."""
+    """The received bytes do not have the announced SHA-256; nothing was stored."""
 
 
 class WrongSizeError(ValueError):
-    """Fewer bytes came than were promised; nothing was stored."""
+    """Fewer bytes than announced were received; nothing was stored."""
 
 
 class TooLargeError(ValueError):
-    """More bytes came than were promised; nothing was stored."""
+    """More bytes than announced were received; nothing was stored."""
 
 
 class StorageUnavailableError(OSError):
-    """The backend does not answer, or fails; trying again may help."""
+    """The backend does not answer, or fails; a retry may help."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Stat:
     size: int
     """Bytes."""
     sha256: str
-    """Of the content as it lies there, hexadecimal."""
+    """Of the stored content, hexadecimal."""
 
 
 @dataclass(frozen=True)
 class SignedRequest:
-    """A request that anyone who has it may send until it expires, without a token."""
+    """A request that anybody may send without a token until it expires."""
 
     url: str
     method: str = "GET"
@@ -51,90 +51,90 @@ class SignedRequest:
 class PartLinks:
     upload_id: str
     parts: tuple[SignedRequest, ...]
-    """One PUT each, in order; each answer's ETag goes into `complete_parts`."""
+    """One PUT each, in order; `complete_parts` needs the ETags of the responses."""
 
 
 @dataclass(frozen=True)
 class Capabilities:
     if_absent: bool
-    """put_if_absent has exactly one winner among concurrent callers."""
+    """put_if_absent returns True to exactly one of several concurrent callers."""
     put_checks_sha256: bool
-    """A signed PUT with another content than promised is refused by the backend itself."""
+    """The backend rejects a signed PUT whose content differs from the announced one."""
     min_part_bytes: int
-    """Smallest part of an upload in parts, but for the last one."""
+    """Minimum size of the parts of an upload, except the last one."""
     ranges: bool = True
-    """A part of an object can be read without the rest."""
+    """Ranges of an object can be read."""
     parts: bool = True
-    """Large files can be sent in signed parts."""
+    """Large files can be uploaded in signed parts."""
 
 
 class Storage(Protocol):
     """Keys follow `storage.keys`; a bad key raises ValueError, a missing one FileNotFoundError.
 
-    A reader sees a whole object or none: bytes become visible under their key at once, after they were made durable.
+    Writes are atomic: an object becomes visible as a whole, once its bytes are durable.
     """
 
     def put_file(self, key: str, source: Path, *, sha256: str | None = None) -> Stat:
-        """Stores a copy of `source`, in place of what lies there. Raises DigestMismatchError."""
+        """Stores a copy of `source`, replacing an existing object. Raises DigestMismatchError."""
         ...
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Stores `data` unless the key exists. Of concurrent callers exactly one gets True."""
+        """Stores `data` unless the key exists. Returns True to exactly one of several concurrent callers."""
         ...
 
     def copy(self, source: str, target: str) -> Stat:
-        """Makes `target` the same object as `source`, in place of what lies there, without sending its bytes here."""
+        """Copies `source` to `target` within the backend, replacing an existing object."""
         ...
 
     def open_range(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """The bytes from `start`, `length` of them or all that follow, in pieces of at most PIECE_BYTES."""
+        """`length` bytes from `start`, or all that follow, in pieces of at most PIECE_BYTES."""
         ...
 
     def stat(self, key: str) -> Stat: ...
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """(key, size in bytes) of everything below `prefix` (which ends with "/"), sorted by key."""
+        """(key, size in bytes) of all objects below `prefix` (which ends with "/"), sorted by key."""
         ...
 
     def delete(self, key: str) -> None:
-        """Deletes one object; none there is fine."""
+        """Deletes one object, if it exists."""
         ...
 
     def delete_prefix(self, prefix: str) -> None:
-        """Deletes everything below `prefix`; none there is fine."""
+        """Deletes all objects below `prefix`."""
         ...
 
     def presign_get(self, key: str, *, expires_seconds: int, filename: str | None = None) -> SignedRequest:
-        """A GET with Range support. `filename`: what a browser saves it as."""
+        """A GET that supports Range. `filename`: under which a browser saves it."""
         ...
 
     def presign_put(self, key: str, *, size: int, sha256: str | None, expires_seconds: int) -> SignedRequest:
-        """A PUT of exactly `size` bytes, with that digest where given. The headers must be sent as they are."""
+        """A PUT of exactly `size` bytes, with that digest if it is not None. The headers must be sent unchanged."""
         ...
 
     def presign_parts(
         self, key: str, *, sizes: Sequence[int], expires_seconds: int, upload_id: str | None = None
     ) -> PartLinks:
-        """Opens an upload in parts of these sizes; with `upload_id`: fresh links for one that is open."""
+        """Opens an upload in parts of these sizes; with `upload_id`: new links for an open one."""
         ...
 
     def complete_parts(self, key: str, upload_id: str, etags: Sequence[str], *, sha256: str | None = None) -> Stat:
-        """Joins the parts. Raises ValueError for a missing or changed part, DigestMismatchError for another content."""
+        """Joins the parts. Raises ValueError for a missing or changed part, or DigestMismatchError."""
         ...
 
     def abort_parts(self, key: str, upload_id: str) -> None:
-        """Throws away what was sent of an upload in parts; none open is fine."""
+        """Discards an upload in parts, if it is open."""
         ...
 
     def sweep_parts(self, *, older_than_seconds: float) -> int:
-        """Aborts uploads in parts that were begun longer ago than that; how many."""
+        """Aborts uploads in parts that are older; returns their number."""
         ...
 
     def capabilities(self) -> Capabilities: ...
 
 
 def part_sizes(size: int, part_bytes: int = PART_BYTES) -> list[int]:
-    """How a file of `size` bytes is cut: equal parts and a rest, larger ones where there would be too many."""
+    """Sizes of the parts of a file: equal ones and a remainder, larger than `part_bytes` to stay below MAX_PARTS."""
     part_bytes = max(part_bytes, -(-size // MAX_PARTS))
-    whole, rest = divmod(size, part_bytes)
-    return [part_bytes] * whole + ([rest] if rest else [])
+    count, rest = divmod(size, part_bytes)
+    return [part_bytes] * count + ([rest] if rest else [])

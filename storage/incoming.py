@@ -1,4 +1,4 @@
-"""Bytes on their way to a file: hashed as they come, durable before they are visible, gone unless committed."""
+"""Files that are received: hashed on the way, durable before they are visible, deleted unless committed."""
 
 import hashlib
 import os
@@ -8,11 +8,11 @@ from typing import Self
 from storage.base import DigestMismatchError, TooLargeError, WrongSizeError
 
 Mark = list[int]
-"""What changes whenever a file's content does: size, time of change, inode."""
+"""Changes whenever the content of a file does: size, modification time, inode."""
 
 
 class Incoming:
-    """A temporary file that becomes `target`. `label` is what errors call it; the rest is what was promised of it."""
+    """A temporary file that becomes `target`. `label`: its name in errors; `size`, `sha256`: as announced."""
 
     def __init__(
         self, temporary: Path, target: Path, *, label: str, size: int | None = None, sha256: str | None = None
@@ -38,7 +38,7 @@ class Incoming:
         return file_mark(os.fstat(self._file.fileno()))
 
     def write(self, piece: bytes) -> None:
-        """Raises TooLargeError as soon as more came than was promised."""
+        """Raises TooLargeError as soon as there is more than announced."""
         self._count += len(piece)
         if self._size is not None and self._count > self._size:
             raise TooLargeError(f"expected {self._size} bytes for {self._label}, got more")
@@ -46,9 +46,9 @@ class Incoming:
         self._file.write(piece)
 
     def commit(self) -> None:
-        """Puts the file at its place, over what lies there.
+        """Moves the file to its target, replacing an existing one.
 
-        Raises WrongSizeError, DigestMismatchError, and ValueError where a file would also have to be a folder.
+        Raises WrongSizeError, DigestMismatchError, and ValueError if a file would also have to be a folder.
         """
         self._check()
         try:
@@ -59,7 +59,7 @@ class Incoming:
         folder_sync(self._target.parent)
 
     def commit_if_absent(self) -> bool:
-        """Like `commit`, but False when something lies there already; of concurrent callers exactly one gets True."""
+        """Like `commit`, but returns False if the target exists; True to exactly one of several concurrent callers."""
         self._check()
         self._target.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -1,4 +1,4 @@
-"""Which keys are allowed: the same rule for every backend, so that a key that works in one works in all."""
+"""Which keys are allowed: one rule for all backends, so that a key works in all or none."""
 
 import unicodedata
 
@@ -7,7 +7,7 @@ MAX_PART_BYTES = 255
 
 
 def key_check(key: str) -> str:
-    """Returns `key`. Raises ValueError unless it is a relative path of plain parts joined by "/"."""
+    """Returns `key`. Raises ValueError unless it is a relative path of valid parts joined by "/"."""
     if not key:
         raise ValueError("expected a path, got an empty one")
     try:

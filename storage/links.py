@@ -1,4 +1,4 @@
-"""The ASGI function that serves the local backend's signed links. Streams both ways; memory use is constant."""
+"""The ASGI app that serves signed links of the local backend, streaming with constant memory use."""
 
 import asyncio
 import json
@@ -26,8 +26,8 @@ SAFE_HEADERS = (
 )
 
 
-class RefusalError(Exception):
-    """An answer other than success, in the one error shape."""
+class LinkError(Exception):
+    """An error response, in the schema of all errors."""
 
     def __init__(self, status: int, code: str, message: str, hint: str = "", headers: dict[str, str] | None = None):
         super().__init__(message)
@@ -36,19 +36,19 @@ class RefusalError(Exception):
 
 
 class ClientGoneError(Exception):
-    """The client went away in mid-body; there is nobody to answer."""
+    """The client has disconnected within the body."""
 
 
 def link_app(storage: LocalStorage, *, prefix: str = "/storage/") -> App:
-    """The application for every path below `prefix`."""
+    """The app for all paths below `prefix`."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             grant = _grant(storage, scope, prefix)
             serve = _put if grant.method == "PUT" else _get
             await serve(storage, grant, scope, receive, send)
-        except RefusalError as refusal:
-            await _answer(send, refusal.status, json.dumps(refusal.body).encode(), refusal.headers)
+        except LinkError as error:
+            await _respond(send, error.status, json.dumps(error.body).encode(), error.headers)
         except ClientGoneError:
             return
 
@@ -61,12 +61,12 @@ def _grant(storage: LocalStorage, scope: Scope, prefix: str) -> Grant:
     try:
         grant = link_read(key, scope["query_string"].decode("latin-1"), secret=storage.secret)
     except LinkForgedError as error:
-        raise RefusalError(403, "link_forged", f"Refused: {error}.", "Use the link exactly as it was given.") from None
+        raise LinkError(403, "link_forged", f"Refused: {error}.", "Use the link exactly as it was given.") from None
     except LinkExpiredError as error:
-        raise RefusalError(410, "link_expired", f"Refused: {error}.", "Ask the API for a fresh link.") from None
+        raise LinkError(410, "link_expired", f"Refused: {error}.", "Ask the API for a fresh link.") from None
     if scope["method"] != grant.method and (scope["method"], grant.method) != ("HEAD", "GET"):
         message = f"This link is for {grant.method}, not {scope['method']}."
-        raise RefusalError(405, "method_not_allowed", message, headers={"allow": grant.method})
+        raise LinkError(405, "method_not_allowed", message, headers={"allow": grant.method})
     return grant
 
 
@@ -74,12 +74,12 @@ async def _get(storage: LocalStorage, grant: Grant, scope: Scope, receive: Recei
     try:
         stat = await asyncio.to_thread(storage.stat, grant.key)
     except (FileNotFoundError, ValueError):
-        raise RefusalError(404, "not_found", f"There is no file {grant.key!r}.") from None
+        raise LinkError(404, "not_found", f"There is no file {grant.key!r}.") from None
     try:
         part = range_read(_header(scope, b"range"), stat.size)
     except RangeNotSatisfiableError as error:
         headers = {"content-range": f"bytes */{stat.size}"}
-        raise RefusalError(416, "range_not_satisfiable", str(error), headers=headers) from None
+        raise LinkError(416, "range_not_satisfiable", str(error), headers=headers) from None
     start, length = part or (0, stat.size)
     kind = media_type(grant.key, b"".join(storage.open_range(grant.key, 0, 64)))
     headers = {
@@ -97,13 +97,13 @@ async def _get(storage: LocalStorage, grant: Grant, scope: Scope, receive: Recei
 
 
 async def _body_send(pieces: Iterator[bytes], receive: Receive, send: Send) -> None:
-    """Reads a piece at a time off the event loop; stops when the client went away."""
-    gone = asyncio.ensure_future(_disconnected(receive))
+    """Reads a piece at a time in a thread; stops when the client has disconnected."""
+    disconnected = asyncio.ensure_future(_disconnected(receive))
     try:
-        while not gone.done() and (piece := await asyncio.to_thread(next, pieces, b"")):
+        while not disconnected.done() and (piece := await asyncio.to_thread(next, pieces, b"")):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
     finally:
-        gone.cancel()
+        disconnected.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -125,37 +125,37 @@ async def _put(storage: LocalStorage, grant: Grant, scope: Scope, receive: Recei
     except TooLargeError as error:
         raise _too_large(str(error)) from None
     except WrongSizeError as error:
-        raise RefusalError(400, "wrong_size", f"Refused: {error}.", "Send the whole file again.") from None
+        raise LinkError(400, "wrong_size", f"Refused: {error}.", "Send the whole file again.") from None
     except DigestMismatchError as error:
-        raise RefusalError(
+        raise LinkError(
             400, "wrong_digest", f"Refused: {error}.", "Send the file again; it changed on its way."
         ) from None
     except (FileNotFoundError, ValueError) as error:
-        raise RefusalError(409, "conflict", f"Refused: {error}.") from None
-    await _answer(send, 200, b"{}", {"etag": f'"{digest}"'})
+        raise LinkError(409, "conflict", f"Refused: {error}.") from None
+    await _respond(send, 200, b"{}", {"etag": f'"{digest}"'})
 
 
 async def _body_write(incoming: Incoming, receive: Receive, limit: int) -> None:
-    """Moves the body into the file, a piece at a time off the event loop."""
-    waiting, more = bytearray(), True
+    """Writes the body to the file, a piece at a time in a thread."""
+    pending, more = bytearray(), True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGoneError
-        waiting += message.get("body", b"")
+        pending += message.get("body", b"")
         more = message.get("more_body", False)
-        if len(waiting) >= PIECE_BYTES or not more or len(waiting) > limit:
+        if len(pending) >= PIECE_BYTES or not more or len(pending) > limit:
             try:
-                await asyncio.to_thread(incoming.write, bytes(waiting))
+                await asyncio.to_thread(incoming.write, bytes(pending))
             except TooLargeError:
                 if more:
                     await _body_skip(receive)
                 raise
-            waiting.clear()
+            pending.clear()
 
 
 async def _body_skip(receive: Receive) -> None:
-    """Reads a bounded part of a body that is refused: a connection closed before it was read can lose the answer."""
+    """Reads a limited part of a rejected body: closing the connection before can lose the response."""
     skipped = 0
     while skipped < SKIPPED_BYTES:
         message = await receive()
@@ -164,13 +164,13 @@ async def _body_skip(receive: Receive) -> None:
             return
 
 
-def _too_large(what: str) -> RefusalError:
+def _too_large(message: str) -> LinkError:
     hint = "The link is for one file of one size; ask for a new link."
-    closed = {"connection": "close"}  # or the server would read the rest to its end
-    return RefusalError(413, "too_large", f"Refused: {what}.", hint, closed)
+    headers = {"connection": "close"}  # otherwise the server would read all of the rest
+    return LinkError(413, "too_large", f"Refused: {message}.", hint, headers)
 
 
-async def _answer(send: Send, status: int, body: bytes, headers: dict[str, str]) -> None:
+async def _respond(send: Send, status: int, body: bytes, headers: dict[str, str]) -> None:
     await _start(send, status, {"content-type": "application/json", "content-length": str(len(body)), **headers})
     await send({"type": "http.response.body", "body": body})
 

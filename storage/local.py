@@ -1,4 +1,4 @@
-"""A folder as storage: objects/<key>, digests/<key> (a cache of each object's SHA-256), incoming/ (not whole yet)."""
+"""A folder as storage: objects/<key>, digests/<key> (cached SHA-256 of each object), incoming/ (incomplete files)."""
 
 import hashlib
 import json
@@ -17,14 +17,14 @@ from storage.keys import key_check, prefix_check
 from storage.signing import Grant, link_make
 
 STALE_SECONDS = 7 * 24 * 3600
-"""Longer than any link is good for."""
+"""Longer than the validity of any link."""
 UPLOAD_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class LocalStorage:
     """See `storage.base.Storage`. Safe for any number of processes on one host.
 
-    `link_base`: where `storage.links.link_app` is served, for instance http://127.0.0.1:8000/storage.
+    `link_base`: URL of `storage.links.link_app`, for instance http://127.0.0.1:8000/storage.
     """
 
     def __init__(self, root: Path, *, link_base: str, secret: str) -> None:
@@ -48,7 +48,7 @@ class LocalStorage:
             return incoming.commit_if_absent()
 
     def copy(self, source: str, target: str) -> Stat:
-        """A second link: objects are replaced, never written into."""
+        """By a hard link: objects are replaced, never modified."""
         place, temporary = self._below(self._objects, key_check(target)), self._temporary()
         os.link(self._existing(source), temporary)
         try:
@@ -57,7 +57,7 @@ class LocalStorage:
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             raise ValueError(f"{target!r} clashes with another object: a file cannot also be a folder") from None
         finally:
-            temporary.unlink(missing_ok=True)  # a rename onto the same file does nothing
+            temporary.unlink(missing_ok=True)  # renaming to a link of the same file does nothing
         folder_sync(place.parent)
         self._record(target, file_mark(place.stat()), self.stat(source).sha256)
         return self.stat(target)
@@ -77,8 +77,8 @@ class LocalStorage:
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         folder = self._below(self._objects, prefix_check(prefix)[:-1])
-        found = sorted((p.relative_to(self._objects).as_posix(), p) for p in folder.rglob("*") if p.is_file())
-        return ((key, path.stat().st_size) for key, path in found)
+        files = sorted((p.relative_to(self._objects).as_posix(), p) for p in folder.rglob("*") if p.is_file())
+        return ((key, path.stat().st_size) for key, path in files)
 
     def delete(self, key: str) -> None:
         for tree in (self._objects, self._digests):
@@ -128,14 +128,14 @@ class LocalStorage:
             shutil.rmtree(self._parts_folder(upload_id))
 
     def sweep_parts(self, *, older_than_seconds: float) -> int:
-        """And what else a killed process left half written."""
+        """Also removes other incomplete files of killed processes."""
         return self._sweep(older_than_seconds)
 
     def capabilities(self) -> Capabilities:
         return Capabilities(if_absent=True, put_checks_sha256=True, min_part_bytes=1)
 
     def incoming(self, key: str, *, size: int | None = None, sha256: str | None = None, part: str = "") -> Incoming:
-        """Where bytes for `key` are written, or those of its part "<upload id>/<number>"; end with `commit`."""
+        """A file for the bytes of `key`, or of its part "<upload id>/<number>"; complete it by `commit`."""
         target = self._below(self._objects, key_check(key))
         if part:
             target = self._below(self._incoming, key_check(part))
@@ -144,7 +144,7 @@ class LocalStorage:
         return Incoming(self._temporary(), target, label=key, size=size, sha256=sha256)
 
     def commit(self, key: str, incoming: Incoming) -> Stat:
-        """Makes the object visible and remembers its digest."""
+        """Makes the object visible and records its digest."""
         incoming.commit()
         self._record(key, incoming.mark, incoming.digest)
         return Stat(key, incoming.mark[0], incoming.digest)
@@ -176,7 +176,7 @@ class LocalStorage:
         return self._incoming / upload_id
 
     def _below(self, tree: Path, key: str) -> Path:
-        """`key` below `tree`, also when somebody laid a symbolic link in there."""
+        """The path of `key` below `tree`. Raises ValueError if a symbolic link leads elsewhere."""
         path = tree / key
         if not path.resolve().is_relative_to(tree):
             raise ValueError(f"path {key!r} leaves the storage folder")
@@ -200,16 +200,16 @@ class LocalStorage:
         temporary.replace(path)
 
 
-def _pieces(path: Path, start: int, left: int) -> Iterator[bytes]:
+def _pieces(path: Path, start: int, remaining: int) -> Iterator[bytes]:
     with path.open("rb") as file:
         file.seek(start)
-        while left > 0 and (piece := file.read(min(PIECE_BYTES, left))):
-            left -= len(piece)
+        while remaining > 0 and (piece := file.read(min(PIECE_BYTES, remaining))):
+            remaining -= len(piece)
             yield piece
 
 
 def _age_seconds(path: Path) -> float:
-    """Since the last change: a folder changes with each part that arrives. Gone meanwhile: none."""
+    """Since the last modification, which for a folder is its last part; 0 if deleted meanwhile."""
     try:
         return time.time() - path.stat().st_mtime
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a stored file is served as. Only plain images are shown by a browser; all else is saved."""
+"""Media types of stored files. Browsers show images only; other files are saved."""
 
 from pathlib import PurePosixPath
 from urllib.parse import quote
@@ -21,7 +21,7 @@ INLINE = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 
 def media_type(name: str, start: bytes) -> str:
-    """By content for images (a name can lie), by name for text, else bytes. Never a type that can carry a script."""
+    """By content for images, since names can lie, by name for text, else bytes. Never a type with scripts."""
     for signature, kind in SIGNATURES:
         if start.startswith(signature):
             return kind
@@ -31,7 +31,7 @@ def media_type(name: str, start: bytes) -> str:
 
 
 def named_type(name: str) -> str:
-    """By name alone, where the content is not at hand. A browser never runs what is served as one of these."""
+    """By name only, if the content is not available. Browsers never execute these types."""
     ending = PurePosixPath(name.lower()).suffix
     return IMAGE_ENDINGS.get(ending) or media_type(name, b"")
 

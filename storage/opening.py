@@ -1,4 +1,4 @@
-"""From a URL to a backend. A new backend is one file and one line here."""
+"""Opens a backend by URL. A new backend is one file and one line here."""
 
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +13,7 @@ EXPECTED = "expected a storage URL like file:///absolute/folder or s3://bucket/p
 
 
 def open_storage(url: str, *, link_base: str, secret: str, s3: S3Options | None = None) -> Storage:
-    """The backend of a folder, whose signed links `link_base` and `secret` make, or of a bucket, reached by `s3`."""
+    """A folder, whose signed links are made with `link_base` and `secret`, or a bucket, reached by `s3`."""
     parts = urlsplit(url)
     if parts.scheme == "s3":
         return _s3(parts, url, s3 or S3Options())

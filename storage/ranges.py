@@ -1,4 +1,4 @@
-"""The Range header (RFC 9110, 14.1.2), for one range; all else is answered with the whole file, as the RFC allows."""
+"""The Range header (RFC 9110, 14.1.2) for one range; other values select the complete file, as the RFC allows."""
 
 import re
 
@@ -6,11 +6,11 @@ ONE_RANGE = re.compile(r"bytes=(\d{0,20})-(\d{0,20})")
 
 
 class RangeNotSatisfiableError(ValueError):
-    """The range starts behind the end."""
+    """The range starts after the end."""
 
 
 def range_read(header: str, size: int) -> tuple[int, int] | None:
-    """(start, length) within a file of `size` bytes, or None for the whole file."""
+    """(start, length) within a file of `size` bytes, or None for the complete file."""
     match = ONE_RANGE.fullmatch(header.strip())
     if match is None or match.groups() == ("", ""):
         return None

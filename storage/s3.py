@@ -1,6 +1,6 @@
-"""One bucket of an S3 server, in the calls that we need; the only place that knows boto3.
+"""One bucket of an S3 server; the only module that imports boto3.
 
-Every error is FileNotFoundError, ValueError (a part or a range that is none) or StorageUnavailableError.
+All errors are FileNotFoundError, ValueError (an invalid part or range) or StorageUnavailableError.
 """
 
 import base64
@@ -24,7 +24,7 @@ BAD_PARTS = ("NoSuchUpload", "InvalidPart", "InvalidPartOrder", "EntityTooSmall"
 PRESENT = ("PreconditionFailed", "ConditionalRequestConflict")
 DELETE_AT_ONCE = 1000
 MAX_LINK_SECONDS = 7 * 24 * 3600
-"""Signature version 4 allows no longer."""
+"""Maximum of signature version 4."""
 TRANSFER = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=2)
 
 
@@ -34,7 +34,7 @@ class Head:
     etag: str
     changed: datetime
     sha256: str | None
-    """Hexadecimal, of the whole object, as the server says it; None where it does not."""
+    """Hexadecimal, of the complete object; None if the server does not report it."""
 
     @property
     def mark(self) -> list[object]:
@@ -43,7 +43,7 @@ class Head:
 
 
 class Bucket:
-    """`root` ("" or "prefix/") stands before every key."""
+    """`root` ("" or "prefix/") is prepended to every key."""
 
     def __init__(self, name: str, root: str, options: S3Options) -> None:
         self.name, self.root, self.options = name, root, options
@@ -51,39 +51,39 @@ class Bucket:
         self._signer = _client(options, options.public_endpoint or options.endpoint)
 
     def put(self, key: str, body: bytes | IO[bytes], *, sha256: str | None = None, if_absent: bool = False) -> bool:
-        """False: `if_absent` and it is there."""
-        asked: dict[str, Any] = {"IfNoneMatch": "*"} if if_absent else {}
+        """Returns False if the object exists and `if_absent`."""
+        arguments: dict[str, Any] = {"IfNoneMatch": "*"} if if_absent else {}
         try:
             with self._errors(key):
-                self._client.put_object(**self._at(key), Body=body, **_checksum(sha256), **asked)
+                self._client.put_object(**self._at(key), Body=body, **_checksum(sha256), **arguments)
         except FileExistsError:
             return False
         return True
 
     def put_large(self, key: str, source: Path, *, checked: bool) -> None:
-        """In parts. `checked`: the server compares the SHA-256 of each."""
+        """In parts. `checked`: the server verifies the SHA-256 of each."""
         extra = {"ChecksumAlgorithm": "SHA256"} if checked else {}
         at = self._at(key)
         with self._errors(key):
             self._client.upload_file(str(source), at["Bucket"], at["Key"], ExtraArgs=extra, Config=TRANSFER)
 
     def copy(self, source: str, target: str) -> None:
-        """On the server; large objects in parts."""
+        """Within the server; large objects in parts."""
         at = self._at(target)
         with self._errors(source):
             self._client.copy(self._at(source), at["Bucket"], at["Key"], Config=TRANSFER)
 
     def get(self, key: str, start: int, length: int | None) -> Iterator[bytes]:
-        """The request is sent at once, the bytes are read as they are asked for. Raises ValueError behind the end."""
-        asked = {} if not start and length is None else {"Range": _range(start, length)}
+        """Sends the request at once and reads the bytes lazily. Raises ValueError for a range after the end."""
+        arguments = {} if not start and length is None else {"Range": _range(start, length)}
         with self._errors(key):
-            body = self._client.get_object(**self._at(key), **asked)["Body"]
+            body = self._client.get_object(**self._at(key), **arguments)["Body"]
         return self._pieces(key, body)
 
     def head(self, key: str) -> Head:
         with self._errors(key):
-            told = self._client.head_object(**self._at(key), ChecksumMode="ENABLED")
-        return Head(told["ContentLength"], told["ETag"], told["LastModified"], _whole_sha256(told))
+            response = self._client.head_object(**self._at(key), ChecksumMode="ENABLED")
+        return Head(response["ContentLength"], response["ETag"], response["LastModified"], _object_sha256(response))
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """(key, size in bytes), page by page in the server's order."""
@@ -91,15 +91,15 @@ class Bucket:
             for page in self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.name, Prefix=self.root + prefix
             ):
-                for found in page.get("Contents", ()):
-                    yield found["Key"].removeprefix(self.root), found["Size"]
+                for entry in page.get("Contents", ()):
+                    yield entry["Key"].removeprefix(self.root), entry["Size"]
 
     def delete(self, keys: Sequence[str]) -> None:
         for first in range(0, len(keys), DELETE_AT_ONCE):
             batch = [{"Key": self.root + key} for key in keys[first : first + DELETE_AT_ONCE]]
             with self._errors(keys[first]):
-                told = self._client.delete_objects(Bucket=self.name, Delete={"Objects": batch, "Quiet": True})
-            if errors := told.get("Errors"):
+                response = self._client.delete_objects(Bucket=self.name, Delete={"Objects": batch, "Quiet": True})
+            if errors := response.get("Errors"):
                 raise StorageUnavailableError(f"the storage did not delete {errors[0]['Key']}: {errors[0]['Message']}")
 
     def sign(
@@ -107,14 +107,14 @@ class Bucket:
         operation: str,
         key: str,
         *,
-        asked: Mapping[str, object],
+        arguments: Mapping[str, object],
         expires_seconds: int,
         internal: bool = False,
     ) -> str:
-        """A signed URL, made without a request. `internal`: on the endpoint that we use ourselves."""
+        """A signed URL, created without a request. `internal`: for the endpoint of the API itself."""
         client = self._client if internal else self._signer
         seconds = max(1, min(expires_seconds, MAX_LINK_SECONDS))
-        url: str = client.generate_presigned_url(operation, Params={**self._at(key), **asked}, ExpiresIn=seconds)
+        url: str = client.generate_presigned_url(operation, Params={**self._at(key), **arguments}, ExpiresIn=seconds)
         return url
 
     def parts_open(self, key: str) -> str:
@@ -134,12 +134,12 @@ class Bucket:
             self._client.abort_multipart_upload(**self._at(key), UploadId=upload_id)
 
     def parts_list(self, prefix: str) -> Iterator[tuple[str, str, datetime]]:
-        """(key, upload id, begun) of the uploads in parts that are still open."""
+        """(key, upload id, start) of open uploads in parts."""
         with self._errors(prefix):
             pages = self._client.get_paginator("list_multipart_uploads")
             for page in pages.paginate(Bucket=self.name, Prefix=self.root + prefix):
-                for found in page.get("Uploads", ()):
-                    yield found["Key"].removeprefix(self.root), found["UploadId"], found["Initiated"]
+                for entry in page.get("Uploads", ()):
+                    yield entry["Key"].removeprefix(self.root), entry["UploadId"], entry["Initiated"]
 
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self.name, "Key": self.root + key}
@@ -150,11 +150,11 @@ class Bucket:
 
     @contextmanager
     def _errors(self, key: str) -> Iterator[None]:
-        """boto3's errors as those of the protocol."""
+        """Converts errors of boto3 to those of the module."""
         try:
             yield
         except ClientError as error:
-            code, said = str(error.response["Error"]["Code"]), error.response["Error"].get("Message", "")
+            code, message = str(error.response["Error"]["Code"]), error.response["Error"].get("Message", "")
             if code in MISSING:
                 raise FileNotFoundError(f"there is no object {key!r}") from None
             if code in PRESENT:
@@ -162,8 +162,8 @@ class Bucket:
             if code in ("InvalidRange", "416"):
                 raise ValueError(f"the range starts behind the end of {key!r}") from None
             if code in BAD_PARTS:
-                raise ValueError(f"a part of {key!r} is missing or was changed: {said or code}") from None
-            raise StorageUnavailableError(f"the storage answered {code} for {key}: {said}") from error
+                raise ValueError(f"a part of {key!r} is missing or was changed: {message or code}") from None
+            raise StorageUnavailableError(f"the storage answered {code} for {key}: {message}") from error
         except (BotoCoreError, boto3.exceptions.Boto3Error, OSError) as error:
             if isinstance(error, FileNotFoundError | FileExistsError):
                 raise
@@ -172,7 +172,7 @@ class Bucket:
 
 def _client(options: S3Options, endpoint: str) -> Any:
     config = Config(
-        signature_version="s3v4",  # boto3 still signs links with version 2 where nobody says otherwise
+        signature_version="s3v4",  # the default of boto3 for links is version 2
         s3={"addressing_style": options.addressing},
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
@@ -192,7 +192,7 @@ def _client(options: S3Options, endpoint: str) -> Any:
 
 
 def checksum_header(sha256: str) -> str:
-    """As S3 writes it: base64."""
+    """In base64, as S3 expects."""
     return base64.b64encode(bytes.fromhex(sha256)).decode()
 
 
@@ -200,12 +200,12 @@ def _checksum(sha256: str | None) -> dict[str, str]:
     return {} if sha256 is None else {"ChecksumSHA256": checksum_header(sha256)}
 
 
-def _whole_sha256(told: dict[str, Any]) -> str | None:
-    """None for a composite checksum, which is one of the parts' checksums and says nothing of the content."""
-    said = told.get("ChecksumSHA256")
-    if not said or "-" in said or told.get("ChecksumType") == "COMPOSITE":
+def _object_sha256(response: dict[str, Any]) -> str | None:
+    """None for a composite checksum, which is the checksum of the parts' checksums and not of the content."""
+    checksum = response.get("ChecksumSHA256")
+    if not checksum or "-" in checksum or response.get("ChecksumType") == "COMPOSITE":
         return None
-    return base64.b64decode(said).hex()
+    return base64.b64decode(checksum).hex()
 
 
 def _range(start: int, length: int | None) -> str:

@@ -1,4 +1,4 @@
-"""What an S3 server really does, found out by doing it: servers promise more than they keep."""
+"""Probes the actual behaviour of an S3 server, which may differ from what it documents."""
 
 import hashlib
 import secrets
@@ -14,11 +14,11 @@ DATA = b"probe"
 S3_MIN_PART_BYTES = 5 << 20
 LINK_SECONDS = 60
 HTTP_SECONDS = 30
-OPENER = build_opener(ProxyHandler({}))  # the server is ours: no proxy between
+OPENER = build_opener(ProxyHandler({}))  # the server is ours: use no proxy
 
 
 def probe(bucket: Bucket) -> Capabilities:
-    """Writes a few objects below `probe/` and removes them. Raises StorageUnavailableError where even a put fails."""
+    """Writes a few objects below `probe/` and removes them. Raises StorageUnavailableError if even a put fails."""
     folder = f"probe/{secrets.token_hex(8)}"
     try:
         bucket.put(f"{folder}/plain", DATA)
@@ -35,7 +35,7 @@ def probe(bucket: Bucket) -> Capabilities:
 
 
 def _if_absent(bucket: Bucket, key: str) -> bool:
-    """A server that does not know If-None-Match overwrites, or answers that it is not implemented."""
+    """Servers without If-None-Match overwrite, or respond that it is not implemented."""
     try:
         return bucket.put(key, DATA, if_absent=True) and not bucket.put(key, b"other", if_absent=True)
     except StorageUnavailableError:
@@ -43,7 +43,7 @@ def _if_absent(bucket: Bucket, key: str) -> bool:
 
 
 def _checks_sha256(bucket: Bucket, folder: str) -> bool:
-    """Takes the right content by a signed PUT, names its SHA-256 afterwards, and refuses another content."""
+    """Accepts the right content by a signed PUT, reports its SHA-256, and rejects other content."""
     right, wrong = f"{folder}/right", f"{folder}/wrong"
     sha256 = hashlib.sha256(DATA).hexdigest()
     if _put(bucket, right, DATA, sha256)[0] != HTTPStatus.OK or bucket.head(right).sha256 != sha256:
@@ -55,8 +55,8 @@ def _parts(bucket: Bucket, key: str) -> bool:
     """One signed part, joined."""
     try:
         upload_id = bucket.parts_open(key)
-        asked = {"UploadId": upload_id, "PartNumber": 1, "ContentLength": len(DATA)}
-        url = bucket.sign("upload_part", key, asked=asked, expires_seconds=LINK_SECONDS, internal=True)
+        arguments = {"UploadId": upload_id, "PartNumber": 1, "ContentLength": len(DATA)}
+        url = bucket.sign("upload_part", key, arguments=arguments, expires_seconds=LINK_SECONDS, internal=True)
         status, etag = _send(url, DATA, {})
         if status != HTTPStatus.OK or not etag:
             bucket.parts_drop(key, upload_id)
@@ -69,18 +69,18 @@ def _parts(bucket: Bucket, key: str) -> bool:
 
 def _put(bucket: Bucket, key: str, data: bytes, sha256: str) -> tuple[int, str]:
     checksum = checksum_header(sha256)
-    asked: dict[str, Any] = {"ContentLength": len(data), "ChecksumSHA256": checksum}
-    url = bucket.sign("put_object", key, asked=asked, expires_seconds=LINK_SECONDS, internal=True)
+    arguments: dict[str, Any] = {"ContentLength": len(data), "ChecksumSHA256": checksum}
+    url = bucket.sign("put_object", key, arguments=arguments, expires_seconds=LINK_SECONDS, internal=True)
     return _send(url, data, {"x-amz-checksum-sha256": checksum})
 
 
 def _send(url: str, data: bytes, headers: dict[str, str]) -> tuple[int, str]:
     """(status, ETag) of a PUT."""
-    kind = {"Content-Type": "application/octet-stream"}  # urllib would call it a form
+    kind = {"Content-Type": "application/octet-stream"}  # otherwise urllib sends a form
     request = Request(url, data=data, method="PUT", headers={**kind, **headers})
     try:
-        with OPENER.open(request, timeout=HTTP_SECONDS) as answer:
-            return answer.status, answer.headers.get("ETag", "")
+        with OPENER.open(request, timeout=HTTP_SECONDS) as response:
+            return response.status, response.headers.get("ETag", "")
     except HTTPError as error:
         return error.code, ""
     except OSError as error:

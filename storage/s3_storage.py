@@ -1,4 +1,4 @@
-"""A bucket as storage: <prefix>/objects/<key>, and <prefix>/digests/<key> where the server knows no SHA-256."""
+"""A bucket as storage: <prefix>/objects/<key>, and <prefix>/digests/<key> if the server reports no SHA-256."""
 
 import hashlib
 import json
@@ -21,26 +21,26 @@ class S3Storage:
     def __init__(self, bucket: str, prefix: str, options: S3Options) -> None:
         self._bucket = Bucket(bucket, f"{prefix}/" if prefix else "", options)
         self._checksums = options.checksums
-        self._known: Capabilities | None = None
+        self._capabilities: Capabilities | None = None
         self._probing = Lock()
 
     def put_file(self, key: str, source: Path, *, sha256: str | None = None) -> Stat:
         place = _object(key)
         with source.open("rb") as file:
-            found, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
-            if sha256 not in (None, found):
-                raise DigestMismatchError(f"expected SHA-256 {sha256} for {key}, got {found}")
+            digest, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+            if sha256 not in (None, digest):
+                raise DigestMismatchError(f"expected SHA-256 {sha256} for {key}, got {digest}")
             checked = self._sends_sha256()
             if size >= PART_BYTES:
                 self._bucket.put_large(place, source, checked=checked)
-                self._record(key, self._bucket.head(place), found)
+                self._record(key, self._bucket.head(place), digest)
             else:
                 file.seek(0)
-                self._bucket.put(place, file, sha256=found if checked else None)
-        return Stat(key, size, found)
+                self._bucket.put(place, file, sha256=digest if checked else None)
+        return Stat(key, size, digest)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Where the server knows no If-None-Match (`capabilities`), two callers at the same moment may both win."""
+        """If the server lacks If-None-Match (`capabilities`), concurrent callers may all get True."""
         place = _object(key)
         if self.capabilities().if_absent:
             return self._bucket.put(place, data, if_absent=True)
@@ -76,8 +76,8 @@ class S3Storage:
         return Stat(key, head.size, sha256)
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        found = self._bucket.list(_object_prefix(prefix))
-        return ((key.removeprefix("objects/"), size) for key, size in iter(sorted(found)))
+        entries = self._bucket.list(_object_prefix(prefix))
+        return ((key.removeprefix("objects/"), size) for key, size in iter(sorted(entries)))
 
     def delete(self, key: str) -> None:
         self._bucket.delete([_object(key), f"digests/{key}"])
@@ -88,18 +88,18 @@ class S3Storage:
 
     def presign_get(self, key: str, *, expires_seconds: int, filename: str | None = None) -> SignedRequest:
         place, kind = _object(key), named_type(key)
-        shown = {
+        overrides = {
             "ResponseContentType": kind,
             "ResponseContentDisposition": disposition(kind, filename or key.rsplit("/", 1)[-1]),
         }
-        url = self._bucket.sign("get_object", place, asked=shown, expires_seconds=expires_seconds)
+        url = self._bucket.sign("get_object", place, arguments=overrides, expires_seconds=expires_seconds)
         return SignedRequest(url)
 
     def presign_put(self, key: str, *, size: int, sha256: str | None, expires_seconds: int) -> SignedRequest:
-        place, asked, headers = _object(key), dict[str, object](ContentLength=size), dict[str, str]()
+        place, arguments, headers = _object(key), dict[str, object](ContentLength=size), dict[str, str]()
         if sha256 is not None and self._sends_sha256():
-            asked["ChecksumSHA256"] = headers["x-amz-checksum-sha256"] = checksum_header(sha256)
-        url = self._bucket.sign("put_object", place, asked=asked, expires_seconds=expires_seconds)
+            arguments["ChecksumSHA256"] = headers["x-amz-checksum-sha256"] = checksum_header(sha256)
+        url = self._bucket.sign("put_object", place, arguments=arguments, expires_seconds=expires_seconds)
         return SignedRequest(url, "PUT", headers)
 
     def presign_parts(
@@ -107,12 +107,15 @@ class S3Storage:
     ) -> PartLinks:
         place = _object(key)
         upload_id = upload_id or self._bucket.parts_open(place)
-        asked = ({"UploadId": upload_id, "PartNumber": n, "ContentLength": s} for n, s in enumerate(sizes, start=1))
-        urls = (self._bucket.sign("upload_part", place, asked=each, expires_seconds=expires_seconds) for each in asked)
+        arguments = ({"UploadId": upload_id, "PartNumber": n, "ContentLength": s} for n, s in enumerate(sizes, start=1))
+        urls = (
+            self._bucket.sign("upload_part", place, arguments=each, expires_seconds=expires_seconds)
+            for each in arguments
+        )
         return PartLinks(upload_id, tuple(SignedRequest(url, "PUT") for url in urls))
 
     def complete_parts(self, key: str, upload_id: str, etags: Sequence[str], *, sha256: str | None = None) -> Stat:
-        """The server joins, then the whole is read once for its digest: S3 knows only one of the parts' digests."""
+        """Reads the joined object once for its digest, since S3 only computes one of the parts' digests."""
         place = _object(key)
         self._bucket.parts_join(place, upload_id, etags)
         stat = self.stat(key)
@@ -124,7 +127,7 @@ class S3Storage:
     def abort_parts(self, key: str, upload_id: str) -> None:
         try:
             self._bucket.parts_drop(_object(key), upload_id)
-        except ValueError:  # it is over already
+        except ValueError:  # already closed
             return
 
     def sweep_parts(self, *, older_than_seconds: float) -> int:
@@ -135,11 +138,11 @@ class S3Storage:
         return len(old)
 
     def capabilities(self) -> Capabilities:
-        """Found by a probe at the first call and kept. Raises OSError where the server does not answer."""
+        """Probed at the first call. Raises OSError if the server does not answer."""
         with self._probing:
-            if self._known is None:
-                self._known = probe(self._bucket)
-            return self._known
+            if self._capabilities is None:
+                self._capabilities = probe(self._bucket)
+            return self._capabilities
 
     def _sends_sha256(self) -> bool:
         if self._checksums == "auto":
@@ -147,10 +150,10 @@ class S3Storage:
         return self._checksums == "always"
 
     def _read_sha256(self, key: str) -> str:
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for piece in self.open_range(key):
-            found.update(piece)
-        return found.hexdigest()
+            digest.update(piece)
+        return digest.hexdigest()
 
     def _recorded(self, key: str, head: Head) -> str | None:
         try:

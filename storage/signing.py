@@ -1,4 +1,4 @@
-"""Signed links of the local backend: method, key, expiry, size and digest under one HMAC-SHA256."""
+"""Signed links of the local backend: method, key, expiry, size and digest, signed by HMAC-SHA256."""
 
 import hashlib
 import hmac
@@ -10,28 +10,28 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 @dataclass(frozen=True)
 class Grant:
-    """What a link allows. Everything in it is signed."""
+    """What a link allows. All fields are signed."""
 
     method: str
     key: str
     expires: int
     """Unix seconds."""
     size: int | None = None
-    """PUT: exactly so many bytes."""
+    """PUT: exact number of bytes."""
     sha256: str | None = None
-    """PUT: exactly this content."""
+    """PUT: digest of the content."""
     part: str | None = None
-    """PUT: not the object itself but part <number> of <upload id>, written "<upload id>/<number>"."""
+    """PUT: a part of an upload instead of the object, as "<upload id>/<number>"."""
     filename: str | None = None
-    """GET: what a browser saves it as."""
+    """GET: under which a browser saves it."""
 
 
 class LinkExpiredError(ValueError):
-    """The signature is right, the time is over."""
+    """The signature is valid, but the link has expired."""
 
 
 class LinkForgedError(ValueError):
-    """The signature does not fit what the link says."""
+    """The signature does not match the link."""
 
 
 def link_make(grant: Grant, *, base: str, secret: str) -> str:
@@ -43,7 +43,7 @@ def link_make(grant: Grant, *, base: str, secret: str) -> str:
 def link_read(key: str, query: str, *, secret: str, now: float | None = None) -> Grant:
     """The grant of a link's path and query. Raises LinkForgedError or LinkExpiredError."""
     fields = dict(parse_qsl(query, keep_blank_values=True))
-    given = fields.pop("signature", "")
+    signature = fields.pop("signature", "")
     try:
         grant = Grant(
             method=fields["method"],
@@ -56,7 +56,7 @@ def link_read(key: str, query: str, *, secret: str, now: float | None = None) ->
         )
     except (KeyError, ValueError):
         raise LinkForgedError("the link is not one of ours") from None
-    if not hmac.compare_digest(given.encode(), _signature(grant, secret).encode()):
+    if not hmac.compare_digest(signature.encode(), _signature(grant, secret).encode()):
         raise LinkForgedError("the link's signature does not fit; it was changed or cut off")
     if (time.time() if now is None else now) >= grant.expires:
         raise LinkExpiredError("the link's time is over; ask for a new one")
