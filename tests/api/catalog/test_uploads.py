@@ -189,7 +189,7 @@ def test_only_one_metadata_file_at_the_top_is_read_and_others_are_named(anna: AP
 
 
 def test_a_column_of_another_name_is_left_to_the_trainer(anna: APIClient, links: str) -> None:
-    rows = metadata([{"image": "a.png", "text": "a cat"}])
+    rows = metadata([{"photo": "a.png", "text": "a cat"}])
     made = upload(anna, links, "datasets", "cats", {"a.png": png(), "metadata.jsonl": rows}).json()
     assert made["warnings"] == ["no column of images: metadata.jsonl"]
     said = "metadata.jsonl has no column file_name or image; jobs must set image_column"
