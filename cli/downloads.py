@@ -6,9 +6,10 @@ from typing import Any
 
 from cli.errors import CliError
 from cli.http import Client, Record, checked, reachable
-from cli.transfers import CHUNK_BYTES, OnBytes, file_download
+from cli.transfers import file_download
 from foundation.atomic import text_write
 from foundation.digests import sha256_of
+from foundation.multipart import CHUNK_BYTES, OnBytes
 
 LOG_BYTES = 65_536
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from cli.config import login_load
 from cli.errors import CliError
 from cli.http import Client, Record
-from cli.transfers import OnBytes
+from foundation.multipart import OnBytes
 
 SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor

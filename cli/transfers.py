@@ -3,26 +3,29 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import httpx
+from tenacity import retry_if_exception, stop_after_attempt
 
 from cli.errors import ApiError, CliError, ConflictError, InvalidError
 from cli.http import Client, Record, checked, reachable
 from foundation.digests import sha256_of
+from foundation.multipart import CHUNK_BYTES, OnBytes, file_chunks, parts_upload
+from foundation.retry import repeat
 
-CHUNK_BYTES = 1 << 20
 PARALLEL_FILES = 4
 PART_TRIES = 3
+PART_PAUSE_SECONDS = 0.5
+"""Before the second try of a part; then doubled."""
 JOIN_SECONDS = 900
 """Longest wait for the API to join a large file and read it once."""
 CHECK_SECONDS = 900
 """Longest wait for the API to look at an upload that it checks at once."""
 TIMEOUT = httpx.Timeout(60.0, connect=5.0)
-OnBytes = Callable[[int], None]
 
 
 def folder_upload(
@@ -131,49 +134,52 @@ def file_put(storage: httpx.Client, link: Record, path: Path, on_bytes: OnBytes)
     size = path.stat().st_size
     headers = {"Content-Length": str(size), **(link.get("headers") or {})}
     with reachable(link["url"]):
-        response = storage.put(link["url"], content=chunks(path, 0, size, on_bytes), headers=headers)
+        response = storage.put(link["url"], content=file_chunks(path, 0, size, on_bytes), headers=headers)
     checked(response)
 
 
 def parts_put(storage: httpx.Client, link: Record, path: Path, on_bytes: OnBytes) -> list[str]:
-    """Sends a large file part by part, each tried up to PART_TRIES times; returns the ETags in order."""
-    etags, start = list[str](), 0
-    for part in link["parts"]:
-        etags.append(part_put(storage, part, path, start, on_bytes))
-        start += part["size"]
-    return etags
+    """Sends a large file part by part, each tried up to PART_TRIES times; returns the ETags in order.
 
+    What a failed try had sent is subtracted again through `on_bytes`.
+    """
+    sent = 0
 
-def part_put(storage: httpx.Client, part: Record, path: Path, start: int, on_bytes: OnBytes) -> str:
-    """What a broken try had sent is taken back from `on_bytes`."""
-    for left in reversed(range(PART_TRIES)):
-        sent: list[int] = []
+    def count(size: int) -> None:
+        nonlocal sent
+        sent += size
+        on_bytes(size)
 
-        def count(size: int, sent: list[int] = sent) -> None:
-            sent.append(size)
-            on_bytes(size)
-
-        try:
-            with reachable(part["url"]):
-                content = chunks(path, start, part["size"], count)
-                headers = {"Content-Length": str(part["size"])}
-                answer = checked(storage.put(part["url"], content=content, headers=headers))
-            return str(answer.headers["ETag"])
-        except CliError as error:
-            if not left or (isinstance(error, ApiError) and error.status < 500):
+    def repeat_part(index: int, send: Callable[[], str]) -> str:
+        def attempt() -> str:
+            nonlocal sent
+            sent = 0
+            try:
+                with reachable(link["parts"][index]["url"]):
+                    return send()
+            except CliError:
+                on_bytes(-sent)
                 raise
-            on_bytes(-sum(sent))
-    raise AssertionError("the last try returns or raises")
+
+        stop = stop_after_attempt(PART_TRIES)
+        return repeat(
+            attempt, when=retry_if_exception(may_pass), first_seconds=PART_PAUSE_SECONDS, pause=time.sleep, stop=stop
+        )
+
+    return parts_upload(
+        storage,
+        path,
+        link["parts"],
+        check=lambda response, _: checked(response),
+        repeat=repeat_part,
+        timeout=TIMEOUT,
+        on_bytes=count,
+    )
 
 
-def chunks(path: Path, start: int, left: int, on_bytes: OnBytes) -> Iterator[bytes]:
-    """`left` bytes of the file from `start` on."""
-    with path.open("rb") as file:
-        file.seek(start)
-        while left > 0 and (block := file.read(min(CHUNK_BYTES, left))):
-            left -= len(block)
-            on_bytes(len(block))
-            yield block
+def may_pass(error: BaseException) -> bool:
+    """Whether another try may succeed: the storage is unreachable or answers 5xx."""
+    return isinstance(error, CliError) and (not isinstance(error, ApiError) or error.status >= 500)
 
 
 def file_download(link: Record, target: Path, on_bytes: OnBytes = lambda _: None) -> Path:

@@ -14,6 +14,7 @@ import httpx
 import structlog
 
 from foundation.phases import IMPORTING, LOADING
+from foundation.retry import backoff
 from trainers.contract.errors import Reason, ReasonCode, reason
 from trainers.contract.events import Step
 from worker.attempt.control import ControlFile
@@ -28,7 +29,7 @@ from worker.attempt.refused import RefusedResults
 from worker.attempt.reuse_key import reuse_key
 from worker.attempt.tail import EventTail
 from worker.attempt.trainer_monitor import LiveFiles, TrainerMonitor
-from worker.client.api import Api, backoff
+from worker.client.api import Api
 from worker.client.clock import boottime
 from worker.client.lease import Lease
 from worker.client.payloads import Claim, Timings

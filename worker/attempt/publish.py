@@ -13,13 +13,14 @@ import httpx
 import structlog
 
 from foundation.digests import sha256_of
+from foundation.multipart import parts_upload
+from foundation.retry import Pause
 from trainers.contract.errors import ReasonCode
-from worker.client.api import AttemptApi, Pause, insist
+from worker.client.api import AttemptApi, insist
 from worker.errors import AttemptError, RefusedError
 from worker.transfer.files import remove_tree
 from worker.transfer.out_folder import OutFolder, UnsafeFileError, checked_parts
-from worker.transfer.parts import upload_parts
-from worker.transfer.transfer import LinkExpiredError, Retry, repeated, upload
+from worker.transfer.transfer import TIMEOUT, LinkExpiredError, Retry, check_answer, repeated, upload
 
 FILES_AT_ONCE = 100
 JOIN_SECONDS = 900.0
@@ -164,10 +165,22 @@ class Publisher:
     def _upload_parts(self, link: dict[str, Any], local: Path, record: dict[str, Any], retry: Retry) -> None:
         """Raises LinkExpiredError where the parts did not make the file: all are sent again, by other links."""
 
-        def fresh() -> dict[str, Any]:
-            return self._grants([{**record, "upload_id": link["upload_id"]}], retry.pause)[0]
+        parts = [*link["parts"]]
 
-        etags = upload_parts(self._client, local, link, retry, fresh)
+        def expired() -> None:
+            parts[:] = self._grants([{**record, "upload_id": link["upload_id"]}], retry.pause)[0]["parts"]
+
+        etags = parts_upload(
+            self._client,
+            local,
+            parts,
+            check=check_answer,
+            repeat=lambda index, send: repeated(
+                f"part {parts[index]['number']} of {link['path']}", retry, send, expired=expired
+            ),
+            timeout=TIMEOUT,
+            on_bytes=lambda _: retry.pause(0),
+        )
         body = {**record, "upload_id": link["upload_id"], "etags": etags}
         try:
             insist(

@@ -1,14 +1,15 @@
 """HTTP to the API: one request, one answer or one of two errors; repeating is the caller's choice."""
 
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import httpx
 import structlog
+from tenacity import retry_if_exception_type
 
 from foundation.clean_text import value_clean
 from foundation.protocol import PROTOCOL_HEADER
+from foundation.retry import Pause, repeat
 from worker.client.lease import Lease
 from worker.errors import FencedError, RefusedError, UnreachableError
 
@@ -23,9 +24,6 @@ OVER = {"fenced", "attempt_ended", "authentication_failed"}
 SHOWN = 200
 """Characters of an unexpected answer that a log line repeats."""
 
-
-Pause = Callable[[float], None]
-"""Waits up to so many seconds; raises where it makes no sense to go on. `pause(0)` only asks."""
 log = structlog.get_logger()
 
 
@@ -111,24 +109,18 @@ class AttemptApi:
             raise
 
 
-def backoff(first_seconds: float, longest_seconds: float = 30.0) -> Iterator[float]:
-    """Pauses before each repetition: doubled each time, with jitter."""
-    pause = first_seconds
-    while True:
-        yield pause * random.uniform(0.5, 1.0)
-        pause = min(pause * 2, longest_seconds)
-
-
 def insist(call: Callable[[], Answer], first_seconds: float, pause: Pause) -> Answer:
     """Repeats `call` while the API is unreachable, for as long as `pause` lets it."""
-    for seconds in backoff(first_seconds):
+
+    def request() -> Answer:
         pause(0)
         try:
             return call()
         except UnreachableError as error:
             log.warning("api_unreachable", error=str(error))
-            pause(seconds)
-    raise AssertionError("backoff never ends")
+            raise
+
+    return repeat(request, when=retry_if_exception_type(UnreachableError), first_seconds=first_seconds, pause=pause)
 
 
 def _json(response: httpx.Response) -> dict[str, Any] | None:

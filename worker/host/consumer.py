@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from worker.client.api import backoff
+from foundation.retry import backoff
 
 log = structlog.get_logger()
 OPTIONS = ["-c", "1", "--disable-prefetch", "--without-gossip", "--without-mingle", "--without-heartbeat"]

@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 
 import structlog
 
+from foundation.retry import Pause
 from trainers.contract.errors import ReasonCode
 from trainers.contract.spec import folder_digest
-from worker.client.api import Pause
 from worker.client.payloads import InputPart
 from worker.errors import AttemptError
 from worker.transfer.files import disk_is_full, remove_tree, write_json

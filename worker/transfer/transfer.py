@@ -2,19 +2,23 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import httpx
+from tenacity import RetryCallState, retry_if_exception_type
 
 from foundation.atomic import sync
+from foundation.multipart import MissingETagError, file_chunks
+from foundation.retry import Pause, repeat
 from trainers.contract.errors import ReasonCode
-from worker.client.api import AGAIN, Pause, backoff
+from worker.client.api import AGAIN
 from worker.errors import AttemptError
 from worker.transfer.files import CHUNK, disk_is_full
 
+Result = TypeVar("Result")
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 EXPIRED = {401, 403, 410}
 """Answers of a storage to a link whose time is over."""
@@ -48,32 +52,45 @@ class Retry:
     pause: Pause
 
 
-def repeated(what: str, retry: Retry, once: Callable[[], None], *, expired: Callable[[], None]) -> None:
-    """Runs `once` until it passes, with pauses; `expired` gets fresh links.
+def repeated(what: str, retry: Retry, once: Callable[[], Result], *, expired: Callable[[], None]) -> Result:
+    """Calls `once` until it succeeds, with pauses; `expired` requests new links.
 
     Raises AttemptError(storage_refused | input_corrupt | disk_full).
     """
-    refusals = 0
-    for number, seconds in enumerate(backoff(retry.backoff_seconds), start=1):
+    refusals = digest_errors = 0
+
+    def attempt() -> Result:
+        nonlocal refusals, digest_errors
         retry.pause(0)
         try:
             return once()
-        except LinkExpiredError as error:
-            problem = str(error)
+        except LinkExpiredError:
             expired()
-        except WrongDigestError as error:
-            if number > 1:
-                raise AttemptError(ReasonCode.INPUT_CORRUPT, str(error)) from error
-            problem = str(error)
-        except (TransferError, httpx.RequestError) as error:
-            problem = f"{type(error).__name__}: {error}"
+            raise
+        except WrongDigestError:
+            digest_errors += 1
+            raise
+        except (TransferError, MissingETagError, httpx.RequestError) as error:
             refusals = refusals + 1 if isinstance(error, TransferRefusedError) else 0
+            raise
         except OSError as error:
             raise disk_failure(error) from error
-        if number >= retry.attempts or refusals >= MAX_REFUSALS:
-            raise AttemptError(ReasonCode.STORAGE_REFUSED, f"{what} failed {number} times", problem)
-        retry.pause(seconds)
-    raise AssertionError("backoff never ends")
+
+    def is_final(state: RetryCallState) -> bool:
+        number = state.attempt_number
+        return number >= retry.attempts or refusals >= MAX_REFUSALS or (digest_errors > 0 and number > 1)
+
+    def failure(state: RetryCallState) -> NoReturn:
+        assert state.outcome is not None, "called after an attempt"
+        error = state.outcome.exception()
+        if isinstance(error, WrongDigestError) and state.attempt_number > 1:
+            raise AttemptError(ReasonCode.INPUT_CORRUPT, str(error)) from error
+        problem = str(error) if isinstance(error, LinkExpiredError) else f"{type(error).__name__}: {error}"
+        raise AttemptError(ReasonCode.STORAGE_REFUSED, f"{what} failed {state.attempt_number} times", problem)
+
+    repeatable = retry_if_exception_type((TransferError, MissingETagError, httpx.RequestError))
+    first_seconds, pause = retry.backoff_seconds, retry.pause
+    return repeat(attempt, when=repeatable, first_seconds=first_seconds, pause=pause, stop=is_final, on_stop=failure)
 
 
 def disk_failure(error: OSError) -> Exception:
@@ -117,17 +134,9 @@ def download(client: httpx.Client, url: str, file: RemoteFile, target: Path, pau
 def upload(client: httpx.Client, path: Path, url: str, headers: dict[str, str], pause: Pause) -> None:
     """Streams `path` to a signed link. Raises TransferError for what may pass next time."""
     size = path.stat().st_size
-    with path.open("rb") as file:
-        response = client.put(
-            url, content=_chunks(file, pause), headers={**headers, "Content-Length": str(size)}, timeout=TIMEOUT
-        )
+    content = file_chunks(path, 0, size, lambda _: pause(0))
+    response = client.put(url, content=content, headers={**headers, "Content-Length": str(size)}, timeout=TIMEOUT)
     check_answer(response, path.name)
-
-
-def _chunks(file: Any, pause: Pause) -> Iterator[bytes]:
-    while chunk := file.read(CHUNK):
-        pause(0)
-        yield chunk
 
 
 def check_answer(response: httpx.Response, what: str) -> None:
