@@ -11,7 +11,7 @@ from cli.config import Login, login_load
 from cli.downloads import adaptor_write, job_log
 from cli.errors import UnreachableError
 from cli.follow import job_events
-from cli.http import Client, Record, known
+from cli.http import Client, Record, without_none
 from cli.http import login as token_get
 from cli.records import Adaptor, Event, ImageRow, Job, Me, Template, Version
 from cli.transfers import file_download, folder_upload, version_ready, zip_upload
@@ -94,10 +94,10 @@ class Anneal:
         headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
         for pause in SUBMIT_PAUSES_SECONDS:
             try:
-                return Job.model_validate(self.http.post("jobs", known(request), headers=headers))
+                return Job.model_validate(self.http.post("jobs", without_none(request), headers=headers))
             except UnreachableError:
                 time.sleep(pause)
-        return Job.model_validate(self.http.post("jobs", known(request), headers=headers))
+        return Job.model_validate(self.http.post("jobs", without_none(request), headers=headers))
 
     def job_cancel(self, ref: str) -> Job:
         return Job.model_validate(self.http.post(f"jobs/{ref}/cancel"))

@@ -6,7 +6,7 @@ import httpx
 
 from cli.config import login_load
 from cli.errors import CliError
-from cli.http import Client, Record, known
+from cli.http import Client, Record, without_none
 
 TIMEOUT = httpx.Timeout(1.0, connect=0.5)
 MOST = 50
@@ -43,10 +43,10 @@ def rows_get(collection: str, search: str | None = None) -> list[Record]:
     try:
         with Client(login_load()) as client:
             client.http.timeout = TIMEOUT
-            found = client.get(collection, **known({"search": search, "limit": MOST}))
+            answer = client.get(collection, **without_none({"search": search, "limit": MOST}))
     except CliError:
         return []
-    rows: list[Record] = found["results"] if isinstance(found, dict) else found
+    rows: list[Record] = answer["results"] if isinstance(answer, dict) else answer
     return rows
 
 

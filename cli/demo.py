@@ -39,19 +39,19 @@ def run_demo(folder: Path, *, as_json: bool) -> None:
         sheet = compare(client, job, folder, as_json=as_json)
         adaptor = client.get(f"adaptors/{adaptor_ref(job)}")
         adaptor_write(adaptor, folder / "adaptor")
-    found = {
+    paths = {
         "comparison": sheet,
         "adaptor": folder / "adaptor",
         "platform": folder / "platform",
         "logs": folder / "platform/logs",
     }
     if as_json:
-        print_json({name: str(path.resolve()) for name, path in found.items()})
+        print_json({name: str(path.resolve()) for name, path in paths.items()})
     else:
         out.print(
             f"\n[bold]{adaptor_ref(job)}[/bold] is trained: base | adaptor | adaptor + {adaptor['trigger_word']!r}"
         )
-        out.print("\n".join(f"{name:<12}{escape(str(path))}" for name, path in found.items()), soft_wrap=True)
+        out.print("\n".join(f"{name:<12}{escape(str(path))}" for name, path in paths.items()), soft_wrap=True)
 
 
 @contextmanager
@@ -86,8 +86,8 @@ def start_error(log: Path) -> CliError:
     """What `anneal up --json` said last."""
     tail = log_tail(log)
     try:
-        said = json.loads(tail.splitlines()[-1])
-        return CliError(f"the platform did not start: {said['message']}", said["hint"])
+        message = json.loads(tail.splitlines()[-1])
+        return CliError(f"the platform did not start: {message['message']}", message["hint"])
     except (IndexError, ValueError, KeyError, TypeError):
         return CliError(f"the platform did not start; the end of {log}:", tail)
 

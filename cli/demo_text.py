@@ -67,8 +67,8 @@ def measured(client: Client, template: Record, dataset: str, adaptor: str, *, as
     say(f"measuring {what}")
     body: dict[str, Any] = {"model": template["model"], "dataset": dataset, "adaptors": [adaptor] if adaptor else []}
     params = {"measure": "exact_match", "num_rows": 0, **DECODING}
-    asked = {"name": what, "method": "evaluate_text", "params": params, **body}
-    job = followed(client, client.post("jobs", asked), as_json=as_json)
+    body_full = {"name": what, "method": "evaluate_text", "params": params, **body}
+    job = followed(client, client.post("jobs", body_full), as_json=as_json)
     report = report_read(client, job["id"])
     if report is None:
         raise CliError(f"job {job['name']} left no report", "Read its log: anneal job logs.")
@@ -80,11 +80,11 @@ def measured(client: Client, template: Record, dataset: str, adaptor: str, *, as
 
 
 def right_sums(rows: list[Record]) -> float:
-    right = [sum_said(row["given"]) == sum_said(row["expected"]) for row in rows if "given" in row]
+    right = [sum_words(row["given"]) == sum_words(row["expected"]) for row in rows if "given" in row]
     return sum(right) / len(rows)
 
 
-def sum_said(answer: str) -> str:
+def sum_words(answer: str) -> str:
     """The number words of an answer in either format."""
     return answer.strip().removeprefix("the sum is ")
 

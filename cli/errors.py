@@ -76,8 +76,8 @@ class ThrottledError(ApiError):
     @property
     def retry_after_seconds(self) -> float:
         """How long to wait before the next try; 1 where the API did not say."""
-        said = self.headers.get("Retry-After", "")
-        return float(said) if said.isdigit() else 1.0
+        value = self.headers.get("Retry-After", "")
+        return float(value) if value.isdigit() else 1.0
 
 
 class ServerError(ApiError):

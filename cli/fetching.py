@@ -7,7 +7,7 @@ import typer
 from cli.commands.sample import wait
 from cli.completion import SECRETS, names_of
 from cli.errors import CliError
-from cli.http import Client, Record, known
+from cli.http import Client, Record, without_none
 from cli.output import Json, connect, human_bytes, print_done
 from cli.requests import Pool, Priority
 from cli.transfers import version_ready
@@ -47,15 +47,17 @@ def add_fetch(app: typer.Typer, collection: str) -> None:
         as_json: Json = False,
     ) -> None:
         """Download from a Hugging Face Hub as a job, and wait until the version is checked."""
-        given = {"revision": revision, "allow": allow, "ignore": ignore, "endpoint": endpoint, "secrets": secret}
-        params = known({"name": name, "repo": repo, "config": config, "split": split, **given})
-        body = known({"name": f"fetch {repo}", "method": method, "params": params, "pool": pool, "priority": priority})
+        options = {"revision": revision, "allow": allow, "ignore": ignore, "endpoint": endpoint, "secrets": secret}
+        params = without_none({"name": name, "repo": repo, "config": config, "split": split, **options})
+        body = without_none(
+            {"name": f"fetch {repo}", "method": method, "params": params, "pool": pool, "priority": priority}
+        )
         with connect() as client:
             ended = wait(client, client.post("jobs", {**body, "resources": {"accelerators": 0}}), as_json=as_json)
             version = version_ready(client, collection, fetched(client, ended, collection))
         size = human_bytes(version["size_bytes"])
-        said = f"{version['name']}@{version['version']}: {version['num_files']} files, {size}"
-        print_done(version, said, as_json=as_json)
+        message = f"{version['name']}@{version['version']}: {version['num_files']} files, {size}"
+        print_done(version, message, as_json=as_json)
         if not as_json:
             warnings_say(version)
 
@@ -63,8 +65,8 @@ def add_fetch(app: typer.Typer, collection: str) -> None:
 def fetched(client: Client, job: Record, collection: str) -> Record:
     """The version that the job's event names."""
     events = list(client.pages(f"jobs/{job['id']}/events"))
-    made = [event["data"] for event in events if event["kind"] == "version"]
-    if not made:
+    versions = [event["data"] for event in events if event["kind"] == "version"]
+    if not versions:
         raise CliError(f"job {job['id'][:8]} succeeded but names no version", f"anneal job show {job['id'][:8]}")
-    version: Record = client.get(f"{collection}/{made[-1]['name']}@{made[-1]['version']}")
+    version: Record = client.get(f"{collection}/{versions[-1]['name']}@{versions[-1]['version']}")
     return version

@@ -41,7 +41,7 @@ class Client:
         return checked(response)
 
     def get(self, path: str, **query: Any) -> Any:
-        return self.request("GET", path, params=known(query)).json()
+        return self.request("GET", path, params=without_none(query)).json()
 
     def post(self, path: str, body: Any = None, **options: Any) -> Any:
         response = self.request("POST", path, json={} if body is None else body, **options)
@@ -93,14 +93,14 @@ def checked(response: httpx.Response) -> httpx.Response:
     raise api_error(response.status_code, answer, response.headers)
 
 
-def known(query: Record) -> Record:
+def without_none(query: Record) -> Record:
     return {name: value for name, value in query.items() if value is not None}
 
 
 def login(url: str, username: str, password: str, project: str | None = None, *, join: str | None = None) -> Login:
     """Trades a password for a token that opens one project: `join`, whose invitation is accepted, or `project`, or the
     first by name."""
-    body = known({"username": username, "password": password, "project": project, "join": join})
+    body = without_none({"username": username, "password": password, "project": project, "join": join})
     with Client(Login(url=url, token="")) as client:
         answer = client.post("auth/login", body)
     return Login(url=url, token=answer["token"])

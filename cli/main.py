@@ -73,8 +73,8 @@ app = typer.Typer(
 )
 
 
-def version_print(wanted: bool) -> None:
-    if wanted:
+def version_print(requested: bool) -> None:
+    if requested:
         out.print(f"anneal {version('anneal')}")
         raise typer.Exit
 
@@ -116,8 +116,8 @@ GROUPS = (
 )
 for panel, name, command in COMMANDS:
     app.command(name, rich_help_panel=panel)(command)
-for panel, name, group, said in GROUPS:
-    app.add_typer(group, name=name, help=said, rich_help_panel=panel)
+for panel, name, group, summary in GROUPS:
+    app.add_typer(group, name=name, help=summary, rich_help_panel=panel)
 
 if __name__ == "__main__":
     app()

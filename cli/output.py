@@ -146,8 +146,8 @@ def print_error(error: CliError, *, as_json: bool) -> None:
         sys.stderr.write(json_text(json.dumps(answer, ensure_ascii=False)) + "\n")
         return
     err.print(f"[bold red]error:[/bold red] {escape(error.message)}", soft_wrap=True)
-    for name, said in error.fields.items():
-        sentences = [said] if isinstance(said, str) else [str(one) for one in said]
+    for name, messages in error.fields.items():
+        sentences = [messages] if isinstance(messages, str) else [str(one) for one in messages]
         for sentence in sentences:
             if sentence not in error.message:
                 err.print(f"  {escape(f'{name}: {sentence}' if name else sentence)}", soft_wrap=True)

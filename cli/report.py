@@ -26,11 +26,11 @@ MOST_FILES = 40
 
 def report_read(client: Client, job: str) -> Record | None:
     """The job's report; None where it left none."""
-    found = next((row for row in samples_of(client, job, search=REPORT) if row["path"] == REPORT), None)
-    if found is None:
+    sample = next((row for row in samples_of(client, job, search=REPORT) if row["path"] == REPORT), None)
+    if sample is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        read = json_or_text(file_download(found, Path(folder) / "report.json").read_text(encoding="utf-8"))
+        read = json_or_text(file_download(sample, Path(folder) / "report.json").read_text(encoding="utf-8"))
     return read if isinstance(read, dict) else None
 
 
@@ -55,8 +55,8 @@ def report_print(report: Record, job: str) -> None:
 
 
 def file_row(file: Record) -> Record:
-    said = file.get("refused") or "; ".join(file.get("changes") or [])
-    return {"file": file.get("where") or file.get("file"), "said": said}
+    note = file.get("refused") or "; ".join(file.get("changes") or [])
+    return {"file": file.get("where") or file.get("file"), "said": note}
 
 
 def tokens_print(samples: list[Record]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.completion import ADAPTORS, DATASETS, JOBS, METHODS, MODELS
-from cli.http import Client, Record, known
+from cli.http import Client, Record, without_none
 
 JobRef = Annotated[str, typer.Argument(help="Id of the job, or its first 8 characters or more.", autocompletion=JOBS)]
 
@@ -61,30 +61,30 @@ def takes(
 
     def taking(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
-        def told(**given: Any) -> None:
-            asked = {name: given.pop(name) for name in options}
-            command(**given, **{place: make(**asked)})
+        def wrapped(**arguments: Any) -> None:
+            options_given = {name: arguments.pop(name) for name in options}
+            command(**arguments, **{place: make(**options_given)})
 
-        own = inspect.signature(command)
+        signature = inspect.signature(command)
         kind = inspect.Parameter.KEYWORD_ONLY
         shared = [inspect.Parameter(name, kind, default=None, annotation=option) for name, option in options.items()]
         before: list[inspect.Parameter] = []
-        for parameter in own.parameters.values():
+        for parameter in signature.parameters.values():
             before += shared if parameter.name == place else [parameter.replace(kind=kind)]
-        told.__signature__ = own.replace(parameters=before)  # type: ignore[attr-defined]  # functions have it
-        told.__annotations__ = {parameter.name: parameter.annotation for parameter in before} | {"return": None}
-        return told
+        wrapped.__signature__ = signature.replace(parameters=before)  # type: ignore[attr-defined]  # functions have it
+        wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in before} | {"return": None}
+        return wrapped
 
     return taking
 
 
-def request_body(*, accelerators: int | None = None, **asked: Any) -> Record:
-    """What was given, and nothing else: the API fills in the rest. `asked`: the names of REQUEST."""
+def request_body(*, accelerators: int | None = None, **fields: Any) -> Record:
+    """What was given, and nothing else: the API fills in the rest. `fields`: the names of REQUEST."""
     resources: dict[str, Any] | None = None
     if accelerators is not None:
         resources = {"accelerators": accelerators, "strategy": "ddp" if accelerators > 1 else "single"}
-    several = {name: asked.pop(name, None) or None for name in ("further_datasets", "adaptors")}
-    return known({**asked, **several, "resources": resources})
+    several = {name: fields.pop(name, None) or None for name in ("further_datasets", "adaptors")}
+    return without_none({**fields, **several, "resources": resources})
 
 
 def method_schema(client: Client, method: str) -> Record:

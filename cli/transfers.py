@@ -51,20 +51,20 @@ def zip_upload(
     strip_metadata: bool = False,
 ) -> Record:
     """Uploads one zip, whose content becomes the next version."""
-    asked = {"files": [file_entry(file, file.parent)], "unpack": True}
-    return files_upload(client, collection, name, file.parent, asked, on_bytes, strip_metadata)
+    announced = {"files": [file_entry(file, file.parent)], "unpack": True}
+    return files_upload(client, collection, name, file.parent, announced, on_bytes, strip_metadata)
 
 
 def files_upload(
-    client: Client, collection: str, name: str, folder: Path, asked: Record, on_bytes: OnBytes, strip_metadata: bool
+    client: Client, collection: str, name: str, folder: Path, announced: Record, on_bytes: OnBytes, strip_metadata: bool
 ) -> Record:
-    """Sends the files of `folder` that `asked` announces; returns the version that they make.
+    """Sends the files of `folder` that `announced` announces; returns the version that they make.
 
     A refused upload leaves no name that has nothing.
     """
     created = record_create(client, collection, name)
     try:
-        return files_send(client, collection, name, folder, asked, on_bytes, strip_metadata)
+        return files_send(client, collection, name, folder, announced, on_bytes, strip_metadata)
     except InvalidError:
         if created:
             with suppress(CliError):
@@ -73,9 +73,11 @@ def files_upload(
 
 
 def files_send(
-    client: Client, collection: str, name: str, folder: Path, asked: Record, on_bytes: OnBytes, strip_metadata: bool
+    client: Client, collection: str, name: str, folder: Path, announced: Record, on_bytes: OnBytes, strip_metadata: bool
 ) -> Record:
-    upload = client.post(f"{collection}/{name}/uploads", asked | ({"strip_metadata": True} if strip_metadata else {}))
+    upload = client.post(
+        f"{collection}/{name}/uploads", announced | ({"strip_metadata": True} if strip_metadata else {})
+    )
     address = f"{collection}/{name}/uploads/{upload['upload']}"
     with httpx.Client(timeout=TIMEOUT) as storage, ThreadPoolExecutor(PARALLEL_FILES) as pool:
 

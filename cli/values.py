@@ -14,14 +14,14 @@ from foundation.yaml12 import PlainLoader
 def yaml_load(path: Path) -> Record:
     """One YAML (or JSON) mapping. Raises CliError that names file and line."""
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), Loader=PlainLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=PlainLoader)
     except OSError as error:
         raise CliError(f"{path} cannot be read: {error.strerror}", exit_code=Exit.USAGE) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CliError(f"{path} is not YAML: {error}", exit_code=Exit.USAGE) from error
-    if not isinstance(found, dict):
-        raise CliError(f"{path}: expected `key: value` lines, got {type(found).__name__}", exit_code=Exit.USAGE)
-    return found
+    if not isinstance(content, dict):
+        raise CliError(f"{path}: expected `key: value` lines, got {type(content).__name__}", exit_code=Exit.USAGE)
+    return content
 
 
 def settings_parse(pairs: list[str], schema: Record | None = None) -> Record:
@@ -51,9 +51,9 @@ def is_list(field: Record) -> bool:
 
 
 def list_read(field: Record, value: str) -> list[Any]:
-    found = json_or_text(value)
-    if isinstance(found, list):
-        return found
+    parsed = json_or_text(value)
+    if isinstance(parsed, list):
+        return parsed
     if choice_of(field.get("items", {})).get("type") == "string":
         return [value]
     return [json_or_text(one.strip()) for one in value.split(",")] if value else []

@@ -63,10 +63,10 @@ def ending_sentence(job: Record) -> str:
 
 
 def adaptor_ref(job: Record) -> str:
-    found = job.get("adaptor")
-    if isinstance(found, dict):
-        return f"{found['name']}@{found['version']}"
-    return str(found)
+    adaptor = job.get("adaptor")
+    if isinstance(adaptor, dict):
+        return f"{adaptor['name']}@{adaptor['version']}"
+    return str(adaptor)
 
 
 @contextmanager
@@ -171,8 +171,8 @@ def sentence(event: Record) -> str:
         case "step":
             return f"step {data['step']}/{data['total']}  {measures(data)}"
         case "validation":
-            found = ", ".join(f"{name} {value:.4f}" for name, value in data["metrics"].items())
-            return f"validation at step {data['step']}: {found}"
+            metrics = ", ".join(f"{name} {value:.4f}" for name, value in data["metrics"].items())
+            return f"validation at step {data['step']}: {metrics}"
         case "warning":
             return f"warning: {data['message']}"
         case kind:

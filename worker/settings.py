@@ -150,12 +150,16 @@ def consumer_settings_read(environ: Mapping[str, str]) -> ConsumerSettings:
     return _read(ConsumerSettings, environ)
 
 
-def _read(wanted: type[T], environ: Mapping[str, str]) -> T:
-    given = {name: environ[PREFIX + name.upper()] for name in wanted.model_fields if environ.get(PREFIX + name.upper())}
+def _read(settings_class: type[T], environ: Mapping[str, str]) -> T:
+    values = {
+        name: environ[PREFIX + name.upper()]
+        for name in settings_class.model_fields
+        if environ.get(PREFIX + name.upper())
+    }
     try:
-        return wanted.model_validate(given)
+        return settings_class.model_validate(values)
     except ValidationError as error:
-        raise ValueError("\n".join(_line(found["loc"], found["msg"]) for found in error.errors())) from error
+        raise ValueError("\n".join(_line(fault["loc"], fault["msg"]) for fault in error.errors())) from error
 
 
 def _line(place: tuple[int | str, ...], message: str) -> str:

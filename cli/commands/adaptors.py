@@ -10,7 +10,7 @@ from cli.commands import conversions
 from cli.completion import ADAPTORS, MODELS
 from cli.downloads import adaptor_write, response_write
 from cli.errors import CliError, Exit
-from cli.http import Record, known
+from cli.http import Record, without_none
 from cli.output import (
     Json,
     connect,
@@ -59,11 +59,11 @@ def adaptor_list(
     as_json: Json = False,
 ) -> None:
     """What training jobs have made, the newest first; text adaptors with their recipe."""
-    asked: dict[str, Any] = {"search": search, "name": name, "method": method, "base_model": base_model}
+    query: dict[str, Any] = {"search": search, "name": name, "method": method, "base_model": base_model}
     conditions = dict(condition_parse(text) for text in where or [])
     conditions |= {"manifest.training_method": training_method} if training_method else {}
     with connect() as client:
-        rows = list(client.pages("adaptors", **asked, tag=tag, sort=sort, **conditions))
+        rows = list(client.pages("adaptors", **query, tag=tag, sort=sort, **conditions))
     columns = {"name": "name", "version": "version", "trigger": "trigger_word", "base model": "base_model"}
     columns |= TEXT_COLUMNS if any(row.get("facts") for row in rows) else {}
     columns |= {"loss": "metrics.loss", "tags": "tags", "partial": "partial", "created": "created"}
@@ -102,12 +102,12 @@ def adaptor_pull(
         total = sum(file["size"] for file in adaptor["files"])
         with transfer_bar(f"downloading {adaptor['name']}", total, quiet=as_json) as on_bytes:
             adaptor_write(adaptor, target, on_bytes)
-    told = {
+    result = {
         "name": adaptor["name"],
         "version": adaptor["version"],
         "file" if as_zip else "folder": str(target.resolve()),
     }
-    print_done(told, f"{ref} is in {escape(str(target))}", as_json=as_json)
+    print_done(result, f"{ref} is in {escape(str(target))}", as_json=as_json)
 
 
 @app.command("tag")
@@ -130,15 +130,20 @@ def adaptor_note(name: Name, text: Annotated[str, typer.Argument()], as_json: Js
 def adaptor_lineage(name: Name, as_json: Json = False) -> None:
     """Where it came from: job, template version, inputs, attempts; and who uses it."""
     with connect() as client:
-        told = client.get(f"adaptors/{name}/lineage")
+        lineage = client.get(f"adaptors/{name}/lineage")
         used = client.get(f"adaptors/{name}/used-by")
     if as_json:
-        print_json({**told, "used_by": used})
+        print_json({**lineage, "used_by": used})
         return
-    inputs = [f"{ref['role']} {ref['name']}" for ref in told["inputs"]]
-    found = {**told, "job": link(told["job"]), "parent": told["parent"] and link(told["parent"]), "inputs": inputs}
-    found |= {"reruns": [link(job) for job in told["reruns"]], "used_by": [link(job) for job in used["jobs"]]}
-    print_record(found, ("adaptor", "job", "template", "parent", "inputs", "reruns", "used_by", "spec_digest"))
+    inputs = [f"{ref['role']} {ref['name']}" for ref in lineage["inputs"]]
+    record = {
+        **lineage,
+        "job": link(lineage["job"]),
+        "parent": lineage["parent"] and link(lineage["parent"]),
+        "inputs": inputs,
+    }
+    record |= {"reruns": [link(job) for job in lineage["reruns"]], "used_by": [link(job) for job in used["jobs"]]}
+    print_record(record, ("adaptor", "job", "template", "parent", "inputs", "reruns", "used_by", "spec_digest"))
     columns = {
         "attempt": "n",
         "worker": "worker",
@@ -146,7 +151,7 @@ def adaptor_lineage(name: Name, as_json: Json = False) -> None:
         "from step": "resumed_from",
         "last step": "last_step",
     }
-    print_table(told["attempts"], columns)
+    print_table(lineage["attempts"], columns)
 
 
 @app.command("delete")
@@ -163,16 +168,16 @@ def adaptor_delete(name: Name, as_json: Json = False) -> None:
 
 def condition_parse(text: str) -> tuple[str, str]:
     """`metrics.loss<0.1` as the query parameter that it stands for."""
-    found = [(text.index(sign), -len(sign), sign) for sign in SIGNS if sign in text]
-    if not found:
+    matches = [(text.index(sign), -len(sign), sign) for sign in SIGNS if sign in text]
+    if not matches:
         raise CliError(f"--where expects a path, a sign and a value, got {text!r}", exit_code=Exit.USAGE)
-    at, _, sign = min(found)
+    at, _, sign = min(matches)
     return text[:at].strip() + SIGNS[sign], text[at + len(sign) :].strip()
 
 
 def edit(name: str, changes: Record, *, as_json: bool) -> None:
     with connect() as client:
-        answer: Record = client.request("PATCH", f"adaptors/{name}", json=known(changes)).json()
+        answer: Record = client.request("PATCH", f"adaptors/{name}", json=without_none(changes)).json()
     print_done(answer, f"changed {answer['name']}@{answer['version']}", as_json=as_json)
 
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from cli.commands.sample import wait
 from cli.errors import ApiError, CliError, Exit
 from cli.fetching import Secrets, fetched
-from cli.http import Client, Record, known
+from cli.http import Client, Record, without_none
 from cli.output import Json, connect, err, print_done, print_rows
 from cli.requests import Pool
 from cli.transfers import version_ready
@@ -42,16 +42,17 @@ def template_install(
     if content is None:
         known_names = ", ".join(bundled()) or "none: they come with a checkout of the project"
         raise CliError(f"there is no bundled template {name!r}; there are {known_names}", exit_code=Exit.USAGE)
-    more = known({"endpoint": endpoint, "secrets": secret})
+    more = without_none({"endpoint": endpoint, "secrets": secret})
     with connect() as client:
-        jobs = {role: fetch_start(client, role, {**wanted, **more}, pool) for role, wanted in content["fetch"].items()}
+        jobs = {role: fetch_start(client, role, {**source, **more}, pool) for role, source in content["fetch"].items()}
         for role, job in jobs.items():
             if job:
                 ended = wait(client, job, as_json=as_json)
                 version_ready(client, COLLECTIONS[role], fetched(client, ended, COLLECTIONS[role]))
-        made = client.post("templates/import", content["template"], params={"replace": "true"})
-    said = f"template {made['name']}@{made['version']} is ready: anneal job submit --template {made['name']} --watch"
-    print_done(made, said, as_json=as_json)
+        template = client.post("templates/import", content["template"], params={"replace": "true"})
+    name, version = template["name"], template["version"]
+    message = f"template {name}@{version} is ready: anneal job submit --template {name} --watch"
+    print_done(template, message, as_json=as_json)
 
 
 def bundled() -> dict[str, Record]:
@@ -60,7 +61,7 @@ def bundled() -> dict[str, Record]:
 
 
 def row(name: str, content: Record) -> Record:
-    fetch = {role: f"{wanted['repo']}@{wanted['revision']}" for role, wanted in content["fetch"].items()}
+    fetch = {role: f"{source['repo']}@{source['revision']}" for role, source in content["fetch"].items()}
     return {"name": name, "summary": content["summary"], **fetch}
 
 
@@ -73,6 +74,6 @@ def fetch_start(client: Client, role: str, params: Record, pool: str | None) -> 
         if error.status != 404:
             raise
     err.print(f"fetching {escape(params['repo'])}", style="dim")
-    body = known({"name": f"fetch {params['repo']}", "method": f"fetch_{role}", "params": params, "pool": pool})
+    body = without_none({"name": f"fetch {params['repo']}", "method": f"fetch_{role}", "params": params, "pool": pool})
     job: Record = client.post("jobs", {**body, "resources": {"accelerators": 0}})
     return job

@@ -10,7 +10,7 @@ from cli.commands.sample import AdaptorScales, adaptors_parse, base_model_of, wa
 from cli.completion import ADAPTORS, MODELS
 from cli.errors import CliError, Exit
 from cli.fetching import fetched
-from cli.http import Client, Record, known
+from cli.http import Client, Record, without_none
 from cli.output import Json, connect, human_bytes, print_done
 from cli.requests import Accelerators, Model, Pool, Priority, Settings, method_schema, request_body
 from cli.transfers import folder_upload, version_ready
@@ -34,14 +34,16 @@ def model_merge(
     if not refs:
         raise CliError("merging needs --adaptor", exit_code=Exit.USAGE)
     with connect() as client:
-        params = known({"name": name, "scales": scales or None})
+        params = without_none({"name": name, "scales": scales or None})
         params |= settings_parse(set_ or [], method_schema(client, "merge"))
         base = model or base_model_of(client, refs)
         body = request_body(model=base, adaptors=refs, accelerators=accelerators, pool=pool, priority=priority)
         ended = run(client, "merge", f"merge into {name}", params, body, as_json=as_json)
         version = version_ready(client, "models", fetched(client, ended, "models"))
-    said = f"{version['name']}@{version['version']}: {version['num_files']} files, {human_bytes(version['size_bytes'])}"
-    print_done(version, said, as_json=as_json)
+    message = (
+        f"{version['name']}@{version['version']}: {version['num_files']} files, {human_bytes(version['size_bytes'])}"
+    )
+    print_done(version, message, as_json=as_json)
 
 
 def model_import(
@@ -53,8 +55,10 @@ def model_import(
         body = request_body(dataset=dataset, model=base, accelerators=0, pool=pool, priority=priority)
         ended = run(client, "import_model", f"import {file.name}", params, body, as_json=as_json)
         version = version_ready(client, "models", fetched(client, ended, "models"))
-    said = f"{version['name']}@{version['version']}: {version['num_files']} files, {human_bytes(version['size_bytes'])}"
-    print_done(version, said, as_json=as_json)
+    message = (
+        f"{version['name']}@{version['version']}: {version['num_files']} files, {human_bytes(version['size_bytes'])}"
+    )
+    print_done(version, message, as_json=as_json)
 
 
 def adaptor_import(
@@ -70,11 +74,11 @@ def adaptor_import(
     """Make an adaptor of a LoRA that was trained elsewhere, once its keys, ranks and family are checked."""
     with connect() as client:
         dataset = weights_upload(client, file)
-        params = known({"adaptor_name": name or file.stem, "trigger_word": trigger_word})
+        params = without_none({"adaptor_name": name or file.stem, "trigger_word": trigger_word})
         params |= settings_parse(set_ or [], method_schema(client, "import_adaptor"))
         body = request_body(dataset=dataset, model=model, accelerators=0, pool=pool, priority=priority)
         ended = run(client, "import_adaptor", f"import {file.name}", params, body, as_json=as_json)
-        adaptor_said(client, ended, as_json=as_json)
+        adaptor_print(client, ended, as_json=as_json)
 
 
 def adaptor_extract(
@@ -90,12 +94,12 @@ def adaptor_extract(
 ) -> None:
     """Make an adaptor of lower rank or another strength out of one."""
     with connect() as client:
-        params = known({"adaptor_name": name, "rank": rank, "scale": scale})
+        params = without_none({"adaptor_name": name, "rank": rank, "scale": scale})
         params |= settings_parse(set_ or [], method_schema(client, "extract_adaptor"))
         base = model or base_model_of(client, [adaptor])
         body = request_body(model=base, adaptors=[adaptor], accelerators=0, pool=pool, priority=priority)
         ended = run(client, "extract_adaptor", f"extract {name}", params, body, as_json=as_json)
-        adaptor_said(client, ended, as_json=as_json)
+        adaptor_print(client, ended, as_json=as_json)
 
 
 def weights_upload(client: Client, file: Path) -> str:
@@ -113,6 +117,10 @@ def run(client: Client, method: str, name: str, params: Record, body: Record, *,
     return wait(client, job, as_json=as_json)
 
 
-def adaptor_said(client: Client, job: Record, *, as_json: bool) -> None:
-    made = client.get(f"adaptors/{adaptor_ref(job)}")
-    print_done(made, f"adaptor {made['name']}@{made['version']}, {human_bytes(made['size_bytes'])}", as_json=as_json)
+def adaptor_print(client: Client, job: Record, *, as_json: bool) -> None:
+    adaptor = client.get(f"adaptors/{adaptor_ref(job)}")
+    print_done(
+        adaptor,
+        f"adaptor {adaptor['name']}@{adaptor['version']}, {human_bytes(adaptor['size_bytes'])}",
+        as_json=as_json,
+    )

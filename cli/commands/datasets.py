@@ -40,8 +40,8 @@ def dataset_captions(
     if not 1 <= len(captions) <= CAPTIONS_AT_ONCE:
         raise CliError(f"expected 1 to {CAPTIONS_AT_ONCE} captions by --set or --from", exit_code=Exit.USAGE)
     with connect() as client:
-        made = client.post(f"datasets/{name}/captions", {"captions": captions, "column": column or ""})
-        shown(client, made, as_json=as_json)
+        version = client.post(f"datasets/{name}/captions", {"captions": captions, "column": column or ""})
+        shown(client, version, as_json=as_json)
 
 
 def dataset_from_samples(
@@ -66,17 +66,17 @@ def dataset_from_samples(
         shown(client, client.post(f"datasets/{name}/samples", body), as_json=as_json)
 
 
-def picked(client: Client, job: str, wanted: list[str]) -> Record:
-    """Those samples of the job that `wanted` names by path or by the end of it; all where nothing is wanted."""
-    if not wanted:
+def picked(client: Client, job: str, names: list[str]) -> Record:
+    """Those samples of the job that `names` names by path or by the end of it; all where nothing is wanted."""
+    if not names:
         return {"job": job, "paths": []}
     paths = [row["path"] for row in client.pages(f"jobs/{job}/samples")]
-    found: dict[str, str | None] = {}
-    for one in wanted:
+    captions_by_path: dict[str, str | None] = {}
+    for one in names:
         name, equals, caption = one.partition("=")
-        found |= {path: caption if equals else None for path in paths if f"/{path}".endswith(f"/{name}")}
-    captions = {path: caption for path, caption in found.items() if caption is not None}
-    return {"job": job, "paths": [*found], "captions": captions}
+        captions_by_path |= {path: caption if equals else None for path in paths if f"/{path}".endswith(f"/{name}")}
+    captions = {path: caption for path, caption in captions_by_path.items() if caption is not None}
+    return {"job": job, "paths": [*captions_by_path], "captions": captions}
 
 
 def caption_parse(pair: str) -> tuple[str, str]:
@@ -88,14 +88,14 @@ def caption_parse(pair: str) -> tuple[str, str]:
 
 def captions_read(file: Path) -> dict[str, str]:
     """Text by image. Raises CliError that names the line or the columns."""
-    found = {}
+    captions = {}
     for number, row in enumerate(rows_read(file), start=1):
         path, text = (next((row[name] for name in names if name in row), None) for names in (PATHS, TEXTS))
         if not isinstance(path, str) or not isinstance(text, str):
-            said = f"{file} row {number}: expected {PATHS[0]} and {TEXTS[0]}, got the columns {', '.join(row)}"
-            raise CliError(said, exit_code=Exit.USAGE)
-        found[path] = text
-    return found
+            message = f"{file} row {number}: expected {PATHS[0]} and {TEXTS[0]}, got the columns {', '.join(row)}"
+            raise CliError(message, exit_code=Exit.USAGE)
+        captions[path] = text
+    return captions
 
 
 def rows_read(file: Path) -> list[Record]:

@@ -15,7 +15,7 @@ from rich.text import Text
 from cli.commands.sample import AdaptorScales, adaptors_parse, base_model_of, wait
 from cli.downloads import inside, samples_of
 from cli.errors import CliError, Exit
-from cli.http import Client, Record, known
+from cli.http import Client, Record, without_none
 from cli.output import Json, connect, out, print_json
 from cli.requests import Accelerators, Model, Pool, Priority, Settings, method_schema, request_body, takes
 from cli.transfers import file_download
@@ -42,7 +42,7 @@ PARAMS: dict[str, Any] = {
 """Options of one parameter each; what is left out has its default."""
 
 
-@takes("params", PARAMS, lambda **given: known(given))
+@takes("params", PARAMS, lambda **options: without_none(options))
 def generate(
     prompt: Annotated[
         list[str] | None, typer.Option("--prompt", "-p", help="A question to answer; may be repeated.")
@@ -68,13 +68,13 @@ def generate(
 ) -> None:
     """Answer prompts or fill gaps with a text-diffusion model and adaptors; without --model, the first adaptor's."""
     refs, scales = adaptors_parse(adaptor or [])
-    asked = asked_parse(prompt or [], infill or [], chat)
+    request = request_parse(prompt or [], infill or [], chat)
     with connect() as client:
-        told = {**asked, **known({"adaptor_scales": scales or None}), **params}
-        told |= settings_parse(set_ or [], method_schema(client, METHOD))
+        body_params = {**request, **without_none({"adaptor_scales": scales or None}), **params}
+        body_params |= settings_parse(set_ or [], method_schema(client, METHOD))
         base = model or base_model_of(client, refs)
         body = request_body(model=base, adaptors=refs, accelerators=accelerators, pool=pool, priority=priority)
-        job = client.post("jobs", {"name": name_of(asked), "method": METHOD, "params": told, **body})
+        job = client.post("jobs", {"name": job_name(request), "method": METHOD, "params": body_params, **body})
         ended = wait(client, job, as_json=as_json)
         texts = texts_read(client, ended["id"], output)
     if as_json:
@@ -84,18 +84,18 @@ def generate(
         text_print(text, show=show)
 
 
-def asked_parse(prompts: list[str], infills: list[str], chat: Path | None) -> Record:
+def request_parse(prompts: list[str], infills: list[str], chat: Path | None) -> Record:
     """The one of prompts, infill_texts and messages that was given."""
     chats = [yaml_load(chat).get("messages")] if chat else []
-    given = {"prompts": prompts, "infill_texts": infills, "messages": chats}
-    found = {name: value for name, value in given.items() if value}
-    if len(found) != 1:
+    requests = {"prompts": prompts, "infill_texts": infills, "messages": chats}
+    present = {name: value for name, value in requests.items() if value}
+    if len(present) != 1:
         raise CliError("expected one of --prompt, --infill and --chat", exit_code=Exit.USAGE)
-    return found
+    return present
 
 
-def name_of(asked: Record) -> str:
-    (first, *_), *_ = asked.values()
+def job_name(request: Record) -> str:
+    (first, *_), *_ = request.values()
     return f"generate: {first if isinstance(first, str) else first[-1]['content']}"[:70]
 
 

@@ -7,7 +7,7 @@ import typer
 from cli.commands.sample import wait
 from cli.completion import DATASETS, METHODS, TEMPLATES
 from cli.errors import CliError, Exit
-from cli.http import Client, Record, known
+from cli.http import Client, Record, without_none
 from cli.output import Json, connect, print_json
 from cli.report import report_print, report_read
 from cli.requests import Model, Pool, Settings, method_schema
@@ -56,20 +56,22 @@ def dataset_inspect(
     """Show what a trainer would see of the dataset, and every file or row that it would drop or change, with why."""
     with connect() as client:
         if template:
-            told = {"dataset": name, "model": model, "pool": pool}
-            job = preview_start(client, template, settings=set_ or [], num_rows=num_rows, **told)
+            changes = {"dataset": name, "model": model, "pool": pool}
+            job = preview_start(client, template, settings=set_ or [], num_rows=num_rows, **changes)
         else:
             method = method or METHOD_OF_KIND[client.get(f"datasets/{name}")["details"].get("kind", "images")]
             shown = {"template_method": method, "num_rows": num_rows}
             shown |= {"template_params": settings_parse(set_ or [], method_schema(client, method))}
             body = {"name": f"inspect {name}", "method": "inspect_dataset", "params": shown, "dataset": name}
-            job = client.post("jobs", {**body, **known({"model": model, "pool": pool}), **CPU})
+            job = client.post("jobs", {**body, **without_none({"model": model, "pool": pool}), **CPU})
         report_show(client, job, as_json=as_json)
 
 
-def preview_start(client: Client, template: str, *, settings: list[str], num_rows: int, **told: str | None) -> Record:
+def preview_start(
+    client: Client, template: str, *, settings: list[str], num_rows: int, **changes: str | None
+) -> Record:
     schema = method_schema(client, client.get(f"templates/{template}")["method"]) if settings else None
-    body = {"params": settings_parse(settings, schema), "num_rows": num_rows, **known(told)}
+    body = {"params": settings_parse(settings, schema), "num_rows": num_rows, **without_none(changes)}
     job: Record = client.post(f"templates/{template}/preview", body)
     return job
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from cli.http import Record, known
+from cli.http import Record, without_none
 from cli.output import Json, connect, print_done
 from cli.requests import JobRef, Settings, method_schema, takes_request
 from cli.values import settings_parse
@@ -24,13 +24,13 @@ def job_rerun(
 ) -> None:
     """Queue a job again on the same inputs, by version; what is given here is changed."""
     with connect() as client:
-        body: dict[str, Any] = known({"name": name, **request})
+        body: dict[str, Any] = without_none({"name": name, **request})
         if set_:
             method = client.get(f"jobs/{job}")["method"]
             body["params"] = settings_parse(set_, method_schema(client, method))
-        made = client.post(f"jobs/{job}/rerun", body, headers={"Idempotency-Key": key} if key else {})
-    sentence = f"queued {escape(made['name'])}, job {made['id']}\nfollow it with: anneal job watch {made['id'][:8]}"
-    print_done(made, sentence, as_json=as_json)
+        rerun = client.post(f"jobs/{job}/rerun", body, headers={"Idempotency-Key": key} if key else {})
+    sentence = f"queued {escape(rerun['name'])}, job {rerun['id']}\nfollow it with: anneal job watch {rerun['id'][:8]}"
+    print_done(rerun, sentence, as_json=as_json)
 
 
 def job_priority(
@@ -60,5 +60,5 @@ def job_delete(job: JobRef, as_json: Json = False) -> None:
 
 def edit(job: str, changes: Record, *, as_json: bool) -> None:
     with connect() as client:
-        answer: Record = client.request("PATCH", f"jobs/{job}", json=known(changes)).json()
+        answer: Record = client.request("PATCH", f"jobs/{job}", json=without_none(changes)).json()
     print_done(answer, f"changed job {escape(answer['name'])}", as_json=as_json)

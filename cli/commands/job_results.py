@@ -28,9 +28,9 @@ def job_metrics(
     as_json: Json = False,
 ) -> None:
     """Curves: loss, learning rate, speed."""
-    wanted = points or (ALL_POINTS if as_csv else None)
+    num_points = points or (ALL_POINTS if as_csv else None)
     with connect() as client:
-        series: Series = client.get(f"jobs/{job}/metrics", name=name or None, points=wanted)["series"]
+        series: Series = client.get(f"jobs/{job}/metrics", name=name or None, points=num_points)["series"]
     if as_json:
         print_json(series)
     elif as_csv:
@@ -65,12 +65,12 @@ def job_artifacts(
 ) -> None:
     """Files that the job published: checkpoints, samples, logs of TensorBoard."""
     with connect() as client:
-        found = list(client.pages(f"jobs/{job}/artifacts", kind=kind, step=step, attempt=attempt))
+        rows = list(client.pages(f"jobs/{job}/artifacts", kind=kind, step=step, attempt=attempt))
     if output:
-        written = artifacts_write(found, output)
+        written = artifacts_write(rows, output)
         err.print(f"wrote {len(written)} files below {output}", soft_wrap=True)
     columns = {"kind": "kind", "step": "step", "path": "path", "bytes": "size_bytes"}
-    print_rows(found, columns, as_json=as_json)
+    print_rows(rows, columns, as_json=as_json)
 
 
 def job_manifest(job: JobRef, as_json: Json = False) -> None:  # noqa: ARG001 it is JSON either way
@@ -87,13 +87,13 @@ def job_spec(
 ) -> None:
     """Write what a trainer by hand needs: the job's spec, its dataset, base model, adaptors and checkpoint."""
     with connect() as client:
-        found = client.get(f"jobs/{job}/spec")
-        if fresh and found["inputs"].pop("checkpoint", None):
-            found["spec"]["inputs"]["checkpoint"] = None
-        total = sum(file["size"] for part in found["inputs"].values() for file in part["files"])
+        rows = client.get(f"jobs/{job}/spec")
+        if fresh and rows["inputs"].pop("checkpoint", None):
+            rows["spec"]["inputs"]["checkpoint"] = None
+        total = sum(file["size"] for part in rows["inputs"].values() for file in part["files"])
         with transfer_bar("downloading the inputs", total, quiet=as_json) as on_bytes:
-            job_write(found, output, on_bytes)
-    places = sorted(found["inputs"])
+            job_write(rows, output, on_bytes)
+    places = sorted(rows["inputs"])
     if as_json:
         print_json({"spec": str(output / "spec.json"), "inputs": places})
         return

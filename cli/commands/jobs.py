@@ -59,7 +59,7 @@ def job_submit(
     with connect() as client:
         body = yaml_load(file) if file else {}
         named = {"template": template, "method": method, "name": name}
-        body |= {given: value for given, value in named.items() if value}
+        body |= {field: value for field, value in named.items() if value}
         body |= request
         if set_:
             body["params"] = {**(body.get("params") or {}), **settings_parse(set_, schema_for(client, body))}
@@ -88,10 +88,10 @@ def job_list(
     as_json: Json = False,
 ) -> None:
     """Jobs, the newest first."""
-    asked = {"state": state, "method": method, "search": search, "template": template, "dataset": dataset}
-    asked |= {"model": model, "adaptor": adaptor, "label": label, "parent": parent}
+    query = {"state": state, "method": method, "search": search, "template": template, "dataset": dataset}
+    query |= {"model": model, "adaptor": adaptor, "label": label, "parent": parent}
     with connect() as client:
-        jobs = list(client.pages("jobs", **asked, created_after=since, created_before=until))
+        jobs = list(client.pages("jobs", **query, created_after=since, created_before=until))
     columns = {"id": "short", "name": "name", "method": "method", "state": "state", "step": "step"}
     rows = (
         jobs
@@ -105,18 +105,18 @@ def job_list(
 def job_show(job: Job, as_json: Json = False) -> None:
     """One job: state, progress, attempts, why it waits or failed."""
     with connect() as client:
-        found = client.get(f"jobs/{job}")
+        answer = client.get(f"jobs/{job}")
         curves = client.get(f"jobs/{job}/metrics", points=FEWEST_POINTS)["series"]
     if as_json:
-        print_json(found)
+        print_json(answer)
         return
     print_record(
         {
-            **found,
-            "state": state_text(found),
-            "step": step_text(found),
+            **answer,
+            "state": state_text(answer),
+            "step": step_text(answer),
             "evaluation": evaluation_text(curves),
-            "adaptor": adaptor_ref(found) if found.get("adaptor") else None,
+            "adaptor": adaptor_ref(answer) if answer.get("adaptor") else None,
         },
         (
             "id",
@@ -138,8 +138,8 @@ def job_show(job: Job, as_json: Json = False) -> None:
             "ended",
         ),
     )
-    if found.get("reason"):
-        print_record(found["reason"], ("message", "hint", "detail"))
+    if answer.get("reason"):
+        print_record(answer["reason"], ("message", "hint", "detail"))
     columns = {
         "attempt": "n",
         "outcome": "outcome",
@@ -147,8 +147,8 @@ def job_show(job: Job, as_json: Json = False) -> None:
         "from step": "resumed_from",
         "exit": "exit_code",
     }
-    if found.get("attempts"):
-        print_table(found["attempts"], columns)
+    if answer.get("attempts"):
+        print_table(answer["attempts"], columns)
 
 
 @app.command("watch")
@@ -197,11 +197,11 @@ def job_resume(job: Job, as_json: Json = False) -> None:
 def job_control(job: Job, command: Command, as_json: Json = False) -> None:
     """Ask a running job for a checkpoint or for sample images now."""
     with connect() as client:
-        found = client.post(f"jobs/{job}/control", {"command": command.value})
+        answer = client.post(f"jobs/{job}/control", {"command": command.value})
     if as_json:
-        print_json(found)
+        print_json(answer)
     else:
-        out.print(f"job {escape(found['name'])}: asked for {command.value}")
+        out.print(f"job {escape(answer['name'])}: asked for {command.value}")
 
 
 def schema_for(client: Client, body: Record) -> Record:
@@ -233,12 +233,12 @@ def end_watching(job: Record, *, as_json: bool) -> None:
 
 def act(job: str, verb: str, body: Record | None = None, *, as_json: bool) -> None:
     with connect() as client:
-        found = client.post(f"jobs/{job}/{verb}", body)
+        answer = client.post(f"jobs/{job}/{verb}", body)
     if as_json:
-        print_json(found)
+        print_json(answer)
     else:
-        stopping = ", stopping" if found["stopping"] else ""
-        out.print(f"job {escape(found['name'])}: {found['state']}{stopping}")
+        stopping = ", stopping" if answer["stopping"] else ""
+        out.print(f"job {escape(answer['name'])}: {answer['state']}{stopping}")
 
 
 def evaluation_text(curves: dict[str, list[list[float]]]) -> str:

@@ -23,16 +23,16 @@ def login(
 ) -> None:
     """Save where the API is and a token for it."""
     if token:
-        found = Login(url=url, token=token)
+        session = Login(url=url, token=token)
     else:
         user = user or typer.prompt("User", err=True)
         password = password or typer.prompt("Password", hide_input=True, err=True)
-        found = login_call(url, user, password, project, join=join)
-    with Client(found) as client:
+        session = login_call(url, user, password, project, join=join)
+    with Client(session) as client:
         me = client.get("me")
-    path = login_save(found)
-    said = f"logged in to {url} as {me['user']}, project {me['project']} (saved in {path})"
-    print_done({**me, "url": url, "config": str(path)}, said, as_json=as_json)
+    path = login_save(session)
+    message = f"logged in to {url} as {me['user']}, project {me['project']} (saved in {path})"
+    print_done({**me, "url": url, "config": str(path)}, message, as_json=as_json)
 
 
 def logout(as_json: Json = False) -> None:

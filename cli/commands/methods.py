@@ -32,14 +32,14 @@ def method_show(
 ) -> None:
     """Every parameter of a method: type, default, range, meaning."""
     with connect() as client:
-        found = client.get(f"methods/{method}")
+        schema = client.get(f"methods/{method}")
     if as_json:
-        print_json(found)
+        print_json(schema)
         return
-    out.print(f"[bold]{found['method']}[/bold]  {escape(found['summary'])}")
-    out.print(f"needs {', '.join(found['requires']) or 'nothing'}; makes {found['product']}\n")
-    required = found["schema"].get("required", [])
-    for name, field in found["schema"]["properties"].items():
+    out.print(f"[bold]{schema['method']}[/bold]  {escape(schema['summary'])}")
+    out.print(f"needs {', '.join(schema['requires']) or 'nothing'}; makes {schema['product']}\n")
+    required = schema["schema"].get("required", [])
+    for name, field in schema["schema"]["properties"].items():
         parameter_print(field_row(name, field, name in required))
 
 

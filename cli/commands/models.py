@@ -11,7 +11,7 @@ from cli.commands import conversions
 from cli.completion import MODELS
 from cli.errors import CliError, Exit
 from cli.fetching import Secrets, add_fetch
-from cli.http import known
+from cli.http import without_none
 from cli.output import Json, err
 from cli.requests import Pool, Priority
 from cli.versions import add_commands, add_help, version_add
@@ -66,11 +66,11 @@ def add(
     priority: Priority = None,
     as_json: Json = False,
 ) -> None:
-    hub = known({"repo": repo, "endpoint": endpoint, "secret": secret or None})
+    hub = without_none({"repo": repo, "endpoint": endpoint, "secret": secret or None})
     prediction = prediction_type.value if prediction_type else None
     if path.is_dir() or path.suffix == ".zip":
         places = {"components-from": components_from, "components-from-hub": components_from_hub or None, **hub}
-        if options := list(known({**places, "prediction-type": prediction})):
+        if options := list(without_none({**places, "prediction-type": prediction})):
             raise CliError(f"--{options[0]} is for a .safetensors file, got {path.name}", exit_code=Exit.USAGE)
         version_add("models", name, path, as_json=as_json)
         return
@@ -82,7 +82,7 @@ def add(
         hub = {"repo": REPOSITORIES[checkpoint.family], **hub}
         err.print(f"{', '.join(checkpoint.missing)}: from {escape(hub['repo'])} on the Hub", style="dim")
         hub["secrets"] = hub.pop("secret", None)
-    params = known({"name": name, "prediction_type": prediction, **hub})
+    params = without_none({"name": name, "prediction_type": prediction, **hub})
     conversions.model_import(path, params, components_from, pool=pool, priority=priority, as_json=as_json)
 
 

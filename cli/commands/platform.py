@@ -26,7 +26,7 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Run the whole platform on this machine until Ctrl-C: API, queue, dispatcher, one worker."""
-    asked = RequestedKinds(database, None if s3 is None else "s3" if s3 else "folder")
+    requested = RequestedKinds(database, None if s3 is None else "s3" if s3 else "folder")
 
     def on_ready(platform: Platform) -> None:
         if as_json:
@@ -34,7 +34,7 @@ def up(
         else:
             welcome(platform)
 
-    platform_run(folder, lambda line: err.print(escape(line), style="dim", soft_wrap=True), on_ready, asked)
+    platform_run(folder, lambda line: err.print(escape(line), style="dim", soft_wrap=True), on_ready, requested)
 
 
 def welcome(platform: Platform) -> None:

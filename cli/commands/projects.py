@@ -26,19 +26,19 @@ def project_list(as_json: Json = False) -> None:
 def project_show(project: Project = "", as_json: Json = False) -> None:
     """One project."""
     with connect() as client:
-        found = client.get(f"projects/{project or own_project(client)}")
+        record = client.get(f"projects/{project or own_project(client)}")
     if as_json:
-        print_json(found)
+        print_json(record)
     else:
-        print_record(found, ("name", "role", "created"))
+        print_record(record, ("name", "role", "created"))
 
 
 @app.command("create")
 def project_create(name: Annotated[str, typer.Argument(help="Name of the project.")], as_json: Json = False) -> None:
     """Make a project and become its admin. Whether everybody may is a setting of the platform."""
     with connect() as client:
-        made = client.post("projects", {"name": name})
-    print_done(made, f"created project {made['name']}", as_json=as_json)
+        created = client.post("projects", {"name": name})
+    print_done(created, f"created project {created['name']}", as_json=as_json)
 
 
 @app.command("invitations")

@@ -42,16 +42,16 @@ def cut(text: str, width: int) -> str:
 def usage(as_json: Json = False) -> None:
     """How much of the storage the project fills, and with what."""
     with connect() as client:
-        found = client.get("usage")
+        report = client.get("usage")
     if as_json:
-        print_json(found)
+        print_json(report)
     else:
-        total = {"what": "all", "count": "", "size": human_bytes(found["total_bytes"])}
-        print_table([*usage_rows(found), total], {"": "what", "count": "count", "size": "size"})
+        total = {"what": "all", "count": "", "size": human_bytes(report["total_bytes"])}
+        print_table([*usage_rows(report), total], {"": "what", "count": "count", "size": "size"})
 
 
-def usage_rows(found: Record) -> Iterator[Record]:
+def usage_rows(report: Record) -> Iterator[Record]:
     """A line for each kind of thing; artifacts by their own kinds."""
-    for what, size in {**found, **found["artifacts"]}.items():
+    for what, size in {**report, **report["artifacts"]}.items():
         if isinstance(size, dict) and "size_bytes" in size:
             yield {"what": what, "count": size["count"], "size": human_bytes(size["size_bytes"])}

@@ -11,7 +11,7 @@ from rich.markup import escape
 from cli.completion import ADAPTORS
 from cli.downloads import samples_of
 from cli.errors import CliError, Exit
-from cli.http import Client, Record, known
+from cli.http import Client, Record, without_none
 from cli.output import Json, connect, err, out, print_json, print_rows
 from cli.requests import (
     Accelerators,
@@ -56,7 +56,7 @@ PARAMS: dict[str, Any] = {
 """Options of one parameter each; what is left out has its default."""
 
 
-@takes("params", PARAMS, lambda **given: known(given))
+@takes("params", PARAMS, lambda **options: without_none(options))
 def sample(
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the image shall show.")],
     model: Model = None,
@@ -80,8 +80,13 @@ def sample(
     refs, scales = adaptors_parse(adaptor or [])
     with connect() as client:
         images, dataset = input_images(client, image, mask)
-        told = {"prompt": prompt, "compare": compare or None, "adaptor_scales": scales or None}
-        given = {**known(told), **params, **images, **settings_parse(set_ or [], method_schema(client, METHOD))}
+        options = {"prompt": prompt, "compare": compare or None, "adaptor_scales": scales or None}
+        values = {
+            **without_none(options),
+            **params,
+            **images,
+            **settings_parse(set_ or [], method_schema(client, METHOD)),
+        }
         body = request_body(
             dataset=dataset,
             model=model or base_model_of(client, refs),
@@ -90,10 +95,10 @@ def sample(
             pool=pool,
             priority=priority,
         )
-        job = client.post("jobs", {"name": f"sample: {prompt[:60]}", "method": METHOD, "params": given, **body})
+        job = client.post("jobs", {"name": f"sample: {prompt[:60]}", "method": METHOD, "params": values, **body})
         ended = wait(client, job, as_json=as_json)
         files = images_download(samples_of(client, job["id"]), output, compare=compare)
-    said(ended, files, as_json=as_json)
+    result_print(ended, files, as_json=as_json)
 
 
 def resample(
@@ -107,12 +112,12 @@ def resample(
 ) -> None:
     """Make the images of an earlier sampling again, with what is given here changed."""
     with connect() as client:
-        params = known({"seed": seed}) | settings_parse(set_ or [], method_schema(client, METHOD))
+        params = without_none({"seed": seed}) | settings_parse(set_ or [], method_schema(client, METHOD))
         again = client.post(f"jobs/{job}/rerun", {"params": params})
         ended = wait(client, again, as_json=as_json)
         compare = bool(ended["params"].get("compare"))
         files = images_download(samples_of(client, again["id"]), output, compare=compare)
-    said(ended, files, as_json=as_json)
+    result_print(ended, files, as_json=as_json)
 
 
 def samplings(
@@ -130,7 +135,7 @@ def samplings(
     print_rows(rows, columns | {"state": "state", "created": "created"}, as_json=as_json)
 
 
-def said(job: Record, files: list[Path], *, as_json: bool) -> None:
+def result_print(job: Record, files: list[Path], *, as_json: bool) -> None:
     if as_json:
         print_json({"job": job["id"], "files": [str(file) for file in files]})
     else:
@@ -147,17 +152,17 @@ def wait(client: Client, job: Record, *, as_json: bool) -> Record:
     return ended
 
 
-def adaptors_parse(given: list[str]) -> tuple[list[str], list[float]]:
+def adaptors_parse(texts: list[str]) -> tuple[list[str], list[float]]:
     """`["shapes@2:0.8"]` as references and scales; no scales where none was given."""
     refs, scales = [], []
-    for one in given:
+    for one in texts:
         ref, colon, scale = one.rpartition(":")
         try:
             refs.append(ref if colon else one)
             scales.append(float(scale) if colon else 1.0)
         except ValueError:
             raise CliError(f"--adaptor expects name[@version][:scale], got {one!r}", exit_code=Exit.USAGE) from None
-    return refs, scales if any(":" in one for one in given) else []
+    return refs, scales if any(":" in one for one in texts) else []
 
 
 def base_model_of(client: Client, refs: list[str]) -> str:
@@ -170,11 +175,11 @@ def base_model_of(client: Client, refs: list[str]) -> str:
 def images_download(samples: list[Record], output: Path, *, compare: bool) -> list[Path]:
     """With `compare` the sheet alone, else each image; then what the denoising showed on the way."""
     finished = [one for one in samples if not is_step(one)]
-    wanted = [one for one in finished if (Path(one["path"]).stem == "comparison") == compare]
-    if not wanted:
+    selected = [one for one in finished if (Path(one["path"]).stem == "comparison") == compare]
+    if not selected:
         raise CliError("the job succeeded but has no images", "Look at its log.")
-    names = [output] if len(wanted) == 1 else [output.with_stem(f"{output.stem}-{i}") for i in range(len(wanted))]
-    files = [file_download(one, name) for one, name in zip(wanted, names, strict=True)]
+    names = [output] if len(selected) == 1 else [output.with_stem(f"{output.stem}-{i}") for i in range(len(selected))]
+    files = [file_download(one, name) for one, name in zip(selected, names, strict=True)]
     steps = [one for one in samples if is_step(one)]
     return files + [file_download(one, output.with_stem(f"{output.stem}-{Path(one['path']).stem}")) for one in steps]
 
@@ -190,10 +195,10 @@ def input_images(client: Client, image: Path | None, mask: Path | None) -> tuple
         if mask is not None:
             raise CliError("--mask says what to paint anew in --image, which is missing", exit_code=Exit.USAGE)
         return {}, None
-    given = {"input_image": image, **({"mask_image": mask} if mask else {})}
+    paths = {"input_image": image, **({"mask_image": mask} if mask else {})}
     with tempfile.TemporaryDirectory() as folder:
-        names = {word: f"{word}{path.suffix.lower()}" for word, path in given.items()}
-        for word, path in given.items():
+        names = {word: f"{word}{path.suffix.lower()}" for word, path in paths.items()}
+        for word, path in paths.items():
             shutil.copyfile(path, Path(folder) / names[word])
         version = version_ready(client, "datasets", folder_upload(client, "datasets", SAMPLING_INPUTS, Path(folder)))
     return names, f"{version['name']}@{version['version']}"

@@ -74,7 +74,7 @@ def template_create(
     with connect() as client:
         params = settings_parse(set_ or [], method_schema(client, method))
         template = client.post("templates", {"name": name, "method": method, "params": params, **request})
-    said(template, as_json=as_json, verb="created")
+    template_print(template, as_json=as_json, verb="created")
 
 
 @app.command("import")
@@ -87,7 +87,7 @@ def template_import(
     body = yaml_load(file)
     with connect() as client:
         template = template_put(client, {**body, "name": name or body.get("name") or file.stem})
-    said(template, as_json=as_json, verb="saved")
+    template_print(template, as_json=as_json, verb="saved")
 
 
 @app.command("export")
@@ -123,11 +123,11 @@ def template_delete(name: Name, as_json: Json = False) -> None:
 
 def template_put(client: Client, body: Record) -> Record:
     """Makes the template, or a new version of the one of that name."""
-    made: Record = client.post("templates/import", body, params={"replace": "true"})
-    return made
+    template: Record = client.post("templates/import", body, params={"replace": "true"})
+    return template
 
 
-def said(template: Record, *, as_json: bool, verb: str) -> None:
+def template_print(template: Record, *, as_json: bool, verb: str) -> None:
     if as_json:
         print_json(template)
     else:
@@ -164,8 +164,8 @@ def template_clone(
 ) -> None:
     """Make a template of its own that starts with what this one says."""
     with connect() as client:
-        made = client.post(f"templates/{name}/clone", {"name": new})
-    print_done(made, f"cloned {escape(name)} to {escape(new)}", as_json=as_json)
+        template = client.post(f"templates/{name}/clone", {"name": new})
+    print_done(template, f"cloned {escape(name)} to {escape(new)}", as_json=as_json)
 
 
 @app.command("history")

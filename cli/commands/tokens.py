@@ -59,24 +59,24 @@ def token_revoke(
 ) -> None:
     """End a token for good."""
     with connect() as client:
-        found = token_find(client, token)
-        client.delete(f"tokens/{found['id']}")
-    print_done({"revoked": found["id"]}, f"revoked {found['name']} ({found['id'][:8]})", as_json=as_json)
+        row = token_find(client, token)
+        client.delete(f"tokens/{row['id']}")
+    print_done({"revoked": row["id"]}, f"revoked {row['name']} ({row['id'][:8]})", as_json=as_json)
 
 
 def made(path: str, body: dict[str, Any], *, as_json: bool) -> None:
     with connect() as client:
         token = client.post(path, body)
-    said = f"{token['token']}\nIt is shown only this once; it ends {token['expires_at'] or 'never'}."
-    print_done(token, said, as_json=as_json)
+    message = f"{token['token']}\nIt is shown only this once; it ends {token['expires_at'] or 'never'}."
+    print_done(token, message, as_json=as_json)
 
 
-def token_find(client: Client, wanted: str) -> Record:
-    found = [row for row in client.pages("tokens") if row["id"].startswith(wanted)]
-    if len(found) != 1:
+def token_find(client: Client, reference: str) -> Record:
+    rows = [row for row in client.pages("tokens") if row["id"].startswith(reference)]
+    if len(rows) != 1:
         hint = "`anneal token list` shows their ids."
-        raise CliError(f"expected one token {wanted!r}, found {len(found)}", hint, code="not_found")
-    return found[0]
+        raise CliError(f"expected one token {reference!r}, found {len(rows)}", hint, code="not_found")
+    return rows[0]
 
 
 def state_of(token: Record) -> str:

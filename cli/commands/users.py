@@ -28,9 +28,9 @@ def user_create(
 ) -> None:
     """Make a person in your project; shows their first password, once."""
     with connect() as client:
-        made = client.post("users", {"username": name, "role": role.value})
-    said = f"user      {made['username']}\npassword  {made['password']}\nThe password is shown only this once."
-    print_done(made, said, as_json=as_json)
+        user = client.post("users", {"username": name, "role": role.value})
+    message = f"user      {user['username']}\npassword  {user['password']}\nThe password is shown only this once."
+    print_done(user, message, as_json=as_json)
 
 
 @app.command("disable")
@@ -55,9 +55,9 @@ def user_enable(name: Name, as_json: Json = False) -> None:
 def user_reset(name: Name, as_json: Json = False) -> None:
     """Give a person a new password, shown once; ends their logins. For superusers."""
     with connect() as client:
-        made = client.post(f"users/{name}/reset")
-    said = f"user      {made['username']}\npassword  {made['password']}\nThe password is shown only this once."
-    print_done(made, said, as_json=as_json)
+        user = client.post(f"users/{name}/reset")
+    message = f"user      {user['username']}\npassword  {user['password']}\nThe password is shown only this once."
+    print_done(user, message, as_json=as_json)
 
 
 @app.command("password")

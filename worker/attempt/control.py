@@ -21,7 +21,7 @@ class ControlFile:
         self._api_seqs: dict[int, int] = {}
         self._stopping = False
 
-    def ask(self, command: str, api_seq: int) -> None:
+    def request(self, command: str, api_seq: int) -> None:
         """save_now or sample_now; the same api_seq again does nothing, and nothing overtakes a stop."""
         if not self._stopping and api_seq not in self._api_seqs.values():
             self._write(command, api_seq)
@@ -31,7 +31,7 @@ class ControlFile:
             self._stopping = True
             self._write("stop", 0)
 
-    def as_asked(self, event: dict[str, Any]) -> dict[str, Any]:
+    def with_api_seq(self, event: dict[str, Any]) -> dict[str, Any]:
         """A `control` event with the seq that the API knows (0 for our own stop); any other event unchanged."""
         data = event["data"]
         if data["kind"] != "control" or data["seq"] not in self._api_seqs:

@@ -21,8 +21,8 @@ class StopRequest:
         """1: do not wait for the trainer's checkpoint; 2: do not wait for anything."""
 
     def stop(self, kind: StopKind) -> None:
-        known = -1 if self.stop_kind is None else STOP_ORDER.index(self.stop_kind)
-        self.stop_kind = STOP_ORDER[max(known, STOP_ORDER.index(kind))]
+        current = -1 if self.stop_kind is None else STOP_ORDER.index(self.stop_kind)
+        self.stop_kind = STOP_ORDER[max(current, STOP_ORDER.index(kind))]
 
     def escalate(self) -> None:
         self.escalations += 1
@@ -34,9 +34,9 @@ SLICE_SECONDS = 0.1
 class Deadlines:
     """Each method is a `report.Pause`: waits up to so many seconds, raises where the attempt must not go on."""
 
-    def __init__(self, lease: Lease, orders: StopRequest) -> None:
+    def __init__(self, lease: Lease, stop_request: StopRequest) -> None:
         self._lease = lease
-        self._orders = orders
+        self._stop_request = stop_request
         self._publish_until = float("inf")
         self.abandoned = ""
 
@@ -65,11 +65,11 @@ class Deadlines:
 
     def _check_before_training(self) -> None:
         self._lease.check()
-        if self._orders.stop_kind:
+        if self._stop_request.stop_kind:
             raise StopError
 
     def _check_hurry(self) -> None:
-        if self._orders.escalations > 1:
+        if self._stop_request.escalations > 1:
             raise FencedError("the host was told twice to hurry")
 
     def _check_sending(self) -> None:

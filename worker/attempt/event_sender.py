@@ -134,7 +134,7 @@ class EventSender:
 
         Numbered here, so that a line that was no event, or an event that was left out, leaves no gap.
         """
-        events = [self._control.as_asked(entry.event.model_dump(mode="json")) for entry in batch]
+        events = [self._control.with_api_seq(entry.event.model_dump(mode="json")) for entry in batch]
         first = self._sent_events + 1
         try:
             self._api.post(

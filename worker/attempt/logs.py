@@ -24,9 +24,9 @@ class Masker:
     """Replaces secrets in bytes. Values shorter than 8 characters are left: masking them would tear ordinary words."""
 
     def __init__(self, values: Iterable[str]) -> None:
-        known = [value for value in values if len(value) >= 8]
-        quoted = [form for value in known for form in (_in_json(value), quote(value, safe=""))]
-        self._line = re.compile(b"|".join((*_escaped([*known, *quoted]), *SHAPES, WANDB_KEY)))
+        secrets = [value for value in values if len(value) >= 8]
+        quoted = [form for value in secrets for form in (_in_json(value), quote(value, safe=""))]
+        self._line = re.compile(b"|".join((*_escaped([*secrets, *quoted]), *SHAPES, WANDB_KEY)))
         self._event = re.compile(b"|".join((*_escaped(quoted), *SHAPES)))
 
     def line(self, line: bytes) -> bytes:

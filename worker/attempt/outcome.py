@@ -147,19 +147,19 @@ def _death(ending: Ending, problem: str) -> Verdict:
     if ending.exit.shim_died:
         return Verdict("lost", reason(ReasonCode.WORKER_LOST, "The trainer's supervisor was killed.", ending.tail))
     if number in FROM_OUTSIDE:
-        said = f"The trainer was killed from outside by {signal.Signals(number).name}."
-        return Verdict("lost", reason(ReasonCode.WORKER_LOST, said, ending.tail))
-    said = f"died of {_signal_name(number)}" if number else f"ended with status {ending.exit.code}"
-    return Verdict("failed", reason(ReasonCode.INTERNAL, f"The trainer {said}; {problem}.", ending.tail))
+        message = f"The trainer was killed from outside by {signal.Signals(number).name}."
+        return Verdict("lost", reason(ReasonCode.WORKER_LOST, message, ending.tail))
+    message = f"died of {_signal_name(number)}" if number else f"ended with status {ending.exit.code}"
+    return Verdict("failed", reason(ReasonCode.INTERNAL, f"The trainer {message}; {problem}.", ending.tail))
 
 
 def _signal(ending: Ending) -> int | None:
     """The signal that killed the trainer, or the first rank that torchrun reports."""
     if ending.exit.code is not None and ending.exit.code < 0:
         return -ending.exit.code
-    found = TORCHRUN_EXIT.search(ending.tail)
-    return int(found[1]) if found else None
+    match = TORCHRUN_EXIT.search(ending.tail)
+    return int(match[1]) if match else None
 
 
 def _signal_name(number: int) -> str:
-    return signal.Signals(number).name if number in {known.value for known in signal.Signals} else f"signal {number}"
+    return signal.Signals(number).name if number in {member.value for member in signal.Signals} else f"signal {number}"

@@ -148,17 +148,17 @@ class Publisher:
     def _upload_one(self, grant: dict[str, Any], local: Path, batch: list[dict[str, Any]], retry: Retry) -> None:
         links = [grant]
 
-        wanted = [record for record in batch if record["path"] == grant["path"]]
+        records = [record for record in batch if record["path"] == grant["path"]]
 
         def once() -> None:
             if links[0]["url"]:
                 url = urljoin(self._api.url, links[0]["url"])
                 upload(self._client, local, url, links[0].get("headers") or {}, retry.pause)
             elif links[0].get("parts"):
-                self._upload_parts(links[0], local, wanted[0], retry)
+                self._upload_parts(links[0], local, records[0], retry)
 
         def expired() -> None:
-            links[0] = self._grants(wanted, retry.pause)[0]
+            links[0] = self._grants(records, retry.pause)[0]
 
         repeated(f"upload of {grant['path']}", retry, once, expired=expired)
 
@@ -211,8 +211,8 @@ def _refused(artifact: Artifact, error: RefusedError) -> AttemptError:
 def _files_of(artifact: Artifact) -> list[tuple[str, Path]]:
     if artifact.staged.is_file():
         return [(artifact.path, artifact.staged)]
-    found = sorted(path for path in artifact.staged.rglob("*") if path.is_file())
-    return [(f"{artifact.path}/{path.relative_to(artifact.staged).as_posix()}", path) for path in found]
+    paths = sorted(path for path in artifact.staged.rglob("*") if path.is_file())
+    return [(f"{artifact.path}/{path.relative_to(artifact.staged).as_posix()}", path) for path in paths]
 
 
 def _wait_for_turn(artifact: Artifact, pause: Pause) -> None:

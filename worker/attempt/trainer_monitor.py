@@ -79,7 +79,7 @@ class TrainerMonitor:
         publisher: Publisher,
         control: ControlFile,
         lease: Lease,
-        orders: StopRequest,
+        stop_request: StopRequest,
         stop_grace_seconds: float,
         no_progress_seconds: float,
         kill_seconds: float,
@@ -92,14 +92,14 @@ class TrainerMonitor:
         self._publisher = publisher
         self._control = control
         self._lease = lease
-        self._orders = orders
+        self._stop_request = stop_request
         self._stop_grace_seconds = stop_grace_seconds
         self._no_progress_seconds = no_progress_seconds
         self._kill_seconds = kill_seconds
         self._on_first_event = on_first_event
         self._live_files = live_files
         self._out_bounds = out_bounds
-        self._stop_asked_at: float | None = None
+        self._stop_requested_at: float | None = None
         self._heard_at = time.monotonic()
         self._lease_told = 0.0
         self.progress_seq = 0
@@ -173,7 +173,7 @@ class TrainerMonitor:
     def _act(self, running: Running) -> None:
         if self._lease.refused:
             running.kill()
-        elif self._orders.stop_kind:
+        elif self._stop_request.stop_kind:
             self._stop(running)
         elif time.monotonic() - self._heard_at > self._no_progress_seconds and not self.silent:
             self.silent = True
@@ -181,13 +181,15 @@ class TrainerMonitor:
 
     def _stop(self, running: Running) -> None:
         now = time.monotonic()
-        if self._stop_asked_at is None:
-            self._stop_asked_at = now
+        if self._stop_requested_at is None:
+            self._stop_requested_at = now
             self._control.stop()
-        if not self.forced and (self._orders.escalations or now - self._stop_asked_at > self._grace_seconds()):
+        if not self.forced and (
+            self._stop_request.escalations or now - self._stop_requested_at > self._grace_seconds()
+        ):
             self.forced = True
             running.terminate()
 
     def _grace_seconds(self) -> float:
-        limit = self._orders.drain_seconds if self._orders.stop_kind == "drain" else None
+        limit = self._stop_request.drain_seconds if self._stop_request.stop_kind == "drain" else None
         return self._stop_grace_seconds if limit is None else min(limit, self._stop_grace_seconds)

@@ -25,14 +25,16 @@ def accelerators_of(setting: str) -> tuple[Accelerator, ...]:
     """`auto`, `none`, or indices such as `0,2`. Raises ValueError for an index that the driver does not show."""
     if setting == "none":
         return ()
-    found = {accelerator.index: accelerator for accelerator in _found()}
+    by_index = {accelerator.index: accelerator for accelerator in _found()}
     if setting == "auto":
-        return tuple(found.values())
-    wanted = [int(word) for word in setting.split(",")]
-    missing = [index for index in wanted if index not in found]
+        return tuple(by_index.values())
+    indices = [int(word) for word in setting.split(",")]
+    missing = [index for index in indices if index not in by_index]
     if missing:
-        raise ValueError(f"ANNEAL_ACCELERATORS={setting}: index {missing} not found; the driver shows {sorted(found)}")
-    return tuple(found[index] for index in wanted)
+        raise ValueError(
+            f"ANNEAL_ACCELERATORS={setting}: index {missing} not found; the driver shows {sorted(by_index)}"
+        )
+    return tuple(by_index[index] for index in indices)
 
 
 def _found() -> list[Accelerator]:

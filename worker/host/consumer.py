@@ -24,8 +24,8 @@ class Consumer:
             *(sys.executable, "-m", "celery", "--quiet", "-A", "worker.host.app", "worker", *OPTIONS),
             *("-Q", queues, "-n", f"wake-{os.getpid()}@%h", "-l", "WARNING"),
         ]
-        own = {"BROKER_URL": broker_url, "WAKE_SOCKET": str(wake_socket), "HOST_PID": str(os.getpid())}
-        self._env = {**_without_token(), **{f"ANNEAL_{name}": value for name, value in own.items()}}
+        settings = {"BROKER_URL": broker_url, "WAKE_SOCKET": str(wake_socket), "HOST_PID": str(os.getpid())}
+        self._env = {**_without_token(), **{f"ANNEAL_{name}": value for name, value in settings.items()}}
         self._backoff_seconds = backoff_seconds
         self._closing = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None

@@ -13,9 +13,10 @@ import structlog
 
 from trainers.contract.errors import ReasonCode, reason
 from trainers.contract.events import Step
-from worker.attempt.agent import Agent, Tools
+from worker.attempt.agent import Agent
 from worker.attempt.outbox import Outbox, resend_with
 from worker.attempt.refused import RefusedResults
+from worker.attempt.wiring import Tools
 from worker.client.api import Api
 from worker.client.payloads import Claim, Timings
 from worker.errors import RefusedError, UnreachableError
@@ -150,10 +151,10 @@ class Host:
 
     def _sweep(self) -> list[str]:
         """Ends what an earlier boot left; returns the attempts that are gone and whose end is not in the outbox."""
-        found = sweep_earlier_boots(self._identity.worker) | {path.name for path in self._attempts.iterdir()}
+        swept = sweep_earlier_boots(self._identity.worker) | {path.name for path in self._attempts.iterdir()}
         pending = self._outbox.pending()
         self._redeliver()
-        return sorted(found - set(pending))
+        return sorted(swept - set(pending))
 
     def _register(self, gone: list[str]) -> None:
         """Says hello until it is accepted. Raises StoppingError, or RefusedError for a wrong token."""
@@ -184,8 +185,8 @@ class Host:
 
     def _poll_seconds(self) -> float:
         """0 where polling is off."""
-        wanted = self._settings.poll_seconds
-        return self._tools.times.poll_seconds if wanted is None else wanted
+        seconds = self._settings.poll_seconds
+        return self._tools.times.poll_seconds if seconds is None else seconds
 
     def _take_work(self, wake: WakeServer) -> None:
         """Claims while there are free slots and jobs, and answers the calls that waited for it."""
@@ -200,7 +201,7 @@ class Host:
 
     def _claim(self) -> bool:
         """One claim; True where an attempt was started."""
-        if not self._registration.known and not self._hello_again():
+        if not self._registration.is_registered and not self._hello_again():
             return False
         if not self._claimer.unanswered() and (self._registration.draining or not self._has_room()):
             return False
@@ -213,15 +214,15 @@ class Host:
             "room_bytes": self._room.for_inputs(),
         }
         try:
-            found = self._claimer.claim(body)
-            if found is not None:
-                self._start(*found)
+            steps = self._claimer.claim(body)
+            if steps is not None:
+                self._start(*steps)
         except UnreachableError as error:
             log.warning("claim_unanswered", error=str(error))
             return False
         except RefusedError as error:
             log.error("claim_refused", error=str(error))
-            self._registration.known = error.code not in ("unknown_worker", "worker_identity_taken")
+            self._registration.is_registered = error.code not in ("unknown_worker", "worker_identity_taken")
             if error.code == "claim_id_taken":
                 self._claimer.taken()
             return False
@@ -233,7 +234,7 @@ class Host:
                 raise
             log.error("no_room_for_an_attempt", error=str(error))
             return False
-        return found is not None
+        return steps is not None
 
     def _hand_back(self, error: UnknownClaimError) -> None:
         """Gives up an attempt that this worker does not understand, so that its job goes to another."""
@@ -339,5 +340,5 @@ class Host:
             log.info("metrics_served", address=self._settings.metrics_address, port=port)
 
     def _newest_steps(self) -> list[tuple[int, Step]]:
-        found = ((slot, agent.newest_step) for slot, agent in sorted(self._slots.agents().items()))
-        return [(slot, step) for slot, step in found if step is not None]
+        steps = ((slot, agent.newest_step) for slot, agent in sorted(self._slots.agents().items()))
+        return [(slot, step) for slot, step in steps if step is not None]

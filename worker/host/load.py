@@ -34,27 +34,27 @@ class LoadMeter:
         self._ask = _adapter(adapter)
         self._lock = threading.Lock()
         self._asked_at = -FRESH_SECONDS
-        self._found: list[Load] = []
+        self._loads: list[Load] = []
 
     def loads(self) -> list[Load]:
         with self._lock:
             if self._ask and time.monotonic() - self._asked_at >= FRESH_SECONDS:
                 self._refresh(self._ask)
-            return self._found
+            return self._loads
 
     def _refresh(self, ask: Callable[[], list[Load]]) -> None:
         self._asked_at = time.monotonic()
         try:
-            self._found = ask()
+            self._loads = ask()
         except OSError as error:
             log.info("no_accelerator_loads", why=str(error))
-            self._found, self._ask = [], None
+            self._loads, self._ask = [], None
 
 
 def _adapter(name: str) -> Callable[[], list[Load]] | None:
     try:
-        found: Callable[[], list[Load]] = importlib.import_module(name).loads
+        loads: Callable[[], list[Load]] = importlib.import_module(name).loads
     except ImportError as error:
         log.info("no_accelerator_loads", why=str(error), hint="install anneal[worker] with nvidia-ml-py")
         return None
-    return found
+    return loads

@@ -53,12 +53,12 @@ class CacheCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield _gauge("cache_bytes", "Inputs that are kept on this host.", self._cache.size_bytes())
         yield _gauge("cache_limit_bytes", "Room for them.", self._cache.limit_bytes)
-        asked = CounterMetricFamily(
+        requests = CounterMetricFamily(
             "anneal_worker_cache_inputs", "Inputs that attempts asked for: hit or fetched.", labels=["result"]
         )
-        asked.add_metric(["hit"], self._cache.hits)
-        asked.add_metric(["fetched"], self._cache.fetched)
-        yield asked
+        requests.add_metric(["hit"], self._cache.hits)
+        requests.add_metric(["fetched"], self._cache.fetched)
+        yield requests
 
 
 class CardCollector(Collector):
@@ -93,8 +93,8 @@ class TrainingCollector(Collector):
             speed.add_metric([str(slot), step.unit], step.per_second)
         yield speed
         for name in CURVES:
-            told = ((slot, step.metrics[name]) for slot, step in steps if name in step.metrics)
-            yield _by_slot(name, f"The training's {name.replace('_', ' ')} at its newest step.", told)
+            values = ((slot, step.metrics[name]) for slot, step in steps if name in step.metrics)
+            yield _by_slot(name, f"The training's {name.replace('_', ' ')} at its newest step.", values)
 
 
 def _gauge(name: str, help_text: str, value: float) -> Metric:

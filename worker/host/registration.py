@@ -50,9 +50,9 @@ def sweep_earlier_boots(worker: str, pause: float = 0.02) -> set[str]:
     attempts: set[str] = set()
 
     def find() -> set[int]:
-        found = marked(WORKER_MARK, worker)
-        attempts.update(mark_values(ATTEMPT_MARK, found))
-        return found
+        processes = marked(WORKER_MARK, worker)
+        attempts.update(mark_values(ATTEMPT_MARK, processes))
+        return processes
 
     killed = kill_until_none(find, lambda: time.sleep(pause))
     if killed:
@@ -69,7 +69,7 @@ class Registration:
         self._api = api
         self._who = {"worker": worker, "boot_id": boot}
         self._description = description
-        self.known = False
+        self.is_registered = False
         """The API counts this boot as the worker; hello is due while it does not."""
         self.draining = False
         """An operator asked through the API that this worker takes no more jobs."""
@@ -95,7 +95,7 @@ class Registration:
                 raise
             log.warning("identity_taken", error=str(error))
             return None
-        self.known = True
+        self.is_registered = True
         self._heard_at = boottime()
         self.draining = bool(answer.get("draining"))
         return times
@@ -108,7 +108,7 @@ class Registration:
             log.warning("worker_heartbeat_unanswered", error=str(error))
         except RefusedError as error:
             log.error("worker_heartbeat_refused", error=str(error))
-            self.known = False
+            self.is_registered = False
         else:
             self._heard_at = boottime()
             self.draining = bool((answer or {}).get("draining"))
@@ -153,6 +153,6 @@ class Pulse:
 
     def _run(self) -> None:
         while not self._closing.wait(self.seconds):
-            if self._registration.known:
+            if self._registration.is_registered:
                 self._registration.beat(self._report())
                 self._on_change()

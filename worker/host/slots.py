@@ -61,12 +61,12 @@ class Slots:
     def stop_all(self, kind: StopKind) -> None:
         with self._lock:
             for agent, _ in self._live.values():
-                agent.orders.stop(kind)
+                agent.stop_request.stop(kind)
 
     def hurry_all(self) -> None:
         with self._lock:
             for agent, _ in self._live.values():
-                agent.orders.escalate()
+                agent.stop_request.escalate()
 
     def _free_accelerators(self) -> list[int]:
         used = {index for _, indices in self._live.values() for index in indices}

@@ -19,10 +19,10 @@ def trainer_environment(
     environ: Mapping[str, str], *, marks: Mapping[str, str], accelerators: Sequence[int], extra: Iterable[str] = ()
 ) -> dict[str, str]:
     """What a trainer sees of `environ`, with the marks that it is found by and exactly its accelerators."""
-    wanted = set(extra)
-    kept = {name: value for name, value in environ.items() if ALLOWED.fullmatch(name.upper()) or name in wanted}
+    names = set(extra)
+    allowed = {name: value for name, value in environ.items() if ALLOWED.fullmatch(name.upper()) or name in names}
     return {
-        **kept,
+        **allowed,
         **marks,
         "PYTHONUNBUFFERED": "1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order that nvidia-smi counts in
@@ -32,5 +32,5 @@ def trainer_environment(
 
 def secrets_in(environ: Mapping[str, str]) -> list[str]:
     """Passwords that the allow-list lets through, for the mask of the log: those inside proxy addresses."""
-    found = [urlsplit(value).password for name, value in environ.items() if PROXIES.fullmatch(name)]
-    return [password for password in found if password]
+    passwords = [urlsplit(value).password for name, value in environ.items() if PROXIES.fullmatch(name)]
+    return [password for password in passwords if password]

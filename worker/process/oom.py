@@ -22,12 +22,12 @@ def oom_kills() -> int | None:
 
 
 def _counters() -> list[Path]:
-    found = []
+    counters = []
     for line in CGROUP.read_text().splitlines() if CGROUP.is_file() else ():
         _, controllers, path = line.split(":", 2)
         below = path.lstrip("/")
         if controllers == "memory":
-            found += [ROOT / "memory" / below / "memory.oom_control", ROOT / "memory" / "memory.oom_control"]
+            counters += [ROOT / "memory" / below / "memory.oom_control", ROOT / "memory" / "memory.oom_control"]
         elif not controllers:
-            found += [ROOT / below / "memory.events", ROOT / "memory.events"]
-    return found
+            counters += [ROOT / below / "memory.events", ROOT / "memory.events"]
+    return counters

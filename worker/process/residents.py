@@ -70,8 +70,8 @@ class Residents:
 
     def _waiting_for(self, launch: Launch) -> Resident | None:
         self._forget_dead()
-        wanted = (launch.reuse_key, launch.accelerators)
-        return next((found for found in self._all if found.is_idle and found.key == wanted), None)
+        key = (launch.reuse_key, launch.accelerators)
+        return next((entry for entry in self._all if entry.is_idle and entry.key == key), None)
 
     def _start(self, launch: Launch) -> Resident:
         name = str(uuid.uuid4())
@@ -114,7 +114,7 @@ class Residents:
     def _has_place(self) -> bool:
         """Makes one if need be; False while all of them work."""
         self._forget_dead()
-        idle = sorted((found for found in self._all if found.is_idle), key=lambda found: found.idle_since)
+        idle = sorted((entry for entry in self._all if entry.is_idle), key=lambda entry: entry.idle_since)
         for resident in idle:
             if len(self._all) < self._settings.resident_models:
                 break
@@ -123,7 +123,7 @@ class Residents:
 
     def _evict(self, accelerators: tuple[int, ...]) -> None:
         self._forget_dead()
-        for resident in [found for found in self._all if found.is_idle]:
+        for resident in [entry for entry in self._all if entry.is_idle]:
             held = resident.key[1]
             if set(held) & set(accelerators) or not (held or accelerators):
                 self._end(resident, "its accelerators are needed")

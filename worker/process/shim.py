@@ -167,9 +167,9 @@ class Shim:
 
     def _reap(self) -> None:
         try:
-            while (found := os.waitpid(-1, os.WNOHANG))[0]:
-                if found[0] == self.pid:
-                    self.code = os.waitstatus_to_exitcode(found[1])
+            while (status := os.waitpid(-1, os.WNOHANG))[0]:
+                if status[0] == self.pid:
+                    self.code = os.waitstatus_to_exitcode(status[1])
         except ChildProcessError:
             return
 

@@ -25,15 +25,15 @@ def become_subreaper() -> None:
 
 def marked(name: str, value: str) -> set[int]:
     """Living processes whose environment at start held name=value; this process is left out."""
-    wanted = f"{name}={value}".encode()
-    return {pid for pid in _pids() if wanted in _environment(pid)} - {os.getpid()}
+    mark = f"{name}={value}".encode()
+    return {pid for pid in _pids() if mark in _environment(pid)} - {os.getpid()}
 
 
 def mark_values(name: str, pids: set[int]) -> set[str]:
     """Values of the mark `name` among `pids`."""
     prefix = f"{name}=".encode()
-    found = (entry for pid in pids for entry in _environment(pid) if entry.startswith(prefix))
-    return {entry[len(prefix) :].decode() for entry in found}
+    entries = (entry for pid in pids for entry in _environment(pid) if entry.startswith(prefix))
+    return {entry[len(prefix) :].decode() for entry in entries}
 
 
 def descendants(root: int) -> set[int]:
@@ -42,13 +42,13 @@ def descendants(root: int) -> set[int]:
     for pid in _pids():
         state, parent = _state_and_parent(pid)
         children.setdefault(parent, []).append(pid if state not in "ZX" else -pid)
-    found, frontier = set(), [root]
+    descendants, frontier = set(), [root]
     while frontier:
         for child in children.get(frontier.pop(), ()):
             frontier.append(abs(child))
             if child > 0:
-                found.add(child)
-    return found
+                descendants.add(child)
+    return descendants
 
 
 def kill_until_none(find: Callable[[], set[int]], pause: Callable[[], None]) -> int:
@@ -58,10 +58,10 @@ def kill_until_none(find: Callable[[], set[int]], pause: Callable[[], None]) -> 
     """
     sent = empty_passes = 0
     while empty_passes < 2:
-        found = find()
-        empty_passes = 0 if found else empty_passes + 1
-        if found:
-            sent += _kill(found, find)
+        processes = find()
+        empty_passes = 0 if processes else empty_passes + 1
+        if processes:
+            sent += _kill(processes, find)
             pause()
     return sent
 

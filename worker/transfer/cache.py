@@ -42,32 +42,32 @@ class InputCache:
             (root / name).mkdir(parents=True, exist_ok=True)
 
     @contextmanager
-    def held(self, wanted: InputPart, fetch: Fetch, pause: Pause) -> Iterator[Path]:
-        """The folder of `wanted`, fetched if need be, and kept as long as the context lasts.
+    def held(self, part: InputPart, fetch: Fetch, pause: Pause) -> Iterator[Path]:
+        """The folder of `part`, fetched if need be, and kept as long as the context lasts.
 
         Raises AttemptError(input_corrupt | storage_refused | disk_full), or what `pause` raises while another fetches.
         """
-        check_listing(wanted)
-        with (self._root / "locks" / wanted.sha256).open("a") as lock:
-            while not self._hold(lock.fileno(), wanted, fetch):
+        check_listing(part)
+        with (self._root / "locks" / part.sha256).open("a") as lock:
+            while not self._hold(lock.fileno(), part, fetch):
                 pause(LOCK_POLL_SECONDS)
             os.utime(lock.fileno())
-            yield self._entry(wanted.sha256) / "files"
+            yield self._entry(part.sha256) / "files"
 
-    def _hold(self, lock: int, wanted: InputPart, fetch: Fetch) -> bool:
+    def _hold(self, lock: int, part: InputPart, fetch: Fetch) -> bool:
         """Ends with the shared lock on a whole entry, or False with no lock: somebody else is at it.
 
         Who waited with the shared lock would bar the exclusive one to the other, and the other to him.
         """
         if not _locked(lock, fcntl.LOCK_SH):
             return False
-        if self._is_whole(wanted):
+        if self._is_whole(part):
             self.hits += 1
             return True
-        if _locked(lock, fcntl.LOCK_EX) and not self._is_whole(wanted):  # a failed conversion drops the shared lock
-            self._fetch(wanted, fetch)
+        if _locked(lock, fcntl.LOCK_EX) and not self._is_whole(part):  # a failed conversion drops the shared lock
+            self._fetch(part, fetch)
             self.fetched += 1
-        if _locked(lock, fcntl.LOCK_SH) and self._is_whole(wanted):
+        if _locked(lock, fcntl.LOCK_SH) and self._is_whole(part):
             return True
         fcntl.flock(lock, fcntl.LOCK_UN)
         return False
@@ -78,8 +78,8 @@ class InputCache:
 
     def size_bytes(self) -> int:
         """Of whole entries and of what is on its way."""
-        whole = sum(self._entry_size(entry.name) for entry in (self._root / "entries").iterdir())
-        return whole + sum(_tree_bytes(draft) for draft in (self._root / "fetching").iterdir())
+        total_bytes = sum(self._entry_size(entry.name) for entry in (self._root / "entries").iterdir())
+        return total_bytes + sum(_tree_bytes(draft) for draft in (self._root / "fetching").iterdir())
 
     def give_back(self, need_bytes: int) -> None:
         """Evicts unused entries and partial downloads, the least recently used first, until so many bytes are freed."""
@@ -92,30 +92,30 @@ class InputCache:
     def _entry(self, sha256: str) -> Path:
         return self._root / "entries" / sha256
 
-    def _is_whole(self, wanted: InputPart) -> bool:
+    def _is_whole(self, part: InputPart) -> bool:
         """All files are there with the size and mtime that they were fetched with."""
-        record = self._entry(wanted.sha256) / "entry.json"
+        record = self._entry(part.sha256) / "entry.json"
         if not record.exists():
             return False
-        seen = json.loads(record.read_bytes())["files"]
-        return all(_stat(self._entry(wanted.sha256) / "files" / path) == expected for path, expected in seen.items())
+        recorded = json.loads(record.read_bytes())["files"]
+        return all(_stat(self._entry(part.sha256) / "files" / path) == expected for path, expected in recorded.items())
 
-    def _fetch(self, wanted: InputPart, fetch: Fetch) -> None:
+    def _fetch(self, part: InputPart, fetch: Fetch) -> None:
         """Under the exclusive lock."""
-        remove_tree(self._entry(wanted.sha256))
-        self._make_room(sum(file.size for file in wanted.files))
-        draft = self._root / "fetching" / wanted.sha256
-        for file in wanted.files:
+        remove_tree(self._entry(part.sha256))
+        self._make_room(sum(file.size for file in part.files))
+        draft = self._root / "fetching" / part.sha256
+        for file in part.files:
             target = draft / "files" / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.exists():
                 self._fetch_file(RemoteFile(file.path, file.size, file.sha256), target, draft, fetch)
-        files = {file.path: draft / "files" / file.path for file in wanted.files}
+        files = {file.path: draft / "files" / file.path for file in part.files}
         for path in files.values():
             path.chmod(0o444)
         write_json(draft / "entry.json", {"files": {name: _stat(path) for name, path in files.items()}})
-        draft.rename(self._entry(wanted.sha256))
-        for folder, _, _ in os.walk(self._entry(wanted.sha256) / "files"):
+        draft.rename(self._entry(part.sha256))
+        for folder, _, _ in os.walk(self._entry(part.sha256) / "files"):
             Path(folder).chmod(0o555)
 
     def _fetch_file(self, file: RemoteFile, target: Path, draft: Path, fetch: Fetch) -> None:
@@ -157,10 +157,10 @@ class InputCache:
 
     def _entry_size(self, sha256: str) -> int:
         try:
-            seen = json.loads((self._entry(sha256) / "entry.json").read_bytes())["files"]
+            recorded = json.loads((self._entry(sha256) / "entry.json").read_bytes())["files"]
         except FileNotFoundError:
             return 0  # evicted meanwhile
-        return sum(size for size, _ in seen.values())
+        return sum(size for size, _ in recorded.values())
 
 
 def _tree_bytes(folder: Path) -> int:
@@ -172,12 +172,12 @@ def _tree_bytes(folder: Path) -> int:
     return total
 
 
-def check_listing(wanted: InputPart) -> None:
+def check_listing(part: InputPart) -> None:
     """Refuses a listing that is not what its digest says, or that leaves its folder."""
-    found = folder_digest([file.model_dump() for file in wanted.files])
-    if found != wanted.sha256:
-        raise AttemptError(ReasonCode.INPUT_CORRUPT, f"the file list has digest {found}, expected {wanted.sha256}")
-    for file in wanted.files:
+    digest = folder_digest([file.model_dump() for file in part.files])
+    if digest != part.sha256:
+        raise AttemptError(ReasonCode.INPUT_CORRUPT, f"the file list has digest {digest}, expected {part.sha256}")
+    for file in part.files:
         parts = PurePosixPath(file.path).parts
         if not parts or file.path.startswith("/") or ".." in parts:
             raise AttemptError(ReasonCode.INPUT_CORRUPT, f"expected a path inside the input, got {file.path!r}")
@@ -185,10 +185,10 @@ def check_listing(wanted: InputPart) -> None:
 
 def _stat(path: Path) -> list[int] | None:
     try:
-        found = path.stat()
+        stat = path.stat()
     except FileNotFoundError:
         return None
-    return [found.st_size, found.st_mtime_ns]
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def _locked(descriptor: int, kind: int) -> bool:

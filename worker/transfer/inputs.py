@@ -35,9 +35,9 @@ class InputFetcher:
         self._cache = cache
         self._retry = retry
 
-    def fill(self, place: str, wanted: InputPart, inputs: Path, held: ExitStack) -> None:
-        """Puts `wanted` at in/<place>; what `held` holds keeps it in the cache. Raises AttemptError."""
-        links = {file.path: file.url for file in wanted.files}
+    def fill(self, place: str, input_part: InputPart, inputs: Path, held: ExitStack) -> None:
+        """Puts `input_part` at in/<place>; what `held` holds keeps it in the cache. Raises AttemptError."""
+        links = {file.path: file.url for file in input_part.files}
 
         def fetch(file: RemoteFile, target: Path) -> None:
             self._fetch(place, links, file, target)
@@ -45,9 +45,9 @@ class InputFetcher:
         (inputs / place).parent.mkdir(parents=True, exist_ok=True)
         try:
             if place == OWN:
-                self._fill_checkpoint(wanted, inputs / place, fetch)
+                self._fill_checkpoint(input_part, inputs / place, fetch)
             else:
-                folder = held.enter_context(self._cache.held(wanted, fetch, self._retry.pause))
+                folder = held.enter_context(self._cache.held(input_part, fetch, self._retry.pause))
                 if self._copies:
                     _link_files(folder, inputs / place)
                 else:
@@ -55,11 +55,11 @@ class InputFetcher:
         except OSError as error:
             raise disk_failure(error) from error
 
-    def _fill_checkpoint(self, wanted: InputPart, folder: Path, fetch: Fetch) -> None:
+    def _fill_checkpoint(self, input_part: InputPart, folder: Path, fetch: Fetch) -> None:
         """One whose bytes are not those that were published is told apart: the job has an older one."""
         try:
-            check_listing(wanted)
-            for part in wanted.files:
+            check_listing(input_part)
+            for part in input_part.files:
                 target = folder / part.path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 fetch(RemoteFile(part.path, part.size, part.sha256), target)

@@ -17,24 +17,24 @@ def read(path: Path) -> dict[str, Any]:
 
 def test_the_seq_rises_over_attempts_so_that_a_resumed_trainer_obeys(tmp_path: Path) -> None:
     first, second = ControlFile(tmp_path / "first", 1), ControlFile(tmp_path / "second", 2)
-    first.ask("save_now", 5)
+    first.request("save_now", 5)
     first.stop()
-    second.ask("save_now", 1)
+    second.request("save_now", 1)
     assert read(tmp_path / "second")["seq"] > read(tmp_path / "first")["seq"]
 
 
 def test_the_answer_carries_the_seq_of_the_api(tmp_path: Path) -> None:
     control = ControlFile(tmp_path / "control", 3)
-    control.ask("save_now", 5)
-    assert control.as_asked(event(read(tmp_path / "control")["seq"]))["data"]["seq"] == 5
+    control.request("save_now", 5)
+    assert control.with_api_seq(event(read(tmp_path / "control")["seq"]))["data"]["seq"] == 5
 
 
 def test_the_same_command_again_is_written_once_and_nothing_overtakes_a_stop(tmp_path: Path) -> None:
     control = ControlFile(tmp_path / "control", 1)
-    control.ask("save_now", 5)
+    control.request("save_now", 5)
     written = read(tmp_path / "control")
-    control.ask("save_now", 5)
+    control.request("save_now", 5)
     assert read(tmp_path / "control") == written
     control.stop()
-    control.ask("sample_now", 6)
+    control.request("sample_now", 6)
     assert read(tmp_path / "control")["command"] == "stop"
