@@ -10,9 +10,11 @@ BUNDLED = bundled()
 
 
 def test_each_set_comes_for_each_base() -> None:
-    found = {(content["fetch"]["dataset"]["repo"], content["fetch"]["model"]["family"]) for content in BUNDLED.values()}
+    result = {
+        (content["fetch"]["dataset"]["repo"], content["fetch"]["model"]["family"]) for content in BUNDLED.values()
+    }
     repos = ("datasets-examples/doc-image-6", "Norod78/simpsons-blip-captions")
-    assert found == {(repo, family) for repo in repos for family in ("sd1", "sdxl")}
+    assert result == {(repo, family) for repo in repos for family in ("sd1", "sdxl")}
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -22,8 +24,8 @@ def test_a_bundled_template_is_valid_and_fetches_what_it_names(name: str) -> Non
     params = params_class(template["method"]).model_validate(template["params"])
     assert not params.family_problem(fetch["model"]["family"])
     for role in ("dataset", "model"):
-        wanted = params_class(f"fetch_{role}").model_validate(fetch[role])
-        assert (template[role], wanted.model_dump()["revision"]) == (wanted.product_name, fetch[role]["revision"])
+        expected = params_class(f"fetch_{role}").model_validate(fetch[role])
+        assert (template[role], expected.model_dump()["revision"]) == (expected.product_name, fetch[role]["revision"])
     assert template["name"] == template["params"]["adaptor_name"] == name
 
 
@@ -33,4 +35,4 @@ def test_a_bundled_template_evaluates_about_8_times_at_20_steps(name: str) -> No
     assert params.max_train_steps and params.eval_every_steps
     assert params.max_train_steps / params.eval_every_steps == 8
     assert params.eval_num_inference_steps == 20
-    assert not [said for said in params.warnings() if "eval" in said]
+    assert not [message for message in params.warnings() if "eval" in message]

@@ -62,9 +62,9 @@ def test_each_status_has_its_class(status: int, kind: type[ApiError]) -> None:
         assert (raised.value.status, raised.value.fields) == (status, {"a": ["b"]})
 
 
-@pytest.mark.parametrize(("said", "seconds"), [("7", 7.0), ("", 1.0), ("Wed, 21 Oct 2026 07:28:00 GMT", 1.0)])
-def test_too_many_requests_says_how_long_to_wait(said: str, seconds: float) -> None:
-    with serving(lambda *_: (429, {"Retry-After": said}, b"{}")) as url, connect(url, "ant_x") as anneal:
+@pytest.mark.parametrize(("message", "seconds"), [("7", 7.0), ("", 1.0), ("Wed, 21 Oct 2026 07:28:00 GMT", 1.0)])
+def test_too_many_requests_says_how_long_to_wait(message: str, seconds: float) -> None:
+    with serving(lambda *_: (429, {"Retry-After": message}, b"{}")) as url, connect(url, "ant_x") as anneal:
         with pytest.raises(ThrottledError) as raised:
             anneal.me()
         assert raised.value.retry_after_seconds == seconds
@@ -89,15 +89,15 @@ def test_a_submit_whose_answer_is_lost_is_sent_again_with_the_same_key(monkeypat
 
 
 def test_a_refused_submit_is_not_repeated() -> None:
-    asked: list[str] = []
+    requests: list[str] = []
 
     def handle(path: str, _: dict[str, str]) -> Answer:
-        asked.append(path)
+        requests.append(path)
         return 400, {}, b'{"message": "no"}'
 
     with serving(handle) as url, connect(url, "ant_x") as anneal, pytest.raises(InvalidError):
         anneal.job_submit(template="t")
-    assert len(asked) == 1
+    assert len(requests) == 1
 
 
 def test_nobody_there_is_its_own_error() -> None:

@@ -20,30 +20,30 @@ def test_comments_are_none_and_data_lines_are_joined() -> None:
 
 
 def test_a_broken_stream_goes_on_after_the_last_event() -> None:
-    asked: list[str] = []
+    requests: list[str] = []
 
     def handle(path: str, headers: dict[str, str]) -> Answer:
         if not path.endswith("/stream"):
-            return 200, {}, json.dumps({"state": "succeeded" if len(asked) > 1 else "running"}).encode()
-        asked.append(headers["Last-Event-ID"])
-        if len(asked) == 1:
+            return 200, {}, json.dumps({"state": "succeeded" if len(requests) > 1 else "running"}).encode()
+        requests.append(headers["Last-Event-ID"])
+        if len(requests) == 1:
             return 200, {"Content-Length": "9999"}, sse(1, 2)  # breaks off
         return 200, {}, sse(3)
 
     with serving(handle) as url, Client(Login(url, "ant_x")) as client:
         events = [event["seq"] for event in job_events(client, "abc") if event]
     assert events == [1, 2, 3]
-    assert asked == ["0", "2"]
+    assert requests == ["0", "2"]
 
 
 def test_a_stream_that_ends_before_the_job_does_is_opened_again() -> None:
-    asked: list[str] = []
+    requests: list[str] = []
 
     def handle(path: str, headers: dict[str, str]) -> Answer:
         if not path.endswith("/stream"):
-            return 200, {}, json.dumps({"state": "running" if len(asked) < 2 else "failed"}).encode()
-        asked.append(headers["Last-Event-ID"])
-        return 200, {}, sse(len(asked))
+            return 200, {}, json.dumps({"state": "running" if len(requests) < 2 else "failed"}).encode()
+        requests.append(headers["Last-Event-ID"])
+        return 200, {}, sse(len(requests))
 
     with serving(handle) as url, Client(Login(url, "ant_x")) as client:
         assert [event["seq"] for event in job_events(client, "abc") if event] == [1, 2]

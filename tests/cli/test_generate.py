@@ -26,8 +26,8 @@ def test_a_frame_has_masks_where_nothing_was_committed_yet(step: int, shown: str
 
 
 def test_what_a_step_commits_stands_out() -> None:
-    found = frame(TEXT, 1)
-    new = [found.plain[span.start : span.end] for span in found.spans if span.style == STYLES["new"]]
+    result = frame(TEXT, 1)
+    new = [result.plain[span.start : span.end] for span in result.spans if span.style == STYLES["new"]]
     assert new == ["a", "[c]"]
 
 

@@ -6,13 +6,13 @@ from tests.cli.small_server import Answer, serving
 
 
 def test_pages_stay_with_the_host_that_was_asked() -> None:
-    asked: list[str] = []
+    requests: list[str] = []
 
     def handle(path: str, _: dict[str, str]) -> Answer:
-        asked.append(path)
-        following = "http://elsewhere.invalid:1/api/v1/jobs?cursor=cD0%3D&limit=1" if len(asked) == 1 else None
-        return 200, {}, json.dumps({"results": [{"n": len(asked)}], "next": following}).encode()
+        requests.append(path)
+        following = "http://elsewhere.invalid:1/api/v1/jobs?cursor=cD0%3D&limit=1" if len(requests) == 1 else None
+        return 200, {}, json.dumps({"results": [{"n": len(requests)}], "next": following}).encode()
 
     with serving(handle) as url, Client(Login(url, "ant_x")) as client:
         assert [row["n"] for row in client.pages("jobs", limit=1)] == [1, 2]
-    assert asked == ["/api/v1/jobs?limit=1", "/api/v1/jobs?cursor=cD0%3D&limit=1"]
+    assert requests == ["/api/v1/jobs?limit=1", "/api/v1/jobs?cursor=cD0%3D&limit=1"]

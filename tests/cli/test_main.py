@@ -69,9 +69,9 @@ def test_with_json_a_wrong_command_line_is_json_too(anneal: Anneal) -> None:
         (("job", "show"), "'job'"),
     ):
         done = anneal(*command, "--json")
-        told = json.loads(done.stderr)
-        assert (done.exit_code, done.stdout, told["code"]) == (2, "", "usage")
-        assert message in told["message"] and "--help` says how" in told["hint"]
+        reported = json.loads(done.stderr)
+        assert (done.exit_code, done.stdout, reported["code"]) == (2, "", "usage")
+        assert message in reported["message"] and "--help` says how" in reported["hint"]
     assert "Usage: " in anneal("job", "shw").stderr
 
 

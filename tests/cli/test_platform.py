@@ -77,21 +77,21 @@ def test_the_two_lists_of_ports_never_share_one(tmp_path: Path) -> None:
 
 
 def test_a_dead_child_is_said_and_started_again_later_each_time(tmp_path: Path) -> None:
-    said: list[str] = []
+    message: list[str] = []
     one = child(tmp_path, "print('hello'); raise SystemExit(7)")
     child_start(one)
     for _ in range(3):
         until(lambda: not one.alive)
-        children_check([one], said.append)
+        children_check([one], message.append)
         one.start_at = 0  # due now
-        children_check([one], said.append)
+        children_check([one], message.append)
     child_stop(one)
-    assert [sentence.split(" again in ")[1].split()[0] for sentence in said if " again in " in sentence] == [
+    assert [sentence.split(" again in ")[1].split()[0] for sentence in message if " again in " in sentence] == [
         "1",
         "2",
         "4",
     ]
-    assert "child ended with exit code 7; starting it again in 1 s" in said[0]
+    assert "child ended with exit code 7; starting it again in 1 s" in message[0]
     assert "hello" in log_tail(one.log)
 
 
@@ -139,16 +139,16 @@ def test_valkey_from_its_wheel_answers(tmp_path: Path) -> None:
         child_stop(broker)
 
 
-@pytest.mark.parametrize(("binary", "said"), [(Path("/bin/false"), "Valkey did not start"), (None, "not installed")])
+@pytest.mark.parametrize(("binary", "message"), [(Path("/bin/false"), "Valkey did not start"), (None, "not installed")])
 def test_without_valkey_the_platform_goes_on_with_polling(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, binary: Path | None, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, binary: Path | None, message: str
 ) -> None:
     monkeypatch.setattr("cli.platform.services.valkey_binary", lambda: binary)
     lines: list[str] = []
     platform = Platform(home=home_open(tmp_path), url="", first={})
     assert broker_start(platform, 1, lines.append) == ""
     assert platform.children == []
-    assert said in lines[0]
+    assert message in lines[0]
 
 
 def test_a_log_is_rotated_while_its_writer_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

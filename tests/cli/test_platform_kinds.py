@@ -41,12 +41,12 @@ def test_nothing_asked_is_sqlite_and_a_folder(tmp_path: Path) -> None:
     assert kinds_resolve(home_open(tmp_path), RequestedKinds()) == Kinds("sqlite", "folder")
 
 
-@pytest.mark.parametrize("asked", [RequestedKinds(database="postgres"), RequestedKinds(storage="s3")])
-def test_another_choice_for_a_folder_that_holds_something_is_refused(tmp_path: Path, asked: RequestedKinds) -> None:
+@pytest.mark.parametrize("requests", [RequestedKinds(database="postgres"), RequestedKinds(storage="s3")])
+def test_another_choice_for_a_folder_that_holds_something_is_refused(tmp_path: Path, requests: RequestedKinds) -> None:
     home = home_open(tmp_path)
     secret_key(home)  # as a start before there was a choice left it
     with pytest.raises(CliError, match="was made with"):
-        kinds_resolve(home, asked)
+        kinds_resolve(home, requests)
     assert kinds_resolve(home, RequestedKinds()) == Kinds()
 
 
@@ -73,15 +73,15 @@ def test_postgresql_keeps_its_data_and_password_over_a_kill(open_folder: Path) -
 
 def test_seaweedfs_comes_back_on_its_ports_with_its_keys(tmp_path: Path) -> None:
     home = home_open(tmp_path)
-    child, told = seaweed_start(home)
+    child, reported = seaweed_start(home)
     assert child.process is not None
     os.killpg(child.process.pid, signal.SIGKILL)
     child.process.wait()
     child, again = seaweed_start(home)
     try:
-        assert again == told
-        assert told["ANNEAL_S3_SECRET_KEY"] == seaweed_keys(home).secret
-        assert answers_s3(int(told["ANNEAL_S3_ENDPOINT"].rpartition(":")[2]))
+        assert again == reported
+        assert reported["ANNEAL_S3_SECRET_KEY"] == seaweed_keys(home).secret
+        assert answers_s3(int(reported["ANNEAL_S3_ENDPOINT"].rpartition(":")[2]))
     finally:
         child_stop(child)
 

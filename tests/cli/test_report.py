@@ -24,12 +24,12 @@ TOKENS = [
 
 @pytest.fixture
 def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    told = io.StringIO()
-    console = Console(file=told, width=120)
+    reported = io.StringIO()
+    console = Console(file=reported, width=120)
     for name in ("out", "err"):
         monkeypatch.setattr(report, name, console)
     monkeypatch.setattr("cli.output.out", console)
-    return told
+    return reported
 
 
 def test_each_token_has_the_colour_of_its_part() -> None:
@@ -53,8 +53,8 @@ def test_an_inspection_of_images_says_what_becomes_of_each_file(printed: io.Stri
     samples = [{"path": "samples/sample-00.png", "file": "a.png", "text": "zqx, a cat", "resized": [64, 96]}]
     report_print({"shapes": {"64x64": 2}, "files": files, "samples": samples, "steps_per_epoch": 2}, "12345678")
     lines = printed.getvalue()
-    for said in ("turned by its EXIF; cut", "too small", "zqx, a cat", "[64, 96]", '{"64x64": 2}', "12345678"):
-        assert said in lines
+    for message in ("turned by its EXIF; cut", "too small", "zqx, a cat", "[64, 96]", '{"64x64": 2}', "12345678"):
+        assert message in lines
 
 
 @pytest.mark.parametrize(("refused", "code"), [("", Exit.DONE), ("training_method='bert' trains bert", Exit.FAILED)])

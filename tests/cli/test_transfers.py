@@ -23,13 +23,13 @@ def test_a_download_arrives_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "body", "said"),
+    ("headers", "body", "message"),
     [({}, b"another", "expected SHA-256"), ({"Content-Length": "99999"}, CONTENT, "does not answer")],
 )
 def test_a_wrong_or_broken_download_leaves_nothing(
-    tmp_path: Path, headers: dict[str, str], body: bytes, said: str
+    tmp_path: Path, headers: dict[str, str], body: bytes, message: str
 ) -> None:
-    with serving(lambda *_: (200, headers, body)) as url, pytest.raises(CliError, match=said):
+    with serving(lambda *_: (200, headers, body)) as url, pytest.raises(CliError, match=message):
         file_download(LINK | {"url": url}, tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
 
@@ -52,25 +52,25 @@ def test_a_failed_part_is_sent_again_alone_and_counted_once(tmp_path: Path, monk
     monkeypatch.setattr(transfers, "PART_PAUSE_SECONDS", 0.0)
     (tmp_path / "a").write_bytes(CONTENT)
     answers = iter([(200, {"ETag": '"one"'}, b""), (503, {}, b""), (200, {"ETag": '"two"'}, b"")])
-    asked, counted = list[str](), list[int]()
+    requests, counted = list[str](), list[int]()
 
     def answer(path: str, _: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
-        asked.append(path)
+        requests.append(path)
         return next(answers)
 
     sizes = (3, len(CONTENT) - 3)
     with serving(answer) as url, httpx.Client() as http:
         parts = [{"number": n, "url": f"{url}/{n}", "size": size} for n, size in enumerate(sizes, start=1)]
         assert parts_put(http, {"parts": parts}, tmp_path / "a", counted.append) == ["one", "two"]
-    assert asked == ["/1", "/2", "/2"]
+    assert requests == ["/1", "/2", "/2"]
     assert sum(counted) == len(CONTENT)
 
 
 def test_a_refused_part_is_final(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(CONTENT)
-    asked: list[str] = []
-    with serving(lambda path, _: asked.append(path) or (403, {}, b"")) as url, httpx.Client() as http:  # type: ignore[func-returns-value]
+    requests: list[str] = []
+    with serving(lambda path, _: requests.append(path) or (403, {}, b"")) as url, httpx.Client() as http:  # type: ignore[func-returns-value]
         part = {"number": 1, "url": f"{url}/1", "size": len(CONTENT)}
         with pytest.raises(CliError):
             parts_put(http, {"parts": [part]}, tmp_path / "a", lambda _: None)
-    assert asked == ["/1"]
+    assert requests == ["/1"]

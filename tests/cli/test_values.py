@@ -8,9 +8,9 @@ from cli.values import settings_parse, yaml_load
 
 def test_yaml_words_stay_text_and_scientific_numbers_are_numbers(tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text("mixed_precision: no\nlearning_rate: 1e-4\nrandom_flip: true\nsnr: .5\nrank: 8\n")
-    found = yaml_load(tmp_path / "t.yaml")
-    assert found == {"mixed_precision": "no", "learning_rate": 1e-4, "random_flip": True, "snr": 0.5, "rank": 8}
-    assert type(found["rank"]) is int
+    result = yaml_load(tmp_path / "t.yaml")
+    assert result == {"mixed_precision": "no", "learning_rate": 1e-4, "random_flip": True, "snr": 0.5, "rank": 8}
+    assert type(result["rank"]) is int
 
 
 @pytest.mark.parametrize("content", ["- a\n", "a: [", "just words"])
@@ -48,7 +48,7 @@ LISTS = {
 
 
 @pytest.mark.parametrize(
-    ("pairs", "found"),
+    ("pairs", "result"),
     [
         (["scales=0.5,1"], {"scales": [0.5, 1]}),
         (["scales=[0.5, 1]"], {"scales": [0.5, 1]}),
@@ -61,8 +61,8 @@ LISTS = {
         (["length=5"], {"length": 5}),
     ],
 )
-def test_lists_and_what_may_be_none_are_read_by_their_schema(pairs: list[str], found: dict[str, object]) -> None:
-    assert settings_parse(pairs, LISTS) == found
+def test_lists_and_what_may_be_none_are_read_by_their_schema(pairs: list[str], result: dict[str, object]) -> None:
+    assert settings_parse(pairs, LISTS) == result
 
 
 def test_a_setting_without_equals_is_wrong_usage() -> None:

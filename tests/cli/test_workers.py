@@ -28,10 +28,10 @@ WORKERS = [
 ]
 
 
-def anneal(*command: str, home: Path, asked: list[str] | None = None) -> Result:
+def anneal(*command: str, home: Path, requests: list[str] | None = None) -> Result:
     def handle(path: str, _: dict[str, str]) -> Answer:
-        if path.endswith(("/drain", "/release")) and asked is not None:
-            asked.append(path)
+        if path.endswith(("/drain", "/release")) and requests is not None:
+            requests.append(path)
             return 200, {}, json.dumps(WORKERS[0]).encode()
         return 200, {}, json.dumps({"results": WORKERS, "next": None}).encode()
 
@@ -46,28 +46,28 @@ def test_the_list_says_what_is_free(tmp_path: Path) -> None:
     assert "1 of 2" in done.stdout
 
 
-@pytest.mark.parametrize("wanted", ["aaaa", "aaaa1111-0"])
-def test_a_worker_is_drained_by_the_start_of_its_id(wanted: str, tmp_path: Path) -> None:
-    asked: list[str] = []
-    assert anneal("worker", "drain", wanted, home=tmp_path, asked=asked).exit_code == 0
-    assert asked == ["/api/v1/workers/aaaa1111-0/drain"]
+@pytest.mark.parametrize("expected", ["aaaa", "aaaa1111-0"])
+def test_a_worker_is_drained_by_the_start_of_its_id(expected: str, tmp_path: Path) -> None:
+    requests: list[str] = []
+    assert anneal("worker", "drain", expected, home=tmp_path, requests=requests).exit_code == 0
+    assert requests == ["/api/v1/workers/aaaa1111-0/drain"]
 
 
 def test_a_worker_is_named_by_its_host(tmp_path: Path) -> None:
     assert json.loads(anneal("worker", "show", "gpu2", "--json", home=tmp_path).stdout)["id"] == "cccc"
 
 
-@pytest.mark.parametrize(("wanted", "listed"), [("gpu1", "bbbb2222 (gpu1)"), ("gpu9", "cccc (gpu2)")])
-def test_what_is_not_one_worker_is_refused_with_the_choice(wanted: str, listed: str, tmp_path: Path) -> None:
-    asked: list[str] = []
-    done = anneal("worker", "drain", wanted, home=tmp_path, asked=asked)
-    assert (done.exit_code, asked) == (1, [])
+@pytest.mark.parametrize(("expected", "listed"), [("gpu1", "bbbb2222 (gpu1)"), ("gpu9", "cccc (gpu2)")])
+def test_what_is_not_one_worker_is_refused_with_the_choice(expected: str, listed: str, tmp_path: Path) -> None:
+    requests: list[str] = []
+    done = anneal("worker", "drain", expected, home=tmp_path, requests=requests)
+    assert (done.exit_code, requests) == (1, [])
     assert listed in done.stderr
 
 
 def test_a_quarantine_is_shown_with_its_reason_and_hint_and_ended_by_release(tmp_path: Path) -> None:
     assert "quarantined" in anneal("worker", "list", home=tmp_path).stdout
     assert "disk_full: The worker's disk is full. Free space" in anneal("worker", "show", "gpu2", home=tmp_path).stdout
-    asked: list[str] = []
-    assert anneal("worker", "release", "gpu2", home=tmp_path, asked=asked).exit_code == 0
-    assert asked == ["/api/v1/workers/cccc/release"]
+    requests: list[str] = []
+    assert anneal("worker", "release", "gpu2", home=tmp_path, requests=requests).exit_code == 0
+    assert requests == ["/api/v1/workers/cccc/release"]

@@ -23,10 +23,10 @@ STUB = Path(__file__).with_name("stub_trainer.py")
 def eventually(condition: Callable[[], Any], *, what: str = "") -> Any:
     """Polls until `condition()` is true and returns it."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS} s: {what or condition}"
         time.sleep(0.02)
-    return found
+    return result
 
 
 class HostProcess:

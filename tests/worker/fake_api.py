@@ -92,12 +92,12 @@ class FakeApi:
 
     def add_input(self, files: dict[str, bytes], prefix: str = "data") -> dict[str, Any]:
         """Stores `files` and returns the part of a claim that names them."""
-        found = []
+        result = []
         for path, data in files.items():
             self.files[f"{prefix}/{path}"] = data
             sha256 = hashlib.sha256(data).hexdigest()
-            found.append({"path": path, "size": len(data), "sha256": sha256, "url": f"/storage/{prefix}/{path}"})
-        return {"sha256": folder_digest(found), "files": found}
+            result.append({"path": path, "size": len(data), "sha256": sha256, "url": f"/storage/{prefix}/{path}"})
+        return {"sha256": folder_digest(result), "files": result}
 
     def only(self) -> Attempt:
         assert len(self.attempts) == 1, f"expected one attempt, got {len(self.attempts)}"
@@ -181,10 +181,15 @@ class FakeApi:
         def link(file: dict[str, Any]) -> dict[str, Any]:
             key = f"jobs/{attempt.id}/{file['path']}"
             have = self.files.get(key)
-            whole = have is not None and hashlib.sha256(have).hexdigest() == file["sha256"]
-            if not whole and file["size"] >= self.part_bytes:
+            complete = have is not None and hashlib.sha256(have).hexdigest() == file["sha256"]
+            if not complete and file["size"] >= self.part_bytes:
                 return self.part_links(file)
-            return {"path": file["path"], "url": None if whole else f"/storage/{key}", "method": "PUT", "headers": {}}
+            return {
+                "path": file["path"],
+                "url": None if complete else f"/storage/{key}",
+                "method": "PUT",
+                "headers": {},
+            }
 
         return 200, {"files": [link(file) for file in body["files"]]}
 

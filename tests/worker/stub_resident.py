@@ -58,9 +58,9 @@ def serve(answers: TextIO) -> None:
             os.dup2(log, number)
         os.close(log)
         code = run(json.loads(Path(job["spec"]).read_text()), Path(job["in"]), Path(job["out"]))
-        for number, kept in zip((1, 2), before, strict=True):
-            os.dup2(kept, number)
-            os.close(kept)
+        for number, stored in zip((1, 2), before, strict=True):
+            os.dup2(stored, number)
+            os.close(stored)
         answers.write(json.dumps({"out": job["out"], "code": code}) + "\n")
         answers.flush()
 

@@ -59,13 +59,13 @@ def die_with_the_shim() -> None:
 def control() -> None:
     if MODE == "deaf" or not (IN / "control").exists():
         return
-    wanted = json.loads((IN / "control").read_text())
-    if wanted["seq"] > STATE["obeyed"]:
-        STATE["obeyed"] = wanted["seq"]
-        STATE["stop"] = STATE["stop"] or wanted["command"] == "stop"
-        if wanted["command"] == "save_now":
+    expected = json.loads((IN / "control").read_text())
+    if expected["seq"] > STATE["obeyed"]:
+        STATE["obeyed"] = expected["seq"]
+        STATE["stop"] = STATE["stop"] or expected["command"] == "stop"
+        if expected["command"] == "save_now":
             checkpoint(0)
-        emit("control", seq=wanted["seq"], command=wanted["command"], step=0)
+        emit("control", seq=expected["seq"], command=expected["command"], step=0)
 
 
 def checkpoint(step: int) -> None:
@@ -103,8 +103,8 @@ def misbehave() -> None:
         for _ in range(2):
             subprocess.run([sys.executable, "-c", child], check=True)
     if MODE == "list_inputs":
-        found = [Path(folder, name) for folder, _, names in os.walk(IN, followlinks=True) for name in names]
-        print(*sorted(path.relative_to(IN).as_posix() for path in found), flush=True)
+        result = [Path(folder, name) for folder, _, names in os.walk(IN, followlinks=True) for name in names]
+        print(*sorted(path.relative_to(IN).as_posix() for path in result), flush=True)
     if MODE in ("flood", "flood_at_end"):
         for number in itertools.count() if MODE == "flood" else range(2000):
             folder = OUT / "samples" / str(number // 500)

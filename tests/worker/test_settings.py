@@ -15,18 +15,18 @@ def test_places_are_needed_and_numbers_have_defaults() -> None:
 
 
 def test_lists_are_split() -> None:
-    given = {
+    arguments = {
         "ANNEAL_POOLS": "a, b",
         "ANNEAL_LABELS": "zone=x,owner=lab",
         "ANNEAL_TRAINER_COMMAND": "py 'my stub.py'",
     }
-    settings = settings_read(PLACES | given)
+    settings = settings_read(PLACES | arguments)
     assert settings.pools == ("a", "b") and settings.labels == {"zone": "x", "owner": "lab"}
     assert settings.trainer_command == ("py", "my stub.py")
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("arguments", "message"),
     [
         ({"ANNEAL_POLL_SECONDS": "0"}, "needs ANNEAL_BROKER_URL"),
         ({"ANNEAL_LABELS": "fast"}, "ANNEAL_LABELS: expected name=value"),
@@ -35,9 +35,9 @@ def test_lists_are_split() -> None:
         ({"ANNEAL_API_URL": "localhost"}, "ANNEAL_API_URL"),
     ],
 )
-def test_a_wrong_value_is_refused_by_its_name(given: dict[str, str], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        settings_read(PLACES | given)
+def test_a_wrong_value_is_refused_by_its_name(arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings_read(PLACES | arguments)
 
 
 def test_a_token_is_not_shown() -> None:

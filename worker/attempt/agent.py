@@ -1,4 +1,4 @@
-"""One attempt: fetch inputs, start the trainer, relay what it says, publish what it makes, finish."""
+"""Runs one attempt: fetches inputs, starts the trainer, relays its events, publishes its results, finishes."""
 
 import os
 import threading
@@ -63,7 +63,7 @@ class Agent:
         return self._parts.monitor.newest
 
     def run(self) -> None:
-        """From claim to finish; returns when the API has the end, or it is on disk to be repeated."""
+        """Runs from claim to finish. Returns once the API has accepted the finish or the outbox holds it."""
         done = threading.Event()
         given_up = ""
         with ThreadPoolExecutor(thread_name_prefix=f"attempt-{self._claim.attempt.id[:8]}") as threads:
@@ -81,7 +81,7 @@ class Agent:
                 self._parts.heartbeat.wake()
         if self._tools.outbox.holds(self._claim.attempt.id):
             remove_tree(self._parts.places.inputs)
-            return  # the host delivers it, with what lies in the folder
+            return  # the host delivers the finish, with the files in the folder
         if given_up:
             self._bring_out()
             self._tools.refused.add_result(self._claim.attempt.id, self._folder / "out", given_up)
@@ -99,7 +99,7 @@ class Agent:
             return self._stopped()
         except FencedError:
             raise
-        except Exception as error:  # the end of the thread: a fault of ours must end the job with a Reason
+        except Exception as error:  # top of the thread: a bug of ours must end the job with a Reason
             log.exception("agent_broke", attempt=self._claim.attempt.id)
             return End(Verdict("failed", _reason_of(error)))
         finally:
@@ -112,7 +112,7 @@ class Agent:
 
     def _fetch_inputs(self, held: ExitStack) -> None:
         if missing := ", ".join(self._claim.missing_secrets):
-            message = f"The project's secret {missing} is gone, or no key opens it any more; put it again."
+            message = f"The project's secret {missing} is missing, or no key decrypts it any more; set it again."
             raise AttemptError(ReasonCode.BAD_PARAMETERS, message)
         wall, project = self._tools.wall, self._claim.project
         places, room = self._parts.places, self._parts.room
@@ -150,7 +150,7 @@ class Agent:
         return self._conclude(end, out_of_memory=oom_kills() != kills_before)
 
     def _run_trainer(self, threads: ThreadPoolExecutor, background: list["Future[None]"]) -> Exit:
-        """Ends only when nothing of the trainer is left, also when something here breaks."""
+        """Returns only once no process of the trainer is left, even when this thread fails."""
         read_end, write_end = os.pipe()
         reading = threads.submit(self._parts.spool.read_all, read_end)
         try:
@@ -205,12 +205,12 @@ class Agent:
         recorded = {file.path: file.sha256 for file in manifest.files}
         for file in files:
             if recorded.get(file["path"], file["sha256"]) != file["sha256"]:
-                message = f"{file['path']} has digest {file['sha256']}, manifest.json says {recorded[file['path']]}"
+                message = f"SHA-256 mismatch in {file['path']}: expected {recorded[file['path']]}, got {file['sha256']}"
                 raise AttemptError(ReasonCode.NO_MANIFEST, message, self._parts.spool.tail())
         return replace(end, manifest=manifest.content, files=tuple(files))
 
     def _staged(self, names: list[str]) -> list[tuple[str, Path]]:
-        """Each once, under a path that no trainer could reach."""
+        """Stages each file once, under a path that no trainer can reach."""
         staging = self._folder / "publish" / "result"
         for name in dict.fromkeys(names):
             self._parts.out.stage(name, staging / name)
@@ -239,8 +239,10 @@ class Agent:
         log.info("attempt_finished", attempt=attempt.id, outcome=end.verdict.outcome)
 
     def _keep(self, body: dict[str, Any]) -> None:
-        """The end on disk, so that it survives us; on a full one in the room of the reserve, and only where that is not
-        enough in that of what nobody needs any more."""
+        """Writes the finish to disk, so that it survives this process.
+
+        On a full disk, releases the reserve; if that is not enough, deletes what the attempt no longer needs.
+        """
         attempt, outbox = self._claim.attempt, self._tools.outbox
         self._bring_out()
         unpublished = "" if body["manifest"] else self._unpublished(body)

@@ -1,4 +1,4 @@
-"""Writes `in/control`, the way that a running trainer is spoken to."""
+"""Writes `in/control`, which sends commands to a running trainer."""
 
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ SEQS_PER_ATTEMPT = 1 << 20
 
 
 class ControlFile:
-    """Commands of the API and of the agent in one sequence that rises from attempt to attempt.
+    """Numbers commands of the API and of the agent in one sequence that rises from attempt to attempt.
 
-    A trainer that resumes counts what its checkpoint obeyed as obeyed, so a new attempt must not start again at 1.
-    The API's own seq is put back into the event that answers.
+    A resumed trainer skips commands that its checkpoint has already obeyed, so a new attempt must not start at 1
+    again. The event that answers a command carries the API's own seq.
     """
 
     def __init__(self, path: Path, attempt_n: int) -> None:
@@ -22,7 +22,7 @@ class ControlFile:
         self._stopping = False
 
     def request(self, command: str, api_seq: int) -> None:
-        """save_now or sample_now; the same api_seq again does nothing, and nothing overtakes a stop."""
+        """Writes save_now or sample_now. Does nothing if `api_seq` was already written, or after a stop."""
         if not self._stopping and api_seq not in self._api_seqs.values():
             self._write(command, api_seq)
 
@@ -32,7 +32,7 @@ class ControlFile:
             self._write("stop", 0)
 
     def with_api_seq(self, event: dict[str, Any]) -> dict[str, Any]:
-        """A `control` event with the seq that the API knows (0 for our own stop); any other event unchanged."""
+        """Returns a `control` event with the seq of the API (0 for the agent's own stop), any other event unchanged."""
         data = event["data"]
         if data["kind"] != "control" or data["seq"] not in self._api_seqs:
             return event

@@ -1,4 +1,4 @@
-"""How long the parts of an agent wait, and when waiting makes no sense any more."""
+"""Stop requests, and how long each part of an agent may wait before it gives up."""
 
 import time
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from worker.client.lease import Lease
 from worker.errors import AttemptError, FencedError, StopError
 
 STOP_ORDER: tuple[StopKind, ...] = ("drain", "pause", "cancel")
-"""A later one wins over an earlier one."""
+"""Ascending priority: a later one overrides an earlier one."""
 
 
 class StopRequest:
     def __init__(self, drain_seconds: float | None = None) -> None:
         self.drain_seconds = drain_seconds
-        """Longest wait for a drained trainer's checkpoint; None = as long as for any stop."""
+        """Longest wait for the checkpoint of a drained trainer; None = the job's own grace."""
         self.stop_kind: StopKind | None = None
         self.escalations = 0
         """1: do not wait for the trainer's checkpoint; 2: do not wait for anything."""
@@ -32,7 +32,7 @@ SLICE_SECONDS = 0.1
 
 
 class Deadlines:
-    """Each method is a `report.Pause`: waits up to so many seconds, raises where the attempt must not go on."""
+    """Each method is a `foundation.retry.Pause`: waits that long at most, raises if the attempt must not go on."""
 
     def __init__(self, lease: Lease, stop_request: StopRequest) -> None:
         self._lease = lease
@@ -41,7 +41,7 @@ class Deadlines:
         self.abandoned = ""
 
     def publish_for(self, seconds: float) -> None:
-        """The trainer has ended; from now on the storage has so long to take the results."""
+        """Starts the time limit for publishing, once the trainer has ended."""
         self._publish_until = time.monotonic() + seconds
 
     def abandon(self, why: str) -> None:
@@ -52,11 +52,11 @@ class Deadlines:
         _wait(seconds, self._check_before_training)
 
     def sending(self, seconds: float) -> None:
-        """Raises FencedError. A lease whose time is up does not matter here: the API checks the fence itself."""
+        """Raises FencedError. An expired lease does not matter here: the API checks the fence itself."""
         _wait(seconds, self._check_sending)
 
     def publishing(self, seconds: float) -> None:
-        """Raises FencedError, or AttemptError(storage_refused) when the time for publishing is over."""
+        """Raises FencedError, or AttemptError(storage_refused) once the time limit for publishing has passed."""
         _wait(seconds, self._check_publishing)
 
     def finishing(self, seconds: float) -> None:
@@ -70,7 +70,7 @@ class Deadlines:
 
     def _check_hurry(self) -> None:
         if self._stop_request.escalations > 1:
-            raise FencedError("the host was told twice to hurry")
+            raise FencedError("the host received a second signal to stop")
 
     def _check_sending(self) -> None:
         self._check_hurry()

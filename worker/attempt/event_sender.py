@@ -1,4 +1,4 @@
-"""Events and log to the API, in order, as often as it takes."""
+"""Sends events and log to the API, in order, and retries until they are accepted."""
 
 import threading
 import time
@@ -18,12 +18,12 @@ from worker.errors import RefusedError, UnreachableError
 
 EVERY_SECONDS = 0.3
 HOLD_SECONDS = 10.0
-"""An event that shows a file waits this long for the file, so that nobody sees an image that is not there yet."""
+"""Longest time that an event waits for the file that it shows, so that no client requests a missing image."""
 BATCH_BYTES = 512 * 1024
 """Most bytes of the events of one request, unless a single one is larger."""
 SMALLEST_LOG = 4096
 STUCK_TRIES = 5
-"""A request that cannot be made smaller is given up after so many tries while the API answers other requests."""
+"""A request that cannot be split is dropped after this many failures while the API answers other requests."""
 log = structlog.get_logger()
 
 
@@ -34,7 +34,7 @@ class Entry:
     read_at: float
     size_bytes: int
     replaced: bool = False
-    """The event is the warning that stands in for one that was left out."""
+    """The event is the warning that replaced a dropped one."""
 
     @property
     def may_go(self) -> bool:
@@ -42,7 +42,7 @@ class Entry:
 
 
 class Stuck:
-    """Counts failures of one request while the API answers others, as a heartbeat: then the request is at fault."""
+    """Counts failures of one request while the API answers others (such as heartbeats): the request is at fault."""
 
     def __init__(self, api: AttemptApi, backoff_seconds: float) -> None:
         self._api = api
@@ -92,7 +92,7 @@ class EventSender:
         self._entries.append(_entry(event, artifact))
 
     def run(self, ended: threading.Event, pause: Pause) -> None:
-        """Until `ended` is set and all is sent; repeats for as long as `pause` lets it."""
+        """Runs until `ended` is set and everything is sent; retries for as long as `pause` permits."""
         ended_at = float("inf")
         while True:
             last = ended.is_set()
@@ -115,7 +115,7 @@ class EventSender:
         return time.monotonic() > ended_at + self._patience_seconds
 
     def _give_turn(self) -> None:
-        """What stands before the first that waits is sent, so its file may become real."""
+        """Lets the first waiting artifact be published: all events before it have been sent."""
         if self._entries and (artifact := self._entries[0].artifact):
             artifact.turn.set()
 
@@ -130,9 +130,9 @@ class EventSender:
         return batch
 
     def _send_events(self, batch: list[Entry]) -> float:
-        """One try; returns the pause before the next. A failed batch is tried in halves, down to the event at fault.
+        """Sends once; returns the pause before the next try. A failed batch is halved, down to the event at fault.
 
-        Numbered here, so that a line that was no event, or an event that was left out, leaves no gap.
+        Events are numbered here, so that malformed lines and dropped events leave no gap.
         """
         events = [self._control.with_api_seq(entry.event.model_dump(mode="json")) for entry in batch]
         first = self._sent_events + 1
@@ -161,13 +161,13 @@ class EventSender:
         return 0
 
     def _leave_out(self, entry: Entry, why: str) -> None:
-        """Puts a warning in the place of an event that the API does not take; a refused warning is dropped."""
+        """Replaces an event that the API refuses by a warning; drops a refused warning."""
         self._stuck.clear()
         log.error("event_left_out", kind=entry.event.data.kind, seq=entry.event.seq, why=why)
         if entry.replaced:
             self._pop()
             return
-        message = f"An event of kind {entry.event.data.kind} was left out, since the API does not take it: {why}"
+        message = f"An event of kind {entry.event.data.kind} was dropped because the API refuses it: {why}"
         warning = entry.event.model_copy(update={"data": Warning_(message=message[:1000])})
         self._entries[0] = replace(_entry(warning, entry.artifact), replaced=True)
 
@@ -179,7 +179,7 @@ class EventSender:
         return not self._log_closed and self._log_offset < self._spool.size()
 
     def _send_log(self) -> float:
-        """One try; returns the pause before the next. A piece that fails is made smaller."""
+        """Sends once; returns the pause before the next try. A failed chunk is made smaller."""
         data = self._spool.read(self._log_offset, self._log_limit)
         try:
             offset = self._api.log(self._log_offset, data)
@@ -199,10 +199,10 @@ class EventSender:
         return 0
 
     def _close_log(self, why: str) -> None:
-        """What follows would stand at an offset that the API does not expect."""
+        """Stops sending the log: later chunks would not be at the offset that the API expects."""
         self._log_closed = True
         log.error("log_refused", offset=self._log_offset, why=why)
-        message = f"The log ends at byte {self._log_offset}, since the API does not take more of it: {why}"
+        message = f"The log ends at byte {self._log_offset} because the API refuses the rest: {why}"
         self.add(Event(seq=1, time=time.time(), data=Warning_(message=message[:1000])), None)
 
 

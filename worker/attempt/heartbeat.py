@@ -1,4 +1,4 @@
-"""The pulse of one attempt: renews the lease and brings back what the user wants."""
+"""Heartbeat of one attempt: renews the lease and returns commands of the user."""
 
 import threading
 from collections.abc import Callable
@@ -35,10 +35,10 @@ class Heartbeat:
         self._phase = FETCHING
         self._wake = threading.Event()
         self.answered = False
-        """The API has confirmed the fence; before that no trainer may start, since a replayed claim may be old."""
+        """Whether the API has confirmed the fence. No trainer starts before that: a replayed claim may be stale."""
 
     def run(self, done: threading.Event) -> None:
-        """Until `done` is set, and `wake` called, or the attempt is refused."""
+        """Runs until `done` is set and `wake` is called, or the attempt is refused."""
         while not self._lease.refused:
             self._wake.wait(self.beat())
             self._wake.clear()
@@ -50,7 +50,7 @@ class Heartbeat:
         self._wake.set()
 
     def enter(self, phase: str) -> None:
-        """What the attempt does before its first step; the API hears of it at once."""
+        """Sets the phase before the first step and reports it to the API at once."""
         self._phase = phase
         self.wake()
 
@@ -58,7 +58,7 @@ class Heartbeat:
         return {"fence": self._fence, "progress_seq": self._progress_seq(), "phase": self._phase}
 
     def beat(self) -> float:
-        """One heartbeat; returns the seconds until the next, fewer after one that got no answer."""
+        """Sends one heartbeat. Returns the seconds until the next; fewer if this one was not answered."""
         sent_at = boottime()
         try:
             answer = self._api.post("heartbeat", self._body())

@@ -33,7 +33,7 @@ class Masker:
         return self._line.sub(MASK, line)
 
     def event(self, line: bytes) -> bytes:
-        """For events.jsonl, where 40 hex digits are a revision, not a W&B key. The JSON stays whole."""
+        """For events.jsonl, where 40 hex digits are a revision, not a W&B key. The JSON stays valid."""
         return self._event.sub(MASK, line)
 
 
@@ -42,20 +42,20 @@ def _in_json(value: str) -> str:
 
 
 def _escaped(values: Iterable[str]) -> list[bytes]:
-    """The longest first, so that no part of one is left."""
+    """Longest first, so that no part of a longer value remains."""
     return sorted({re.escape(value.encode()) for value in values}, key=len, reverse=True)
 
 
 TAIL_BYTES = 256 * 1024
-"""So much of the end of a log over its limit is kept."""
+"""Share of the limit that the retained end of an oversized log may fill."""
 LINE_LIMIT = 64 * 1024
-"""A longer line is cut at its last blank, so that no token is torn."""
+"""A longer line is cut at its last space, so that no token is split."""
 ENDS = re.compile(rb"(?<=[\n\r])")
 log = structlog.get_logger()
 
 
 class LogSpool:
-    """Reads a pipe until its end and appends to `path`. Offsets of the spool count masked bytes.
+    """Reads a pipe to its end and appends to `path`. Offsets count masked bytes.
 
     Over `limit_bytes` the middle is left out, which a line says: the spool never grows beyond limit + TAIL_BYTES.
     """
@@ -72,7 +72,7 @@ class LogSpool:
         self._lost_bytes = 0
 
     def read_all(self, descriptor: int) -> None:
-        """Until every process that can write is gone. A full disk loses lines, never blocks the trainer."""
+        """Reads until every writer has exited. A full disk loses lines but never blocks the trainer."""
         with os.fdopen(descriptor, "rb", buffering=0) as pipe, self._path.open("ab", buffering=0) as spool:
             while chunk := pipe.read(LINE_LIMIT):
                 self._add(spool.fileno(), self._whole_lines(chunk))

@@ -51,14 +51,14 @@ class Outbox:
         write_json(self._path(attempt), {"token": token, "body": body, "unpublished": unpublished}, mode=0o600)
 
     def pending(self) -> list[str]:
-        """Attempts whose end the API has not answered for good."""
+        """Attempts whose finish the API has neither accepted nor finally refused."""
         return sorted(path.stem for path in self._folder.glob("*.json"))
 
     def holds(self, attempt: str) -> bool:
         return self._path(attempt).exists()
 
     def deliver(self, attempt: str) -> bool:
-        """One try. True once nothing is left to deliver: taken by the API, or refused for good, which is recorded."""
+        """Sends once. Returns True when nothing is left to deliver: accepted, or finally refused, which is recorded."""
         entry = self._read(attempt)
         return True if entry is None else self._try(attempt, entry)
 
@@ -76,12 +76,12 @@ class Outbox:
         return True
 
     def _read(self, attempt: str) -> Entry | None:
-        """None for a file that is no finish, which is set aside."""
+        """Returns None for a malformed file, which is moved aside."""
         path = self._path(attempt)
         try:
             entry = json.loads(path.read_bytes())
             if not isinstance(entry["token"], str) or not isinstance(entry["body"]["outcome"], str):
-                raise TypeError("token or outcome is no text")
+                raise TypeError("expected token and outcome to be strings")
         except (ValueError, TypeError, KeyError) as error:
             log.error(
                 "finish_torn", attempt=attempt, error=f"{type(error).__name__}: {error}", moved_to=str(self._torn)
@@ -104,7 +104,7 @@ class Outbox:
         return self._replace(attempt, {**entry, "body": body, "num_refusals": entry.get("num_refusals", 0) + 1})
 
     def _sent_again(self, attempt: str, entry: Entry, error: RefusedError) -> Entry:
-        """After another upload of what the API misses; where that fails, or too often, the API is to do without."""
+        """Uploads again what the API misses; if that fails too often, the finish goes without its result."""
         missing = set(error.fields.get("missing", ()))
         files = [file for file in entry["body"]["files"] if file["path"] in missing]
         num_resends = entry.get("num_resends", 0) + 1
@@ -113,7 +113,7 @@ class Outbox:
         return {**entry, "body": {**entry["body"], "resends": again}, "num_resends": num_resends}
 
     def _replace(self, attempt: str, entry: Entry) -> bool:
-        """Puts `entry` in the place of the one that was refused; on a full disk it is delivered from memory instead."""
+        """Replaces the refused entry by `entry`; on a full disk it is delivered from memory instead."""
         try:
             write_json(self._path(attempt), entry, mode=0o600)
         except OSError as error:
@@ -129,7 +129,7 @@ class Outbox:
 
 
 def _smaller(entry: Entry, error: RefusedError) -> dict[str, Any] | None:
-    """The finish to try after a refused one: without the result, then without words; None where nothing is left."""
+    """The finish to try after a refused one: first without the result, then without texts; None if neither helps."""
     body, num_refusals = entry["body"], entry.get("num_refusals", 0)
     outcome = body["outcome"] if body["outcome"] in ("lost", "drained") else "failed"
     before = body.get("reason") or {}

@@ -1,4 +1,4 @@
-"""What an attempt's end means. Pure: why we stopped and what the trainer left, never the exit code alone."""
+"""Decides the outcome of an attempt from why it stopped and what the trainer left, not from its exit code alone."""
 
 import json
 import re
@@ -43,7 +43,7 @@ class Manifest:
 
 
 def manifest_read(out: OutFolder) -> Manifest | str:
-    """The manifest in `out`, or the sentence that says why there is no whole one."""
+    """Returns the manifest in `out`, or a sentence that says why it is missing or malformed."""
     try:
         data = out.read(NAME, limit=MAX_BYTES + 1)
     except FileNotFoundError:
@@ -77,15 +77,15 @@ StopKind = Literal["cancel", "pause", "drain"]
 Outcome = Literal["succeeded", "failed", "stopped", "drained", "lost"]
 
 FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-"""Deaths that are not the trainer's own doing."""
+"""Signals that come from outside the trainer."""
 TORCHRUN_EXIT = re.compile(r"exitcode\s*:\s*-(\d+)\b")
-"""How torchrun says which signal killed a rank; its own exit status is 1."""
+"""How torchrun reports the signal that killed a rank; its own exit status is 1."""
 STOP_REASONS = {"cancel": ReasonCode.CANCELLED, "pause": ReasonCode.PAUSED, "drain": ReasonCode.DRAINED}
 
 
 @dataclass(frozen=True)
 class Ending:
-    """All that is known when nothing of the tree is left. A fenced attempt has no verdict: it is lost."""
+    """The facts once no process of the trainer is left. A fenced attempt has no verdict: it is lost."""
 
     exit: Exit
     manifest: Manifest | str
@@ -93,15 +93,15 @@ class Ending:
     """From the trainer's own `failed` event."""
     stop: StopKind | None = None
     forced: bool = False
-    """The grace of a stop was over and signals were sent, so that what the trainer said last may be our doing."""
+    """The grace period of a stop had passed and signals were sent, so the trainer's last error may be caused by us."""
     no_progress_seconds: float | None = None
-    """Set where the trainer was ended for being silent that long."""
+    """Set if the trainer was ended because it made no progress for that long."""
     oversize: str = ""
     """The bound of out/ that the trainer exceeded; nothing in it is published."""
     out_of_memory: bool = False
     """The kernel killed something for memory while the attempt ran."""
     disk_full: bool = False
-    """There was no room left when the trainer ended, so perhaps none for it to say why."""
+    """The disk was full when the trainer ended, so it may have been unable to report why."""
     tail: str = ""
     """End of the masked log."""
 
@@ -132,7 +132,7 @@ def verdict_of(ending: Ending) -> Verdict:
 
 
 def _death(ending: Ending, problem: str) -> Verdict:
-    """The trainer ended by itself without a whole manifest and without saying why."""
+    """The trainer ended by itself without a manifest and without an error."""
     if ending.exit.code == 0:
         return Verdict(
             "failed", reason(ReasonCode.NO_MANIFEST, f"The trainer ended with status 0, but {problem}.", ending.tail)

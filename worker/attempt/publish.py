@@ -1,4 +1,4 @@
-"""Results to the storage: staged at once, uploaded in the background, and real only once the API has the row."""
+"""Publishes results: staged at once, uploaded in the background, visible once the API has recorded them."""
 
 import sys
 import threading
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file or folder `path` below out/, as it was when it was staged."""
+    """A file or folder `path` below out/, at the time of staging."""
 
     kind: str
     step: int
@@ -38,9 +38,9 @@ class Artifact:
     details: dict[str, Any]
     staged: Path
     done: threading.Event = field(default_factory=threading.Event)
-    """Set when it is published, or never will be."""
+    """Set once it is published or has finally failed."""
     turn: threading.Event = field(default_factory=threading.Event)
-    """Set when the API has every event before the one that shows it."""
+    """Set once the API has every event before the one that shows it."""
 
 
 class Publisher:
@@ -57,10 +57,10 @@ class Publisher:
         self._count = 0
         self._published: set[tuple[str, str]] = set()
         self.problem: AttemptError | None = None
-        """Why the last checkpoint that was tried is not published; None after one was."""
+        """Why the latest checkpoint could not be published; None after a success."""
 
     def stage(self, kind: str, step: int, path: str, details: dict[str, Any]) -> Artifact | None:
-        """Keeps `path` by hard links, whatever the trainer deletes meanwhile; None where it is gone or refused."""
+        """Stages `path` by hard links, so that the trainer may delete it. Returns None if it is missing or unsafe."""
         self._count += 1
         place = self._staging / str(self._count)
         try:
@@ -88,7 +88,7 @@ class Publisher:
         return artifact
 
     def run(self, ended: threading.Event, pause: Pause) -> None:
-        """Publishes what is staged until `ended` is set and nothing is left. `pause` limits how long each is tried."""
+        """Publishes staged artifacts until `ended` is set and none is left. `pause` limits the time for each."""
         while not (ended.is_set() and not self._queue):
             if not self._queue:
                 self._work.wait(0.1)
@@ -114,7 +114,7 @@ class Publisher:
         return records
 
     def _publish_once(self, artifact: Artifact, retry: Retry) -> None:
-        """A path that was published stays as it is: a trainer that saves one step twice must not tear the first."""
+        """Never publishes a path twice: a trainer that saves one step twice must not corrupt the first save."""
         if (artifact.kind, artifact.path) in self._published:
             log.info("artifact_known", kind=artifact.kind, path=artifact.path)
         elif self._publish(artifact, retry):
@@ -133,7 +133,7 @@ class Publisher:
         return True
 
     def _send(self, artifact: Artifact, retry: Retry) -> None:
-        """Uploads and publishes; twice more where the API does not find what was uploaded."""
+        """Uploads and publishes. Tries twice more if the API reports a missing file."""
         for last in (False, False, True):
             records = self.upload(_files_of(artifact), retry)
             _wait_for_turn(artifact, retry.pause)
@@ -163,7 +163,7 @@ class Publisher:
         repeated(f"upload of {grant['path']}", retry, once, expired=expired)
 
     def _upload_parts(self, link: dict[str, Any], local: Path, record: dict[str, Any], retry: Retry) -> None:
-        """Raises LinkExpiredError where the parts did not make the file: all are sent again, by other links."""
+        """Raises LinkExpiredError if the joined parts are not the file: all are sent again, by new links."""
 
         parts = [*link["parts"]]
 
@@ -216,6 +216,6 @@ def _files_of(artifact: Artifact) -> list[tuple[str, Path]]:
 
 
 def _wait_for_turn(artifact: Artifact, pause: Pause) -> None:
-    """A job resumes after its checkpoint, so the steps up to it are told first, or the curve would lack them."""
+    """Waits until the steps before a checkpoint are sent: a job that resumes from it would otherwise lack them."""
     while artifact.kind == "checkpoint" and not artifact.turn.wait(0.05):
         pause(0)

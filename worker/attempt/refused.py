@@ -1,4 +1,4 @@
-"""Results that the API did not take: they stay on this host until a person hands them in or removes them."""
+"""Results that the API refused. They stay on this host until a person submits or removes them."""
 
 import time
 from pathlib import Path
@@ -28,7 +28,7 @@ class RefusedResults:
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, attempt: str, out: Path, why: str, body: dict[str, Any] | None = None) -> None:
-        """Moves `out` here where it holds a complete result, and writes why. May be repeated."""
+        """Moves `out` here if it holds a complete result, and records the reason. Idempotent."""
         entry = self._folder / attempt
         has_result = self._is_result(out)
         try:
@@ -43,7 +43,7 @@ class RefusedResults:
         self._prune()
 
     def add_result(self, attempt: str, out: Path, why: str) -> None:
-        """As `add`, for an attempt that may have left no complete result: then nothing is written."""
+        """Like `add`, but does nothing if the attempt left no complete result."""
         if self._is_result(out):
             self.add(attempt, out, why)
 
@@ -51,7 +51,7 @@ class RefusedResults:
         return out.is_dir() and isinstance(manifest_read(OutFolder(out, self._owner)), Manifest)
 
     def count(self) -> int:
-        """Results that wait for a person."""
+        """Number of results that wait for a person."""
         return sum((entry / "out").exists() for entry in self._folder.iterdir())
 
     def size_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Follows `out/events.jsonl` while it grows, in pieces of bounded size."""
+"""Follows `out/events.jsonl` while it grows, in chunks of bounded size."""
 
 import json
 import time

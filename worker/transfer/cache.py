@@ -1,4 +1,4 @@
-"""Inputs by digest, once per host: fetched whole, bounded, never thrown away while used.
+"""Cache of inputs by digest, one per host: complete, bounded, never evicted while in use.
 
 <root>/entries/<sha256>/entry.json      the files with size and mtime, written last
 <root>/entries/<sha256>/files/...       read-only
@@ -37,7 +37,7 @@ class InputCache:
         self._limit = size_limit_bytes
         self.hits = 0
         self.fetched = 0
-        """Inputs that were there already, and that had to come; of this process."""
+        """Cache hits and misses of this process."""
         for name in ("entries", "fetching", "locks"):
             (root / name).mkdir(parents=True, exist_ok=True)
 
@@ -77,7 +77,7 @@ class InputCache:
         return self._limit
 
     def size_bytes(self) -> int:
-        """Of whole entries and of what is on its way."""
+        """Size in bytes of complete entries and of partial downloads."""
         total_bytes = sum(self._entry_size(entry.name) for entry in (self._root / "entries").iterdir())
         return total_bytes + sum(_tree_bytes(draft) for draft in (self._root / "fetching").iterdir())
 
@@ -119,8 +119,7 @@ class InputCache:
             Path(folder).chmod(0o555)
 
     def _fetch_file(self, file: RemoteFile, target: Path, draft: Path, fetch: Fetch) -> None:
-        """A download that finds the disk full gives back what it took; what another fault broke off stays for the next
-        try."""
+        """Deletes a partial download if the disk is full; after any other error it stays for the next try."""
         try:
             fetch(file, target)
         except (OSError, AttemptError) as error:
@@ -149,7 +148,7 @@ class InputCache:
         return sorted((self._root / "locks").iterdir(), key=lambda path: path.stat().st_mtime)
 
     def _evict(self, lock: Path) -> None:
-        """Removes the entry behind `lock` unless somebody uses or fetches it."""
+        """Removes the entry of `lock` unless it is being used or fetched."""
         with lock.open("a") as file:
             if _locked(file.fileno(), fcntl.LOCK_EX):
                 remove_tree(self._entry(lock.name))
@@ -173,7 +172,7 @@ def _tree_bytes(folder: Path) -> int:
 
 
 def check_listing(part: InputPart) -> None:
-    """Refuses a listing that is not what its digest says, or that leaves its folder."""
+    """Raises AttemptError if the file list does not match its digest, or a path leaves the folder."""
     digest = folder_digest([file.model_dump() for file in part.files])
     if digest != part.sha256:
         raise AttemptError(ReasonCode.INPUT_CORRUPT, f"the file list has digest {digest}, expected {part.sha256}")

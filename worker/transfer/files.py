@@ -1,4 +1,4 @@
-"""Files that are whole or not there: temporary name, fsync, rename."""
+"""Files on the worker's disk: atomic writes, removal, free space."""
 
 import errno
 import json
@@ -23,7 +23,7 @@ def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
 
 
 def disk_is_full(error: OSError) -> bool:
-    """Whether `error` says that there is no room left, on the disk or for this user."""
+    """Whether `error` means that the disk or the user's quota is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 

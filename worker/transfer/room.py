@@ -1,4 +1,4 @@
-"""Room on the worker's disk: how much a job may take, what is deleted to make some, a reserve for the last bytes."""
+"""Free space on the worker's disk: how much a job may use, what is evicted, and a reserve for final writes."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ class Room:
         return shutil.disk_usage(self._folder).free
 
     def for_inputs(self) -> int:
-        """Bytes that the inputs of one more job may have: free, or in the input cache, which evicts what is unused."""
+        """Bytes available for the inputs of one more job: free space and unused cache entries."""
         room = self.free_bytes() + self._cache.size_bytes() - self._min_free_bytes
         return max(0, min(room, self._cache.limit_bytes))
 
@@ -89,13 +89,13 @@ class Room:
 
 
 class Reserve:
-    """A file of bytes that are given up where a full disk would keep the end of an attempt from being written."""
+    """A file that is deleted when a full disk would prevent an attempt's finish from being written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def fill(self) -> None:
-        """Takes the room again; where there is none, the next call tries again."""
+        """Allocates the reserve again; if the disk is full, the next call retries."""
         if self._path.exists():
             return
         draft = self._path.with_suffix(".tmp")

@@ -1,4 +1,4 @@
-"""Files over signed links: down with resumption and digest, up in one stream. No token of ours is sent."""
+"""Transfers files over signed links: downloads resume and are verified, uploads stream. No token of ours is sent."""
 
 import hashlib
 import os
@@ -21,13 +21,13 @@ from worker.transfer.files import CHUNK, disk_is_full
 Result = TypeVar("Result")
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 EXPIRED = {401, 403, 410}
-"""Answers of a storage to a link whose time is over."""
+"""Status codes of a storage for an expired link."""
 MAX_REFUSALS = 8
-"""So often in a row a storage or a gateway before it may refuse one transfer (4xx), whatever `Retry.attempts` is."""
+"""Limit of consecutive refusals (4xx) of one transfer, whatever `Retry.attempts` is."""
 
 
 class TransferError(Exception):
-    """A transfer that may succeed when it is repeated."""
+    """A transfer failed but may succeed when repeated."""
 
 
 class LinkExpiredError(TransferError):
@@ -35,7 +35,7 @@ class LinkExpiredError(TransferError):
 
 
 class TransferRefusedError(TransferError):
-    """4xx: of a gateway, or as S3's 400 RequestTimeout, it may pass next time; of a storage that means it, it stays."""
+    """Status 4xx. It may be temporary when it comes from a gateway, or is S3's 400 RequestTimeout."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def repeated(what: str, retry: Retry, once: Callable[[], Result], *, expired: Ca
 
 
 def disk_failure(error: OSError) -> Exception:
-    """The AttemptError behind a full disk; any other error as it is."""
+    """Returns an AttemptError for a full disk, any other error unchanged."""
     if disk_is_full(error):
         return AttemptError(
             ReasonCode.DISK_FULL, f"no room on the worker's disk for {error.filename or 'a file'}", str(error)
@@ -103,7 +103,7 @@ def disk_failure(error: OSError) -> Exception:
 
 
 def download(client: httpx.Client, url: str, file: RemoteFile, target: Path, pause: Pause) -> None:
-    """Fetches `file` to `target`, going on where an earlier try broke off.
+    """Downloads `file` to `target`, resuming a partial download.
 
     Raises TransferError for what may pass next time (a wrong digest too: the part is thrown away).
     """
@@ -181,4 +181,4 @@ def _accept(part: Path, sha256: str, file: RemoteFile) -> None:
 
 
 class WrongDigestError(TransferError):
-    """What came is whole, but not what was recorded."""
+    """The download is complete but does not match its recorded size or digest."""

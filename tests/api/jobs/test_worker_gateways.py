@@ -117,7 +117,7 @@ def test_an_event_that_is_refused_takes_no_other_with_it(job: str, user: APIClie
         send(scene, [step(1), step(2), odd, step(3), step(4)])
     assert curve(user, job) == [1, 2, 3, 4]
     (warning,) = warnings_of(user, job)
-    assert warning.startswith("An event of kind step was left out, since the API does not take it: 400 invalid")
+    assert warning.startswith("An event of kind step was dropped because the API refuses it: 400 invalid")
 
 
 @pytest.mark.parametrize("kind", ["resets", "413 page"])

@@ -19,7 +19,7 @@ def test_a_job_runs_from_claim_to_finish_and_leaves_nothing(api: FakeApi, start_
     half = ["step", "step", "sample", "checkpoint"]
     assert attempt.kinds() == ["started", *half, *half, "finished"]
     assert [event["seq"] for event in attempt.events] == list(range(1, 11))
-    assert sorted((found["kind"], found["step"]) for found in attempt.artifacts) == [
+    assert sorted((result["kind"], result["step"]) for result in attempt.artifacts) == [
         ("checkpoint", 2), ("checkpoint", 4), ("sample", 2), ("sample", 4),
     ]  # fmt: skip
     assert attempt.log == b"training dog\n"
@@ -37,7 +37,7 @@ def test_cancel_keeps_a_checkpoint_and_a_partial_adaptor(api: FakeApi, start_hos
     assert attempt.finish["outcome"] == "stopped" and attempt.finish["reason"]["code"] == "cancelled"
     assert attempt.finish["manifest"]["outcome"] == "stopped"
     assert "adaptor/weights.safetensors" in [file["path"] for file in attempt.finish["files"]]
-    assert [found["kind"] for found in attempt.artifacts] == ["checkpoint"]
+    assert [result["kind"] for result in attempt.artifacts] == ["checkpoint"]
     stops = [event["data"] for event in attempt.events if event["data"]["kind"] == "control"]
     assert [(stop["seq"], stop["command"]) for stop in stops] == [(0, "stop")]
 
@@ -47,8 +47,10 @@ def test_a_checkpoint_is_published_after_the_steps_before_it(api: FakeApi, start
     api.add_job(steps=8, checkpoint_every=2)
     start_host()
     attempt = finished(api)
-    assert [found["step"] for found in attempt.artifacts] == [2, 4, 6, 8]
-    assert all(told >= found["step"] for told, found in zip(attempt.told_at_artifact, attempt.artifacts, strict=True))
+    assert [result["step"] for result in attempt.artifacts] == [2, 4, 6, 8]
+    assert all(
+        reported >= result["step"] for reported, result in zip(attempt.told_at_artifact, attempt.artifacts, strict=True)
+    )
 
 
 def test_a_step_that_is_saved_twice_is_published_once_and_stays_whole(api: FakeApi, start_host: StartHost) -> None:

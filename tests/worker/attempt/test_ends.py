@@ -18,7 +18,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Attempt
         for mode in MODES:
             api.add_job(mode, mode=mode, steps=1)
         start(ANNEAL_SLOTS="5", HF_TOKEN="hf_this_must_not_be_passed_on", HF_HUB_OFFLINE="1")
-        eventually(lambda: len(api.attempts) == 5 and all(found.finish for found in api.attempts.values()))
+        eventually(lambda: len(api.attempts) == 5 and all(result.finish for result in api.attempts.values()))
         yield {attempt.claim["job"]["name"]: attempt for attempt in api.attempts.values()}
 
 

@@ -47,5 +47,5 @@ def test_an_end_means(ending: Ending, outcome: str, code: str | None) -> None:
 
 
 def test_the_reason_names_the_signal() -> None:
-    found = verdict_of(Ending(Exit(-11), NONE)).reason
-    assert found and "SIGSEGV" in found.message
+    result = verdict_of(Ending(Exit(-11), NONE)).reason
+    assert result and "SIGSEGV" in result.message

@@ -28,12 +28,12 @@ def test_the_trainer_has_them_and_log_events_finish_and_disk_do_not(api: FakeApi
     api.queue[0]["secrets"] = SECRETS
     host = start_host()
     attempt = ended(api)
-    told = attempt.log.decode() + json.dumps(attempt.events) + json.dumps(attempt.finish) + host.log.read_text()
+    reported = attempt.log.decode() + json.dumps(attempt.events) + json.dumps(attempt.finish) + host.log.read_text()
     digests = [hashlib.sha256(value.encode()).hexdigest() for value in SECRETS.values()]
     assert all(digest in attempt.log.decode() for digest in digests), "the trainer had them"
     assert attempt.log.decode().count("[masked]") >= 3
     for value in SECRETS.values():
-        assert value not in told and json.dumps(value)[1:-1] not in told
+        assert value not in reported and json.dumps(value)[1:-1] not in reported
     attempts = host.folder / "state" / "attempts"
     eventually(lambda: not list(attempts.iterdir()), what="what the trainer itself wrote is gone with its folder")
     assert not [path for path in files_of(host) if TOKEN.encode() in path.read_bytes()]

@@ -104,7 +104,7 @@ def test_sigterm_drains_with_checkpoint_and_says_goodbye(api: FakeApi, start_hos
     host.signal(signal.SIGTERM)
     assert host.wait() == 0
     assert attempt.finish["outcome"] == "drained" and attempt.finish["reason"]["code"] == "drained"
-    assert [found["kind"] for found in attempt.artifacts] == ["checkpoint"]
+    assert [result["kind"] for result in attempt.artifacts] == ["checkpoint"]
     assert api.goodbyes == 1 and not host.tree()
 
 
@@ -156,11 +156,11 @@ def test_a_finish_on_disk_is_delivered_by_the_next_boot(api: FakeApi, start_host
     eventually(lambda: not host.tree())
     attempt = api.only()
     body = {"outcome": "failed", "exit_code": 1, "reason": None, "manifest": None, "files": [], "last_step": 2}
-    kept = host.folder / "state" / "finishes" / f"{attempt.id}.json"
+    stored = host.folder / "state" / "finishes" / f"{attempt.id}.json"
     attempt.finish = {}
-    kept.write_text(json.dumps({"token": attempt.token, "body": body}))
+    stored.write_text(json.dumps({"token": attempt.token, "body": body}))
     host.start()
-    eventually(lambda: attempt.finish == body and not kept.exists())
+    eventually(lambda: attempt.finish == body and not stored.exists())
     eventually(lambda: len(api.hellos) == 2)
     assert attempt.id not in api.hellos[1]["gone"]
 
@@ -171,7 +171,7 @@ def test_metrics_tell_slots_and_attempts(api: FakeApi, start_host: StartHost) ->
     running(api)
     served = next(line for line in host.log.read_text().splitlines() if "metrics_served" in line)
     address = f"http://127.0.0.1:{json.loads(served)['port']}/metrics"
-    text = eventually(lambda: found if "training_loss{" in (found := scraped(address)) else None)
+    text = eventually(lambda: result if "training_loss{" in (result := scraped(address)) else None)
     assert "anneal_worker_slots 1.0" in text and "anneal_worker_live_attempts 1.0" in text
     assert "anneal_worker_heartbeat_age_seconds" in text
     assert 'anneal_worker_cache_inputs_total{result="fetched"}' in text

@@ -50,15 +50,15 @@ def test_the_page_names_what_the_worker_exports_and_nothing_else(tmp_path: Path)
     watched = dict.fromkeys(
         (f"anneal_worker_{name}" for name in re.findall(r'watch\("(\w+)"', HOST.read_text())), "gauge"
     )
-    told = re.findall(r"^# TYPE (anneal_\w+) (\w+)$", text_of(tmp_path, LoadMeter("no.such"), []), re.MULTILINE)
-    exported = {name.removesuffix("_total"): kind for name, kind in told if not name.endswith("_created")} | watched
+    reported = re.findall(r"^# TYPE (anneal_\w+) (\w+)$", text_of(tmp_path, LoadMeter("no.such"), []), re.MULTILINE)
+    exported = {name.removesuffix("_total"): kind for name, kind in reported if not name.endswith("_created")} | watched
     page = PAGE.read_text().partition("## The worker")[2]
     assert dict(re.findall(r"^\| `(anneal_\w+)` \| (\w+) \|", page, re.MULTILINE)) == exported
 
 
 def test_the_newest_step_is_told_by_slot_and_only_known_curves(tmp_path: Path) -> None:
-    said = step(loss=0.25, learning_rate=1e-4, grad_norm=math.inf, **{f"made_up_{n}": 1.0 for n in range(50)})
-    text = text_of(tmp_path, LoadMeter("no.such"), [(1, said)])
+    message = step(loss=0.25, learning_rate=1e-4, grad_norm=math.inf, **{f"made_up_{n}": 1.0 for n in range(50)})
+    text = text_of(tmp_path, LoadMeter("no.such"), [(1, message)])
     assert 'anneal_worker_training_step{slot="1"} 7.0' in text
     assert 'anneal_worker_training_loss{slot="1"} 0.25' in text
     assert 'anneal_worker_training_per_second{slot="1",unit="images"} 2.5' in text
@@ -66,12 +66,12 @@ def test_the_newest_step_is_told_by_slot_and_only_known_curves(tmp_path: Path) -
 
 
 def test_cards_are_told_by_index_and_asked_once_a_scrape(tmp_path: Path, adapter: types.ModuleType) -> None:
-    asked: list[int] = []
-    adapter.loads = lambda: asked.append(1) or [CARD]  # type: ignore[attr-defined,func-returns-value]
+    requests: list[int] = []
+    adapter.loads = lambda: requests.append(1) or [CARD]  # type: ignore[attr-defined,func-returns-value]
     text = text_of(tmp_path, LoadMeter("an_adapter"), [])
     assert 'anneal_worker_accelerator_load_ratio{index="0"} 0.5' in text
     assert 'anneal_worker_accelerator_temperature_celsius{index="0"} 60.0' in text
-    assert len(asked) == 1
+    assert len(requests) == 1
 
 
 def test_a_machine_without_driver_or_library_has_no_cards(adapter: types.ModuleType) -> None:
@@ -86,8 +86,8 @@ def test_a_machine_without_driver_or_library_has_no_cards(adapter: types.ModuleT
 def test_the_real_adapter_answers_or_says_why() -> None:
     nvml = pytest.importorskip("worker.host.nvml", reason="nvidia-ml-py is not installed")
     try:
-        found = nvml.loads()
+        result = nvml.loads()
     except OSError as error:
         assert "NVML" in str(error)
     else:
-        assert all(0 <= card.load_ratio <= 1 and card.memory_total_bytes > 0 for card in found)
+        assert all(0 <= card.load_ratio <= 1 and card.memory_total_bytes > 0 for card in result)

@@ -94,7 +94,7 @@ def test_the_consumer_is_started_again_and_dies_with_the_host(
     eventually(lambda: api.hellos)
     first = consumer_of(host)
     os.kill(first, signal.SIGKILL)
-    second = eventually(lambda: (found := consumer_of(host)) != first and found)
+    second = eventually(lambda: (result := consumer_of(host)) != first and result)
     api.add_job()
     call("again")
     assert finished(api).finish["outcome"] == "succeeded"

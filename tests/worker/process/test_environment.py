@@ -10,7 +10,7 @@ MARKS = {ATTEMPT_MARK: "a", WORKER_MARK: "w"}
 
 
 def test_only_the_allow_list_passes() -> None:
-    given = {
+    arguments = {
         "PATH": "/bin",
         "OMP_NUM_THREADS": "1",
         "http_proxy": "http://p",
@@ -24,15 +24,15 @@ def test_only_the_allow_list_passes() -> None:
         "AWS_SECRET_ACCESS_KEY": "x",
         "MINE": "1",
     }
-    env = trainer_environment(given | secret, marks=MARKS, accelerators=(), extra=("MINE",))
-    assert given.items() <= env.items() and env["MINE"] == "1"
+    env = trainer_environment(arguments | secret, marks=MARKS, accelerators=(), extra=("MINE",))
+    assert arguments.items() <= env.items() and env["MINE"] == "1"
     assert not {"ANNEAL_WORKER_TOKEN", "WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET"} & set(env)
 
 
-@pytest.mark.parametrize(("accelerators", "seen"), [((), ""), ((2, 0), "2,0")])
-def test_exactly_the_assigned_accelerators_are_visible(accelerators: tuple[int, ...], seen: str) -> None:
+@pytest.mark.parametrize(("accelerators", "observed"), [((), ""), ((2, 0), "2,0")])
+def test_exactly_the_assigned_accelerators_are_visible(accelerators: tuple[int, ...], observed: str) -> None:
     env = trainer_environment({"CUDA_VISIBLE_DEVICES": "7"}, marks=MARKS, accelerators=accelerators)
-    assert env["CUDA_VISIBLE_DEVICES"] == seen and env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert env["CUDA_VISIBLE_DEVICES"] == observed and env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
 
 def test_passwords_of_proxies_are_known_secrets() -> None:
@@ -40,8 +40,8 @@ def test_passwords_of_proxies_are_known_secrets() -> None:
 
 
 def test_the_drivers_answer_is_read() -> None:
-    found = parse_query("0, NVIDIA H200, 143771\n1, NVIDIA GB10, [N/A]\n")
-    assert [(a.index, a.name, a.memory_bytes) for a in found] == [
+    result = parse_query("0, NVIDIA H200, 143771\n1, NVIDIA GB10, [N/A]\n")
+    assert [(a.index, a.name, a.memory_bytes) for a in result] == [
         (0, "NVIDIA H200", 143771 * 2**20),
         (1, "NVIDIA GB10", 0),
     ]

@@ -32,9 +32,9 @@ StartTrainer = Callable[..., tuple[str, Supervisor]]
 
 @pytest.fixture
 def spawner() -> Iterator[Spawner]:
-    made = Spawner()
-    yield made
-    made.close()
+    created = Spawner()
+    yield created
+    created.close()
 
 
 @pytest.fixture

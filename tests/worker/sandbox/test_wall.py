@@ -100,8 +100,8 @@ def report(api: FakeApi, name: str) -> dict[str, Any]:
         return attempt.log.decode() if attempt and attempt.log.endswith(b"\n") else ""
 
     text: str = eventually(printed, what=f"the report of {name}")
-    found: dict[str, Any] = json.loads(text.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(text.splitlines()[-1])
+    return result
 
 
 def victim(api: FakeApi, host: HostProcess) -> dict[str, str]:
@@ -153,12 +153,12 @@ def test_a_hostile_trainer_reaches_nothing_but_its_own(
     shm = Path("/dev/shm") / f"anneal-test-{root.name}"
     tries |= {"allowed: shared memory": ["write", str(shm)]}
     add(api, "spy", NEIGHBOUR, {"try": tries})
-    found = report(api, "spy")
+    result = report(api, "spy")
     shm.unlink(missing_ok=True)
-    assert found["worked"] == ["allowed: shared memory", "its own"]
-    assert (found["NoNewPrivs"], found["CapEff"], found["CORE"]) == ("1", "0" * 16, 0)
-    assert found["uid"] == (65534 if "user" in kind_of(settings) else os.geteuid())
-    assert 0 < found["FSIZE"] <= 512 * 1024**3 and found["DATA"] > 0
+    assert result["worked"] == ["allowed: shared memory", "its own"]
+    assert (result["NoNewPrivs"], result["CapEff"], result["CORE"]) == ("1", "0" * 16, 0)
+    assert result["uid"] == (65534 if "user" in kind_of(settings) else os.geteuid())
+    assert 0 < result["FSIZE"] <= 512 * 1024**3 and result["DATA"] > 0
     eventually(lambda: attempt_of(api, "spy").finish, what="finish")  # type: ignore[union-attr]
     assert attempt_of(api, "spy").finish["outcome"] == "succeeded"  # type: ignore[union-attr]
 
@@ -169,9 +169,9 @@ def test_the_wall_stands_around_a_resident_too(api: FakeApi, start: StartHost) -
     pids = set()
     for name, project in (("one", NEIGHBOUR), ("two", NEIGHBOUR), ("three", "8" * 8)):
         add(api, name, project, {"try": tries}, method="sample_image")
-        found = report(api, name)
-        assert found["worked"] == ["its own"]
-        pids.add(found["pid"])
+        result = report(api, name)
+        assert result["worked"] == ["its own"]
+        pids.add(result["pid"])
         eventually(lambda name=name: attempt_of(api, name).finish, what="finish")  # type: ignore[union-attr,misc]
     assert len(pids) == 2, "one resident for the two jobs of a project, another one for the next project"
 

@@ -19,11 +19,11 @@ from worker.transfer.transfer import RemoteFile
 
 
 def part(files: dict[str, bytes]) -> InputPart:
-    found = [
+    result = [
         {"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "url": "x"}
         for path, data in files.items()
     ]
-    return InputPart(sha256=folder_digest(found), files=tuple(FilePart(**file) for file in found))
+    return InputPart(sha256=folder_digest(result), files=tuple(FilePart(**file) for file in result))
 
 
 class Source:
@@ -90,15 +90,15 @@ def test_two_who_want_the_same_input_fetch_it_once_and_use_it_together(tmp_path:
 def test_who_finds_another_at_an_input_waits_without_a_lock(tmp_path: Path) -> None:
     """Two that came at once and both kept the shared lock would wait for each other for ever."""
     cache, source = InputCache(tmp_path, 1000), Source({"a": b"1"})
-    wanted = part(source.files)
-    with (tmp_path / "locks" / wanted.sha256).open("a") as other:
+    expected = part(source.files)
+    with (tmp_path / "locks" / expected.sha256).open("a") as other:
         fcntl.flock(other, fcntl.LOCK_SH)  # as the other has it before it asks for the exclusive one
 
         def other_goes_on(_: float) -> None:
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fcntl.flock(other, fcntl.LOCK_UN)
 
-        with cache.held(wanted, source, other_goes_on) as folder:
+        with cache.held(expected, source, other_goes_on) as folder:
             assert (folder / "a").read_bytes() == b"1"
 
 
@@ -116,16 +116,16 @@ def test_the_least_recently_used_goes_first_and_what_is_in_use_stays(tmp_path: P
         os.utime(tmp_path / "locks" / part(inputs["a"]).sha256, (1, 1))  # the oldest, but in use
         with ExitStack() as short:
             use("c", short)
-    kept = {entry.name for entry in (tmp_path / "entries").iterdir()}
-    assert kept == {part(inputs[name]).sha256 for name in "ac"}
+    stored = {entry.name for entry in (tmp_path / "entries").iterdir()}
+    assert stored == {part(inputs[name]).sha256 for name in "ac"}
 
 
 def test_an_input_larger_than_the_whole_cache_is_refused_with_both_sizes(tmp_path: Path) -> None:
     files = {"a": b"x" * 11}
-    with pytest.raises(AttemptError, match="11 bytes is larger than the worker's whole cache of 10") as found:  # noqa: SIM117
+    with pytest.raises(AttemptError, match="11 bytes is larger than the worker's whole cache of 10") as result:  # noqa: SIM117
         with InputCache(tmp_path, 10).held(part(files), Source(files), no_wait):
             pass
-    assert found.value.reason.code == "disk_full"
+    assert result.value.reason.code == "disk_full"
 
 
 def test_an_entry_that_was_changed_is_fetched_again(tmp_path: Path) -> None:
@@ -141,18 +141,18 @@ def test_an_entry_that_was_changed_is_fetched_again(tmp_path: Path) -> None:
 
 def test_what_was_fetched_before_a_fault_is_not_fetched_again(tmp_path: Path) -> None:
     cache, source = InputCache(tmp_path, 1000), Source({"a": b"1", "b": b"2"})
-    wanted, kept = part(source.files), source.files.pop("b")
-    with pytest.raises(KeyError), cache.held(wanted, source, no_wait):
+    expected, stored = part(source.files), source.files.pop("b")
+    with pytest.raises(KeyError), cache.held(expected, source, no_wait):
         pass
-    source.files["b"] = kept
-    with cache.held(wanted, source, no_wait) as folder:
+    source.files["b"] = stored
+    with cache.held(expected, source, no_wait) as folder:
         assert (folder / "b").read_bytes() == b"2"
     assert source.fetched == ["a", "b", "b"]
 
 
 def test_a_listing_that_is_not_what_its_digest_says_is_refused(tmp_path: Path) -> None:
-    wanted = part({"a": b"1"}).model_copy(update={"sha256": "0" * 64})
-    with pytest.raises(AttemptError, match="digest"), InputCache(tmp_path, 10).held(wanted, Source({}), no_wait):
+    expected = part({"a": b"1"}).model_copy(update={"sha256": "0" * 64})
+    with pytest.raises(AttemptError, match="digest"), InputCache(tmp_path, 10).held(expected, Source({}), no_wait):
         pass
 
 

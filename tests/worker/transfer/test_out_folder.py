@@ -176,14 +176,14 @@ def line(seq: int, size: int = 0) -> bytes:
 def test_events_are_read_in_pieces_and_a_line_too_long_is_set_aside(out: OutFolder) -> None:
     events = out.root / "events.jsonl"
     events.write_bytes(line(1) + line(2, 3 * PIECE_BYTES) + line(3) + line(4, LINE_BYTES) + line(5, LINE_BYTES // 2))
-    tail, found = EventTail(out, Masker([])), []
+    tail, result = EventTail(out, Masker([])), []
     for _ in range(20):
-        found += tail.read()
+        result += tail.read()
         assert len(tail._rest) <= LINE_BYTES
         if not tail.behind:
             break
-    assert [event.seq for event in found] == [1, 2, 3, 4, 5]
-    texts = [event.data.message for event in found if event.data.kind == "warning"]
+    assert [event.seq for event in result] == [1, 2, 3, 4, 5]
+    texts = [event.data.message for event in result if event.data.kind == "warning"]
     assert [text.startswith("An event of") for text in texts] == [False, True, False, True, False]
     assert len(texts[4]) == LINE_BYTES // 2
     with events.open("ab") as file:

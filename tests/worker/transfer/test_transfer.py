@@ -28,18 +28,18 @@ RETRY = Retry(3, 0.001, no_wait)
 
 
 def fetch(
-    target: Path, answer: Callable[[httpx.Request], httpx.Response], asked: list[str | None] | None = None
+    target: Path, answer: Callable[[httpx.Request], httpx.Response], requests: list[str | None] | None = None
 ) -> list[str | None]:
     """Downloads FILE from `answer`; returns the Range of each request."""
-    asked = [] if asked is None else asked
+    requests = [] if requests is None else requests
 
     def handle(request: httpx.Request) -> httpx.Response:
-        asked.append(request.headers.get("Range"))
+        requests.append(request.headers.get("Range"))
         return answer(request)
 
     client = httpx.Client(transport=httpx.MockTransport(handle))
     repeated("a.bin", RETRY, lambda: download(client, "http://s/a", FILE, target, no_wait), expired=lambda: None)
-    return asked
+    return requests
 
 
 def test_a_broken_transfer_goes_on_where_it_broke_off(tmp_path: Path) -> None:
@@ -58,10 +58,10 @@ def test_a_storage_without_ranges_starts_again(tmp_path: Path) -> None:
 
 
 def test_503_is_tried_again_until_the_attempts_are_used_up(tmp_path: Path) -> None:
-    asked: list[str | None] = []
-    with pytest.raises(AttemptError, match="failed 3 times") as found:
-        fetch(tmp_path / "a", lambda _: httpx.Response(503), asked)
-    assert len(asked) == 3 and found.value.reason.code == "storage_refused" and "503" in found.value.reason.detail
+    requests: list[str | None] = []
+    with pytest.raises(AttemptError, match="failed 3 times") as result:
+        fetch(tmp_path / "a", lambda _: httpx.Response(503), requests)
+    assert len(requests) == 3 and result.value.reason.code == "storage_refused" and "503" in result.value.reason.detail
 
 
 S3_TIMEOUT = httpx.Response(400, content=b"<Error><Code>RequestTimeout</Code></Error>")
@@ -83,25 +83,25 @@ def test_one_400_of_the_storage_fails_no_upload(tmp_path: Path, api: FakeApi, pa
 
 
 def test_a_file_that_stays_missing_is_named_after_a_bounded_number_of_tries(tmp_path: Path) -> None:
-    asked: list[str | None] = []
+    requests: list[str | None] = []
     endless = Retry(10**9, 0.001, no_wait)
-    client = httpx.Client(transport=httpx.MockTransport(lambda _: asked.append(None) or httpx.Response(404)))
-    with pytest.raises(AttemptError) as found:
+    client = httpx.Client(transport=httpx.MockTransport(lambda _: requests.append(None) or httpx.Response(404)))
+    with pytest.raises(AttemptError) as result:
         repeated("a", endless, lambda: download(client, "http://s/a", FILE, tmp_path / "a", no_wait), expired=print)
-    assert len(asked) == 8 and "answered 404 for deep/a" in found.value.reason.detail
+    assert len(requests) == 8 and "answered 404 for deep/a" in result.value.reason.detail
 
 
 def test_a_wrong_digest_is_tried_once_more_and_then_named(tmp_path: Path) -> None:
-    with pytest.raises(AttemptError, match="expected 1000 bytes") as found:
+    with pytest.raises(AttemptError, match="expected 1000 bytes") as result:
         fetch(tmp_path / "a", lambda _: httpx.Response(200, stream=httpx.ByteStream(DATA[::-1])))
-    assert found.value.reason.code == "input_corrupt" and not list(tmp_path.iterdir())
+    assert result.value.reason.code == "input_corrupt" and not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_has_its_reason(tmp_path: Path) -> None:
     (tmp_path / "a.part").symlink_to("/dev/full")
-    with pytest.raises(AttemptError) as found:
+    with pytest.raises(AttemptError) as result:
         fetch(tmp_path / "a", lambda _: httpx.Response(200, stream=httpx.ByteStream(DATA)))
-    assert found.value.reason.code == "disk_full"
+    assert result.value.reason.code == "disk_full"
 
 
 def test_an_upload_whose_link_ran_out_gets_a_fresh_one(tmp_path: Path, api: FakeApi) -> None:
@@ -125,10 +125,10 @@ def test_parts_whose_links_ran_out_go_on_in_the_same_upload(tmp_path: Path, api:
     api.part_bytes, links = 400, api.part_links
 
     def expiring(file: dict[str, Any]) -> dict[str, Any]:
-        found = links(file)
+        result = links(file)
         if "upload_id" not in file:
-            api.expired_links.add(found["parts"][1]["url"])
-        return found
+            api.expired_links.add(result["parts"][1]["url"])
+        return result
 
     api.part_links = expiring  # type: ignore[method-assign]
     publisher.upload([("samples/a", tmp_path / "a")], RETRY)
