@@ -28,7 +28,7 @@ from PIL import Image
 from bench.image_plain import PlainLoop
 from bench.measure import machine, table
 from tests.tiny_sd import build_tiny_sd
-from trainers.run import run
+from trainers.job import run
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "images" / "pd_photos"
 RESOLUTION, BATCH = 128, 2

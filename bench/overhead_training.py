@@ -25,7 +25,12 @@ POOL = "trains"
 IMPORTS = """
 import time
 started = time.perf_counter()
-import trainers.run, trainers.methods.image_lora
+from pathlib import Path
+from trainers.run import JOB, modules_import
+from trainers.optional.hidden import libraries_hide, scipy_hide_unless_used
+libraries_hide(())
+scipy_hide_unless_used(Path("none"))
+modules_import((JOB, "trainers.methods.image_lora"))
 print(time.perf_counter() - started)
 """
 

@@ -8,44 +8,32 @@ python -m trainers.run --serve cache/ (see trainers/serve.py).
 import argparse
 import gc
 import importlib
-import json
 import logging
-import os
 import sys
-import traceback
-from collections.abc import Callable
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-import torch
-from pydantic import ValidationError
-
-from foundation.atomic import json_write
 from foundation.lifeline import tie_to_parent
-from foundation.phases import LOADING
-from trainers.contract.errors import Reason, ReasonCode, TrainerError, reason
-from trainers.contract.events import EventWriter, Failed, Finished, Progress
-from trainers.contract.spec import JobSpec, Resources, spec_load
-from trainers.core.arguments import arguments_problem
-from trainers.core.context import JobContext, Outcome, job_context
-from trainers.core.distributed import stop_processes
-from trainers.core.manifest import manifest_write
+from trainers.contract.errors import Reason
+from trainers.contract.spec import spec_load
 from trainers.core.model_cache import ModelCache
-from trainers.core.panic import PANIC
-from trainers.optional.hidden import libraries_hide
+from trainers.optional.hidden import libraries_hide, scipy_hide_unless_used
 from trainers.serve import Line, serve
 
-DETAIL_CHARACTERS = 4000
+JOB = "trainers.job"
+"""Loaded by name, because it imports torch, and what torch imports depends on what is hidden."""
 TALKERS = ("torchao", "torch.utils._pytree", "transformers.utils.import_utils")
 """Loggers that warn at import of what no job can mend: kernels for other machines, their own deprecations, torchvision
 where Pillow serves as well."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    given = sys.argv[1:] if arguments is None else arguments
+    arguments = sys.argv[1:] if arguments is None else arguments
     for name in TALKERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    if given[:1] == ["--serve"]:
-        return _serve(given[1:])
+    if arguments[:1] == ["--serve"]:
+        return _serve(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m trainers.run", description=__doc__)
     for name, text in (
         ("spec", "the job as JSON"),
@@ -54,128 +42,68 @@ def main(arguments: list[str] | None = None) -> int:
         ("cache", "latents and text embeddings, safe to delete"),
     ):
         parser.add_argument(name, type=Path, help=text)
-    folders = parser.parse_args(given)
+    folders = parser.parse_args(arguments)
     inputs: Path = getattr(folders, "in")
     if problem := arguments_problem(folders.spec, inputs, folders.out, folders.cache):
         parser.exit(2, f"{problem}\n")
     tie_to_parent()
-    unrequested_hide(folders.spec)
-    return run(folders.spec, inputs, folders.out, folders.cache)
+    libraries_load(folders.spec, inputs)
+    code: int = importlib.import_module(JOB).run(folders.spec, inputs, folders.out, folders.cache)
+    return code
 
 
-def unrequested_hide(spec_path: Path) -> None:
-    """Hides every optional library that the job does not ask for. Belongs to the program: it changes the process."""
+def libraries_load(spec_path: Path, inputs: Path | None = None) -> None:
+    """Hides the libraries that the job does not use, then imports those that it does.
+
+    inputs: None where further jobs follow in this process, which may need scipy.
+    An unreadable spec or a library that cannot be imported is not reported here: the job fails with the reason.
+    """
     try:
-        requested = spec_load(spec_path).params.libraries()
+        params = spec_load(spec_path).params
     except (OSError, ValueError):
-        requested = ()  # the job itself fails with the reason
-    libraries_hide(requested)
-
-
-def run(spec_path: Path, inputs: Path, out: Path, cache: Path) -> int:
-    """Runs the job as this rank and returns its exit code."""
-    return 1 if job_run(spec_path, inputs, out, cache, ModelCache()) else 0
-
-
-def job_run(spec_path: Path, inputs: Path, out: Path, cache: Path, models: ModelCache) -> Reason | None:
-    """Runs the job as this rank; why it failed, which is also its last event, or None."""
-    rank = int(os.environ.get("RANK", 0))
-    out.mkdir(parents=True, exist_ok=True)
-    cache.mkdir(parents=True, exist_ok=True)
-    (out / f".failed-rank-{rank}.json").unlink(missing_ok=True)
-    events = EventWriter(out / "events.jsonl") if rank == 0 else None
-    try:
-        spec = spec_load(spec_path)
-        choose_accelerators(spec.resources)
-        if rank == 0:
-            make_room(out)
-        run_method(spec, inputs, out, cache, events, models)
-    except BaseException as error:
-        if not isinstance(error, Exception) and not is_panic(error):
-            raise
-        failure = report_failure(error, rank, out, events)
-        if isinstance(error, TrainerError | ValidationError):
-            print(f"failed: {failure.message}\n{failure.hint}".rstrip(), file=sys.stderr, flush=True)
-        else:
-            traceback.print_exc()
-        return failure
-    finally:
-        stop_processes()
-        if events:
-            events.close()
-    return None
-
-
-def run_method(
-    spec: JobSpec, inputs: Path, out: Path, cache: Path, events: EventWriter | None, models: ModelCache
-) -> None:
-    """The method, then the last event, then the manifest."""
-    entry = entry_of(spec)
-    if events:
-        events.emit(Progress(stage=LOADING, done=0, total=1))
-    with job_context(spec, inputs, out, cache, events, models) as job:
-        outcome = entry(job)
-    if events:
-        events.emit(Finished(outcome=outcome, step=int(job.facts.get("steps", 0))))
-        manifest_write(job, outcome)
-
-
-def entry_of(spec: JobSpec) -> Callable[[JobContext], Outcome]:
-    """The method's function, by the dotted path that its params class names."""
-    module, _, name = spec.params.entry.partition(":")
-    entry: Callable[[JobContext], Outcome] = getattr(importlib.import_module(module), name)
-    return entry
-
-
-def choose_accelerators(resources: Resources) -> None:
-    """Makes the exact indices of the spec the only visible ones, unless the worker has already done so."""
-    if isinstance(resources.accelerators, tuple):
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", ",".join(map(str, resources.accelerators)))
-
-
-def make_room(out: Path) -> None:
-    """An `out/` of a stopped job is gone on from; one of a succeeded job is never touched again."""
-    path = out / "manifest.json"
-    if not path.exists():
+        libraries_hide(())
         return
-    if json.loads(path.read_bytes())["outcome"] == "succeeded":
-        raise TrainerError(ReasonCode.BAD_PARAMETERS, f"{out} holds a finished job; choose an empty folder")
-    path.unlink()
+    libraries_hide(params.libraries())
+    if inputs and not params.chooses_sampler:
+        scipy_hide_unless_used(inputs / "model")
+    with suppress(ImportError):
+        modules_import((JOB, params.entry.partition(":")[0]))
 
 
-def report_failure(error: BaseException, rank: int, out: Path, events: EventWriter | None) -> Reason:
-    """Rank 0 says `failed`; another rank leaves its reason, since it is the cause of what rank 0 then sees."""
-    found = reason_of(error)
-    if events is None:
-        json_write(out / f".failed-rank-{rank}.json", found.model_dump(mode="json"))
-        return found
-    if found.code == ReasonCode.INTERNAL:
-        others = [Reason.model_validate_json(path.read_bytes()) for path in sorted(out.glob(".failed-rank-*.json"))]
-        found = next((other for other in others if other.code != ReasonCode.INTERNAL), found)
-    events.emit(Failed(reason=found))
-    return found
+def modules_import(names: Iterable[str]) -> None:
+    """Imports `names` without garbage collection, which takes a fifth of the time and finds next to nothing.
+
+    What exists after the first call, before any model is loaded, is exempt from collection for good.
+    """
+    gc.disable()
+    try:
+        for name in names:
+            importlib.import_module(name)
+    finally:
+        if gc.get_freeze_count() == 0:
+            gc.freeze()
+        gc.enable()
 
 
-def reason_of(error: BaseException) -> Reason:
-    """What a person reads about an exception: its known cause, or `internal` with the end of the traceback."""
-    detail = "".join(traceback.format_exception(error))[-DETAIL_CHARACTERS:]
-    if isinstance(error, TrainerError):
-        return error.reason
-    if isinstance(error, ValidationError):
-        return reason(ReasonCode.BAD_PARAMETERS, str(error))
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error):
-        return reason(ReasonCode.OUT_OF_MEMORY, detail=detail)
-    if "No space left on device" in str(error):
-        return reason(ReasonCode.DISK_FULL, detail=detail)
-    if is_panic(error) and "Regex" in str(error):
-        message = f"a regular expression of the base model's tokenizer gave up on a text: {error}"
-        return reason(ReasonCode.BAD_BASE_MODEL, message, detail)
-    return reason(ReasonCode.INTERNAL, detail=detail)
-
-
-def is_panic(error: BaseException) -> bool:
-    """What a library in Rust raises when it gives up; its class cannot be imported and is no Exception."""
-    return type(error).__name__ == PANIC
+def arguments_problem(spec_path: Path, inputs: Path, out: Path, cache: Path) -> str:
+    """What is wrong with the paths, in a sentence; empty where nothing is. A faulty spec is the job's own failure."""
+    recipe = "`anneal job spec ID -o DIR` writes spec.json and in/."
+    if not spec_path.is_file():
+        problem = "a folder" if spec_path.exists() else "not there"
+        return f"spec: expected a JSON file, but {spec_path} is {problem}. {recipe}"
+    if not inputs.is_dir():
+        return f"in: expected a folder, but {inputs} is {'a file' if inputs.exists() else 'not there'}. {recipe}"
+    for name, folder in (("out", out), ("cache", cache)):
+        if folder.exists() and not folder.is_dir():
+            return f"{name}: expected a folder, or a name for a new one, but {folder} is a file."
+    try:
+        places = spec_load(spec_path).inputs.places()
+    except (OSError, ValueError):
+        return ""
+    missing = [place for place in places if not (inputs / place).is_dir()]
+    if missing:
+        return f"in: {spec_path} asks for the folders {', '.join(missing)}, which are not in {inputs}. {recipe}"
+    return ""
 
 
 def _serve(arguments: list[str]) -> int:
@@ -186,11 +114,10 @@ def _serve(arguments: list[str]) -> int:
     models = ModelCache()
 
     def run_one(line: Line) -> Reason | None:
-        unrequested_hide(line.spec)
-        failure = job_run(line.spec, line.inputs, line.out, cache, models)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # what waits for the next job shall hold no more than its model
+        libraries_load(line.spec)
+        job = importlib.import_module(JOB)
+        failure: Reason | None = job.job_run(line.spec, line.inputs, line.out, cache, models)
+        job.memory_release()
         return failure
 
     return serve(sys.stdin, run_one)

@@ -13,7 +13,7 @@ from examples.sums.start import start_write
 from foundation.atomic import json_write
 from foundation.digests import file_list
 from trainers.contract.spec import folder_digest
-from trainers.run import run
+from trainers.job import run
 
 PARAMS = {
     "adaptor_name": "sums",

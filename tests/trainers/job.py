@@ -19,7 +19,7 @@ from torch import Tensor
 from tests.patience import PATIENCE_SECONDS
 from tests.ports import free_port
 from trainers.contract.events import Event, EventWriter, Failed, Step, read_events
-from trainers.run import run
+from trainers.job import run
 
 SHA256 = "0" * 64
 WORDS = ("cat", "dog", "photo of cat", "photo of dog", "cat of dog")
@@ -33,7 +33,7 @@ QUICK = {
 }
 """Three steps on 64 pixels, at a rate that shows."""
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["trainers.run", "trainers.methods.image_lora"])
+FORKSERVER.set_forkserver_preload(["trainers.job", "trainers.methods.image_lora"])
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from trainers.contract.events import Warning_
 from trainers.core.context import JobContext
 from trainers.core.log_lines import LogLines
-from trainers.core.tensorboard import TensorBoard
 from trainers.optional.module import optional_module
 
 
@@ -23,7 +22,7 @@ def listeners_attach(
         return
     job.reporter.listen(LogLines())
     if tensorboard:
-        board = TensorBoard(job.out, start_step)
+        board = optional_module("trainers.optional.tensorboard", "train").TensorBoard(job.out, start_step)
         stack.callback(board.close)
         job.reporter.listen(board)
     if wandb:

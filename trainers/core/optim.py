@@ -1,12 +1,11 @@
 """Optimizers by name, and learning rate schedules as pure functions of the step."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from transformers.optimization import Adafactor
 
 from trainers.optional.module import optional_module
 
@@ -56,43 +55,22 @@ def optimizer_of(
     ]
     if name == "adamw":
         return torch.optim.AdamW(tables, betas=betas, weight_decay=weight_decay, eps=epsilon, fused=True)
+    optimizer: torch.optim.Optimizer
     if name == "adafactor":
-        return _adafactor(tables, weight_decay)
-    made: torch.optim.Optimizer
-    if name == "adamw8bit":
+        library = optional_module("trainers.optional.adafactor", "train")
+        optimizer = library.adafactor(tables, weight_decay=weight_decay)
+    elif name == "adamw8bit":
         library = optional_module("trainers.optional.bitsandbytes", "optimizers")
-        made = library.adamw8bit(tables, betas=betas, weight_decay=weight_decay, epsilon=epsilon)
+        optimizer = library.adamw8bit(tables, betas=betas, weight_decay=weight_decay, epsilon=epsilon)
     elif name == "prodigy":
         library = optional_module("trainers.optional.prodigy", "optimizers")
-        made = library.prodigy(tables, betas=betas, weight_decay=weight_decay, epsilon=epsilon)
+        optimizer = library.prodigy(tables, betas=betas, weight_decay=weight_decay, epsilon=epsilon)
     else:
         library = optional_module("trainers.optional.lion", "optimizers")
-        made = library.lion(tables, betas=betas, weight_decay=weight_decay)
-    return made
-
-
-def adamw(
-    parameters: Iterable[torch.nn.Parameter],
-    *,
-    learning_rate: float,
-    betas: tuple[float, float],
-    weight_decay: float,
-    epsilon: float,
-) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019) in its fused form: it can skip an update on the device, without a sync."""
-    return torch.optim.AdamW(
-        list(parameters), lr=learning_rate, betas=betas, weight_decay=weight_decay, eps=epsilon, fused=True
-    )
+        optimizer = library.lion(tables, betas=betas, weight_decay=weight_decay)
+    return optimizer
 
 
 def skips_on_device(optimizer: torch.optim.Optimizer) -> bool:
     """Whether a step with `found_inf` set changes nothing, without the host knowing: torch's fused optimizers."""
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
-
-
-def _adafactor(tables: list[dict[str, Any]], weight_decay: float) -> torch.optim.Optimizer:
-    """Adafactor (Shazeer and Stern 2018) at the rate given: a LoRA half begins at 0, so its size says nothing."""
-    made: torch.optim.Optimizer = Adafactor(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-        tables, weight_decay=weight_decay, scale_parameter=False, relative_step=False, warmup_init=False
-    )
-    return made

@@ -1,4 +1,4 @@
-"""Hides optional libraries from the process of a job that did not ask for them.
+"""Hides the libraries that a job does not use, before the libraries that it does use are imported.
 
 transformers, diffusers, peft, accelerate and tensorboard import many libraries wherever they are installed, for
 features that no job here uses. Such an import costs seconds, prints warnings into the job's log (bitsandbytes without
@@ -7,6 +7,9 @@ kernels for the machine) and fails where the library does not fit torch.
 
 import sys
 from collections.abc import Collection
+from pathlib import Path
+
+from formats.base_model import json_file_read
 
 OPTIONAL = (
     "aim",
@@ -67,3 +70,16 @@ def libraries_hide(requested: Collection[str]) -> None:
             sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # Python's own mark for "not to be imported"
         elif sys.modules.get(name, sys) is None:
             del sys.modules[name]
+
+
+def scipy_hide_unless_used(model: Path) -> None:
+    """Hides scipy from a job that never chooses a sampler itself, unless the scheduler of the base in `model` needs it.
+
+    transformers imports scipy for the losses of object detection, diffusers for samplers.
+    """
+    try:
+        config = json_file_read(model / "scheduler" / "scheduler_config.json", "scheduler_config.json")
+    except (OSError, ValueError):
+        config = {}  # a base without a scheduler; what is wrong with one is reported when the base is loaded
+    if config.get("_class_name") != "LMSDiscreteScheduler" and not config.get("use_beta_sigmas"):
+        sys.modules.setdefault("scipy", None)  # type: ignore[arg-type]  # as above

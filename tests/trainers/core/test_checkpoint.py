@@ -8,7 +8,7 @@ import torch
 
 from trainers.contract.errors import TrainerError
 from trainers.core.checkpoint import checkpoint_load, checkpoint_save, newest_checkpoint
-from trainers.core.optim import adamw
+from trainers.core.optim import Group, optimizer_of
 from trainers.core.state import optimizer_load_state, optimizer_state, rng_load_state, rng_state
 
 TENSORS = {"weights": {"a": torch.arange(6.0).view(2, 3)}, "rng": {"0.torch": torch.tensor([1, 2], dtype=torch.uint8)}}
@@ -78,9 +78,10 @@ def step_once(weight: torch.nn.Parameter, optimizer: torch.optim.Optimizer) -> N
 
 
 def test_an_optimizer_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    def fresh(values: torch.Tensor) -> tuple[torch.nn.Parameter, torch.optim.AdamW]:
+    def fresh(values: torch.Tensor) -> tuple[torch.nn.Parameter, torch.optim.Optimizer]:
         weight = torch.nn.Parameter(values.clone())
-        return weight, adamw([weight], learning_rate=0.1, betas=(0.9, 0.99), weight_decay=0.1, epsilon=1e-8)
+        groups = [Group("network", [weight], 0.1)]
+        return weight, optimizer_of("adamw", groups, betas=(0.9, 0.99), weight_decay=0.1, epsilon=1e-8)
 
     weight, optimizer = fresh(torch.ones(5))
     step_once(weight, optimizer)

@@ -16,7 +16,7 @@ from trainers.contract.events import EventWriter, Step, read_events
 from trainers.core.control import Control
 from trainers.core.distributed import Processes
 from trainers.core.loop import Hooks, Progress, StepBatch, TrainingPlan, _Update, fit
-from trainers.core.optim import adamw
+from trainers.core.optim import Group, optimizer_of
 from trainers.core.reporting import Reporter
 
 pytestmark = pytest.mark.numeric
@@ -33,7 +33,8 @@ class Bench:
         self.saved: list[int] = []
         self.reporter = Reporter(EventWriter(folder / "events.jsonl"))
         self.processes = Processes(0, 1, torch.device("cpu"))
-        optimizer = adamw([self.weight], learning_rate=0.1, betas=(0.9, 0.999), weight_decay=0, epsilon=1e-8)
+        groups = [Group("network", [self.weight], 0.1)]
+        optimizer = optimizer_of("adamw", groups, betas=(0.9, 0.999), weight_decay=0, epsilon=1e-8)
         self.plan: TrainingPlan[Micro] = TrainingPlan(
             total_steps=total_steps,
             seed=1,

@@ -7,7 +7,7 @@ import torch
 from tests.tolerance import PRODUCT, assert_near
 from trainers.contract.errors import TrainerError
 from trainers.core.checkpoint import checkpoint_load, checkpoint_save
-from trainers.core.optim import Group, OptimizerName, ScheduleName, adamw, optimizer_of, schedule
+from trainers.core.optim import Group, OptimizerName, ScheduleName, optimizer_of, schedule
 from trainers.core.state import State, optimizer_load_state, optimizer_state
 from trainers.optional.module import optional_module
 
@@ -38,7 +38,8 @@ def test_a_warmup_longer_than_the_job_never_reaches_the_full_rate() -> None:
 
 def test_adamw_is_the_textbook_update() -> None:
     weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
-    optimizer = adamw([weight], learning_rate=0.1, betas=(0.8, 0.9), weight_decay=0.05, epsilon=1e-3)
+    groups = [Group("network", [weight], 0.1)]
+    optimizer = optimizer_of("adamw", groups, betas=(0.8, 0.9), weight_decay=0.05, epsilon=1e-3)
     expected, m, v = weight.detach().clone(), torch.zeros(2), torch.zeros(2)
     for step, gradient in enumerate([torch.tensor([0.5, -1.0]), torch.tensor([0.1, 2.0])], start=1):
         weight.grad = gradient.clone()

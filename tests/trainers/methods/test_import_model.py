@@ -24,7 +24,7 @@ from tests.trainers.image.models.original_layout import flux_original, original,
 from trainers.contract.spec import JobSpec
 from trainers.image.models.base import Base
 from trainers.image.models.load import load_base
-from trainers.run import run
+from trainers.job import run
 
 CLIP = "cond_stage_model.transformer."
 FAMILIES = ("sd1", "sd2", "sdxl", "sd3", "sd35", "flux", "flux_schnell")

@@ -16,7 +16,7 @@ from tests.trainers.job import SHA256
 from tests.trainers.text.job import TextJob, text_job, text_rows
 from trainers.contract.spec import InputRef
 from trainers.core.checkpoint import newest_checkpoint
-from trainers.run import run
+from trainers.job import run
 from trainers.text.adaptors.lora import text_adaptor_load, text_adaptors_apply
 from trainers.text.data.chat import prompt_ids
 from trainers.text.models.base import hidden_padded, logits

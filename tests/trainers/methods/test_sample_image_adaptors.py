@@ -33,8 +33,8 @@ from trainers.image.adaptors.save import adaptor_save
 from trainers.image.models import sd1
 from trainers.image.models.load import load_base
 from trainers.image.sampling.comparison import columns_of
+from trainers.job import run
 from trainers.methods.sample_image import sample
-from trainers.run import run
 
 SKIPPING: dict[str, dict[str, str]] = {"plain": {}, "skipping": {"clip_skip": "1"}}
 

@@ -12,8 +12,8 @@ from tests.trainers.text.workspace import MODEL, Make, save_adaptor, told, works
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Event, EventWriter, Payload, Sample
 from trainers.contract.params.sample_text import SampleTextParams
+from trainers.job import run
 from trainers.methods.sample_text import infill_ids, sample
-from trainers.run import run
 from trainers.text.data.chat import prompt_ids
 from trainers.text.models.load import load_text
 from trainers.text.sampling.texts import Decoding, answers_sample

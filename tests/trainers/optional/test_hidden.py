@@ -1,5 +1,6 @@
 import importlib
 import importlib.util
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,27 @@ def test_a_library_that_is_imported_already_stays(library: str) -> None:
     module = importlib.import_module(library)
     hidden.libraries_hide([])
     assert importlib.import_module(library) is module
+
+
+@pytest.mark.parametrize(
+    ("config", "is_hidden"),
+    [
+        (None, True),
+        ({"_class_name": "DDIMScheduler", "use_beta_sigmas": False}, True),
+        ({"_class_name": "LMSDiscreteScheduler"}, False),
+        ({"_class_name": "EulerDiscreteScheduler", "use_beta_sigmas": True}, False),
+    ],
+)
+def test_scipy_stays_for_schedulers_that_compute_with_it(
+    config: dict[str, object] | None, is_hidden: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "scipy", raising=False)
+    (tmp_path / "scheduler").mkdir()
+    if config:
+        (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+    hidden.scipy_hide_unless_used(tmp_path)
+    assert ("scipy" in sys.modules) is is_hidden
+    sys.modules.pop("scipy", None)
 
 
 @pytest.mark.parametrize(

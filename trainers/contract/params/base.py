@@ -22,7 +22,9 @@ class Params(BaseModel):
     The docstring under a field is its help in the API, the form, the command line and the reference page.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, defer_build=True
+    )
 
     method: ClassVar[str]
     """Name of the method, as in `JobSpec.method`."""
@@ -48,6 +50,8 @@ class Params(BaseModel):
     resident_fields: ClassVar[tuple[str, ...]] = ()
     """Fields that say, with the base model, what stays in memory for the next job of this method; empty = nothing."""
 
+    chooses_sampler: ClassVar[bool] = False
+    """Whether the parameters may name a sampler other than the base model's; one of them needs scipy."""
     dataset_files: ClassVar[tuple[str, ...]] = ()
     """Fields that name a file of the job's dataset."""
 

@@ -32,6 +32,7 @@ class SampleImageParams(Params):
     dataset_kind: ClassVar[Literal["images", "text", "weights"] | None] = "images"
     model_families: ClassVar[tuple[str, ...]] = ("sd1", "sd2", "sdxl", "sd3", "flux")
     dataset_files: ClassVar[tuple[str, ...]] = ("input_image", "mask_image")
+    chooses_sampler: ClassVar[bool] = True
     resident_fields: ClassVar[tuple[str, ...]] = ("mixed_precision",)
 
     prompt: str = Field(min_length=1, max_length=2000)

@@ -1,41 +1,11 @@
 """A base model in memory, whatever its family."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from diffusers import (
-    FluxImg2ImgPipeline,
-    FluxInpaintPipeline,
-    FluxPipeline,
-    StableDiffusion3Img2ImgPipeline,
-    StableDiffusion3InpaintPipeline,
-    StableDiffusion3Pipeline,
-    StableDiffusionImg2ImgPipeline,
-    StableDiffusionInpaintPipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLImg2ImgPipeline,
-    StableDiffusionXLInpaintPipeline,
-    StableDiffusionXLPipeline,
-)
+import diffusers
 
 from trainers.image.models.schedulers import scheduler_of
-
-Task = Literal["text_to_image", "image_to_image", "inpainting"]
-FURTHER_TASKS: dict[Any, dict[Task, Any]] = {
-    StableDiffusionPipeline: {
-        "image_to_image": StableDiffusionImg2ImgPipeline,
-        "inpainting": StableDiffusionInpaintPipeline,
-    },
-    StableDiffusionXLPipeline: {
-        "image_to_image": StableDiffusionXLImg2ImgPipeline,
-        "inpainting": StableDiffusionXLInpaintPipeline,
-    },
-    StableDiffusion3Pipeline: {
-        "image_to_image": StableDiffusion3Img2ImgPipeline,
-        "inpainting": StableDiffusion3InpaintPipeline,
-    },
-    FluxPipeline: {"image_to_image": FluxImg2ImgPipeline, "inpainting": FluxInpaintPipeline},
-}
 
 
 @dataclass(frozen=True)
@@ -64,8 +34,8 @@ class Base:
     tokenizers: tuple[Any, ...]
     scheduler_config: dict[str, Any]
     """The base's own scheduler_config.json, with `_class_name`."""
-    pipeline_class: Any
-    """Of diffusers, for text to image."""
+    pipeline_class: str
+    """The class of diffusers for text to image, by name: importing it takes seconds, and only saving needs it."""
     pipeline_config: dict[str, Any] = field(default_factory=dict)
     """What the pipeline is built with beside its parts: SDXL's force_zeros_for_empty_prompt."""
 
@@ -82,11 +52,10 @@ class Base:
         absent = ("text_encoder_3", "tokenizer_3") if self.family == "sd3" else ()
         return dict.fromkeys(absent) | found
 
-    def pipeline(self, task: Task = "text_to_image") -> Any:
+    def pipeline(self) -> Any:
         """A new diffusers pipeline around these very components: nothing is copied or read again."""
-        own = self.pipeline_class
-        wanted = own if task == "text_to_image" else FURTHER_TASKS[own][task]
-        return wanted(**self.parts(), scheduler=scheduler_of(self.scheduler_config), **self.pipeline_config)
+        pipeline = getattr(diffusers, self.pipeline_class)
+        return pipeline(**self.parts(), scheduler=scheduler_of(self.scheduler_config), **self.pipeline_config)
 
 
 def part_name(kind: str, index: int) -> str:

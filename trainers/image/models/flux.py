@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import FluxPipeline, FluxTransformer2DModel
+from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, T5EncoderModel
 
@@ -50,7 +50,7 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
         ),
         tokenizers=(clip_tokenizer(folder), t5_tokenizer(folder, "tokenizer_2")),
         scheduler_config=scheduler_config,
-        pipeline_class=FluxPipeline,
+        pipeline_class=PIPELINE,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
@@ -54,7 +54,7 @@ def load_as(family: str, folder: Path, dtype: torch.dtype, device: torch.device 
         text_encoders=(part_load(CLIPTextModel, folder, "text_encoder", dtype).to(device),),
         tokenizers=(clip_tokenizer(folder),),
         scheduler_config=scheduler_config,
-        pipeline_class=StableDiffusionPipeline,
+        pipeline_class=PIPELINE,
         pipeline_config=UNCHECKED,
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+from diffusers import SD3Transformer2DModel
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import CLIPTextModelWithProjection, T5EncoderModel
@@ -59,7 +59,7 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
             *((t5_tokenizer(folder, "tokenizer_3"),) if has_t5 else ()),
         ),
         scheduler_config=scheduler_config,
-        pipeline_class=StableDiffusion3Pipeline,
+        pipeline_class=PIPELINE,
     )
 
 

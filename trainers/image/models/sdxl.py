@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
@@ -47,7 +47,7 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
         ),
         tokenizers=(clip_tokenizer(folder), clip_tokenizer(folder, "tokenizer_2")),
         scheduler_config=scheduler_config,
-        pipeline_class=StableDiffusionXLPipeline,
+        pipeline_class=PIPELINE,
         pipeline_config={"force_zeros_for_empty_prompt": zeros, "add_watermarker": False},
     )
 

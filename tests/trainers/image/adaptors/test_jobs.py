@@ -29,8 +29,8 @@ from trainers.image.adaptors.pairs import Pairs, update
 from trainers.image.adaptors.save import adaptor_write
 from trainers.image.models.base import Base
 from trainers.image.models.load import load_base
+from trainers.job import run
 from trainers.methods.import_adaptor import trigger_of
-from trainers.run import run
 
 SHA256 = "1" * 64
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"

@@ -56,7 +56,7 @@ def test_a_saved_base_is_opened_with_equal_weights_by_us_and_by_diffusers(
     absent = {"text_encoder_3": None, "tokenizer_3": None} if kind == "sd3_without_t5" else {}
     theirs = STOCK.from_pretrained(tmp_path, use_safetensors=True, local_files_only=True, **absent)
     assert ours.scheduler_config == base.scheduler_config
-    assert type(theirs) is base.pipeline_class
+    assert type(theirs).__name__ == base.pipeline_class
     for name, part in base.parts().items():
         if isinstance(part, torch.nn.Module):
             assert_equal_weights(ours.parts()[name], part)
@@ -83,15 +83,6 @@ def test_a_vae_that_overflows_in_fp16_stays_in_fp32(kind: str, tiny_base: Callab
     half, brain = (load_base(tiny_base(kind), dtype) for dtype in (torch.float16, torch.bfloat16))
     assert half.vae.dtype == torch.float32 and half.network.dtype == torch.float16
     assert brain.vae.dtype == brain.network.dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize("task", ["image_to_image", "inpainting"])
-@pytest.mark.parametrize("kind", ["sd1", "sdxl", "sd3", "flux"])
-def test_further_pipelines_share_the_live_parts(kind: str, task: Any, loaded: Callable[[str], Base]) -> None:
-    base = loaded(kind)
-    pipe = base.pipeline(task)
-    assert all(getattr(pipe, name) is part for name, part in base.parts().items())
-    assert {"image_to_image": "Img2Img", "inpainting": "Inpaint"}[task] in type(pipe).__name__
 
 
 TARGETS = {
