@@ -16,17 +16,23 @@ BIN := .venv/bin
 READY := .venv/.ready
 EXTRAS := api,s3,postgres,worker,train,quantization,optimizers,wandb,embedded,dev
 PYTEST := $(BIN)/python -m pytest --durations=20 -rs --no-fold-skipped
-PARALLEL ?= -n 2
+PARALLEL ?= -n 3  # on two cores: whole flows and faults mostly wait
+IN_TEST := not slow and not long
+IN_SLOW := slow and not long
 TYPED := api worker trainers storage cli foundation formats
 
-.PHONY: help setup demo up test test-slow test-numeric lint format types docs clean
+LONG := api trainers faults rest numeric postgresql
+LONG_PIECES := $(LONG:%=test-long-%)
+
+.PHONY: help setup demo up test test-slow test-numeric test-all $(LONG_PIECES) lint format types docs clean
 
 help:
 	@echo "make demo       set up, train the example adaptor, write demo/comparison.png"
 	@echo "make demo TEXT=1  the example of text: sums in words"
 	@echo "make up         set up and keep the platform running on this machine"
 	@echo "make test       all tests but the slow ones      make test-slow  the slow ones"
-	@echo "make test-numeric  comparisons of results under other instruction sets, part of test-slow"
+	@echo "make test-numeric  comparisons of results with other machines' kernels, part of test-slow"
+	@echo "make test-all   both, then what takes longest, in pieces: $(LONG_PIECES)"
 	@echo "make lint       ruff                              make types      mypy --strict"
 	@echo "make docs       write what docs/ generates       make clean      remove .venv and caches"
 
@@ -50,16 +56,39 @@ up: $(READY)
 	@$(BIN)/anneal up
 
 test: $(READY)
-	$(PYTEST) -m "not slow" $(PARALLEL)
+	$(PYTEST) -m "$(IN_TEST)" $(PARALLEL)
 
 test-slow: $(READY) test-numeric
-	$(PYTEST) -m slow $(PARALLEL)
-	ANNEAL_TEST_DATABASE=postgresql $(PYTEST) tests/api -m "not slow" $(PARALLEL)
+	$(PYTEST) -m "$(IN_SLOW)" $(PARALLEL)
+	$(ON_POSTGRESQL) -m "$(IN_TEST) and not any_database" $(PARALLEL)
 
-# Each setting makes torch use the kernels of another machine.
+ON_POSTGRESQL = ANNEAL_TEST_DATABASE=postgresql $(PYTEST) tests/api
+
+# Each setting makes torch use other kernels than it would choose on this machine.
+NUMERIC = $(PYTEST) tests/trainers -m "numeric and $(IN_TEST)" $(PARALLEL)
 test-numeric: $(READY)
-	ATEN_CPU_CAPABILITY=default $(PYTEST) tests/trainers -m "numeric and not slow" $(PARALLEL)
-	ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) tests/trainers -m "numeric and not slow" $(PARALLEL)
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 $(NUMERIC)
+
+test-all: test test-slow $(LONG_PIECES)
+
+test-long-api: $(READY)
+	$(PYTEST) tests/api -m long $(PARALLEL)
+
+test-long-trainers: $(READY)
+	$(PYTEST) tests/trainers -m long $(PARALLEL)
+
+test-long-faults: $(READY)
+	$(PYTEST) tests/faults -m long $(PARALLEL)
+
+test-long-rest: $(READY)
+	$(PYTEST) --ignore=tests/api --ignore=tests/trainers --ignore=tests/faults -m long $(PARALLEL)
+
+test-long-numeric: $(READY)
+	ATEN_CPU_CAPABILITY=default $(NUMERIC)
+	ONEDNN_MAX_CPU_ISA=AVX2 $(NUMERIC)
+
+test-long-postgresql: $(READY)
+	$(ON_POSTGRESQL) -m "$(IN_TEST) and any_database" $(PARALLEL)
 
 lint: $(READY)
 	$(BIN)/ruff check .

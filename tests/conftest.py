@@ -1,5 +1,7 @@
 """What all tests share: one thread, no network, the tiny base model, the shared data."""
 
+import functools
+import gc
 import importlib
 import os
 from collections.abc import Callable
@@ -12,38 +14,44 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import hypothesis
 import pytest
 
+from tests.built_once import built_once
+from tests.long_tests import pytest_collection_modifyitems  # noqa: F401  a hook that pytest finds here
 from tests.scheduling import pytest_xdist_make_scheduler  # noqa: F401  a hook that pytest finds here
 
 INSTALLED = (metadata.distribution("anneal").read_text("top_level.txt") or "").split()
 if missing := {"foundation", "formats"} - set(INSTALLED):
     pytest.exit(f"{missing} are newer than .venv; run .venv/bin/pip install -e . --no-deps", returncode=3)
 
+gc.disable()  # imports make millions of objects and no garbage: looking for it took a seventh of their time
+
 hypothesis.settings.register_profile("any_machine", deadline=None)  # a slow example is no failure
 hypothesis.settings.load_profile("any_machine")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, so nobody looks through it again."""
+    gc.freeze()
+    gc.enable()
+
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
-def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a random Stable Diffusion 1.x base (images of 64 px), made once. Read only."""
-    builder = importlib.import_module("tests.tiny_sd")  # tests of the API shall not wait for torch
-    folder: Path = builder.build_tiny_sd(tmp_path_factory.mktemp("tiny_sd"))
-    return folder
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a random base of a kind: sd1, sd2, sdxl, sd3, sd3_without_t5, sd35, flux, flux_schnell. Read only."""
+
+    def folder_of(kind: str) -> Path:
+        builders = importlib.import_module("tests.tiny_families")  # tests of the API shall not wait for torch
+        return built_once(tmp_path_factory, f"tiny_{kind}", builders.BUILDERS[kind])
+
+    return functools.cache(folder_of)
 
 
 @pytest.fixture(scope="session")
-def tiny_base(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder of a random base of a kind: sd1, sd2, sdxl, sd3, sd3_without_t5, sd35, flux, flux_schnell. Read only."""
-    made = {"sd1": tiny_sd}
-
-    def folder_of(kind: str) -> Path:
-        if kind not in made:
-            builder = importlib.import_module("tests.tiny_families")
-            made[kind] = builder.BUILDERS[kind](tmp_path_factory.mktemp(f"tiny_{kind}"))
-        return made[kind]
-
-    return folder_of
+def tiny_sd(tiny_base: Callable[[str], Path]) -> Path:
+    """Folder of a random Stable Diffusion 1.x base (images of 64 px). Read only."""
+    return tiny_base("sd1")
 
 
 @pytest.fixture(scope="session")

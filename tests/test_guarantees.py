@@ -1,4 +1,5 @@
-"""GUARANTEES.md: every test that it names is there, every fault has one, and every fault test is named."""
+"""GUARANTEES.md: every test that it names is there, every fault has one, every fault test is named, and CI runs one of
+each."""
 
 import ast
 import re
@@ -50,6 +51,18 @@ def names_in(path: Path) -> set[str]:
     return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
 
 
+def smaller_of(path: Path, name: str) -> str:
+    """The test that CI runs instead of `name`, where only `make test-all` runs that one."""
+    body = ast.parse(path.read_text()).body
+    functions = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == name]
+    marks = [
+        mark for function in functions for mark in map(ast.unparse, function.decorator_list) if ".long" in mark[:16]
+    ]
+    marks += [ast.unparse(node) for node in body if isinstance(node, ast.Assign) and "pytestmark" in ast.unparse(node)]
+    found = re.search(r"mark\.long(?:\(smaller='(\w+)'\))?", "\n".join(marks))
+    return (found[1] or "no test") if found else ""
+
+
 def test_every_test_that_is_named_is_there() -> None:
     missing = [
         f"{path}::{name}"
@@ -74,3 +87,14 @@ def test_every_fault_test_is_named() -> None:
     files = sorted((ROOT / "tests" / "faults").glob("test_*.py"))
     found = {(file.relative_to(ROOT).as_posix(), name) for file in files for name in names_in(file)}
     assert {pair for pair in found if pair[1].startswith("test_")} <= named
+
+
+def test_beside_a_test_that_ci_leaves_out_stands_the_smaller_one_that_it_runs() -> None:
+    """Cases of a test that are left out have the other cases beside them (tests/long_tests.py)."""
+    left_out = [
+        f"{path}::{name}"
+        for proof in rows().values()
+        for path, name in NAMED.findall(proof)
+        if (smaller := smaller_of(ROOT / path, name)) and (path, smaller) not in NAMED.findall(proof)
+    ]
+    assert not left_out

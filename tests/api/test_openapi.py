@@ -10,6 +10,7 @@ from drf_spectacular.validation import validate_schema
 
 from api.openapi import openapi_yaml
 
+pytestmark = pytest.mark.any_database
 FILE = Path(__file__).resolve().parents[2] / "docs" / "openapi.yaml"
 NOT_DESCRIBED = {"/api/v1/jobs/{ref}/stream"}
 """Server-sent events: a plain async view; docs/rest.md describes it."""

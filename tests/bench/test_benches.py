@@ -2,14 +2,34 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 import torch
 
+from bench import image_accelerator, image_loop, sampling_text
 from bench.measure import REPOSITORY, Row, milliseconds, percentile, table
 from bench.overhead import comparison
 from bench.soak import Plan, job_names
+
+
+class RunHere(Protocol):
+    def __call__(self, main: Callable[[], int | None], *arguments: str) -> tuple[int | None, str]:
+        """Its exit status, and what it printed."""
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunHere:
+    """Runs a bench that starts no other program, in this process, which has the libraries already."""
+
+    def run(main: Callable[[], int | None], *arguments: str) -> tuple[int | None, str]:
+        monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+        code = main()
+        return code, capsys.readouterr().out
+
+    return run
 
 
 def test_a_percentile_is_a_value_that_was_measured() -> None:
@@ -83,19 +103,18 @@ def test_streams_lose_nothing_while_they_are_measured() -> None:
 
 @pytest.mark.slow
 @pytest.mark.acceptance
-def test_our_image_loop_is_measured_beside_a_plain_one(shared_data: Path) -> None:
-    done = run(
-        "bench.image_loop", "--photos", str(shared_data / "images" / "pd_photos"), "--steps", "2", "--rounds", "1"
-    )
-    assert done.returncode in (0, 1), done.stderr  # 1: the target was missed, as may be where the machine is busy
-    assert done.stdout.count("| plain / ours |") == 2 and "| ours, a step |" in done.stdout, done.stdout + done.stderr
+def test_our_image_loop_is_measured_beside_a_plain_one(shared_data: Path, run_here: RunHere) -> None:
+    photos = str(shared_data / "images" / "pd_photos")
+    code, output = run_here(image_loop.main, "--photos", photos, "--steps", "2", "--rounds", "1")
+    assert code in (0, 1)  # 1: the target was missed, as may be where the machine is busy
+    assert output.count("| plain / ours |") == 2 and "| ours, a step |" in output, output
 
 
 @pytest.mark.slow
-def test_the_accelerators_bench_runs_on_a_cpu_with_tiny_networks() -> None:
-    done = run("bench.image_accelerator", "--tiny", "--steps", "2", "--no-compile")
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+def test_the_accelerators_bench_runs_on_a_cpu_with_tiny_networks(run_here: RunHere) -> None:
+    code, output = run_here(image_accelerator.main, "--tiny", "--steps", "2", "--no-compile")
+    assert code == 0
+    lines = output.splitlines()
     assert [line.split(" | ")[:2] for line in lines if line.startswith("| tiny") and line.count("|") == 9] == [
         ["| tiny sd", "1"],
         ["| tiny sd", "2"],
@@ -105,16 +124,16 @@ def test_the_accelerators_bench_runs_on_a_cpu_with_tiny_networks() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says so only where there is no accelerator")
-def test_the_accelerators_bench_says_that_it_needs_one() -> None:
-    done = run("bench.image_accelerator")
-    assert done.returncode == 0 and done.stdout.startswith("nothing measured: no CUDA accelerator here")
+def test_the_accelerators_bench_says_that_it_needs_one(run_here: RunHere) -> None:
+    code, output = run_here(image_accelerator.main)
+    assert code == 0 and output.startswith("nothing measured: no CUDA accelerator here")
 
 
 @pytest.mark.slow
-def test_ways_to_denoise_text_are_compared() -> None:
-    done = run("bench.sampling_text", "--train-steps", "2", "--new-tokens", "16", "--width", "48")
-    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert done.returncode == 0 and len(rows) == 2 + 6, done.stdout + done.stderr
+def test_ways_to_denoise_text_are_compared(run_here: RunHere) -> None:
+    _, output = run_here(sampling_text.main, "--train-steps", "2", "--new-tokens", "16", "--width", "48")
+    rows = [line for line in output.splitlines() if line.startswith("| ")]
+    assert len(rows) == 2 + 6, output
     assert rows[2].startswith("| plain | 16 |") and "| 1.0 x | 100.0% |" in rows[2]
 
 

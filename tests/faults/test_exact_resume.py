@@ -34,6 +34,7 @@ MOMENTS = {
     "before the manifest": ("trainers.job", "manifest_write", 1),
 }
 """Where the trainer gets kill -9: at the start of the so-manieth call of a function."""
+LATER = [moment for moment in MOMENTS if "a later" in moment]
 
 
 class Jobs:
@@ -84,7 +85,9 @@ def whole_of_two(jobs: Jobs) -> Job:
     return job
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment", [pytest.param(moment, marks=pytest.mark.long if moment in LATER else ()) for moment in MOMENTS]
+)
 def test_killed_in_the_middle_it_goes_on_to_the_same_bits(moment: str, whole: Job, jobs: Jobs) -> None:
     name = moment.replace(" ", "-")
     job = jobs.new(name, cache=f"{name}-first-cache").spec(**DEMANDING)
@@ -110,7 +113,7 @@ def test_killed_in_the_build_of_the_cache_what_is_left_of_it_is_used_again(whole
     assert_equal(job, whole)
 
 
-@pytest.mark.parametrize("step", range(1, 7))
+@pytest.mark.parametrize("step", [2, 5, *(pytest.param(step, marks=pytest.mark.long) for step in (1, 3, 4, 6))])
 def test_one_of_two_processes_killed_at_a_step_they_go_on_to_the_same_bits(
     step: int, whole_of_two: Job, jobs: Jobs
 ) -> None:

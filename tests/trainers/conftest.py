@@ -1,10 +1,12 @@
 """Jobs for the tests of the trainers."""
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.built_once import built_once, folder_shared
 from tests.tiny_text import BUILDERS
 from tests.trainers.job import Job, job_make
 
@@ -12,18 +14,17 @@ from tests.trainers.job import Job, job_make
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Encoded images and captions of all jobs: it is content-keyed, so sharing it is part of what is tested."""
-    return tmp_path_factory.mktemp("cache")
+    return folder_shared(tmp_path_factory, "cache")
 
 
 @pytest.fixture(scope="session")
 def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder of a random text base by family, each made once. Read only."""
-    root = tmp_path_factory.mktemp("tiny_text")
+    """Folder of a random text base by family. Read only."""
 
     def folder_of(family: str) -> Path:
-        return root / family if (root / family).exists() else BUILDERS[family](root / family)
+        return built_once(tmp_path_factory, f"tiny_{family}", BUILDERS[family])
 
-    return folder_of
+    return functools.cache(folder_of)
 
 
 @pytest.fixture

@@ -34,10 +34,13 @@ def canaries() -> Iterator[Canaries]:
     ("family", "method"),
     [
         ("dream", "dream"),
-        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in (("bert", "bert"), ("modernbert", "bert"),
-          ("llada", "llada"), ("qwen3", "llada"), ("llama", "llada"))),
+        pytest.param("bert", "bert", marks=pytest.mark.slow),
+        pytest.param("llada", "llada", marks=pytest.mark.slow),
+        pytest.param("modernbert", "bert", marks=pytest.mark.long),
+        pytest.param("qwen3", "llada", marks=pytest.mark.long),
+        pytest.param("llama", "llada", marks=pytest.mark.long),
     ],
-)  # fmt: skip
+)
 def test_no_string_of_a_text_base_brings_a_file_into_what_a_job_leaves(
     tiny_text: Callable[[str], Path],
     tmp_path: Path,
@@ -55,7 +58,9 @@ def test_no_string_of_a_text_base_brings_a_file_into_what_a_job_leaves(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["sd1", "sdxl", "sd3", "flux"])
+@pytest.mark.parametrize(
+    "kind", ["sd1", "sd3", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("sdxl", "flux"))]
+)
 def test_no_string_of_an_image_base_brings_a_file_into_what_a_job_leaves(
     tiny_base: Callable[[str], Path],
     tmp_path: Path,

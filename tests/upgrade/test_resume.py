@@ -21,7 +21,7 @@ SHORT_TIMES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 def test_paused_and_lost_jobs_of_before_go_on_from_their_checkpoints(database: str, tmp_path: Path) -> None:
     with old_platform(tmp_path / "platform", database, **SHORT_TIMES) as platform:
         platform.migrate()

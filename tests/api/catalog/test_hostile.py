@@ -17,7 +17,7 @@ from api.storage import storage, storage_app
 from tests.api.actors import Files, base_model, file_list, person, send
 from tests.storage.server import serving
 
-pytestmark = [pytest.mark.django_db, pytest.mark.acceptance]
+pytestmark = [pytest.mark.django_db, pytest.mark.acceptance, pytest.mark.any_database]
 PEAK_BYTES = 256 << 20
 MARKER = "PICKLE_EXECUTED_MARKER"
 MODULE = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"

@@ -248,6 +248,7 @@ def test_a_base_model_that_is_none_is_refused_and_named(
     assert not PretrainedModelVersion.objects.exists()
 
 
+@pytest.mark.any_database
 def test_a_model_made_by_diffusers_is_accepted_with_its_parts_that_nobody_opens(
     anna: APIClient, links: str, tiny_sd: Path
 ) -> None:

@@ -142,6 +142,7 @@ def test_a_check_that_breaks_again_and_again_ends_as_refused(
     assert (version.state, version.reason["code"]) == ("refused", "check_failed")
 
 
+@pytest.mark.any_database
 def test_a_check_past_its_memory_names_the_file(links: str, environ: Environ) -> None:
     environ(check_memory_bytes=2**27)
     big = png(8000, 8000)

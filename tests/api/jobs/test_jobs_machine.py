@@ -172,4 +172,11 @@ def test_any_order_of_events_leaves_the_books_right(machine: type[Jobs]) -> None
 
 @pytest.mark.slow
 def test_any_long_order_of_events_leaves_the_books_right(machine: type[Jobs]) -> None:
+    run(machine, examples=15, steps=50)
+
+
+@pytest.mark.long(smaller="test_any_long_order_of_events_leaves_the_books_right")
+@pytest.mark.parametrize("piece", range(20))
+def test_2000_long_orders_of_events_leave_the_books_right(machine: type[Jobs], piece: int) -> None:  # noqa: ARG001
+    """In pieces, which several processes share; each draws examples of its own."""
     run(machine, examples=100, steps=50)

@@ -18,7 +18,7 @@ from tests.api.test_settings import GOOD
 from tests.api.world import Environ
 from tests.patience import PATIENCE_SECONDS
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.any_database]
 NEEDED = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",

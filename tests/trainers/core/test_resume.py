@@ -253,7 +253,7 @@ def test_a_cache_rebuilt_to_other_bits_gives_a_warning(make_job: Callable[..., J
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", range(1, 7))
+@pytest.mark.parametrize("step", [1, 4, 6, *(pytest.param(step, marks=pytest.mark.long) for step in (2, 3, 5))])
 def test_killed_at_every_step(step: int, whole: Job, make_job: Callable[..., Job]) -> None:
     job = make_job("killed", sizes=((80, 64),) * 5).spec(**DEMANDING)
     (process,) = job.start(at_step=AtStep(step, "kill"))
@@ -269,7 +269,7 @@ def ended_or_grown(process: ForkServerProcess, events: Path, size: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 12))])
 def test_killed_again_and_again_at_any_moment(seed: int, whole: Job, make_job: Callable[..., Job]) -> None:
     """Killed once a random number of bytes of events was written: in the cache, a checkpoint, a sample, the export."""
     draw = random.Random(seed)

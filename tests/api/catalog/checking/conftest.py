@@ -9,7 +9,14 @@ import pytest
 from api.catalog.checking.work import Work
 from tests.api.actors import Files
 
+HERE = Path(__file__).parent
 WorkOf = Callable[[Files], Work]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker("any_database")
 
 
 @pytest.fixture
