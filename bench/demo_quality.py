@@ -27,7 +27,7 @@ from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 from PIL import Image
 
-from cli.values import yaml_load
+from cli.requests import yaml_load
 from examples.shapes.draw import split_scenes
 from examples.shapes.evaluate import contact_sheet, load_pipeline, sample
 from examples.shapes.measure import shows_style

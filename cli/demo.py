@@ -18,8 +18,8 @@ from cli.errors import CliError, Exit
 from cli.http import Client, Record
 from cli.output import err, out, print_json
 from cli.platform.children import log_tail, tie_to_parent
+from cli.requests import yaml_load
 from cli.transfers import folder_upload
-from cli.values import yaml_load
 from cli.watch import adaptor_ref, ending_sentence, job_watch, outcome
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "shapes"

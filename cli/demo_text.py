@@ -13,8 +13,8 @@ from cli.errors import CliError
 from cli.http import Client, Record
 from cli.output import out, print_json, print_table
 from cli.report import report_read
+from cli.requests import yaml_load
 from cli.transfers import folder_upload
-from cli.values import yaml_load
 from cli.watch import adaptor_ref
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "sums"

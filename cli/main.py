@@ -11,20 +11,17 @@ from typer.exceptions import TyperException
 
 from cli.commands import (
     adaptors,
+    credentials,
     datasets,
     generate,
     jobs,
-    login,
-    members,
     methods,
     models,
     platform,
     projects,
     reports,
     sample,
-    secrets,
     templates,
-    tokens,
     users,
     workers,
 )
@@ -96,8 +93,8 @@ COMMANDS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (PLATFORM, "up", platform.up),
     (PLATFORM, "demo", platform.demo),
     (PLATFORM, "usage", reports.usage),
-    (PEOPLE, "login", login.login),
-    (PEOPLE, "logout", login.logout),
+    (PEOPLE, "login", users.login),
+    (PEOPLE, "logout", users.logout),
     (PEOPLE, "audit", reports.audit),
 )
 GROUPS = (
@@ -109,10 +106,10 @@ GROUPS = (
     (TRAINING, "method", methods.app, "What can be run, with every parameter."),
     (PLATFORM, "worker", workers.app, "The hosts that train: list, show, drain."),
     (PEOPLE, "project", projects.app, "Whose work lies together: list, show, create."),
-    (PEOPLE, "member", members.app, "Who may do what in a project."),
+    (PEOPLE, "member", users.members_app, "Who may do what in a project."),
     (PEOPLE, "user", users.app, "People: list, create, change your password."),
-    (PEOPLE, "token", tokens.app, "What programs and workers log in with."),
-    (PEOPLE, "secret", secrets.app, "What jobs need and nobody may read: tokens of a Hub, of W&B."),
+    (PEOPLE, "token", credentials.app, "What programs and workers log in with."),
+    (PEOPLE, "secret", credentials.secrets_app, "What jobs need and nobody may read: tokens of a Hub, of W&B."),
 )
 for panel, name, command in COMMANDS:
     app.command(name, rich_help_panel=panel)(command)

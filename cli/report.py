@@ -11,8 +11,8 @@ from rich.text import Text
 from cli.downloads import samples_of
 from cli.http import Client, Record
 from cli.output import err, out, print_record, print_table
+from cli.requests import json_or_text
 from cli.transfers import file_download
-from cli.values import json_or_text
 
 REPORT = "samples/report.json"
 STYLES = {"special": "dim", "prompt": "blue", "response": "green", "masked": "bold black on yellow"}

@@ -11,9 +11,8 @@ from cli.errors import ApiError, CliError, Exit
 from cli.fetching import Secrets, fetched
 from cli.http import Client, Record, without_none
 from cli.output import Json, connect, err, print_done, print_rows
-from cli.requests import Pool
+from cli.requests import Pool, yaml_load
 from cli.transfers import version_ready
-from cli.values import yaml_load
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "templates"
 COLLECTIONS = {"dataset": "datasets", "model": "models"}

@@ -12,9 +12,8 @@ from cli.errors import CliError, Exit
 from cli.fetching import fetched
 from cli.http import Client, Record, without_none
 from cli.output import Json, connect, human_bytes, print_done
-from cli.requests import Accelerators, Model, Pool, Priority, Settings, method_schema, request_body
+from cli.requests import Accelerators, Model, Pool, Priority, Settings, method_schema, request_body, settings_parse
 from cli.transfers import folder_upload, version_ready
-from cli.values import settings_parse
 from cli.versions import ADAPTOR_IMPORTS
 from cli.watch import adaptor_ref
 

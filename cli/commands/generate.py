@@ -17,9 +17,19 @@ from cli.downloads import inside, samples_of
 from cli.errors import CliError, Exit
 from cli.http import Client, Record, without_none
 from cli.output import Json, connect, out, print_json
-from cli.requests import Accelerators, Model, Pool, Priority, Settings, method_schema, request_body, takes
+from cli.requests import (
+    Accelerators,
+    Model,
+    Pool,
+    Priority,
+    Settings,
+    method_schema,
+    request_body,
+    settings_parse,
+    takes,
+    yaml_load,
+)
 from cli.transfers import file_download
-from cli.values import settings_parse, yaml_load
 
 METHOD = "sample_text"
 GIVEN = -1

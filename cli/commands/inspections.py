@@ -10,8 +10,7 @@ from cli.errors import CliError, Exit
 from cli.http import Client, Record, without_none
 from cli.output import Json, connect, print_json
 from cli.report import report_print, report_read
-from cli.requests import Model, Pool, Settings, method_schema
-from cli.values import settings_parse
+from cli.requests import Model, Pool, Settings, method_schema, settings_parse
 
 METHOD_OF_KIND = {"text": "masked_text", "images": "image_lora"}
 CPU = {"resources": {"accelerators": 0}}

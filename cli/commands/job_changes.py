@@ -7,8 +7,7 @@ from rich.markup import escape
 
 from cli.http import Record, without_none
 from cli.output import Json, connect, print_done
-from cli.requests import JobRef, Settings, method_schema, takes_request
-from cli.values import settings_parse
+from cli.requests import JobRef, Settings, method_schema, settings_parse, takes_request
 
 Key = Annotated[str, typer.Option(help="Idempotency key: the same key gives the same job.")]
 

@@ -25,8 +25,7 @@ from cli.output import (
     stdout_write,
 )
 from cli.requests import JobRef as Job
-from cli.requests import Settings, method_schema, takes_request
-from cli.values import settings_parse, yaml_load
+from cli.requests import Settings, method_schema, settings_parse, takes_request, yaml_load
 from cli.watch import adaptor_ref, ending_sentence, job_watch, outcome, phase_words
 
 app = typer.Typer(no_args_is_help=True)

@@ -22,10 +22,10 @@ from cli.requests import (
     Settings,
     method_schema,
     request_body,
+    settings_parse,
     takes,
 )
 from cli.transfers import file_download, folder_upload, version_ready
-from cli.values import settings_parse
 from cli.versions import SAMPLING_INPUTS
 from cli.watch import ending_sentence, job_watch, outcome
 

@@ -22,8 +22,7 @@ from cli.output import (
     print_table,
     stdout_write,
 )
-from cli.requests import Method, Settings, method_schema, takes_request
-from cli.values import settings_parse, yaml_load
+from cli.requests import Method, Settings, method_schema, settings_parse, takes_request, yaml_load
 
 app = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name of the template.", autocompletion=TEMPLATES)]

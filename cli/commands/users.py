@@ -1,14 +1,26 @@
-"""`anneal user`."""
+"""`anneal login`, `anneal user` and `anneal member`: people, and what they may do in a project."""
 
+from enum import StrEnum
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
-from cli.commands.members import Role
+from cli.commands.projects import own_project
+from cli.completion import PROJECTS
+from cli.config import Login, config_path, login_load, login_save, login_saved
+from cli.http import Client
+from cli.http import login as login_call
 from cli.output import Json, connect, print_done, print_rows
 
 app = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="User name.")]
+
+
+class Role(StrEnum):
+    READER = "reader"
+    WRITER = "writer"
+    ADMIN = "admin"
 
 
 @app.command("list")
@@ -71,3 +83,77 @@ def user_password(
     with connect() as client:
         client.post("me/password", {"old": old, "new": new})
     print_done({"changed": True}, "changed; log in again with `anneal login URL`", as_json=as_json)
+
+
+members_app = typer.Typer(no_args_is_help=True)
+User = Annotated[str, typer.Argument(help="User name.")]
+Project = Annotated[str, typer.Option(help="The login's own if left out.", autocompletion=PROJECTS)]
+
+
+@members_app.command("list")
+def member_list(project: Project = "", as_json: Json = False) -> None:
+    """Who belongs to the project: readers look, writers change, admins rule."""
+    with connect() as client:
+        rows = list(client.pages(f"projects/{project or own_project(client)}/members"))
+    print_rows(rows, {"user": "user", "role": "role"}, as_json=as_json)
+
+
+@members_app.command("set")
+def member_set(
+    user: User,
+    role: Annotated[Role, typer.Argument(help="What they may do.")],
+    project: Project = "",
+    as_json: Json = False,
+) -> None:
+    """Invite a person to the project, or change a member's role."""
+    with connect() as client:
+        project = project or own_project(client)
+        member = client.put(f"projects/{project}/members/{quote(user, safe='')}", {"role": role.value})
+    invited = f"{user} is invited to {project} as {role.value}; `anneal project join {project}` accepts it"
+    done = f"{user} is {role.value} of {project}"
+    print_done(member, done if member["accepted"] else invited, as_json=as_json)
+
+
+@members_app.command("remove")
+def member_remove(user: User, project: Project = "", as_json: Json = False) -> None:
+    """Take a person out of the project; the last admin stays."""
+    with connect() as client:
+        project = project or own_project(client)
+        client.delete(f"projects/{project}/members/{quote(user, safe='')}")
+    print_done({"removed": user, "project": project}, f"{user} is no member of {project} any more", as_json=as_json)
+
+
+Url = Annotated[str, typer.Argument(help="Root of the platform, for instance http://127.0.0.1:8000.")]
+
+
+def login(
+    url: Url,
+    user: Annotated[str, typer.Option("--user", "-u", help="User name; asked for if left out.")] = "",
+    password: Annotated[str, typer.Option(envvar="ANNEAL_PASSWORD", help="Asked for if left out.")] = "",
+    project: Annotated[str | None, typer.Option(help="Project to work in; the first by name if left out.")] = None,
+    join: Annotated[str | None, typer.Option(help="Accept the invitation to this project, and work in it.")] = None,
+    token: Annotated[str, typer.Option(help="Use this token instead of a password.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Save where the API is and a token for it."""
+    if token:
+        session = Login(url=url, token=token)
+    else:
+        user = user or typer.prompt("User", err=True)
+        password = password or typer.prompt("Password", hide_input=True, err=True)
+        session = login_call(url, user, password, project, join=join)
+    with Client(session) as client:
+        me = client.get("me")
+    path = login_save(session)
+    message = f"logged in to {url} as {me['user']}, project {me['project']} (saved in {path})"
+    print_done({**me, "url": url, "config": str(path)}, message, as_json=as_json)
+
+
+def logout(as_json: Json = False) -> None:
+    """Revoke the login's token, and forget it."""
+    used, saved = login_load(), login_saved(config_path())
+    with connect() as client:
+        client.post("auth/logout")
+    if saved == used:
+        config_path().unlink()
+    print_done({"url": used.url, "revoked": True}, f"logged out of {used.url}", as_json=as_json)

@@ -19,8 +19,7 @@ from worker.attempt.logs import LogSpool, Masker
 from worker.attempt.outbox import Outbox, resend_with
 from worker.attempt.refused import RefusedResults
 from worker.client.api import Api
-from worker.client.clock import boottime
-from worker.client.lease import Lease
+from worker.client.lease import Lease, boottime
 from worker.settings import Settings
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from cli.errors import CliError
-from cli.values import settings_parse, yaml_load
+from cli.requests import settings_parse, yaml_load
 
 
 def test_yaml_words_stay_text_and_scientific_numbers_are_numbers(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from transformers import CLIPTokenizer
 
-from cli.values import yaml_load
+from cli.requests import yaml_load
 from examples.shapes.draw import (
     BACKGROUNDS,
     COLOURS,

@@ -11,7 +11,7 @@ from tests.faults.host import STUB, TWO_RANKS, Host
 from tests.faults.platform import LEASE, REAPED_BY, SELF_FENCE, Platform, another_api, eventually
 from tests.faults.proxy import Mode
 from tests.faults.scene import HELD, Scene
-from worker.client.clock import boottime
+from worker.client.lease import boottime
 from worker.process.shim import TICK_SECONDS
 
 HOUR = 3600.0

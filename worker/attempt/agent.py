@@ -18,7 +18,7 @@ from trainers.contract.events import Step
 from worker.attempt.deadlines import StopRequest
 from worker.attempt.outcome import STOP_REASONS, Ending, Manifest, Verdict, manifest_read, verdict_of
 from worker.attempt.wiring import Tools, launch_of, parts_of
-from worker.client.clock import boottime
+from worker.client.lease import boottime
 from worker.client.payloads import Claim
 from worker.errors import AttemptError, FencedError, RefusedError, StopError
 from worker.process.oom import oom_kills

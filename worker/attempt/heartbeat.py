@@ -8,8 +8,7 @@ import structlog
 
 from foundation.phases import FETCHING
 from worker.client.api import AttemptApi
-from worker.client.clock import boottime
-from worker.client.lease import Lease
+from worker.client.lease import Lease, boottime
 from worker.errors import FencedError, RefusedError, UnreachableError
 
 log = structlog.get_logger()

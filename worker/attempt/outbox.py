@@ -16,8 +16,7 @@ from trainers.contract.errors import ReasonCode, reason
 from worker.attempt.publish import Publisher
 from worker.attempt.refused import RefusedResults
 from worker.client.api import OVER, Api
-from worker.client.clock import boottime
-from worker.client.lease import Lease
+from worker.client.lease import Lease, boottime
 from worker.errors import AttemptError, FencedError, RefusedError, UnreachableError
 from worker.settings import Settings
 from worker.transfer.files import remove_tree, write_json

@@ -14,8 +14,7 @@ from worker.attempt.deadlines import StopRequest
 from worker.attempt.event_sender import EventSender
 from worker.attempt.publish import Artifact, Publisher
 from worker.attempt.tail import EventTail
-from worker.client.clock import boottime
-from worker.client.lease import Lease
+from worker.client.lease import Lease, boottime
 from worker.process.launch import Running
 from worker.process.supervise import Exit
 from worker.transfer.out_folder import OutBounds, OutFolder, UnsafeFileError

@@ -28,7 +28,7 @@ from worker.executors.base import Executor
 from worker.process.environment import secrets_in
 from worker.process.launch import Launch
 from worker.process.places import Places, Room, places_in, room_in
-from worker.sandbox.network import network_of
+from worker.sandbox.confine import Network
 from worker.sandbox.wall import Wall
 from worker.settings import Settings
 from worker.transfer.cache import InputCache
@@ -182,3 +182,19 @@ def reuse_key(claim: Claim) -> str:
         return ""
     fields = [getattr(params, name) for name in params.resident_fields]
     return json.dumps([claim.project, spec["method"], model["sha256"], *fields])
+
+
+def network_of(claim: Claim, *, wrapped: bool) -> Network:
+    """`wrapped`: a command of the operator's starts the trainer, perhaps as several processes.
+
+    What the trainer itself would refuse connects to nothing.
+    """
+    try:
+        params = params_class(claim.spec["method"]).model_validate(claim.spec["params"])
+    except (KeyError, ValueError):
+        connects = False
+    else:
+        connects = params.connects()
+    if connects:
+        return "any"
+    return "ranks" if wrapped or claim.resources.strategy != "single" else "none"

@@ -1,8 +1,8 @@
-"""Until when an attempt may run, by what the API last answered."""
+"""How long an attempt may run, by the last answer of the API, on a clock that also counts suspended time."""
 
 import threading
+import time
 
-from worker.client.clock import boottime
 from worker.errors import FencedError
 
 
@@ -31,3 +31,8 @@ class Lease:
             self.over.set()
         if self.over.is_set():
             raise FencedError(self.refused or "the lease ran out without an answered heartbeat")
+
+
+def boottime() -> float:
+    """Seconds on CLOCK_BOOTTIME."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

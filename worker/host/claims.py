@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from worker.client.api import Api
-from worker.client.clock import boottime
+from worker.client.lease import boottime
 from worker.client.payloads import AttemptPart, Claim
 from worker.transfer.files import write_bytes
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from foundation.protocol import OLDEST_API, PROTOCOL
 from worker.client.api import Api
-from worker.client.clock import boottime
+from worker.client.lease import boottime
 from worker.client.payloads import Timings
 from worker.errors import RefusedError, UnreachableError
 from worker.process.tree import ATTEMPT_MARK, WORKER_MARK, kill_until_none, mark_values, marked

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foundation.lifeline import die_with_parent
-from worker.client.clock import boottime
+from worker.client.lease import boottime
 from worker.process.shim_jobs import Jobs
 from worker.process.tree import RESIDENT_MARK, become_subreaper, descendants, kill_until_none, marked
 from worker.sandbox.confine import Confinement, confine, confinement_parse

@@ -11,8 +11,7 @@ import structlog
 
 from worker.sandbox.confine import confine
 from worker.sandbox.landlock import MINIMUM_ABI, landlock_abi
-from worker.sandbox.readable import readable_paths
-from worker.sandbox.wall import User, Wall
+from worker.sandbox.wall import User, Wall, readable_paths
 from worker.settings import Settings
 
 NOBODY = 65_534

@@ -11,7 +11,7 @@ import pytest
 
 from tests.worker.conftest import eventually
 from tests.worker.process.test_supervise import end_of
-from worker.client.clock import boottime
+from worker.client.lease import boottime
 from worker.process.supervise import Spawner, Supervisor, sweep
 from worker.process.tree import ATTEMPT_MARK, marked
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.patience import PATIENCE_SECONDS
 from tests.worker.conftest import eventually
-from worker.client.clock import boottime
+from worker.client.lease import boottime
 from worker.process.supervise import Exit, Spawner, Supervisor, sweep
 from worker.process.tree import ATTEMPT_MARK, marked
 
@@ -140,7 +140,7 @@ def test_the_death_of_the_one_who_started_the_shim_ends_everything(tmp_path: Pat
     host = f"""
 import os, sys, time
 from pathlib import Path
-from worker.client.clock import boottime
+from worker.client.lease import boottime
 from worker.process.supervise import Exit, Spawner, Supervisor
 Supervisor(Spawner(), attempt={attempt!r}, command=[sys.executable, "-c", {SLEEP!r}], folder=Path({str(tmp_path)!r}),
     env={{"PATH": os.environ["PATH"], "ANNEAL_ATTEMPT": {attempt!r}}}, log=os.open({str(tmp_path / "log")!r}, os.O_WRONLY | os.O_CREAT),

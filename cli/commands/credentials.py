@@ -1,11 +1,12 @@
-"""`anneal token`."""
+"""`anneal token` and `anneal secret`: what programs and workers log in with, and what jobs need."""
 
+import sys
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from cli.completion import PROJECTS, TOKENS
+from cli.completion import PROJECTS, SECRETS, TOKENS
 from cli.errors import CliError
 from cli.http import Client, Record
 from cli.output import Json, connect, print_done, print_rows
@@ -81,3 +82,51 @@ def token_find(client: Client, reference: str) -> Record:
 
 def state_of(token: Record) -> str:
     return "revoked" if token["revoked_at"] else "login" if token["login"] else token["kind"]
+
+
+secrets_app = typer.Typer(no_args_is_help=True)
+SecretName = Annotated[str, typer.Argument(help="Lower-case letters, digits and underscores.", autocompletion=SECRETS)]
+
+
+class Kind(StrEnum):
+    """Where a trainer finds it: HF_TOKEN, WANDB_API_KEY, or ANNEAL_SECRET_<NAME>."""
+
+    HUB = "hub"
+    WANDB = "wandb"
+    GENERIC = "generic"
+
+
+@secrets_app.command("list")
+def secret_list(as_json: Json = False) -> None:
+    """Names and kinds; for admins of the project."""
+    with connect() as client:
+        rows = list(client.pages("secrets"))
+    columns = {"name": "name", "kind": "kind", "variable": "variable", "created": "created", "replaced": "rotated"}
+    print_rows(rows, columns, as_json=as_json)
+
+
+@secrets_app.command("set")
+def secret_set(
+    name: SecretName,
+    kind: Annotated[Kind, typer.Option(help="Says which variable a trainer finds it in.")] = Kind.GENERIC,
+    as_json: Json = False,
+) -> None:
+    """Save a value, asked for or read from standard input: never a word of the command line, which others can see."""
+    value = value_read()
+    with connect() as client:
+        saved = client.put(f"secrets/{name}", {"kind": kind.value, "value": value})
+    print_done(saved, f"saved {saved['name']}; jobs that name it find it in {saved['variable']}", as_json=as_json)
+
+
+@secrets_app.command("delete")
+def secret_delete(name: SecretName, as_json: Json = False) -> None:
+    """Forget a secret; attempts that run keep what they were given."""
+    with connect() as client:
+        client.delete(f"secrets/{name}")
+    print_done({"deleted": name}, f"deleted {name}", as_json=as_json)
+
+
+def value_read() -> str:
+    if sys.stdin.isatty():
+        return str(typer.prompt("Value", hide_input=True, err=True))
+    return sys.stdin.read().strip()
