@@ -204,7 +204,7 @@ def test_every_package_is_walked() -> None:
         ("trainers/core/loop.py", "from api.jobs import services"),
         ("trainers/core/loop.py", "import storage"),
         ("trainers/core/losses.py", "from trainers.core import loop"),
-        ("trainers/core/noise.py", "from trainers.image.models.load import load_base"),
+        ("trainers/core/noise.py", "from trainers.image.models.families import load_base"),
         ("trainers/methods/image_lora.py", "from trainers.methods import sample_image"),
         ("trainers/methods/image_lora.py", "from trainers.methods.sample_image import sample"),
         ("trainers/image/sampling/sampler.py", "from trainers.methods.image_lora import train"),

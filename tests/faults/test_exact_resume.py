@@ -24,8 +24,8 @@ SIZES = ((80, 64),) * 5
 TWO = {**DEMANDING, "eval_prompt": "", "eval_num_inference_steps": 50, "max_train_steps": 6}
 MOMENTS = {
     "in the build of the cache": ("trainers.core.cache", "file_write", 3),
-    "in the first evaluation": ("trainers.image.training.evaluation", "sample_images", 1),
-    "in a later evaluation, with the image made": ("trainers.image.training.evaluation", "image_write", 2),
+    "in the first evaluation": ("trainers.image.training.drawing", "sample_images", 1),
+    "in a later evaluation, with the image made": ("trainers.image.training.drawing", "image_write", 2),
     "in a validation": ("trainers.methods.image_lora", "validation_loss", 3),
     "in the first checkpoint, with one part written": ("trainers.core.checkpoint", "save_file", 2),
     "in a later checkpoint, with one part written": ("trainers.core.checkpoint", "save_file", 5),

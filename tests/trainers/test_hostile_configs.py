@@ -15,10 +15,9 @@ from formats.tokenizer_files import CLASSES
 from tests.tiny_text import BUILDERS, bpe_files_write, build_tiny_bert, byte_tokenizer_write
 from tests.trainers.canaries import PATH_KEYS, replaced, strings_of
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.image.models.clip_text import clip_tokenizer
-from trainers.image.models.load import load_base
-from trainers.image.models.saving import save
-from trainers.image.models.t5_text import t5_tokenizer
+from trainers.image.models.families import load_base
+from trainers.image.models.parts import save
+from trainers.image.models.text_encoders import clip_tokenizer, t5_tokenizer
 from trainers.text.models.load import load_text, load_tokens
 from trainers.text.models.save import save_text
 

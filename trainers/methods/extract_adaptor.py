@@ -1,5 +1,10 @@
 """Method `extract_adaptor`: an adaptor of another strength or of a lower rank, made from one that is there."""
 
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.extract_adaptor import ExtractAdaptorParams
 from trainers.contract.spec import InputRef
@@ -7,16 +12,13 @@ from trainers.core.adaptor_inputs import base_check, weights_folder
 from trainers.core.context import JobContext, Outcome
 from trainers.core.manifest import manifest_body
 from trainers.image.adaptors.card import card_write
-from trainers.image.adaptors.facts import pair_facts
-from trainers.image.adaptors.foreign_family import clip_skip_of
-from trainers.image.adaptors.layers import layers, roots
+from trainers.image.adaptors.file import clip_skip_of
 from trainers.image.adaptors.load import Adaptor, adaptor_read
-from trainers.image.adaptors.lower_rank import error_sums, lower_rank
-from trainers.image.adaptors.pairs import Pair, Pairs, scaled
+from trainers.image.adaptors.pairs import Pair, Pairs, difference, layers, pair_facts, roots, scaled
 from trainers.image.adaptors.save import adaptor_write, how_to_use
 from trainers.image.models.base import Base
-from trainers.image.models.load import load_base
-from trainers.image.models.stored_dtype import stored_dtype
+from trainers.image.models.families import load_base
+from trainers.image.models.parts import stored_dtype
 
 
 def extract_adaptor(job: JobContext) -> Outcome:
@@ -84,3 +86,31 @@ def _metadata(adaptor: Adaptor, family: str, params: ExtractAdaptorParams, model
         kept["clip_skip"] = str(skip)
     own = {"base_sha256": model.sha256, "base_name": model.name, "name": params.adaptor_name}
     return {"trigger_word": adaptor.metadata.get("modelspec.trigger_phrase", "")} | kept | own
+
+
+def lower_rank(pair: Pair, rank: int) -> Pair:
+    """`pair` with its update cut to its `rank` largest singular values; alpha / r and DoRA's magnitude stay.
+
+    The update is never formed: up = Q_u R_u and down' = Q_d R_d, so the values are those of the small R_u R_d'.
+    """
+    if rank >= pair.rank:
+        return pair
+    q_up_OR, r_up = torch.linalg.qr(pair.up.flatten(1).double())
+    q_down_IR, r_down = torch.linalg.qr(pair.down.flatten(1).double().T)
+    left, values, right = torch.linalg.svd(r_up @ r_down.T)
+    root_K = values[:rank].sqrt()
+    up_OK = q_up_OR @ left[:, :rank] * root_K
+    down_KI = root_K[:, None] * (right[:rank] @ q_down_IR.T)
+    return replace(
+        pair,
+        down=down_KI.float().reshape(-1, *pair.down.shape[1:]),
+        up=up_OK.float().reshape(len(up_OK), -1, *pair.up.shape[2:]),
+        alpha=pair.scaling * len(root_K),
+    )
+
+
+def error_sums(wanted: Pair, found: Pair, weight: Tensor) -> tuple[float, float]:
+    """Squared Frobenius norms of what `found` misses of the difference that `wanted` makes, and of that difference."""
+    whole = difference(wanted, weight).double()
+    missed = whole - difference(found, weight).double()
+    return float(missed.square().sum()), float(whole.square().sum())

@@ -6,7 +6,7 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.fetch import FetchModelParams, FetchParams
 from trainers.core.context import JobContext, Outcome
 from trainers.core.fetching import Kind, fetch_into
-from trainers.image.models.load import family_of
+from trainers.image.models.families import family_of
 from trainers.text.models.families import config_read
 from trainers.text.models.families import family_of as text_family_of
 

@@ -22,20 +22,25 @@ from trainers.core.optim import Group, optimizer_of, schedule
 from trainers.core.resume import Resumable
 from trainers.image.adaptors.card import card_write
 from trainers.image.adaptors.save import adaptor_save
-from trainers.image.data.batches import MicroBatch, step_batch, validation_batches
+from trainers.image.data.batches import MicroBatch, Plan, step_batch, validation_batches
 from trainers.image.data.dataset import batch_of, draws_of, plan_of, rows_encode
 from trainers.image.data.examples import Examples
-from trainers.image.data.plan import Plan
 from trainers.image.data.rows import Rows, rows_read
 from trainers.image.models.base import Base
 from trainers.image.models.families import family_module
-from trainers.image.sampling.prompts import Prompts
+from trainers.image.sampling.denoise import Prompts
 from trainers.image.training.denoising import denoising
-from trainers.image.training.evaluation import eval_prompts_encode, images_sample, validation_loss
-from trainers.image.training.init_from_adaptor import start_from_adaptor
-from trainers.image.training.load import DTYPES, base_load, encoders_free, precision_on, prediction_overridden
-from trainers.image.training.lora_setup import Trained, pairs_attach
-from trainers.image.training.prior import class_images_made
+from trainers.image.training.drawing import class_images_made, eval_prompts_encode, images_sample, validation_loss
+from trainers.image.training.lora_setup import (
+    DTYPES,
+    Trained,
+    base_load,
+    encoders_free,
+    pairs_attach,
+    precision_on,
+    prediction_overridden,
+    start_from_adaptor,
+)
 
 VALIDATION_TIMESTEPS = 4
 """Fixed timesteps at which each held-out image is seen."""

@@ -11,15 +11,13 @@ from trainers.contract.spec import InputRef
 from trainers.core.context import JobContext, Outcome
 from trainers.core.manifest import manifest_body
 from trainers.image.adaptors.card import card_write
-from trainers.image.adaptors.facts import pair_facts
-from trainers.image.adaptors.file import bad
-from trainers.image.adaptors.foreign_family import clip_skip_of, prediction_type_of
+from trainers.image.adaptors.file import bad, clip_skip_of, prediction_type_of
 from trainers.image.adaptors.load import Adaptor, adaptor_read
+from trainers.image.adaptors.pairs import pair_facts
 from trainers.image.adaptors.save import adaptor_write, how_to_use
 from trainers.image.models.base import Base
-from trainers.image.models.families import family_module
-from trainers.image.models.load import load_base
-from trainers.image.models.stored_dtype import stored_dtype
+from trainers.image.models.families import family_module, load_base
+from trainers.image.models.parts import stored_dtype
 
 
 def import_adaptor(job: JobContext) -> Outcome:

@@ -22,9 +22,9 @@ from trainers.contract.params.fetch import FetchModelParams
 from trainers.contract.params.import_model import ImportModelParams
 from trainers.core.context import JobContext, Outcome
 from trainers.core.fetching import Kind, files_fetch
-from trainers.image.models.load import family_of, load_base
+from trainers.image.models.families import family_of, load_base
+from trainers.image.models.parts import stored_dtype
 from trainers.image.models.single_file import part_tensors
-from trainers.image.models.stored_dtype import stored_dtype
 
 COPIED = ("*.safetensors", "*.json", "*.txt", "*.model")
 """Files of a part that comes from elsewhere."""

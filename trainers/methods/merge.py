@@ -13,13 +13,11 @@ from trainers.core.context import JobContext, Outcome
 from trainers.core.reporting import Reporter
 from trainers.image.adaptors.apply import prediction_override
 from trainers.image.adaptors.file import bad
-from trainers.image.adaptors.layers import layers, roots
 from trainers.image.adaptors.load import Adaptor, adaptor_read
-from trainers.image.adaptors.pairs import difference
+from trainers.image.adaptors.pairs import difference, layers, roots
 from trainers.image.models.base import Base
-from trainers.image.models.families import family_module
-from trainers.image.models.load import load_base
-from trainers.image.models.stored_dtype import stored_dtype
+from trainers.image.models.families import family_module, load_base
+from trainers.image.models.parts import stored_dtype
 from trainers.text.adaptors.merge import merge_text
 
 

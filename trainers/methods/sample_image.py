@@ -13,14 +13,11 @@ from trainers.contract.params.sample_image import SampleImageParams
 from trainers.core.context import JobContext, Outcome
 from trainers.core.distributed import single_process_check
 from trainers.core.reporting import Reporter
-from trainers.image.adaptors.apply import Adapted, adaptors_apply
-from trainers.image.adaptors.switch import adaptors_remove, adaptors_switch
+from trainers.image.adaptors.apply import Adapted, adaptors_apply, adaptors_remove, adaptors_switch
 from trainers.image.models.base import Base, TextSettings
-from trainers.image.models.families import family_module
-from trainers.image.models.load import load_base
-from trainers.image.sampling.comparison import Column, columns_of, seeds_of
+from trainers.image.models.families import family_module, load_base
 from trainers.image.sampling.init_image import start_read
-from trainers.image.sampling.sample_writer import SampleWriter
+from trainers.image.sampling.sample_writer import Column, SampleWriter, columns_of, seeds_of
 from trainers.image.sampling.sampler import Previews, Start, sample_images
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from trainers.core.global_batch import GlobalBatch
-from trainers.image.data.plan import Plan
+from trainers.image.data.batches import Plan
 from trainers.text.data.batches import TextPlan
 
 

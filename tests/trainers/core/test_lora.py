@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from tests.tolerance import PRODUCT, assert_near
 from trainers.core.lora import attach, lora_load_state, lora_state
 from trainers.image.models.base import Base
-from trainers.image.models.load import load_base
+from trainers.image.models.families import load_base
 
 pytestmark = pytest.mark.numeric
 

@@ -23,7 +23,7 @@ from tests.trainers.image.adaptors.test_jobs import ref
 from tests.trainers.image.models.original_layout import flux_original, original, part
 from trainers.contract.spec import JobSpec
 from trainers.image.models.base import Base
-from trainers.image.models.load import load_base
+from trainers.image.models.families import load_base
 from trainers.job import run
 
 CLIP = "cond_stage_model.transformer."

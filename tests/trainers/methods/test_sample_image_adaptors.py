@@ -31,8 +31,8 @@ from trainers.core.lora import attach
 from trainers.core.model_cache import ModelCache
 from trainers.image.adaptors.save import adaptor_save
 from trainers.image.models import sd1
-from trainers.image.models.load import load_base
-from trainers.image.sampling.comparison import columns_of
+from trainers.image.models.families import load_base
+from trainers.image.sampling.sample_writer import columns_of
 from trainers.job import run
 from trainers.methods.sample_image import sample
 

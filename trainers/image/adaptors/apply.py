@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.spec import InputRef
 from trainers.core.adaptor_inputs import base_check, weights_folder
-from trainers.image.adaptors.foreign_family import clip_skip_of
+from trainers.image.adaptors.file import clip_skip_of
 from trainers.image.adaptors.load import adaptor_load
 from trainers.image.models.base import Base
 
@@ -50,3 +52,32 @@ def prediction_override(adaptors: Sequence[tuple[InputRef, Mapping[str, str]]]) 
         named = ", ".join(f"{name} has {kind}" for name, kind in predictions)
         raise TrainerError(ReasonCode.BAD_ADAPTOR, f"the adaptors disagree on the prediction type: {named}")
     return {"prediction_type": predictions[0][1]} if predictions else {}
+
+
+def adaptors_switch(base: Base, *, on: bool) -> None:
+    """All adaptors of `base` active, or none; without any it does nothing."""
+    for model in _models(base):
+        for _, layer in _layers(model):
+            layer.enable_adapters(on)
+        if _layers(model):
+            model.requires_grad_(False)
+
+
+def adaptors_remove(base: Base) -> None:
+    """Puts the very layers back that the adaptors were laid on, so that nothing of them is left."""
+    for model in _models(base):
+        for name, layer in _layers(model):
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer.get_base_layer())
+        if hasattr(model, "peft_config"):
+            del model.peft_config
+        if hasattr(model, "_hf_peft_config_loaded"):
+            model._hf_peft_config_loaded = False
+
+
+def _models(base: Base) -> tuple[Any, ...]:
+    return (base.network, *base.text_encoders)
+
+
+def _layers(model: Any) -> list[tuple[str, BaseTunerLayer]]:
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from trainers.image.adaptors.file import AdaptorFile, bad
 from trainers.image.adaptors.kohya_places import Place, further_places, places
-from trainers.image.adaptors.layers import layers, roots
-from trainers.image.adaptors.pairs import Pair, Pairs, row_norms
+from trainers.image.adaptors.pairs import Pair, Pairs, layers, roots, row_norms
 from trainers.image.models.base import Base
 
 DOWN, UP, ALPHA, MAGNITUDE = ".lora_down.weight", ".lora_up.weight", ".alpha", ".dora_scale"

@@ -14,7 +14,7 @@ from torch import nn
 from trainers.image.adaptors.kohya_flux import Names, flux_names
 from trainers.image.adaptors.kohya_sd3 import sd3_names
 from trainers.image.adaptors.kohya_sdxl import sdxl_name
-from trainers.image.adaptors.layers import TEXT_PREFIX, layers, roots
+from trainers.image.adaptors.pairs import TEXT_PREFIX, layers, roots
 from trainers.image.models.base import Base
 
 SINGLE_ENCODER = ("sd1", "sd2")

@@ -10,11 +10,9 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from trainers.core.lora import inject, lora_layers
-from trainers.image.adaptors.file import AdaptorFile, adaptor_open, bad
-from trainers.image.adaptors.foreign_family import family_check
+from trainers.image.adaptors.file import AdaptorFile, adaptor_open, bad, family_check
 from trainers.image.adaptors.kohya import kohya_pairs
-from trainers.image.adaptors.layers import TEXT_PREFIX, layers, pairs_check, plain_name, roots
-from trainers.image.adaptors.pairs import Pair, Pairs, scaled
+from trainers.image.adaptors.pairs import TEXT_PREFIX, Pair, Pairs, layers, pairs_check, plain_name, roots, scaled
 from trainers.image.adaptors.peft_keys import peft_pairs
 from trainers.image.models.base import Base
 

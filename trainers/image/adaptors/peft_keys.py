@@ -10,8 +10,7 @@ from torch import Tensor
 
 from foundation.strict_json import JsonError, json_object_read
 from trainers.image.adaptors.file import AdaptorFile, bad
-from trainers.image.adaptors.layers import TEXT_PREFIX, plain_name
-from trainers.image.adaptors.pairs import Pair, Pairs
+from trainers.image.adaptors.pairs import TEXT_PREFIX, Pair, Pairs, plain_name
 
 PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
 A, B, MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"

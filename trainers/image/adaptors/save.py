@@ -1,5 +1,8 @@
 """Writes an adaptor as the two files that other tools read: diffusers' and kohya's."""
 
+import hashlib
+import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,11 +12,9 @@ from torch import Tensor
 from foundation.atomic import bytes_write
 from trainers.core.lora import TRAINED
 from trainers.core.safetensors_file import file_bytes
-from trainers.image.adaptors.file import KOHYA, WEIGHTS
+from trainers.image.adaptors.file import CLIP_SKIP_FAMILIES, KOHYA, WEIGHTS
 from trainers.image.adaptors.kohya import kohya_tensors
-from trainers.image.adaptors.kohya_header import kohya_header
-from trainers.image.adaptors.layers import live_pairs
-from trainers.image.adaptors.pairs import Pairs
+from trainers.image.adaptors.pairs import Pairs, live_pairs
 from trainers.image.adaptors.peft_keys import HEADER, peft_header, peft_tensors
 from trainers.image.models.base import Base
 
@@ -68,3 +69,147 @@ def how_to_use(metadata: Mapping[str, str]) -> dict[str, Any]:
     """HOW_TO_USE of a header, for a manifest: numbers as numbers."""
     found: dict[str, Any] = {key: metadata[key] for key in HOW_TO_USE if key in metadata}
     return found | ({"clip_skip": int(found["clip_skip"])} if "clip_skip" in found else {})
+
+
+VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0", "sd3": "sd3", "flux": "flux1"}
+"""`ss_base_model_version` of each family."""
+ARCHITECTURES = {
+    "sd1": "stable-diffusion-v1",
+    "sd2": "stable-diffusion-v2-512",
+    "sdxl": "stable-diffusion-xl-v1-base",
+    "sd3": "stable-diffusion-3",
+    "flux": "flux-1-dev",
+}
+"""`modelspec.architecture`, as sd-scripts names them; see `_architecture`."""
+NETWORK_MODULES = {"sd3": "networks.lora_sd3", "flux": "networks.lora_flux"}
+FROM_PARAMS = {
+    "ss_learning_rate": "learning_rate",
+    "ss_unet_lr": "learning_rate",
+    "ss_text_encoder_lr": "text_encoder_learning_rate",
+    "ss_optimizer": "optimizer",
+    "ss_lr_scheduler": "lr_scheduler",
+    "ss_lr_warmup_steps": "lr_warmup_steps",
+    "ss_num_epochs": "num_train_epochs",
+    "ss_max_train_steps": "max_train_steps",
+    "ss_batch_size_per_device": "train_batch_size",
+    "ss_gradient_accumulation_steps": "gradient_accumulation_steps",
+    "ss_gradient_checkpointing": "gradient_checkpointing",
+    "ss_max_grad_norm": "max_grad_norm",
+    "ss_mixed_precision": "mixed_precision",
+    "ss_seed": "seed",
+    "ss_noise_offset": "noise_offset",
+    "ss_min_snr_gamma": "snr_gamma",
+    "ss_caption_dropout_rate": "caption_dropout_rate",
+    "ss_prior_loss_weight": "prior_weight",
+    "ss_network_dropout": "lora_dropout",
+    "ss_loss_type": "loss_type",
+    "ss_huber_c": "huber_c",
+    "ss_huber_schedule": "huber_schedule",
+}
+"""sd-scripts' entries and the parameters of image_lora that say the same."""
+
+
+def kohya_header(
+    tensors: Mapping[str, Tensor],
+    pairs: Pairs,
+    family: str,
+    metadata: Mapping[str, str],
+    params: Mapping[str, Any],
+    *,
+    is_distilled: bool = False,
+) -> dict[str, str]:
+    """Everything as text. `metadata` is what the diffusers file says too: name, trigger word, base, prediction type.
+
+    `params`: those of the training, with what stands for none filled in. `is_distilled`: Flux schnell.
+    """
+    training = _network(pairs, family) | _base(family, metadata) | _training(params) | _clip_skip(family, metadata)
+    training |= _tags(metadata)
+    hashes = _hashes(tensors, training)
+    architecture = _architecture(family, metadata, is_distilled=is_distilled)
+    return training | hashes | _modelspec(architecture, metadata, params, hashes["sshs_model_hash"])
+
+
+def _architecture(family: str, metadata: Mapping[str, str], *, is_distilled: bool) -> str:
+    if family == "sd2" and metadata.get("prediction_type") == "v_prediction":
+        return "stable-diffusion-v2-768-v"
+    return "flux-1-schnell" if family == "flux" and is_distilled else ARCHITECTURES[family]
+
+
+def _network(pairs: Pairs, family: str) -> dict[str, str]:
+    every = [pair for by_layer in pairs.values() for pair in by_layer.values()]
+    linear = [pair for pair in every if pair.down.ndim == 2] or every
+    spatial = [pair for pair in every if pair.down.ndim == 4 and pair.down.shape[-1] > 1]
+    rank, alpha = Counter((pair.rank, pair.alpha) for pair in linear).most_common(1)[0][0]
+    arguments: dict[str, Any] = {}
+    if spatial:
+        arguments = {"conv_dim": str(spatial[0].rank), "conv_alpha": _text(spatial[0].alpha)}
+    if any(pair.magnitude_O is not None for pair in every):
+        arguments["dora_wd"] = "True"
+    return {
+        "ss_network_module": NETWORK_MODULES.get(family, "networks.lora"),
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": _text(alpha),
+        "ss_network_args": json.dumps(arguments, sort_keys=True),
+    }
+
+
+def _base(family: str, metadata: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "ss_base_model_version": VERSIONS[family],
+        "ss_v2": str(family == "sd2"),
+        "ss_v_parameterization": str(metadata.get("prediction_type") == "v_prediction"),
+        "ss_sd_model_name": metadata.get("base_name", ""),
+        "ss_output_name": metadata.get("name", ""),
+        "ss_steps": metadata.get("step", ""),
+    }
+
+
+def _training(params: Mapping[str, Any]) -> dict[str, str]:
+    side = params.get("resolution")
+    size = {"ss_resolution": f"({side}, {side})"} if side else {}
+    given = {key: params.get(name) for key, name in FROM_PARAMS.items()}
+    return size | {key: _text(value) for key, value in given.items() if value is not None}
+
+
+def _clip_skip(family: str, metadata: Mapping[str, str]) -> dict[str, str]:
+    """sd-scripts counts from 1 = the last layer, diffusers from 0; of SDXL and later sd-scripts knows none."""
+    skip = int(metadata.get("clip_skip", "0"))
+    return {"ss_clip_skip": str(skip + 1)} if skip and family in CLIP_SKIP_FAMILIES else {}
+
+
+def _tags(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The trigger word as the one tag that the training knew; interfaces offer it from here."""
+    trigger = metadata.get("trigger_word")
+    return {"ss_tag_frequency": json.dumps({"dataset": {trigger: 1}}, ensure_ascii=False)} if trigger else {}
+
+
+def _modelspec(
+    architecture: str, metadata: Mapping[str, str], params: Mapping[str, Any], digest: str
+) -> dict[str, str]:
+    given = {
+        "sai_model_spec": "1.0.0",
+        "architecture": f"{architecture}/lora",
+        "implementation": "diffusers",
+        "title": metadata.get("name", ""),
+        "trigger_phrase": metadata.get("trigger_word", ""),
+        "resolution": "{0}x{0}".format(params["resolution"]) if params.get("resolution") else "",
+        "prediction_type": {"epsilon": "epsilon", "v_prediction": "v"}.get(metadata.get("prediction_type", ""), ""),
+        "hash_sha256": f"0x{digest}",
+    }
+    return {f"modelspec.{key}": value for key, value in given.items() if value}
+
+
+def _hashes(tensors: Mapping[str, Tensor], training: Mapping[str, str]) -> dict[str, str]:
+    """As sd-scripts' precalculate_safetensors_hashes: of the tensors alone, and the older one of 64 KiB at 1 MiB."""
+    written = file_bytes(tensors, training)
+    body = written[8 + int.from_bytes(written[:8], "little") :]
+    older = written[0x100000 : 0x100000 + 0x10000]
+    return {
+        "sshs_model_hash": hashlib.sha256(body).hexdigest(),
+        "sshs_legacy_hash": hashlib.sha256(older).hexdigest()[:8],
+    }
+
+
+def _text(value: Any) -> str:
+    """Whole numbers without ".0", as sd-scripts writes them."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

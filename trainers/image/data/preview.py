@@ -7,25 +7,33 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from formats.images import FORMAT_ENDINGS
 from trainers.contract.errors import TrainerError
 from trainers.contract.events import Progress, Sample, Started
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.params.inspect_dataset import InspectDatasetParams
 from trainers.core.context import JobContext
 from trainers.image.data.augment import change_drawn
-from trainers.image.data.batches import text_drawn, view_drawn
-from trainers.image.data.changes import changes_of
-from trainers.image.data.dataset import augment_of, batch_of, dropout_of, framing_of, plan_for
+from trainers.image.data.batches import Plan, text_drawn, view_drawn
+from trainers.image.data.buckets import cut_share
+from trainers.image.data.dataset import (
+    augment_of,
+    batch_of,
+    dropout_of,
+    framing_of,
+    limit_of,
+    opaque_images,
+    plan_for,
+    token_counts,
+)
 from trainers.image.data.examples import Row
 from trainers.image.data.folder import tables_of
 from trainers.image.data.framing import Framing, View, view_of
 from trainers.image.data.image_rows import Faults, ImageRow
 from trainers.image.data.masks import mask_image
-from trainers.image.data.pixels import crop_image
-from trainers.image.data.plan import Plan
+from trainers.image.data.pixels import Seen, crop_image, decoded, header_read
 from trainers.image.data.rows import Rows, example_rows, images_repeated, rows_of
-from trainers.image.data.warnings import limit_of, opaque_images, token_counts
-from trainers.image.models.load import family_of
+from trainers.image.models.families import family_of
 from trainers.image.png import image_write
 
 ANY_MULTIPLE = 8
@@ -187,3 +195,46 @@ def _write(
         image_write(job.out / path, image, {"prompt": text})
     job.reporter.emit(Sample(step=0, path=path, label=str(details["file"]), prompt=text, details=details))
     return path
+
+
+CUT_SAID = 0.25
+"""Share of the area that is cut away from which on it is said."""
+SUFFIX_FORMATS = {ending: name for name, endings in FORMAT_ENDINGS.items() for ending in endings}
+PLAIN_MODES = ("RGB", "RGBA", "RGBX")
+
+
+def changes_of(image: ImageRow, view: View) -> list[str]:
+    """Decodes the whole image. TrainerError BAD_DATASET: it cannot be trained on."""
+    seen = header_read(image)
+    decoded(image)
+    return [*_format_changes(image, seen), *_size_changes(view)]
+
+
+def _format_changes(image: ImageRow, seen: Seen) -> list[str]:
+    found = []
+    suffix = "" if "." not in image.name else "." + image.name.rpartition(".")[2].lower()
+    promised = SUFFIX_FORMATS.get(suffix)
+    if promised and seen.format not in (promised, "MPO"):
+        found.append(f"its name says {promised}, its content is {seen.format}")
+    if seen.frames > 1:
+        found.append(f"the first of its {seen.frames} frames is taken")
+    if seen.orientation != 1:
+        found.append(f"turned upright by its EXIF orientation {seen.orientation}")
+    if seen.has_alpha:
+        found.append("transparency laid on white")
+    if seen.mode.startswith("I"):
+        found.append("16 bits a channel scaled to 8")
+    elif seen.mode not in PLAIN_MODES and not seen.has_alpha:
+        found.append(f"{seen.mode} made RGB")
+    return found
+
+
+def _size_changes(view: View) -> list[str]:
+    found = []
+    width, height = view.original
+    if view.resized.width > width:
+        found.append(f"enlarged from {width} x {height} to {view.resized.width} x {view.resized.height}")
+    share = cut_share(width, height, view.shape)
+    if share >= CUT_SAID:
+        found.append(f"{share:.0%} of its area lies outside each crop of {view.shape.width} x {view.shape.height}")
+    return found

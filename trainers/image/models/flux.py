@@ -11,17 +11,28 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, T5EncoderModel
 
-from trainers.image.models.base import Base, TextSettings
-from trainers.image.models.clip_text import clip_ids, clip_tokenizer
-from trainers.image.models.lora_targets import TargetKind, clip_targets, named_targets, no_convolutions
-from trainers.image.models.parts import equal, part_config, part_load, parts_check
-from trainers.image.models.saving import save
-from trainers.image.models.scheduler_config import flow_scheduler
+from trainers.image.models.base import Base, TargetKind, TextSettings, clip_targets, named_targets, no_convolutions
+from trainers.image.models.parts import (
+    encode_image,
+    equal,
+    flow_scheduler,
+    part_config,
+    part_load,
+    parts_check,
+    save,
+    vae_load,
+)
 from trainers.image.models.sd3 import ATTENTION
 from trainers.image.models.sd3 import FEED_FORWARD as DOUBLE_FEED_FORWARD
-from trainers.image.models.t5_text import t5_ids, t5_states, t5_tokenizer
-from trainers.image.models.text import Text, encode_one_by_one
-from trainers.image.models.vae import encode_image, vae_load
+from trainers.image.models.text_encoders import (
+    Text,
+    clip_ids,
+    clip_tokenizer,
+    encode_one_by_one,
+    t5_ids,
+    t5_states,
+    t5_tokenizer,
+)
 
 __all__ = ["encode_image", "save"]
 

@@ -1,18 +1,24 @@
 """Opens one part of a base model strictly: safetensors only, nothing missing, nothing downloaded, no remote code."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
 from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from formats.base_model import json_file_read
 from formats.image_configs import index_clean, part_config_clean
 from formats.scheduler_configs import scheduler_config_clean
+from foundation.atomic import bytes_write
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.core.folder_views import bad_files, weights_view
+from trainers.image.models.base import Base
+from trainers.image.models.schedulers import SCHEDULERS
 
 diffusers_logging.disable_progress_bar()
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -110,3 +116,71 @@ def _name_forget(model: Any) -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+PREDICTIONS = ("epsilon", "v_prediction")
+FLOW = "FlowMatchEulerDiscreteScheduler"
+
+
+def diffusion_scheduler(folder: Path) -> dict[str, Any]:
+    """Of a base that was trained to say the noise or the velocity."""
+    config = scheduler_config(folder)
+    name, prediction = config.get("_class_name"), config.get("prediction_type", "epsilon")
+    known = sorted(set(SCHEDULERS) - {FLOW})
+    if name not in known:
+        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"expected a scheduler of {', '.join(known)}, found {name}")
+    if prediction not in PREDICTIONS:
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL, f"expected prediction_type {' or '.join(PREDICTIONS)}, found {prediction}"
+        )
+    if config.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in SCHEDULERS[name]().config:
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL,
+            f"the scheduler config says rescale_betas_zero_snr, which {name} would ignore; use DDIMScheduler",
+        )
+    return config
+
+
+def flow_scheduler(folder: Path) -> dict[str, Any]:
+    """Of a base that was trained by flow matching."""
+    config = scheduler_config(folder)
+    if config.get("_class_name") != FLOW:
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL, f"expected the scheduler {FLOW}, found {config.get('_class_name')}"
+        )
+    return config
+
+
+def save(base: Base, folder: Path) -> None:
+    """Every part as safetensors below `folder`, and the base's own scheduler config; stock diffusers opens it."""
+    base.pipeline().save_pretrained(folder, safe_serialization=True)
+    config = json.dumps(base.scheduler_config, indent=2, sort_keys=True)
+    bytes_write(folder / "scheduler" / "scheduler_config.json", config.encode())
+
+
+def vae_load(folder: Path, dtype: torch.dtype) -> Any:
+    """In `dtype`, but fp32 for fp16 where its config says that it overflows there (force_upcast)."""
+    overflows = part_config(folder, "vae").get("force_upcast", True)
+    return part_load(AutoencoderKL, folder, "vae", torch.float32 if dtype == torch.float16 and overflows else dtype)
+
+
+@torch.no_grad()
+def encode_image(base: Base, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log-variance of the VAE's posterior, fp32 (B, C, H/8, W/8), unscaled; pixels in [-1, 1]."""
+    posterior = base.vae.encode(pixels_BCHW.to(base.vae.device, base.vae.dtype)).latent_dist
+    return posterior.mean.float(), posterior.logvar.float()
+
+
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """Of the unet's or transformer's first weight; fp32 where it cannot be told, so that nothing is rounded."""
+    for path in sorted([*folder.glob("unet/*.safetensors"), *folder.glob("transformer/*.safetensors")]):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for key in sorted(file.keys()):
+                    return DTYPES.get(file.get_slice(key).get_dtype(), torch.float32)
+        except SafetensorError:
+            break
+    return torch.float32

@@ -15,14 +15,17 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.image.models.base import Base, TextSettings
-from trainers.image.models.clip_text import clip_ids, clip_last, clip_tokenizer
-from trainers.image.models.lora_targets import TargetKind, clip_targets, convolutions, named_targets
-from trainers.image.models.parts import equal, part_config, part_load, parts_check
-from trainers.image.models.saving import save
-from trainers.image.models.scheduler_config import diffusion_scheduler
-from trainers.image.models.text import Text, encode_one_by_one
-from trainers.image.models.vae import encode_image
+from trainers.image.models.base import Base, TargetKind, TextSettings, clip_targets, convolutions, named_targets
+from trainers.image.models.parts import (
+    diffusion_scheduler,
+    encode_image,
+    equal,
+    part_config,
+    part_load,
+    parts_check,
+    save,
+)
+from trainers.image.models.text_encoders import Text, clip_ids, clip_last, clip_tokenizer, encode_one_by_one
 
 __all__ = ["encode_image", "save"]
 

@@ -13,13 +13,19 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.models.base import Base, TextSettings
-from trainers.image.models.clip_text import clip_ids, clip_penultimate, clip_tokenizer
-from trainers.image.models.parts import equal, model_index, part_config, part_load, parts_check
-from trainers.image.models.saving import save
-from trainers.image.models.scheduler_config import diffusion_scheduler
+from trainers.image.models.parts import (
+    diffusion_scheduler,
+    encode_image,
+    equal,
+    model_index,
+    part_config,
+    part_load,
+    parts_check,
+    save,
+    vae_load,
+)
 from trainers.image.models.sd1 import targets, text_targets
-from trainers.image.models.text import Text, encode_one_by_one
-from trainers.image.models.vae import encode_image, vae_load
+from trainers.image.models.text_encoders import Text, clip_ids, clip_penultimate, clip_tokenizer, encode_one_by_one
 
 __all__ = ["encode_image", "save", "targets", "text_targets"]
 

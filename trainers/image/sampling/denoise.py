@@ -1,7 +1,5 @@
 """From noise to latents, for every family: the loop, the start from an image, the mask."""
 
-# B batch, C channels, H height, W width
-
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,10 +11,117 @@ from torch import Tensor
 
 from trainers.contract.params.sample_image import strength_steps
 from trainers.core.losses import alphas_cumprod
-from trainers.image.models.base import Base
+from trainers.image.models.base import Base, TextSettings
 from trainers.image.models.families import family_module
 from trainers.image.models.schedulers import scheduler_of
-from trainers.image.sampling.guidance import Denoiser
+from trainers.image.models.text_encoders import Text, text_stack
+
+CHUNK = 77
+"""States of one chunk of a prompt, its start and end included."""
+DISTILLED = ("flux",)
+"""Families that are told the guidance and answer with it, without a second, negative prompt."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Embeddings of every image's text, batch axis first."""
+
+    positive: Text
+    negative: Text | None
+    """None: classifier-free guidance is off."""
+
+
+def is_guided(base: Base, guidance_scale: float) -> bool:
+    """Whether the network is asked twice a step, with the prompt and with the negative prompt."""
+    return guidance_scale > 1 and base.family not in DISTILLED
+
+
+@torch.no_grad()
+def prompts_encode(
+    base: Base, prompts: Sequence[str], negative_prompt: str, settings: TextSettings, *, guided: bool
+) -> Prompts:
+    """Each text is encoded once and alone, so that neighbours cannot change its bits."""
+    texts = list(dict.fromkeys([*prompts, *([negative_prompt] if guided else [])]))
+    found = dict(zip(texts, _equally_long(base, texts, settings), strict=True))
+    positive = text_stack([found[prompt] for prompt in prompts])
+    if not guided:
+        return Prompts(positive, None)
+    negative = found[negative_prompt]
+    if not negative_prompt and base.pipeline_config.get("force_zeros_for_empty_prompt"):
+        negative = {key: torch.zeros_like(value) for key, value in negative.items()}
+    return Prompts(positive, text_stack([negative] * len(prompts)))
+
+
+def _equally_long(base: Base, texts: Sequence[str], settings: TextSettings) -> list[Text]:
+    """Shorter ones get empty chunks, as the longest one's: the network takes all in one batch."""
+    family = family_module(base.family)
+    found = family.encode_text(base, texts, settings)
+    lengths = {text["prompt"].shape[0] for text in found}
+    if len(lengths) == 1:
+        return found
+    wanted = TextSettings(settings.clip_skip, settings.max_sequence_length, min_chunks=max(lengths) // CHUNK)
+    return family.encode_text(base, texts, wanted)
+
+
+def text_to(text: Text, device: torch.device, dtype: torch.dtype) -> Text:
+    def moved(value: Tensor) -> Tensor:
+        return value.to(device, dtype if value.is_floating_point() else None)
+
+    return {key: moved(value) for key, value in text.items()}
+
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""(noisy_BCHW, time) -> what the network says of it, fp32, in its shape."""
+
+
+def guided_denoiser(base: Base, prompts: Prompts, *, guidance_scale: float, guidance_rescale: float) -> Denoiser:
+    """What the network says with guidance, of latents in fp32 at one timestep (DDPM) or s (flow).
+
+    With a negative prompt both halves go through the network as one batch: negative + scale (positive - negative)
+    (Ho and Salimans 2022), rescaled as in Lin et al. 2024, section 3.4.
+    """
+    family, device, dtype = family_module(base.family), base.network.device, base.network.dtype
+    positive = text_to(prompts.positive, device, dtype)
+    text = positive
+    if prompts.negative is not None:
+        negative = text_to(prompts.negative, device, dtype)
+        text = {key: torch.cat([negative[key], positive[key]]) for key in positive}
+    copies = 1 if prompts.negative is None else 2
+
+    def says(noisy_BCHW: Tensor, time: Tensor) -> Tensor:
+        seen_BCHW = torch.cat([noisy_BCHW] * copies).to(device, dtype)
+        times_B = time.to(device).expand(seen_BCHW.shape[0])
+        sizes_B6 = _sizes(base, noisy_BCHW).expand(seen_BCHW.shape[0], 6)
+        said_BCHW = family.predict(base, seen_BCHW, times_B, text, sizes_B6, guidance_scale).float()
+        if copies == 1:
+            return said_BCHW
+        return guided(*said_BCHW.chunk(2), scale=guidance_scale, rescale=guidance_rescale)
+
+    return says
+
+
+def guided(negative_BCHW: Tensor, positive_BCHW: Tensor, *, scale: float, rescale: float) -> Tensor:
+    found_BCHW = negative_BCHW + scale * (positive_BCHW - negative_BCHW)
+    if not rescale:
+        return found_BCHW
+    factor_B111 = _std(positive_BCHW) / _std(found_BCHW)
+    return rescale * (found_BCHW * factor_B111) + (1 - rescale) * found_BCHW
+
+
+def _std(said_BCHW: Tensor) -> Tensor:
+    return said_BCHW.std(dim=(1, 2, 3), keepdim=True)
+
+
+def _sizes(base: Base, latents_BCHW: Tensor) -> Tensor:
+    """The whole image, uncropped, as SDXL wants to be told: its pixels twice."""
+    factor = vae_factor(base)
+    height, width = latents_BCHW.shape[2] * factor, latents_BCHW.shape[3] * factor
+    return torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32, device=base.network.device)
+
+
+def vae_factor(base: Base) -> int:
+    """Pixels per latent along one side: 8 for all families."""
+    return int(2 ** (len(base.vae.config.block_out_channels) - 1))
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,15 @@ from torch.nn import functional
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.models.base import Base, TextSettings
 from trainers.image.models.families import family_module
-from trainers.image.sampling.denoise import LatentStart, denoise
-from trainers.image.sampling.guidance import guided_denoiser, vae_factor
-from trainers.image.sampling.prompts import Prompts, is_guided, prompts_encode
+from trainers.image.sampling.denoise import (
+    LatentStart,
+    Prompts,
+    denoise,
+    guided_denoiser,
+    is_guided,
+    prompts_encode,
+    vae_factor,
+)
 
 FLUX_SIDE = 128
 """Latents along one side of Flux' own images; its config does not say."""

@@ -24,7 +24,7 @@ from trainers.core.losses import (
 from trainers.image.data.batches import MicroBatch
 from trainers.image.models.base import Base, TextSettings
 from trainers.image.models.families import family_module
-from trainers.image.models.text import Text, holds_ids
+from trainers.image.models.text_encoders import Text, holds_ids
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainers.image.adaptors.layers import layers, roots
-from trainers.image.adaptors.pairs import Pair, Pairs, row_norms
+from trainers.image.adaptors.pairs import Pair, Pairs, layers, roots, row_norms
 from trainers.image.models.base import Base
 
 

@@ -20,16 +20,14 @@ from tests.tiny_sdxl import build_tiny_sdxl
 from tests.tolerance import PRODUCT, assert_near, assert_same_image
 from tests.trainers.image.adaptors.pairs import in_blocks, random_pair, random_pairs
 from trainers.contract.errors import ReasonCode
-from trainers.image.adaptors.file import KOHYA, WEIGHTS
-from trainers.image.adaptors.foreign_family import clip_skip_of
-from trainers.image.adaptors.layers import layers
+from trainers.image.adaptors.file import KOHYA, WEIGHTS, clip_skip_of
 from trainers.image.adaptors.load import adaptor_load, adaptor_read
-from trainers.image.adaptors.lower_rank import lower_rank
-from trainers.image.adaptors.pairs import Pairs, update
+from trainers.image.adaptors.pairs import Pairs, layers, update
 from trainers.image.adaptors.save import adaptor_write
 from trainers.image.models.base import Base
-from trainers.image.models.load import load_base
+from trainers.image.models.families import load_base
 from trainers.job import run
+from trainers.methods.extract_adaptor import lower_rank
 from trainers.methods.import_adaptor import trigger_of
 
 SHA256 = "1" * 64

@@ -19,12 +19,11 @@ from tests.trainers.core.test_lora import prediction, trained, weight_delta
 from tests.trainers.image.adaptors.pairs import in_blocks, random_pair, random_pairs
 from tests.trainers.image.adaptors.scene import FLAT, LAYER, adaptor_make, flat, pair, write
 from trainers.image.adaptors.file import KOHYA, WEIGHTS
-from trainers.image.adaptors.layers import layers
 from trainers.image.adaptors.load import adaptor_load, adaptor_read
-from trainers.image.adaptors.pairs import Pair, difference, scaled, update
+from trainers.image.adaptors.pairs import Pair, difference, layers, scaled, update
 from trainers.image.adaptors.save import adaptor_save, adaptor_write
 from trainers.image.models.base import Base
-from trainers.image.models.load import load_base
+from trainers.image.models.families import load_base
 
 pytestmark = pytest.mark.numeric
 

@@ -17,7 +17,7 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.adaptors.file import KOHYA, WEIGHTS
 from trainers.image.adaptors.load import adaptor_load
 from trainers.image.models.base import Base
-from trainers.image.models.load import load_base
+from trainers.image.models.families import load_base
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,9 @@ from trainers.contract.events import EventWriter, Warning_, read_events
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.spec import JobSpec
 from trainers.core.loop import StepBatch
-from trainers.image.data.batches import Draws, MicroBatch, step_batch
+from trainers.image.data.batches import Draws, MicroBatch, Plan, step_batch
 from trainers.image.data.dataset import batch_of, draws_of, plan_of, rows_encode
 from trainers.image.data.examples import Examples
-from trainers.image.data.plan import Plan
 from trainers.image.data.rows import Rows, rows_read, with_class
 from trainers.image.models.base import Base
 

@@ -17,7 +17,7 @@ from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.image.data.batches import MicroBatch
 from trainers.image.data.rows import class_images_missing
 from trainers.image.models.base import Base
-from trainers.image.models.load import load_base
+from trainers.image.models.families import load_base
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,7 @@ from tests.trainers.image.data.scene import Data, Make, assert_same, data_maker,
 from trainers.core import cache as cache_module
 from trainers.image.data.batches import validation_batches
 from trainers.image.models.base import Base, TextSettings
-from trainers.image.models.families import family_module
-from trainers.image.models.load import load_base
+from trainers.image.models.families import family_module, load_base
 
 
 @pytest.fixture(scope="module")

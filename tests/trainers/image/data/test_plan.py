@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from trainers.core.split import split
-from trainers.image.data.plan import Plan
+from trainers.image.data.batches import Plan
 
 SPLITS = ((1, 1, 6), (2, 3, 1), (3, 1, 2), (6, 1, 1))
 """(batch size, accumulation, ranks) that all make global batches of 6."""

@@ -14,9 +14,8 @@ from tests.tolerance import assert_near
 from trainers.contract.errors import TrainerError
 from trainers.image.models import flux
 from trainers.image.models.base import Base, TextSettings
-from trainers.image.models.families import family_module
-from trainers.image.models.load import load_base
-from trainers.image.models.text import text_stack
+from trainers.image.models.families import family_module, load_base
+from trainers.image.models.text_encoders import text_stack
 
 pytestmark = pytest.mark.numeric
 

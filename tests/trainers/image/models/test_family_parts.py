@@ -12,10 +12,8 @@ import torch
 from diffusers import DiffusionPipeline
 
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.image.models.base import Base
-from trainers.image.models.families import family_module
-from trainers.image.models.load import load_base
-from trainers.image.models.lora_targets import TargetKind
+from trainers.image.models.base import Base, TargetKind
+from trainers.image.models.families import family_module, load_base
 
 STOCK: Any = DiffusionPipeline
 

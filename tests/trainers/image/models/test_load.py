@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.models import sd1
 from trainers.image.models.base import TextSettings
-from trainers.image.models.load import family_of, load_base
+from trainers.image.models.families import family_of, load_base
 from trainers.image.models.schedulers import scheduler_of
 
 

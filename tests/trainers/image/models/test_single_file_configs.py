@@ -45,8 +45,7 @@ from tests.trainers.image.models.original_layout import (
     unet_original,
     vae_original,
 )
-from trainers.image.models.flux_single_file import flux_convert
-from trainers.image.models.single_file import part_convert
+from trainers.image.models.single_file import flux_convert, part_convert
 
 UNET: Any = UNet2DConditionModel
 VAE: Any = AutoencoderKL

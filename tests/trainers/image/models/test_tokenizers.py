@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from trainers.contract.errors import TrainerError
-from trainers.image.models.clip_text import clip_ids, clip_tokenizer
-from trainers.image.models.load import load_base
-from trainers.image.models.t5_text import t5_ids, t5_tokenizer
+from trainers.image.models.families import load_base
+from trainers.image.models.text_encoders import clip_ids, clip_tokenizer, t5_ids, t5_tokenizer
 
 TEXTS = ["", "a photo of a cat", "Ein Café in 日本, 🐕!", "word " * 74, "word " * 75]
 

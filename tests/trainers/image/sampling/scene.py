@@ -18,7 +18,7 @@ from trainers.core.context import JobContext
 from trainers.core.lora import attach
 from trainers.core.model_cache import ModelCache
 from trainers.image.adaptors.save import adaptor_save
-from trainers.image.models.load import load_base
+from trainers.image.models.families import load_base
 from trainers.methods.sample_image import sample
 
 MODEL = {"name": "tiny@1", "key": "models/1", "sha256": "ab" * 32}

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.tolerance import assert_same_image
 from trainers.image.models.base import Base, TextSettings
-from trainers.image.models.load import load_base
+from trainers.image.models.families import load_base
 from trainers.image.models.schedulers import SAMPLERS, scheduler_of
 from trainers.image.sampling.sampler import Start, sample_images
 

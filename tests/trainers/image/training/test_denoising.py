@@ -17,11 +17,10 @@ from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.core.losses import alphas_cumprod, cosmap_weight, huber, min_snr_weight
 from trainers.image.data.batches import MicroBatch
 from trainers.image.models.base import Base, TextSettings
-from trainers.image.models.families import family_module
-from trainers.image.models.load import load_base
-from trainers.image.models.text import text_stack
+from trainers.image.models.families import family_module, load_base
+from trainers.image.models.text_encoders import text_stack
 from trainers.image.training.denoising import denoising
-from trainers.image.training.family_check import family_check
+from trainers.image.training.lora_setup import family_check
 
 pytestmark = pytest.mark.numeric
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tests.trainers.job import SHA256, Job, adaptor_of, give, job_make, refusal
 from trainers.image.adaptors.load import adaptor_read
 from trainers.image.adaptors.pairs import update
-from trainers.image.models.load import load_base
+from trainers.image.models.families import load_base
 
 
 @pytest.fixture(scope="module")

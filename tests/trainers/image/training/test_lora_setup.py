@@ -11,7 +11,7 @@ from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.core.lora import TRAINED, lora_layers
 from trainers.core.quantization import network_quantise, repeated_linears
 from trainers.image.models.base import Base
-from trainers.image.models.load import load_base
+from trainers.image.models.families import load_base
 from trainers.image.training.lora_setup import Trained, pairs_attach
 
 pytestmark = pytest.mark.numeric

@@ -20,9 +20,9 @@ from trainers.core.checkpoint import checkpoint_load
 from trainers.core.ema import ema_decay_at
 from trainers.core.lora import TRAINED, attach, lora_layers
 from trainers.image.models import parts
-from trainers.image.models.load import load_base
+from trainers.image.models.families import load_base
+from trainers.image.training.drawing import image_of_class
 from trainers.image.training.lora_setup import pairs_attach
-from trainers.image.training.prior import image_of_class
 
 QUIET: dict[str, Any] = {"max_train_steps": 2}
 EVALUATION: dict[str, Any] = {"eval_prompt": "a cat", "eval_num_inference_steps": 1, "eval_every_steps": 2}
@@ -196,7 +196,7 @@ class TestPrior:
             asked.append(settings)
             return [Image.new("RGB", (8, 8))]
 
-        monkeypatch.setattr("trainers.image.training.prior.sample_images", drawn)
+        monkeypatch.setattr("trainers.image.training.drawing.sample_images", drawn)
         params = ImageLoraParams(adaptor_name="a", prior_preservation=True, class_prompt="a dog")
         image_of_class(tmp_path / "a.png", SimpleNamespace(family=family), params, 3)  # type: ignore[arg-type]
         assert (asked[0]["guidance_scale"], asked[0]["seeds"]) == (guidance, [3])

@@ -1,17 +1,66 @@
 """CLIP text encoders: prompts in chunks of 75 tokens, hidden states, pooled states."""
 
-# B batch, K chunks, L tokens of a chunk (77), D width
-
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, T5Tokenizer
 
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.core.tokenizer_open import tokenizer_open
+from trainers.image.models.base import Base, TextSettings
+
+Text = dict[str, Tensor]
+"""Of one text without a batch axis; of a batch with it in front."""
+Tokenize = Callable[[Base, Sequence[str], TextSettings], list[Text]]
+Embed = Callable[[Base, Text, TextSettings], Text]
+
+
+def text_stack(texts: Sequence[Text]) -> Text:
+    """One batch of them. Where long prompts made them unequally long, "mask" (B, L) says which states are real."""
+    stacked = {key: _padded([text[key] for text in texts]) for key in texts[0]}
+    lengths = [_num_states(text) for text in texts]
+    if len(set(lengths)) > 1:
+        stacked["mask"] = torch.arange(max(lengths))[None, :] < torch.tensor(lengths)[:, None]
+    return stacked
+
+
+def holds_ids(text: Text) -> bool:
+    """Whether the text is still to be embedded."""
+    return any(key.startswith("ids/") for key in text)
+
+
+@torch.no_grad()
+def encode_one_by_one(
+    tokenize: Tokenize, embed: Embed, base: Base, texts: Sequence[str], settings: TextSettings
+) -> list[Text]:
+    """Embeddings without a batch axis, one text at a time: neighbours would change the last bits on a CPU."""
+    found = []
+    for ids in tokenize(base, texts, settings):
+        embedded = embed(base, {key: value[None] for key, value in ids.items()}, settings)
+        found.append({key: value[0] for key, value in embedded.items()})
+    return found
+
+
+def _num_states(text: Text) -> int:
+    if "prompt" in text:
+        return text["prompt"].shape[0]
+    return text["ids/0"].shape[0] * text["ids/0"].shape[1]
+
+
+def _padded(tensors: Sequence[Tensor]) -> Tensor:
+    """Stacked, with zeros behind the shorter ones."""
+    longest = max(tensor.shape[0] for tensor in tensors)
+    return torch.stack(
+        [
+            torch.cat([t, t.new_zeros(longest - t.shape[0], *t.shape[1:])]) if t.shape[0] < longest else t
+            for t in tensors
+        ]
+    )
+
 
 MAX_CHUNKS = 3
 """Chunks of 75 tokens that a long prompt may fill; what is past 225 tokens is cut."""
@@ -70,3 +119,24 @@ def _states(encoder: Any, output: Any, from_end: int) -> Tensor:
 def _joined(states_NLD: Tensor, ids_BKL: Tensor) -> Tensor:
     batch, chunks, _ = ids_BKL.shape
     return states_NLD.reshape(batch, chunks * states_NLD.shape[1], states_NLD.shape[2])
+
+
+def t5_tokenizer(folder: Path, part: str) -> T5Tokenizer:
+    """From tokenizer.json, or from spiece.model alone."""
+    if not any((folder / part / name).is_file() for name in ("tokenizer.json", "spiece.model")):
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL, f"expected {part}/tokenizer.json or {part}/spiece.model, found neither"
+        )
+    tokenizer: T5Tokenizer = tokenizer_open(T5Tokenizer, folder, part)
+    return tokenizer
+
+
+def t5_ids(tokenizer: Any, text: str, length: int) -> Tensor:
+    """Token ids (L), cut and padded to `length`."""
+    return torch.tensor(tokenizer(text, padding="max_length", max_length=length, truncation=True).input_ids)
+
+
+def t5_states(encoder: Any, ids_BL: Tensor) -> Tensor:
+    """(B, L, D)"""
+    states_BLD: Tensor = encoder(ids_BL.to(encoder.device)).last_hidden_state
+    return states_BLD
