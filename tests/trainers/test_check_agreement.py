@@ -12,7 +12,7 @@ from api.catalog.checking.work import Work
 from trainers.contract.errors import TrainerError
 from trainers.image.data.image_rows import Columns
 from trainers.image.data.images import images_read
-from trainers.image.data.pixels import decoded
+from trainers.image.data.pixels import decode
 from trainers.text.data.dialogues import dialogues_of
 from trainers.text.data.rows import rows_read
 
@@ -47,7 +47,7 @@ def trained(folder: Path, kind: str) -> int:
     if kind == "text":
         return len(rows_read(folder))
     rows = images_read(folder, Columns(), trigger_word="sks").rows
-    return len([decoded(row) for row in rows])
+    return len([decode(row) for row in rows])
 
 
 def kind_of(name: str) -> str:

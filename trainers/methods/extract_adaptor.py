@@ -1,4 +1,6 @@
-"""Method `extract_adaptor`: an adaptor of another strength or of a lower rank, made from one that is there."""
+"""Method `extract_adaptor`: derives an adaptor of another strength or of a lower rank from an existing one."""
+
+# R rank, K lower rank, I inputs (of a convolution: times its kernel), O outputs
 
 from dataclasses import replace
 
@@ -22,7 +24,7 @@ from trainers.image.models.parts import stored_dtype
 
 
 def extract_adaptor(job: JobContext) -> Outcome:
-    """The manifest says how far the new update is from the old one at that scale, relative to its size."""
+    """Adds to the manifest how far the new update is from the original at that scale, relative to its size."""
     params, model = job.spec.params, job.spec.inputs.model
     assert isinstance(params, ExtractAdaptorParams) and model is not None
     (source,) = job.spec.inputs.adaptors
@@ -30,15 +32,15 @@ def extract_adaptor(job: JobContext) -> Outcome:
     adaptor = adaptor_read(base, weights_folder(job.adaptor(0)))
     base_check(source, adaptor.metadata, model)
     _rank_check(adaptor.pairs, params)
-    wanted = _each(base, adaptor.pairs, params, with_rank=False)
-    pairs = _each(base, adaptor.pairs, params, with_rank=True)
-    job.facts.update(family=base.family, **pair_facts(pairs), **_errors(base, wanted, pairs))
+    exact = _rescaled(base, adaptor.pairs, params.scale)
+    pairs = _with_lower_rank(exact, params.rank)
+    job.facts.update(family=base.family, **pair_facts(pairs), **_errors(base, exact, pairs))
     metadata = _metadata(adaptor, base.family, params, model)
     job.facts.update(trigger_word=metadata["trigger_word"], **how_to_use(metadata))
-    told = {"no_metadata": params.no_metadata}
-    adaptor_write(base, job.out / "adaptor", pairs, metadata=metadata, config=told)
-    own = str(base.scheduler_config.get("prediction_type", "epsilon"))
-    card_write(job.out / "adaptor", manifest_body(job, "succeeded"), base_prediction=own)
+    config = {"no_metadata": params.no_metadata}
+    adaptor_write(base, job.out / "adaptor", pairs, metadata=metadata, config=config)
+    prediction = str(base.scheduler_config.get("prediction_type", "epsilon"))
+    card_write(job.out / "adaptor", manifest_body(job, "succeeded"), base_prediction=prediction)
     return "succeeded"
 
 
@@ -50,48 +52,56 @@ def _rank_check(pairs: Pairs, params: ExtractAdaptorParams) -> None:
         )
 
 
-def _each(base: Base, pairs: Pairs, params: ExtractAdaptorParams, *, with_rank: bool) -> Pairs:
-    def changed(pair: Pair, part: str, layer: str) -> Pair:
-        moved = scaled(pair, params.scale, layers(roots(base)[part])[layer].weight)
-        return lower_rank(moved, params.rank) if with_rank and params.rank else moved
+def _rescaled(base: Base, pairs: Pairs, scale: float) -> Pairs:
+    by_part = {part: layers(root) for part, root in roots(base).items()}
+    return {
+        part: {name: scaled(pair, scale, by_part[part][name].weight) for name, pair in by_layer.items()}
+        for part, by_layer in pairs.items()
+    }
 
-    return {part: {name: changed(pair, part, name) for name, pair in by.items()} for part, by in pairs.items()}
+
+def _with_lower_rank(pairs: Pairs, rank: int | None) -> Pairs:
+    if not rank:
+        return pairs
+    return {part: {name: lower_rank(pair, rank) for name, pair in by_layer.items()} for part, by_layer in pairs.items()}
 
 
-def _errors(base: Base, wanted: Pairs, found: Pairs) -> dict[str, float | str]:
+def _errors(base: Base, exact: Pairs, pairs: Pairs) -> dict[str, float | str]:
     """Relative Frobenius errors of the update: of all layers together, and of the layer with the largest."""
+    by_part = {part: layers(root) for part, root in roots(base).items()}
     sums = {
-        f"{part}.{name}": error_sums(pair, found[part][name], known[name].weight)
-        for part, known in ((part, layers(roots(base)[part])) for part in wanted)
-        for name, pair in wanted[part].items()
+        f"{part}.{name}": _error_sums(pair, pairs[part][name], by_part[part][name].weight)
+        for part, by_layer in exact.items()
+        for name, pair in by_layer.items()
     }
     worst = max(sums, key=lambda name: _relative(*sums[name]))
-    missed, size = (sum(pair[i] for pair in sums.values()) for i in (0, 1))
+    error, size = (sum(pair[i] for pair in sums.values()) for i in (0, 1))
     return {
-        "relative_error": _relative(missed, size),
+        "relative_error": _relative(error, size),
         "worst_layer": worst,
         "worst_relative_error": _relative(*sums[worst]),
     }
 
 
-def _relative(missed: float, size: float) -> float:
-    return float((missed / size) ** 0.5) if size else 0.0
+def _relative(error: float, size: float) -> float:
+    return float((error / size) ** 0.5) if size else 0.0
 
 
 def _metadata(adaptor: Adaptor, family: str, params: ExtractAdaptorParams, model: InputRef) -> dict[str, str]:
-    kept: dict[str, str] = {
+    inherited: dict[str, str] = {
         key: adaptor.metadata[key] for key in ("trigger_word", "prediction_type") if key in adaptor.metadata
     }
     if skip := clip_skip_of(adaptor.metadata, family):
-        kept["clip_skip"] = str(skip)
-    own = {"base_sha256": model.sha256, "base_name": model.name, "name": params.adaptor_name}
-    return {"trigger_word": adaptor.metadata.get("modelspec.trigger_phrase", "")} | kept | own
+        inherited["clip_skip"] = str(skip)
+    new = {"base_sha256": model.sha256, "base_name": model.name, "name": params.adaptor_name}
+    return {"trigger_word": adaptor.metadata.get("modelspec.trigger_phrase", "")} | inherited | new
 
 
 def lower_rank(pair: Pair, rank: int) -> Pair:
-    """`pair` with its update cut to its `rank` largest singular values; alpha / r and DoRA's magnitude stay.
+    """`pair` with its update truncated to its `rank` largest singular values (Eckart and Young 1936).
 
-    The update is never formed: up = Q_u R_u and down' = Q_d R_d, so the values are those of the small R_u R_d'.
+    alpha / r and DoRA's magnitude do not change. The update itself is never computed: up = Q_u R_u and down' = Q_d R_d,
+    so its singular values are those of the small R_u R_d'.
     """
     if rank >= pair.rank:
         return pair
@@ -109,8 +119,8 @@ def lower_rank(pair: Pair, rank: int) -> Pair:
     )
 
 
-def error_sums(wanted: Pair, found: Pair, weight: Tensor) -> tuple[float, float]:
-    """Squared Frobenius norms of what `found` misses of the difference that `wanted` makes, and of that difference."""
-    whole = difference(wanted, weight).double()
-    missed = whole - difference(found, weight).double()
-    return float(missed.square().sum()), float(whole.square().sum())
+def _error_sums(exact: Pair, approximate: Pair, weight: Tensor) -> tuple[float, float]:
+    """Squared Frobenius norms: of the error of `approximate` in the change of `weight`, and of the exact change."""
+    change = difference(exact, weight).double()
+    error = change - difference(approximate, weight).double()
+    return float(error.square().sum()), float(change.square().sum())

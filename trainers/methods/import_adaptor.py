@@ -1,4 +1,4 @@
-"""Method `import_adaptor`: a LoRA file from elsewhere becomes an adaptor, in both formats, or is refused by name."""
+"""Method `import_adaptor`: turns a LoRA file from elsewhere into an adaptor in both formats, or refuses it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,39 +35,39 @@ def import_adaptor(job: JobContext) -> Outcome:
         **pair_facts(adaptor.pairs),
         **how_to_use(metadata),
     )
-    told = {"no_metadata": params.no_metadata}
-    adaptor_write(base, job.out / "adaptor", adaptor.pairs, metadata=metadata, config=told)
-    own = str(base.scheduler_config.get("prediction_type", "epsilon"))
-    card_write(job.out / "adaptor", manifest_body(job, "succeeded"), base_prediction=own)
+    config = {"no_metadata": params.no_metadata}
+    adaptor_write(base, job.out / "adaptor", adaptor.pairs, metadata=metadata, config=config)
+    prediction = str(base.scheduler_config.get("prediction_type", "epsilon"))
+    card_write(job.out / "adaptor", manifest_body(job, "succeeded"), base_prediction=prediction)
     return "succeeded"
 
 
 def _only_file(folder: Path) -> Path:
     files = sorted(path for path in folder.rglob("*.safetensors") if path.is_file())
     if len(files) != 1:
-        found = ", ".join(path.name for path in files[:5]) or "found none"
-        raise bad(f"expected one .safetensors file in the dataset, {found}")
+        present = ", ".join(path.name for path in files[:5]) or "found none"
+        raise bad(f"expected one .safetensors file in the dataset, {present}")
     return files[0]
 
 
 def _metadata(base: Base, adaptor: Adaptor, params: ImportAdaptorParams, model: InputRef) -> dict[str, str]:
-    """As a training job writes it; a prediction type where the file names one and the family can have several."""
+    """As a training job writes it; with the file's prediction type if the family can have several."""
     prediction, skip = prediction_type_of(adaptor.metadata), clip_skip_of(adaptor.metadata, base.family)
-    keeps = prediction and not family_module(base.family).IS_FLOW
+    has_prediction = prediction and not family_module(base.family).IS_FLOW
     return {
         "base_sha256": model.sha256,
         "base_name": model.name,
         "name": params.adaptor_name,
         "trigger_word": params.trigger_word or trigger_of(adaptor.metadata),
-        **({"prediction_type": str(prediction)} if keeps else {}),
+        **({"prediction_type": str(prediction)} if has_prediction else {}),
         **({"clip_skip": str(skip)} if skip else {}),
     }
 
 
 def trigger_of(metadata: Mapping[str, str]) -> str:
-    """The trigger phrase that a file's header names; of sd-scripts' tags the one that every caption had."""
-    if said := metadata.get("trigger_word") or metadata.get("modelspec.trigger_phrase"):
-        return said[:100]
+    """The trigger phrase in a file's header, else the one of sd-scripts' tags that every caption had."""
+    if phrase := metadata.get("trigger_word") or metadata.get("modelspec.trigger_phrase"):
+        return phrase[:100]
     try:
         folders: Any = json_read(metadata.get("ss_tag_frequency", "{}"), "ss_tag_frequency")
         counts = {tag: int(count) for tags in folders.values() for tag, count in tags.items()}

@@ -1,4 +1,4 @@
-"""Method `merge`: a base model with adaptors added to its weights becomes a base model of its own."""
+"""Method `merge`: adds adaptors to the weights of a base model; the result is a new base model."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ from trainers.text.adaptors.merge import merge_text
 
 
 def merge(job: JobContext) -> Outcome:
-    """out/model has the base's layout and dtype. Image models here, text models in `merge_text`."""
+    """Writes out/model in the base's layout and dtype. Image models here, text models in `merge_text`."""
     params, adaptors = job.spec.params, job.spec.inputs.adaptors
     assert isinstance(params, MergeParams)
     scales = params.scales or (1.0,) * len(adaptors)
@@ -36,10 +36,10 @@ def merge(job: JobContext) -> Outcome:
 
 def _merge_image(job: JobContext, scales: Sequence[float]) -> Outcome:
     base = load_base(job.model, stored_dtype(job.model))
-    read = _read(job, base)
-    pairs = zip(job.spec.inputs.adaptors, read, strict=True)
+    adaptors = _read(job, base)
+    pairs = zip(job.spec.inputs.adaptors, adaptors, strict=True)
     override = prediction_override([(ref, adaptor.metadata) for ref, adaptor in pairs])
-    add(base, read, scales, job.reporter)
+    add(base, adaptors, scales, job.reporter)
     merged = replace(base, scheduler_config=base.scheduler_config | override)
     family_module(base.family).save(merged, job.out / "model")
     job.facts.update(family=base.family, **override)
@@ -47,30 +47,30 @@ def _merge_image(job: JobContext, scales: Sequence[float]) -> Outcome:
 
 
 def _read(job: JobContext, base: Base) -> list[Adaptor]:
-    """Every adaptor, checked, before the first weight changes."""
+    """Reads and checks every adaptor before the first weight changes."""
     model = job.spec.inputs.model
     assert model is not None
-    read = []
+    adaptors = []
     for index, ref in enumerate(job.spec.inputs.adaptors):
         adaptor = adaptor_read(base, weights_folder(job.adaptor(index)))
         base_check(ref, adaptor.metadata, model)
-        read.append(adaptor)
-    return read
+        adaptors.append(adaptor)
+    return adaptors
 
 
 @torch.no_grad()
 def add(base: Base, adaptors: Sequence[Adaptor], scales: Sequence[float], reporter: Reporter) -> None:
-    """W + the sum of scale (W' - W), each W' taken from the original W: what the adaptors do side by side."""
-    touched = sorted({(part, layer) for a in adaptors for part, by_layer in a.pairs.items() for layer in by_layer})
-    known = {part: layers(root) for part, root in roots(base).items()}
-    for done, (part, layer) in enumerate(touched):
-        weight = known[part][layer].weight
+    """W + the sum of scale (W' - W), each W' computed from the original W, as if the adaptors were active together."""
+    changed = sorted({(part, layer) for a in adaptors for part, by_layer in a.pairs.items() for layer in by_layer})
+    by_part = {part: layers(root) for part, root in roots(base).items()}
+    for done, (part, layer) in enumerate(changed):
+        weight = by_part[part][layer].weight
         scaled = zip(adaptors, scales, strict=True)
-        here = [(a.pairs[part][layer], scale) for a, scale in scaled if layer in a.pairs.get(part, {})]
-        total: Tensor = sum((scale * difference(pair, weight) for pair, scale in here), torch.zeros(()))
+        pairs = [(a.pairs[part][layer], scale) for a, scale in scaled if layer in a.pairs.get(part, {})]
+        total: Tensor = sum((scale * difference(pair, weight) for pair, scale in pairs), torch.zeros(()))
         moved = (weight.float() + total.to(weight.device)).to(weight.dtype)
         if not torch.isfinite(moved).all():
             raise bad(f"{part}.{layer} would have values beyond {weight.dtype} after the merge; lower scales")
         weight.copy_(moved)
         if done % 50 == 0:
-            reporter.emit(Progress(stage="merging", done=done, total=len(touched)))
+            reporter.emit(Progress(stage="merging", done=done, total=len(changed)))

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -16,13 +16,13 @@ from trainers.core.reporting import Reporter
 from trainers.image.adaptors.apply import Adapted, adaptors_apply, adaptors_remove, adaptors_switch
 from trainers.image.models.base import Base, TextSettings
 from trainers.image.models.families import family_module, load_base
-from trainers.image.sampling.init_image import start_read
+from trainers.image.sampling.init_image import init_image_read
 from trainers.image.sampling.sample_writer import Column, SampleWriter, columns_of, seeds_of
-from trainers.image.sampling.sampler import Previews, Start, sample_images
+from trainers.image.sampling.sampler import InitImage, Previews, sample_images
 
 
-class Key(NamedTuple):
-    """By which a base model in memory is known again."""
+class ModelKey(NamedTuple):
+    """Identifies a base model in memory."""
 
     sha256: str
     dtype: torch.dtype
@@ -35,22 +35,22 @@ DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 def sample(job: JobContext[SampleImageParams]) -> Outcome:
     """Draws `num_images` images (a comparison: that many per column) into out/samples/.
 
-    The base model may stay in memory for the next job; it is left without adaptors.
+    The base model may stay in memory for the next job; its adaptors are removed at the end.
     """
     single_process_check(job.processes, job.spec.method)
     key = _key_of(job)
-    was_there = job.models.holds(key)
+    was_in_memory = job.models.holds(key)
     bare: Base = job.models.get(key, lambda: load_base(job.model, key.dtype, key.device))
     try:
-        return _sample(job, bare, was_there=was_there)
+        return _sample(job, bare, was_in_memory=was_in_memory)
     finally:
         adaptors_remove(bare)
 
 
-def _sample(job: JobContext[SampleImageParams], bare: Base, *, was_there: bool) -> Outcome:
+def _sample(job: JobContext[SampleImageParams], bare: Base, *, was_in_memory: bool) -> Outcome:
     params, control = job.params, job.control
     _family_check(bare, params)
-    start = start_read(job.dataset, params, family_module(bare.family).PIXEL_MULTIPLE)
+    init = init_image_read(job.dataset, params, family_module(bare.family).PIXEL_MULTIPLE)
     adapted, trained_skip = _with_adaptors(bare, job)
     skip = trained_skip if params.clip_skip is None else params.clip_skip
     settings = TextSettings(skip, params.max_sequence_length)
@@ -58,27 +58,27 @@ def _sample(job: JobContext[SampleImageParams], bare: Base, *, was_there: bool) 
     details = {
         "device": str(bare.network.device),
         "process": os.getpid(),
-        "was_in_memory": was_there,
+        "was_in_memory": was_in_memory,
         "clip_skip": skip,
     }
     job.reporter.emit(Started(total=len(columns) * params.num_images, details=details))
     writer = SampleWriter(job)
-    drawn: dict[str, list[Image.Image]] = {}
+    images: dict[str, list[Image.Image]] = {}
     for index, column in enumerate(columns):
         adaptors_switch(bare, on=column.with_adaptors)
-        tell = _teller(job.reporter, column=index, columns=len(columns))
+        on_progress = _progress_reporter(job.reporter, column=index, columns=len(columns))
         base = adapted if column.with_adaptors else bare
-        drawn[column.label] = _draw(base, column, params, settings, start, writer, tell, control.stop_is_wanted)
-        if not drawn[column.label]:
+        images[column.label] = _draw(base, column, params, settings, init, writer, on_progress, control.stop_is_wanted)
+        if not images[column.label]:
             if command := control.agree():
-                control.obeyed(command, writer.made)
+                control.obeyed(command, writer.num_finished)
             break
-        writer.keep(column, drawn[column.label])
-    job.facts["steps"] = writer.made
-    if writer.made < len(columns) * params.num_images:
+        writer.write(column, images[column.label])
+    job.facts["steps"] = writer.num_finished
+    if writer.num_finished < len(columns) * params.num_images:
         return "stopped"
     if params.compare:
-        writer.compare(drawn)
+        writer.comparison_write(images)
     return "succeeded"
 
 
@@ -87,15 +87,15 @@ def _draw(
     column: Column,
     params: SampleImageParams,
     settings: TextSettings,
-    start: Start | None,
+    init: InitImage | None,
     writer: SampleWriter,
     on_progress: Callable[[int, int], None],
     should_stop: Callable[[], bool],
 ) -> list[Image.Image]:
-    """One column's images; none after a stop."""
+    """One column's images; an empty list after a stop."""
 
     def show(done: int, images: list[Image.Image]) -> None:
-        writer.preview(column, done, images)
+        writer.preview_write(column, done, images)
 
     return sample_images(
         base,
@@ -105,30 +105,31 @@ def _draw(
         num_inference_steps=params.num_inference_steps,
         guidance_scale=params.guidance(base.family),
         guidance_rescale=params.guidance_rescale,
-        width=start.image.width if start else params.width,
-        height=start.image.height if start else params.height,
+        width=init.image.width if init else params.width,
+        height=init.image.height if init else params.height,
         scheduler=params.scheduler,
         settings=settings,
-        start=start,
+        init=init,
         previews=Previews(params.intermediate_every, show) if params.intermediate_every else None,
         on_progress=on_progress,
         should_stop=should_stop,
     )
 
 
-def _key_of(job: JobContext[SampleImageParams]) -> Key:
+def _key_of(job: JobContext[SampleImageParams]) -> ModelKey:
     model = job.spec.inputs.model
     assert model is not None, "JobSpec refuses a job without its base model"
-    return Key(model.sha256, DTYPES[job.params.mixed_precision], job.processes.device)
+    return ModelKey(model.sha256, DTYPES[job.params.mixed_precision], job.processes.device)
 
 
 def _family_check(base: Base, params: SampleImageParams) -> None:
-    """What only the base model can tell of the parameters."""
+    """Checks that need the base model."""
     problem = params.family_problem(base.family)
-    told: Any = params.guidance_scale
-    if base.family == "flux" and told is not None and not base.network.config.guidance_embeds:
+    guidance_scale = params.guidance_scale
+    if base.family == "flux" and guidance_scale is not None and not base.network.config.guidance_embeds:
         problem = (
-            f"guidance_scale={told} does nothing for this Flux model, which has no guidance embedding; leave it out"
+            f"guidance_scale={guidance_scale} does nothing for this Flux model, which has no guidance embedding; "
+            "leave it out"
         )
     if problem:
         raise TrainerError(ReasonCode.BAD_PARAMETERS, problem)
@@ -142,10 +143,10 @@ def _with_adaptors(bare: Base, job: JobContext[SampleImageParams]) -> Adapted:
     return adaptors_apply(bare, inputs.model, inputs.adaptors, folders, scales)
 
 
-def _teller(reporter: Reporter, *, column: int, columns: int) -> Callable[[int, int], None]:
-    """Counts denoising steps over all columns."""
+def _progress_reporter(reporter: Reporter, *, column: int, columns: int) -> Callable[[int, int], None]:
+    """Reports denoising steps over all columns."""
 
-    def tell(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         reporter.emit(Progress(stage="denoising", done=column * total + done, total=columns * total))
 
-    return tell
+    return report

@@ -183,9 +183,12 @@ def test_the_size_is_the_input_images_unless_one_is_asked_for(make: Make) -> Non
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"input_image": "none.png"}, r"input_image='none.png' is no file of the dataset; it has photo.png, right.png"),
-        ({"input_image": "../photos0/photo.png"}, "is no file of the dataset"),
-        ({"input_image": "/etc/passwd"}, "is no file of the dataset"),
+        (
+            {"input_image": "none.png"},
+            r"input_image='none.png' is not a file of the dataset; it has photo.png, right.png",
+        ),
+        ({"input_image": "../photos0/photo.png"}, "is not a file of the dataset"),
+        ({"input_image": "/etc/passwd"}, "is not a file of the dataset"),
         ({"input_image": "text.txt"}, "input_image text.txt cannot be read as an image"),
         ({"input_image": "photo.png", "mask_image": "small.png"}, "mask_image small.png has 32 x 32 pixels, but"),
     ],

@@ -1,4 +1,4 @@
-"""A job's adaptors on a job's base model."""
+"""Puts a job's adaptors on its base model, switches them on and off, and removes them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ from trainers.image.models.base import Base
 class Adapted(NamedTuple):
     base: Base
     clip_skip: int
-    """Of the first adaptor that says with which it was trained; 0 where none does."""
+    """Of the first adaptor whose file has one; 0 if none has."""
 
 
 def adaptors_apply(
@@ -26,36 +26,36 @@ def adaptors_apply(
 ) -> Adapted:
     """`base` with every adaptor active at its scale, and with the prediction type that they were trained with.
 
-    The weights are shared: the parts of `base` themselves get the adaptors; `adaptor_switch` turns them off and
-    on again. Raises TrainerError(BAD_ADAPTOR) for one that was trained on another base model, or that does not fit.
+    The weights are shared: the adaptors are added to the modules of `base` itself; see `adaptors_switch`. Raises
+    TrainerError(BAD_ADAPTOR) for an adaptor that was trained on another base model or does not fit this one.
     """
-    read: list[tuple[InputRef, Mapping[str, str]]] = []
+    loaded: list[tuple[InputRef, Mapping[str, str]]] = []
     for index, (adaptor, folder, scale) in enumerate(zip(adaptors, folders, scales, strict=True)):
         metadata = adaptor_load(base, weights_folder(folder), name=f"adaptor_{index}", scale=scale)
         base_check(adaptor, metadata, model)
-        read.append((adaptor, metadata))
-    skips = (clip_skip_of(dict(metadata), base.family) for _, metadata in read)
-    adapted = replace(base, scheduler_config=base.scheduler_config | prediction_override(read))
+        loaded.append((adaptor, metadata))
+    skips = (clip_skip_of(dict(metadata), base.family) for _, metadata in loaded)
+    adapted = replace(base, scheduler_config=base.scheduler_config | prediction_override(loaded))
     return Adapted(adapted, next(filter(None, skips), 0))
 
 
 def prediction_override(adaptors: Sequence[tuple[InputRef, Mapping[str, str]]]) -> dict[str, str]:
-    """{"prediction_type": ...} that adaptors were trained with, by their files' metadata; {} where none says it.
+    """{"prediction_type": ...} from the metadata of the adaptors' files; {} if none has it.
 
-    Raises TrainerError(BAD_ADAPTOR) where two say different things: no base can follow both.
+    Raises TrainerError(BAD_ADAPTOR) if two differ: no base can follow both.
     """
-    said = [
+    entries = [
         (ref.name, metadata.get("prediction_type") or ref.details.get("prediction_type")) for ref, metadata in adaptors
     ]
-    predictions = [(name, str(kind)) for name, kind in said if kind]
+    predictions = [(name, str(kind)) for name, kind in entries if kind]
     if len({kind for _, kind in predictions}) > 1:
-        named = ", ".join(f"{name} has {kind}" for name, kind in predictions)
-        raise TrainerError(ReasonCode.BAD_ADAPTOR, f"the adaptors disagree on the prediction type: {named}")
+        listed = ", ".join(f"{name} has {kind}" for name, kind in predictions)
+        raise TrainerError(ReasonCode.BAD_ADAPTOR, f"the adaptors disagree on the prediction type: {listed}")
     return {"prediction_type": predictions[0][1]} if predictions else {}
 
 
 def adaptors_switch(base: Base, *, on: bool) -> None:
-    """All adaptors of `base` active, or none; without any it does nothing."""
+    """Activates all adaptors of `base`, or none of them."""
     for model in _models(base):
         for _, layer in _layers(model):
             layer.enable_adapters(on)
@@ -64,7 +64,7 @@ def adaptors_switch(base: Base, *, on: bool) -> None:
 
 
 def adaptors_remove(base: Base) -> None:
-    """Puts the very layers back that the adaptors were laid on, so that nothing of them is left."""
+    """Puts the original layers back, so that nothing of the adaptors remains."""
     for model in _models(base):
         for name, layer in _layers(model):
             parent, _, child = name.rpartition(".")

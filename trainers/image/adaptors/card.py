@@ -1,4 +1,4 @@
-"""The model card: a README.md beside the weights that the Hub, other tools and people can read."""
+"""The model card: a README.md beside the weights, for the Hub, other tools and people."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ PIPELINES = {
     "flux": "FluxPipeline",
 }
 """diffusers' class for each family."""
-MADE = {"import_adaptor": "imported", "extract_adaptor": "made from another adaptor"}
-"""How an adaptor came to be, by the method that wrote the card."""
+ORIGINS = {"import_adaptor": "imported", "extract_adaptor": "made from another adaptor"}
+"""By method; all others train."""
 IMAGES = "images"
 """Folder beside the card that the sample images are copied to."""
 
@@ -33,10 +33,10 @@ def card_write(
 ) -> Path:
     """Writes `folder/README.md` and copies `samples` (files below `out/`) to `folder/images/`.
 
-    `effective` has the values that the training used where a parameter was left to it (none).
-    `manifest` is the body of the job's manifest: `params`, `inputs` and `family`, and where they are there `outcome`,
-    `metrics`, `layers`, `prediction_type`, `clip_skip`, `trigger_word` and `samples`, which has the prompt of each
-    image. An adaptor of `base_prediction`, the base model's own prediction type, needs no other scheduler.
+    `effective` has the values that the training used for parameters that are none. `manifest` is the body of the job's
+    manifest: `params`, `inputs` and `family`, and optionally `outcome`, `metrics`, `layers`, `prediction_type`,
+    `clip_skip`, `trigger_word` and `samples`, which has the prompt of each image. An adaptor whose prediction type is
+    `base_prediction`, that of the base model, needs no other scheduler.
     """
     images = _images_copy(folder, samples)
     params = manifest["params"]
@@ -54,7 +54,7 @@ def card_write(
 
 
 def _images_copy(folder: Path, samples: Sequence[Path]) -> list[str]:
-    """Links relative to the card. Images of an earlier card, of a job that was stopped and resumed, go."""
+    """Links relative to the card. Deletes the images of an earlier card, of a job that was stopped and resumed."""
     target = folder / IMAGES
     shutil.rmtree(target, ignore_errors=True)
     if samples:
@@ -65,7 +65,7 @@ def _images_copy(folder: Path, samples: Sequence[Path]) -> list[str]:
 
 
 def _front_matter(manifest: dict[str, Any], images: list[str]) -> str:
-    """The YAML head that the Hub reads. JSON strings are YAML strings, whatever a person typed."""
+    """The YAML front matter that the Hub reads. JSON strings are valid YAML strings, whatever they contain."""
     lines = ["---", f"base_model: {quoted(base_name(manifest))}", "library_name: diffusers"]
     lines += ["pipeline_tag: text-to-image", "tags:", "- lora", "- diffusers", "- text-to-image"]
     if trigger := _trigger(manifest):
@@ -79,8 +79,8 @@ def _front_matter(manifest: dict[str, Any], images: list[str]) -> str:
 
 def _head(manifest: dict[str, Any]) -> str:
     params = manifest["params"]
-    made = MADE.get(str(manifest.get("method")), "trained")
-    text = f"# {params['adaptor_name']}\n\nA LoRA adaptor of {base_name(manifest)}, {made} with Anneal."
+    origin = ORIGINS.get(str(manifest.get("method")), "trained")
+    text = f"# {params['adaptor_name']}\n\nA LoRA adaptor of {base_name(manifest)}, {origin} with Anneal."
     if trigger := _trigger(manifest):
         text += f" Put `{trigger}` into the prompt to call it."
     if manifest.get("outcome") == "stopped":
@@ -89,13 +89,13 @@ def _head(manifest: dict[str, Any]) -> str:
 
 
 def _prompt_of(manifest: dict[str, Any], link: str) -> str:
-    """The prompt of a copied image, by its file name; "sample" where the manifest does not say."""
+    """The prompt of a copied image, by its file name; "sample" if the manifest has none."""
     prompts = {Path(sample["path"]).name: sample.get("prompt") for sample in manifest.get("samples") or []}
     return prompts.get(Path(link).name) or "sample"
 
 
 def _files(manifest: dict[str, Any]) -> str:
-    """Which file is for which tool, and what else a tool must know."""
+    """Which file is for which tool, and what else a tool needs."""
     text = (
         "## Files\n\n"
         f"- `{WEIGHTS}`: for diffusers and peft.\n"
@@ -106,31 +106,31 @@ def _files(manifest: dict[str, Any]) -> str:
     of_text = any(part.startswith("text_encoder") for part in manifest.get("layers", ()))
     if of_text or manifest["params"].get("train_text_encoder"):
         text += "\n\nBoth hold pairs of the text encoder too; load them into network and text encoder alike."
-    if skip := int(_told(manifest).get("clip_skip") or 0):
+    if skip := int(_settings(manifest).get("clip_skip") or 0):
         last = skip + (1 if manifest.get("family", "sd1") == "sd1" else 2)
         text += f"\n\nTrained with `clip_skip={skip}`: in ComfyUI, CLIP Set Last Layer to -{last}."
     return text
 
 
 def unread_by_sd_scripts(params: Mapping[str, Any]) -> str:
-    """What sd-scripts passes over in an adaptor of these parameters, without an error; "" where it reads all of it."""
+    """The parts of such an adaptor that sd-scripts silently ignores; "" if it reads everything."""
     unread = {
         "the pairs outside the blocks, as those of `time_embedding`": params.get("lora_targets") == "all-linear",
         "the magnitudes of DoRA": bool(params.get("use_dora")),
     }
-    return " and ".join(name for name, is_there in unread.items() if is_there)
+    return " and ".join(name for name, applies in unread.items() if applies)
 
 
-def _told(manifest: dict[str, Any]) -> dict[str, Any]:
-    """A training job says it where it was changed; another job where the adaptor's file did."""
+def _settings(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Where prediction type and clip_skip are: in the parameters of a training, in the manifest of other jobs."""
     params: dict[str, Any] = manifest["params"]
     return params if "lora_r" in params else manifest
 
 
 def _usage(manifest: dict[str, Any], base_prediction: str) -> str:
     prompt = ", ".join(filter(None, [_trigger(manifest), "a photo"]))
-    told = _told(manifest)
-    prediction = told.get("prediction_type")
+    settings = _settings(manifest)
+    prediction = settings.get("prediction_type")
     override = (
         "pipeline.scheduler = type(pipeline.scheduler).from_config(\n"
         f'    pipeline.scheduler.config, prediction_type="{prediction}"\n)\n'
@@ -138,7 +138,7 @@ def _usage(manifest: dict[str, Any], base_prediction: str) -> str:
         else ""
     )
     pipeline = PIPELINES[str(manifest.get("family", "sd1"))]
-    skip = told.get("clip_skip")
+    skip = settings.get("clip_skip")
     arguments = f"{quoted(prompt)}, clip_skip={skip}" if skip else quoted(prompt)
     return (
         f"## Use\n\n```python\nimport torch\nfrom diffusers import {pipeline}\n\n"

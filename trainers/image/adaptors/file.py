@@ -1,4 +1,5 @@
-"""Opens an adaptor's file as if it came from an enemy: nothing is executed, ignored or silently renamed."""
+"""Opens an adaptor file that may be hostile: nothing is executed, ignored or silently renamed. Reads what its header
+says of the base model and the training."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ WEIGHTS = "pytorch_lora_weights.safetensors"
 """With the names of diffusers and peft."""
 KOHYA = "kohya.safetensors"
 """With the names of kohya's sd-scripts, which ComfyUI and other tools read."""
-FOREIGN = (
+UNSUPPORTED = (
     (".hada_", "LoHa"),
     (".lokr_", "LoKr"),
     (".oft_", "OFT"),
@@ -28,24 +29,48 @@ FOREIGN = (
     ("lora_embedding_", "embedding LoRA"),
     (".lora_B.bias", "LoRA with bias"),
 )
-"""What a key contains (a space is its end), and the format that it gives away; none is a plain pair of matrices."""
+"""(part of a key, format): a space matches the end of the key. None of these formats is a plain pair of matrices."""
+TITLES = {
+    "sd1": "Stable Diffusion 1.x",
+    "sd2": "Stable Diffusion 2.x",
+    "sdxl": "Stable Diffusion XL",
+    "sd3": "Stable Diffusion 3",
+    "flux": "Flux.1",
+}
+FAMILY_PREFIXES = (
+    ("stable-diffusion-xl", "sdxl"),
+    ("sdxl", "sdxl"),
+    ("stable-diffusion-3", "sd3"),
+    ("sd3", "sd3"),
+    ("flux-1", "flux"),
+    ("flux1", "flux"),
+    ("flux-2", "Flux.2"),
+    ("stable-diffusion-v2", "sd2"),
+    ("sd_v2", "sd2"),
+    ("stable-diffusion-v1", "sd1"),
+    ("sd_v1", "sd1"),
+)
+"""(prefix of the entries in sd-scripts' or the model specification's header, family)."""
+CLIP_SKIP_FAMILIES = ("sd1", "sd2")
+"""Families for which sd-scripts' clip_skip changes the training."""
+FAMILY_ENTRIES = ("ss_base_model_version", "modelspec.architecture")
 Format = Literal["diffusers", "kohya"]
 
 
 @dataclass(frozen=True)
 class AdaptorFile:
-    """All that a file holds; the names are still its own."""
+    """The content of a file; tensors still have the file's names."""
 
     name: str
     format: Format
     tensors: dict[str, Tensor]
     """fp32 on the CPU."""
     metadata: dict[str, str]
-    """The header's own entries, as whoever wrote the file put them."""
+    """The entries of the header, unchecked."""
 
 
 def adaptor_open(folder: Path) -> AdaptorFile:
-    """The adaptor's weights in `folder`. Raises TrainerError(BAD_ADAPTOR) that names the key that is wrong."""
+    """Reads the adaptor in `folder`. Raises TrainerError(BAD_ADAPTOR) that names the invalid key."""
     path = weights_path(folder)
     tensors, metadata = _read(path)
     _formats_check(tensors)
@@ -60,7 +85,7 @@ def adaptor_open(folder: Path) -> AdaptorFile:
 
 
 def weights_path(folder: Path) -> Path:
-    """The diffusers file where there is one, then kohya's, then the only safetensors file of `folder`."""
+    """The diffusers file if there is one, else kohya's, else the only safetensors file of `folder`."""
     for name in (WEIGHTS, KOHYA):
         if (folder / name).is_file():
             return folder / name
@@ -68,10 +93,10 @@ def weights_path(folder: Path) -> Path:
     files = [name for name in names if name.endswith(".safetensors")]
     if len(files) == 1:
         return folder / files[0]
-    found = f"found {', '.join((files or names)[:5])}" if names else "found nothing"
+    present = f"found {', '.join((files or names)[:5])}" if names else "found nothing"
     pickled = any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in names)
     expected = f"expected {WEIGHTS} or one other .safetensors file"
-    raise bad(f"{expected}, {found}" + ("; pickle files are never loaded" if pickled and not files else ""))
+    raise bad(f"{expected}, {present}" + ("; pickle files are never loaded" if pickled and not files else ""))
 
 
 def bad(message: str) -> TrainerError:
@@ -90,7 +115,7 @@ def _formats_check(tensors: dict[str, Tensor]) -> None:
     if not tensors:
         raise bad("the file holds no tensor")
     for key in tensors:
-        for mark, name in FOREIGN:
+        for mark, name in UNSUPPORTED:
             if mark in f"{key} ":
                 raise bad(f"{key} is of the {name} format; expected LoRA or DoRA pairs, of diffusers or of kohya")
 
@@ -100,40 +125,14 @@ def _format(tensors: dict[str, Tensor]) -> Format:
     return "kohya" if any(key.startswith(kohya) for key in tensors) else "diffusers"
 
 
-TITLES = {
-    "sd1": "Stable Diffusion 1.x",
-    "sd2": "Stable Diffusion 2.x",
-    "sdxl": "Stable Diffusion XL",
-    "sd3": "Stable Diffusion 3",
-    "flux": "Flux.1",
-}
-MARKS = (
-    ("stable-diffusion-xl", "sdxl"),
-    ("sdxl", "sdxl"),
-    ("stable-diffusion-3", "sd3"),
-    ("sd3", "sd3"),
-    ("flux-1", "flux"),
-    ("flux1", "flux"),
-    ("flux-2", "Flux.2"),
-    ("stable-diffusion-v2", "sd2"),
-    ("sd_v2", "sd2"),
-    ("stable-diffusion-v1", "sd1"),
-    ("sd_v1", "sd1"),
-)
-"""How the headers of sd-scripts and of the model specification begin, and the family that it means."""
-CLIP_SKIP_FAMILIES = ("sd1", "sd2")
-"""Those of which sd-scripts' clip_skip changes the training."""
-ENTRIES = ("ss_base_model_version", "modelspec.architecture")
-
-
 def family_check(file: AdaptorFile, base: Base) -> None:
-    """Raises TrainerError(BAD_ADAPTOR) where the header or the network's prefix names another family."""
-    for entry in ENTRIES:
-        said = file.metadata.get(entry, "")
-        family = next((family for mark, family in MARKS if said.lower().startswith(mark)), base.family)
+    """Raises TrainerError(BAD_ADAPTOR) if the header or the prefix of the network names another family."""
+    for entry in FAMILY_ENTRIES:
+        value = file.metadata.get(entry, "")
+        family = next((family for prefix, family in FAMILY_PREFIXES if value.lower().startswith(prefix)), base.family)
         if family != base.family:
             raise bad(
-                f"{file.name} says {entry} = {said}, so it is for {TITLES.get(family, family)}; "
+                f"{file.name} says {entry} = {value}, so it is for {TITLES.get(family, family)}; "
                 f"the base model is {TITLES[base.family]}"
             )
     other = {"unet": "transformer", "transformer": "unet"}[base.network_part]
@@ -144,17 +143,17 @@ def family_check(file: AdaptorFile, base: Base) -> None:
 
 
 def clip_skip_of(metadata: dict[str, str], family: str) -> int:
-    """Layers of CLIP that the training left out, as diffusers counts them; 0 where the file does not say it well."""
-    own = metadata.get("clip_skip")
-    told = own or (metadata.get("ss_clip_skip", "") if family in CLIP_SKIP_FAMILIES else "")
-    if not (told.isascii() and told.isdigit()) or family == "flux":
+    """Layers of CLIP that the training skipped, as diffusers counts them; 0 if the file has no valid entry."""
+    from_zero = metadata.get("clip_skip")
+    value = from_zero or (metadata.get("ss_clip_skip", "") if family in CLIP_SKIP_FAMILIES else "")
+    if not (value.isascii() and value.isdigit()) or family == "flux":
         return 0
-    return max(int(told) - (0 if own else 1), 0)
+    return max(int(value) - (0 if from_zero else 1), 0)  # sd-scripts counts from 1
 
 
 def prediction_type_of(metadata: dict[str, str]) -> str | None:
-    """epsilon or v_prediction where the file says so, as we, sd-scripts or the model specification write it."""
-    said = metadata.get("prediction_type") or metadata.get("modelspec.prediction_type")
-    if said:
-        return {"v": "v_prediction"}.get(said, said)
+    """epsilon or v_prediction if the header has it as we, sd-scripts or the model specification write it."""
+    value = metadata.get("prediction_type") or metadata.get("modelspec.prediction_type")
+    if value:
+        return {"v": "v_prediction"}.get(value, value)
     return {"True": "v_prediction", "False": "epsilon"}.get(metadata.get("ss_v_parameterization", ""))

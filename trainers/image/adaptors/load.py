@@ -1,4 +1,4 @@
-"""Reads a saved adaptor and puts it on a live base, or refuses it."""
+"""Reads an adaptor, checks it against a base model and adds it to the live modules."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,23 +21,23 @@ from trainers.image.models.base import Base
 class Adaptor:
     pairs: Pairs
     metadata: dict[str, str]
-    """The header's entries, as whoever wrote the file put them."""
+    """The entries of the file's header, unchecked."""
     file: AdaptorFile
 
 
 def adaptor_load(base: Base, folder: Path, *, name: str, scale: float = 1.0) -> dict[str, str]:
-    """Adds the adaptor of `folder` to `base` under `name`, active beside those already there; its file's metadata.
+    """Adds the adaptor of `folder` to `base` under `name`, active beside the existing ones; returns its metadata.
 
     Raises TrainerError(BAD_ADAPTOR) that names the key, shapes or tensor that do not fit.
     """
     adaptor = adaptor_read(base, folder)
     for part, pairs in adaptor.pairs.items():
-        _put(roots(base)[part], pairs, name, scale)
+        _add(roots(base)[part], pairs, name, scale)
     return adaptor.metadata
 
 
 def adaptor_read(base: Base, folder: Path) -> Adaptor:
-    """The adaptor of `folder`, of diffusers' or kohya's names, checked against every layer of `base`."""
+    """The adaptor of `folder`, in diffusers' or kohya's format, checked against every layer of `base`."""
     file = adaptor_open(folder)
     family_check(file, base)
     pairs = kohya_pairs(base, file) if file.format == "kohya" else peft_pairs(file)
@@ -50,18 +50,20 @@ def adaptor_read(base: Base, folder: Path) -> Adaptor:
     return Adaptor(pairs, file.metadata, file)
 
 
-def _put(root: nn.Module, pairs: dict[str, Pair], name: str, scale: float) -> None:
-    known = layers(root)
+def _add(root: nn.Module, pairs: dict[str, Pair], name: str, scale: float) -> None:
+    base_layers = layers(root)
     is_dora = any(pair.magnitude_O is not None for pair in pairs.values())
-    placed = {layer: scaled(pair, scale, known[layer].weight) if is_dora else pair for layer, pair in pairs.items()}
+    scaled_pairs = {
+        layer: scaled(pair, scale, base_layers[layer].weight) if is_dora else pair for layer, pair in pairs.items()
+    }
     training = root.training
-    live = _live_names(root, placed)
-    # peft takes a target for the end of a name, a state's keys for whole names
+    live = _live_names(root, scaled_pairs)
+    # peft matches a target with the end of a name, but the keys of a state with full names
     keys = {f"{layer}.lora_A.weight": pair.down for layer, pair in live.items()}
     inject(root, _config(live, is_dora), name, keys)
     with torch.no_grad():
         for live_name, layer in lora_layers(root, name):
-            _fill(layer, name, placed[plain_name(live_name)])
+            _fill(layer, name, scaled_pairs[plain_name(live_name)])
             if not is_dora:
                 layer.set_scale(name, scale)
     names = list(root.peft_config)  # type: ignore[arg-type]
@@ -80,7 +82,7 @@ def _fill(layer: Any, name: str, pair: Pair) -> None:
 
 
 def _live_names(root: nn.Module, pairs: dict[str, Pair]) -> dict[str, Pair]:
-    """`pairs` by the names that `root` has for its layers."""
+    """`pairs` by the names of the layers in `root`."""
     live = set(dict(root.named_modules()))
     return {layer if layer in live else TEXT_PREFIX + layer: pair for layer, pair in pairs.items()}
 

@@ -19,58 +19,7 @@ from trainers.image.adaptors.peft_keys import HEADER, peft_header, peft_tensors
 from trainers.image.models.base import Base
 
 HOW_TO_USE = ("prediction_type", "clip_skip")
-"""Entries of the header that whoever draws with the adaptor needs; a file without metadata keeps them too."""
-
-
-def adaptor_save(
-    base: Base,
-    folder: Path,
-    *,
-    metadata: Mapping[str, str],
-    config: Mapping[str, Any] | None = None,
-    state: Mapping[str, Tensor] | None = None,
-) -> Path:
-    """Writes the pairs in training on `base` below `folder`; the path of the diffusers file.
-
-    `state` stands in for the live weights where it is given (EMA). `metadata` and `config`: see `adaptor_write`.
-    """
-    return adaptor_write(base, folder, live_pairs(base, TRAINED, state), metadata=metadata, config=config)
-
-
-def adaptor_write(
-    base: Base,
-    folder: Path,
-    pairs: Pairs,
-    *,
-    metadata: Mapping[str, str],
-    config: Mapping[str, Any] | None = None,
-) -> Path:
-    """Writes `pairs` as diffusers and as kohya file. Equal weights, metadata and config give equal bytes.
-
-    `metadata` joins the header of the diffusers file: base_sha256, base_name, name, trigger_word, prediction_type,
-    clip_skip, step. `config` is the job's parameters; its `no_metadata` keeps kohya's entries about the training away.
-    """
-    assert pairs, "an adaptor without pairs"
-    params = config or {}
-    header = {**metadata, "format": "pt", HEADER: peft_header(pairs)}
-    bytes_write(folder / WEIGHTS, file_bytes(peft_tensors(pairs), header))
-    tensors = kohya_tensors(base, pairs)
-    told: dict[str, str] = {}
-    if not params.get("no_metadata"):
-        distilled = base.family == "flux" and not base.network.config.guidance_embeds
-        told = kohya_header(tensors, pairs, base.family, metadata, params, is_distilled=distilled)
-    # lora_adapter_metadata would make diffusers look for peft's names
-    functional = {key: metadata[key] for key in ("base_sha256", *HOW_TO_USE) if key in metadata}
-    bytes_write(folder / KOHYA, file_bytes(tensors, {**functional, **told, "format": "pt"}))
-    return folder / WEIGHTS
-
-
-def how_to_use(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """HOW_TO_USE of a header, for a manifest: numbers as numbers."""
-    found: dict[str, Any] = {key: metadata[key] for key in HOW_TO_USE if key in metadata}
-    return found | ({"clip_skip": int(found["clip_skip"])} if "clip_skip" in found else {})
-
-
+"""Entries of the header that sampling with the adaptor needs; a file without metadata has them too."""
 VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0", "sd3": "sd3", "flux": "flux1"}
 """`ss_base_model_version` of each family."""
 ARCHITECTURES = {
@@ -106,7 +55,53 @@ FROM_PARAMS = {
     "ss_huber_c": "huber_c",
     "ss_huber_schedule": "huber_schedule",
 }
-"""sd-scripts' entries and the parameters of image_lora that say the same."""
+"""sd-scripts' entries and the parameters of image_lora with the same meaning."""
+
+
+def adaptor_save(
+    base: Base,
+    folder: Path,
+    *,
+    metadata: Mapping[str, str],
+    config: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes the pairs in training on `base`; see `adaptor_write`."""
+    return adaptor_write(base, folder, live_pairs(base, TRAINED), metadata=metadata, config=config)
+
+
+def adaptor_write(
+    base: Base,
+    folder: Path,
+    pairs: Pairs,
+    *,
+    metadata: Mapping[str, str],
+    config: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes `pairs` as a diffusers and a kohya file below `folder`; returns the path of the diffusers file.
+
+    `metadata` joins the header of the diffusers file: base_sha256, base_name, name, trigger_word, prediction_type,
+    clip_skip, step. `config` is the job's parameters; its `no_metadata` leaves kohya's entries about the training out.
+    Equal weights, metadata and config give equal bytes.
+    """
+    assert pairs, "an adaptor without pairs"
+    params = config or {}
+    header = {**metadata, "format": "pt", HEADER: peft_header(pairs)}
+    bytes_write(folder / WEIGHTS, file_bytes(peft_tensors(pairs), header))
+    tensors = kohya_tensors(base, pairs)
+    training: dict[str, str] = {}
+    if not params.get("no_metadata"):
+        distilled = base.family == "flux" and not base.network.config.guidance_embeds
+        training = kohya_header(tensors, pairs, base.family, metadata, params, is_distilled=distilled)
+    # lora_adapter_metadata would make diffusers look for peft's names
+    functional = {key: metadata[key] for key in ("base_sha256", *HOW_TO_USE) if key in metadata}
+    bytes_write(folder / KOHYA, file_bytes(tensors, {**functional, **training, "format": "pt"}))
+    return folder / WEIGHTS
+
+
+def how_to_use(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The HOW_TO_USE entries of a header, for a manifest: numbers as numbers."""
+    entries: dict[str, Any] = {key: metadata[key] for key in HOW_TO_USE if key in metadata}
+    return entries | ({"clip_skip": int(entries["clip_skip"])} if "clip_skip" in entries else {})
 
 
 def kohya_header(
@@ -118,9 +113,11 @@ def kohya_header(
     *,
     is_distilled: bool = False,
 ) -> dict[str, str]:
-    """Everything as text. `metadata` is what the diffusers file says too: name, trigger word, base, prediction type.
+    """The header as sd-scripts (`ss_*`) and the model specification (`modelspec.*`) name its entries.
 
-    `params`: those of the training, with what stands for none filled in. `is_distilled`: Flux schnell.
+    Contains no times or paths of this host, so that equal jobs write equal bytes. `metadata` is that of the diffusers
+    file: name, trigger word, base, prediction type. `params` are the training's, with defaults filled in for none.
+    `is_distilled`: Flux schnell.
     """
     training = _network(pairs, family) | _base(family, metadata) | _training(params) | _clip_skip(family, metadata)
     training |= _tags(metadata)
@@ -136,14 +133,14 @@ def _architecture(family: str, metadata: Mapping[str, str], *, is_distilled: boo
 
 
 def _network(pairs: Pairs, family: str) -> dict[str, str]:
-    every = [pair for by_layer in pairs.values() for pair in by_layer.values()]
-    linear = [pair for pair in every if pair.down.ndim == 2] or every
-    spatial = [pair for pair in every if pair.down.ndim == 4 and pair.down.shape[-1] > 1]
+    all_pairs = [pair for by_layer in pairs.values() for pair in by_layer.values()]
+    linear = [pair for pair in all_pairs if pair.down.ndim == 2] or all_pairs
+    spatial = [pair for pair in all_pairs if pair.down.ndim == 4 and pair.down.shape[-1] > 1]
     rank, alpha = Counter((pair.rank, pair.alpha) for pair in linear).most_common(1)[0][0]
     arguments: dict[str, Any] = {}
     if spatial:
         arguments = {"conv_dim": str(spatial[0].rank), "conv_alpha": _text(spatial[0].alpha)}
-    if any(pair.magnitude_O is not None for pair in every):
+    if any(pair.magnitude_O is not None for pair in all_pairs):
         arguments["dora_wd"] = "True"
     return {
         "ss_network_module": NETWORK_MODULES.get(family, "networks.lora"),
@@ -167,18 +164,18 @@ def _base(family: str, metadata: Mapping[str, str]) -> dict[str, str]:
 def _training(params: Mapping[str, Any]) -> dict[str, str]:
     side = params.get("resolution")
     size = {"ss_resolution": f"({side}, {side})"} if side else {}
-    given = {key: params.get(name) for key, name in FROM_PARAMS.items()}
-    return size | {key: _text(value) for key, value in given.items() if value is not None}
+    values = {key: params.get(name) for key, name in FROM_PARAMS.items()}
+    return size | {key: _text(value) for key, value in values.items() if value is not None}
 
 
 def _clip_skip(family: str, metadata: Mapping[str, str]) -> dict[str, str]:
-    """sd-scripts counts from 1 = the last layer, diffusers from 0; of SDXL and later sd-scripts knows none."""
+    """sd-scripts counts from 1 = the last layer, diffusers from 0; sd-scripts has none for SDXL and later."""
     skip = int(metadata.get("clip_skip", "0"))
     return {"ss_clip_skip": str(skip + 1)} if skip and family in CLIP_SKIP_FAMILIES else {}
 
 
 def _tags(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The trigger word as the one tag that the training knew; interfaces offer it from here."""
+    """The trigger word as the only tag; user interfaces suggest tags from here."""
     trigger = metadata.get("trigger_word")
     return {"ss_tag_frequency": json.dumps({"dataset": {trigger: 1}}, ensure_ascii=False)} if trigger else {}
 
@@ -186,7 +183,7 @@ def _tags(metadata: Mapping[str, str]) -> dict[str, str]:
 def _modelspec(
     architecture: str, metadata: Mapping[str, str], params: Mapping[str, Any], digest: str
 ) -> dict[str, str]:
-    given = {
+    entries = {
         "sai_model_spec": "1.0.0",
         "architecture": f"{architecture}/lora",
         "implementation": "diffusers",
@@ -196,17 +193,17 @@ def _modelspec(
         "prediction_type": {"epsilon": "epsilon", "v_prediction": "v"}.get(metadata.get("prediction_type", ""), ""),
         "hash_sha256": f"0x{digest}",
     }
-    return {f"modelspec.{key}": value for key, value in given.items() if value}
+    return {f"modelspec.{key}": value for key, value in entries.items() if value}
 
 
 def _hashes(tensors: Mapping[str, Tensor], training: Mapping[str, str]) -> dict[str, str]:
-    """As sd-scripts' precalculate_safetensors_hashes: of the tensors alone, and the older one of 64 KiB at 1 MiB."""
-    written = file_bytes(tensors, training)
-    body = written[8 + int.from_bytes(written[:8], "little") :]
-    older = written[0x100000 : 0x100000 + 0x10000]
+    """As sd-scripts' precalculate_safetensors_hashes: of the tensors alone, and the legacy hash of 64 KiB at 1 MiB."""
+    content = file_bytes(tensors, training)
+    body = content[8 + int.from_bytes(content[:8], "little") :]
+    legacy = content[0x100000 : 0x100000 + 0x10000]
     return {
         "sshs_model_hash": hashlib.sha256(body).hexdigest(),
-        "sshs_legacy_hash": hashlib.sha256(older).hexdigest()[:8],
+        "sshs_legacy_hash": hashlib.sha256(legacy).hexdigest()[:8],
     }
 
 

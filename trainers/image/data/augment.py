@@ -51,7 +51,7 @@ class Change(NamedTuple):
 UNCHANGED = Change()
 
 
-def change_drawn(augment: Augment, seed: int, step: int, position: int) -> Change:
+def draw_change(augment: Augment, seed: int, step: int, position: int) -> Change:
     """Brightness, contrast and saturation are factors around 1; rotation happens to `rotation_prob` of the samples."""
     change = UNCHANGED
     if augment.jitters:
@@ -66,7 +66,7 @@ def change_drawn(augment: Augment, seed: int, step: int, position: int) -> Chang
     return change
 
 
-def jittered(image: Image.Image, change: Change) -> Image.Image:
+def jitter(image: Image.Image, change: Change) -> Image.Image:
     """RGB: brightness, contrast around the mean grey, saturation, hue, in this order, each clipped to 8 bits."""
     for enhance, factor in (
         (ImageEnhance.Brightness, change.brightness),
@@ -83,7 +83,7 @@ def jittered(image: Image.Image, change: Change) -> Image.Image:
     return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
 
 
-def turned_crop(image: Image.Image, box: tuple[int, int, int, int], degrees: float, filter_: int) -> Image.Image:
+def rotated_crop(image: Image.Image, box: tuple[int, int, int, int], degrees: float, filter_: int) -> Image.Image:
     """`image.crop(box)` of the image turned about its centre and enlarged as little as hides its corners."""
     left, top, right, bottom = box
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))

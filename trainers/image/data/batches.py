@@ -13,7 +13,7 @@ from torch import Tensor
 from trainers.core.loop import StepBatch
 from trainers.core.losses import offset_noise
 from trainers.core.noise import Purpose, integer, normal, permutation, uniform
-from trainers.image.data.augment import Augment, change_drawn
+from trainers.image.data.augment import Augment, draw_change
 from trainers.image.data.examples import Examples, Row
 from trainers.image.data.pixels import Crop
 from trainers.image.data.timesteps import Times
@@ -123,7 +123,7 @@ class Dropout(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Draws:
+class DrawSettings:
     """What decides how a row is seen at a step."""
 
     seed: int
@@ -154,7 +154,7 @@ class _Sample:
 def step_batch(
     examples: Examples,
     rows: Sequence[int],
-    draws: Draws,
+    draws: DrawSettings,
     plan: Plan,
     step: int,
     rank: int,
@@ -183,7 +183,9 @@ def step_batch(
     )
 
 
-def validation_batches(examples: Examples, rows: Sequence[int], draws: Draws, times_per_row: int) -> list[MicroBatch]:
+def validation_batches(
+    examples: Examples, rows: Sequence[int], draws: DrawSettings, times_per_row: int
+) -> list[MicroBatch]:
     """One micro-batch a row: it is seen at `times_per_row` fixed times, evenly spread, with fixed noise."""
 
     def seen(row: int, index: int) -> _Sample:
@@ -204,20 +206,20 @@ def validation_batches(examples: Examples, rows: Sequence[int], draws: Draws, ti
     return [_stack([seen(row, index) for index in range(times_per_row)]) for row in rows]
 
 
-def latent(moments_2CHW: Tensor, eps_CHW: Tensor, draws: Draws) -> Tensor:
+def latent(moments_2CHW: Tensor, eps_CHW: Tensor, draws: DrawSettings) -> Tensor:
     """A sample of the VAE's posterior, scaled as the network wants it. Log-variance is clamped as in diffusers."""
     mean_CHW, logvar_CHW = moments_2CHW
     sample_CHW: Tensor = mean_CHW + torch.exp(0.5 * logvar_CHW.clamp(-30, 20)) * eps_CHW
     return (sample_CHW - draws.shift_factor) * draws.scaling_factor
 
 
-def view_drawn(crops: Sequence[Sequence[Crop]], seed: int, step: int, position: int) -> Crop:
+def draw_crop(crops: Sequence[Sequence[Crop]], seed: int, step: int, position: int) -> Crop:
     """One of crops[flip][place]."""
     flip = integer(len(crops), seed, Purpose.FLIP, step, position)
     return crops[flip][integer(len(crops[flip]), seed, Purpose.CROP, step, position)]
 
 
-def text_drawn(row: Row, dropout: Dropout, seed: int, step: int, position: int) -> str:
+def draw_text(row: Row, dropout: Dropout, seed: int, step: int, position: int) -> str:
     """The trigger word alone where the caption is dropped, else one of the row's texts."""
     dropped = uniform(seed, Purpose.CAPTION_DROPOUT, step, position) < dropout.rate
     if dropped and not row.of_class:
@@ -227,11 +229,11 @@ def text_drawn(row: Row, dropout: Dropout, seed: int, step: int, position: int) 
     return row.texts[integer(len(row.texts), seed, Purpose.CAPTION_SHUFFLE, step, position)]
 
 
-def _sample(examples: Examples, row: int, draws: Draws, step: int, position: int, share: float) -> _Sample:
+def _sample(examples: Examples, row: int, draws: DrawSettings, step: int, position: int, share: float) -> _Sample:
     """Row `row` at a place of a step; `share` is what its loss counts in the step's, beside its time's weight."""
     seed, view = draws.seed, examples.latents.views[row]
-    crop = view_drawn(view.crops, seed, step, position)
-    change = change_drawn(draws.augment, seed, step, position)
+    crop = draw_crop(view.crops, seed, step, position)
+    change = draw_change(draws.augment, seed, step, position)
     moments_2CHW = examples.latents.moments(row, crop, change)
     shape = tuple(moments_2CHW[0].shape)
     noise_CHW = normal(shape, seed, Purpose.NOISE, step, position)
@@ -244,14 +246,14 @@ def _sample(examples: Examples, row: int, draws: Draws, step: int, position: int
         latent_CHW=latent(moments_2CHW, normal(shape, seed, Purpose.LATENT, step, position), draws),
         noise_CHW=noise_CHW,
         time=time,
-        text=examples.texts[text_drawn(examples.rows[row], draws.dropout, seed, step, position)],
+        text=examples.texts[draw_text(examples.rows[row], draws.dropout, seed, step, position)],
         sizes=view.sizes(crop),
         weight=share * weight,
         mask_1HW=None if of_class else _loss_weights(examples.latents.mask(row, crop, change), draws),
     )
 
 
-def _loss_weights(mask_1HW: Tensor | None, draws: Draws) -> Tensor | None:
+def _loss_weights(mask_1HW: Tensor | None, draws: DrawSettings) -> Tensor | None:
     if mask_1HW is None:
         return None
     return draws.unmasked_weight + (1 - draws.unmasked_weight) * mask_1HW

@@ -33,7 +33,7 @@ def shape_for(width: int, height: int, shapes: list[Shape]) -> Shape:
     return min(shapes, key=lambda shape: (abs(math.log(shape.width / shape.height) - aspect), -shape.width, shape))
 
 
-def cut_share(width: int, height: int, shape: Shape) -> float:
+def cropped_share(width: int, height: int, shape: Shape) -> float:
     """Share of an image's area that is cropped away when it covers the shape."""
     scale = max(shape.width / width, shape.height / height)
     return max(0.0, 1 - shape.width * shape.height / (width * scale * height * scale))

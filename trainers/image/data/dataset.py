@@ -11,14 +11,14 @@ from trainers.core.context import JobContext
 from trainers.core.encoding_cache import EncodingCache
 from trainers.core.global_batch import GlobalBatch
 from trainers.image.data.augment import Augment
-from trainers.image.data.batches import Draws, Dropout, Plan
+from trainers.image.data.batches import DrawSettings, Dropout, Plan
 from trainers.image.data.buckets import Shape, shape_for, shapes_of
 from trainers.image.data.examples import Encoding, Examples, Row, TextKind, examples_encode
 from trainers.image.data.framing import Framing
 from trainers.image.data.image_rows import ImageRow
 from trainers.image.data.masks import mask_source
 from trainers.image.data.pixels import image_size
-from trainers.image.data.rows import Rows, example_rows
+from trainers.image.data.rows import Rows, captioned_images
 from trainers.image.data.timesteps import times_of
 from trainers.image.models.base import Base, TextSettings
 from trainers.image.models.families import family_module
@@ -30,9 +30,9 @@ def rows_encode(job: JobContext[ImageLoraParams], base: Base, rows: Rows) -> Exa
 
     A warning says which cache a parameter switches off, which images have no mask, and which captions are cut.
     """
-    params, examples = job.params, example_rows(rows, job.params)
-    told = caches_off(params, encoding_of(base, params)) + without_mask(params, rows.images)
-    for message in told + captions_cut(token_limit(base, params), examples):
+    params, examples = job.params, captioned_images(rows, job.params)
+    told = cache_warnings(params, encoding_of(base, params)) + mask_warnings(params, rows.images)
+    for message in told + caption_warnings(token_limit(base, params), examples):
         job.reporter.emit(Warning_(message=message))
     return examples_encode(
         base,
@@ -67,8 +67,8 @@ def plan_for(params: ImageLoraParams, framing: Framing, rows: Rows, batch: Globa
     )
 
 
-def draws_of(base: Base, params: ImageLoraParams) -> Draws:
-    return Draws(
+def draw_settings_of(base: Base, params: ImageLoraParams) -> DrawSettings:
+    return DrawSettings(
         seed=params.seed,
         times=times_of(base, params),
         scaling_factor=base.vae.config.scaling_factor,
@@ -86,7 +86,7 @@ def encoding_of(base: Base, params: ImageLoraParams) -> Encoding:
     kept: TextKind = "kept" if params.cache_text_embeddings else "fresh"
     return Encoding(
         framing=framing_of(params, family_module(base.family).PIXEL_MULTIPLE),
-        keep_latents=params.cache_latents and not augment.jitters and not augment.turns,
+        cache_latents=params.cache_latents and not augment.jitters and not augment.turns,
         text="ids" if params.train_text_encoder else kept,
         text_settings=TextSettings(params.clip_skip, params.max_sequence_length),
         mask=None if params.masked_loss == "none" else params.masked_loss,
@@ -126,10 +126,10 @@ class TokenLimit(NamedTuple):
     limit: int
 
 
-def caches_off(params: ImageLoraParams, encoding: Encoding) -> list[str]:
+def cache_warnings(params: ImageLoraParams, encoding: Encoding) -> list[str]:
     """Which parameter switches off a cache that was asked for."""
     found = []
-    if params.cache_latents and not encoding.keep_latents:
+    if params.cache_latents and not encoding.cache_latents:
         names = [name for name in ("color_jitter", "random_rotation") if getattr(params, name)]
         found.append(
             f"{' and '.join(names)} changes images at every draw, so latents are not cached: "
@@ -142,7 +142,7 @@ def caches_off(params: ImageLoraParams, encoding: Encoding) -> list[str]:
     return found
 
 
-def without_mask(params: ImageLoraParams, images: Sequence[ImageRow]) -> list[str]:
+def mask_warnings(params: ImageLoraParams, images: Sequence[ImageRow]) -> list[str]:
     opaque = opaque_images(params, images)
     if not opaque:
         return []
@@ -168,7 +168,7 @@ def limit_of(family: Any, last: Any, params: ImageLoraParams) -> TokenLimit:
     return TokenLimit(last, max_chunks * (last.model_max_length - 2))
 
 
-def captions_cut(limit: TokenLimit, rows: Sequence[Row]) -> list[str]:
+def caption_warnings(limit: TokenLimit, rows: Sequence[Row]) -> list[str]:
     lengths = token_counts(limit, [row.texts[0] for row in rows])
     long = [row.image.where for row, length in zip(rows, lengths, strict=True) if length > limit.limit]
     if not long:

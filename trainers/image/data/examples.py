@@ -161,7 +161,7 @@ class Encoding:
     """What becomes of images and captions, and when."""
 
     framing: Framing
-    keep_latents: bool
+    cache_latents: bool
     """Encode every crop once, before the training; else when it is drawn."""
     text: TextKind
     text_settings: TextSettings
@@ -178,7 +178,7 @@ class Examples:
     @property
     def needs_vae(self) -> bool:
         """Whether draws encode images."""
-        return not self.encoding.keep_latents
+        return not self.encoding.cache_latents
 
     @property
     def needs_text_encoders(self) -> bool:
@@ -195,7 +195,7 @@ def examples_encode(
 ) -> Examples | None:
     """Encodes what the cache does not hold, one item at a time, so that no bit depends on neighbours. None: stopped."""
     latents = Latents(base, [row.image for row in rows], encoding.framing, encoding.mask)
-    if encoding.keep_latents and not latents.keep(encoding_cache):
+    if encoding.cache_latents and not latents.keep(encoding_cache):
         return None
     every_text = [*(text for row in rows for text in row.texts), *further_texts]
     texts = Texts(base, every_text, encoding.text, encoding.text_settings)

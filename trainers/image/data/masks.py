@@ -10,10 +10,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from trainers.image.data.augment import UNCHANGED, Change, turned_crop
+from trainers.image.data.augment import UNCHANGED, Change, rotated_crop
 from trainers.image.data.buckets import Shape
 from trainers.image.data.image_rows import ImageRow
-from trainers.image.data.pixels import Crop, decoded_by, header_read, resized_size
+from trainers.image.data.pixels import Crop, decode_with, header_read, resized_size
 from trainers.image.data.sources import Source, source_changed_at
 
 MaskKind = Literal["alpha", "mask_column"]
@@ -33,7 +33,7 @@ def mask_image(row: ImageRow, kind: MaskKind, crop: Crop, change: Change = UNCHA
     """8-bit grey, as large as the crop."""
     image = _mask_resized(row, kind, source_changed_at(row.source), resized_size(row, crop.shape))
     if change.degrees:
-        image = turned_crop(image, crop.box, change.degrees, Image.Resampling.BILINEAR)
+        image = rotated_crop(image, crop.box, change.degrees, Image.Resampling.BILINEAR)
     else:
         image = image.crop(crop.box)
     return ImageOps.mirror(image) if crop.flip else image
@@ -52,7 +52,7 @@ def _mask_resized(row: ImageRow, kind: MaskKind, _changed_at: int, size: Shape) 
     if source is None:
         return Image.new("L", size, 255)
     where = f"mask of {row.where}" if kind == "mask_column" else row.where
-    return decoded_by(_alpha if kind == "alpha" else _grey, source, where).resize(size, Image.Resampling.BILINEAR)
+    return decode_with(_alpha if kind == "alpha" else _grey, source, where).resize(size, Image.Resampling.BILINEAR)
 
 
 def _alpha(image: Image.Image) -> Image.Image:

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from formats.images import MAX_ASPECT, MAX_PIXELS
-from trainers.image.data.augment import UNCHANGED, Change, jittered, turned_crop
+from trainers.image.data.augment import UNCHANGED, Change, jitter, rotated_crop
 from trainers.image.data.buckets import Shape
 from trainers.image.data.image_rows import ImageRow, bad_dataset
 from trainers.image.data.sources import Cell, Source, source_changed_at, source_file, source_name
@@ -50,7 +50,7 @@ class Crop(NamedTuple):
         return self.left, self.top, self.left + self.shape.width, self.top + self.shape.height
 
 
-class Seen(NamedTuple):
+class ImageHeader(NamedTuple):
     """What an image's header says."""
 
     width: int
@@ -85,13 +85,13 @@ def image_size(row: ImageRow) -> tuple[int, int]:
     return seen.width, seen.height
 
 
-def header_read(row: ImageRow) -> Seen:
+def header_read(row: ImageRow) -> ImageHeader:
     """TrainerError BAD_DATASET: not a still image of at most MAX_PIXELS."""
     return _header(row, source_changed_at(row.source))
 
 
 @lru_cache(maxsize=4096)
-def _header(row: ImageRow, _changed_at: int) -> Seen:
+def _header(row: ImageRow, _changed_at: int) -> ImageHeader:
     with _opened(row.source, row.where) as image:
         width, height = image.size
         try:
@@ -102,7 +102,7 @@ def _header(row: ImageRow, _changed_at: int) -> Seen:
             raise bad_dataset(f"{row.where} has EXIF data that cannot be read: {error}") from error
         is_turned = orientation in TURNED and image.format != "TIFF"  # whose size Pillow gives as seen
         size = (height, width) if is_turned else (width, height)
-        return Seen(*size, image.mode, image.format or "", orientation, has_alpha(image), _frames(image))
+        return ImageHeader(*size, image.mode, image.format or "", orientation, has_alpha(image), _frames(image))
 
 
 def pixels(row: ImageRow, crop: Crop, *, interpolation: Interpolation, change: Change = UNCHANGED) -> Tensor:
@@ -116,25 +116,25 @@ def crop_image(row: ImageRow, crop: Crop, *, interpolation: Interpolation, chang
     size = resized_size(row, crop.shape)
     image = _resized(row, source_changed_at(row.source), size, interpolation)
     if change.degrees:
-        image = turned_crop(image, crop.box, change.degrees, TURN_FILTERS[interpolation])
+        image = rotated_crop(image, crop.box, change.degrees, TURN_FILTERS[interpolation])
     else:
         image = image.crop(crop.box)
-    image = jittered(image, change)
+    image = jitter(image, change)
     return ImageOps.mirror(image) if crop.flip else image
 
 
 @lru_cache(maxsize=1)
 def _resized(row: ImageRow, _changed_at: int, size: Shape, interpolation: Interpolation) -> Image.Image:
     """Kept for the next crop of the same image: decoding costs more than cropping."""
-    return decoded(row).resize(size, FILTERS[interpolation])
+    return decode(row).resize(size, FILTERS[interpolation])
 
 
-def decoded(row: ImageRow) -> Image.Image:
+def decode(row: ImageRow) -> Image.Image:
     """8-bit RGB: EXIF orientation applied, 16 bits scaled to 8, transparency laid on white."""
-    return decoded_by(to_rgb, row.source, row.where)
+    return decode_with(to_rgb, row.source, row.where)
 
 
-def decoded_by(convert: Callable[[Image.Image], Image.Image], source: Source, where: str) -> Image.Image:
+def decode_with(convert: Callable[[Image.Image], Image.Image], source: Source, where: str) -> Image.Image:
     """`convert` of the whole image, EXIF orientation applied. TrainerError BAD_DATASET names `where`."""
     try:
         with _opened(source, where) as image:

@@ -13,9 +13,9 @@ from trainers.contract.events import Progress, Sample, Started
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.params.inspect_dataset import InspectDatasetParams
 from trainers.core.context import JobContext
-from trainers.image.data.augment import change_drawn
-from trainers.image.data.batches import Plan, text_drawn, view_drawn
-from trainers.image.data.buckets import cut_share
+from trainers.image.data.augment import draw_change
+from trainers.image.data.batches import Plan, draw_crop, draw_text
+from trainers.image.data.buckets import cropped_share
 from trainers.image.data.dataset import (
     augment_of,
     batch_of,
@@ -31,14 +31,14 @@ from trainers.image.data.folder import tables_of
 from trainers.image.data.framing import Framing, View, view_of
 from trainers.image.data.image_rows import Faults, ImageRow
 from trainers.image.data.masks import mask_image
-from trainers.image.data.pixels import Seen, crop_image, decoded, header_read
-from trainers.image.data.rows import Rows, example_rows, images_repeated, rows_of
+from trainers.image.data.pixels import ImageHeader, crop_image, decode, header_read
+from trainers.image.data.rows import Rows, captioned_images, images_with_repeats, rows_of
 from trainers.image.models.families import family_of
 from trainers.image.png import image_write
 
 ANY_MULTIPLE = 8
 """Of sides of buckets, where no base model says."""
-TELL_EVERY = 20
+PROGRESS_EVERY = 20
 
 
 class File(NamedTuple):
@@ -56,7 +56,7 @@ def preview(job: JobContext[InspectDatasetParams]) -> dict[str, Any]:
     params, faults = job.params.template(), Faults()
     assert isinstance(params, ImageLoraParams)
     try:
-        images = images_repeated(job.with_params(params), faults)
+        images = images_with_repeats(job.with_params(params), faults)
         framing = framing_of(params, _multiple(job))
         job.reporter.emit(Started(total=len(images), details={"images": len(images)}))
         files = _files(job, [image for image, _ in images], framing)
@@ -80,7 +80,7 @@ def preview(job: JobContext[InspectDatasetParams]) -> dict[str, Any]:
         "steps_per_epoch": plan.steps_per_epoch,
         "held_out": [rows.images[place].where for place in rows.held_out],
         "shapes": dict(Counter(f"{view.shape.width}x{view.shape.height}" for view in views).most_common()),
-        "captions_cut": _captions_cut(job, params, example_rows(rows, params)),
+        "captions_cut": _captions_cut(job, params, captioned_images(rows, params)),
         "without_mask": [image.where for image in opaque_images(params, rows.images)],
         "files": [_told(file) for file in files if file.said],
         "samples": _samples(job, params, rows, views, plan),
@@ -129,7 +129,7 @@ def _files(job: JobContext[InspectDatasetParams], images: Sequence[ImageRow], fr
         if job.control.agree_to_stop():
             break
         found.append(_file(image, framing, first))
-        if done % TELL_EVERY == 0 or done == len(images):
+        if done % PROGRESS_EVERY == 0 or done == len(images):
             job.reporter.emit(Progress(stage="reading images", done=done, total=len(images)))
     return found
 
@@ -139,7 +139,7 @@ def _file(image: ImageRow, framing: Framing, first: dict[str, str]) -> File:
     try:
         sha256 = image.sha256()
         view = view_of(image, framing, sha256)
-        said = changes_of(image, view)
+        said = image_changes(image, view)
     except TrainerError as error:
         return File(image, None, [error.reason.message])
     twin = first.setdefault(sha256, image.where)
@@ -160,13 +160,13 @@ def _samples(
         for step in range(plan.steps_per_epoch)
         for position, row in enumerate(plan.rows(step))
     )
-    examples = example_rows(rows, params)
+    examples = captioned_images(rows, params)
     found: list[dict[str, Any]] = []
     for index, (step, position, place) in enumerate(islice(drawn, job.params.num_rows)):
         image, view = rows.images[place], views[place]
-        crop = view_drawn(view.crops, params.seed, step, position)
-        change = change_drawn(augment_of(params), params.seed, step, position)
-        text = text_drawn(examples[place], dropout_of(params), params.seed, step, position)
+        crop = draw_crop(view.crops, params.seed, step, position)
+        change = draw_change(augment_of(params), params.seed, step, position)
+        text = draw_text(examples[place], dropout_of(params), params.seed, step, position)
         details: dict[str, Any] = {
             "file": image.where,
             "caption": image.caption,
@@ -203,14 +203,14 @@ SUFFIX_FORMATS = {ending: name for name, endings in FORMAT_ENDINGS.items() for e
 PLAIN_MODES = ("RGB", "RGBA", "RGBX")
 
 
-def changes_of(image: ImageRow, view: View) -> list[str]:
+def image_changes(image: ImageRow, view: View) -> list[str]:
     """Decodes the whole image. TrainerError BAD_DATASET: it cannot be trained on."""
     seen = header_read(image)
-    decoded(image)
+    decode(image)
     return [*_format_changes(image, seen), *_size_changes(view)]
 
 
-def _format_changes(image: ImageRow, seen: Seen) -> list[str]:
+def _format_changes(image: ImageRow, seen: ImageHeader) -> list[str]:
     found = []
     suffix = "" if "." not in image.name else "." + image.name.rpartition(".")[2].lower()
     promised = SUFFIX_FORMATS.get(suffix)
@@ -234,7 +234,7 @@ def _size_changes(view: View) -> list[str]:
     width, height = view.original
     if view.resized.width > width:
         found.append(f"enlarged from {width} x {height} to {view.resized.width} x {view.resized.height}")
-    share = cut_share(width, height, view.shape)
+    share = cropped_share(width, height, view.shape)
     if share >= CUT_SAID:
         found.append(f"{share:.0%} of its area lies outside each crop of {view.shape.width} x {view.shape.height}")
     return found

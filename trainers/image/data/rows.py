@@ -38,13 +38,13 @@ class Rows:
 
 def rows_read(job: JobContext[ImageLoraParams]) -> Rows:
     """The job's datasets in order, and what the class dataset gives of the class images."""
-    rows = rows_of(images_repeated(job), job.params)
+    rows = rows_of(images_with_repeats(job), job.params)
     if job.spec.inputs.class_dataset:
-        return with_class(rows, job.params, job.inputs / "class_dataset")
+        return with_class_images(rows, job.params, job.inputs / "class_dataset")
     return rows
 
 
-def images_repeated(job: JobContext[ImageLoraParams], faults: Faults | None = None) -> list[tuple[ImageRow, int]]:
+def images_with_repeats(job: JobContext[ImageLoraParams], faults: Faults | None = None) -> list[tuple[ImageRow, int]]:
     """All images of all datasets in order, and how often an epoch sees each; warnings are said."""
     images: list[tuple[ImageRow, int]] = []
     for found, times in zip(_datasets(job, faults), repeats_of(job), strict=True):
@@ -66,7 +66,7 @@ def rows_of(images: Sequence[tuple[ImageRow, int]], params: ImageLoraParams) -> 
     return Rows([image for image, _ in images], places, held_out)
 
 
-def with_class(rows: Rows, params: ImageLoraParams, folder: Path) -> Rows:
+def with_class_images(rows: Rows, params: ImageLoraParams, folder: Path) -> Rows:
     """`rows` with the images of `folder` behind its class images, num_class_images in all; captions are unread."""
     found = images_read(folder, Columns(params.image_column, caption=None), trigger_word="", split_of=_any_split).rows
     wanted = params.num_class_images - len(rows.class_images)
@@ -78,7 +78,7 @@ def class_images_missing(rows: Rows, params: ImageLoraParams) -> int:
     return params.num_class_images - len(rows.class_images) if params.prior_preservation else 0
 
 
-def example_rows(rows: Rows, params: ImageLoraParams) -> list[Row]:
+def captioned_images(rows: Rows, params: ImageLoraParams) -> list[Row]:
     """Images with the texts that they are trained with; class images have the class prompt."""
     return [
         *(

@@ -1,4 +1,4 @@
-"""The images of a sampling job in out/samples/, each told by an event."""
+"""Which images a sampling job draws, and how it writes them: files in out/samples/, each reported by an event."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -28,23 +28,23 @@ class Column:
 
 
 def columns_of(params: SampleImageParams, adaptors: tuple[InputRef, ...]) -> list[Column]:
-    """What is drawn: the prompt once, or for a comparison the prompt without, with, and with the trigger words.
+    """The prompt once, or for a comparison: base model, with adaptors, and with adaptors and their trigger words.
 
-    A trigger word that the prompt has already is not put there twice, and makes no column of its own.
+    Trigger words that the prompt already contains are not added again and add no column.
     """
     if not params.compare:
         return [Column("image", params.prompt, with_adaptors=True)]
     assert adaptors, "JobSpec refuses compare without an adaptor"
     columns = [Column("base", params.prompt, with_adaptors=False), Column("adaptor", params.prompt, with_adaptors=True)]
     words = [str(adaptor.details.get("trigger_word") or "") for adaptor in adaptors]
-    missing = [word for word in dict.fromkeys(words) if word and not _says(params.prompt, word)]
+    missing = [word for word in dict.fromkeys(words) if word and not _contains_word(params.prompt, word)]
     if missing:
         columns.append(Column("adaptor + trigger", ", ".join([*missing, params.prompt]), with_adaptors=True))
     return columns
 
 
-def _says(prompt: str, word: str) -> bool:
-    """As a word of its own: "category" does not say "cat"."""
+def _contains_word(prompt: str, word: str) -> bool:
+    """As a separate word: "category" does not contain "cat"."""
     return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt) is not None
 
 
@@ -56,29 +56,29 @@ class SampleWriter:
     def __init__(self, job: JobContext[SampleImageParams]) -> None:
         self._job = job
         self._params = job.params
-        self.made = 0
-        """Finished images, without previews and sheet."""
+        self.num_finished = 0
+        """Finished images, without previews and the comparison sheet."""
 
-    def keep(self, column: Column, images: Sequence[Image.Image]) -> None:
+    def write(self, column: Column, images: Sequence[Image.Image]) -> None:
         for image, seed in zip(images, seeds_of(self._params), strict=True):
-            self.made += 1
+            self.num_finished += 1
             self._write(f"samples/{column.slug}-seed-{seed}.png", image, column, seed, column.label, {})
 
-    def preview(self, column: Column, done: int, images: Sequence[Image.Image]) -> None:
-        """What the images look like after `done` denoising steps."""
+    def preview_write(self, column: Column, done: int, images: Sequence[Image.Image]) -> None:
+        """Estimates of the images after `done` denoising steps."""
         for image, seed in zip(images, seeds_of(self._params), strict=True):
             path = f"samples/steps/{column.slug}-seed-{seed}-step-{done:04d}.png"
             label = f"{column.label} after step {done}"
             self._write(path, image, column, seed, label, {"denoising_step": done})
 
-    def compare(self, drawn: Mapping[str, Sequence[Image.Image]]) -> None:
-        """The comparison sheet."""
+    def comparison_write(self, images_by_label: Mapping[str, Sequence[Image.Image]]) -> None:
         params = self._params
-        sheet = comparison_sheet(drawn, [f"seed {seed}" for seed in seeds_of(params)])
+        sheet = comparison_sheet(images_by_label, [f"seed {seed}" for seed in seeds_of(params)])
         path = "samples/comparison.png"
         image_write(self._job.out / path, sheet, self._facts(params.prompt, params.seed, self._adaptors()))
-        said = Sample(step=self.made, path=path, label="comparison", prompt=params.prompt, seed=params.seed)
-        self._job.reporter.emit(said)
+        self._job.reporter.emit(
+            Sample(step=self.num_finished, path=path, label="comparison", prompt=params.prompt, seed=params.seed)
+        )
 
     def _write(
         self, path: str, image: Image.Image, column: Column, seed: int, label: str, details: dict[str, Any]
@@ -87,7 +87,7 @@ class SampleWriter:
         image_write(self._job.out / path, image, self._facts(column.prompt, seed, adaptors) | details)
         self._job.reporter.emit(
             Sample(
-                step=self.made,
+                step=self.num_finished,
                 path=path,
                 label=label,
                 prompt=column.prompt,
@@ -105,7 +105,7 @@ class SampleWriter:
         ]
 
     def _facts(self, prompt: str, seed: int, adaptors: list[dict[str, Any]]) -> dict[str, Any]:
-        """All that it takes to draw an image again."""
+        """Everything that reproduces an image."""
         model, dataset = self._job.spec.inputs.model, self._job.spec.inputs.dataset
         assert model is not None
         return {

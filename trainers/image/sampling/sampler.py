@@ -16,7 +16,7 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.models.base import Base, TextSettings
 from trainers.image.models.families import family_module
 from trainers.image.sampling.denoise import (
-    LatentStart,
+    InitLatents,
     Prompts,
     denoise,
     guided_denoiser,
@@ -26,27 +26,27 @@ from trainers.image.sampling.denoise import (
 )
 
 FLUX_SIDE = 128
-"""Latents along one side of Flux' own images; its config does not say."""
+"""Latents along one side of the images that Flux was trained on; its config does not name it."""
 
 
 @dataclass(frozen=True)
-class Start:
+class InitImage:
     """An image to start from, of the size that is drawn."""
 
     image: Image.Image
     """8-bit RGB."""
     strength: float
-    """How far it is dissolved in noise first, in (0, 1]."""
+    """How far it is noised first, in (0, 1]."""
     mask: Image.Image | None = None
-    """8-bit grey: 128 and above is painted anew, the rest stays as it is to the pixel."""
+    """8-bit grey: 128 and above is repainted, the rest stays as it is to the pixel."""
 
 
 @dataclass(frozen=True)
 class Previews:
-    every: int
-    """Denoising steps between two previews; none is made of the last step."""
+    every_steps: int
+    """Denoising steps between two previews; the last step has none."""
     show: Callable[[int, list[Image.Image]], None]
-    """Called with the steps done and what each image looks like by then."""
+    """Called with the number of steps done and an estimate of each image at that step."""
 
 
 def sample_images(
@@ -62,7 +62,7 @@ def sample_images(
     scheduler: str = "default",
     guidance_rescale: float = 0.0,
     settings: TextSettings = TextSettings(),  # noqa: B008 - frozen
-    start: Start | None = None,
+    init: InitImage | None = None,
     encoded: Prompts | None = None,
     previews: Previews | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -70,27 +70,29 @@ def sample_images(
 ) -> list[Image.Image]:
     """Image i shows `prompts[i]` from `seeds[i]`, all denoised as one batch; width and height in pixels.
 
-    An image depends on its own seed, not on its neighbours (up to the kernels' rounding). `encoded`: what
-    `prompts_encode` made of the same texts before, for a base whose text encoders are gone. `on_progress(done, total)`
-    is called after each denoising step; where `should_stop()` then says yes, the answer is the empty list. Weights,
-    train mode and the global random state are left as they were. Raises TrainerError(NON_FINITE_LOSS).
+    An image depends on its own seed, not on its neighbours (up to the kernels' rounding). `encoded`: the result of
+    `prompts_encode` for the same texts, for a base whose text encoders are unloaded. `on_progress(done, total)` is
+    called after each denoising step; if `should_stop()` is then true, returns an empty list. Weights, train mode and
+    the global random state are unchanged. Raises TrainerError(NON_FINITE_LOSS).
     """
     assert prompts and len(prompts) == len(seeds)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
-    def watch(done: int, total: int, clean: Callable[[], Tensor]) -> bool:
+    def watch(done: int, total: int, estimate: Callable[[], Tensor]) -> bool:
         if on_progress:
             on_progress(done, total)
         if should_stop and should_stop():
             return False
-        if previews and done % previews.every == 0 and done < total:
-            previews.show(done, _images(base, clean(), seeds, start))
+        if previews and done % previews.every_steps == 0 and done < total:
+            previews.show(done, _images(base, estimate(), seeds, init))
         return True
 
-    with _evaluating(base), torch.no_grad():
+    with _eval_mode(base), torch.no_grad():
         guided = is_guided(base, guidance_scale)
         text = encoded or prompts_encode(base, prompts, negative_prompt, settings, guided=guided)
-        latent_start = _latent_start(base, start, generators) if start else None  # draws before the noise does
+        init_latents = (
+            _init_latents(base, init, generators) if init else None
+        )  # draws from the generators before the noise
         latents_BCHW = denoise(
             base,
             guided_denoiser(base, text, guidance_scale=guidance_scale, guidance_rescale=guidance_rescale),
@@ -98,10 +100,10 @@ def sample_images(
             generators=generators,
             num_inference_steps=num_inference_steps,
             scheduler=scheduler,
-            start=latent_start,
+            init=init_latents,
             watch=watch,
         )
-        return [] if latents_BCHW is None else _images(base, latents_BCHW, seeds, start)
+        return [] if latents_BCHW is None else _images(base, latents_BCHW, seeds, init)
 
 
 def default_size(base: Base) -> int:
@@ -117,48 +119,48 @@ def _noise(base: Base, generators: list[torch.Generator], width: int | None, hei
         (height or default_size(base)) // factor,
         (width or default_size(base)) // factor,
     )
-    return _drawn(generators, shape).to(base.network.device)
+    return _normal(generators, shape).to(base.network.device)
 
 
-def _drawn(generators: list[torch.Generator], shape: tuple[int, ...]) -> Tensor:
+def _normal(generators: list[torch.Generator], shape: tuple[int, ...]) -> Tensor:
     return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
 
 
-def _latent_start(base: Base, start: Start, generators: list[torch.Generator]) -> LatentStart:
-    """The image in latents, each drawing with a sample of its own from the VAE's posterior."""
-    pixels_BHWC = torch.from_numpy(np.array(start.image, dtype=np.float32)[None] / 255)
+def _init_latents(base: Base, init: InitImage, generators: list[torch.Generator]) -> InitLatents:
+    """The init image in latents; each drawn image has its own sample from the VAE's posterior."""
+    pixels_BHWC = torch.from_numpy(np.array(init.image, dtype=np.float32)[None] / 255)
     mean_BCHW, logvar_BCHW = family_module(base.family).encode_image(base, pixels_BHWC.permute(0, 3, 1, 2) * 2 - 1)
-    noise_BCHW = _drawn(generators, tuple(mean_BCHW.shape[1:])).to(mean_BCHW.device)
+    noise_BCHW = _normal(generators, tuple(mean_BCHW.shape[1:])).to(mean_BCHW.device)
     latents_BCHW = mean_BCHW + (0.5 * logvar_BCHW).exp() * noise_BCHW
     scaled_BCHW = (latents_BCHW - _shift(base)) * base.vae.config.scaling_factor
     mask_11HW = None
-    if start.mask:
-        whole_HW = torch.from_numpy(_repainted(start.mask)).float()
-        mask_11HW = functional.interpolate(whole_HW[None, None], size=tuple(scaled_BCHW.shape[2:]))
+    if init.mask:
+        mask_HW = torch.from_numpy(_repainted(init.mask)).float()
+        mask_11HW = functional.interpolate(mask_HW[None, None], size=tuple(scaled_BCHW.shape[2:]))
         mask_11HW = mask_11HW.to(base.network.device)
-    return LatentStart(scaled_BCHW.to(base.network.device), start.strength, mask_11HW)
+    return InitLatents(scaled_BCHW.to(base.network.device), init.strength, mask_11HW)
 
 
 def _repainted(mask: Image.Image) -> "np.ndarray[tuple[int, int], np.dtype[np.bool_]]":
-    """Where the mask says to paint, (H, W)."""
-    found: np.ndarray[tuple[int, int], np.dtype[np.bool_]] = np.asarray(mask.convert("L")) >= 128
-    return found
+    """True where the mask repaints, (H, W)."""
+    repainted: np.ndarray[tuple[int, int], np.dtype[np.bool_]] = np.asarray(mask.convert("L")) >= 128
+    return repainted
 
 
 def _shift(base: Base) -> float:
     return float(getattr(base.vae.config, "shift_factor", None) or 0.0)
 
 
-def _images(base: Base, latents_BCHW: Tensor, seeds: list[int], start: Start | None) -> list[Image.Image]:
+def _images(base: Base, latents_BCHW: Tensor, seeds: list[int], init: InitImage | None) -> list[Image.Image]:
     images = [_decode(base, latents_BCHW[i : i + 1], seed) for i, seed in enumerate(seeds)]
-    if start is None or start.mask is None:
+    if init is None or init.mask is None:
         return images
-    mask = Image.fromarray(_repainted(start.mask).astype(np.uint8) * 255)
-    return [Image.composite(image, start.image, mask) for image in images]
+    mask = Image.fromarray(_repainted(init.mask).astype(np.uint8) * 255)
+    return [Image.composite(image, init.image, mask) for image in images]
 
 
 def _decode(base: Base, latents_BCHW: Tensor, seed: int) -> Image.Image:
-    """One image at a time: memory stays that of one, and neighbours cannot change its bits."""
+    """Decodes one image at a time: this bounds memory, and neighbours cannot change its bits."""
     unscaled_BCHW = latents_BCHW / base.vae.config.scaling_factor + _shift(base)
     pixels_BCHW = base.vae.decode(unscaled_BCHW.to(base.vae.device, base.vae.dtype), return_dict=False)[0]
     if not torch.isfinite(pixels_BCHW).all():
@@ -166,21 +168,21 @@ def _decode(base: Base, latents_BCHW: Tensor, seed: int) -> Image.Image:
             ReasonCode.NON_FINITE_LOSS,
             f"the image of seed {seed} has values that are NaN or infinite",
         )
-    bright_HWC = (pixels_BCHW[0].float() * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0) * 255
-    return Image.fromarray(bright_HWC.round().to(torch.uint8).cpu().numpy())
+    scaled_HWC = (pixels_BCHW[0].float() * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0) * 255
+    return Image.fromarray(scaled_HWC.round().to(torch.uint8).cpu().numpy())
 
 
 @contextmanager
-def _evaluating(base: Base) -> Iterator[None]:
-    """Dropout off in the network and in the text encoders; their modes are put back."""
+def _eval_mode(base: Base) -> Iterator[None]:
+    """Turns off dropout in the network and in the text encoders; restores their modes at the end."""
     with ExitStack() as modes:
         for module in (base.network, *base.text_encoders):
-            modes.enter_context(_evaluating_one(module))
+            modes.enter_context(_module_eval_mode(module))
         yield
 
 
 @contextmanager
-def _evaluating_one(module: nn.Module) -> Iterator[None]:
+def _module_eval_mode(module: nn.Module) -> Iterator[None]:
     training = module.training
     module.eval()
     try:

@@ -1,7 +1,8 @@
-"""The objective of image diffusion: noise a latent, let the network say what was added, compare."""
+"""The objective of image diffusion: add noise to latents, let the network predict it, compare."""
 
 # B batch, C channels, H height, W width (of latents), T training timesteps
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.core.distributed import Processes
 from trainers.core.losses import (
     PredictionType,
     add_noise,
@@ -29,7 +31,7 @@ from trainers.image.models.text_encoders import Text, holds_ids
 
 @dataclass(frozen=True)
 class Ddpm:
-    """Noising by the base's own betas."""
+    """Noise by the base's own betas."""
 
     alphas_cumprod_T: Tensor
     """On the CPU, fp32."""
@@ -43,7 +45,7 @@ class Ddpm:
         return target(self.prediction_type, batch.latents_BCHW, batch.noise_BCHW, self.alphas_cumprod_T[batch.times_B])
 
     def weights(self, batch: MicroBatch) -> Tensor:
-        """[B]: the batch's own, times min-SNR's."""
+        """[B]: the batch's weights times the min-SNR weights."""
         if self.snr_gamma is None:
             return batch.weights_B
         abar_B = self.alphas_cumprod_T[batch.times_B]
@@ -52,7 +54,7 @@ class Ddpm:
 
 @dataclass(frozen=True)
 class Flow:
-    """Straight paths from image to noise."""
+    """Flow matching: straight paths from image to noise."""
 
     def noisy(self, batch: MicroBatch) -> Tensor:
         return flow_noise(batch.latents_BCHW, batch.noise_BCHW, batch.times_B)
@@ -76,7 +78,7 @@ class Denoising:
     huber_c: float | None
     """None: squared error."""
     guidance: float
-    """That Flux is told."""
+    """Input of Flux' guidance embedding."""
     text_settings: TextSettings
 
     @property
@@ -104,7 +106,7 @@ class Denoising:
         return (loss_B * _to(self.noising.weights(batch), device)).sum(), {}
 
     def _text(self, text: Text) -> Text:
-        """Embeddings on the device; token ids go through the text encoders, which learn."""
+        """Embeddings on the device; token ids pass through the text encoders, which are trained."""
         text = {key: _to(value, self.device) for key, value in text.items()}
         if holds_ids(text):
             text = family_module(self.base.family).embed(self.base, text, self.text_settings)
@@ -112,9 +114,9 @@ class Denoising:
 
 
 def denoising(base: Base, device: torch.device, params: ImageLoraParams, dtype: torch.dtype) -> Denoising:
-    """The objective of `params` on `base`, by its own betas and prediction type, or by flow matching.
+    """The objective of `params` on `base`, with its own betas and prediction type, or flow matching.
 
-    TrainerError BAD_PARAMETERS: epsilon on a base whose last step has no signal, where it says nothing.
+    TrainerError BAD_PARAMETERS: epsilon prediction on a base whose last step has no signal left to predict from.
     """
     return Denoising(
         base=base,
@@ -125,6 +127,15 @@ def denoising(base: Base, device: torch.device, params: ImageLoraParams, dtype: 
         guidance=params.flux_guidance,
         text_settings=TextSettings(params.clip_skip, params.max_sequence_length),
     )
+
+
+@torch.no_grad()
+def validation_loss(objective: Denoising, batches: Sequence[MicroBatch], processes: Processes) -> float:
+    """Mean loss of a sample; ranks share the work and all return the same value. Dropout must be off."""
+    total = torch.zeros((), device=processes.device)
+    for batch in processes.mine(batches):
+        total += objective(batch)[0]
+    return float(processes.sum(total)) / sum(len(batch.times_B) for batch in batches)
 
 
 def _ddpm(base: Base, snr_gamma: float | None) -> Ddpm:
@@ -147,7 +158,7 @@ def _ddpm(base: Base, snr_gamma: float | None) -> Ddpm:
 
 
 def _to(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """To the device without waiting for it."""
+    """Starts the copy without waiting for the device."""
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device=device, dtype=dtype or tensor.dtype, non_blocking=True)

@@ -1,9 +1,6 @@
-"""What an image job shows while it trains: sample images, and the loss of held-out images."""
+"""Images that an `image_lora` job draws: samples of its eval prompts, and class images for prior preservation."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import torch
 
 from foundation.atomic import file_mark_used
 from trainers.contract.events import Progress, Sample
@@ -11,43 +8,36 @@ from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.params.sample_image import DEFAULT_FLUX_GUIDANCE, DEFAULT_GUIDANCE
 from trainers.core.cache import cache_key
 from trainers.core.context import JobContext
-from trainers.core.distributed import Processes
-from trainers.core.reporting import Reporter
-from trainers.image.data.batches import MicroBatch
-from trainers.image.data.rows import Rows, class_images_missing, with_class
+from trainers.image.data.rows import Rows, class_images_missing, with_class_images
 from trainers.image.models.base import Base, TextSettings
 from trainers.image.png import image_write
 from trainers.image.sampling.denoise import Prompts, is_guided, prompts_encode
 from trainers.image.sampling.sampler import sample_images
-from trainers.image.training.denoising import Denoising
 
-TELL_EVERY = 10
+PROGRESS_EVERY = 10
 """Denoising steps between two `progress` events."""
+CLASS_IMAGE_STEPS = 25
+"""Denoising steps of a class image."""
 
 
 def eval_prompts_encode(base: Base, params: ImageLoraParams) -> Prompts:
-    """The prompts of all evaluations, once, so that the text encoders can go. Not for text encoders in training."""
+    """Encodes the prompts of all evaluations once, so that the text encoders can be unloaded.
+
+    Not for a job that trains its text encoders.
+    """
     guided = is_guided(base, params.eval_guidance(base.family))
-    return prompts_encode(base, params.eval_prompts, params.eval_negative_prompt, _settings(params), guided=guided)
+    return prompts_encode(base, params.eval_prompts, params.eval_negative_prompt, _text_settings(params), guided=guided)
 
 
-def images_sample(
-    base: Base,
-    params: ImageLoraParams,
-    step: int,
-    *,
-    out: Path,
-    reporter: Reporter,
-    should_stop: Callable[[], bool],
-    encoded: Prompts | None = None,
-) -> bool:
-    """Draws every eval prompt with the live weights, as one batch, prompt i from eval_seed + i; False: broken off."""
+def eval_images_draw(job: JobContext[ImageLoraParams], base: Base, step: int, encoded: Prompts | None) -> bool:
+    """Draws all eval prompts with the live weights as one batch, prompt i from eval_seed + i; False: stopped."""
+    params = job.params
     prompts = params.eval_prompts
     seeds = [params.eval_seed + index for index in range(len(prompts))]
 
-    def tell(done: int, total: int) -> None:
-        if done % TELL_EVERY == 0 or done == total:
-            reporter.emit(Progress(stage="sampling", done=done, total=total))
+    def on_progress(done: int, total: int) -> None:
+        if done % PROGRESS_EVERY == 0 or done == total:
+            job.reporter.emit(Progress(stage="sampling", done=done, total=total))
 
     images = sample_images(
         base,
@@ -58,58 +48,43 @@ def images_sample(
         guidance_scale=params.eval_guidance(base.family),
         width=params.resolution,
         height=params.resolution,
-        settings=_settings(params),
+        settings=_text_settings(params),
         encoded=encoded,
-        on_progress=tell,
-        should_stop=should_stop,
+        on_progress=on_progress,
+        should_stop=job.control.stop_is_wanted,
     )
     for index, (image, prompt, seed) in enumerate(zip(images, prompts, seeds, strict=bool(images))):
         path = f"samples/step-{step:08d}-{index}.png"
-        image_write(out / path, image, {"prompt": prompt, "seed": str(seed), "step": str(step)})
-        reporter.emit(Sample(step=step, path=path, label=f"prompt {index + 1}", prompt=prompt, seed=seed))
+        image_write(job.out / path, image, {"prompt": prompt, "seed": str(seed), "step": str(step)})
+        job.reporter.emit(Sample(step=step, path=path, label=f"prompt {index + 1}", prompt=prompt, seed=seed))
     return bool(images)
 
 
-@torch.no_grad()
-def validation_loss(objective: Denoising, batches: Sequence[MicroBatch], processes: Processes) -> float:
-    """Mean loss of a sample; every rank takes its share and gets the same answer. Dropout must rest meanwhile."""
-    total = torch.zeros((), device=processes.device)
-    for batch in processes.mine(batches):
-        total += objective(batch)[0]
-    return float(processes.sum(total)) / sum(len(batch.times_B) for batch in batches)
+def class_images_draw(job: JobContext[ImageLoraParams], base: Base, rows: Rows) -> Rows:
+    """`rows` with the class images that its class dataset lacks, drawn once per host. Pairs on `base` must be disabled.
 
-
-def _settings(params: ImageLoraParams) -> TextSettings:
-    return TextSettings(params.clip_skip, params.max_sequence_length)
-
-
-NUM_INFERENCE_STEPS = 25
-
-
-def class_images_made(job: JobContext[ImageLoraParams], base: Base, rows: Rows) -> Rows:
-    """`rows` with the class images that its class dataset does not give. Adaptors on `base` must rest meanwhile.
-
-    Image i is drawn from seed i, alone, so that its bits depend on nothing else. Where a stop is wanted meanwhile the
-    rows come back without them; fit obeys before its first step.
+    Image i is drawn alone, from seed i, so that its bits depend on nothing else. After a stop request returns `rows`
+    unchanged; fit obeys the stop before its first step.
     """
     missing = class_images_missing(rows, job.params)
     if not missing:
         return rows
-    folder = job.cache / "class_images" / _key(job, base)
+    folder = job.cache / "class_images" / _class_images_key(job, base)
     processes = job.processes
     for start in range(0, missing, processes.world_size):
         if job.control.agree_to_stop():
             return rows
-        if start + processes.rank < missing:
-            image_of_class(folder / f"{start + processes.rank:05d}.png", base, job.params, start + processes.rank)
+        seed = start + processes.rank
+        if seed < missing:
+            class_image_draw(folder / f"{seed:05d}.png", base, job.params, seed)
         done = min(start + processes.world_size, missing)
         job.reporter.emit(Progress(stage="making class images", done=done, total=missing))
     processes.barrier()
-    return with_class(rows, job.params, folder)
+    return with_class_images(rows, job.params, folder)
 
 
-def image_of_class(path: Path, base: Base, params: ImageLoraParams, seed: int) -> None:
-    """Draws one, unless it is there."""
+def class_image_draw(path: Path, base: Base, params: ImageLoraParams, seed: int) -> None:
+    """Draws one unless its file exists."""
     if path.exists():
         file_mark_used(path)
         return
@@ -118,19 +93,23 @@ def image_of_class(path: Path, base: Base, params: ImageLoraParams, seed: int) -
         prompts=[params.class_prompt],
         negative_prompt="",
         seeds=[seed],
-        num_inference_steps=NUM_INFERENCE_STEPS,
+        num_inference_steps=CLASS_IMAGE_STEPS,
         guidance_scale=DEFAULT_FLUX_GUIDANCE if base.family == "flux" else DEFAULT_GUIDANCE,
         width=params.resolution,
         height=params.resolution,
-        settings=TextSettings(params.clip_skip, params.max_sequence_length),
+        settings=_text_settings(params),
     )
     image_write(path, image, {"prompt": params.class_prompt, "seed": str(seed)})
 
 
-def _key(job: JobContext[ImageLoraParams], base: Base) -> str:
-    """Of all that an image's bits depend on but its seed."""
+def _class_images_key(job: JobContext[ImageLoraParams], base: Base) -> str:
+    """Covers everything that the bits of an image depend on, except its seed."""
     params, model = job.params, job.spec.inputs.model
     assert model is not None
     names = ("class_prompt", "resolution", "clip_skip", "max_sequence_length", "mixed_precision", "base_quantization")
-    chosen = {name: getattr(params, name) for name in names}
-    return cache_key(model=model.sha256, scheduler=base.scheduler_config, device=job.processes.device.type, **chosen)
+    values = {name: getattr(params, name) for name in names}
+    return cache_key(model=model.sha256, scheduler=base.scheduler_config, device=job.processes.device.type, **values)
+
+
+def _text_settings(params: ImageLoraParams) -> TextSettings:
+    return TextSettings(params.clip_skip, params.max_sequence_length)

@@ -20,7 +20,7 @@ from tests.trainers.image.adaptors.pairs import in_blocks, random_pair, random_p
 from tests.trainers.image.adaptors.scene import FLAT, LAYER, adaptor_make, flat, pair, write
 from trainers.image.adaptors.file import KOHYA, WEIGHTS
 from trainers.image.adaptors.load import adaptor_load, adaptor_read
-from trainers.image.adaptors.pairs import Pair, difference, layers, scaled, update
+from trainers.image.adaptors.pairs import Pair, difference, layers, scaled
 from trainers.image.adaptors.save import adaptor_save, adaptor_write
 from trainers.image.models.base import Base
 from trainers.image.models.families import load_base
@@ -193,13 +193,6 @@ def test_what_an_adaptor_adds_with_dora_and_scale_is_what_the_network_computes(b
             weight.add_(0.5 * difference(pair_, weight))
     adaptor_load(base, tmp_path, name="a", scale=0.5)
     assert torch.allclose(prediction(base.network), prediction(merged.network), atol=1e-4)
-
-
-def test_ema_weights_stand_in_for_the_live_ones(base: Base, tmp_path: Path) -> None:
-    trained(base.network)
-    state = {f"unet.{LAYER}.lora_A.weight": torch.ones(4, 32), f"unet.{LAYER}.lora_B.weight": torch.ones(32, 4)}
-    adaptor_save(base, tmp_path, metadata={}, state=state)
-    assert torch.equal(update(adaptor_read(base, tmp_path).pairs["unet"][LAYER]), torch.full((32, 32), 8.0))
 
 
 def header(path: Path) -> dict[str, str]:

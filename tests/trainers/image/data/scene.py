@@ -15,10 +15,10 @@ from trainers.contract.events import EventWriter, Warning_, read_events
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.spec import JobSpec
 from trainers.core.loop import StepBatch
-from trainers.image.data.batches import Draws, MicroBatch, Plan, step_batch
-from trainers.image.data.dataset import batch_of, draws_of, plan_of, rows_encode
+from trainers.image.data.batches import DrawSettings, MicroBatch, Plan, step_batch
+from trainers.image.data.dataset import batch_of, draw_settings_of, plan_of, rows_encode
 from trainers.image.data.examples import Examples
-from trainers.image.data.rows import Rows, rows_read, with_class
+from trainers.image.data.rows import Rows, rows_read, with_class_images
 from trainers.image.models.base import Base
 
 PLAIN = {"adaptor_name": "tiny", "resolution": 64, "center_crop": True}
@@ -32,7 +32,7 @@ class Data:
     base: Base
     rows: Rows
     examples: Examples
-    draws: Draws
+    draws: DrawSettings
     plan: Plan
     warnings: list[str]
     cache: Path
@@ -91,14 +91,14 @@ def data_make(
     job = context_make(spec, inputs, out, cache, writer)
     rows = rows_read(job)
     if generated:
-        rows = with_class(rows, params, generated)
+        rows = with_class_images(rows, params, generated)
     examples = rows_encode(job, base, rows)
     assert examples
     plan = plan_of(job.params, base, rows, batch_of(job.params, job.processes.world_size))
     object.__setattr__(plan, "world_size", world_size)
     told = [event.data for event in read_events(out / "events.jsonl")]
     warnings = [event.message for event in told if isinstance(event, Warning_)]
-    return Data(base, rows, examples, draws_of(base, params), plan, warnings, cache)
+    return Data(base, rows, examples, draw_settings_of(base, params), plan, warnings, cache)
 
 
 def ref(name: str) -> dict[str, str]:

@@ -100,8 +100,8 @@ class TestAugmentation:
         assert never.warnings == []
 
     def test_held_out_images_are_not_changed(self, make: Make, folder: Path) -> None:
-        plain, jittered = make(folder, validation_split=0.4), make(folder, validation_split=0.4, color_jitter=True)
-        found = [validation_batches(data.examples, data.rows.held_out, data.draws, 3) for data in (plain, jittered)]
+        plain, jitter = make(folder, validation_split=0.4), make(folder, validation_split=0.4, color_jitter=True)
+        found = [validation_batches(data.examples, data.rows.held_out, data.draws, 3) for data in (plain, jitter)]
         assert_same(*found)
         assert len(found[0]) == 2
         assert found[0][0].times_B.tolist() == [166, 500, 833]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trainers.image.data.batches import view_drawn
+from trainers.image.data.batches import draw_crop
 from trainers.image.data.buckets import Shape
 from trainers.image.data.framing import CROPS, Framing, view_of
 from trainers.image.data.image_rows import ImageRow
@@ -45,7 +45,7 @@ def test_a_draw_reaches_each_place_and_each_flip(wide: ImageRow, flips: int) -> 
     view = view_of(wide, framing(random_flip=flips == 2), "0" * 64)
     assert [len(row) for row in view.crops] == [CROPS] * flips
     cells = [[(flip, place) for place in range(CROPS)] for flip in range(flips)]
-    draws = Counter(view_drawn(cells, 7, step, position) for step in range(100) for position in range(4))  # type: ignore[type-var, arg-type]
+    draws = Counter(draw_crop(cells, 7, step, position) for step in range(100) for position in range(4))  # type: ignore[type-var, arg-type]
     assert set(draws) == {(flip, place) for flip in range(flips) for place in range(CROPS)}
     expected = 400 / (flips * CROPS)
     assert all(abs(count - expected) < 5 * expected**0.5 for count in draws.values()), draws

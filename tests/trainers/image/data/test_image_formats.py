@@ -14,7 +14,7 @@ from api.catalog.checking.work import Work
 from formats.images import FORMAT_ENDINGS, folder_repeats, image_format
 from trainers.image.data.image_rows import Columns, ImageRow, ImageRows
 from trainers.image.data.images import images_read
-from trainers.image.data.pixels import decoded, header_read
+from trainers.image.data.pixels import decode, header_read
 
 pillow_heif.register_heif_opener()
 
@@ -49,7 +49,7 @@ def test_every_format_is_checked_and_trained_on(tmp_path: Path, kind: str) -> No
     assert check(work)["num_images"] == 1
     assert not work.notices.kept
     (row,) = trained(tmp_path).rows
-    image = decoded(row)
+    image = decode(row)
     assert image.size == (96, 64)
     left, right = image.getpixel((20, 30)), image.getpixel((80, 30))
     assert left[2] > 180 > 80 > left[0]  # type: ignore[index]
@@ -66,7 +66,7 @@ def test_a_turned_image_stands_upright_for_both(tmp_path: Path, kind: str) -> No
         assert thumbnail.size == (64, 96)
     (row,) = trained(tmp_path).rows
     seen = header_read(row)
-    assert (seen.width, seen.height, decoded(row).size) == (64, 96, (64, 96))
+    assert (seen.width, seen.height, decode(row).size) == (64, 96, (64, 96))
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF", "GIF"])
@@ -145,5 +145,5 @@ def test_a_gif_among_images_is_used_by_its_first_frame(tmp_path: Path) -> None:
     work = work_on(tmp_path, {"a.gif": buffer.getvalue(), "b.png": saved("PNG"), "a.txt": b"x", "b.txt": b"y"})
     assert check(work)["num_images"] == 2
     row: ImageRow = trained(tmp_path).rows[0]
-    assert decoded(row).getpixel((5, 5)) == (254, 0, 0) or decoded(row).getpixel((5, 5)) == (255, 0, 0)
+    assert decode(row).getpixel((5, 5)) == (254, 0, 0) or decode(row).getpixel((5, 5)) == (255, 0, 0)
     assert header_read(row).frames == 2

@@ -15,7 +15,7 @@ from trainers.contract.errors import TrainerError
 from trainers.image.data.buckets import Shape
 from trainers.image.data.image_rows import Columns, ImageRow, ImageRows
 from trainers.image.data.images import images_read
-from trainers.image.data.pixels import Crop, decoded, image_size, pixels, resized_size
+from trainers.image.data.pixels import Crop, decode, image_size, pixels, resized_size
 
 SQUARE = Shape(64, 64)
 
@@ -146,13 +146,13 @@ class TestPixels:
     def test_sixteen_bits_are_scaled_not_clipped(self, tmp_path: Path) -> None:
         ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None, :].repeat(16, 0)
         Image.fromarray(ramp).save(tmp_path / "x.png")
-        assert np.asarray(decoded(image(tmp_path / "x.png")))[0, :, 0].tolist() == list(range(256))
+        assert np.asarray(decode(image(tmp_path / "x.png")))[0, :, 0].tolist() == list(range(256))
 
     def test_transparency_is_laid_on_white(self, tmp_path: Path) -> None:
         Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "clear.png")
         Image.new("RGBA", (8, 8), (255, 0, 0, 128)).save(tmp_path / "half.png")
-        assert decoded(image(tmp_path / "clear.png")).getpixel((0, 0)) == (255, 255, 255)
-        assert decoded(image(tmp_path / "half.png")).getpixel((0, 0)) == (255, 127, 127)
+        assert decode(image(tmp_path / "clear.png")).getpixel((0, 0)) == (255, 255, 255)
+        assert decode(image(tmp_path / "half.png")).getpixel((0, 0)) == (255, 127, 127)
 
     def test_exif_orientation_is_applied(self, tmp_path: Path) -> None:
         canvas, exif = Image.new("RGB", (80, 64), "blue"), Image.Exif()
@@ -160,7 +160,7 @@ class TestPixels:
         exif[0x0112] = 6
         canvas.save(tmp_path / "turned.png", exif=exif)
         assert image_size(image(tmp_path / "turned.png")) == (64, 80)
-        assert decoded(image(tmp_path / "turned.png")).getpixel((32, 2)) == (255, 0, 0)
+        assert decode(image(tmp_path / "turned.png")).getpixel((32, 2)) == (255, 0, 0)
 
     def test_a_thin_image_that_would_become_huge_is_refused(self, tmp_path: Path) -> None:
         Image.new("RGB", (256, 4096)).save(tmp_path / "thin.png")
@@ -168,7 +168,7 @@ class TestPixels:
             resized_size(image(tmp_path / "thin.png"), Shape(2048, 2048))
         Image.new("RGB", (1, 4000)).save(tmp_path / "thinner.png")
         with pytest.raises(TrainerError, match="at most 16 times the shorter, got 1 x 4000 pixels"):
-            decoded(image(tmp_path / "thinner.png"))
+            decode(image(tmp_path / "thinner.png"))
 
 
 @pytest.mark.acceptance
@@ -185,16 +185,16 @@ class TestHostileFiles:
     )
     def test_are_refused_by_name(self, name: str, said: str, shared_data: Path) -> None:
         with pytest.raises(TrainerError, match=said) as caught:
-            decoded(image(shared_data / "hostile" / "images" / name))
+            decode(image(shared_data / "hostile" / "images" / name))
         assert caught.value.reason.message.startswith(name)
         assert str(shared_data) not in caught.value.reason.message
 
     def test_odd_but_good_files_are_decoded(self, shared_data: Path) -> None:
         folder = shared_data / "hostile" / "images"
         odd = ("png_named.jpg", "gray.png", "one_bit.png", "bmp.bmp", "rgba.png", "space and ünïcode 日本 🐕.jpg")
-        assert all(decoded(image(folder / name)).mode == "RGB" for name in odd)
-        assert decoded(image(folder / "exif_rotated.jpg")).size == (320, 256)
-        grey = np.asarray(decoded(image(folder / "gray16.png")))
+        assert all(decode(image(folder / name)).mode == "RGB" for name in odd)
+        assert decode(image(folder / "exif_rotated.jpg")).size == (320, 256)
+        grey = np.asarray(decode(image(folder / "gray16.png")))
         assert grey.min() == 0
         assert grey.max() == 255
         assert 100 < grey.mean() < 155

@@ -16,7 +16,7 @@ from tests.trainers.job import image_make
 from trainers.contract.errors import TrainerError
 from trainers.image.data.image_rows import Columns, ImageRows
 from trainers.image.data.images import images_read
-from trainers.image.data.pixels import decoded, image_size
+from trainers.image.data.pixels import decode, image_size
 from trainers.image.data.sources import Cell
 
 
@@ -56,7 +56,7 @@ class TestParquet:
         rows = read(tmp_path).rows
         assert [row.caption for row in rows] == [f"an image of {level}" for level in range(8)]
         assert [row.where for row in rows][:2] == ["data.parquet row 1", "data.parquet row 2"]
-        assert [decoded(row).getpixel((0, 0)) for row in rows] == [(level,) * 3 for level in range(8)]
+        assert [decode(row).getpixel((0, 0)) for row in rows] == [(level,) * 3 for level in range(8)]
         assert rows[5].sha256() == hashlib.sha256(png(5)).hexdigest()
 
     def test_rows_are_found_in_any_order_through_all_row_groups(self, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ class TestParquet:
     def test_plain_bytes_are_images(self, tmp_path: Path) -> None:
         table_write(tmp_path / "data.parquet", [{"bild": png(3), "titel": "three"}])
         (row,) = read(tmp_path, image="bild", caption="titel").rows
-        assert decoded(row).getpixel((0, 0)) == (3, 3, 3)
+        assert decode(row).getpixel((0, 0)) == (3, 3, 3)
 
     def test_names_of_files_beside_the_table_are_images(self, tmp_path: Path) -> None:
         image_make(tmp_path / "a.png", (64, 64), seed=1)
@@ -166,4 +166,4 @@ def test_the_shared_parquet_set_is_read(shared_data: Path) -> None:
     rows = read(shared_data / "hostile" / "images_parquet").rows
     assert len(rows) == 5
     assert all(row.caption for row in rows)
-    assert all(np.asarray(decoded(row)).std() > 20 for row in reversed(rows))
+    assert all(np.asarray(decode(row)).std() > 20 for row in reversed(rows))

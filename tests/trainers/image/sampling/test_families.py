@@ -15,7 +15,7 @@ from tests.tolerance import assert_same_image
 from trainers.image.models.base import Base, TextSettings
 from trainers.image.models.families import load_base
 from trainers.image.models.schedulers import SAMPLERS, scheduler_of
-from trainers.image.sampling.sampler import Start, sample_images
+from trainers.image.sampling.sampler import InitImage, sample_images
 
 pytestmark = pytest.mark.numeric
 
@@ -51,13 +51,13 @@ def half_mask(side: int = SIDE) -> Image.Image:
     return mask
 
 
-def start_of(task: Task, strength: float) -> Start | None:
+def init_of(task: Task, strength: float) -> InitImage | None:
     if task == "text_to_image":
         return None
-    return Start(photo(), strength, half_mask() if task == "inpainting" else None)
+    return InitImage(photo(), strength, half_mask() if task == "inpainting" else None)
 
 
-def draw(base: Base, start: Start | None = None, **changes: Any) -> np.ndarray[Any, Any]:
+def draw(base: Base, init: InitImage | None = None, **changes: Any) -> np.ndarray[Any, Any]:
     asked: dict[str, Any] = {
         "prompts": ["a dog"],
         "negative_prompt": "",
@@ -66,7 +66,7 @@ def draw(base: Base, start: Start | None = None, **changes: Any) -> np.ndarray[A
         "guidance_scale": 4.0,
         "width": SIDE,
         "height": SIDE,
-        "start": start,
+        "init": init,
     }
     return np.asarray(sample_images(base, **(asked | changes))[0], dtype=int)
 
@@ -83,14 +83,14 @@ def stock(base: Base, task: Task, strength: float = 0.75, **changes: Any) -> np.
     pipeline = pipeline_of(base, task)
     pipeline.set_progress_bar_config(disable=True)
     asked: dict[str, Any] = {"prompt": ["a dog"], "num_inference_steps": STEPS, "guidance_scale": 4.0}
-    start = start_of(task, strength)
-    if start is None:
+    init = init_of(task, strength)
+    if init is None:
         asked |= {"width": SIDE, "height": SIDE}
     else:
-        asked |= {"image": start.image, "strength": strength}
-    if start is not None and start.mask is not None:
-        asked |= {"mask_image": start.mask, "width": SIDE, "height": SIDE}
-    elif start is not None and base.family == "flux":
+        asked |= {"image": init.image, "strength": strength}
+    if init is not None and init.mask is not None:
+        asked |= {"mask_image": init.mask, "width": SIDE, "height": SIDE}
+    elif init is not None and base.family == "flux":
         asked |= {"width": SIDE, "height": SIDE}
     generators = [torch.Generator().manual_seed(SEED)]
     if (base.family, task) == ("sd3", "inpainting"):
@@ -115,7 +115,7 @@ class WithShift(torch.nn.Module):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_image_is_that_of_diffusers_pipeline(tiny_bases: Callable[[str], Base], kind: str, task: Task) -> None:
     base = tiny_bases(kind)
-    ours, theirs = draw(base, start_of(task, 0.75)), stock(base, task)
+    ours, theirs = draw(base, init_of(task, 0.75)), stock(base, task)
     if task == "inpainting":
         assert np.array_equal(ours[:, : SIDE // 2], np.asarray(photo(), dtype=int)[:, : SIDE // 2]), "outside the mask"
         ours, theirs = ours[:, SIDE // 2 :], theirs[:, SIDE // 2 :]
@@ -132,7 +132,7 @@ def test_a_part_of_a_step_counts_as_in_diffusers(
     """Flow models round 4 x 0.3, 4 x 0.6 and 4 x 0.9 up, the others down."""
     base = tiny_bases(kind)
     changed = np.s_[:, SIDE // 2 :] if task == "inpainting" else np.s_[:]
-    ours, theirs = draw(base, start_of(task, strength)), stock(base, task, strength)
+    ours, theirs = draw(base, init_of(task, strength)), stock(base, task, strength)
     assert_same_image(ours[changed], theirs[changed])
 
 
@@ -145,22 +145,22 @@ def test_every_scheduler_starts_from_an_image_as_diffusers_does(
     pipeline = pipeline_of(base, task)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = scheduler_of(base.scheduler_config, scheduler)
-    start = start_of(task, 0.75)
-    assert start is not None
-    masked = {"mask_image": start.mask, "width": SIDE, "height": SIDE} if start.mask else {}
+    init = init_of(task, 0.75)
+    assert init is not None
+    masked = {"mask_image": init.mask, "width": SIDE, "height": SIDE} if init.mask else {}
     theirs = pipeline(
         prompt=["a dog"],
-        image=start.image,
+        image=init.image,
         strength=0.75,
         num_inference_steps=STEPS,
         guidance_scale=4.0,
         generator=[torch.Generator().manual_seed(SEED)],
         **masked,
     ).images[0]
-    ours, expected = draw(base, start, scheduler=scheduler), np.asarray(theirs, dtype=int)
-    if start.mask:
+    ours, expected = draw(base, init, scheduler=scheduler), np.asarray(theirs, dtype=int)
+    if init.mask:
         ours, expected = ours[:, SIDE // 2 :], expected[:, SIDE // 2 :]
-    if scheduler == "euler_a" and start.mask:
+    if scheduler == "euler_a" and init.mask:
         assert ours.std() > 0  # diffusers draws once more from the generator, for a masked image that it does not use
     else:
         assert_same_image(ours, expected)
@@ -169,7 +169,7 @@ def test_every_scheduler_starts_from_an_image_as_diffusers_does(
 @pytest.mark.parametrize("task", TASKS)
 def test_the_whole_strength_is_diffusers_too(tiny_bases: Callable[[str], Base], task: Task) -> None:
     base = tiny_bases("sdxl")
-    ours, theirs = draw(base, start_of(task, 1.0)), stock(base, task, strength=1.0)
+    ours, theirs = draw(base, init_of(task, 1.0)), stock(base, task, strength=1.0)
     right = np.s_[:, SIDE // 2 :] if task == "inpainting" else np.s_[:]
     assert_same_image(ours[right], theirs[right])
 
@@ -223,16 +223,18 @@ def test_a_long_negative_prompt_goes_with_a_short_prompt(tiny_bases: Callable[[s
 @pytest.mark.parametrize("kind", ["sd1", "flux"])
 def test_strength_says_how_much_of_the_image_is_left(tiny_bases: Callable[[str], Base], kind: str) -> None:
     base, original = tiny_bases(kind), np.asarray(photo(), dtype=int)
-    weak, strong = (draw(base, start_of("image_to_image", strength)) for strength in (0.25, 1.0))
+    weak, strong = (draw(base, init_of("image_to_image", strength)) for strength in (0.25, 1.0))
     assert np.abs(weak - strong).max() > 0
     told: list[tuple[int, int]] = []
-    draw(base, start_of("image_to_image", 0.5), on_progress=lambda done, total: told.append((done, total)))
+    draw(base, init_of("image_to_image", 0.5), on_progress=lambda done, total: told.append((done, total)))
     assert told == [(1, 2), (2, 2)] and original.shape == weak.shape
 
 
 def test_the_mask_says_where(tiny_bases: Callable[[str], Base]) -> None:
     base = tiny_bases("sd1")
-    whole, half = (draw(base, Start(photo(), 1.0, mask)) for mask in (Image.new("L", (SIDE, SIDE), 255), half_mask()))
+    whole, half = (
+        draw(base, InitImage(photo(), 1.0, mask)) for mask in (Image.new("L", (SIDE, SIDE), 255), half_mask())
+    )
     original = np.asarray(photo(), dtype=int)
     assert np.array_equal(half[:, :32], original[:, :32]) and not np.array_equal(half[:, 32:], original[:, 32:])
     assert not np.array_equal(whole[:, :32], original[:, :32])
@@ -251,9 +253,9 @@ def test_an_image_does_not_depend_on_its_neighbours(tiny_bases: Callable[[str], 
         guidance_scale=4.0,
         width=SIDE,
         height=SIDE,
-        start=start_of(task, 0.75),
+        init=init_of(task, 0.75),
     )
-    alone = draw(base, start_of(task, 0.75), prompts=["a cat"])
+    alone = draw(base, init_of(task, 0.75), prompts=["a cat"])
     assert_same_image(together[1], alone)
 
 
@@ -266,5 +268,5 @@ def test_half_precision_gives_nearly_the_same_image(
 ) -> None:
     half = load_base(tiny_base(kind), dtype)
     for task in TASKS:
-        close = np.abs(draw(half, start_of(task, 0.75)) - draw(tiny_bases(kind), start_of(task, 0.75)))
+        close = np.abs(draw(half, init_of(task, 0.75)) - draw(tiny_bases(kind), init_of(task, 0.75)))
         assert 0 < close.mean() < 8

@@ -12,7 +12,7 @@ from trainers.core.lora import TRAINED, lora_layers
 from trainers.core.quantization import network_quantise, repeated_linears
 from trainers.image.models.base import Base
 from trainers.image.models.families import load_base
-from trainers.image.training.lora_setup import Trained, pairs_attach
+from trainers.image.training.lora_setup import TrainedLora, pairs_attach
 
 pytestmark = pytest.mark.numeric
 
@@ -24,17 +24,17 @@ def base(tiny_sd: Path) -> Base:
     return load_base(tiny_sd, torch.float32)
 
 
-def attached(base: Base, **params: Any) -> Trained:
+def attached(base: Base, **params: Any) -> TrainedLora:
     return pairs_attach(base, ImageLoraParams(adaptor_name="a", **{"lora_r": 4, **params}))
 
 
-def modules_of(trained: Trained, part: str = "unet") -> set[str]:
+def modules_of(trained: TrainedLora, part: str = "unet") -> set[str]:
     names = {key.removeprefix(f"{part}.") for key in trained.state() if key.startswith(f"{part}.")}
     return {name.rsplit(".lora_", 1)[0] for name in names}
 
 
 @torch.no_grad()
-def moved(trained: Trained) -> Trained:
+def moved(trained: TrainedLora) -> TrainedLora:
     generator = torch.Generator().manual_seed(0)
     for parameter in trained.parameters:
         parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
@@ -75,7 +75,7 @@ def test_convolutions_get_pairs_of_their_own_rank_and_the_same_scale(base: Base)
     assert not torch.equal(prediction_after_move(base, trained), before)
 
 
-def prediction_after_move(base: Base, trained: Trained) -> torch.Tensor:
+def prediction_after_move(base: Base, trained: TrainedLora) -> torch.Tensor:
     moved(trained)
     return prediction(base)
 
@@ -118,7 +118,7 @@ def test_a_state_put_back_gives_the_same_prediction(params: dict[str, Any], base
 
 def test_dropout_rests_in_evaluation_everywhere_and_wakes_up_again(base: Base) -> None:
     trained = attached(base, train_text_encoder=True, lora_dropout=0.5)
-    with trained.evaluating():
+    with trained.eval_mode():
         assert not any(module.training for module in trained.modules.values())
     assert all(module.training for module in trained.modules.values())
 

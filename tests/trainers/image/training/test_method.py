@@ -21,7 +21,7 @@ from trainers.core.ema import ema_decay_at
 from trainers.core.lora import TRAINED, attach, lora_layers
 from trainers.image.models import parts
 from trainers.image.models.families import load_base
-from trainers.image.training.drawing import image_of_class
+from trainers.image.training.drawing import class_image_draw
 from trainers.image.training.lora_setup import pairs_attach
 
 QUIET: dict[str, Any] = {"max_train_steps": 2}
@@ -198,7 +198,7 @@ class TestPrior:
 
         monkeypatch.setattr("trainers.image.training.drawing.sample_images", drawn)
         params = ImageLoraParams(adaptor_name="a", prior_preservation=True, class_prompt="a dog")
-        image_of_class(tmp_path / "a.png", SimpleNamespace(family=family), params, 3)  # type: ignore[arg-type]
+        class_image_draw(tmp_path / "a.png", SimpleNamespace(family=family), params, 3)  # type: ignore[arg-type]
         assert (asked[0]["guidance_scale"], asked[0]["seeds"]) == (guidance, [3])
 
     def test_the_base_makes_them_as_it_was_trained_whatever_it_is_to_learn(self, tmp_path: Path, tiny_sd: Path) -> None:
