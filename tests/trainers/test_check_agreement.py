@@ -10,9 +10,9 @@ from api.catalog.checking.dataset import check
 from api.catalog.checking.report import Refused
 from api.catalog.checking.work import Work
 from trainers.contract.errors import TrainerError
+from trainers.image.data.decoding import decode
 from trainers.image.data.image_rows import Columns
 from trainers.image.data.images import images_read
-from trainers.image.data.pixels import decode
 from trainers.text.data.dialogues import dialogues_of
 from trainers.text.data.rows import rows_read
 

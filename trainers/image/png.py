@@ -1,4 +1,4 @@
-"""Images on disk: PNG files that say how they were made, and the comparison sheet."""
+"""Writes images as PNG files with metadata, and the comparison sheet."""
 
 import io
 import json
@@ -12,10 +12,10 @@ from PIL.PngImagePlugin import PngInfo
 from foundation.atomic import bytes_write
 
 CELL = 256
-"""Smaller images are shown at least this large on the sheet, in pixels."""
+"""Pixels: images on the sheet are enlarged to at least this size."""
 GAP = 12
 FONT_SIZE = 20
-PAPER, INK = "white", "black"
+BACKGROUND, TEXT_COLOR = "white", "black"
 
 
 def image_write(path: Path, image: Image.Image, facts: Mapping[str, Any]) -> None:
@@ -35,14 +35,14 @@ def comparison_sheet(columns: Mapping[str, Sequence[Image.Image]], row_labels: S
     margin = GAP * 2 + max(int(font.getlength(label)) for label in row_labels)
     header = FONT_SIZE + GAP * 2
     size = (margin + len(columns) * (cell_width + GAP), header + len(row_labels) * (cell_height + GAP))
-    sheet = Image.new("RGB", size, PAPER)
+    sheet = Image.new("RGB", size, BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for row, label in enumerate(row_labels):
         middle = header + row * (cell_height + GAP) + cell_height // 2
-        draw.text((GAP, middle), label, fill=INK, font=font, anchor="lm")
+        draw.text((GAP, middle), label, fill=TEXT_COLOR, font=font, anchor="lm")
     for column, (label, images) in enumerate(columns.items()):
         left = margin + column * (cell_width + GAP)
-        draw.text((left + cell_width // 2, header // 2), label, fill=INK, font=font, anchor="mm")
+        draw.text((left + cell_width // 2, header // 2), label, fill=TEXT_COLOR, font=font, anchor="mm")
         for row, image in enumerate(images):
             enlarged = image.resize((cell_width, cell_height), Image.Resampling.NEAREST)
             sheet.paste(enlarged, (left, header + row * (cell_height + GAP)))
@@ -50,6 +50,6 @@ def comparison_sheet(columns: Mapping[str, Sequence[Image.Image]], row_labels: S
 
 
 def _cell_size(image: Image.Image) -> tuple[int, int]:
-    """The image's size, enlarged by a whole number so that its longer side reaches CELL."""
+    """The image's size, enlarged by an integer factor until its longer side reaches CELL."""
     factor = max(1, -(-CELL // max(image.size)))
     return image.width * factor, image.height * factor

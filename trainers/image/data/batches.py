@@ -1,4 +1,6 @@
-"""Micro-batches of `image_lora`: every draw is a function of (seed, step, position in the global batch)."""
+"""Micro-batches of `image_lora`: which rows make up which step, and every draw, from (seed, step, position) alone."""
+
+# B batch, C channels, H height, W width (of latents)
 
 import math
 from collections.abc import Hashable, Sequence
@@ -13,9 +15,9 @@ from torch import Tensor
 from trainers.core.loop import StepBatch
 from trainers.core.losses import offset_noise
 from trainers.core.noise import Purpose, integer, normal, permutation, uniform
-from trainers.image.data.augment import Augment, draw_change
-from trainers.image.data.examples import Examples, Row
-from trainers.image.data.pixels import Crop
+from trainers.image.data.crops import Augment, draw_change
+from trainers.image.data.examples import CaptionedImage, Examples
+from trainers.image.data.framing import Crop
 from trainers.image.data.timesteps import Times
 from trainers.image.models.text_encoders import Text, text_stack
 
@@ -24,8 +26,8 @@ from trainers.image.models.text_encoders import Text, text_stack
 class Plan:
     """An epoch is a seeded permutation of the rows. Its last global batch may be short; nothing is repeated.
 
-    Rows of unlike shapes are sorted into global batches of one shape; what is left of each shape fills the last ones
-    of the epoch. What a step sees depends on the size of the global batch alone, not on how it is shared out.
+    Rows of different shapes are sorted into global batches of one shape; the rest of each shape fills the last batches
+    of the epoch. The rows of a step depend on the size of the global batch alone, not on its division among ranks.
     """
 
     num_rows: int
@@ -35,13 +37,13 @@ class Plan:
     world_size: int
     seed: int
     shapes: Sequence[Hashable] = ()
-    """[row]; empty = all alike. A micro-batch has one shape."""
+    """[row]; empty = one shape for all. A micro-batch has one shape."""
     num_class_rows: int = 0
-    """Class images (prior preservation): as many go with each global batch as it has rows."""
+    """Class images (prior preservation): each global batch has as many of them as rows."""
 
     @property
     def batch_rows(self) -> int:
-        """Rows of a whole global batch."""
+        """Rows of a full global batch."""
         return self.batch_size * self.accumulation * self.world_size
 
     @property
@@ -54,7 +56,7 @@ class Plan:
         return _order(self, epoch)[within * self.batch_rows : (within + 1) * self.batch_rows]
 
     def class_rows(self, step: int) -> list[int]:
-        """The class images beside it, in seeded permutations that run on from step to step."""
+        """The class images of the step, in seeded permutations that continue from step to step."""
         epoch, within = divmod(step, self.steps_per_epoch)
         start = epoch * self.num_rows + within * self.batch_rows
         places = [divmod(start + index, self.num_class_rows) for index in range(len(self.rows(step)))]
@@ -65,7 +67,7 @@ class Plan:
         return step / self.steps_per_epoch
 
     def micro_batches(self, shapes: Sequence[Hashable]) -> list[range]:
-        """Positions of each micro-batch of samples that have these shapes, over all ranks: one shape each."""
+        """Positions in each micro-batch, over all ranks, of samples that have these shapes: one shape each."""
         edges = [0, *(i for i in range(1, len(shapes)) if shapes[i] != shapes[i - 1]), len(shapes)]
         return [
             range(at, min(at + self.batch_size, end))
@@ -79,15 +81,15 @@ def _order(plan: Plan, epoch: int) -> list[int]:
     order = permutation(plan.num_rows, plan.seed, Purpose.ORDER, epoch)
     if not plan.shapes:
         return order
-    whole: list[int] = []
+    batched: list[int] = []
     waiting: dict[Hashable, list[int]] = {}
     for row in order:
-        alike = waiting.setdefault(plan.shapes[row], [])
-        alike.append(row)
-        if len(alike) == plan.batch_rows:
-            whole += alike
-            alike.clear()
-    return whole + [row for alike in waiting.values() for row in alike]
+        same_shape = waiting.setdefault(plan.shapes[row], [])
+        same_shape.append(row)
+        if len(same_shape) == plan.batch_rows:
+            batched += same_shape
+            same_shape.clear()
+    return batched + [row for same_shape in waiting.values() for row in same_shape]
 
 
 @lru_cache(maxsize=4)
@@ -104,12 +106,12 @@ class MicroBatch:
     times_B: Tensor
     """int64 timesteps (DDPM), or fp32 s in (0, 1] (flow)."""
     text: Text
-    """What the family's `predict` wants, batch axis first; token ids ("ids/...") where a text encoder is trained."""
+    """Input of the family's `predict`, batch axis first; token ids ("ids/...") if a text encoder is trained."""
     sizes_B6: Tensor
-    """fp32, in pixels: height and width as seen before the resize, top and left of the crop, its height and width."""
+    """fp32, in pixels: height and width before the resize, top and left of the crop, its height and width."""
     weights_B: Tensor
-    """fp32 weight of each sample's mean loss in the batch's sum: that of its time, and 1/count where a StepBatch's
-    count is 1, since images and class images are counted apart."""
+    """fp32 weight of each sample's mean loss in the batch's sum: that of its time, and also 1/count if a StepBatch's
+    count is 1, because images and class images are averaged separately."""
     mask_B1HW: Tensor | None = None
     """Weights of the loss in latent resolution (masked_loss)."""
 
@@ -119,12 +121,12 @@ class Dropout(NamedTuple):
 
     rate: float
     text: str
-    """What stands for a dropped caption: the trigger word, or nothing."""
+    """Replaces a dropped caption: the trigger word, or nothing."""
 
 
 @dataclass(frozen=True)
 class DrawSettings:
-    """What decides how a row is seen at a step."""
+    """The settings of all draws of a sample."""
 
     seed: int
     times: Times
@@ -135,7 +137,7 @@ class DrawSettings:
     dropout: Dropout
     noise_offset: float
     unmasked_weight: float
-    """Of the loss where a mask is black."""
+    """Of the loss under the black parts of a mask."""
     prior_weight: float
     """Of the class images' mean loss."""
 
@@ -162,23 +164,23 @@ def step_batch(
 ) -> StepBatch[MicroBatch]:
     """This rank's part of `step` (from 0). `rows` and `class_rows` map the plan's rows to those of `examples`.
 
-    The positions of class images follow those of the others. Where there are any, the step's loss is
-    mean(images) + prior_weight x mean(class images), and its count is 1.
+    The positions of class images follow those of the others. With class images, the step's loss is mean(images) +
+    prior_weight x mean(class images), and its count is 1.
     """
     batch = [rows[index] for index in plan.rows(step)]
     of_class = [class_rows[index] for index in plan.class_rows(step)] if class_rows else []
-    seen = batch + sorted(of_class, key=lambda row: examples.latents.views[row].shape)
-    kinds = [(examples.rows[row].of_class, examples.latents.views[row].shape) for row in seen]
+    samples = batch + sorted(of_class, key=lambda row: examples.latents.views[row].shape)
+    kinds = [(examples.rows[row].of_class, examples.latents.views[row].shape) for row in samples]
 
     def sample(position: int) -> _Sample:
         share = 1.0 if not of_class else 1 / len(batch) if position < len(batch) else draws.prior_weight / len(of_class)
-        return _sample(examples, seen[position], draws, step, position, share)
+        return _sample(examples, samples[position], draws, step, position, share)
 
-    mine = plan.micro_batches(kinds)[rank :: plan.world_size]
+    rank_batches = plan.micro_batches(kinds)[rank :: plan.world_size]
     return StepBatch(
-        [_stack([sample(position) for position in positions]) for positions in mine],
+        [_stack([sample(position) for position in positions]) for positions in rank_batches],
         count=1 if of_class else len(batch),
-        units=len(seen),
+        units=len(samples),
         epoch=plan.epoch(step + 1),
     )
 
@@ -186,15 +188,15 @@ def step_batch(
 def validation_batches(
     examples: Examples, rows: Sequence[int], draws: DrawSettings, times_per_row: int
 ) -> list[MicroBatch]:
-    """One micro-batch a row: it is seen at `times_per_row` fixed times, evenly spread, with fixed noise."""
+    """One micro-batch for each row, at `times_per_row` evenly spaced times, with fixed noise."""
 
-    def seen(row: int, index: int) -> _Sample:
+    def fixed_sample(row: int, index: int) -> _Sample:
         crop = examples.latents.views[row].crops[0][0]
         moments_2CHW = examples.latents.moments(row, crop)
         shape = tuple(moments_2CHW[0].shape)
         eps_CHW = normal(shape, draws.seed, Purpose.VALIDATION_LATENT, row, index)
         return _Sample(
-            latent_CHW=latent(moments_2CHW, eps_CHW, draws),
+            latent_CHW=latent_sample(moments_2CHW, eps_CHW, draws),
             noise_CHW=normal(shape, draws.seed, Purpose.VALIDATION_NOISE, row, index),
             time=draws.times.fixed((index + 0.5) / times_per_row, *shape[1:]),
             text=examples.texts[examples.rows[row].texts[0]],
@@ -203,11 +205,11 @@ def validation_batches(
             mask_1HW=_loss_weights(examples.latents.mask(row, crop), draws),
         )
 
-    return [_stack([seen(row, index) for index in range(times_per_row)]) for row in rows]
+    return [_stack([fixed_sample(row, index) for index in range(times_per_row)]) for row in rows]
 
 
-def latent(moments_2CHW: Tensor, eps_CHW: Tensor, draws: DrawSettings) -> Tensor:
-    """A sample of the VAE's posterior, scaled as the network wants it. Log-variance is clamped as in diffusers."""
+def latent_sample(moments_2CHW: Tensor, eps_CHW: Tensor, draws: DrawSettings) -> Tensor:
+    """A sample of the VAE's posterior, scaled for the network. Log-variance is clamped as in diffusers."""
     mean_CHW, logvar_CHW = moments_2CHW
     sample_CHW: Tensor = mean_CHW + torch.exp(0.5 * logvar_CHW.clamp(-30, 20)) * eps_CHW
     return (sample_CHW - draws.shift_factor) * draws.scaling_factor
@@ -219,10 +221,10 @@ def draw_crop(crops: Sequence[Sequence[Crop]], seed: int, step: int, position: i
     return crops[flip][integer(len(crops[flip]), seed, Purpose.CROP, step, position)]
 
 
-def draw_text(row: Row, dropout: Dropout, seed: int, step: int, position: int) -> str:
-    """The trigger word alone where the caption is dropped, else one of the row's texts."""
-    dropped = uniform(seed, Purpose.CAPTION_DROPOUT, step, position) < dropout.rate
-    if dropped and not row.of_class:
+def draw_text(row: CaptionedImage, dropout: Dropout, seed: int, step: int, position: int) -> str:
+    """`dropout.text` if the caption is dropped, else one of the row's texts."""
+    is_dropped = uniform(seed, Purpose.CAPTION_DROPOUT, step, position) < dropout.rate
+    if is_dropped and not row.of_class:
         return dropout.text
     if len(row.texts) == 1:
         return row.texts[0]
@@ -230,7 +232,7 @@ def draw_text(row: Row, dropout: Dropout, seed: int, step: int, position: int) -
 
 
 def _sample(examples: Examples, row: int, draws: DrawSettings, step: int, position: int, share: float) -> _Sample:
-    """Row `row` at a place of a step; `share` is what its loss counts in the step's, beside its time's weight."""
+    """Row `row` at a position of a step; `share` is the weight of its loss in the step's, without that of its time."""
     seed, view = draws.seed, examples.latents.views[row]
     crop = draw_crop(view.crops, seed, step, position)
     change = draw_change(draws.augment, seed, step, position)
@@ -243,7 +245,7 @@ def _sample(examples: Examples, row: int, draws: DrawSettings, step: int, positi
     time, weight = draws.times.draw(seed, step, position, *shape[1:])
     of_class = examples.rows[row].of_class
     return _Sample(
-        latent_CHW=latent(moments_2CHW, normal(shape, seed, Purpose.LATENT, step, position), draws),
+        latent_CHW=latent_sample(moments_2CHW, normal(shape, seed, Purpose.LATENT, step, position), draws),
         noise_CHW=noise_CHW,
         time=time,
         text=examples.texts[draw_text(examples.rows[row], draws.dropout, seed, step, position)],

@@ -1,4 +1,4 @@
-"""The dataset of an `image_lora` job as its parameters ask for it: encoded, planned, drawn from."""
+"""The dataset of an `image_lora` job: parameters become settings of encoding, plan and draws, with their warnings."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,14 +10,12 @@ from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.core.context import JobContext
 from trainers.core.encoding_cache import EncodingCache
 from trainers.core.global_batch import GlobalBatch
-from trainers.image.data.augment import Augment
 from trainers.image.data.batches import DrawSettings, Dropout, Plan
-from trainers.image.data.buckets import Shape, shape_for, shapes_of
-from trainers.image.data.examples import Encoding, Examples, Row, TextKind, examples_encode
-from trainers.image.data.framing import Framing
+from trainers.image.data.crops import Augment, mask_source
+from trainers.image.data.decoding import image_size
+from trainers.image.data.examples import CaptionedImage, Encoding, Examples, TextKind, examples_encode
+from trainers.image.data.framing import Framing, Shape, shape_for, shapes_of
 from trainers.image.data.image_rows import ImageRow
-from trainers.image.data.masks import mask_source
-from trainers.image.data.pixels import image_size
 from trainers.image.data.rows import Rows, captioned_images
 from trainers.image.data.timesteps import times_of
 from trainers.image.models.base import Base, TextSettings
@@ -26,13 +24,13 @@ from trainers.image.models.text_encoders import MAX_CHUNKS
 
 
 def rows_encode(job: JobContext[ImageLoraParams], base: Base, rows: Rows) -> Examples | None:
-    """Moments and embeddings; None where a stop was wanted meanwhile, which fit then obeys before its first step.
+    """Moments and embeddings; None if a stop was requested meanwhile, which fit obeys before its first step.
 
-    A warning says which cache a parameter switches off, which images have no mask, and which captions are cut.
+    Warns of caches that a parameter turns off, of images without a mask, and of captions that are cut.
     """
     params, examples = job.params, captioned_images(rows, job.params)
-    told = cache_warnings(params, encoding_of(base, params)) + mask_warnings(params, rows.images)
-    for message in told + caption_warnings(token_limit(base, params), examples):
+    messages = cache_warnings(params, encoding_of(base, params)) + mask_warnings(params, rows.images)
+    for message in messages + caption_warnings(token_limit(base, params), examples):
         job.reporter.emit(Warning_(message=message))
     return examples_encode(
         base,
@@ -44,25 +42,24 @@ def rows_encode(job: JobContext[ImageLoraParams], base: Base, rows: Rows) -> Exa
 
 
 def plan_of(params: ImageLoraParams, base: Base, rows: Rows, batch: GlobalBatch) -> Plan:
-    """Which rows (of `rows.trained` and `rows.of_class`) make up which step."""
+    """The plan over `rows.trained` and `rows.of_class`."""
     framing = framing_of(params, family_module(base.family).PIXEL_MULTIPLE)
     return plan_for(params, framing, rows, batch)
 
 
 def batch_of(params: ImageLoraParams, world_size: int) -> GlobalBatch:
-    """As the parameters ask for it."""
     return GlobalBatch(params.train_batch_size, params.gradient_accumulation_steps, world_size)
 
 
 def plan_for(params: ImageLoraParams, framing: Framing, rows: Rows, batch: GlobalBatch) -> Plan:
-    several = len(framing.shapes) > 1
+    has_buckets = len(framing.shapes) > 1
     return Plan(
         num_rows=len(rows.trained),
         batch_size=batch.batch_size,
         accumulation=batch.accumulation,
         world_size=batch.world_size,
         seed=params.seed,
-        shapes=[shape_in(framing, rows.images[place]) for place in rows.trained] if several else (),
+        shapes=[shape_in(framing, rows.images[place]) for place in rows.trained] if has_buckets else (),
         num_class_rows=len(rows.class_images),
     )
 
@@ -83,11 +80,11 @@ def draw_settings_of(base: Base, params: ImageLoraParams) -> DrawSettings:
 
 def encoding_of(base: Base, params: ImageLoraParams) -> Encoding:
     augment = augment_of(params)
-    kept: TextKind = "kept" if params.cache_text_embeddings else "fresh"
+    frozen_text: TextKind = "cached" if params.cache_text_embeddings else "fresh"
     return Encoding(
         framing=framing_of(params, family_module(base.family).PIXEL_MULTIPLE),
-        cache_latents=params.cache_latents and not augment.jitters and not augment.turns,
-        text="ids" if params.train_text_encoder else kept,
+        cache_latents=params.cache_latents and not augment.has_jitter and not augment.has_rotation,
+        text="ids" if params.train_text_encoder else frozen_text,
         text_settings=TextSettings(params.clip_skip, params.max_sequence_length),
         mask=None if params.masked_loss == "none" else params.masked_loss,
     )
@@ -120,26 +117,26 @@ def augment_of(params: ImageLoraParams) -> Augment:
 
 
 class TokenLimit(NamedTuple):
-    """What is past `limit` tokens, start and end not counted, is cut."""
+    """Captions are cut after `limit` tokens, start and end tokens not counted."""
 
     tokenizer: Any
     limit: int
 
 
 def cache_warnings(params: ImageLoraParams, encoding: Encoding) -> list[str]:
-    """Which parameter switches off a cache that was asked for."""
-    found = []
+    """Parameters that turn off a cache which other parameters turn on."""
+    warnings = []
     if params.cache_latents and not encoding.cache_latents:
         names = [name for name in ("color_jitter", "random_rotation") if getattr(params, name)]
-        found.append(
+        warnings.append(
             f"{' and '.join(names)} changes images at every draw, so latents are not cached: "
             "each image is encoded when it is drawn"
         )
     if params.cache_text_embeddings and encoding.text == "ids":
-        found.append(
+        warnings.append(
             "train_text_encoder changes embeddings at every step, so they are not cached: captions are embedded anew"
         )
-    return found
+    return warnings
 
 
 def mask_warnings(params: ImageLoraParams, images: Sequence[ImageRow]) -> list[str]:
@@ -150,7 +147,7 @@ def mask_warnings(params: ImageLoraParams, images: Sequence[ImageRow]) -> list[s
 
 
 def opaque_images(params: ImageLoraParams, images: Sequence[ImageRow]) -> list[ImageRow]:
-    """Those without the alpha channel that masks their loss."""
+    """Images without the alpha channel that would mask their loss."""
     if params.masked_loss != "alpha":
         return []
     return [image for image in images if mask_source(image, "alpha") is None]
@@ -160,15 +157,15 @@ def token_limit(base: Base, params: ImageLoraParams) -> TokenLimit:
     return limit_of(family_module(base.family), base.tokenizers[-1], params)
 
 
-def limit_of(family: Any, last: Any, params: ImageLoraParams) -> TokenLimit:
-    """T5's where the base's `last` tokenizer is one; else CLIP's, whose long texts fill chunks but in flow families."""
-    if not isinstance(last, CLIPTokenizer):
-        return TokenLimit(last, (params.max_sequence_length or family.T5_TOKENS) - 1)
+def limit_of(family: Any, last_tokenizer: Any, params: ImageLoraParams) -> TokenLimit:
+    """T5's if the base's last tokenizer is T5's; else CLIP's, which takes several chunks except in flow families."""
+    if not isinstance(last_tokenizer, CLIPTokenizer):
+        return TokenLimit(last_tokenizer, (params.max_sequence_length or family.T5_TOKENS) - 1)
     max_chunks = 1 if family.IS_FLOW else MAX_CHUNKS
-    return TokenLimit(last, max_chunks * (last.model_max_length - 2))
+    return TokenLimit(last_tokenizer, max_chunks * (last_tokenizer.model_max_length - 2))
 
 
-def caption_warnings(limit: TokenLimit, rows: Sequence[Row]) -> list[str]:
+def caption_warnings(limit: TokenLimit, rows: Sequence[CaptionedImage]) -> list[str]:
     lengths = token_counts(limit, [row.texts[0] for row in rows])
     long = [row.image.where for row, length in zip(rows, lengths, strict=True) if length > limit.limit]
     if not long:

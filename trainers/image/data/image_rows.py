@@ -1,4 +1,4 @@
-"""One row of a dataset of images."""
+"""The rows of a dataset of images, and how its faults are reported."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ from typing import NamedTuple
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.data.sources import Source, source_name, source_sha256
 
-NAMED = 5
-"""How many offenders an error names."""
+MAX_NAMES = 5
+"""Names that a message lists."""
 
 
 @dataclass(frozen=True)
 class ImageRow:
     source: Source
     caption: str
-    """As written; may be empty where a trigger word stands in."""
+    """Unchanged from the dataset; may be empty if there is a trigger word."""
     where: str
     """For errors: "cat.png (metadata.jsonl row 3)"."""
     mask: Source | None = None
-    """Where a column names one."""
+    """From the mask column."""
     repeats: int = 1
-    """How often an epoch sees it by the name of its folder; the dataset's own `repeats` multiplies it."""
+    """How often an epoch repeats it, from the name of its folder; multiplied by the `repeats` of its dataset."""
 
     @property
     def name(self) -> str:
@@ -35,22 +35,22 @@ class ImageRow:
 class ImageRows:
     rows: list[ImageRow]
     warnings: list[str]
-    """What was changed or passed over, for people."""
+    """For people: what was changed or skipped."""
 
 
 Faults = list[str]
-"""Where a reader is given one, it says there what is wrong with a row and passes it over, instead of refusing all."""
+"""A reader with such a list appends the fault of each bad row and skips the row, instead of refusing the dataset."""
 
 
 class Columns(NamedTuple):
     """Names of the columns of a table of images."""
 
     image: str = "image"
-    """Also matches the usual file_name."""
+    """Also matches the common file_name."""
     caption: str | None = "text"
-    """None: captions are not asked for, and are empty."""
+    """None: captions are not read, and are empty."""
     mask: str | None = None
-    """None: masks are not asked for."""
+    """None: masks are not read."""
 
 
 def bad_dataset(message: str) -> TrainerError:
@@ -58,11 +58,11 @@ def bad_dataset(message: str) -> TrainerError:
 
 
 def first_names(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    return ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
 
 
 def refuse(message: str, faults: Faults | None) -> None:
-    """Raises BAD_DATASET, or notes it where faults are collected."""
+    """Raises BAD_DATASET, or appends the message to `faults`."""
     if faults is None:
         raise bad_dataset(message)
     faults.append(message)

@@ -1,4 +1,4 @@
-"""What an `image_lora` job would see of its dataset: every file's fate, and the first samples as they are drawn."""
+"""A preview of the dataset of an `image_lora` job: what happens to each file, and the first samples of the training."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,9 +13,8 @@ from trainers.contract.events import Progress, Sample, Started
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.params.inspect_dataset import InspectDatasetParams
 from trainers.core.context import JobContext
-from trainers.image.data.augment import draw_change
 from trainers.image.data.batches import Plan, draw_crop, draw_text
-from trainers.image.data.buckets import cropped_share
+from trainers.image.data.crops import crop_image, draw_change, mask_image
 from trainers.image.data.dataset import (
     augment_of,
     batch_of,
@@ -26,33 +25,36 @@ from trainers.image.data.dataset import (
     plan_for,
     token_counts,
 )
-from trainers.image.data.examples import Row
+from trainers.image.data.decoding import ImageHeader, decode, header_read
+from trainers.image.data.examples import CaptionedImage
 from trainers.image.data.folder import tables_of
-from trainers.image.data.framing import Framing, View, view_of
+from trainers.image.data.framing import Framing, View, cropped_share, view_of
 from trainers.image.data.image_rows import Faults, ImageRow
-from trainers.image.data.masks import mask_image
-from trainers.image.data.pixels import ImageHeader, crop_image, decode, header_read
 from trainers.image.data.rows import Rows, captioned_images, images_with_repeats, rows_of
 from trainers.image.models.families import family_of
 from trainers.image.png import image_write
 
 ANY_MULTIPLE = 8
-"""Of sides of buckets, where no base model says."""
+"""Of sides of buckets, without a base model."""
 PROGRESS_EVERY = 20
+REPORTED_CROP = 0.25
+"""Smallest cropped share of an image's area that is reported."""
+SUFFIX_FORMATS = {ending: name for name, endings in FORMAT_ENDINGS.items() for ending in endings}
+PLAIN_MODES = ("RGB", "RGBA", "RGBX")
 
 
 class File(NamedTuple):
-    """What becomes of one image."""
+    """What happens to one image."""
 
     image: ImageRow
     view: View | None
     """None: it is refused."""
-    said: list[str]
+    notes: list[str]
     """Its changes, or why it is refused."""
 
 
 def preview(job: JobContext[InspectDatasetParams]) -> dict[str, Any]:
-    """The report. What training would refuse is named and left out of the rest, so that one look finds everything."""
+    """The report. Files that training would refuse are listed and skipped, so that one preview shows all faults."""
     params, faults = job.params.template(), Faults()
     assert isinstance(params, ImageLoraParams)
     try:
@@ -60,11 +62,11 @@ def preview(job: JobContext[InspectDatasetParams]) -> dict[str, Any]:
         framing = framing_of(params, _multiple(job))
         job.reporter.emit(Started(total=len(images), details={"images": len(images)}))
         files = _files(job, [image for image, _ in images], framing)
-        fit = [pair for pair, file in zip(images, files, strict=False) if file.view]
-        refused = [*faults, *(said for file in files if not file.view for said in file.said)]
-        if refused and not fit:
+        usable = [pair for pair, file in zip(images, files, strict=False) if file.view]
+        refused = [*faults, *(note for file in files if not file.view for note in file.notes)]
+        if refused and not usable:
             return _refused(refused[0], refused)
-        rows = rows_of(fit, params)
+        rows = rows_of(usable, params)
     except TrainerError as error:
         return _refused(error.reason.message, faults)
     plan = plan_for(params, framing, rows, batch_of(params, job.processes.world_size))
@@ -73,16 +75,16 @@ def preview(job: JobContext[InspectDatasetParams]) -> dict[str, Any]:
         "refused": refused[0] if refused else "",
         "faults": refused,
         "stopped": len(files) < len(images),
-        "images": len(fit),
+        "images": len(usable),
         "rows_per_epoch": len(rows.trained),
-        **_repeats(fit),
+        **_repeats(usable),
         **_splits(job, params),
         "steps_per_epoch": plan.steps_per_epoch,
         "held_out": [rows.images[place].where for place in rows.held_out],
         "shapes": dict(Counter(f"{view.shape.width}x{view.shape.height}" for view in views).most_common()),
         "captions_cut": _captions_cut(job, params, captioned_images(rows, params)),
         "without_mask": [image.where for image in opaque_images(params, rows.images)],
-        "files": [_told(file) for file in files if file.said],
+        "files": [_file_report(file) for file in files if file.notes],
         "samples": _samples(job, params, rows, views, plan),
     }
 
@@ -96,19 +98,21 @@ def _multiple(job: JobContext[InspectDatasetParams]) -> int:
 
 
 def _repeats(images: Sequence[tuple[ImageRow, int]]) -> dict[str, Any]:
-    """How many images an epoch sees how often, where the names of their folders say so."""
+    """How many images an epoch repeats how often, if the names of their folders have repeats."""
     by_name = Counter(image.repeats for image, _ in images)
     return {} if set(by_name) == {1} else {"repeats": {f"{times}x": count for times, count in sorted(by_name.items())}}
 
 
 def _splits(job: JobContext[InspectDatasetParams], params: ImageLoraParams) -> dict[str, Any]:
-    """Of the job's own dataset, where the names of its folders say splits."""
+    """Of the job's first dataset, if the names of its folders are splits."""
     tables = tables_of(job.dataset, params.split_of)
     return {"split": tables.split, "splits": tables.splits} if tables.splits else {}
 
 
-def _captions_cut(job: JobContext[InspectDatasetParams], params: ImageLoraParams, rows: Sequence[Row]) -> list[str]:
-    """Captions that are too long for the base model's T5, or for its CLIP where it has none."""
+def _captions_cut(
+    job: JobContext[InspectDatasetParams], params: ImageLoraParams, rows: Sequence[CaptionedImage]
+) -> list[str]:
+    """Captions that are too long for the base model's T5, or for its CLIP if it has no T5."""
     if not job.spec.inputs.model:
         return []
     family = family_of(job.model)
@@ -122,47 +126,46 @@ def _captions_cut(job: JobContext[InspectDatasetParams], params: ImageLoraParams
 
 
 def _files(job: JobContext[InspectDatasetParams], images: Sequence[ImageRow], framing: Framing) -> list[File]:
-    """All of them, or fewer where a stop was wanted."""
-    found: list[File] = []
-    first: dict[str, str] = {}
+    """All of them, or fewer after a stop request."""
+    files: list[File] = []
+    first_by_sha256: dict[str, str] = {}
     for done, image in enumerate(images, start=1):
         if job.control.agree_to_stop():
             break
-        found.append(_file(image, framing, first))
+        files.append(_file(image, framing, first_by_sha256))
         if done % PROGRESS_EVERY == 0 or done == len(images):
             job.reporter.emit(Progress(stage="reading images", done=done, total=len(images)))
-    return found
+    return files
 
 
-def _file(image: ImageRow, framing: Framing, first: dict[str, str]) -> File:
-    """`first` remembers which image had a content first."""
+def _file(image: ImageRow, framing: Framing, first_by_sha256: dict[str, str]) -> File:
     try:
         sha256 = image.sha256()
         view = view_of(image, framing, sha256)
-        said = image_changes(image, view)
+        changes = image_changes(image, view)
     except TrainerError as error:
         return File(image, None, [error.reason.message])
-    twin = first.setdefault(sha256, image.where)
-    return File(image, view, said if twin == image.where else [*said, f"the same bytes as {twin}"])
+    twin = first_by_sha256.setdefault(sha256, image.where)
+    return File(image, view, changes if twin == image.where else [*changes, f"the same bytes as {twin}"])
 
 
-def _told(file: File) -> dict[str, Any]:
-    what: dict[str, Any] = {"changes": file.said} if file.view else {"refused": file.said[0]}
-    return {"file": file.image.name, "where": file.image.where, **what}
+def _file_report(file: File) -> dict[str, Any]:
+    notes: dict[str, Any] = {"changes": file.notes} if file.view else {"refused": file.notes[0]}
+    return {"file": file.image.name, "where": file.image.where, **notes}
 
 
 def _samples(
     job: JobContext[InspectDatasetParams], params: ImageLoraParams, rows: Rows, views: Sequence[View], plan: Plan
 ) -> list[dict[str, Any]]:
     """The first samples of the training, each a PNG of exactly the pixels that are encoded."""
-    drawn = (
+    draws = (
         (step, position, rows.trained[row])
         for step in range(plan.steps_per_epoch)
         for position, row in enumerate(plan.rows(step))
     )
     examples = captioned_images(rows, params)
-    found: list[dict[str, Any]] = []
-    for index, (step, position, place) in enumerate(islice(drawn, job.params.num_rows)):
+    samples: list[dict[str, Any]] = []
+    for index, (step, position, place) in enumerate(islice(draws, job.params.num_rows)):
         image, view = rows.images[place], views[place]
         crop = draw_crop(view.crops, params.seed, step, position)
         change = draw_change(augment_of(params), params.seed, step, position)
@@ -177,14 +180,14 @@ def _samples(
             "crop": crop._asdict(),
             "change": change._asdict(),
         }
-        cut = crop_image(image, crop, interpolation=params.image_interpolation_mode, change=change)
-        path = _write(job, f"sample-{index:02d}.png", cut, text, details)
+        cropped = crop_image(image, crop, interpolation=params.image_interpolation_mode, change=change)
+        path = _write(job, f"sample-{index:02d}.png", cropped, text, details)
         masks: dict[str, str] = {}
         if params.masked_loss != "none":
             mask = mask_image(image, params.masked_loss, crop, change)
             masks = {"mask": _write(job, f"sample-{index:02d}-mask.png", mask, text, details)}
-        found.append({"path": path, "text": text, **details, **masks})
-    return found
+        samples.append({"path": path, "text": text, **details, **masks})
+    return samples
 
 
 def _write(
@@ -197,44 +200,38 @@ def _write(
     return path
 
 
-CUT_SAID = 0.25
-"""Share of the area that is cut away from which on it is said."""
-SUFFIX_FORMATS = {ending: name for name, endings in FORMAT_ENDINGS.items() for ending in endings}
-PLAIN_MODES = ("RGB", "RGBA", "RGBX")
-
-
 def image_changes(image: ImageRow, view: View) -> list[str]:
-    """Decodes the whole image. TrainerError BAD_DATASET: it cannot be trained on."""
-    seen = header_read(image)
+    """Decodes all of the image. TrainerError BAD_DATASET: it cannot be trained on."""
+    header = header_read(image)
     decode(image)
-    return [*_format_changes(image, seen), *_size_changes(view)]
+    return [*_format_changes(image, header), *_size_changes(view)]
 
 
-def _format_changes(image: ImageRow, seen: ImageHeader) -> list[str]:
-    found = []
+def _format_changes(image: ImageRow, header: ImageHeader) -> list[str]:
+    changes = []
     suffix = "" if "." not in image.name else "." + image.name.rpartition(".")[2].lower()
     promised = SUFFIX_FORMATS.get(suffix)
-    if promised and seen.format not in (promised, "MPO"):
-        found.append(f"its name says {promised}, its content is {seen.format}")
-    if seen.frames > 1:
-        found.append(f"the first of its {seen.frames} frames is taken")
-    if seen.orientation != 1:
-        found.append(f"turned upright by its EXIF orientation {seen.orientation}")
-    if seen.has_alpha:
-        found.append("transparency laid on white")
-    if seen.mode.startswith("I"):
-        found.append("16 bits a channel scaled to 8")
-    elif seen.mode not in PLAIN_MODES and not seen.has_alpha:
-        found.append(f"{seen.mode} made RGB")
-    return found
+    if promised and header.format not in (promised, "MPO"):
+        changes.append(f"its name says {promised}, its content is {header.format}")
+    if header.frames > 1:
+        changes.append(f"the first of its {header.frames} frames is taken")
+    if header.orientation != 1:
+        changes.append(f"turned upright by its EXIF orientation {header.orientation}")
+    if header.has_alpha:
+        changes.append("transparency laid on white")
+    if header.mode.startswith("I"):
+        changes.append("16 bits a channel scaled to 8")
+    elif header.mode not in PLAIN_MODES and not header.has_alpha:
+        changes.append(f"{header.mode} made RGB")
+    return changes
 
 
 def _size_changes(view: View) -> list[str]:
-    found = []
+    changes = []
     width, height = view.original
     if view.resized.width > width:
-        found.append(f"enlarged from {width} x {height} to {view.resized.width} x {view.resized.height}")
+        changes.append(f"enlarged from {width} x {height} to {view.resized.width} x {view.resized.height}")
     share = cropped_share(width, height, view.shape)
-    if share >= CUT_SAID:
-        found.append(f"{share:.0%} of its area lies outside each crop of {view.shape.width} x {view.shape.height}")
-    return found
+    if share >= REPORTED_CROP:
+        changes.append(f"{share:.0%} of its area lies outside each crop of {view.shape.width} x {view.shape.height}")
+    return changes

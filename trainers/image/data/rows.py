@@ -1,4 +1,4 @@
-"""The rows of an `image_lora` job: all its datasets, how often an epoch sees each, what is held out, and its class."""
+"""The rows of an `image_lora` job: all its datasets with their repeats, the held-out split, class images, captions."""
 
 import hashlib
 import math
@@ -15,18 +15,18 @@ from trainers.contract.spec import InputRef
 from trainers.core.context import JobContext
 from trainers.core.noise import Purpose, stream
 from trainers.core.split import split
-from trainers.image.data.examples import Row
+from trainers.image.data.examples import CaptionedImage
 from trainers.image.data.image_rows import Columns, Faults, ImageRow, ImageRows, bad_dataset
 from trainers.image.data.images import images_read
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Places are those in `images`, then those in `class_images`."""
+    """A place is an index into `images` followed by `class_images`."""
 
     images: Sequence[ImageRow]
     trained: Sequence[int]
-    """Place of each row of an epoch; a dataset that repeats has each of its places so often."""
+    """The place of each row of an epoch; images with repeats occur several times."""
     held_out: Sequence[int]
     class_images: Sequence[ImageRow] = ()
 
@@ -37,7 +37,7 @@ class Rows:
 
 
 def rows_read(job: JobContext[ImageLoraParams]) -> Rows:
-    """The job's datasets in order, and what the class dataset gives of the class images."""
+    """The job's datasets in order, and the class images of its class dataset."""
     rows = rows_of(images_with_repeats(job), job.params)
     if job.spec.inputs.class_dataset:
         return with_class_images(rows, job.params, job.inputs / "class_dataset")
@@ -45,17 +45,17 @@ def rows_read(job: JobContext[ImageLoraParams]) -> Rows:
 
 
 def images_with_repeats(job: JobContext[ImageLoraParams], faults: Faults | None = None) -> list[tuple[ImageRow, int]]:
-    """All images of all datasets in order, and how often an epoch sees each; warnings are said."""
+    """(image, repeats per epoch) of all datasets in order. Emits their warnings."""
     images: list[tuple[ImageRow, int]] = []
-    for found, times in zip(_datasets(job, faults), repeats_of(job), strict=True):
-        for message in found.warnings:
+    for dataset, repeats in zip(_datasets(job, faults), repeats_of(job), strict=True):
+        for message in dataset.warnings:
             job.reporter.emit(Warning_(message=message))
-        images += [(image, times * image.repeats) for image in found.rows]
+        images += [(image, repeats * image.repeats) for image in dataset.rows]
     return images
 
 
 def rows_of(images: Sequence[tuple[ImageRow, int]], params: ImageLoraParams) -> Rows:
-    """Splits off what is held out. TrainerError BAD_DATASET: nothing is left to train on."""
+    """Splits off the held-out images. TrainerError BAD_DATASET: none are left to train on."""
     trained, held_out = split(len(images), params.validation_split, params.seed)
     if not trained:
         raise bad_dataset(
@@ -67,22 +67,22 @@ def rows_of(images: Sequence[tuple[ImageRow, int]], params: ImageLoraParams) -> 
 
 
 def with_class_images(rows: Rows, params: ImageLoraParams, folder: Path) -> Rows:
-    """`rows` with the images of `folder` behind its class images, num_class_images in all; captions are unread."""
-    found = images_read(folder, Columns(params.image_column, caption=None), trigger_word="", split_of=_any_split).rows
-    wanted = params.num_class_images - len(rows.class_images)
-    return replace(rows, class_images=[*rows.class_images, *found[:wanted]])
+    """`rows` with the images of `folder` after its class images, num_class_images in total; captions are not read."""
+    images = images_read(folder, Columns(params.image_column, caption=None), trigger_word="", split_of=_any_split).rows
+    missing = params.num_class_images - len(rows.class_images)
+    return replace(rows, class_images=[*rows.class_images, *images[:missing]])
 
 
 def class_images_missing(rows: Rows, params: ImageLoraParams) -> int:
-    """How many class images the base model still has to make."""
+    """How many class images the base model must still draw."""
     return params.num_class_images - len(rows.class_images) if params.prior_preservation else 0
 
 
-def captioned_images(rows: Rows, params: ImageLoraParams) -> list[Row]:
-    """Images with the texts that they are trained with; class images have the class prompt."""
+def captioned_images(rows: Rows, params: ImageLoraParams) -> list[CaptionedImage]:
+    """All images with the texts that they are trained with; class images have the class prompt."""
     return [
         *(
-            Row(
+            CaptionedImage(
                 image,
                 texts_of(
                     image.caption,
@@ -93,19 +93,19 @@ def captioned_images(rows: Rows, params: ImageLoraParams) -> list[Row]:
             )
             for image in rows.images
         ),
-        *(Row(image, [params.class_prompt], of_class=True) for image in rows.class_images),
+        *(CaptionedImage(image, [params.class_prompt], of_class=True) for image in rows.class_images),
     ]
 
 
 def repeats_of(job: JobContext[ImageLoraParams]) -> Sequence[int]:
-    """How often an epoch sees each dataset."""
-    count, given = 1 + len(job.spec.inputs.further_datasets), job.params.repeats
-    if given and len(given) != count:
+    """How often an epoch repeats each dataset."""
+    count, repeats = 1 + len(job.spec.inputs.further_datasets), job.params.repeats
+    if repeats and len(repeats) != count:
         raise TrainerError(
             ReasonCode.BAD_PARAMETERS,
-            f"repeats has {len(given)} values for {count} datasets; give one each, the job's dataset first",
+            f"repeats has {len(repeats)} values for {count} datasets; give one each, the job's dataset first",
         )
-    return given or [1] * count
+    return repeats or [1] * count
 
 
 def _datasets(job: JobContext[ImageLoraParams], faults: Faults | None) -> Iterator[ImageRows]:
@@ -122,29 +122,33 @@ def _datasets(job: JobContext[ImageLoraParams], faults: Faults | None) -> Iterat
     folders = [job.dataset, *(further / str(index) for index in range(len(inputs.further_datasets)))]
     for folder, ref in zip(folders, (inputs.dataset, *inputs.further_datasets), strict=True):
         assert ref is not None
-        yield _named(folder, ref, columns, params, faults)
+        yield _named_dataset(folder, ref, columns, params, faults)
 
 
 def _any_split(splits: Sequence[str]) -> str:
-    """Of class images: train where it is there, else the first."""
+    """For class images: train if there is one, else the first."""
     return split_chosen(splits, TRAIN) if not splits or TRAIN in splits else splits[0]
 
 
-def _named(folder: Path, ref: InputRef, columns: Columns, params: ImageLoraParams, faults: Faults | None) -> ImageRows:
-    """Of one dataset among several: whatever is said of it begins with its name."""
-    own: Faults | None = None if faults is None else []
+def _named_dataset(
+    folder: Path, ref: InputRef, columns: Columns, params: ImageLoraParams, faults: Faults | None
+) -> ImageRows:
+    """One dataset of several: its messages begin with its name."""
+    dataset_faults: Faults | None = None if faults is None else []
     try:
-        found = images_read(folder, columns, trigger_word=params.trigger_word, split_of=params.split_of, faults=own)
+        dataset = images_read(
+            folder, columns, trigger_word=params.trigger_word, split_of=params.split_of, faults=dataset_faults
+        )
     except TrainerError as error:
         raise TrainerError(error.reason.code, f"{ref.name}: {error.reason.message}") from error
-    if faults is not None and own:
-        faults += [f"{ref.name}: {message}" for message in own]
-    rows = [replace(row, where=f"{ref.name}: {row.where}") for row in found.rows]
-    return ImageRows(rows, [f"{ref.name}: {message}" for message in found.warnings])
+    if faults is not None and dataset_faults:
+        faults += [f"{ref.name}: {message}" for message in dataset_faults]
+    rows = [replace(row, where=f"{ref.name}: {row.where}") for row in dataset.rows]
+    return ImageRows(rows, [f"{ref.name}: {message}" for message in dataset.warnings])
 
 
 ORDERS = 8
-"""Orders that a shuffled caption is drawn from: each is embedded once. Few parts have all their orders among them."""
+"""Orders that a shuffled caption is drawn from: each is embedded once. Captions of few parts have all their orders."""
 SEPARATOR = ","
 
 
@@ -154,24 +158,24 @@ def caption_with_trigger(trigger_word: str, caption: str) -> str:
 
 
 def caption_orders(caption: str, keep_tokens: int) -> list[str]:
-    """The caption with its comma-separated parts behind the first `keep_tokens` in up to ORDERS orders.
+    """The caption in up to ORDERS orders of its comma-separated parts; the first `keep_tokens` parts stay in front.
 
     The orders depend on the caption alone, so that jobs share their embeddings.
     """
     parts = [part.strip() for part in caption.split(SEPARATOR) if part.strip()]
-    kept, moved = parts[:keep_tokens], parts[keep_tokens:]
-    if len(moved) < 2:
+    fixed, shuffled = parts[:keep_tokens], parts[keep_tokens:]
+    if len(shuffled) < 2:
         return [caption]
-    if math.factorial(len(moved)) <= ORDERS:
-        orders = [list(order) for order in permutations(moved)]
+    if math.factorial(len(shuffled)) <= ORDERS:
+        orders = [list(order) for order in permutations(shuffled)]
     else:
         seed = int.from_bytes(hashlib.sha256(caption.encode()).digest()[:8])
-        draws = (stream(seed, Purpose.CAPTION_SHUFFLE, index).permutation(len(moved)) for index in range(ORDERS))
-        orders = [[moved[int(place)] for place in draw] for draw in draws]
-    return [", ".join([*kept, *order]) for order in orders]
+        draws = (stream(seed, Purpose.CAPTION_SHUFFLE, index).permutation(len(shuffled)) for index in range(ORDERS))
+        orders = [[shuffled[int(place)] for place in draw] for draw in draws]
+    return [", ".join([*fixed, *order]) for order in orders]
 
 
 def texts_of(caption: str, trigger_word: str, *, shuffle: bool, keep_tokens: int) -> list[str]:
-    """What a draw chooses from, trigger word included."""
+    """The texts that a draw chooses from, trigger word included."""
     captions = caption_orders(caption, keep_tokens) if shuffle else [caption]
     return [caption_with_trigger(trigger_word, text) for text in captions]

@@ -1,6 +1,6 @@
-"""When in the noising a sample is seen: timesteps of DDPM, or times s in (0, 1] of flow matching, after their shift.
+"""How far a sample is noised: timesteps of DDPM, or shifted times s in (0, 1] of flow matching.
 
-Shifts are applied here and nowhere else: the sigmas that a diffusers scheduler keeps for SD3 are shifted already.
+Shifts are applied only here: the sigmas in a diffusers scheduler for SD3 are shifted already.
 """
 
 import math
@@ -14,7 +14,7 @@ from trainers.core.noise import Purpose, integer, stream, uniform
 from trainers.image.models.base import Base
 
 Shift = Callable[[int, int], float]
-"""Height and width of a latent -> the factor of its shift."""
+"""(height, width) of a latent -> its shift factor."""
 AUTO_SHIFTS: dict[str, Shift] = {
     "sd3": lambda _height, _width: 3.0,
     "flux": lambda height, width: math.exp(flux_mu((height // 2) * (width // 2))),
@@ -28,7 +28,7 @@ class DdpmTimes:
     num_timesteps: int
 
     def draw(self, seed: int, step: int, position: int, _height: int, _width: int) -> tuple[int, float]:
-        """Timestep, and the weight of its loss."""
+        """(timestep, weight of its loss)"""
         return integer(self.num_timesteps, seed, Purpose.TIMESTEP, step, position), 1.0
 
     def fixed(self, share: float, _height: int, _width: int) -> int:
@@ -44,7 +44,7 @@ class FlowTimes:
     shift: Shift
 
     def draw(self, seed: int, step: int, position: int, height: int, width: int) -> tuple[float, float]:
-        """Shifted time, and the weight of its loss: cosmap's is that of the time before the shift, else 1."""
+        """(shifted time, weight of its loss): for cosmap the weight of the time before the shift, else 1."""
         if self.sampling == "logit_normal":
             time = logit_normal_time(float(stream(seed, Purpose.TIMESTEP, step, position).standard_normal()))
         elif self.sampling == "mode":
@@ -63,8 +63,8 @@ Times = DdpmTimes | FlowTimes
 
 
 def times_of(base: Base, params: ImageLoraParams) -> Times:
-    """How the samples of a job on `base` get their times."""
+    """The time distribution of a job on `base`."""
     if base.family not in AUTO_SHIFTS:
         return DdpmTimes(len(alphas_cumprod(base.scheduler_config)))
-    given = params.timestep_shift
-    return FlowTimes(params.timestep_sampling, AUTO_SHIFTS[base.family] if given is None else lambda _h, _w: given)
+    shift = params.timestep_shift
+    return FlowTimes(params.timestep_sampling, AUTO_SHIFTS[base.family] if shift is None else lambda _h, _w: shift)

@@ -1,4 +1,9 @@
-"""The families of image models, and what a family's module must do."""
+"""The families of image models: the interface of a family's module, and how a base model folder is opened.
+
+The family is read from the folder's model_index.json, never from the user.
+"""
+
+# B batch, L tokens, D text width, P pooled width, C channels, H height, W width
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,14 +30,14 @@ class Family(Protocol):
     PIPELINE: str
     """`_class_name` in model_index.json."""
     IS_FLOW: bool
-    """Trained by flow matching, at times in (0, 1], and not by DDPM at whole timesteps."""
+    """Trained by flow matching, at times in (0, 1]; else by DDPM, at integer timesteps."""
     PIXEL_MULTIPLE: int
-    """What sides of images must be divisible by."""
+    """The sides of images must be divisible by this."""
 
     def load(self, folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base: ...
 
     def caption_tokenizer(self, folder: Path) -> Any:
-        """The last tokenizer, whose length says where a caption is cut."""
+        """The last tokenizer, whose length limits captions."""
         ...
 
     def tokenize(self, base: Base, texts: Sequence[str], settings: TextSettings) -> list[Text]:
@@ -40,7 +45,7 @@ class Family(Protocol):
         ...
 
     def embed(self, base: Base, ids: Text, settings: TextSettings) -> Text:
-        """A batch of token ids -> "prompt" (B, L, D) and, where the family has it, "pooled" (B, P); differentiable."""
+        """A batch of token ids -> "prompt" (B, L, D) and, in some families, "pooled" (B, P); differentiable."""
         ...
 
     def encode_text(self, base: Base, texts: Sequence[str], settings: TextSettings) -> list[Text]:
@@ -61,10 +66,10 @@ class Family(Protocol):
         guidance: float,
         /,
     ) -> Tensor:
-        """What the network says of noisy latents, in their shape.
+        """The network's prediction for noisy latents, in their shape.
 
         times_B: timesteps (DDPM), or s in (0, 1] (flow). sizes_B6: original height and width, top and left of the crop,
-        target height and width; only SDXL looks at it. guidance: only for Flux with a guidance embedding.
+        target height and width; only SDXL uses it. guidance: only for Flux with a guidance embedding.
         """
         ...
 
@@ -89,7 +94,7 @@ def family_module(name: str) -> Family:
 def load_base(folder: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> Base:
     """The base model of `folder` (diffusers layout, safetensors) in `dtype`, frozen, on `device`.
 
-    Raises TrainerError(BAD_BASE_MODEL) that names what was found and what is supported.
+    Raises TrainerError(BAD_BASE_MODEL) that names the pipeline of the folder and the supported ones.
     """
     family = family_of(folder)
     with bad_files():
@@ -103,8 +108,8 @@ def load_base(folder: Path, dtype: torch.dtype, device: torch.device | str = "cp
 def family_of(folder: Path) -> Family:
     """The family of the base model in `folder`: by its pipeline class, 1.x and 2.x by the width of the text encoder."""
     name = model_index(folder).get("_class_name")
-    found = [family for family in FAMILIES.values() if name == family.PIPELINE]
-    if not found:
+    families = [family for family in FAMILIES.values() if name == family.PIPELINE]
+    if not families:
         supported = ", ".join(f"{family.TITLE} ({family.PIPELINE})" for family in FAMILIES.values())
         raise TrainerError(
             ReasonCode.BAD_BASE_MODEL,
@@ -113,4 +118,4 @@ def family_of(folder: Path) -> Family:
     if name == sd2.PIPELINE and (folder / "text_encoder").is_dir():
         width = part_config(folder, "text_encoder").get("hidden_size")
         return family_module("sd2" if width == sd2.TEXT_WIDTH else "sd1")
-    return found[0]
+    return families[0]

@@ -1,4 +1,6 @@
-"""Flux.1: a transformer over packed latents, trained by flow matching; T5 says the prompt, CLIP is only pooled."""
+"""Flux.1: a transformer over packed latents, trained by flow matching; T5 encodes the prompt, CLIP is only pooled."""
+
+# B batch, L tokens, D text width, P pooled width, C channels, H height, W width (of latents), N patches of 2 x 2
 
 # B batch, L tokens, D text width, P pooled width, C channels, H height, W width (of latents), N patches of 2 x 2
 
@@ -66,7 +68,7 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
 
 
 def caption_tokenizer(folder: Path) -> Any:
-    """The last tokenizer, whose length says where a caption is cut."""
+    """The last tokenizer, whose length limits captions."""
     return t5_tokenizer(folder, "tokenizer_2")
 
 
@@ -131,7 +133,7 @@ def unpacked(patches_BNC: Tensor, height: int, width: int) -> Tensor:
 
 
 def patch_places(height: int, width: int, device: torch.device) -> Tensor:
-    """(N, 3): zero, row and column of each patch of a latent of `height` x `width`, made where it is wanted."""
+    """(N, 3) on `device`: zero, row and column of each patch of a latent of `height` x `width`."""
     sides = (torch.arange(side // 2, device=device) for side in (height, width))
     rows, columns = torch.meshgrid(*sides, indexing="ij")
     return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3).float()
@@ -140,9 +142,9 @@ def patch_places(height: int, width: int, device: torch.device) -> Tensor:
 def _check_architecture(folder: Path) -> None:
     transformer, vae = part_config(folder, "transformer"), part_config(folder, "vae")
     clip, t5 = part_config(folder, "text_encoder"), part_config(folder, "text_encoder_2")
-    for given, name in (
+    for actual, name in (
         (("the vae packed", "latent_channels times 4", 4 * vae.get("latent_channels", 0)), "in_channels"),
         (("text_encoder", "hidden_size", clip.get("hidden_size")), "pooled_projection_dim"),
         (("text_encoder_2", "d_model", t5.get("d_model")), "joint_attention_dim"),
     ):
-        equal(given, ("the transformer", name, transformer.get(name)))
+        equal(actual, ("the transformer", name, transformer.get(name)))

@@ -1,4 +1,9 @@
-"""Opens one part of a base model strictly: safetensors only, nothing missing, nothing downloaded, no remote code."""
+"""The folder of a base model: opens its parts strictly and checks them, and writes a folder of its own.
+
+Safetensors only, nothing missing, nothing downloaded, no remote code.
+"""
+
+# B batch, C channels, H height, W width
 
 import json
 from pathlib import Path
@@ -18,21 +23,23 @@ from foundation.atomic import bytes_write
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.core.folder_views import bad_files, weights_view
 from trainers.image.models.base import Base
-from trainers.image.models.schedulers import SCHEDULERS
+from trainers.image.models.schedulers import FLOW, SCHEDULERS
 
 diffusers_logging.disable_progress_bar()
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+PREDICTIONS = ("epsilon", "v_prediction")
+STORED_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def model_index(folder: Path) -> dict[str, Any]:
-    """The keys of model_index.json that are read, or TrainerError(BAD_BASE_MODEL)."""
+    """The keys of model_index.json that we read. Raises TrainerError(BAD_BASE_MODEL)."""
     path = folder / "model_index.json"
     if not path.is_file():
         single = sorted(f.name for f in folder.glob("*.safetensors")) if folder.is_dir() else []
-        found = f"found the single file {single[0]}" if single else "found none"
+        present = f"found the single file {single[0]}" if single else "found none"
         raise TrainerError(
             ReasonCode.BAD_BASE_MODEL,
-            f"expected a model_index.json (diffusers layout) in the base model folder, {found}",
+            f"expected a model_index.json (diffusers layout) in the base model folder, {present}",
         )
     with bad_files():
         return index_clean(json_file_read(path, path.name)).values
@@ -56,58 +63,58 @@ def part_load(cls: Any, folder: Path, part: str, dtype: torch.dtype) -> Any:
             )
         except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
             raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"{part} cannot be read: {_first_line(error)}") from error
-    _name_forget(model)
-    if wrong := sorted(str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])):
+    _path_remove(model)
+    if invalid := sorted(str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])):
         raise TrainerError(
             ReasonCode.BAD_BASE_MODEL,
-            f"{part} lacks {len(wrong)} weights or has them in another shape, the first is {wrong[0]}",
+            f"{part} lacks {len(invalid)} weights or has them in another shape, the first is {invalid[0]}",
         )
     return model.eval().requires_grad_(False)
 
 
 def part_config(folder: Path, part: str) -> dict[str, Any]:
-    """config.json of a part, of which the caller compares single numbers; `part_load` checks all of it."""
+    """config.json of a part, for callers that compare single numbers; `part_load` checks all of it."""
     name = f"{part}/config.json"
     with bad_files():
         return json_file_read(folder / part / "config.json", name)
 
 
 def scheduler_config(folder: Path) -> dict[str, Any]:
-    """The keys of scheduler_config.json that are read."""
+    """The keys of scheduler_config.json that we read."""
     name = "scheduler/scheduler_config.json"
     with bad_files():
         return scheduler_config_clean(json_file_read(folder / name, name, allow_infinity=True), name).values
 
 
 def parts_check(folder: Path, parts: tuple[str, ...]) -> None:
-    """Names every part whose folder is missing."""
+    """Raises TrainerError(BAD_BASE_MODEL) that names every missing part."""
     if missing := [part for part in parts if not (folder / part).is_dir()]:
         raise TrainerError(
             ReasonCode.BAD_BASE_MODEL, f"the base model lacks {', '.join(missing)}; it needs {', '.join(parts)}"
         )
 
 
-def equal(given: tuple[str, str, Any], wanted: tuple[str, str, Any]) -> None:
-    """Two parts must agree: each is (part, name in its config, value)."""
-    if given[2] != wanted[2]:
+def equal(one: tuple[str, str, Any], other: tuple[str, str, Any]) -> None:
+    """Raises TrainerError(BAD_BASE_MODEL) if two parts disagree: each is (part, name in its config, value)."""
+    if one[2] != other[2]:
         raise TrainerError(
             ReasonCode.BAD_BASE_MODEL,
-            f"{given[0]} has {given[1]} {given[2]} but {wanted[0]} has {wanted[1]} {wanted[2]}; they must be equal",
+            f"{one[0]} has {one[1]} {one[2]} but {other[0]} has {other[1]} {other[2]}; they must be equal",
         )
 
 
 def _variant(folder: Path, part: str) -> str | None:
-    """None for plain weights, "fp16" where only half precision files were uploaded."""
+    """None for plain weights, "fp16" if there are only half-precision files."""
     names = [path.name for path in sorted((folder / part).glob("*.safetensors"))]
     if not names:
         pickles = sorted(path.name for path in (folder / part).iterdir() if path.suffix in (".bin", ".ckpt", ".pt"))
-        found = f"found {pickles[0]}, which is pickle and never loaded" if pickles else "found none"
-        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"expected safetensors weights in {part}/, {found}")
+        present = f"found {pickles[0]}, which is pickle and never loaded" if pickles else "found none"
+        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"expected safetensors weights in {part}/, {present}")
     return "fp16" if all(".fp16." in name for name in names) else None
 
 
-def _name_forget(model: Any) -> None:
-    """Configs of products shall not name the folder from which a worker read the base."""
+def _path_remove(model: Any) -> None:
+    """Removes the worker's path of the base from the config, which products copy."""
     if hasattr(model, "register_to_config"):
         model.register_to_config(_name_or_path="")
     else:
@@ -118,17 +125,13 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-PREDICTIONS = ("epsilon", "v_prediction")
-FLOW = "FlowMatchEulerDiscreteScheduler"
-
-
 def diffusion_scheduler(folder: Path) -> dict[str, Any]:
-    """Of a base that was trained to say the noise or the velocity."""
+    """The scheduler config of a base that predicts noise or velocity."""
     config = scheduler_config(folder)
     name, prediction = config.get("_class_name"), config.get("prediction_type", "epsilon")
-    known = sorted(set(SCHEDULERS) - {FLOW})
-    if name not in known:
-        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"expected a scheduler of {', '.join(known)}, found {name}")
+    supported = sorted(set(SCHEDULERS) - {FLOW})
+    if name not in supported:
+        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"expected a scheduler of {', '.join(supported)}, found {name}")
     if prediction not in PREDICTIONS:
         raise TrainerError(
             ReasonCode.BAD_BASE_MODEL, f"expected prediction_type {' or '.join(PREDICTIONS)}, found {prediction}"
@@ -142,7 +145,7 @@ def diffusion_scheduler(folder: Path) -> dict[str, Any]:
 
 
 def flow_scheduler(folder: Path) -> dict[str, Any]:
-    """Of a base that was trained by flow matching."""
+    """The scheduler config of a base that was trained by flow matching."""
     config = scheduler_config(folder)
     if config.get("_class_name") != FLOW:
         raise TrainerError(
@@ -152,14 +155,14 @@ def flow_scheduler(folder: Path) -> dict[str, Any]:
 
 
 def save(base: Base, folder: Path) -> None:
-    """Every part as safetensors below `folder`, and the base's own scheduler config; stock diffusers opens it."""
+    """Writes every part as safetensors, and the base's own scheduler config; stock diffusers opens the folder."""
     base.pipeline().save_pretrained(folder, safe_serialization=True)
     config = json.dumps(base.scheduler_config, indent=2, sort_keys=True)
     bytes_write(folder / "scheduler" / "scheduler_config.json", config.encode())
 
 
 def vae_load(folder: Path, dtype: torch.dtype) -> Any:
-    """In `dtype`, but fp32 for fp16 where its config says that it overflows there (force_upcast)."""
+    """In `dtype`, but in fp32 instead of fp16 if it would overflow (force_upcast in its config)."""
     overflows = part_config(folder, "vae").get("force_upcast", True)
     return part_load(AutoencoderKL, folder, "vae", torch.float32 if dtype == torch.float16 and overflows else dtype)
 
@@ -171,16 +174,13 @@ def encode_image(base: Base, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
     return posterior.mean.float(), posterior.logvar.float()
 
 
-DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-
-
 def stored_dtype(folder: Path) -> torch.dtype:
-    """Of the unet's or transformer's first weight; fp32 where it cannot be told, so that nothing is rounded."""
+    """The dtype of the first weight of the unet or transformer; fp32 if unclear, so that nothing is rounded."""
     for path in sorted([*folder.glob("unet/*.safetensors"), *folder.glob("transformer/*.safetensors")]):
         try:
             with safe_open(path, framework="pt") as file:
                 for key in sorted(file.keys()):
-                    return DTYPES.get(file.get_slice(key).get_dtype(), torch.float32)
+                    return STORED_DTYPES.get(file.get_slice(key).get_dtype(), torch.float32)
         except SafetensorError:
             break
     return torch.float32

@@ -1,4 +1,4 @@
-"""Noise schedules of base models, and samplers that keep them."""
+"""Samplers with the noise schedule of a base model."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ SAMPLERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "unipc": (UniPCMultistepScheduler, {}),
 }
 FLOW_SAMPLERS = ("euler",)
-KEPT = (
+SCHEDULE_KEYS = (
     "num_train_timesteps",
     "beta_start",
     "beta_end",
@@ -52,7 +52,7 @@ KEPT = (
     "timestep_spacing",
     "steps_offset",
 )
-FLOW_KEPT = (
+FLOW_SCHEDULE_KEYS = (
     "num_train_timesteps",
     "shift",
     "use_dynamic_shifting",
@@ -64,46 +64,47 @@ FLOW_KEPT = (
     "time_shift_type",
 )
 TERMINAL_ALPHA = 2.0**-24
-"""abar at the last step where samplers divide by it: 0 with a zero-terminal SNR; as diffusers' own Euler has it."""
+"""abar at the last step for samplers that divide by it, in place of 0 (zero-terminal SNR); as in diffusers' Euler."""
 
 
 def scheduler_of(config: dict[str, Any], sampler: str = "default") -> Any:
     """A fresh scheduler for the base whose scheduler_config is `config`.
 
-    A named sampler keeps the base's betas, prediction type and spacing (flow: its shifts), also where the config
-    leaves them to the default of the base's own class. Zero-terminal-SNR bases use trailing spacing, so that t = 999
-    is visited (Lin et al. 2024, "Common diffusion noise schedules and sample steps are flawed").
-    Raises TrainerError(BAD_PARAMETERS) for a sampler that this kind of base has not.
+    A named sampler gets the base's betas, prediction type and spacing (flow: its shifts), including the defaults of the
+    base's own scheduler class. Bases with zero-terminal SNR use trailing spacing, so that t = 999 is visited (Lin et
+    al. 2024, "Common diffusion noise schedules and sample steps are flawed"). Raises TrainerError(BAD_PARAMETERS) for a
+    sampler that does not support this kind of base.
     """
-    own = SCHEDULERS[config["_class_name"]].from_config(config)
+    base_scheduler = SCHEDULERS[config["_class_name"]].from_config(config)
     if config["_class_name"] == FLOW:
-        return _flow(own, sampler)
+        return _flow(base_scheduler, sampler)
     change = {"timestep_spacing": "trailing"} if config.get("rescale_betas_zero_snr") else {}
     if sampler == "default":
-        return type(own).from_config(own.config, **change)
+        return type(base_scheduler).from_config(base_scheduler.config, **change)
     cls, extra = SAMPLERS[sampler]
-    kept = {key: own.config[key] for key in KEPT if key in own.config} | extra | change
+    base_config = base_scheduler.config
+    settings = {key: base_config[key] for key in SCHEDULE_KEYS if key in base_config} | extra | change
     if not config.get("rescale_betas_zero_snr"):
-        return cls(**kept)
-    if sampler == "lms":  # knows no rescaling
-        return cls(**kept | {"trained_betas": _rescaled(own.betas)})
-    return cls(**kept, rescale_betas_zero_snr=True)
+        return cls(**settings)
+    if sampler == "lms":  # has no rescale_betas_zero_snr
+        return cls(**settings | {"trained_betas": _rescaled(base_scheduler.betas)})
+    return cls(**settings, rescale_betas_zero_snr=True)
 
 
-def _flow(own: Any, sampler: str) -> Any:
+def _flow(base_scheduler: Any, sampler: str) -> Any:
     if sampler == "default":
-        return own
+        return base_scheduler
     if sampler not in FLOW_SAMPLERS:
         raise TrainerError(
             ReasonCode.BAD_PARAMETERS,
-            f"scheduler={sampler} needs a base model trained to say noise or velocity, "
+            f"scheduler={sampler} needs a base model that predicts noise or velocity, "
             f"but this one is a flow model; choose default or {', '.join(FLOW_SAMPLERS)}",
         )
-    return SCHEDULERS[FLOW](**{key: own.config[key] for key in FLOW_KEPT})
+    return SCHEDULERS[FLOW](**{key: base_scheduler.config[key] for key in FLOW_SCHEDULE_KEYS})
 
 
 def _rescaled(betas_T: torch.Tensor) -> list[float]:
-    """Betas with a zero-terminal SNR whose last abar is not quite 0; those given may be rescaled already."""
+    """Betas with a zero-terminal SNR whose last abar is not quite 0; `betas_T` may be rescaled already."""
     rescaled_T = rescale_zero_terminal_snr(betas_T)
     before_last = torch.cumprod(1 - rescaled_T[:-1], 0)[-1]
     return [float(beta) for beta in (*rescaled_T[:-1], 1 - TERMINAL_ALPHA / before_last)]

@@ -1,7 +1,9 @@
 """Stable Diffusion 1.x: one UNet, one CLIP text encoder, one VAE.
 
-`trainers.image.models.families` says what a name does.
+`trainers.image.models.families.Family` documents the functions of this module.
 """
+
+# B batch, L tokens, D text width, C channels, H height, W width
 
 # B batch, L tokens, D text width, C channels, H height, W width
 
@@ -45,7 +47,7 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
 
 
 def load_as(family: str, folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
-    """Stable Diffusion 1.x and 2.x lie in the same parts."""
+    """Stable Diffusion 1.x and 2.x have the same parts."""
     parts_check(folder, PARTS)
     _check_widths(part_config(folder, "unet"), part_config(folder, "text_encoder"))
     latents_check(part_config(folder, "unet"), part_config(folder, "vae"))
@@ -63,7 +65,7 @@ def load_as(family: str, folder: Path, dtype: torch.dtype, device: torch.device 
 
 
 def caption_tokenizer(folder: Path) -> Any:
-    """The last tokenizer, whose length says where a caption is cut."""
+    """The last tokenizer, whose length limits captions."""
     return clip_tokenizer(folder)
 
 

@@ -1,6 +1,6 @@
-"""Stable Diffusion 2.x: as 1.x, with the 23 lower layers of OpenCLIP-H for the text and often v-prediction.
+"""Stable Diffusion 2.x: as 1.x, with the lower 23 layers of OpenCLIP-H as text encoder, and often v-prediction.
 
-That the last layer is left out is part of the text encoder's own config; v-prediction of the scheduler's.
+The config of the text encoder omits the last layer; the config of the scheduler sets v-prediction.
 """
 
 from pathlib import Path

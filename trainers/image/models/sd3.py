@@ -1,4 +1,6 @@
-"""Stable Diffusion 3 and 3.5: a transformer trained by flow matching; two CLIP encoders and, where it is there, T5."""
+"""Stable Diffusion 3 and 3.5: a transformer trained by flow matching; two CLIP encoders and optionally T5."""
+
+# B batch, L tokens, D text width, P pooled width, C channels, H height, W width
 
 # B batch, L tokens, D text width, P pooled width, C channels, H height, W width
 
@@ -77,7 +79,7 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
 
 
 def caption_tokenizer(folder: Path) -> Any:
-    """The last tokenizer, whose length says where a caption is cut."""
+    """The last tokenizer, whose length limits captions."""
     return t5_tokenizer(folder, "tokenizer_3") if _has_t5(folder) else clip_tokenizer(folder, "tokenizer_2")
 
 
@@ -136,7 +138,7 @@ def text_targets(encoder: nn.Module) -> list[str]:
 
 
 def _has_t5(folder: Path) -> bool:
-    """Bases come with T5, or say in their index (null), or by leaving it out, that they have none."""
+    """A base without T5 has null in its index, or no entry."""
     entry = model_index(folder).get("text_encoder_3")
     return bool(entry and entry[0])
 
@@ -152,5 +154,5 @@ def _check_architecture(folder: Path, has_t5: bool) -> None:
     if has_t5:
         t5 = part_config(folder, "text_encoder_3")
         checks.append((("text_encoder_3", "d_model", t5.get("d_model")), "joint_attention_dim"))
-    for given, name in checks:
-        equal(given, ("the transformer", name, transformer.get(name)))
+    for actual, name in checks:
+        equal(actual, ("the transformer", name, transformer.get(name)))

@@ -2,6 +2,8 @@
 
 # B batch, L tokens, D text width, P pooled width, C channels, H height, W width
 
+# B batch, L tokens, D text width, P pooled width, C channels, H height, W width
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +61,7 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
 
 
 def caption_tokenizer(folder: Path) -> Any:
-    """The last tokenizer, whose length says where a caption is cut."""
+    """The last tokenizer, whose length limits captions."""
     return clip_tokenizer(folder, "tokenizer_2")
 
 
@@ -104,12 +106,12 @@ def _check_architecture(folder: Path) -> None:
     first, second = part_config(folder, "text_encoder"), part_config(folder, "text_encoder_2")
     width = first.get("hidden_size", 0) + second.get("hidden_size", 0)
     condition = NUM_SIZES * (unet.get("addition_time_embed_dim") or 0) + second.get("projection_dim", 0)
-    for given, name in (
+    for actual, name in (
         (("the text encoders together", "hidden_size", width), "cross_attention_dim"),
         (("text_encoder_2 with six sizes", "width", condition), "projection_class_embeddings_input_dim"),
         (("the vae", "latent_channels", vae.get("latent_channels")), "in_channels"),
     ):
-        equal(given, ("the unet", name, unet.get(name)))
+        equal(actual, ("the unet", name, unet.get(name)))
     if vae.get("latents_mean") is not None:
         raise TrainerError(
             ReasonCode.BAD_BASE_MODEL, "expected a vae with a scaling_factor alone, found latents_mean in its config"

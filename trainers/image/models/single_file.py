@@ -1,4 +1,7 @@
-"""Parts of a single-file checkpoint under the names of diffusers and transformers, by diffusers' own converters."""
+"""The parts of a single-file checkpoint, with their tensors renamed as in diffusers and transformers.
+
+diffusers' own converters do it, except for Flux.1: theirs splits `linear1` at 3072, the width of the published models.
+"""
 
 import re
 from pathlib import Path
@@ -17,76 +20,8 @@ from trainers.contract.errors import ReasonCode, TrainerError
 
 CONVERTERS: Any = single_file_utils  # its functions have no types
 BUFFERS = ("embeddings.position_ids",)
-"""Ends of names that old files hold and that networks compute."""
+"""Ends of the names of buffers that old files contain and that networks compute."""
 PROJECTION = "text_projection.weight"
-
-
-def part_tensors(path: Path, checkpoint: Checkpoint, part: str, config: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of `part`, each with storage of its own; `config` is the part's, by `formats.single_file_configs`.
-
-    Raises TrainerError(BAD_BASE_MODEL) where the file holds no whole part of that family.
-    """
-    prefix = checkpoint.parts[part]
-    others = tuple(other for other in checkpoint.parts.values() if other and other != prefix)
-    with safe_open(path, framework="pt") as file:
-        names = [name for name in file.keys() if name.startswith(prefix) and not name.startswith(others)]  # noqa: SIM118
-        inside = {name: file.get_tensor(name) for name in names}
-    converted = part_convert(inside, checkpoint, part, config)
-    return {name: _with_storage(tensor) for name, tensor in converted.items()}
-
-
-def part_convert(
-    tensors: dict[str, Tensor], checkpoint: Checkpoint, part: str, config: dict[str, Any]
-) -> dict[str, Tensor]:
-    """`tensors` of a file that begin with the part's prefix, under diffusers' names; some share their storage."""
-    try:
-        converted = _converted(tensors, checkpoint.family, part, checkpoint.parts[part], config)
-    except (KeyError, IndexError, RuntimeError, ValueError, AttributeError, TypeError) as error:
-        raise TrainerError(
-            ReasonCode.BAD_BASE_MODEL, f"the file's {part} is not that of a {checkpoint.title}: {error!r:.200}"
-        ) from error
-    return {name: tensor for name, tensor in converted.items() if not name.endswith(BUFFERS)}
-
-
-def _with_storage(tensor: Tensor) -> Tensor:
-    """Copied where it is a slice of a larger one."""
-    is_slice = tensor.untyped_storage().nbytes() != tensor.nbytes
-    return tensor.clone(memory_format=torch.contiguous_format) if is_slice else tensor.contiguous()
-
-
-def _converted(
-    inside: dict[str, Tensor], family: str, part: str, prefix: str, config: dict[str, Any]
-) -> dict[str, Tensor]:
-    plain = {name.removeprefix(prefix): tensor for name, tensor in inside.items()}
-    converted: dict[str, Tensor]
-    if part == "unet":
-        converted = CONVERTERS.convert_ldm_unet_checkpoint(inside, config)
-        _rest_check(len(inside) - len(converted))
-    elif part == "vae":
-        converted = CONVERTERS.convert_ldm_vae_checkpoint(inside, config)
-    elif part == "transformer" and family == "flux":
-        converted = flux_convert(plain)
-    elif part == "transformer":
-        converted = CONVERTERS.convert_sd3_transformer_checkpoint_to_diffusers(plain)
-        _rest_check(len(plain))  # the converter takes out what it knows
-    elif OPEN_CLIP.get(family) == part:
-        encoder = SimpleNamespace(config=SimpleNamespace(hidden_size=config["hidden_size"]))
-        converted = CONVERTERS.convert_open_clip_checkpoint(encoder, inside, prefix=prefix)
-    elif family == "sd3" and part == "text_encoder":  # most files leave out a projection that changes nothing
-        dtype = next(iter(plain.values())).dtype
-        converted = {PROJECTION: torch.eye(config["hidden_size"], dtype=dtype), **plain}
-    elif ENCODERS[family][part][0] == CLIP:
-        converted = {name: tensor for name, tensor in plain.items() if name != PROJECTION}
-    else:
-        converted = plain
-    return converted
-
-
-def _rest_check(count: int) -> None:
-    if count:
-        raise ValueError(f"{count} of its tensors have no place in that network")
-
-
 Tensors = dict[str, Tensor]
 OUTER = {
     "img_in": "x_embedder",
@@ -125,12 +60,78 @@ FUSED = {
     "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
     "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
 }
-"""Matrices that diffusers keeps apart; the last of `linear1` is what remains after three of the model's width."""
+"""Matrices that diffusers splits; the last part of `linear1` is the rest after three of the model's width."""
 BLOCK = re.compile(r"(double|single)_blocks\.(\d+)\.(.+)")
 
 
+def part_tensors(path: Path, checkpoint: Checkpoint, part: str, config: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of `part`, each with its own storage; `config` is the part's, from `formats.single_file_configs`.
+
+    Raises TrainerError(BAD_BASE_MODEL) if the part is incomplete or not of that family.
+    """
+    prefix = checkpoint.parts[part]
+    others = tuple(other for other in checkpoint.parts.values() if other and other != prefix)
+    with safe_open(path, framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith(prefix) and not name.startswith(others)]  # noqa: SIM118
+        inside = {name: file.get_tensor(name) for name in names}
+    converted = part_convert(inside, checkpoint, part, config)
+    return {name: _with_storage(tensor) for name, tensor in converted.items()}
+
+
+def part_convert(
+    tensors: dict[str, Tensor], checkpoint: Checkpoint, part: str, config: dict[str, Any]
+) -> dict[str, Tensor]:
+    """`tensors`, whose names begin with the part's prefix, under diffusers' names; some share their storage."""
+    try:
+        converted = _converted(tensors, checkpoint.family, part, checkpoint.parts[part], config)
+    except (KeyError, IndexError, RuntimeError, ValueError, AttributeError, TypeError) as error:
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL, f"the file's {part} is not that of a {checkpoint.title}: {error!r:.200}"
+        ) from error
+    return {name: tensor for name, tensor in converted.items() if not name.endswith(BUFFERS)}
+
+
+def _with_storage(tensor: Tensor) -> Tensor:
+    """A copy if it is a slice of a larger one."""
+    is_slice = tensor.untyped_storage().nbytes() != tensor.nbytes
+    return tensor.clone(memory_format=torch.contiguous_format) if is_slice else tensor.contiguous()
+
+
+def _converted(
+    inside: dict[str, Tensor], family: str, part: str, prefix: str, config: dict[str, Any]
+) -> dict[str, Tensor]:
+    plain = {name.removeprefix(prefix): tensor for name, tensor in inside.items()}
+    converted: dict[str, Tensor]
+    if part == "unet":
+        converted = CONVERTERS.convert_ldm_unet_checkpoint(inside, config)
+        _rest_check(len(inside) - len(converted))
+    elif part == "vae":
+        converted = CONVERTERS.convert_ldm_vae_checkpoint(inside, config)
+    elif part == "transformer" and family == "flux":
+        converted = flux_convert(plain)
+    elif part == "transformer":
+        converted = CONVERTERS.convert_sd3_transformer_checkpoint_to_diffusers(plain)
+        _rest_check(len(plain))  # the converter removes what it has converted
+    elif OPEN_CLIP.get(family) == part:
+        encoder = SimpleNamespace(config=SimpleNamespace(hidden_size=config["hidden_size"]))
+        converted = CONVERTERS.convert_open_clip_checkpoint(encoder, inside, prefix=prefix)
+    elif family == "sd3" and part == "text_encoder":  # most files omit the projection, an identity
+        dtype = next(iter(plain.values())).dtype
+        converted = {PROJECTION: torch.eye(config["hidden_size"], dtype=dtype), **plain}
+    elif ENCODERS[family][part][0] == CLIP:
+        converted = {name: tensor for name, tensor in plain.items() if name != PROJECTION}
+    else:
+        converted = plain
+    return converted
+
+
+def _rest_check(count: int) -> None:
+    if count:
+        raise ValueError(f"{count} of its tensors do not belong to that network")
+
+
 def flux_convert(tensors: Tensors) -> Tensors:
-    """`tensors` under the authors' names, without a prefix. Raises KeyError for a name that Flux.1 has not."""
+    """Renames Flux.1's tensors, without prefix, for any width. Raises KeyError for an unexpected name."""
     width = tensors["img_in.weight"].shape[0]
     converted: Tensors = {}
     for name, tensor in tensors.items():

@@ -1,4 +1,9 @@
-"""CLIP text encoders: prompts in chunks of 75 tokens, hidden states, pooled states."""
+"""Texts as token ids and embeddings, and the two kinds of text encoders: CLIP and T5.
+
+A text is a dictionary of tensors: token ids ("ids/0", "ids/1", ... one for each encoder) or embeddings.
+"""
+
+# B batch, K chunks of a long text, L tokens (of a CLIP chunk: 77), D width, N = B K, P pooled width
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,14 +18,16 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.core.tokenizer_open import tokenizer_open
 from trainers.image.models.base import Base, TextSettings
 
+MAX_CHUNKS = 3
+"""Chunks of 75 tokens that a long prompt may fill; it is cut after 225 tokens."""
 Text = dict[str, Tensor]
-"""Of one text without a batch axis; of a batch with it in front."""
+"""One text has no batch axis; a batch of texts has it in front."""
 Tokenize = Callable[[Base, Sequence[str], TextSettings], list[Text]]
 Embed = Callable[[Base, Text, TextSettings], Text]
 
 
 def text_stack(texts: Sequence[Text]) -> Text:
-    """One batch of them. Where long prompts made them unequally long, "mask" (B, L) says which states are real."""
+    """A batch of texts. If their lengths differ, "mask" (B, L) is true for the states that are not padding."""
     stacked = {key: _padded([text[key] for text in texts]) for key in texts[0]}
     lengths = [_num_states(text) for text in texts]
     if len(set(lengths)) > 1:
@@ -29,7 +36,7 @@ def text_stack(texts: Sequence[Text]) -> Text:
 
 
 def holds_ids(text: Text) -> bool:
-    """Whether the text is still to be embedded."""
+    """Whether the text is not embedded yet."""
     return any(key.startswith("ids/") for key in text)
 
 
@@ -38,11 +45,11 @@ def encode_one_by_one(
     tokenize: Tokenize, embed: Embed, base: Base, texts: Sequence[str], settings: TextSettings
 ) -> list[Text]:
     """Embeddings without a batch axis, one text at a time: neighbours would change the last bits on a CPU."""
-    found = []
+    embeddings = []
     for ids in tokenize(base, texts, settings):
         embedded = embed(base, {key: value[None] for key, value in ids.items()}, settings)
-        found.append({key: value[0] for key, value in embedded.items()})
-    return found
+        embeddings.append({key: value[0] for key, value in embedded.items()})
+    return embeddings
 
 
 def _num_states(text: Text) -> int:
@@ -52,7 +59,7 @@ def _num_states(text: Text) -> int:
 
 
 def _padded(tensors: Sequence[Tensor]) -> Tensor:
-    """Stacked, with zeros behind the shorter ones."""
+    """Stacks tensors of different lengths, padded with zeros at their ends."""
     longest = max(tensor.shape[0] for tensor in tensors)
     return torch.stack(
         [
@@ -62,17 +69,13 @@ def _padded(tensors: Sequence[Tensor]) -> Tensor:
     )
 
 
-MAX_CHUNKS = 3
-"""Chunks of 75 tokens that a long prompt may fill; what is past 225 tokens is cut."""
-
-
 def clip_tokenizer(folder: Path, part: str = "tokenizer") -> CLIPTokenizer:
     tokenizer: CLIPTokenizer = tokenizer_open(CLIPTokenizer, folder, part)
     return tokenizer
 
 
 def clip_ids(tokenizer: Any, text: str, *, min_chunks: int = 1, max_chunks: int = MAX_CHUNKS) -> Tensor:
-    """Token ids (K, 77), each chunk with its own start and end; one chunk is what stock diffusers makes."""
+    """Token ids (K, 77), each chunk with its own start and end token; stock diffusers has one chunk."""
     length = tokenizer.model_max_length
     inner = length - 2
     tokens = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
@@ -87,7 +90,7 @@ def clip_ids(tokenizer: Any, text: str, *, min_chunks: int = 1, max_chunks: int 
 
 
 def clip_last(encoder: Any, ids_BKL: Tensor, clip_skip: int) -> Tensor:
-    """(B, K L, D) as Stable Diffusion 1 and 2 take them: the last states, or earlier ones, after the final norm."""
+    """(B, K L, D) as in Stable Diffusion 1 and 2: the last states, or earlier ones, after the final norm."""
     ids_NL = ids_BKL.flatten(0, 1).to(encoder.device)
     if not clip_skip:
         states_NLD = encoder(ids_NL).last_hidden_state
@@ -99,7 +102,7 @@ def clip_last(encoder: Any, ids_BKL: Tensor, clip_skip: int) -> Tensor:
 
 
 def clip_penultimate(encoder: Any, ids_BKL: Tensor, clip_skip: int) -> tuple[Tensor, Tensor]:
-    """(B, K L, D) states before the last layer, or earlier ones, and what the first chunk is pooled to, (B, P)."""
+    """(B, K L, D) states before the last layer, or earlier ones, and the pooled states of the first chunk, (B, P)."""
     output = encoder(ids_BKL.flatten(0, 1).to(encoder.device), output_hidden_states=True)
     pooled_NP = output.text_embeds if hasattr(output, "text_embeds") else output.pooler_output
     return _joined(_states(encoder, output, clip_skip + 2), ids_BKL), pooled_NP[:: ids_BKL.shape[1]]

@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 from formats.images import IMAGE_ENDINGS
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.sample_image import MAX_SIDE, SampleImageParams
-from trainers.image.data.pixels import decode_with, to_rgb
+from trainers.image.data.decoding import decode_with, to_rgb
 from trainers.image.sampling.sampler import InitImage
 
 MAX_NAMES = 5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainers.image.data.augment import UNCHANGED, Augment, Change, cover_zoom, draw_change, jitter, rotated_crop
+from trainers.image.data.crops import UNCHANGED, Augment, Change, cover_zoom, draw_change, jitter, rotated_crop
 
 NEAREST = Image.Resampling.NEAREST
 

@@ -7,10 +7,9 @@ import pytest
 from PIL import Image
 
 from tests.trainers.job import image_make
-from trainers.image.data.buckets import Shape, shape_for, shapes_of
-from trainers.image.data.framing import Framing, View, view_of
+from trainers.image.data.crops import crop_image
+from trainers.image.data.framing import Framing, Shape, View, shape_for, shapes_of, view_of
 from trainers.image.data.image_rows import ImageRow
-from trainers.image.data.pixels import crop_image
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from trainers.image.data.batches import draw_crop
-from trainers.image.data.buckets import Shape
-from trainers.image.data.framing import CROPS, Framing, view_of
+from trainers.image.data.framing import CROPS, Framing, Shape, view_of
 from trainers.image.data.image_rows import ImageRow
 
 SHAPE = Shape(64, 64)

@@ -12,9 +12,9 @@ from api.catalog.checking.dataset import check
 from api.catalog.checking.report import Refused
 from api.catalog.checking.work import Work
 from formats.images import FORMAT_ENDINGS, folder_repeats, image_format
+from trainers.image.data.decoding import decode, header_read
 from trainers.image.data.image_rows import Columns, ImageRow, ImageRows
 from trainers.image.data.images import images_read
-from trainers.image.data.pixels import decode, header_read
 
 pillow_heif.register_heif_opener()
 

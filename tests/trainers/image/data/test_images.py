@@ -12,10 +12,11 @@ from PIL import Image
 from tests.tolerance import PRODUCT, assert_near
 from tests.trainers.job import image_make
 from trainers.contract.errors import TrainerError
-from trainers.image.data.buckets import Shape
+from trainers.image.data.crops import pixels
+from trainers.image.data.decoding import decode, image_size
+from trainers.image.data.framing import Crop, Shape, resized_size
 from trainers.image.data.image_rows import Columns, ImageRow, ImageRows
 from trainers.image.data.images import images_read
-from trainers.image.data.pixels import Crop, decode, image_size, pixels, resized_size
 
 SQUARE = Shape(64, 64)
 

@@ -8,11 +8,9 @@ import torch
 from PIL import Image
 
 from trainers.contract.errors import TrainerError
-from trainers.image.data.augment import Change
-from trainers.image.data.buckets import Shape
+from trainers.image.data.crops import Change, mask_of, mask_source
+from trainers.image.data.framing import Crop, Shape
 from trainers.image.data.image_rows import ImageRow
-from trainers.image.data.masks import mask_of, mask_source
-from trainers.image.data.pixels import Crop
 
 SQUARE = Crop(0, 0, False, Shape(64, 64))
 

@@ -14,9 +14,9 @@ from pyarrow import parquet
 
 from tests.trainers.job import image_make
 from trainers.contract.errors import TrainerError
+from trainers.image.data.decoding import decode, image_size
 from trainers.image.data.image_rows import Columns, ImageRows
 from trainers.image.data.images import images_read
-from trainers.image.data.pixels import decode, image_size
 from trainers.image.data.sources import Cell
 
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from api.catalog.checking.decode import MAX_PIXELS, small_rgb
 from trainers.image.data import pixels
-from trainers.image.data.pixels import to_rgb
+from trainers.image.data.decoding import to_rgb
 
 
 def grey16() -> Image.Image:

@@ -1,0 +1,127 @@
+"""Opens and decodes images: their headers, and their pixels as 8-bit RGB."""
+
+import math
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import pillow_heif
+from PIL import Image, ImageOps
+
+from formats.images import MAX_ASPECT, MAX_PIXELS
+from trainers.image.data.image_rows import ImageRow, bad_dataset
+from trainers.image.data.sources import Cell, Source, source_changed_at, source_file, source_name
+
+pillow_heif.register_heif_opener(thumbnails=False)
+
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
+ORIENTATION = 0x0112
+ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
+
+
+class ImageHeader(NamedTuple):
+    """Facts from an image's header."""
+
+    width: int
+    """EXIF orientation applied."""
+    height: int
+    mode: str
+    """PIL's name of the pixel format."""
+    format: str
+    orientation: int
+    """EXIF; 1 = upright."""
+    has_alpha: bool
+    frames: int
+    """More than 1: animated, or several pages; the first is trained on."""
+
+
+def image_size(row: ImageRow) -> tuple[int, int]:
+    """(width, height), EXIF orientation applied; reads only the header."""
+    header = header_read(row)
+    return header.width, header.height
+
+
+def header_read(row: ImageRow) -> ImageHeader:
+    """TrainerError BAD_DATASET: not an image of at most MAX_PIXELS."""
+    return _header(row, source_changed_at(row.source))
+
+
+@lru_cache(maxsize=4096)
+def _header(row: ImageRow, _changed_at: int) -> ImageHeader:
+    with _open(row.source, row.where) as image:
+        width, height = image.size
+        try:
+            orientation = int(image.getexif().get(ORIENTATION, 1))
+        except OSError as error:  # Pillow reads a PNG to its end for its EXIF data
+            raise bad_dataset(f"{row.where} cannot be decoded: {error}") from error
+        except (SyntaxError, ValueError, TypeError) as error:
+            raise bad_dataset(f"{row.where} has EXIF data that cannot be read: {error}") from error
+        is_sideways = orientation in SIDEWAYS and image.format != "TIFF"  # Pillow gives the upright size of a TIFF
+        size = (height, width) if is_sideways else (width, height)
+        return ImageHeader(*size, image.mode, image.format or "", orientation, has_alpha(image), _frames(image))
+
+
+def decode(row: ImageRow) -> Image.Image:
+    """8-bit RGB: EXIF orientation applied, 16 bits scaled to 8, transparency over white."""
+    return decode_with(to_rgb, row.source, row.where)
+
+
+def decode_with(convert: Callable[[Image.Image], Image.Image], source: Source, where: str) -> Image.Image:
+    """`convert` of the image, EXIF orientation applied. TrainerError BAD_DATASET names `where`."""
+    try:
+        with _open(source, where) as image:
+            image.load()
+            return convert(ImageOps.exif_transpose(image))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise bad_dataset(f"{where} cannot be decoded: {error}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Raises ValueError for a mode whose range is not defined."""
+    if image.mode == "F":
+        raise ValueError("expected 8 or 16 bits a channel, got floating point")
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError(f"expected values of 16 bits, got {grey.min()}..{grey.max()}")
+        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+    if has_alpha(image):
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def has_alpha(image: Image.Image) -> bool:
+    return image.mode in ALPHA_MODES or "transparency" in image.info
+
+
+def _open(source: Source, where: str) -> Image.Image:
+    """Reads only the header; refuses one with too many pixels."""
+    try:
+        image = Image.open(source_file(source))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise bad_dataset(f"{where} cannot be read as an image: {_message(error, source)}") from error
+    if math.prod(image.size) > MAX_PIXELS:
+        raise bad_dataset(f"{where}: expected at most {MAX_PIXELS} pixels, got {image.width} x {image.height}")
+    if max(image.size) > MAX_ASPECT * max(1, min(image.size)):
+        raise bad_dataset(
+            f"{where}: expected the longer side at most {MAX_ASPECT} times the shorter, got "
+            f"{image.width} x {image.height} pixels"
+        )
+    return image
+
+
+def _frames(image: Image.Image) -> int:
+    """MPO and HEIF count as one: phones add a preview or a depth map to the image."""
+    return 1 if image.format in ("MPO", "HEIF") else int(getattr(image, "n_frames", 1))
+
+
+def _message(error: Exception, source: Source) -> str:
+    """PIL's message without the worker's folders and the names of Python objects."""
+    if isinstance(source, Cell):
+        return re.sub(r"<_io\.BytesIO object at \w+>", source_name(source), str(error))
+    return str(error).replace(str(source), source.name)
