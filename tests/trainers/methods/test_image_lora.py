@@ -70,10 +70,10 @@ def test_the_loss_curve_is_that_of_a_plain_loop(job: Job, tiny_sd: Path) -> None
 
 @pytest.mark.numeric
 def test_accumulation_gives_the_curve_of_one_large_batch(make_job: Callable[..., Job]) -> None:
-    whole, parts = make_job("whole"), make_job("parts")
-    assert whole.spec(train_batch_size=3).run() == 0
+    uninterrupted, parts = make_job("uninterrupted"), make_job("parts")
+    assert uninterrupted.spec(train_batch_size=3).run() == 0
     assert parts.spec(train_batch_size=1, gradient_accumulation_steps=3).run() == 0
-    assert list(parts.losses().values()) == pytest.approx(list(whole.losses().values()), rel=CURVE)
+    assert list(parts.losses().values()) == pytest.approx(list(uninterrupted.losses().values()), rel=CURVE)
 
 
 @pytest.mark.acceptance

@@ -41,9 +41,9 @@ def inspect(tmp_path: Path) -> Inspect:
         (job.root / "spec.json").write_text(json.dumps(spec))
         assert job.run() == 0, job.events()
         report: dict[str, Any] = json.loads((job.out / "samples" / "report.json").read_bytes())
-        told = {sample.path for sample in job.of_kind("sample")}
+        paths = {sample.path for sample in job.of_kind("sample")}
         shown = {sample[kind] for sample in report["samples"] for kind in ("path", "mask") if kind in sample}
-        assert told == {*shown, "samples/report.json"}
+        assert paths == {*shown, "samples/report.json"}
         assert job.manifest["inspection"]["num_samples"] == len(report["samples"])
         report["out"] = job.out
         report["warnings"] = [warning.message for warning in job.of_kind("warning")]
@@ -62,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def said(report: dict[str, Any]) -> dict[str, list[str]]:
+def changes_by_file(report: dict[str, Any]) -> dict[str, list[str]]:
     return {file["file"]: file.get("changes") or [file["refused"]] for file in report["files"]}
 
 
@@ -99,10 +99,10 @@ def test_every_change_of_a_file_is_named(inspect: Inspect, folder: Path) -> None
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (64, 30), "red").save(folder / "c.png", exif=exif)
-    found = said(inspect(folder))
-    assert found["a.png"] == ["transparency laid on white"]
-    assert found["b.png"] == ["16 bits a channel scaled to 8"]
-    assert found["c.png"] == [
+    actual = changes_by_file(inspect(folder))
+    assert actual["a.png"] == ["transparency laid on white"]
+    assert actual["b.png"] == ["16 bits a channel scaled to 8"]
+    assert actual["c.png"] == [
         "turned upright by its EXIF orientation 6",
         "enlarged from 30 x 64 to 64 x 137",
         "53% of its area lies outside each crop of 64 x 64",
@@ -132,7 +132,7 @@ def test_captions_that_the_base_model_cuts_are_named_with_what_is_lost(
 
 
 @pytest.mark.parametrize(
-    ("build", "params", "kept"),
+    ("build", "params", "num_tokens"),
     [
         (build_tiny_flux, {}, 511),
         (build_tiny_flux, {"max_sequence_length": 128}, 127),
@@ -141,13 +141,18 @@ def test_captions_that_the_base_model_cuts_are_named_with_what_is_lost(
     ],
 )
 def test_captions_are_cut_where_the_families_of_t5_do(
-    inspect: Inspect, folder: Path, tmp_path: Path, build: Callable[[Path], Path], params: dict[str, Any], kept: int
+    inspect: Inspect,
+    folder: Path,
+    tmp_path: Path,
+    build: Callable[[Path], Path],
+    params: dict[str, Any],
+    num_tokens: int,
 ) -> None:
     (folder / "b.txt").write_text("q " * 600)
     report = inspect(folder, model=build(tmp_path / "base"), **params)
-    (said,) = report["captions_cut"]
-    tokens, lost = map(int, re.findall(r"\d+", said))
-    assert said.startswith("b.png: ") and tokens - lost == kept
+    (changes_by_file,) = report["captions_cut"]
+    tokens, lost = map(int, re.findall(r"\d+", changes_by_file))
+    assert changes_by_file.startswith("b.png: ") and tokens - lost == num_tokens
 
 
 def test_images_without_the_alpha_that_masks_their_loss_are_named(inspect: Inspect, folder: Path) -> None:
@@ -207,16 +212,16 @@ class TestSharedData:
         assert report["images"] == count
         assert (len(report["shapes"]) > 1) == (name == "pd_photos")
         if name == "noto_emoji":
-            assert set(map(str, said(report).values())) == {"['transparency laid on white']"}
+            assert set(map(str, changes_by_file(report).values())) == {"['transparency laid on white']"}
 
     def test_hostile_images_are_named_with_their_reasons(self, inspect: Inspect, shared_data: Path) -> None:
         report = inspect(shared_data / "hostile" / "images", trigger_word="sks")
-        found = said(report)
+        actual = changes_by_file(report)
         for name, reason in REFUSED.items():
-            assert reason in found[name][0], name
+            assert reason in actual[name][0], name
         for name, change in CHANGED.items():
-            assert change in found[name], name
-        assert found.keys() == REFUSED.keys() | CHANGED.keys()
+            assert change in actual[name], name
+        assert actual.keys() == REFUSED.keys() | CHANGED.keys()
         assert report["images"] == 16 - len(REFUSED)
         assert {sample["file"] for sample in report["samples"]} <= set(names(shared_data / "hostile" / "images"))
 
@@ -227,7 +232,7 @@ class TestSharedData:
             "1 of 3 images are not in the dataset",
         ]
         assert report["images"] == 2
-        assert said(report)["a.jpg"][-1] == "the same bytes as a.jpg (metadata.jsonl line 1)"
+        assert changes_by_file(report)["a.jpg"][-1] == "the same bytes as a.jpg (metadata.jsonl line 1)"
 
     def test_bad_captions_are_all_named(self, inspect: Inspect, shared_data: Path) -> None:
         report = inspect(shared_data / "hostile" / "captions")

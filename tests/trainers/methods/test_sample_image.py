@@ -18,12 +18,12 @@ from tests.trainers.image.sampling.scene import (
     DATASET,
     MODEL,
     Make,
+    emitted,
     images,
     photos_make,
     pixels,
     refusal,
     save_adaptor,
-    told,
     workspace,
 )
 from tests.trainers.image.sampling.test_families import photo
@@ -70,9 +70,9 @@ def test_a_job_leaves_its_images_and_tells_of_each(make: Make) -> None:
     work = make(num_images=2)
     assert sample(work) == "succeeded"
     assert list(images(work)) == ["image-seed-42.png", "image-seed-43.png"]
-    kinds = [data.kind for data in told(work)]
+    kinds = [data.kind for data in emitted(work)]
     assert kinds == ["started", "progress", "progress", "sample", "sample"]
-    samples = [data for data in told(work) if isinstance(data, Sample)]
+    samples = [data for data in emitted(work) if isinstance(data, Sample)]
     assert [(data.path, data.seed) for data in samples] == [
         ("samples/image-seed-42.png", 42),
         ("samples/image-seed-43.png", 43),
@@ -136,7 +136,7 @@ def test_a_stop_ends_the_job_between_two_steps_and_is_answered(make: Make, adapt
     stopping = context_make(work.spec, work.inputs, work.out, work.cache, writer)
     assert sample(stopping) == "stopped"
     assert list(images(work)) == ["base-seed-42.png"]
-    last = told(work)[-1]
+    last = emitted(work)[-1]
     assert (last.kind, last.seq, last.command, last.step) == ("control", 3, "stop", 1)
 
 
@@ -162,7 +162,7 @@ def test_without_a_strength_a_fifth_of_the_image_is_kept_and_with_a_mask_nothing
     for params, steps in (({}, 8), ({"mask_image": "right.png"}, 10)):
         work = make(input_image="photo.png", num_inference_steps=10, **params)
         sample(work)
-        assert [data.total for data in told(work) if data.kind == "progress"] == [steps] * steps
+        assert [data.total for data in emitted(work) if data.kind == "progress"] == [steps] * steps
 
 
 def test_a_mask_keeps_what_is_black_to_the_pixel(make: Make) -> None:
@@ -174,14 +174,14 @@ def test_a_mask_keeps_what_is_black_to_the_pixel(make: Make) -> None:
 
 
 def test_the_size_is_the_input_images_unless_one_is_asked_for(make: Make) -> None:
-    own, asked = make(input_image="tall.png"), make(input_image="tall.png", width=64, height=80)
-    for work in (own, asked):
+    native, sized = make(input_image="tall.png"), make(input_image="tall.png", width=64, height=80)
+    for work in (native, sized):
         sample(work)
-    assert pixels(own).shape == (96, 72, 3) and pixels(asked).shape == (80, 64, 3)
+    assert pixels(native).shape == (96, 72, 3) and pixels(sized).shape == (80, 64, 3)
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         (
             {"input_image": "none.png"},
@@ -193,12 +193,12 @@ def test_the_size_is_the_input_images_unless_one_is_asked_for(make: Make) -> Non
         ({"input_image": "photo.png", "mask_image": "small.png"}, "mask_image small.png has 32 x 32 pixels, but"),
     ],
 )
-def test_an_input_that_cannot_be_used_is_named(make: Make, params: dict[str, Any], said: str) -> None:
-    assert re.search(said, str(refusal(make(**params))))
+def test_an_input_that_cannot_be_used_is_named(make: Make, params: dict[str, Any], message: str) -> None:
+    assert re.search(message, str(refusal(make(**params))))
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         ({"mask_image": "right.png"}, "mask_image='right.png' needs input_image"),
         ({"strength": 0.5}, "strength=0.5 needs input_image"),
@@ -207,8 +207,8 @@ def test_an_input_that_cannot_be_used_is_named(make: Make, params: dict[str, Any
         ({"guidance_scale": 1.0, "guidance_rescale": 0.7}, "guidance_rescale=0.7 does nothing with guidance_scale=1"),
     ],
 )
-def test_parameters_that_would_do_nothing_are_refused(make: Make, params: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_parameters_that_would_do_nothing_are_refused(make: Make, params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         make(**params)
 
 
@@ -234,7 +234,7 @@ def test_an_input_image_needs_its_dataset_and_a_dataset_its_image() -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "params", "said"),
+    ("family", "params", "message"),
     [
         ("sd3", {"width": 72}, "width=72 must be a multiple of 16"),
         ("flux", {"height": 72}, "height=72 must be a multiple of 16"),
@@ -247,13 +247,13 @@ def test_an_input_image_needs_its_dataset_and_a_dataset_its_image() -> None:
         ("flux", {"scheduler": "euler", "guidance_scale": 2.0, "max_sequence_length": 64}, ""),
     ],
 )
-def test_what_a_family_cannot_take_is_said_at_submit(family: str, params: dict[str, Any], said: str) -> None:
-    asked = SampleImageParams.model_validate({"prompt": "a dog"} | params)
-    assert asked.family_problem(family).startswith(said) and bool(asked.family_problem(family)) == bool(said)
+def test_what_a_family_cannot_take_is_said_at_submit(family: str, params: dict[str, Any], message: str) -> None:
+    sized = SampleImageParams.model_validate({"prompt": "a dog"} | params)
+    assert sized.family_problem(family).startswith(message) and bool(sized.family_problem(family)) == bool(message)
     model = MODEL | {"details": {"family": family}}
     job = {"name": "x", "method": "sample_image", "params": {"prompt": "a dog"} | params, "inputs": {"model": model}}
-    if said:
-        with pytest.raises(ValidationError, match=said):
+    if message:
+        with pytest.raises(ValidationError, match=message):
             JobSpec.model_validate(job)
     else:
         JobSpec.model_validate(job)
@@ -279,7 +279,7 @@ def test_without_a_guidance_each_family_has_its_own(make: Make, tiny_base: Calla
 def test_the_denoising_is_shown_while_it_goes_on(make: Make) -> None:
     work = make(num_inference_steps=5, intermediate_every=2, num_images=2)
     assert sample(work) == "succeeded"
-    samples = [data for data in told(work) if isinstance(data, Sample)]
+    samples = [data for data in emitted(work) if isinstance(data, Sample)]
     names = [f"samples/steps/image-seed-{seed}-step-000{step}.png" for step in (2, 4) for seed in (42, 43)]
     assert [data.path for data in samples[:4]] == names
     assert [data.details["denoising_step"] for data in samples[:4]] == [2, 2, 4, 4]
@@ -287,7 +287,7 @@ def test_the_denoising_is_shown_while_it_goes_on(make: Make) -> None:
     shown = [np.asarray(Image.open(work.out / data.path), dtype=int) for data in samples]
     early, late, end = shown[0], shown[2], shown[4]
     assert 0 < np.abs(late - end).mean() < np.abs(early - end).mean()
-    kinds = [data.kind for data in told(work)]
+    kinds = [data.kind for data in emitted(work)]
     assert kinds.index("sample") < len(kinds) - 1 - kinds[::-1].index("progress"), "while the steps go on"
 
 
@@ -296,7 +296,7 @@ def test_the_next_job_finds_the_base_model_as_it_was(make: Make, adaptor: Path) 
     first, second, third = make(models=models), make([adaptor], models=models), make(models=models)
     for work in (first, second, third):
         assert sample(work) == "succeeded"
-    assert [data.details["was_in_memory"] for work in (first, second, third) for data in told(work)[:1]] == [
+    assert [data.details["was_in_memory"] for work in (first, second, third) for data in emitted(work)[:1]] == [
         False,
         True,
         True,

@@ -15,12 +15,12 @@ from tests.trainers.image.sampling.scene import (
     ADAPTOR,
     MODEL,
     Make,
+    emitted,
     images,
     photos_make,
     pixels,
     refusal,
     save_adaptor,
-    told,
     workspace,
 )
 from trainers.contract.errors import ReasonCode
@@ -63,8 +63,8 @@ def test_an_adaptor_changes_the_image_by_its_scale(make: Make, adaptor: Path) ->
         sample(work)
         drawn.append(pixels(work))
     assert np.array_equal(drawn[0], drawn[1])
-    half, whole = (np.abs(drawn[0] - image).mean() for image in drawn[2:])
-    assert half > 0 and whole > 0 and not np.array_equal(drawn[2], drawn[3])
+    half, full = (np.abs(drawn[0] - image).mean() for image in drawn[2:])
+    assert half > 0 and full > 0 and not np.array_equal(drawn[2], drawn[3])
 
 
 def test_without_scales_every_adaptor_is_at_one(make: Make, adaptor: Path) -> None:
@@ -75,10 +75,10 @@ def test_without_scales_every_adaptor_is_at_one(make: Make, adaptor: Path) -> No
 
 
 def test_the_weights_folder_alone_serves_as_well_as_the_whole_product(make: Make, adaptor: Path) -> None:
-    whole, alone = make([adaptor]), make([adaptor / "adaptor"])
-    sample(whole)
+    full, alone = make([adaptor]), make([adaptor / "adaptor"])
+    sample(full)
     sample(alone)
-    assert np.array_equal(pixels(whole), pixels(alone))
+    assert np.array_equal(pixels(full), pixels(alone))
 
 
 @pytest.mark.numeric
@@ -109,14 +109,14 @@ def test_the_comparison_sheet_has_a_row_for_each_seed_and_a_column_for_each_way(
     sample(work)
     sheet = images(work)["comparison.png"]
     assert sheet.width > 3 * 256 and sheet.height > 2 * 256
-    last = [data for data in told(work) if isinstance(data, Sample)][-1]
+    last = [data for data in emitted(work) if isinstance(data, Sample)][-1]
     assert (last.path, last.label) == ("samples/comparison.png", "comparison")
 
 
 def test_progress_counts_the_steps_of_all_columns(make: Make, adaptor: Path) -> None:
     work = make([adaptor], compare=True)
     sample(work)
-    progress = [(data.done, data.total) for data in told(work) if data.kind == "progress"]
+    progress = [(data.done, data.total) for data in emitted(work) if data.kind == "progress"]
     assert progress == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
@@ -167,15 +167,15 @@ def test_a_prediction_type_stored_with_the_adaptor_is_honoured(make: Make, tiny_
 
 @pytest.mark.numeric
 def test_without_a_clip_skip_the_image_has_that_of_the_training(make: Make, tiny_sd: Path, tmp_path: Path) -> None:
-    plain, skipping = (save_adaptor(tiny_sd, tmp_path / name, **told) for name, told in SKIPPING.items())
+    plain, skipping = (save_adaptor(tiny_sd, tmp_path / name, **header) for name, header in SKIPPING.items())
     works = [make([plain], clip_skip=1), make([skipping]), make([plain, skipping], adaptor_scales=[0.0, 1.0])]
     works += [make([plain]), make([skipping], clip_skip=0)]
     for work in works:
         sample(work)
-    asked, trained, second, *without = (pixels(work) for work in works)
-    assert np.array_equal(asked, trained)
-    assert_same_image(asked, second)
-    assert np.array_equal(*without) and not np.array_equal(asked, without[0])
+    requested, trained, second, *without = (pixels(work) for work in works)
+    assert np.array_equal(requested, trained)
+    assert_same_image(requested, second)
+    assert np.array_equal(*without) and not np.array_equal(requested, without[0])
 
 
 def test_adaptors_of_different_prediction_types_are_refused(make: Make, tiny_sd: Path, tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ def random_pair(layer: Any, *, rank: int = 4, alpha: float = 8, dora: bool = Fal
     return Pair(down, up, alpha, lengths)
 
 
-def random_pairs(base: Base, wanted: Callable[[str, nn.Module], bool], *, text: bool = False, **kwargs: Any) -> Pairs:
+def random_pairs(base: Base, selects: Callable[[str, nn.Module], bool], *, text: bool = False, **kwargs: Any) -> Pairs:
     """A pair on each layer of the network that is `wanted`, and on the attention of the text encoders."""
-    parts = {base.network_part: wanted} | (dict.fromkeys(list(roots(base))[1:], _text_attention) if text else {})
+    parts = {base.network_part: selects} | (dict.fromkeys(list(roots(base))[1:], _text_attention) if text else {})
     return {
         part: {
             name: random_pair(layer, seed=zlib.crc32(f"{part}.{name}".encode()), **kwargs)

@@ -25,14 +25,14 @@ def sample(tmp_path: Path) -> Path:
 
 
 def manifest(**changes: Any) -> dict[str, Any]:
-    whole = {
+    full = {
         "params": PARAMS,
         "inputs": {"model": {"name": "shapes@1"}},
         "outcome": "succeeded",
         "metrics": {"loss": 0.125},
         "samples": [{"path": "samples/step-00000010-0.png", "prompt": 'a "dog": red'}],
     }
-    return whole | changes
+    return full | changes
 
 
 def card(folder: Path, samples: list[Path] | None = None, **changes: Any) -> tuple[dict[str, Any], str]:

@@ -57,12 +57,12 @@ STOCK: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    made: dict[str, Path] = {}
+    built: dict[str, Path] = {}
 
     def folder(family: str) -> Path:
-        if family not in made:
-            made[family] = BUILDERS[family](tmp_path_factory.mktemp(family))
-        return made[family]
+        if family not in built:
+            built[family] = BUILDERS[family](tmp_path_factory.mktemp(family))
+        return built[family]
 
     return folder
 
@@ -70,12 +70,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture(scope="module")
 def bases(folders: Callable[[str], Path]) -> Callable[[str], Base]:
     """A fresh base of a family, as often as it is asked for."""
-    made: dict[str, Base] = {}
+    built: dict[str, Base] = {}
 
     def fresh(family: str) -> Base:
-        if family not in made:
-            made[family] = load_base(folders(family), torch.float32)
-        return copy.deepcopy(made[family])
+        if family not in built:
+            built[family] = load_base(folders(family), torch.float32)
+        return copy.deepcopy(built[family])
 
     return fresh
 
@@ -106,8 +106,8 @@ def image(pipeline: Any) -> NDArray[np.float32]:
 
 def deltas(root: nn.Module) -> dict[str, Tensor]:
     """What the one adaptor on `root` adds to each weight, as peft itself works it out."""
-    found = [(name, module) for name, module in root.named_modules() if isinstance(module, LoraLayer)]
-    return {plain_name(n): m.get_delta_weight(next(iter(m.lora_A))) for n, m in found}  # type: ignore[attr-defined]
+    actual = [(name, module) for name, module in root.named_modules() if isinstance(module, LoraLayer)]
+    return {plain_name(n): m.get_delta_weight(next(iter(m.lora_A))) for n, m in actual}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
@@ -160,10 +160,10 @@ def test_diffusers_adds_the_same_to_every_weight_of_sd2_from_either_file(
     for file in (WEIGHTS, KOHYA):
         pipeline = stock(folders, "sd2", tmp_path, file)
         for part in ("unet", "text_encoder"):
-            found = deltas(getattr(pipeline, part))
-            assert found.keys() == pairs[part].keys()
+            actual = deltas(getattr(pipeline, part))
+            assert actual.keys() == pairs[part].keys()
             for name, pair in pairs[part].items():
-                assert_near(found[name], update(pair), PRODUCT)
+                assert_near(actual[name], update(pair), PRODUCT)
 
 
 @pytest.mark.parametrize("family", ["sd3", "flux"])
@@ -175,10 +175,10 @@ def test_diffusers_reads_its_own_file_of_a_transformer_and_its_text_encoders(
     adaptor_write(base, tmp_path, pairs, metadata={})
     pipeline = stock(folders, family, tmp_path, WEIGHTS)
     for part, by_layer in pairs.items():
-        found = deltas(getattr(pipeline, part))
-        assert found.keys() == by_layer.keys()
+        actual = deltas(getattr(pipeline, part))
+        assert actual.keys() == by_layer.keys()
         for name, pair in by_layer.items():
-            assert_near(found[name], update(pair), PRODUCT)
+            assert_near(actual[name], update(pair), PRODUCT)
 
 
 def test_the_kohya_names_of_sd3_are_those_of_the_original_checkpoint(
@@ -238,8 +238,8 @@ def test_diffusers_finds_every_pair_of_flux_in_the_fused_layers(tmp_path: Path) 
     pipeline: Any = FluxPipeline
     state = pipeline.lora_state_dict(tmp_path, weight_name=KOHYA)
     filled = "transformer.single_transformer_blocks.0.proj_mlp"
-    found = {key.split(".lora_")[0] for key in state}
-    assert found == {f"transformer.{name}" for name in pairs["transformer"]} | {filled}
+    actual = {key.split(".lora_")[0] for key in state}
+    assert actual == {f"transformer.{name}" for name in pairs["transformer"]} | {filled}
     assert not state[f"{filled}.lora_B.weight"].any()
     for name, pair in pairs["transformer"].items():
         down, up = (state[f"transformer.{name}.lora_{half}.weight"] for half in "AB")
@@ -255,9 +255,9 @@ def test_a_fused_pair_from_elsewhere_is_split_by_its_rows(bases: Callable[[str],
     down, up = torch.randn(4, 32), torch.randn(sum(rows), 4)
     named = {"diffusion_model.single_blocks.0.linear1.lora_A.weight": down}
     save_file(named | {"diffusion_model.single_blocks.0.linear1.lora_B.weight": up}, tmp_path / "x.safetensors")
-    found = adaptor_read(base, tmp_path).pairs["transformer"]
-    assert torch.equal(torch.cat([found[name].up for name in parts]), up)
-    assert all(torch.equal(found[name].down, down) and found[name].scaling == 1 for name in parts)
+    actual = adaptor_read(base, tmp_path).pairs["transformer"]
+    assert torch.equal(torch.cat([actual[name].up for name in parts]), up)
+    assert all(torch.equal(actual[name].down, down) and actual[name].scaling == 1 for name in parts)
 
 
 @pytest.mark.parametrize(
@@ -281,8 +281,8 @@ def test_the_header_calls_each_family_as_sd_scripts_does(
     metadata = {"prediction_type": prediction} if prediction else {}
     adaptor_write(base, tmp_path, random_pairs(base, in_blocks), metadata=metadata)
     with safe_open(tmp_path / KOHYA, framework="pt") as file:
-        said = file.metadata()
-    assert (said["modelspec.architecture"], said["ss_network_module"]) == (f"{architecture}/lora", module)
+        header = file.metadata()
+    assert (header["modelspec.architecture"], header["ss_network_module"]) == (f"{architecture}/lora", module)
 
 
 @pytest.mark.parametrize("family", ["sd3", "flux"])
@@ -309,13 +309,13 @@ def test_pairs_of_unequal_rank_and_scaling_keep_their_updates_when_fused(
     base = bases("sd3")
     block = "transformer_blocks.0.attn."
     chosen = {f"{block}to_q": (4, 8.0), f"{block}to_v": (2, 6.0)}
-    known = layers(base.network)
-    pairs = {"transformer": {n: random_pair(known[n], rank=r, alpha=a) for n, (r, a) in chosen.items()}}
+    base_layers = layers(base.network)
+    pairs = {"transformer": {n: random_pair(base_layers[n], rank=r, alpha=a) for n, (r, a) in chosen.items()}}
     adaptor_write(base, tmp_path, pairs, metadata={})
     (tmp_path / WEIGHTS).unlink()
-    found = adaptor_read(base, tmp_path).pairs["transformer"]
-    assert found.keys() == chosen.keys()
-    assert all(torch.allclose(update(found[n]), update(pairs["transformer"][n]), atol=1e-6) for n in chosen)
+    actual = adaptor_read(base, tmp_path).pairs["transformer"]
+    assert actual.keys() == chosen.keys()
+    assert all(torch.allclose(update(actual[n]), update(pairs["transformer"][n]), atol=1e-6) for n in chosen)
 
 
 def test_a_layer_whose_name_ends_another_layers_name_is_changed_alone(
@@ -326,5 +326,5 @@ def test_a_layer_whose_name_ends_another_layers_name_is_changed_alone(
     pair = random_pair(layers(base.network)["proj_out"])
     adaptor_write(base, tmp_path, {"transformer": {"proj_out": pair}}, metadata={})
     adaptor_load(base, tmp_path, name="a")
-    found = deltas(base.network)
-    assert found.keys() == {"proj_out"} and torch.equal(found["proj_out"], update(pair))
+    actual = deltas(base.network)
+    assert actual.keys() == {"proj_out"} and torch.equal(actual["proj_out"], update(pair))

@@ -98,13 +98,13 @@ def test_a_kohya_file_becomes_an_adaptor_in_both_formats_with_its_alpha(job: Job
     foreign.parent.mkdir(parents=True)
     foreign.write_bytes((tmp_path / "made" / KOHYA).read_bytes())
     assert job.run("import_adaptor", {"dataset": ref("mine", kind="weights")}, adaptor_name="dog") == 0
-    found = adaptor_read(loaded, job.out / "adaptor")
+    exported = adaptor_read(loaded, job.out / "adaptor")
     layer = pairs["text_encoder"]["encoder.layers.0.self_attn.q_proj"]
-    same = found.pairs["text_encoder"]["encoder.layers.0.self_attn.q_proj"]
+    same = exported.pairs["text_encoder"]["encoder.layers.0.self_attn.q_proj"]
     assert same.alpha == 3.0 and torch.equal(same.down, layer.down)
     assert {path.name for path in (job.out / "adaptor").iterdir()} == {WEIGHTS, KOHYA, "README.md"}
-    assert found.metadata["trigger_word"] == "sks" and found.metadata["prediction_type"] == "v_prediction"
-    assert found.metadata["base_sha256"] == SHA256
+    assert exported.metadata["trigger_word"] == "sks" and exported.metadata["prediction_type"] == "v_prediction"
+    assert exported.metadata["base_sha256"] == SHA256
     facts = job.manifest
     assert facts["imported"]["format"] == "kohya" and facts["ranks"] == [4] and facts["alphas"] == [3.0]
     assert facts["family"] == "sd1" and facts["prediction_type"] == "v_prediction" and facts["clip_skip"] == 1
@@ -198,10 +198,10 @@ def test_extraction_at_full_rank_and_another_scale_scales_the_update(job: Job, l
     pairs = random_pairs(loaded, in_blocks)
     write(loaded, job.adaptor() / "adaptor", pairs, prediction_type="epsilon", clip_skip="1")
     assert job.run("extract_adaptor", {"adaptors": [ref("dog")]}, adaptor_name="half", scale=0.5) == 0
-    found = adaptor_read(loaded, job.out / "adaptor")
-    assert torch.equal(update(found.pairs["unet"][LAYER]), 0.5 * update(pairs["unet"][LAYER]))
-    assert found.metadata["trigger_word"] == "sks" and job.manifest["relative_error"] == 0
-    assert found.metadata["clip_skip"] == "1" and job.manifest["clip_skip"] == 1
+    exported = adaptor_read(loaded, job.out / "adaptor")
+    assert torch.equal(update(exported.pairs["unet"][LAYER]), 0.5 * update(pairs["unet"][LAYER]))
+    assert exported.metadata["trigger_word"] == "sks" and job.manifest["relative_error"] == 0
+    assert exported.metadata["clip_skip"] == "1" and job.manifest["clip_skip"] == 1
     assert "from_config" not in (job.out / "adaptor" / "README.md").read_text(), "the base is of epsilon itself"
 
 
@@ -209,11 +209,11 @@ def test_a_lower_rank_is_the_best_of_that_rank_and_its_error_is_told(job: Job, l
     pairs = {"unet": {LAYER: random_pair(layers(loaded.network)[LAYER])}}
     write(loaded, job.adaptor(), pairs)
     assert job.run("extract_adaptor", {"adaptors": [ref("dog")]}, adaptor_name="thin", rank=2) == 0
-    found = adaptor_read(loaded, job.out / "adaptor").pairs["unet"][LAYER]
-    whole = update(pairs["unet"][LAYER])
-    left, values, right = torch.linalg.svd(whole)
-    assert found.rank == 2 and found.scaling == pairs["unet"][LAYER].scaling
-    assert_near(update(found), left[:, :2] * values[:2] @ right[:2], PRODUCT)
+    exported = adaptor_read(loaded, job.out / "adaptor").pairs["unet"][LAYER]
+    full_update = update(pairs["unet"][LAYER])
+    left, values, right = torch.linalg.svd(full_update)
+    assert exported.rank == 2 and exported.scaling == pairs["unet"][LAYER].scaling
+    assert_near(update(exported), left[:, :2] * values[:2] @ right[:2], PRODUCT)
     expected = float(values[2:].norm() / values.norm())
     assert job.manifest["relative_error"] == pytest.approx(expected, rel=1e-4)
     assert job.manifest["worst_layer"] == f"unet.{LAYER}"
@@ -304,8 +304,8 @@ def test_a_merge_keeps_the_dtype_of_the_base(tmp_path: Path, loaded: Base) -> No
 def test_adaptors_that_do_not_go_together_are_not_merged(
     job: Job, loaded: Base, metadata: list[dict[str, str]], scales: list[float], words: str
 ) -> None:
-    for index, said in enumerate(metadata):
-        write(loaded, job.adaptor(index), {"unet": {LAYER: random_pair(layers(loaded.network)[LAYER])}}, **said)
+    for index, entries in enumerate(metadata):
+        write(loaded, job.adaptor(index), {"unet": {LAYER: random_pair(layers(loaded.network)[LAYER])}}, **entries)
     assert job.run("merge", {"adaptors": [ref("a"), ref("b")]}, name="fused", scales=scales) == 1
     assert words in job.failure()[1]
     assert not (job.out / "model").exists()

@@ -101,10 +101,10 @@ def test_scale_multiplies_the_update_and_zero_is_the_base(base: Base, adaptor: P
     before = prediction(base.network)
     adaptor_load(base, adaptor, name="off", scale=0.0)
     assert torch.equal(prediction(base.network), before)
-    half, whole = (copy.deepcopy(loaded) for _ in range(2))
+    half, full = (copy.deepcopy(loaded) for _ in range(2))
     adaptor_load(half, adaptor, name="a", scale=0.5)
-    adaptor_load(whole, adaptor, name="a")
-    assert_near(weight_delta(whole.network, LAYER, "a"), 2 * weight_delta(half.network, LAYER, "a"), PRODUCT)
+    adaptor_load(full, adaptor, name="a")
+    assert_near(weight_delta(full.network, LAYER, "a"), 2 * weight_delta(half.network, LAYER, "a"), PRODUCT)
 
 
 def test_two_adaptors_add_up(base: Base, adaptor: Path, loaded: Base) -> None:
@@ -157,8 +157,8 @@ def test_files_of_earlier_versions_of_diffusers_are_read(base: Base, tmp_path: P
     tensors = {k.replace(old, new).replace(old[:-1] + "B", new[:-4] + "up"): v for k, v in pair(LAYER).items()}
     assert not any("lora_A" in key or "lora_B" in key for key in tensors)
     write(tmp_path, tensors)
-    found = adaptor_read(base, tmp_path).pairs["unet"][LAYER]
-    assert torch.equal(found.down, pair(LAYER)[f"unet.{LAYER}.lora_A.weight"])
+    actual = adaptor_read(base, tmp_path).pairs["unet"][LAYER]
+    assert torch.equal(actual.down, pair(LAYER)[f"unet.{LAYER}.lora_A.weight"])
 
 
 def test_rslora_scales_by_the_square_root_of_the_rank(base: Base, tmp_path: Path) -> None:
@@ -173,8 +173,8 @@ def test_rslora_scales_by_the_square_root_of_the_rank(base: Base, tmp_path: Path
 @pytest.mark.parametrize("scale", [0.0, 0.3, 1.0, 1.5, -0.5])
 def test_scaling_a_dora_pair_scales_all_that_it_adds(layer: Any, scale: float) -> None:
     pair = random_pair(layer, dora=True)
-    found = difference(scaled(pair, scale, layer.weight), layer.weight)
-    assert_near(found, scale * difference(pair, layer.weight), PRODUCT)
+    actual = difference(scaled(pair, scale, layer.weight), layer.weight)
+    assert_near(actual, scale * difference(pair, layer.weight), PRODUCT)
 
 
 def test_a_dora_difference_is_the_formula_of_the_paper() -> None:
@@ -204,31 +204,36 @@ def test_the_kohya_header_says_what_the_training_was(base: Base, tmp_path: Path)
     metadata = {"name": "dog", "trigger_word": "sks dog", "base_name": "shapes@1", "prediction_type": "epsilon"}
     config = {"resolution": 64, "seed": 5, "learning_rate": 1e-4, "optimizer": "lion", "max_train_steps": None}
     adaptor_write(base, tmp_path, random_pairs(base, in_blocks), metadata=metadata, config=config)
-    said = header(tmp_path / KOHYA)
-    assert (said["ss_network_dim"], said["ss_network_alpha"], said["ss_network_module"]) == ("4", "8", "networks.lora")
-    assert (said["ss_seed"], said["ss_learning_rate"], said["ss_optimizer"]) == ("5", "0.0001", "lion")
-    assert said["ss_resolution"] == "(64, 64)"
-    assert said["ss_base_model_version"] == "sd_v1" and said["ss_v_parameterization"] == "False"
-    assert json.loads(said["ss_tag_frequency"]) == {"dataset": {"sks dog": 1}}
-    assert json.loads(said["ss_network_args"]) == {"conv_alpha": "8", "conv_dim": "4"}
-    assert (
-        said["modelspec.trigger_phrase"] == "sks dog" and said["modelspec.architecture"] == "stable-diffusion-v1/lora"
+    written = header(tmp_path / KOHYA)
+    assert (written["ss_network_dim"], written["ss_network_alpha"], written["ss_network_module"]) == (
+        "4",
+        "8",
+        "networks.lora",
     )
-    assert "ss_max_train_steps" not in said and "/" not in said["ss_sd_model_name"]
+    assert (written["ss_seed"], written["ss_learning_rate"], written["ss_optimizer"]) == ("5", "0.0001", "lion")
+    assert written["ss_resolution"] == "(64, 64)"
+    assert written["ss_base_model_version"] == "sd_v1" and written["ss_v_parameterization"] == "False"
+    assert json.loads(written["ss_tag_frequency"]) == {"dataset": {"sks dog": 1}}
+    assert json.loads(written["ss_network_args"]) == {"conv_alpha": "8", "conv_dim": "4"}
+    assert (
+        written["modelspec.trigger_phrase"] == "sks dog"
+        and written["modelspec.architecture"] == "stable-diffusion-v1/lora"
+    )
+    assert "ss_max_train_steps" not in written and "/" not in written["ss_sd_model_name"]
 
 
 def test_the_kohya_header_counts_clip_skip_from_one_as_sd_scripts_does(base: Base, tmp_path: Path) -> None:
-    for skip, said in (("1", "2"), ("0", None)):
+    for skip, written in (("1", "2"), ("0", None)):
         adaptor_write(base, tmp_path / skip, random_pairs(base, in_blocks), metadata={"clip_skip": skip})
-        assert header(tmp_path / skip / KOHYA).get("ss_clip_skip") == said
+        assert header(tmp_path / skip / KOHYA).get("ss_clip_skip") == written
 
 
 def test_the_hashes_are_those_that_sd_scripts_works_out(adaptor: Path) -> None:
     content = (adaptor / KOHYA).read_bytes()
     body = content[8 + int.from_bytes(content[:8], "little") :]
-    said = header(adaptor / KOHYA)
-    assert said["sshs_model_hash"] == hashlib.sha256(body).hexdigest()
-    assert said["modelspec.hash_sha256"] == f"0x{said['sshs_model_hash']}"
+    written = header(adaptor / KOHYA)
+    assert written["sshs_model_hash"] == hashlib.sha256(body).hexdigest()
+    assert written["modelspec.hash_sha256"] == f"0x{written['sshs_model_hash']}"
 
 
 def test_no_metadata_leaves_out_what_tells_of_the_training(base: Base, tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_a_kohya_file_that_does_not_fit_is_refused_by_name(
 
 
 @pytest.mark.parametrize(
-    ("entry", "said", "title"),
+    ("entry", "text", "title"),
     [
         ("ss_base_model_version", "sdxl_base_v1-0", "Stable Diffusion XL"),
         ("modelspec.architecture", "flux-1-dev/lora", "Flux.1"),
@@ -185,11 +185,11 @@ def test_a_kohya_file_that_does_not_fit_is_refused_by_name(
     ],
 )
 def test_a_file_that_says_another_family_is_refused_with_both(
-    base: Base, tmp_path: Path, entry: str, said: str, title: str
+    base: Base, tmp_path: Path, entry: str, text: str, title: str
 ) -> None:
-    save_file(flat(pair(LAYER)), tmp_path / KOHYA, metadata={entry: said})
+    save_file(flat(pair(LAYER)), tmp_path / KOHYA, metadata={entry: text})
     message = refusal(base, tmp_path)
-    assert f"{entry} = {said}" in message and title in message and "Stable Diffusion 1.x" in message
+    assert f"{entry} = {text}" in message and title in message and "Stable Diffusion 1.x" in message
 
 
 def test_of_several_unknown_files_none_is_guessed(base: Base, tmp_path: Path) -> None:

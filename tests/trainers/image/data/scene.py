@@ -66,7 +66,7 @@ def data_make(
     class_dataset: Path | None = None,
     generated: Path | None = None,
     world_size: int = 1,
-    **given: Any,
+    **params_given: Any,
 ) -> Data:
     """Data of folders: the dataset, further ones, class images from a dataset or made by the base."""
     number = len(list(root.glob("in-*")))
@@ -83,7 +83,9 @@ def data_make(
         "further_datasets": [ref(f"further {index}") for index in range(len(folders) - 1)],
         "class_dataset": ref("class") if class_dataset else None,
     }
-    spec = JobSpec.model_validate({"name": "data", "method": "image_lora", "params": PLAIN | given, "inputs": roles})
+    spec = JobSpec.model_validate(
+        {"name": "data", "method": "image_lora", "params": PLAIN | params_given, "inputs": roles}
+    )
     params = spec.params
     assert isinstance(params, ImageLoraParams)
     writer = EventWriter(out / "events.jsonl")
@@ -96,8 +98,8 @@ def data_make(
     assert examples
     plan = plan_of(job.params, base, rows, batch_of(job.params, job.processes.world_size))
     object.__setattr__(plan, "world_size", world_size)
-    told = [event.data for event in read_events(out / "events.jsonl")]
-    warnings = [event.message for event in told if isinstance(event, Warning_)]
+    emitted = [event.data for event in read_events(out / "events.jsonl")]
+    warnings = [event.message for event in emitted if isinstance(event, Warning_)]
     return Data(base, rows, examples, draw_settings_of(base, params), plan, warnings, cache)
 
 

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from tests.trainers.image.data.scene import PLAIN, SIZES, Make, assert_same, data_maker, images
 from trainers.contract.errors import TrainerError
 from trainers.contract.params.image_lora import ImageLoraParams
-from trainers.image.data.batches import MicroBatch
+from trainers.core.split import split
+from trainers.image.data.batches import MicroBatch, Plan
 from trainers.image.data.rows import class_images_missing
 from trainers.image.models.base import Base
 from trainers.image.models.families import load_base
@@ -27,8 +28,8 @@ def base(tiny_sd: Path) -> Base:
 
 @pytest.fixture
 def make(tmp_path: Path, base: Base, shared_cache: Path) -> Iterator[Make]:
-    with data_maker(tmp_path, base, shared_cache) as made:
-        yield made
+    with data_maker(tmp_path, base, shared_cache) as maker:
+        yield maker
 
 
 @pytest.fixture
@@ -41,8 +42,10 @@ class TestDatasets:
         other = images(tmp_path / "other", SIZES[:2], seed=50)
         data = make(folder, other, repeats=[1, 3])
         assert data.plan.steps_per_epoch == 5 + 2 * 3
-        seen = Counter(row for step in range(11) for row in map(data.rows.trained.__getitem__, data.plan.rows(step)))
-        assert [seen[place] for place in range(7)] == [1, 1, 1, 1, 1, 3, 3]
+        rows_drawn = Counter(
+            row for step in range(11) for row in map(data.rows.trained.__getitem__, data.plan.rows(step))
+        )
+        assert [rows_drawn[place] for place in range(7)] == [1, 1, 1, 1, 1, 3, 3]
         assert data.rows.images[5].where == "further 0: 0.png"
         assert_same(make(folder, repeats=[1]).micro(), make(folder).micro())
 
@@ -82,13 +85,13 @@ class TestBuckets:
         assert shapes == [(1, 4, 7, 9), (1, 4, 8, 8), (1, 4, 10, 6), (2, 4, 6, 10)]
 
     def test_the_shares_of_any_split_are_what_one_large_batch_sees(self, make: Make, folder: Path) -> None:
-        whole = make(folder, train_batch_size=4, **self.SETTINGS)
+        undivided = make(folder, train_batch_size=4, **self.SETTINGS)
         parts = make(folder, train_batch_size=1, gradient_accumulation_steps=2, world_size=2, **self.SETTINGS)
         for step in range(4):
             shares = [parts.step(step, rank) for rank in range(2)]
-            assert {share.count for share in shares} == {whole.step(step).count}
-            assert seen([micro for share in shares for micro in share.micro_batches]) == seen(
-                list(whole.step(step).micro_batches)
+            assert {share.count for share in shares} == {undivided.step(step).count}
+            assert rows_drawn([micro for share in shares for micro in share.micro_batches]) == rows_drawn(
+                list(undivided.step(step).micro_batches)
             )
 
     def test_sdxl_is_told_sizes_and_crop(self, make: Make, folder: Path) -> None:
@@ -101,12 +104,12 @@ class TestBuckets:
     def test_steps_may_be_asked_for_in_any_order(self, make: Make, folder: Path) -> None:
         settings = {"train_batch_size": 2, "random_flip": True, "color_jitter": True, **self.SETTINGS}
         data, resumed = make(folder, **settings), make(folder, **settings)
-        whole = [data.step(step).micro_batches for step in range(5)]
-        assert_same(resumed.step(3).micro_batches, whole[3])
-        assert_same(resumed.step(1).micro_batches, whole[1])
+        undivided = [data.step(step).micro_batches for step in range(5)]
+        assert_same(resumed.step(3).micro_batches, undivided[3])
+        assert_same(resumed.step(1).micro_batches, undivided[1])
 
 
-def seen(batches: Sequence[MicroBatch]) -> Counter[tuple[float, ...]]:
+def rows_drawn(batches: Sequence[MicroBatch]) -> Counter[tuple[float, ...]]:
     """One fingerprint a sample."""
     return Counter(
         (time.item(), *latent.flatten()[:3].tolist(), *noise.flatten()[:3].tolist())
@@ -152,11 +155,11 @@ class TestPriorPreservation:
     def test_generated_images_fill_up_what_the_dataset_lacks(
         self, make: Make, folder: Path, of_class: Path, tmp_path: Path
     ) -> None:
-        made = images(tmp_path / "made", ((64, 64),) * 9, seed=70)
-        data = make(folder, class_dataset=of_class, generated=made, **(self.SETTINGS | {"num_class_images": 6}))
+        generated = images(tmp_path / "generated", ((64, 64),) * 9, seed=70)
+        data = make(folder, class_dataset=of_class, generated=generated, **(self.SETTINGS | {"num_class_images": 6}))
         assert [image.source.parent.name for image in data.rows.class_images] == [  # type: ignore[union-attr]
             *["class_dataset"] * 4,
-            *["made"] * 2,
+            *["generated"] * 2,
         ]
         missing = make(folder, class_dataset=of_class, **(self.SETTINGS | {"num_class_images": 6}))
         params = ImageLoraParams.model_validate(PLAIN | self.SETTINGS | {"num_class_images": 6})
@@ -172,7 +175,7 @@ class TestPriorPreservation:
         two = make(folder, class_dataset=of_class, train_batch_size=1, world_size=2, **self.SETTINGS)
         for step in range(4):
             shares = [micro for rank in range(2) for micro in two.step(step, rank).micro_batches]
-            assert seen(shares) == seen(list(one.step(step).micro_batches))
+            assert rows_drawn(shares) == rows_drawn(list(one.step(step).micro_batches))
 
 
 @pytest.mark.acceptance
@@ -198,3 +201,81 @@ def test_an_epoch_of_every_shared_set_is_drawn(
     assert (len({one.latents_BCHW.shape[1:] for one in micro}) > 1) == (name == "images/pd_photos")
     if name == "images/noto_emoji":
         assert all(one.mask_B1HW is not None and one.mask_B1HW.min() < 0.2 < one.mask_B1HW.max() for one in micro)
+
+
+SPLITS = ((1, 1, 6), (2, 3, 1), (3, 1, 2), (6, 1, 1))
+"""(batch size, accumulation, ranks) that all make global batches of 6."""
+SHAPES = ["square"] * 11 + ["tall"] * 7 + ["wide"] * 2
+
+
+def micro_batches(plan: Plan, step: int) -> list[list[range]]:
+    """[rank]."""
+    shapes = [plan.shapes[row] if plan.shapes else "square" for row in plan.rows(step)]
+    return [plan.micro_batches(shapes)[rank :: plan.world_size] for rank in range(plan.world_size)]
+
+
+def test_every_position_has_one_rank_and_micro_batch_whatever_the_split() -> None:
+    for batch_size, accumulation, world_size in ((1, 1, 1), (2, 3, 2), (3, 1, 4), (5, 2, 1)):
+        plan = Plan(23, batch_size, accumulation, world_size, seed=1)
+        for step in range(plan.steps_per_epoch):
+            shares = micro_batches(plan, step)
+            assert sorted(p for share in shares for micro in share for p in micro) == list(range(len(plan.rows(step))))
+            assert all(len(share) <= accumulation for share in shares)
+            assert all(0 < len(micro) <= batch_size for share in shares for micro in share)
+
+
+def test_an_epoch_sees_every_row_once_and_the_next_in_another_order() -> None:
+    plan = Plan(10, 3, 1, 1, seed=1)
+    epochs = [[row for step in range(4 * e, 4 * e + 4) for row in plan.rows(step)] for e in range(2)]
+    assert plan.steps_per_epoch == 4
+    assert len(plan.rows(3)) == 1
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10))
+    assert epochs[0] != epochs[1]
+
+
+def test_held_out_rows_are_chosen_by_the_seed() -> None:
+    trained, held_out = split(10, 0.25, seed=1)
+    assert len(held_out) == 2
+    assert sorted(trained + held_out) == list(range(10))
+    assert split(10, 0.25, seed=2)[1] != held_out
+    assert split(10, 0.0, seed=1)[1] == []
+    assert len(split(3, 0.01, seed=1)[1]) == 1
+
+
+class TestShapes:
+    @pytest.mark.parametrize("parts", SPLITS)
+    def test_a_micro_batch_has_one_shape_and_an_epoch_sees_every_row_once(self, parts: tuple[int, int, int]) -> None:
+        plan = Plan(20, *parts, seed=3, shapes=SHAPES)
+        rows_drawn = [row for step in range(plan.steps_per_epoch) for row in plan.rows(step)]
+        assert sorted(rows_drawn) == list(range(20))
+        for step in range(plan.steps_per_epoch):
+            rows = plan.rows(step)
+            for micro in (micro for share in micro_batches(plan, step) for micro in share):
+                assert len({SHAPES[rows[position]] for position in micro}) == 1
+                assert len(micro) <= parts[0]
+
+    def test_what_is_seen_depends_on_the_global_batch_alone(self) -> None:
+        plans = [Plan(20, *parts, seed=3, shapes=SHAPES) for parts in SPLITS]
+        rows_drawn = [[plan.rows(step) for step in range(12)] for plan in plans]
+        assert all(rows == rows_drawn[0] for rows in rows_drawn)
+        assert Plan(20, 3, 1, 1, seed=3, shapes=SHAPES).rows(0) != rows_drawn[0][0]
+
+    def test_only_what_is_left_of_a_shape_shares_a_global_batch(self) -> None:
+        plan = Plan(20, 2, 2, 1, seed=3, shapes=SHAPES)
+        mixed = [len({SHAPES[row] for row in plan.rows(step)}) > 1 for step in range(plan.steps_per_epoch)]
+        assert plan.steps_per_epoch == 5
+        assert mixed == [False, False, False, True, True]  # 11 = 4 + 4 + 3, 7 = 4 + 3, 2
+
+    def test_one_shape_gives_the_plain_order(self) -> None:
+        plain, sorted_ = Plan(7, 2, 1, 1, seed=3), Plan(7, 2, 1, 1, seed=3, shapes=["square"] * 7)
+        assert [plain.rows(step) for step in range(8)] == [sorted_.rows(step) for step in range(8)]
+
+
+def test_class_images_go_with_each_batch_and_come_round_evenly() -> None:
+    plan = Plan(5, 2, 1, 1, seed=3, num_class_rows=3)
+    rows_drawn = [plan.class_rows(step) for step in range(9)]
+    assert [len(rows) for rows in rows_drawn] == [2, 2, 1] * 3
+    flat = [row for rows in rows_drawn for row in rows]
+    assert set(Counter(flat).values()) == {5}
+    assert all(sorted(flat[start : start + 3]) == [0, 1, 2] for start in range(0, 15, 3))
+    assert [Plan(5, 1, 2, 1, seed=3, num_class_rows=3).class_rows(step) for step in range(9)] == rows_drawn

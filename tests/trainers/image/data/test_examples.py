@@ -23,8 +23,8 @@ def base(tiny_sd: Path) -> Base:
 
 @pytest.fixture
 def make(tmp_path: Path, base: Base, shared_cache: Path) -> Iterator[Make]:
-    with data_maker(tmp_path, base, shared_cache) as made:
-        yield made
+    with data_maker(tmp_path, base, shared_cache) as maker:
+        yield maker
 
 
 @pytest.fixture
@@ -40,14 +40,14 @@ def latents_differ(first: Data, second: Data) -> bool:
 class TestCaches:
     def test_without_them_every_bit_is_the_same(self, make: Make, folder: Path, tmp_path: Path) -> None:
         settings = {"center_crop": False, "random_flip": True, "train_batch_size": 2, "caption_shuffle": True}
-        kept = make(folder, cache=tmp_path / "kept", **settings)
+        cached_data = make(folder, cache=tmp_path / "cached_data", **settings)
         fresh = make(folder, cache=tmp_path / "fresh", cache_latents=False, cache_text_embeddings=False, **settings)
-        assert_same(kept.micro(), fresh.micro())
-        assert (kept.examples.needs_vae, kept.examples.needs_text_encoders) == (False, False)
+        assert_same(cached_data.micro(), fresh.micro())
+        assert (cached_data.examples.needs_vae, cached_data.examples.needs_text_encoders) == (False, False)
         assert (fresh.examples.needs_vae, fresh.examples.needs_text_encoders) == (True, True)
-        assert min(kept.cached("latents"), kept.cached("embeddings")) > 0
+        assert min(cached_data.cached("latents"), cached_data.cached("embeddings")) > 0
         assert fresh.cached("latents") == fresh.cached("embeddings") == 0
-        assert kept.warnings == fresh.warnings == []
+        assert cached_data.warnings == fresh.warnings == []
 
     def test_what_memory_does_not_hold_is_read_from_the_disk(
         self, make: Make, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -101,24 +101,24 @@ class TestAugmentation:
 
     def test_held_out_images_are_not_changed(self, make: Make, folder: Path) -> None:
         plain, jitter = make(folder, validation_split=0.4), make(folder, validation_split=0.4, color_jitter=True)
-        found = [validation_batches(data.examples, data.rows.held_out, data.draws, 3) for data in (plain, jitter)]
-        assert_same(*found)
-        assert len(found[0]) == 2
-        assert found[0][0].times_B.tolist() == [166, 500, 833]
+        held_out = [validation_batches(data.examples, data.rows.held_out, data.draws, 3) for data in (plain, jitter)]
+        assert_same(*held_out)
+        assert len(held_out[0]) == 2
+        assert held_out[0][0].times_B.tolist() == [166, 500, 833]
 
 
 class TestTexts:
     def test_a_trained_text_encoder_gets_token_ids_and_it_is_said(
         self, make: Make, folder: Path, tmp_path: Path
     ) -> None:
-        kept = make(folder, train_batch_size=2)
+        cached_data = make(folder, train_batch_size=2)
         ids = make(folder, cache=tmp_path / "own", train_batch_size=2, train_text_encoder=True)
         assert ids.warnings == [
             "train_text_encoder changes embeddings at every step, so they are not cached: captions are embedded anew"
         ]
         assert ids.cached("embeddings") == 0
         assert ids.cached("latents") > 0
-        for one, other in zip(kept.micro(), ids.micro(), strict=True):
+        for one, other in zip(cached_data.micro(), ids.micro(), strict=True):
             assert all(name.startswith("ids/") for name in other.text)
             embedded = family_module("sd1").embed(ids.base, other.text, TextSettings())["prompt"]
             assert torch.allclose(embedded, one.text["prompt"], atol=1e-5)

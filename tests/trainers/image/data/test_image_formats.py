@@ -4,15 +4,18 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pillow_heif
 import pytest
 from PIL import Image
 
 from api.catalog.checking.dataset import check
+from api.catalog.checking.decode import MAX_PIXELS, small_rgb
 from api.catalog.checking.report import Refused
 from api.catalog.checking.work import Work
 from formats.images import FORMAT_ENDINGS, folder_repeats, image_format
-from trainers.image.data.decoding import decode, header_read
+from trainers.image.data import pixels
+from trainers.image.data.decoding import decode, header_read, to_rgb
 from trainers.image.data.image_rows import Columns, ImageRow, ImageRows
 from trainers.image.data.images import images_read
 
@@ -65,8 +68,8 @@ def test_a_turned_image_stands_upright_for_both(tmp_path: Path, kind: str) -> No
     with Image.open(work.preview.folder / "000000.jpg") as thumbnail:
         assert thumbnail.size == (64, 96)
     (row,) = trained(tmp_path).rows
-    seen = header_read(row)
-    assert (seen.width, seen.height, decode(row).size) == (64, 96, (64, 96))
+    header = header_read(row)
+    assert (header.width, header.height, decode(row).size) == (64, 96, (64, 96))
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF", "GIF"])
@@ -147,3 +150,23 @@ def test_a_gif_among_images_is_used_by_its_first_frame(tmp_path: Path) -> None:
     row: ImageRow = trained(tmp_path).rows[0]
     assert decode(row).getpixel((5, 5)) == (254, 0, 0) or decode(row).getpixel((5, 5)) == (255, 0, 0)
     assert header_read(row).frames == 2
+
+
+def grey16() -> Image.Image:
+    return Image.fromarray(np.arange(256 * 4, dtype=np.uint16).reshape(4, 256) * 64)
+
+
+def transparent(mode: str) -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 256, (32, 48, 4), dtype=np.uint8)
+    return Image.fromarray(noise, "RGBA").convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "RGBA", "LA", "L", "1", "P", "CMYK", "RGB"])
+def test_a_small_image_is_what_the_trainer_sees(mode: str) -> None:
+    image = grey16().convert("I") if mode == "I" else grey16() if mode == "I;16" else transparent(mode)
+    difference = np.asarray(small_rgb(image), np.int32) - np.asarray(to_rgb(image), np.int32)
+    assert np.abs(difference).max() <= 1
+
+
+def test_both_refuse_the_same_sizes() -> None:
+    assert MAX_PIXELS == pixels.MAX_PIXELS

@@ -134,15 +134,15 @@ class TestPixels:
         ramp = np.zeros((64, 128, 3), dtype=np.uint8)
         ramp[:, :, 0] = np.arange(128)[None, :]
         Image.fromarray(ramp).save(tmp_path / "ramp.png")
-        found = pixels(image(tmp_path / "ramp.png"), Crop(10, 0, False, SQUARE), interpolation="nearest")
+        actual = pixels(image(tmp_path / "ramp.png"), Crop(10, 0, False, SQUARE), interpolation="nearest")
         mirrored = pixels(image(tmp_path / "ramp.png"), Crop(10, 0, True, SQUARE), interpolation="nearest")
-        assert_near(found[0, 0], torch.arange(10, 74) / 127.5 - 1, PRODUCT)
-        assert torch.equal(mirrored, found.flip(-1))
+        assert_near(actual[0, 0], torch.arange(10, 74) / 127.5 - 1, PRODUCT)
+        assert torch.equal(mirrored, actual.flip(-1))
 
     def test_values_run_from_minus_1_to_1(self, tmp_path: Path) -> None:
         Image.new("RGB", (64, 64), (0, 128, 255)).save(tmp_path / "x.png")
-        found = pixels(image(tmp_path / "x.png"), Crop(0, 0, False, SQUARE), interpolation="lanczos")
-        assert found[:, 0, 0].tolist() == pytest.approx([-1, 128 / 127.5 - 1, 1], abs=1e-6)
+        actual = pixels(image(tmp_path / "x.png"), Crop(0, 0, False, SQUARE), interpolation="lanczos")
+        assert actual[:, 0, 0].tolist() == pytest.approx([-1, 128 / 127.5 - 1, 1], abs=1e-6)
 
     def test_sixteen_bits_are_scaled_not_clipped(self, tmp_path: Path) -> None:
         ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None, :].repeat(16, 0)
@@ -175,7 +175,7 @@ class TestPixels:
 @pytest.mark.acceptance
 class TestHostileFiles:
     @pytest.mark.parametrize(
-        ("name", "said"),
+        ("name", "reason"),
         [
             ("truncated_header.jpg", "cannot be"),
             ("text_named.png", "cannot be read as an image"),
@@ -184,8 +184,8 @@ class TestHostileFiles:
             ("svg_script.svg", "cannot be read as an image"),
         ],
     )
-    def test_are_refused_by_name(self, name: str, said: str, shared_data: Path) -> None:
-        with pytest.raises(TrainerError, match=said) as caught:
+    def test_are_refused_by_name(self, name: str, reason: str, shared_data: Path) -> None:
+        with pytest.raises(TrainerError, match=reason) as caught:
             decode(image(shared_data / "hostile" / "images" / name))
         assert caught.value.reason.message.startswith(name)
         assert str(shared_data) not in caught.value.reason.message

@@ -128,18 +128,18 @@ class TestHubLayouts:
         table_write(tmp_path / "data" / "train-00001-of-00002.parquet", structs(range(2, 4)))
         table_write(tmp_path / "data" / "train-00000-of-00002.parquet", structs(range(2)))
         table_write(tmp_path / "data" / "test-00000-of-00001.parquet", structs(range(9, 10)))
-        found = read(tmp_path)
-        assert [row.caption[-1] for row in found.rows] == ["0", "1", "2", "3"]
-        assert found.warnings == ["the dataset has the splits train, test; only train is used"]
+        rows_read = read(tmp_path)
+        assert [row.caption[-1] for row in rows_read.rows] == ["0", "1", "2", "3"]
+        assert rows_read.warnings == ["the dataset has the splits train, test; only train is used"]
 
     def test_an_imagefolder_with_its_metadata_in_train_is_read(self, tmp_path: Path) -> None:
         for name in ("train/images/1.png", "train/images/2.png", "test/3.png"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             image_make(tmp_path / name, (64, 64), seed=1)
         (tmp_path / "train" / "metadata.csv").write_text("file_name,text\nimages/2.png,two\nimages/1.png,one\n")
-        found = read(tmp_path)
-        assert [(row.name, row.caption) for row in found.rows] == [("2.png", "two"), ("1.png", "one")]
-        assert found.warnings == ["1 images are not in metadata.csv and are not used: 3.png"]
+        rows_read = read(tmp_path)
+        assert [(row.name, row.caption) for row in rows_read.rows] == [("2.png", "two"), ("1.png", "one")]
+        assert rows_read.warnings == ["1 images are not in metadata.csv and are not used: 3.png"]
 
     def test_metadata_of_several_folders_is_read_where_none_is_train(self, tmp_path: Path) -> None:
         for name in ("cats", "dogs"):

@@ -18,8 +18,8 @@ def base_of(family: str) -> Base:
     return Base(family, None, None, (), (), SD, None)
 
 
-def params(**given: Any) -> ImageLoraParams:
-    return ImageLoraParams(adaptor_name="a", **given)
+def params(**overrides: Any) -> ImageLoraParams:
+    return ImageLoraParams(adaptor_name="a", **overrides)
 
 
 def flow(sampling: Any, shift: float = 1.0) -> FlowTimes:
@@ -56,7 +56,7 @@ def test_cosmap_draws_uniformly_and_weighs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "given", "shift"),
+    ("family", "overrides", "shift"),
     [
         ("sd3", None, 3.0),
         ("flux", None, 3.1581929),  # exp(1.15) at 128 x 128 latents: 4096 tokens
@@ -64,8 +64,8 @@ def test_cosmap_draws_uniformly_and_weighs() -> None:
         ("flux", 2.0, 2.0),
     ],
 )
-def test_the_shift_is_the_familys_or_the_one_given(family: str, given: float | None, shift: float) -> None:
-    times = times_of(base_of(family), params(timestep_shift=given))
+def test_the_shift_is_the_familys_or_the_one_given(family: str, overrides: float | None, shift: float) -> None:
+    times = times_of(base_of(family), params(timestep_shift=overrides))
     assert isinstance(times, FlowTimes)
     assert times.fixed(0.5, 128, 128) == pytest.approx(shifted_time(0.5, shift))
     plain, _ = flow("logit_normal").draw(7, 3, 0, 128, 128)

@@ -85,7 +85,7 @@ def config(base: Path, name: str) -> dict[str, Any]:
 
 
 def unet_original(state: Mapping[str, Tensor], layers: int) -> Tensors:
-    with_attention = {int(found[1]) for name in state if (found := re.match(r"up_blocks\.(\d+)\.attentions", name))}
+    with_attention = {int(matched[1]) for name in state if (matched := re.match(r"up_blocks\.(\d+)\.attentions", name))}
     return {f"model.diffusion_model.{_unet_name(name, layers, with_attention)}": state[name] for name in state}
 
 
@@ -93,13 +93,13 @@ def _unet_name(name: str, layers: int, with_attention: set[int]) -> str:
     module, _, kind = name.rpartition(".")
     if module in UNET_OUTER:
         return f"{UNET_OUTER[module]}.{kind}"
-    if found := re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d)\.(.+)", name):
-        place = f"middle_block.{2 * int(found[2]) if found[1] == 'resnets' else 1}"
-        return f"{place}.{_resnet(found[3]) if found[1] == 'resnets' else found[3]}"
-    found = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", name)
-    assert found, name
-    block, kind, index, rest = int(found[2]), found[3], int(found[4]), found[5]
-    side, first = ("input", block * (layers + 1) + 1) if found[1] == "down" else ("output", block * (layers + 1))
+    if matched := re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d)\.(.+)", name):
+        place = f"middle_block.{2 * int(matched[2]) if matched[1] == 'resnets' else 1}"
+        return f"{place}.{_resnet(matched[3]) if matched[1] == 'resnets' else matched[3]}"
+    matched = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", name)
+    assert matched, name
+    block, kind, index, rest = int(matched[2]), matched[3], int(matched[4]), matched[5]
+    side, first = ("input", block * (layers + 1) + 1) if matched[1] == "down" else ("output", block * (layers + 1))
     if kind == "downsamplers":
         return f"input_blocks.{(block + 1) * (layers + 1)}.0.op.{rest.removeprefix('conv.')}"
     if kind == "upsamplers":
@@ -121,8 +121,8 @@ def vae_original(state: Mapping[str, Tensor], blocks: int, prefix: str = "first_
         new = re.sub(r"up_blocks\.(\d+)\.resnets\.(\d+)", lambda m: f"up.{blocks - 1 - int(m[1])}.block.{m[2]}", new)
         new = re.sub(r"up_blocks\.(\d+)\.upsamplers\.0", lambda m: f"up.{blocks - 1 - int(m[1])}.upsample", new)
         new = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", new)
-        if found := re.search(r"mid_block\.attentions\.0\.(.+)\.(weight|bias)$", new):
-            new = new.replace(f"mid_block.attentions.0.{found[1]}", f"mid.attn_1.{VAE_ATTENTION[found[1]]}")
+        if matched := re.search(r"mid_block\.attentions\.0\.(.+)\.(weight|bias)$", new):
+            new = new.replace(f"mid_block.attentions.0.{matched[1]}", f"mid.attn_1.{VAE_ATTENTION[matched[1]]}")
             tensor = tensor[:, :, None, None] if tensor.ndim == 2 else tensor
         renamed[prefix + new] = tensor
     return renamed
@@ -139,8 +139,8 @@ def open_clip_original(state: Mapping[str, Tensor], prefix: str) -> Tensors:
     for name, tensor in named.items():
         if name == "text_projection.weight":
             renamed["text_projection"] = tensor.T.contiguous()
-        elif found := re.fullmatch(r"text_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", name):
-            layer, module, kind = found.groups()
+        elif matched := re.fullmatch(r"text_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", name):
+            layer, module, kind = matched.groups()
             if module in OPEN_CLIP:
                 renamed[f"transformer.resblocks.{layer}.{OPEN_CLIP[module]}.{kind}"] = tensor
             elif module == "self_attn.q_proj":
@@ -201,8 +201,8 @@ def sd3_original(state: Mapping[str, Tensor], num_layers: int, prefix: str = "mo
             renamed[f"{SD3_OUTER[module]}.{kind}"] = tensor
         elif module == "norm_out.linear":
             renamed[f"final_layer.adaLN_modulation.1.{kind}"] = swapped(tensor)
-        elif found := re.fullmatch(r"transformer_blocks\.(\d+)\.(.+)", module):
-            layer, inner = int(found[1]), found[2]
+        elif matched := re.fullmatch(r"transformer_blocks\.(\d+)\.(.+)", module):
+            layer, inner = int(matched[1]), matched[2]
             start = f"transformer_blocks.{layer}."
             if inner in SD3_BLOCK:
                 last = layer == num_layers - 1 and inner == "norm1_context.linear"
@@ -270,8 +270,8 @@ def flux_original(state: Mapping[str, Tensor], prefix: str = "") -> Tensors:
             renamed[f"{FLUX_OUTER[module]}.{kind}"] = tensor
         elif module == "norm_out.linear":
             renamed[f"final_layer.adaLN_modulation.1.{kind}"] = swapped(tensor)
-        elif found := re.fullmatch(r"(single_)?transformer_blocks\.(\d+)\.(.+)", name):
-            renamed |= _flux_block(state, name, "single" if found[1] else "double", found[2], found[3])
+        elif matched := re.fullmatch(r"(single_)?transformer_blocks\.(\d+)\.(.+)", name):
+            renamed |= _flux_block(state, name, "single" if matched[1] else "double", matched[2], matched[3])
     return {prefix + name: tensor for name, tensor in renamed.items()}
 
 

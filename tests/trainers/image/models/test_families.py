@@ -58,10 +58,10 @@ def stock_embeddings(base: Base, text: str, **options: Any) -> dict[str, Tensor]
 @pytest.mark.parametrize("kind", KINDS)
 def test_embeddings_are_those_of_the_pipeline(kind: str, loaded: Callable[[str], Base]) -> None:
     base = loaded(kind)
-    ours, theirs = encoded(base, PROMPT), stock_embeddings(base, PROMPT)
-    assert ours.keys() == theirs.keys()
+    ours, reference = encoded(base, PROMPT), stock_embeddings(base, PROMPT)
+    assert ours.keys() == reference.keys()
     for key in ours:
-        assert_near(ours[key], theirs[key])
+        assert_near(ours[key], reference[key])
     assert not torch.equal(ours["prompt"], encoded(base, "a cat")["prompt"])
 
 
@@ -157,8 +157,8 @@ def our_denoising(base: Base, latent: Tensor) -> Tensor:
     latent = latent if is_flow else latent * scheduler.init_noise_sigma
     text = text_stack([encoded(base, PROMPT)])
     for time in scheduler.timesteps:
-        seen = latent if is_flow else scheduler.scale_model_input(latent, time)
-        says = predict(base, seen, (time / 1000 if is_flow else time)[None], text)
+        network_input = latent if is_flow else scheduler.scale_model_input(latent, time)
+        says = predict(base, network_input, (time / 1000 if is_flow else time)[None], text)
         latent = scheduler.step(says, time, latent, return_dict=False)[0]
     return latent
 
@@ -211,9 +211,9 @@ def test_images_are_encoded_to_the_moments_of_the_vae(kind: str, loaded: Callabl
     pixels = torch.rand(1, 3, 64, 48, generator=torch.Generator().manual_seed(3)) * 2 - 1
     mean, logvar = family_module(base.family).encode_image(base, pixels)
     with torch.no_grad():
-        theirs = base.vae.encode(pixels).latent_dist
-    assert_near(mean, theirs.mean)
-    assert_near(logvar, theirs.logvar)
+        reference = base.vae.encode(pixels).latent_dist
+    assert_near(mean, reference.mean)
+    assert_near(logvar, reference.logvar)
     assert mean.shape == (1, base.vae.config.latent_channels, 8, 6)
 
 

@@ -52,17 +52,17 @@ def test_a_saved_base_is_opened_with_equal_weights_by_us_and_by_diffusers(
     family_module(base.family).save(base, tmp_path)
     ours = load_base(tmp_path, torch.float32)
     absent = {"text_encoder_3": None, "tokenizer_3": None} if kind == "sd3_without_t5" else {}
-    theirs = STOCK.from_pretrained(tmp_path, use_safetensors=True, local_files_only=True, **absent)
+    stock_base = STOCK.from_pretrained(tmp_path, use_safetensors=True, local_files_only=True, **absent)
     assert ours.scheduler_config == base.scheduler_config
-    assert type(theirs).__name__ == base.pipeline_class
+    assert type(stock_base).__name__ == base.pipeline_class
     for name, part in base.parts().items():
         if isinstance(part, torch.nn.Module):
             assert_equal_weights(ours.parts()[name], part)
-            assert_equal_weights(getattr(theirs, name), part)
+            assert_equal_weights(getattr(stock_base, name), part)
 
 
-def assert_equal_weights(found: torch.nn.Module, wanted: torch.nn.Module) -> None:
-    state, expected = found.state_dict(), wanted.state_dict()
+def assert_equal_weights(actual: torch.nn.Module, other: torch.nn.Module) -> None:
+    state, expected = actual.state_dict(), other.state_dict()
     assert state.keys() == expected.keys()
     assert all(torch.equal(state[key], expected[key]) for key in expected)
 
@@ -95,13 +95,13 @@ TARGETS = {
 def test_targets_grow_from_attention_to_all_linear_modules(kind: str, loaded: Callable[[str], Base]) -> None:
     base = loaded(kind)
     sizes: tuple[TargetKind, ...] = ("attention", "attention+ff", "all-linear")
-    found = [family_module(base.family).targets(base.network, size, False) for size in sizes]
-    assert set(found[0]) < set(found[1]) < set(found[2])
+    actual = [family_module(base.family).targets(base.network, size, False) for size in sizes]
+    assert set(actual[0]) < set(actual[1]) < set(actual[2])
     for index, ending in enumerate(TARGETS[kind]):
-        assert any(name.endswith(ending) for name in found[index])
-        assert index == 0 or not any(name.endswith(ending) for name in found[index - 1])
+        assert any(name.endswith(ending) for name in actual[index])
+        assert index == 0 or not any(name.endswith(ending) for name in actual[index - 1])
     linear = [n for n, module in base.network.named_modules() if isinstance(module, torch.nn.Linear)]
-    assert found[2] == sorted(linear)
+    assert actual[2] == sorted(linear)
 
 
 def test_convolutions_are_targets_of_unets_alone(loaded: Callable[[str], Base]) -> None:
@@ -116,13 +116,13 @@ def test_convolutions_are_targets_of_unets_alone(loaded: Callable[[str], Base]) 
 @pytest.mark.parametrize(("kind", "counts"), [("sd1", [8]), ("sdxl", [12, 12]), ("sd3", [12, 12, 0]), ("flux", [8, 0])])
 def test_text_targets_are_the_attention_of_clip(kind: str, counts: list[int], loaded: Callable[[str], Base]) -> None:
     base = loaded(kind)
-    found = [family_module(base.family).text_targets(encoder) for encoder in base.text_encoders]
-    assert [len(names) for names in found] == counts
-    assert any(name.endswith("encoder.layers.1.self_attn.out_proj") for name in found[0])
+    actual = [family_module(base.family).text_targets(encoder) for encoder in base.text_encoders]
+    assert [len(names) for names in actual] == counts
+    assert any(name.endswith("encoder.layers.1.self_attn.out_proj") for name in actual[0])
 
 
 @pytest.mark.parametrize(
-    ("kind", "path", "changes", "said"),
+    ("kind", "path", "changes", "text"),
     [
         (
             "sdxl",
@@ -145,9 +145,9 @@ def test_text_targets_are_the_attention_of_clip(kind: str, counts: list[int], lo
     ],
 )
 def test_parts_that_do_not_fit_each_other_are_refused_with_both_values(
-    kind: str, path: str, changes: dict[str, Any], said: str, spoilt: Callable[[str, str, dict[str, Any]], str]
+    kind: str, path: str, changes: dict[str, Any], text: str, spoilt: Callable[[str, str, dict[str, Any]], str]
 ) -> None:
-    assert said in spoilt(kind, path, changes)
+    assert text in spoilt(kind, path, changes)
 
 
 @pytest.mark.parametrize(

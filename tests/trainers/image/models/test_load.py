@@ -78,16 +78,16 @@ def test_images_are_encoded_to_the_moments_of_the_vae(tiny_sd: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "found"),
+    ("name", "present"),
     [
         ("KandinskyPipeline", "found KandinskyPipeline"),
         (None, "found no _class_name"),
     ],
 )
-def test_another_family_is_refused_by_its_name(folder: Path, name: str | None, found: str) -> None:
+def test_another_family_is_refused_by_its_name(folder: Path, name: str | None, present: str) -> None:
     edit(folder / "model_index.json", _class_name=name)
     message = refusal(folder)
-    assert found in message and "expected Stable Diffusion 1.x" in message
+    assert present in message and "expected Stable Diffusion 1.x" in message
 
 
 def test_stable_diffusion_2_is_told_apart_by_its_text_encoder(folder: Path) -> None:
@@ -203,8 +203,8 @@ CONFIG = {
 
 @pytest.mark.parametrize("sampler", ["default", "ddim", "euler", "dpm++_2m"])
 def test_every_sampler_keeps_betas_prediction_type_and_spacing(sampler: str) -> None:
-    own, chosen = scheduler_of(CONFIG), scheduler_of(CONFIG, sampler)
-    assert torch.equal(own.betas, chosen.betas)
+    default, chosen = scheduler_of(CONFIG), scheduler_of(CONFIG, sampler)
+    assert torch.equal(default.betas, chosen.betas)
     assert chosen.config.prediction_type == "v_prediction"
     assert chosen.config.timestep_spacing == "leading"  # PNDM's own default; Euler's would be linspace
     assert chosen.config.steps_offset == 1

@@ -243,9 +243,9 @@ def test_flux_at_its_published_width_is_converted_as_diffusers_does() -> None:
     config = FLUX_TRANSFORMER | {"num_layers": 2, "num_single_layers": 2}
     shapes = flux_original(meta(lambda: FLUX.from_config(config)))
     tensors = {name: torch.randn(t.shape[0], *(1 for _ in t.shape[1:])) for name, t in shapes.items()}
-    ours, theirs = (
+    ours, reference = (
         flux_convert(dict(tensors)),
         CONVERTERS.convert_flux_transformer_checkpoint_to_diffusers(dict(tensors)),
     )
-    assert set(ours) == set(theirs)
-    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+    assert set(ours) == set(reference)
+    assert all(torch.equal(ours[name], tensor) for name, tensor in reference.items())

@@ -32,8 +32,8 @@ def test_one_chunk_of_clip_is_what_its_tokenizer_makes(pad_token: str, shared_da
     source = shared_data / "tokenizers" / "clip-vit-large-patch14"
     tokenizer: Any = clip_tokenizer(copied(source, tmp_path, pad_token=pad_token))
     for text in TEXTS:
-        theirs = tokenizer(text, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
-        assert torch.equal(clip_ids(tokenizer, text), theirs)
+        expected = tokenizer(text, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+        assert torch.equal(clip_ids(tokenizer, text), expected)
     assert clip_ids(tokenizer, "a photo of a cat")[0, :7].tolist() == [49406, 320, 1125, 539, 320, 2368, 49407]
 
 
@@ -42,11 +42,11 @@ def test_a_long_text_goes_on_in_the_next_chunk(shared_data: Path, tmp_path: Path
     tokenizer: Any = clip_tokenizer(copied(shared_data / "tokenizers" / "clip-vit-large-patch14", tmp_path))
     text = " ".join(f"{index} cats" for index in range(60))
     tokens = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-    found = clip_ids(tokenizer, text)
-    assert len(tokens) > 75 and len(found) == -(-len(tokens) // 75)
-    inner = [token for chunk in found.tolist() for token in chunk[1:-1]]
+    ids = clip_ids(tokenizer, text)
+    assert len(tokens) > 75 and len(ids) == -(-len(tokens) // 75)
+    inner = [token for chunk in ids.tolist() for token in chunk[1:-1]]
     assert inner[: len(tokens)] == tokens
-    assert all(chunk[0] == 49406 and chunk[-1] == 49407 for chunk in found.tolist())
+    assert all(chunk[0] == 49406 and chunk[-1] == 49407 for chunk in ids.tolist())
 
 
 @pytest.mark.acceptance

@@ -53,8 +53,8 @@ def workspace(
         "inputs": {"model": MODEL, "adaptors": refs} | ({"dataset": DATASET} if "input_image" in params else {}),
     }
     events = EventWriter(folder / "out/events.jsonl")
-    told = JobSpec.model_validate(spec)
-    return context_make(told, folder / "in", folder / "out", folder / "cache", events, models)
+    job_spec = JobSpec.model_validate(spec)
+    return context_make(job_spec, folder / "in", folder / "out", folder / "cache", events, models)
 
 
 def photos_make(folder: Path) -> Path:
@@ -85,7 +85,7 @@ def pixels(work: JobContext, name: str = "image-seed-42.png") -> np.ndarray[Any,
     return np.asarray(Image.open(work.out / "samples" / name).convert("RGB"), dtype=int)
 
 
-def told(work: JobContext) -> list[Any]:
+def emitted(work: JobContext) -> list[Any]:
     return [event.data for event in read_events(work.out / "events.jsonl")]
 
 

@@ -58,7 +58,7 @@ def init_of(task: Task, strength: float) -> InitImage | None:
 
 
 def draw(base: Base, init: InitImage | None = None, **changes: Any) -> np.ndarray[Any, Any]:
-    asked: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "prompts": ["a dog"],
         "negative_prompt": "",
         "seeds": [SEED],
@@ -68,7 +68,7 @@ def draw(base: Base, init: InitImage | None = None, **changes: Any) -> np.ndarra
         "height": SIDE,
         "init": init,
     }
-    return np.asarray(sample_images(base, **(asked | changes))[0], dtype=int)
+    return np.asarray(sample_images(base, **(arguments | changes))[0], dtype=int)
 
 
 def pipeline_of(base: Base, task: Task) -> Any:
@@ -82,20 +82,20 @@ def stock(base: Base, task: Task, strength: float = 0.75, **changes: Any) -> np.
     """What diffusers draws with those components."""
     pipeline = pipeline_of(base, task)
     pipeline.set_progress_bar_config(disable=True)
-    asked: dict[str, Any] = {"prompt": ["a dog"], "num_inference_steps": STEPS, "guidance_scale": 4.0}
+    arguments: dict[str, Any] = {"prompt": ["a dog"], "num_inference_steps": STEPS, "guidance_scale": 4.0}
     init = init_of(task, strength)
     if init is None:
-        asked |= {"width": SIDE, "height": SIDE}
+        arguments |= {"width": SIDE, "height": SIDE}
     else:
-        asked |= {"image": init.image, "strength": strength}
+        arguments |= {"image": init.image, "strength": strength}
     if init is not None and init.mask is not None:
-        asked |= {"mask_image": init.mask, "width": SIDE, "height": SIDE}
+        arguments |= {"mask_image": init.mask, "width": SIDE, "height": SIDE}
     elif init is not None and base.family == "flux":
-        asked |= {"width": SIDE, "height": SIDE}
+        arguments |= {"width": SIDE, "height": SIDE}
     generators = [torch.Generator().manual_seed(SEED)]
     if (base.family, task) == ("sd3", "inpainting"):
         pipeline.vae = WithShift(base.vae)
-    image = pipeline(**(asked | changes), generator=generators).images[0]
+    image = pipeline(**(arguments | changes), generator=generators).images[0]
     return np.asarray(image, dtype=int)
 
 
@@ -115,11 +115,11 @@ class WithShift(torch.nn.Module):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_image_is_that_of_diffusers_pipeline(tiny_bases: Callable[[str], Base], kind: str, task: Task) -> None:
     base = tiny_bases(kind)
-    ours, theirs = draw(base, init_of(task, 0.75)), stock(base, task)
+    ours, reference = draw(base, init_of(task, 0.75)), stock(base, task)
     if task == "inpainting":
         assert np.array_equal(ours[:, : SIDE // 2], np.asarray(photo(), dtype=int)[:, : SIDE // 2]), "outside the mask"
-        ours, theirs = ours[:, SIDE // 2 :], theirs[:, SIDE // 2 :]
-    assert_same_image(ours, theirs)
+        ours, reference = ours[:, SIDE // 2 :], reference[:, SIDE // 2 :]
+    assert_same_image(ours, reference)
     assert ours.std() > 0
 
 
@@ -132,8 +132,8 @@ def test_a_part_of_a_step_counts_as_in_diffusers(
     """Flow models round 4 x 0.3, 4 x 0.6 and 4 x 0.9 up, the others down."""
     base = tiny_bases(kind)
     changed = np.s_[:, SIDE // 2 :] if task == "inpainting" else np.s_[:]
-    ours, theirs = draw(base, init_of(task, strength)), stock(base, task, strength)
-    assert_same_image(ours[changed], theirs[changed])
+    ours, reference = draw(base, init_of(task, strength)), stock(base, task, strength)
+    assert_same_image(ours[changed], reference[changed])
 
 
 @pytest.mark.parametrize("scheduler", ["default", *SAMPLERS])
@@ -148,7 +148,7 @@ def test_every_scheduler_starts_from_an_image_as_diffusers_does(
     init = init_of(task, 0.75)
     assert init is not None
     masked = {"mask_image": init.mask, "width": SIDE, "height": SIDE} if init.mask else {}
-    theirs = pipeline(
+    reference = pipeline(
         prompt=["a dog"],
         image=init.image,
         strength=0.75,
@@ -157,7 +157,7 @@ def test_every_scheduler_starts_from_an_image_as_diffusers_does(
         generator=[torch.Generator().manual_seed(SEED)],
         **masked,
     ).images[0]
-    ours, expected = draw(base, init, scheduler=scheduler), np.asarray(theirs, dtype=int)
+    ours, expected = draw(base, init, scheduler=scheduler), np.asarray(reference, dtype=int)
     if init.mask:
         ours, expected = ours[:, SIDE // 2 :], expected[:, SIDE // 2 :]
     if scheduler == "euler_a" and init.mask:
@@ -169,13 +169,13 @@ def test_every_scheduler_starts_from_an_image_as_diffusers_does(
 @pytest.mark.parametrize("task", TASKS)
 def test_the_whole_strength_is_diffusers_too(tiny_bases: Callable[[str], Base], task: Task) -> None:
     base = tiny_bases("sdxl")
-    ours, theirs = draw(base, init_of(task, 1.0)), stock(base, task, strength=1.0)
+    ours, reference = draw(base, init_of(task, 1.0)), stock(base, task, strength=1.0)
     right = np.s_[:, SIDE // 2 :] if task == "inpainting" else np.s_[:]
-    assert_same_image(ours[right], theirs[right])
+    assert_same_image(ours[right], reference[right])
 
 
 @pytest.mark.parametrize(
-    ("kind", "ours", "theirs"),
+    ("kind", "ours", "reference"),
     [
         ("sd1", {"negative_prompt": "a cat"}, {"negative_prompt": ["a cat"]}),
         ("sdxl", {"negative_prompt": "a cat"}, {"negative_prompt": ["a cat"]}),
@@ -193,11 +193,11 @@ def test_the_whole_strength_is_diffusers_too(tiny_bases: Callable[[str], Base], 
     ],
 )
 def test_a_setting_changes_the_image_as_it_does_in_diffusers(
-    tiny_bases: Callable[[str], Base], kind: str, ours: dict[str, Any], theirs: dict[str, Any]
+    tiny_bases: Callable[[str], Base], kind: str, ours: dict[str, Any], reference: dict[str, Any]
 ) -> None:
     base = tiny_bases(kind)
     changed = draw(base, **ours)
-    assert_same_image(changed, stock(base, "text_to_image", **theirs))
+    assert_same_image(changed, stock(base, "text_to_image", **reference))
     plain = draw(base)
     assert changed.shape != plain.shape or np.abs(changed - plain).max() > 0
 
@@ -225,19 +225,19 @@ def test_strength_says_how_much_of_the_image_is_left(tiny_bases: Callable[[str],
     base, original = tiny_bases(kind), np.asarray(photo(), dtype=int)
     weak, strong = (draw(base, init_of("image_to_image", strength)) for strength in (0.25, 1.0))
     assert np.abs(weak - strong).max() > 0
-    told: list[tuple[int, int]] = []
-    draw(base, init_of("image_to_image", 0.5), on_progress=lambda done, total: told.append((done, total)))
-    assert told == [(1, 2), (2, 2)] and original.shape == weak.shape
+    progress: list[tuple[int, int]] = []
+    draw(base, init_of("image_to_image", 0.5), on_progress=lambda done, total: progress.append((done, total)))
+    assert progress == [(1, 2), (2, 2)] and original.shape == weak.shape
 
 
 def test_the_mask_says_where(tiny_bases: Callable[[str], Base]) -> None:
     base = tiny_bases("sd1")
-    whole, half = (
+    full, half = (
         draw(base, InitImage(photo(), 1.0, mask)) for mask in (Image.new("L", (SIDE, SIDE), 255), half_mask())
     )
     original = np.asarray(photo(), dtype=int)
     assert np.array_equal(half[:, :32], original[:, :32]) and not np.array_equal(half[:, 32:], original[:, 32:])
-    assert not np.array_equal(whole[:, :32], original[:, :32])
+    assert not np.array_equal(full[:, :32], original[:, :32])
 
 
 @pytest.mark.parametrize("task", TASKS)

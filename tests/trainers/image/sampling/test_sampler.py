@@ -27,7 +27,7 @@ def base(tiny_sd: Path) -> Base:
 
 
 def draw(base: Base, **changes: Any) -> list[Image.Image]:
-    asked: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "prompts": ["a dog"],
         "negative_prompt": "",
         "seeds": [1],
@@ -36,7 +36,7 @@ def draw(base: Base, **changes: Any) -> list[Image.Image]:
         "width": None,
         "height": None,
     }
-    return sample_images(base, **(asked | changes))
+    return sample_images(base, **(settings | changes))
 
 
 def distance(one: Image.Image, other: Image.Image) -> int:
@@ -110,21 +110,21 @@ def test_live_weights_are_used_without_dropout_and_train_mode_is_put_back(tiny_s
 
 
 def test_progress_is_told_after_each_step(base: Base) -> None:
-    told: list[tuple[int, int]] = []
-    draw(base, num_inference_steps=3, on_progress=lambda done, total: told.append((done, total)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    calls: list[tuple[int, int]] = []
+    draw(base, num_inference_steps=3, on_progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_a_stop_breaks_off_between_two_steps_and_gives_nothing(base: Base) -> None:
-    told: list[int] = []
+    calls: list[int] = []
     images = draw(
         base,
         num_inference_steps=5,
-        on_progress=lambda done, _: told.append(done),
-        should_stop=lambda: len(told) == 2,
+        on_progress=lambda done, _: calls.append(done),
+        should_stop=lambda: len(calls) == 2,
     )
     assert images == []
-    assert told == [1, 2]
+    assert calls == [1, 2]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -35,8 +35,8 @@ def loaded(tiny_base: Callable[[str], Path]) -> Callable[[str], Base]:
     return cache(lambda kind: load_base(tiny_base(kind), torch.float32))
 
 
-def params(**given: Any) -> ImageLoraParams:
-    return ImageLoraParams(adaptor_name="a", resolution=64, **given)
+def params(**overrides: Any) -> ImageLoraParams:
+    return ImageLoraParams(adaptor_name="a", resolution=64, **overrides)
 
 
 def batch_of(base: Base, **changes: Any) -> MicroBatch:
@@ -50,8 +50,8 @@ def batch_of(base: Base, **changes: Any) -> MicroBatch:
 
 
 @torch.no_grad()
-def loss(base: Base, batch: MicroBatch, **given: Any) -> Tensor:
-    return denoising(base, CPU, params(**given), torch.float32)(batch)[0]
+def loss(base: Base, batch: MicroBatch, **overrides: Any) -> Tensor:
+    return denoising(base, CPU, params(**overrides), torch.float32)(batch)[0]
 
 
 @torch.no_grad()
@@ -60,20 +60,20 @@ def residuals(base: Base, batch: MicroBatch, guidance: float = 1.0) -> tuple[Ten
     family = family_module(base.family)
     if family.IS_FLOW:
         s = batch.times_B.view(-1, 1, 1, 1)
-        noisy, wanted = (1 - s) * batch.latents_BCHW + s * batch.noise_BCHW, batch.noise_BCHW - batch.latents_BCHW
+        noisy, goal = (1 - s) * batch.latents_BCHW + s * batch.noise_BCHW, batch.noise_BCHW - batch.latents_BCHW
     else:
         names = ("beta_start", "beta_end", "beta_schedule", "rescale_betas_zero_snr")
         config = {name: base.scheduler_config[name] for name in names if name in base.scheduler_config}
         ddpm: Any = DDPMScheduler(**config)  # type: ignore[no-untyped-call]
         noisy = ddpm.add_noise(batch.latents_BCHW, batch.noise_BCHW, batch.times_B)
-        wanted = batch.noise_BCHW
+        goal = batch.noise_BCHW
         if base.scheduler_config.get("prediction_type") == "v_prediction":
-            wanted = ddpm.get_velocity(batch.latents_BCHW, batch.noise_BCHW, batch.times_B)
-    return family.predict(base, noisy, batch.times_B, batch.text, batch.sizes_B6, guidance), wanted
+            goal = ddpm.get_velocity(batch.latents_BCHW, batch.noise_BCHW, batch.times_B)
+    return family.predict(base, noisy, batch.times_B, batch.text, batch.sizes_B6, guidance), goal
 
 
-def square(said: Tensor, wanted: Tensor) -> Tensor:
-    return (said - wanted).square().mean(dim=(1, 2, 3))
+def square(predicted: Tensor, goal: Tensor) -> Tensor:
+    return (predicted - goal).square().mean(dim=(1, 2, 3))
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -82,8 +82,8 @@ def test_the_loss_of_every_family_is_the_mean_square_of_what_its_network_should_
 ) -> None:
     base = loaded(kind)
     batch = batch_of(base)
-    said, wanted = residuals(base, batch)
-    assert torch.allclose(loss(base, batch), square(said, wanted).sum(), rtol=CURVE)
+    predicted, goal = residuals(base, batch)
+    assert torch.allclose(loss(base, batch), square(predicted, goal).sum(), rtol=CURVE)
 
 
 @pytest.mark.parametrize("kind", ["sd1", "sd3"])
@@ -93,10 +93,10 @@ def test_weights_mask_and_huber_weigh_the_error(kind: str, loaded: Callable[[str
     mask[:, :, :4] = 0.1
     weights = torch.tensor([0.25, cosmap_weight(0.9)])
     batch = batch_of(base, weights_B=weights, mask_B1HW=mask)
-    said, wanted = residuals(base, batch)
-    expected = (((said - wanted) ** 2 * mask).mean(dim=(1, 2, 3)) * weights).sum()
+    predicted, goal = residuals(base, batch)
+    expected = (((predicted - goal) ** 2 * mask).mean(dim=(1, 2, 3)) * weights).sum()
     assert torch.allclose(loss(base, batch), expected, rtol=CURVE)
-    expected = ((huber(said, wanted, 0.3) * mask).mean(dim=(1, 2, 3)) * weights).sum()
+    expected = ((huber(predicted, goal, 0.3) * mask).mean(dim=(1, 2, 3)) * weights).sum()
     assert torch.allclose(loss(base, batch, loss_type="huber", huber_c=0.3), expected, rtol=CURVE)
 
 
@@ -141,8 +141,8 @@ def test_a_base_with_zero_terminal_snr_is_trained_on_rescaled_betas(loaded: Call
     zero = replace(base, scheduler_config=base.scheduler_config | {"rescale_betas_zero_snr": True})
     batch = batch_of(base, times_B=torch.tensor([500, 999]))
     assert torch.allclose(loss(zero, batch), square(*residuals(zero, batch)).sum(), rtol=CURVE)
-    _, wanted = residuals(zero, batch)
-    assert torch.allclose(wanted[1], -batch.latents_BCHW[1], atol=1e-4)  # no signal left: v = -x0
+    _, goal = residuals(zero, batch)
+    assert torch.allclose(goal[1], -batch.latents_BCHW[1], atol=1e-4)  # no signal left: v = -x0
     with pytest.raises(TrainerError, match="ends without any signal") as caught:
         loss(replace(zero, scheduler_config=zero.scheduler_config | {"prediction_type": "epsilon"}), batch)
     assert caught.value.reason.code == ReasonCode.BAD_PARAMETERS
@@ -151,9 +151,9 @@ def test_a_base_with_zero_terminal_snr_is_trained_on_rescaled_betas(loaded: Call
 def test_flux_is_told_the_guidance(loaded: Callable[[str], Base]) -> None:
     base = loaded("flux")
     batch = batch_of(base)
-    found = loss(base, batch, flux_guidance=4.0)
-    assert torch.allclose(found, square(*residuals(base, batch, guidance=4.0)).sum(), rtol=CURVE)
-    assert not torch.equal(found, loss(base, batch))
+    actual = loss(base, batch, flux_guidance=4.0)
+    assert torch.allclose(actual, square(*residuals(base, batch, guidance=4.0)).sum(), rtol=CURVE)
+    assert not torch.equal(actual, loss(base, batch))
 
 
 @pytest.mark.parametrize("kind", ["sd1", "sdxl", "sd3"])
@@ -182,9 +182,9 @@ def test_a_half_precision_base_gives_about_the_same_loss_in_fp32(
 ) -> None:
     batch = batch_of(loaded(kind))
     with torch.no_grad():
-        found = denoising(load_base(tiny_base(kind), dtype), CPU, params(), dtype)(batch)[0]
-    assert found.dtype == torch.float32
-    assert torch.allclose(found, loss(loaded(kind), batch), rtol=0.05)
+        actual = denoising(load_base(tiny_base(kind), dtype), CPU, params(), dtype)(batch)[0]
+    assert actual.dtype == torch.float32
+    assert torch.allclose(actual, loss(loaded(kind), batch), rtol=0.05)
 
 
 def test_fp32_weights_meet_half_precision_where_it_is_asked_for(loaded: Callable[[str], Base]) -> None:
@@ -207,7 +207,7 @@ def test_an_objective_cannot_change_under_a_training(
 
 
 @pytest.mark.parametrize(
-    ("kind", "given"),
+    ("kind", "overrides"),
     [
         ("sd3", {"snr_gamma": 5.0}),
         ("flux", {"noise_offset": 0.1}),
@@ -221,11 +221,11 @@ def test_an_objective_cannot_change_under_a_training(
     ],
 )
 def test_a_parameter_that_a_family_has_no_use_for_is_refused_by_name(
-    kind: str, given: dict[str, Any], loaded: Callable[[str], Base]
+    kind: str, overrides: dict[str, Any], loaded: Callable[[str], Base]
 ) -> None:
-    (name,) = given
+    (name,) = overrides
     with pytest.raises(TrainerError, match=f"{name}=.* does nothing with") as caught:
-        family_check(loaded(kind), params(**given))
+        family_check(loaded(kind), params(**overrides))
     assert caught.value.reason.code == ReasonCode.BAD_PARAMETERS
 
 
@@ -238,8 +238,8 @@ def test_what_a_family_has_a_use_for_is_accepted(loaded: Callable[[str], Base]) 
 
 
 def test_sides_must_suit_the_patches_of_a_transformer(loaded: Callable[[str], Base]) -> None:
-    given = ImageLoraParams(adaptor_name="a", resolution=72)
-    family_check(loaded("sdxl"), given)
+    overrides = ImageLoraParams(adaptor_name="a", resolution=72)
+    family_check(loaded("sdxl"), overrides)
     for kind in ("sd3", "flux"):
         with pytest.raises(TrainerError, match="resolution=72 must be a multiple of 16"):
-            family_check(loaded(kind), given)
+            family_check(loaded(kind), overrides)

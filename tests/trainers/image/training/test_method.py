@@ -80,9 +80,11 @@ class TestEma:
         for step in (1, 2):
             decay = ema_decay_at(0.9999, step)
             average = {k: decay * v + (1 - decay) * weights_at(averaged, step)[k] for k, v in average.items()}
-        given = adaptor_of(averaged)
-        assert all(torch.allclose(given[key], value, atol=1e-7) for key, value in average.items())
-        assert not torch.equal(given[(key := next(k for k in given if "lora_B" in k))], weights_at(averaged, 2)[key])
+        exported = adaptor_of(averaged)
+        assert all(torch.allclose(exported[key], value, atol=1e-7) for key, value in average.items())
+        assert not torch.equal(
+            exported[(key := next(k for k in exported if "lora_B" in k))], weights_at(averaged, 2)[key]
+        )
         for kind in ("step-00000000-0.png", "step-00000002-0.png"):
             same = (raw.out / "samples" / kind).read_bytes() == (averaged.out / "samples" / kind).read_bytes()
             assert same == (kind == "step-00000000-0.png")
@@ -113,14 +115,14 @@ class TestMemory:
     def test_checkpointing_computes_blocks_twice_to_the_same_losses(
         self, plain: Job, make_job: Callable[..., Job]
     ) -> None:
-        found = {}
+        calls_by_mode = {}
         for on in (False, True):
             job = make_job(str(on)).spec(**QUIET, gradient_checkpointing=on)
             with counted("ResnetBlock2D") as calls:
                 assert job.run() == 0
             assert job.losses() == plain.losses()
-            found[on] = calls[0]
-        assert found[True] > 1.5 * found[False] > 0
+            calls_by_mode[on] = calls[0]
+        assert calls_by_mode[True] > 1.5 * calls_by_mode[False] > 0
 
     @pytest.mark.parametrize(("kind", "tolerance"), [("int8", 0.02), ("nf4", 0.2)])
     def test_a_quantised_base_trains_near_the_plain_one(
@@ -178,28 +180,28 @@ class TestPrior:
         settings = {**QUIET, "prior_preservation": True, "class_prompt": "photo of dog", "num_class_images": 1}
         first, second = (job_make(tmp_path / name, tiny_sd, tmp_path / "cache") for name in ("first", "second"))
         assert first.spec(**settings).run() == 0
-        made = {path: path.stat().st_ino for path in (tmp_path / "cache" / "class_images").rglob("*.png")}
-        assert len(made) == 1
+        inodes = {path: path.stat().st_ino for path in (tmp_path / "cache" / "class_images").rglob("*.png")}
+        assert len(inodes) == 1
         assert first.losses() != plain.losses()
         assert first.of_kind("started")[0].details["class_images"] == 1
         assert second.spec(**settings, prior_weight=0.5, lora_r=4).run() == 0
-        assert {path: path.stat().st_ino for path in made} == made
+        assert {path: path.stat().st_ino for path in inodes} == inodes
         assert len(list((tmp_path / "cache" / "class_images").rglob("*.png"))) == 1
 
     @pytest.mark.parametrize(("family", "guidance"), [("flux", 3.5), ("sdxl", 7.5)])
     def test_they_are_guided_as_samples_of_the_family_are(
         self, family: str, guidance: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        asked: list[dict[str, Any]] = []
+        requests: list[dict[str, Any]] = []
 
         def drawn(_: Any, **settings: Any) -> list[Image.Image]:
-            asked.append(settings)
+            requests.append(settings)
             return [Image.new("RGB", (8, 8))]
 
         monkeypatch.setattr("trainers.image.training.drawing.sample_images", drawn)
         params = ImageLoraParams(adaptor_name="a", prior_preservation=True, class_prompt="a dog")
         class_image_draw(tmp_path / "a.png", SimpleNamespace(family=family), params, 3)  # type: ignore[arg-type]
-        assert (asked[0]["guidance_scale"], asked[0]["seeds"]) == (guidance, [3])
+        assert (requests[0]["guidance_scale"], requests[0]["seeds"]) == (guidance, [3])
 
     def test_the_base_makes_them_as_it_was_trained_whatever_it_is_to_learn(self, tmp_path: Path, tiny_sd: Path) -> None:
         settings = {**QUIET, "prior_preservation": True, "class_prompt": "photo of dog", "num_class_images": 1}
@@ -217,22 +219,24 @@ class TestOutputs:
         job = make_job().spec(**settings)
         assert job.run() == 0
         with safe_open(job.out / "adaptor" / "kohya.safetensors", framework="pt") as file:
-            said = file.metadata()
-        assert said["ss_learning_rate"] == said["ss_unet_lr"] == "0.0001" and said["ss_text_encoder_lr"] == "1e-05"
-        assert said["ss_lr_warmup_steps"] == "50" and said["ss_resolution"] == "(64, 64)"
-        assert said["ss_max_train_steps"] == said["ss_steps"] == str(job.manifest["steps"])
-        assert said.get("ss_num_epochs") == ("2" if by_epochs else None)
-        assert "ss_huber_c" not in said and "ss_huber_schedule" not in said
+            header = file.metadata()
+        assert (
+            header["ss_learning_rate"] == header["ss_unet_lr"] == "0.0001" and header["ss_text_encoder_lr"] == "1e-05"
+        )
+        assert header["ss_lr_warmup_steps"] == "50" and header["ss_resolution"] == "(64, 64)"
+        assert header["ss_max_train_steps"] == header["ss_steps"] == str(job.manifest["steps"])
+        assert header.get("ss_num_epochs") == ("2" if by_epochs else None)
+        assert "ss_huber_c" not in header and "ss_huber_schedule" not in header
 
     def test_without_metadata_the_kohya_file_tells_nothing_of_the_training(self, make_job: Callable[..., Job]) -> None:
-        found = []
+        calls_by_mode = []
         for silent in (False, True):
             job = make_job(str(silent)).spec(max_train_steps=1, no_metadata=silent, clip_skip=1)
             assert job.run() == 0
             with safe_open(job.out / "adaptor" / "kohya.safetensors", framework="pt") as file:
-                found.append({key for key in file.metadata() if key.startswith("ss_")})
+                calls_by_mode.append({key for key in file.metadata() if key.startswith("ss_")})
                 assert file.metadata()["clip_skip"] == "1", "without it the images would be others"
-        assert found[0] and not found[1]
+        assert calls_by_mode[0] and not calls_by_mode[1]
 
     def test_seconds_of_training_and_evaluating_are_reported(self, job: Job) -> None:
         assert job.spec(**QUIET, **EVALUATION).run() == 0

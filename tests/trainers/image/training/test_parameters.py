@@ -201,8 +201,8 @@ def test_epochs_become_steps_and_max_train_steps_wins(make_job: Callable[..., Jo
 def test_checkpoints_are_written_as_often_and_kept_as_many_as_asked(job: Job) -> None:
     assert job.spec(max_train_steps=7, checkpoint_every_steps=2, keep_checkpoints=2).run() == 0
     assert [event.step for event in job.of_kind("checkpoint")] == [2, 4, 6, 7]
-    kept = sorted(path.name for path in (job.out / "checkpoints").iterdir())
-    assert kept == ["step-00000006", "step-00000007"]
+    checkpoints = sorted(path.name for path in (job.out / "checkpoints").iterdir())
+    assert checkpoints == ["step-00000006", "step-00000007"]
 
 
 def test_columns_are_read_by_the_names_given(make_job: Callable[..., Job]) -> None:
@@ -277,11 +277,11 @@ def test_held_out_images_give_a_validation_loss_and_are_not_trained_on(make_job:
 
 
 def test_tensorboard_files_hold_the_loss(make_job: Callable[..., Job]) -> None:
-    silent, told = make_job("silent"), make_job("told")
-    assert silent.run() == told.spec(log_to_tensorboard=True, **EVALUATION).run() == 0
+    silent, explicit = make_job("silent"), make_job("explicit")
+    assert silent.run() == explicit.spec(log_to_tensorboard=True, **EVALUATION).run() == 0
     assert not (silent.out / "tensorboard").exists()
-    board = EventAccumulator(str(told.out / "tensorboard")).Reload()
-    assert [point.value for point in board.Scalars("train/loss")] == pytest.approx(list(told.losses().values()))
+    board = EventAccumulator(str(explicit.out / "tensorboard")).Reload()
+    assert [point.value for point in board.Scalars("train/loss")] == pytest.approx(list(explicit.losses().values()))
     assert board.Tags()["images"] == ["prompt 1", "prompt 2"]
 
 
@@ -299,9 +299,9 @@ def test_the_base_decides_the_prediction_type_unless_told(
 ) -> None:
     velocity = build_tiny_sd(tmp_path / "velocity", prediction_type="v_prediction")
     of_base = job_make(tmp_path / "of_base", velocity, shared_cache)
-    told = make_job("told").spec(prediction_type="v_prediction")
-    assert of_base.run() == told.run() == 0
-    assert of_base.losses() == told.losses()
+    explicit = make_job("explicit").spec(prediction_type="v_prediction")
+    assert of_base.run() == explicit.run() == 0
+    assert of_base.losses() == explicit.losses()
     assert of_base.manifest["prediction_type"] == "v_prediction"
 
 

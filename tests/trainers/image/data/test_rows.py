@@ -17,16 +17,16 @@ def test_few_parts_have_all_their_orders_the_written_one_first() -> None:
 
 def test_many_parts_have_a_fixed_number_of_orders_that_the_caption_alone_decides() -> None:
     caption = ", ".join("abcdefgh")
-    found = caption_orders(caption, 0)
-    assert len(found) == len(set(found)) == ORDERS
-    assert found == caption_orders(caption, 0)
-    assert all(sorted(order.split(", ")) == list("abcdefgh") for order in found)
-    assert caption_orders("h, " + caption[:-3], 0) != found
+    orders = caption_orders(caption, 0)
+    assert len(orders) == len(set(orders)) == ORDERS
+    assert orders == caption_orders(caption, 0)
+    assert all(sorted(order.split(", ")) == list("abcdefgh") for order in orders)
+    assert caption_orders("h, " + caption[:-3], 0) != orders
 
 
 def test_kept_parts_and_the_trigger_word_stay_in_front() -> None:
-    found = texts_of("a, b, c, d", "sks", shuffle=True, keep_tokens=2)
-    assert found == ["sks, a, b, c, d", "sks, a, b, d, c"]
+    orders = texts_of("a, b, c, d", "sks", shuffle=True, keep_tokens=2)
+    assert orders == ["sks, a, b, c, d", "sks, a, b, d, c"]
     assert texts_of("a, b", "sks", shuffle=True, keep_tokens=2) == ["sks, a, b"]
 
 
