@@ -1,55 +1,154 @@
-"""Pairs as kohya's sd-scripts names them: `lora_unet_<layer>.lora_down.weight`, `.lora_up.weight`, `.alpha`."""
+"""Pairs as kohya's sd-scripts names them: `lora_unet_<layer>.lora_down.weight`, `.lora_up.weight`, `.alpha`.
+
+sd-scripts flattens the path of a layer in *its* network: diffusers' own for SD 1.x and 2.x, Stability's for SDXL and
+SD3, Black Forest Labs' for Flux. In the last two query, key and value are one layer, so one name can stand for several
+of ours.
+"""
 
 # R rank, I inputs, O outputs
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from peft.utils.integrations import dequantize_module_weight
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainers.image.adaptors.file import AdaptorFile, bad
-from trainers.image.adaptors.kohya_places import Place, further_places, places
-from trainers.image.adaptors.pairs import Pair, Pairs, layers, roots, row_norms
+from trainers.image.adaptors.kohya_names import Names, flux_names, sd3_names, sdxl_name
+from trainers.image.adaptors.pairs import TEXT_PREFIX, Pair, Pairs, layers, roots, row_norms
 from trainers.image.models.base import Base
 
 DOWN, UP, ALPHA, MAGNITUDE = ".lora_down.weight", ".lora_up.weight", ".alpha", ".dora_scale"
 SUFFIXES = {DOWN: DOWN, UP: UP, ALPHA: ALPHA, MAGNITUDE: MAGNITUDE, ".lora_A.weight": DOWN, ".lora_B.weight": UP}
-"""How a key may end, and what it then is."""
+"""Ending of a key -> the kind of its tensor."""
+SINGLE_ENCODER = ("sd1", "sd2")
+"""Families with one text encoder, named lora_te; several are named lora_te1, lora_te2."""
+SHIFT_FIRST = ("norm_out.linear", "norm1_context.linear")
+"""Layers whose rows, if they have two halves, are (scale, shift) in diffusers, (shift, scale) in the original."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The layers of one part that a kohya name stands for, in the order of their rows."""
+
+    part: str
+    layers: tuple[str, ...]
+    num_rows: tuple[int, ...]
+    """Outputs of each layer."""
+    swapped: bool = False
+    """Whether the two halves of the rows are swapped."""
 
 
 def kohya_tensors(base: Base, pairs: Pairs) -> dict[str, Tensor]:
-    """`pairs` with kohya's names for the family of `base`. Exact: only fused layers are put together anew."""
-    found: dict[str, Tensor] = {}
-    for name, place in places(base).items():
-        mine = pairs.get(place.part, {})
-        if not any(layer in mine for layer in place.layers):
+    """`pairs` with kohya's names for the family of `base`. Exact: only the pairs of fused layers are combined."""
+    tensors: dict[str, Tensor] = {}
+    for name, place in _places(base).items():
+        part_pairs = pairs.get(place.part, {})
+        if not any(layer in part_pairs for layer in place.layers):
             continue
-        pair = _swapped(_fused(base, place, mine), place)
-        found |= {name + DOWN: pair.down, name + UP: pair.up, name + ALPHA: torch.tensor(float(pair.alpha))}
+        pair = _swapped(_fused(base, place, part_pairs), place)
+        tensors |= {name + DOWN: pair.down, name + UP: pair.up, name + ALPHA: torch.tensor(float(pair.alpha))}
         if pair.magnitude_O is not None:
-            found[name + MAGNITUDE] = pair.magnitude_O.reshape(-1, *(1,) * (pair.up.ndim - 1))
-    return {key: value.contiguous() for key, value in found.items()}
+            tensors[name + MAGNITUDE] = pair.magnitude_O.reshape(-1, *(1,) * (pair.up.ndim - 1))
+    return {key: value.contiguous() for key, value in tensors.items()}
 
 
 def kohya_pairs(base: Base, file: AdaptorFile) -> Pairs:
     """The pairs of a kohya file for `base`. Raises TrainerError(BAD_ADAPTOR) for a key that matches nothing."""
-    known = further_places(base) | places(base)
+    places_by_name = _foreign_places(base) | _places(base)
     pairs: Pairs = {}
     for name, tensors in _by_name(file).items():
-        if name not in known:
+        if name not in places_by_name:
             raise bad(f"{name} matches no layer of the base model, which is of the family {base.family}")
-        place = known[name]
+        place = places_by_name[name]
         pair = _swapped(_pair(name, tensors, place), place)
         pairs.setdefault(place.part, {}).update(_split(pair, place))
     return pairs
 
 
+def _places(base: Base) -> dict[str, Place]:
+    """The names in our files, one for each layer of `base` that an adaptor can change."""
+    places: dict[str, Place] = {}
+    for part, root in roots(base).items():
+        part_layers = layers(root)
+        if part == base.network_part:
+            places |= _network_places(base, part, part_layers)
+        else:
+            prefix = _text_prefix(base, part)
+            places |= {
+                f"{prefix}{_flat(TEXT_PREFIX + name)}": _place(part, (name,), part_layers) for name in part_layers
+            }
+    return places
+
+
+def _foreign_places(base: Base) -> dict[str, Place]:
+    """Other names in foreign files for the same layers: diffusers' own, and with its order of rows."""
+    places: dict[str, Place] = {}
+    for part, root in roots(base).items():
+        part_layers = layers(root)
+        is_network = part == base.network_part
+        for name in part_layers:
+            for path in (name, name if is_network else TEXT_PREFIX + name):
+                place = replace(_place(part, (name,), part_layers), swapped=False)
+                places |= {prefix + _flat(path): place for prefix in _prefixes(base, part)}
+    return places
+
+
+def _prefixes(base: Base, part: str) -> tuple[str, ...]:
+    """All prefixes in use; OneTrainer writes lora_transformer_, diffusers lora_te1_ in every family."""
+    if part == base.network_part:
+        return ("lora_unet_", "lora_transformer_")
+    return (_text_prefix(base, part), "lora_te1_") if part == "text_encoder" else (_text_prefix(base, part),)
+
+
+def _text_prefix(base: Base, part: str) -> str:
+    if base.family in SINGLE_ENCODER:
+        return "lora_te_"
+    return {"text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}[part]
+
+
+def _network_places(base: Base, part: str, part_layers: Mapping[str, Any]) -> dict[str, Place]:
+    named = _original_names(base, part_layers)
+    return {f"lora_unet_{_flat(path)}": _place(part, names, part_layers) for path, names in named.items()}
+
+
+def _original_names(base: Base, part_layers: Mapping[str, Any]) -> Names:
+    match base.family:
+        case "flux":
+            return flux_names(part_layers)
+        case "sd3":
+            return sd3_names(part_layers)
+        case "sdxl":
+            return {sdxl_name(name, base.network.config.layers_per_block): (name,) for name in part_layers}
+    return {name: (name,) for name in part_layers}
+
+
+def _place(part: str, names: tuple[str, ...], part_layers: Mapping[str, Any]) -> Place:
+    return Place(
+        part,
+        names,
+        tuple(_num_outputs(part_layers[name]) for name in names),
+        _is_swapped(names[0], part_layers[names[0]]),
+    )
+
+
+def _is_swapped(name: str, layer: Any) -> bool:
+    return name.endswith(SHIFT_FIRST) and _num_outputs(layer) == 2 * int(layer.in_features)
+
+
+def _num_outputs(layer: Any) -> int:
+    return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)
+
+
+def _flat(path: str) -> str:
+    return path.replace(".", "_")
+
+
 def _by_name(file: AdaptorFile) -> dict[str, dict[str, Tensor]]:
-    """The tensors of each layer by what they are."""
-    found: dict[str, dict[str, Tensor]] = {}
+    """The tensors of each layer by kind."""
+    by_name: dict[str, dict[str, Tensor]] = {}
     for key, value in file.tensors.items():
         suffix = next((ending for ending in SUFFIXES if key.endswith(ending)), None)
         if suffix is None:
@@ -57,8 +156,8 @@ def _by_name(file: AdaptorFile) -> dict[str, dict[str, Tensor]]:
         name = key.removesuffix(suffix)
         if name.startswith("diffusion_model."):
             name = "lora_unet_" + name.removeprefix("diffusion_model.").replace(".", "_")
-        found.setdefault(name, {})[SUFFIXES[suffix]] = value
-    return found
+        by_name.setdefault(name, {})[SUFFIXES[suffix]] = value
+    return by_name
 
 
 def _pair(name: str, tensors: Mapping[str, Tensor], place: Place) -> Pair:
@@ -70,7 +169,7 @@ def _pair(name: str, tensors: Mapping[str, Tensor], place: Place) -> Pair:
         raise bad(f"{name} has lora_down {tuple(down.shape)} and lora_up {tuple(up.shape)}, which do not go together")
     if up.shape[0] != sum(place.num_rows):
         raise bad(f"{name} has lora_up {tuple(up.shape)}; expected {sum(place.num_rows)} rows for this base model")
-    # sd-scripts takes alpha to be the rank where a file has none
+    # without alpha sd-scripts uses the rank
     alpha = tensors.get(ALPHA, torch.tensor(float(down.shape[0])))
     if alpha.numel() != 1:
         raise bad(f"{name}{ALPHA} has shape {tuple(alpha.shape)}; expected one number")
@@ -88,13 +187,13 @@ def _magnitude(name: str, value: Tensor | None, num_rows: int) -> Tensor | None:
     return value.flatten()
 
 
-def _fused(base: Base, place: Place, mine: Mapping[str, Pair]) -> Pair:
+def _fused(base: Base, place: Place, pairs: Mapping[str, Pair]) -> Pair:
     """One pair for all layers of `place`: the downs below each other, the ups along the diagonal.
 
-    A layer without a pair counts as zero. Readers find the single pairs again where all blocks are of one rank, so
-    smaller ones are filled up with zeros.
+    A layer without a pair counts as zero. Smaller blocks are padded with zeros, because readers can split the pairs
+    again only if all blocks have the same rank.
     """
-    present = {layer: mine[layer] for layer in place.layers if layer in mine}
+    present = {layer: pairs[layer] for layer in place.layers if layer in pairs}
     first = next(iter(present.values()))
     if len(place.layers) == 1:
         return first
@@ -114,19 +213,19 @@ def _fused(base: Base, place: Place, mine: Mapping[str, Pair]) -> Pair:
 
 
 def _fused_magnitude(base: Base, place: Place, present: Mapping[str, Pair]) -> Tensor:
-    """A layer without a pair keeps the length that its own weight has."""
-    known = layers(roots(base)[place.part])
-    own = [None if layer not in present else present[layer].magnitude_O for layer in place.layers]
-    lengths = zip(place.layers, own, strict=True)
-    return torch.cat([_own_lengths(known[layer]) if m is None else m for layer, m in lengths])
+    """A layer without a pair gets the row lengths of its own weight."""
+    part_layers = layers(roots(base)[place.part])
+    magnitudes = [present[layer].magnitude_O if layer in present else None for layer in place.layers]
+    lengths = zip(place.layers, magnitudes, strict=True)
+    return torch.cat([_row_lengths(part_layers[layer]) if m is None else m for layer, m in lengths])
 
 
-def _own_lengths(layer: Any) -> Tensor:
+def _row_lengths(layer: Any) -> Tensor:
     return row_norms(dequantize_module_weight(layer).detach().float()).cpu()
 
 
 def _split(pair: Pair, place: Place) -> dict[str, Pair]:
-    """The pairs of a fused one; exact where it is block-diagonal, as `_fused` makes it."""
+    """The pairs of a fused one; exact if it is block-diagonal, as those of `_fused` are."""
     if len(place.layers) == 1:
         return {place.layers[0]: pair}
     ups = torch.split(pair.up, list(place.num_rows))
@@ -144,7 +243,7 @@ def _split(pair: Pair, place: Place) -> dict[str, Pair]:
 
 
 def _swapped(pair: Pair, place: Place) -> Pair:
-    """With the two halves of its rows changed over, where the original network has them the other way."""
+    """With the two halves of its rows swapped, if the original network has them in the other order."""
     if not place.swapped:
         return pair
     magnitude = pair.magnitude_O

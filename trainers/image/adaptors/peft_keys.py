@@ -25,7 +25,7 @@ OLDER_NAMES = (
     (".lora_linear_layer.up.weight", B),
     (".lora_magnitude_vector.weight", MAGNITUDE),
 )
-"""What earlier versions of diffusers wrote, and what it is now."""
+"""(names in earlier versions of diffusers, current names)"""
 OLDER_TEXT_NAMES = (
     (".to_q.", ".q_proj."),
     (".to_k.", ".k_proj."),
@@ -36,27 +36,27 @@ HEADER = "lora_adapter_metadata"
 
 
 def peft_tensors(pairs: Pairs) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for part, by_layer in pairs.items():
         prefix = f"{part}.{TEXT_PREFIX}" if part.startswith("text_encoder") else f"{part}."
         for layer, pair in by_layer.items():
-            found |= {f"{prefix}{layer}{A}": pair.down, f"{prefix}{layer}{B}": pair.up}
+            tensors |= {f"{prefix}{layer}{A}": pair.down, f"{prefix}{layer}{B}": pair.up}
             if pair.magnitude_O is not None:
                 shape = (1, -1, 1, 1) if pair.down.ndim == 4 else (-1,)
-                # diffusers hands a text encoder's keys to transformers, which wants the whole name of the parameter
+                # diffusers passes a text encoder's keys to transformers, which expects the full name of the parameter
                 ending = ".weight" if part.startswith("text_encoder") else ""
-                found[f"{prefix}{layer}{MAGNITUDE}{ending}"] = pair.magnitude_O.reshape(shape)
-    return found
+                tensors[f"{prefix}{layer}{MAGNITUDE}{ending}"] = pair.magnitude_O.reshape(shape)
+    return tensors
 
 
 def peft_header(pairs: Pairs) -> str:
-    """The peft config of each part, so that alpha survives: without it diffusers takes alpha to be the rank."""
+    """The peft config of each part. It keeps alpha: without it diffusers assumes that alpha is the rank."""
     header: dict[str, Any] = {}
     for part, by_layer in pairs.items():
-        # a text encoder's names begin with text_model. or not, by the version of transformers: no anchor there
+        # whether a text encoder's names begin with text_model. depends on the version of transformers: no anchor
         anchor = "" if part.startswith("text_encoder") else "^"
-        r = _usual(pair.rank for pair in by_layer.values())
-        alpha = _usual(pair.alpha for pair in by_layer.values())
+        r = _most_common(pair.rank for pair in by_layer.values())
+        alpha = _most_common(pair.alpha for pair in by_layer.values())
         config = {
             "r": r,
             "lora_alpha": alpha,
@@ -70,7 +70,7 @@ def peft_header(pairs: Pairs) -> str:
 
 
 def peft_pairs(file: AdaptorFile) -> Pairs:
-    """The pairs of a diffusers file, of today's or of earlier names. Raises TrainerError(BAD_ADAPTOR)."""
+    """The pairs of a diffusers file with current or earlier names. Raises TrainerError(BAD_ADAPTOR)."""
     tensors = {_renamed(key): value for key, value in file.tensors.items()}
     header = _header(file.metadata)
     pairs: Pairs = {}
@@ -105,11 +105,11 @@ def _pair(tensors: Mapping[str, Tensor], module: str, part: str, layer: str, hea
 
 
 def _alpha(header: Mapping[str, Any], part: str, layer: str, rank: int) -> float:
-    """Alpha of the layer; without a header it is the rank, so that the scaling is 1, as in diffusers."""
+    """Alpha of the layer; without a header the rank, so that the scaling is 1, as in diffusers."""
     try:
         patterns = {plain_name(str(key).removeprefix("^")): value for key, value in _patterns(header, part).items()}
-        named = [value for key, value in patterns.items() if f".{layer}".endswith(f".{key}")]
-        alpha = float(named[0] if named else header.get(f"{part}.lora_alpha", rank))
+        alphas = [value for key, value in patterns.items() if f".{layer}".endswith(f".{key}")]
+        alpha = float(alphas[0] if alphas else header.get(f"{part}.lora_alpha", rank))
     except (AttributeError, TypeError, ValueError) as error:
         raise bad(f"{HEADER} gives {part}.{layer} an alpha that is no number: {error}") from error
     if not math.isfinite(alpha):
@@ -119,9 +119,9 @@ def _alpha(header: Mapping[str, Any], part: str, layer: str, rank: int) -> float
 
 
 def _patterns(header: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """Alphas by layer, or by the end of a layer's name, as peft has them."""
-    found: dict[str, Any] = header.get(f"{part}.alpha_pattern") or {}
-    return found
+    """Alphas by layer, or by the end of a layer's name, as in peft."""
+    patterns: dict[str, Any] = header.get(f"{part}.alpha_pattern") or {}
+    return patterns
 
 
 def _header(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -140,6 +140,6 @@ def _renamed(key: str) -> str:
     return key
 
 
-def _usual(values: Any) -> Any:
-    """The most frequent value; of several, the first met."""
+def _most_common(values: Any) -> Any:
+    """The most frequent value; of equally frequent ones the first."""
     return Counter(values).most_common(1)[0][0]
