@@ -8,15 +8,8 @@ from typing import Any
 from foundation.atomic import bytes_write
 from trainers.core.card import base_name, parameters_table, quoted, table
 from trainers.image.adaptors.file import KOHYA, WEIGHTS
+from trainers.image.models.families import PIPELINES
 
-PIPELINES = {
-    "sd1": "StableDiffusionPipeline",
-    "sd2": "StableDiffusionPipeline",
-    "sdxl": "StableDiffusionXLPipeline",
-    "sd3": "StableDiffusion3Pipeline",
-    "flux": "FluxPipeline",
-}
-"""diffusers' class for each family."""
 ORIGINS = {"import_adaptor": "imported", "extract_adaptor": "made from another adaptor"}
 """By method; all others train."""
 IMAGES = "images"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.models.base import Base
+from trainers.image.models.families import TITLES
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 """With the names of diffusers and peft."""
@@ -30,13 +31,6 @@ UNSUPPORTED = (
     (".lora_B.bias", "LoRA with bias"),
 )
 """(part of a key, format): a space matches the end of the key. None of these formats is a plain pair of matrices."""
-TITLES = {
-    "sd1": "Stable Diffusion 1.x",
-    "sd2": "Stable Diffusion 2.x",
-    "sdxl": "Stable Diffusion XL",
-    "sd3": "Stable Diffusion 3",
-    "flux": "Flux.1",
-}
 FAMILY_PREFIXES = (
     ("stable-diffusion-xl", "sdxl"),
     ("sdxl", "sdxl"),

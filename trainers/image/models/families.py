@@ -5,7 +5,9 @@ The family is read from the folder's model_index.json, never from the user.
 
 # B batch, L tokens, D text width, P pooled width, C channels, H height, W width
 
+import importlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,19 +18,33 @@ from formats.base_model import pipeline_keys_ignored
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.core.folder_views import bad_files, ignored_log
 from trainers.core.special_tokens import special_tokens_check
-from trainers.image.models import flux, sd1, sd2, sd3, sdxl
 from trainers.image.models.base import Base, TargetKind, TextSettings
 from trainers.image.models.parts import model_index, part_config
 from trainers.image.models.text_encoders import Text
 
+PIPELINES = {
+    "sd1": "StableDiffusionPipeline",
+    "sd2": "StableDiffusionPipeline",
+    "sdxl": "StableDiffusionXLPipeline",
+    "sd3": "StableDiffusion3Pipeline",
+    "flux": "FluxPipeline",
+}
+"""diffusers' class for each family, the `_class_name` in model_index.json."""
+TITLES = {
+    "sd1": "Stable Diffusion 1.x",
+    "sd2": "Stable Diffusion 2.x",
+    "sdxl": "Stable Diffusion XL",
+    "sd3": "Stable Diffusion 3",
+    "flux": "Flux.1",
+}
+SD2_TEXT_WIDTH = 1024
+"""Of OpenCLIP-H: distinguishes 2.x from 1.x, whose pipeline class is the same."""
+
 
 class Family(Protocol):
-    """A module of this package."""
+    """A module of this package, named as the family."""
 
     NAME: str
-    TITLE: str
-    PIPELINE: str
-    """`_class_name` in model_index.json."""
     IS_FLOW: bool
     """Trained by flow matching, at times in (0, 1]; else by DDPM, at integer timesteps."""
     PIXEL_MULTIPLE: int
@@ -84,11 +100,12 @@ class Family(Protocol):
         ...
 
 
-FAMILIES: dict[str, Family] = {module.NAME: module for module in (sd1, sd2, sdxl, sd3, flux)}
-
-
+@cache
 def family_module(name: str) -> Family:
-    return FAMILIES[name]
+    """Imports one family only: each needs other classes of diffusers and transformers, which take seconds to import."""
+    module: Any = importlib.import_module(f"trainers.image.models.{name}")
+    family: Family = module
+    return family
 
 
 def load_base(folder: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> Base:
@@ -108,14 +125,14 @@ def load_base(folder: Path, dtype: torch.dtype, device: torch.device | str = "cp
 def family_of(folder: Path) -> Family:
     """The family of the base model in `folder`: by its pipeline class, 1.x and 2.x by the width of the text encoder."""
     name = model_index(folder).get("_class_name")
-    families = [family for family in FAMILIES.values() if name == family.PIPELINE]
+    families = [family for family, pipeline in PIPELINES.items() if name == pipeline]
     if not families:
-        supported = ", ".join(f"{family.TITLE} ({family.PIPELINE})" for family in FAMILIES.values())
+        supported = ", ".join(f"{TITLES[family]} ({pipeline})" for family, pipeline in PIPELINES.items())
         raise TrainerError(
             ReasonCode.BAD_BASE_MODEL,
             f"expected {supported}, found {name or 'no _class_name'} in {folder.name}/model_index.json",
         )
-    if name == sd2.PIPELINE and (folder / "text_encoder").is_dir():
+    if "sd2" in families and (folder / "text_encoder").is_dir():
         width = part_config(folder, "text_encoder").get("hidden_size")
-        return family_module("sd2" if width == sd2.TEXT_WIDTH else "sd1")
-    return families[0]
+        return family_module("sd2" if width == SD2_TEXT_WIDTH else "sd1")
+    return family_module(families[0])

@@ -32,7 +32,6 @@ from trainers.image.models.text_encoders import Text, clip_ids, clip_last, clip_
 __all__ = ["encode_image", "save"]
 
 NAME = "sd1"
-TITLE = "Stable Diffusion 1.x"
 PIPELINE = "StableDiffusionPipeline"
 IS_FLOW = False
 PIXEL_MULTIPLE = 8

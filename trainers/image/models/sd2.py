@@ -10,7 +10,6 @@ import torch
 from trainers.image.models.base import Base
 from trainers.image.models.sd1 import (
     IS_FLOW,
-    PIPELINE,
     PIXEL_MULTIPLE,
     caption_tokenizer,
     embed,
@@ -26,7 +25,6 @@ from trainers.image.models.sd1 import (
 
 __all__ = [
     "IS_FLOW",
-    "PIPELINE",
     "PIXEL_MULTIPLE",
     "caption_tokenizer",
     "embed",
@@ -40,9 +38,6 @@ __all__ = [
 ]
 
 NAME = "sd2"
-TITLE = "Stable Diffusion 2.x"
-TEXT_WIDTH = 1024
-"""Of OpenCLIP-H; by it a folder is told from Stable Diffusion 1.x, whose pipeline class is the same."""
 
 
 def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:

@@ -32,7 +32,6 @@ from trainers.image.models.text_encoders import Text, clip_ids, clip_penultimate
 __all__ = ["encode_image", "save", "targets", "text_targets"]
 
 NAME = "sdxl"
-TITLE = "Stable Diffusion XL"
 PIPELINE = "StableDiffusionXLPipeline"
 IS_FLOW = False
 PIXEL_MULTIPLE = 8
