@@ -83,9 +83,9 @@ def _error_statuses(verb: str, operation: dict[str, Any]) -> list[HTTPStatus]:
     return statuses
 
 
-def internal_operation(name: str, request: Any) -> Callable[[View], View]:
+def internal_operation(name: str, request: Any, response: Any = OpenApiTypes.OBJECT) -> Callable[[View], View]:
     """Describes an operation that workers call, for the tests; docs/protocol.md is its documentation for people."""
-    responses = {200: OpenApiTypes.OBJECT, 204: None, 410: ErrorShape}
+    responses = {200: response, 204: None, 410: ErrorShape}
     return extend_schema(operation_id=name, request=request, responses=responses)
 
 

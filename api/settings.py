@@ -6,7 +6,6 @@ from pathlib import Path
 from api.databases import database_entry
 from api.environment import environment_read
 from api.logs import logging_config
-from api.panel.theme import UNFOLD as PANEL
 
 ANNEAL = environment_read(os.environ)
 
@@ -82,7 +81,6 @@ SILENCED_SYSTEM_CHECKS = [
     "security.W021",  # whether a domain is on the preload list of browsers is its owner's choice
 ]
 
-UNFOLD = PANEL
 
 REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "api.errors.exception_handler",
@@ -106,3 +104,16 @@ SPECTACULAR_SETTINGS = {
 }
 
 LOGGING = logging_config(secrets=ANNEAL.secret_values)
+UNFOLD = {
+    "SITE_TITLE": "Anneal",
+    "SITE_HEADER": "Anneal",
+    "SITE_SUBHEADER": "What runs, and why not",
+    "SITE_SYMBOL": "thermostat",
+    "SITE_URL": None,
+    "SHOW_VIEW_ON_SITE": False,
+    "SHOW_HISTORY": False,
+    "DASHBOARD_CALLBACK": "api.panel.dashboard.dashboard",
+    "LOGIN": {"form": "api.accounts.panel_login.LimitedLogin"},
+    "SIDEBAR": {"show_search": True, "show_all_applications": False},
+}
+"""How django-unfold shows the panel."""

@@ -38,6 +38,7 @@ from bench.measure import REPOSITORY, table
 
 MODULES = {
     "transitions": ("api/jobs/transitions.py", "tests/api/jobs/test_transitions.py tests/api/jobs/test_jobs_flow.py"),
+    "states": ("api/jobs/states.py", "tests/api/jobs/test_transitions.py"),
     "claim": (
         "api/jobs/services/claim.py",
         "tests/api/jobs/test_claim.py tests/api/jobs/test_queue_order.py tests/api/jobs/test_budgets.py",
@@ -46,7 +47,10 @@ MODULES = {
         "api/jobs/services/finish.py",
         "tests/api/jobs/test_finish.py tests/api/jobs/test_job_outputs.py tests/api/jobs/test_budgets.py",
     ),
-    "reap": ("api/jobs/services/reap.py", "tests/api/jobs/test_reap.py"),
+    "attempt_lifecycle": (
+        "api/jobs/services/attempt_lifecycle.py",
+        "tests/api/jobs/test_attempt_lifecycle.py tests/api/jobs/test_heartbeat.py tests/api/jobs/test_finish.py",
+    ),
     "lease": ("worker/client/lease.py", "tests/worker/client/test_lease.py"),
     "signing": ("storage/signing.py", "tests/storage/test_signing.py tests/storage/test_own_links.py"),
     "losses": ("trainers/core/losses.py", "tests/trainers/core/test_losses.py"),

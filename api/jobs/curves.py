@@ -1,4 +1,4 @@
-"""A job's curves, as many points of each as somebody wants to draw."""
+"""A job's curves, thinned to a number of points."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,18 +15,18 @@ MIN_POINTS, MAX_POINTS = 4, 100_000
 
 
 def curves(job: Job, names: Sequence[str] = (), *, num_points: int = DEFAULT_POINTS) -> Series:
-    """[step, value] by metric, at most `num_points` each: exact for a shorter curve.
+    """[step, value] by metric, at most `num_points` each; a shorter curve is exact.
 
-    A longer one is cut into stretches of equal length in steps, of which the lowest and the highest point stay, beside
-    the first and the last of all: no peak is lost. Four queries, and no more rows than are given.
+    A longer one keeps its first and last point, and the lowest and highest of each stretch of equal length in steps, so
+    no peak is lost. Four queries; reads no more rows than it returns.
     """
-    kept = points_of(job)
-    kept = kept.filter(name__in=names) if names else kept
-    spans = kept.order_by().values("name").annotate(count=Count("pk"), first=Min("step"), last=Max("step"))
+    points = points_of(job)
+    points = points.filter(name__in=names) if names else points
+    spans = points.order_by().values("name").annotate(count=Count("pk"), first=Min("step"), last=Max("step"))
     long = {span["name"]: span for span in spans if span["count"] > num_points}
-    rows = list(_plain(kept.exclude(name__in=long)))
+    rows = list(_plain(points.exclude(name__in=long)))
     if long:
-        rows += _plain(_thinned(kept.filter(name__in=long), long, (num_points - 2) // 2))
+        rows += _plain(_thinned(points.filter(name__in=long), long, (num_points - 2) // 2))
     series: Series = {}
     for name, step, value in sorted(rows, key=lambda row: row[:2]):
         series.setdefault(name, []).append((step, value))
@@ -34,11 +34,11 @@ def curves(job: Job, names: Sequence[str] = (), *, num_points: int = DEFAULT_POI
 
 
 def points_of(job: Job) -> QuerySet[Metric]:
-    """What an attempt did past the step that a later one resumed from is superseded."""
-    kept = Q(pk__in=())
+    """Without points past the step from which a later attempt resumed: those are superseded."""
+    current = Q(pk__in=())
     for attempt, end in reaches_of([job.pk]).items():
-        kept |= Q(attempt=attempt) if end is None else Q(attempt=attempt, step__lte=end)
-    return Metric.objects.filter(kept)
+        current |= Q(attempt=attempt) if end is None else Q(attempt=attempt, step__lte=end)
+    return Metric.objects.filter(current)
 
 
 def _plain(points: QuerySet[Metric]) -> QuerySet[Metric, tuple[str, int, float]]:
@@ -58,7 +58,7 @@ def _thinned(points: QuerySet[Metric], spans: dict[str, Any], num_stretches: int
 
 
 def _stretches(name: str, span: dict[str, Any], num_stretches: int) -> list[When]:
-    """The number of the stretch that a step lies in; the first and the last step are stretches of their own."""
+    """The number of the stretch that contains a step; the first and the last step each form one."""
     step = Cast("step", BigIntegerField())
     width = span["last"] - span["first"] + 1
     return [

@@ -8,16 +8,15 @@ from api.catalog.versions.uploads import uploads_sweep
 from api.environment import environment
 from api.jobs import queue
 from api.jobs.selectors import due_up_to, free_slots
-from api.jobs.services.force import stuck_end
-from api.jobs.services.log_storage import logs_compact
-from api.jobs.services.reap import attempts_reap
+from api.jobs.services.attempt_lifecycle import attempts_reap, stuck_end
+from api.jobs.services.log import logs_compact
 from api.jobs.services.reconcile import reconcile_pass
 
 log = logging.getLogger(__name__)
 
 
 class Every:
-    """Says "now" at the first question, and then once in so many seconds."""
+    """`due` is true on the first call, and then once in so many seconds."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds, self._next = seconds, 0.0
@@ -32,7 +31,7 @@ class Every:
 STUCK = Every(60)
 RECONCILE = Every(3600)
 SWEEPS = Every(600)
-"""Listing all open uploads of a bucket each round would cost more than it finds."""
+"""Rare, because listing all open uploads of a bucket is expensive."""
 
 
 def dispatch_round() -> None:
@@ -40,7 +39,7 @@ def dispatch_round() -> None:
     if reaped := attempts_reap():
         log.warning("%d attempts ended as lost", reaped)
     if STUCK.due() and (ended := stuck_end()):
-        log.warning("%d attempts ended that their workers do not end", ended)
+        log.warning("%d attempts ended that their workers did not end", ended)
     if environment().broker_url:
         queues_top_up()
     try:
@@ -56,12 +55,12 @@ def dispatch_round() -> None:
 
 def _reconcile() -> None:
     try:
-        done = reconcile_pass(remove=environment().reconcile == "remove")
+        result = reconcile_pass(remove=environment().reconcile == "remove")
     except OSError as error:
-        log.error("the storage was not compared with the books: %s", error)
+        log.error("the storage was not compared with the database: %s", error)
         return
-    if done.removed:
-        log.warning("%d objects were removed that no row has named for long", len(done.removed))
+    if result.removed:
+        log.warning("%d objects that no row names were removed", len(result.removed))
 
 
 def _uploads_sweep() -> None:
@@ -72,12 +71,13 @@ def _uploads_sweep() -> None:
 
 
 def queues_top_up() -> dict[str, int]:
-    """Calls sent by pool, so that min(due jobs, free slots, limit) wait. A broker that is down costs a warning."""
+    """Sends calls until min(due jobs, free slots, limit) are waiting; returns their number by pool. Logs a warning if
+    the broker is down."""
     sent: dict[str, int] = {}
     for pool, free in free_slots().items():
-        wanted = due_up_to(pool, min(free, environment().dispatch_limit)) if free else 0
+        target = due_up_to(pool, min(free, environment().dispatch_limit)) if free else 0
         try:
-            missing = wanted - queue.waiting_calls(pool) if wanted else 0
+            missing = target - queue.waiting_calls(pool) if target else 0
             queue.call(pool, max(0, missing))
         except queue.BROKER_ERRORS as error:
             log.warning("the broker does not answer, workers poll: %s", error)

@@ -1,4 +1,4 @@
-"""What a list of jobs can be narrowed by."""
+"""The filters of a list of jobs."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -12,7 +12,8 @@ from rest_framework.request import Request
 
 from api.audit.names import ref_read
 from api.catalog.models import Adaptor
-from api.jobs.models import Job, JobInput, JobLabel, State
+from api.jobs.models import Job, JobInput, JobLabel
+from api.jobs.states import State
 from trainers.contract.spec import Contract
 
 REF = "name, or name@version for exactly that one"
@@ -57,37 +58,38 @@ class JobFilters(Contract):
 
 def filters_of(request: Request) -> JobFilters:
     """Raises ValidationError that names the parameter."""
-    given = request.query_params
-    return JobFilters.model_validate({name: given[name] for name in JobFilters.model_fields if given.get(name)})
+    values = request.query_params
+    return JobFilters.model_validate({name: values[name] for name in JobFilters.model_fields if values.get(name)})
 
 
-def jobs_filter(jobs: QuerySet[Job], wanted: JobFilters) -> QuerySet[Job]:
-    """Raises ValueError for an unknown state, Problem for what is no reference."""
+def jobs_filter(jobs: QuerySet[Job], filters: JobFilters) -> QuerySet[Job]:
+    """Raises ValueError for an unknown state, Problem for an invalid reference."""
     conditions: list[Any] = [
-        Q(state__in=states_of(wanted.state)) if wanted.state else None,
-        Q(method=wanted.method) if wanted.method else None,
-        Q(name__icontains=wanted.search) if wanted.search else None,
-        ref_condition("template", wanted.template, "template") if wanted.template else None,
-        _reads("dataset", wanted.dataset) if wanted.dataset else None,
-        _reads("model", wanted.model) if wanted.model else None,
-        Q(_reads("adaptor", wanted.adaptor)) | Q(_made(wanted.adaptor)) if wanted.adaptor else None,
-        Exists(JobLabel.objects.filter(job=OuterRef("pk"), name=wanted.label)) if wanted.label else None,
-        Q(parent=wanted.parent) if wanted.parent else None,
-        Q(created__gte=wanted.created_after) if wanted.created_after else None,
-        Q(created__lt=wanted.created_before) if wanted.created_before else None,
+        Q(state__in=states_of(filters.state)) if filters.state else None,
+        Q(method=filters.method) if filters.method else None,
+        Q(name__icontains=filters.search) if filters.search else None,
+        ref_condition("template", filters.template, "template") if filters.template else None,
+        _reads("dataset", filters.dataset) if filters.dataset else None,
+        _reads("model", filters.model) if filters.model else None,
+        Q(_reads("adaptor", filters.adaptor)) | Q(_made_by_job(filters.adaptor)) if filters.adaptor else None,
+        Exists(JobLabel.objects.filter(job=OuterRef("pk"), name=filters.label)) if filters.label else None,
+        Q(parent=filters.parent) if filters.parent else None,
+        Q(created__gte=filters.created_after) if filters.created_after else None,
+        Q(created__lt=filters.created_before) if filters.created_before else None,
     ]
     return jobs.filter(*(condition for condition in conditions if condition is not None))
 
 
-def states_of(given: str) -> list[str]:
-    wanted = [name for name in given.split(",") if name]
-    if unknown := [name for name in wanted if name not in State.values]:
+def states_of(text: str) -> list[str]:
+    """From names separated by commas. Raises ValueError."""
+    states = [name for name in text.split(",") if name]
+    if unknown := [name for name in states if name not in State.values]:
         raise ValueError(f"unknown state {unknown[0]!r:.100}; known states: {', '.join(State.values)}")
-    return wanted
+    return states
 
 
 def ref_condition(column: str, ref: str, field: str) -> Q:
-    """Whether the column, which holds name@version, is the one that `ref` names."""
+    """Whether the column, which holds name@version, matches `ref`."""
     name, number = ref_read(ref, field)
     return Q(**{f"{column}__startswith": f"{name}@"}) if number is None else Q(**{column: f"{name}@{number}"})
 
@@ -96,7 +98,7 @@ def _reads(role: str, ref: str) -> Exists:
     return Exists(JobInput.objects.filter(ref_condition("name", ref, role), job=OuterRef("pk"), role=role))
 
 
-def _made(ref: str) -> Exists:
+def _made_by_job(ref: str) -> Exists:
     name, number = ref_read(ref, "adaptor")
-    found = Adaptor.objects.filter(job=OuterRef("pk"), name=name)
-    return Exists(found if number is None else found.filter(version=number))
+    adaptors = Adaptor.objects.filter(job=OuterRef("pk"), name=name)
+    return Exists(adaptors if number is None else adaptors.filter(version=number))

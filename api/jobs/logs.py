@@ -1,4 +1,4 @@
-"""Reading a job's log: that of its attempts, one after the other, as one run of bytes."""
+"""Reads of a job's log: those of its attempts, one after the other, as one byte string."""
 
 from django.db.models import F
 
@@ -23,7 +23,7 @@ def log_read(job: Job, offset: int, limit: int) -> bytes:
 
 
 def attempt_log_read(attempt: Attempt, offset: int, limit: int) -> bytes:
-    """Rows move from the database to the storage, never back: who asks the database first misses nothing."""
+    """Rows move from the database to the storage, never back, so reading the database first misses nothing."""
     end = min(attempt.log_bytes, offset + limit)
     hot = hot_chunks(attempt, offset, end)
     cold_end = min(end, hot[0].start) if hot else end
@@ -31,7 +31,7 @@ def attempt_log_read(attempt: Attempt, offset: int, limit: int) -> bytes:
 
 
 def hot_chunks(attempt: Attempt, offset: int, end: int) -> list[LogChunk]:
-    """What the database still has of those bytes, in order."""
+    """The chunks of those bytes that are still in the database, in order."""
     first = attempt.log_chunks.filter(start__lte=offset).order_by("-start").values_list("start", flat=True).first() or 0
     return list(attempt.log_chunks.filter(start__gte=first, start__lt=end).order_by("start"))
 
@@ -41,9 +41,9 @@ def _cut(chunk: LogChunk, offset: int, end: int) -> bytes:
 
 
 def _cold(attempt: Attempt, offset: int, end: int) -> list[bytes]:
-    found = attempt.log_pieces.filter(start__lt=end, start__gt=offset - F("size_bytes")).order_by("start")
+    pieces = attempt.log_pieces.filter(start__lt=end, start__gt=offset - F("size_bytes")).order_by("start")
     data = []
-    for piece in found:
+    for piece in pieces:
         skip = max(0, offset - piece.start)
         length = min(end - piece.start, piece.size_bytes) - skip
         data.append(b"".join(storage().open_range(piece.key, skip, length)))

@@ -1,4 +1,4 @@
-"""The rows of the job state machine. What moves them is in `transitions` and `services`."""
+"""The rows of the job state machine. `transitions` and `services` move them."""
 
 import uuid
 from typing import Any
@@ -7,34 +7,7 @@ from django.db import models
 from django.db.models import F, Q
 
 from api.accounts.models import Project
-
-
-class State(models.TextChoices):
-    QUEUED = "queued", "waits for a worker"
-    CLAIMED = "claimed", "a worker fetches its inputs"
-    RUNNING = "running", "the trainer runs"
-    SUCCEEDED = "succeeded", "the result is whole"
-    FAILED = "failed", "ended without a result; the reason says why"
-    CANCELLED = "cancelled", "ended because the user wanted so"
-    PAUSED = "paused", "stopped by the user, to be resumed"
-
-
-LIVE = (State.CLAIMED, State.RUNNING)
-ENDED = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.PAUSED)
-
-
-class Stop(models.TextChoices):
-    NONE = "", "go on"
-    PAUSE = "pause", "stop with a checkpoint, to be resumed"
-    CANCEL = "cancel", "stop for good"
-
-
-class Outcome(models.TextChoices):
-    SUCCEEDED = "succeeded", "whole result"
-    FAILED = "failed", "the trainer failed"
-    STOPPED = "stopped", "stopped as the user asked"
-    LOST = "lost", "the worker stopped answering"
-    PREEMPTED = "preempted", "the worker gave its place away"
+from api.jobs.states import LIVE, Outcome, State, Stop
 
 
 class Job(models.Model):
@@ -48,27 +21,26 @@ class Job(models.Model):
     priority = models.IntegerField(default=0)
     pool = models.CharField(max_length=50, default="default")
     accelerators = models.PositiveSmallIntegerField(default=0)
-    """How many."""
     needs = models.CharField(max_length=400, default="0")
-    """The wanted accelerators as JSON: their number, or exact indices. Jobs with the same needs stand in one line."""
+    """The requested accelerators as JSON: their number, or exact indices. Jobs with the same needs form one line."""
     spec = models.JSONField()
     spec_digest = models.CharField(max_length=64)
     fence = models.PositiveIntegerField(default=0)
-    """Number of the last claim. Whoever carries a lower one is a zombie."""
+    """Number of the last claim. A worker with a lower one is a zombie."""
     not_before = models.DateTimeField(null=True)
-    stop_requested = models.CharField(max_length=10, choices=Stop.choices, default=Stop.NONE, blank=True)
     """A queued job waits until then, after a failure that was not its own."""
+    stop_requested = models.CharField(max_length=10, choices=Stop.choices, default=Stop.NONE, blank=True)
     losses_without_checkpoint = models.PositiveSmallIntegerField(default=0)
     failed_tries = models.PositiveSmallIntegerField(default=0)
-    """Tries in a row, without a new checkpoint, that failed for the storage, the network or a worker."""
+    """Consecutive tries without a new checkpoint that failed because of the storage, the network or a worker."""
     input_bytes = models.PositiveBigIntegerField(default=0)
-    """Of all inputs: a worker needs as much room on its disk."""
+    """Total size of all inputs: a worker needs this much free disk space."""
     checkpoint = models.ForeignKey("Artifact", on_delete=models.SET_NULL, null=True, related_name="+")
-    """The last published one: what resume reads."""
+    """The last published checkpoint, from which the job resumes."""
     control_seq = models.PositiveIntegerField(default=0)
     control_command = models.CharField(max_length=20, default="", blank=True)
     control_obeyed = models.PositiveIntegerField(default=0)
-    """Highest seq that the trainer answered by an event."""
+    """Highest seq of a command that the trainer has answered by an event."""
     event_seq = models.PositiveBigIntegerField(default=0)
     """Seq of the newest event, assigned under this row's lock."""
     progress = models.JSONField(null=True)
@@ -76,14 +48,14 @@ class Job(models.Model):
     reason = models.JSONField(null=True)
     warnings = models.JSONField(default=list)
     passed_over_since = models.DateTimeField(null=True)
-    """When a worker that could hold the job first had to go on to another one."""
+    """When a worker that could take the job first had to take another one."""
     reserved_worker = models.ForeignKey("Worker", on_delete=models.SET_NULL, null=True, related_name="+")
-    """Takes nothing that ranks lower until it can take this job."""
+    """Takes no lower-ranked job until it can take this one."""
     actor = models.CharField(max_length=200)
     parent = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="reruns")
     """The job that this one repeats."""
     template = models.CharField(max_length=120, blank=True, default="")
-    """name@version that its request named, as it was called then."""
+    """name@version in the request, by its name at that time."""
     template_version = models.ForeignKey(
         "catalog.TemplateVersion", on_delete=models.SET_NULL, null=True, related_name="jobs"
     )
@@ -92,11 +64,11 @@ class Job(models.Model):
     request_digest = models.CharField(max_length=64)
     created = models.DateTimeField()
     queued_at = models.DateTimeField()
-    """When it last came into the queue; its place there goes by `created`."""
+    """When it was last queued; its place in the queue depends on `created`."""
     started = models.DateTimeField(null=True)
     ended = models.DateTimeField(null=True)
     shown_attempts: list["Attempt"]
-    """This and the next two: of jobs that came from `selectors.jobs_of`."""
+    """Set, like the next two, by `selectors.jobs_of`."""
     shown_adaptors: list[Any]
     shown_labels: list["JobLabel"]
 
@@ -134,7 +106,7 @@ class Job(models.Model):
 
 
 class JobInput(models.Model):
-    """One immutable input of a job: what "used by", the guards of deletes and the filters of lists ask for."""
+    """One immutable input of a job, for "used by", the guards of deletes and the filters of lists."""
 
     class Role(models.TextChoices):
         DATASET = "dataset"
@@ -146,7 +118,7 @@ class JobInput(models.Model):
     name = models.CharField(max_length=120)
     """name@version"""
     key = models.CharField(max_length=200)
-    """Storage prefix of the version: what it is known by, whatever its name becomes."""
+    """Storage prefix of the version, which identifies it even if its name changes."""
 
     class Meta:
         indexes = (
@@ -171,7 +143,7 @@ class JobLabel(models.Model):
 
 
 class Worker(models.Model):
-    """A host process; `id` is kept in its state folder, `boot_id` is new at each start."""
+    """A host process; its state folder stores `id`, and each start has a new `boot_id`."""
 
     id = models.UUIDField(primary_key=True)
     boot_id = models.UUIDField()
@@ -184,18 +156,18 @@ class Worker(models.Model):
     free_slots = models.PositiveSmallIntegerField(default=0)
     last_seen = models.DateTimeField()
     wall = models.CharField(max_length=20, default="", blank=True)
-    """What keeps trainers off the host's files: user, landlock, user+landlock, none; "" = none, of an older worker."""
+    """What isolates the host's files from trainers: user, landlock, user+landlock or none; "" = older worker."""
     draining = models.BooleanField(default=False)
     gone = models.BooleanField(default=False)
-    """Said goodbye."""
+    """It has shut down."""
     room_bytes = models.PositiveBigIntegerField(null=True)
-    """Room for a job's inputs on its disk, as last reported: what is free or evictable, less the worker's reserve."""
+    """Disk space for a job's inputs, as last reported: free or evictable, less the worker's reserve."""
     failed_jobs = models.JSONField(default=list)
-    """Ids of different jobs that failed in a row because of this worker."""
+    """Ids of different jobs that failed consecutively because of this worker."""
     quarantined_at = models.DateTimeField(null=True)
-    """Since then it is given no jobs, until a person or its own check releases it."""
+    """Since then it gets no jobs, until a person or its own check releases it."""
     quarantine = models.JSONField(null=True)
-    """The Reason of the last of the failures that led to it."""
+    """The Reason of the last failure that led to it."""
 
     def __str__(self) -> str:
         return f"{self.host} ({self.id})"
@@ -225,20 +197,20 @@ class Attempt(models.Model):
     exit_code = models.IntegerField(null=True)
     reason = models.JSONField(null=True)
     finish_digest = models.CharField(max_length=64, default="", blank=True)
-    """Of the finish that was recorded: the same one again is answered 200."""
+    """Of the recorded finish, so that repeating it succeeds."""
     checkpoint = models.ForeignKey("Artifact", on_delete=models.SET_NULL, null=True, related_name="+")
-    """What the attempt resumed from."""
+    """The checkpoint from which the attempt resumed."""
     start_step = models.PositiveIntegerField(default=0)
     last_step = models.PositiveIntegerField(null=True)
     event_seq = models.PositiveBigIntegerField(default=0)
-    """Highest recorded seq of the trainer's events; they come without gaps."""
+    """Highest recorded seq of the trainer's events, which have no gaps."""
     progress_seq = models.PositiveBigIntegerField(default=0)
     progress_at = models.DateTimeField(null=True)
     phase = models.CharField(max_length=20, default="", blank=True)
-    """What it does before its first step, as its worker said last (foundation.phases); "" = of an older worker."""
+    """What it does before its first step, as last reported (foundation.phases); "" = of an older worker."""
     log_bytes = models.PositiveBigIntegerField(default=0)
     log_stored = models.PositiveBigIntegerField(default=0)
-    """So many of them lie in the storage, as LogPieces; the rest are LogChunks."""
+    """How many of them are in the storage, as LogPieces; the rest are LogChunks."""
 
     class Meta:
         constraints = (
@@ -258,17 +230,16 @@ class Attempt(models.Model):
 
     @property
     def prefix(self) -> str:
-        """Storage keys of everything that the attempt publishes start so."""
+        """Prefix of the storage keys of everything that the attempt publishes."""
         return f"jobs/{self.job_id}/{self.fence}"
 
 
 class AvoidedWorker(models.Model):
-    """A worker on which a job failed because of the worker: not given the job again while another could take it."""
+    """A worker on which a job failed because of the worker: it gets the job again only if no other could take it."""
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="avoided")
     worker = models.ForeignKey(Worker, on_delete=models.CASCADE, related_name="avoided_by")
     code = models.CharField(max_length=50)
-    """Of the Reason."""
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=["job", "worker"], name="one_avoidance_per_worker"),)
@@ -290,7 +261,7 @@ class AcceleratorLease(models.Model):
 
 
 class Manifest(models.Model):
-    """What an attempt's manifest said, of any method; the attempt's last words about its results."""
+    """The manifest of an attempt, of any method."""
 
     attempt = models.OneToOneField(Attempt, on_delete=models.CASCADE, primary_key=True, related_name="manifest")
     data = models.JSONField()
@@ -300,7 +271,7 @@ class Manifest(models.Model):
 
 
 class Event(models.Model):
-    """What users follow: the trainer's events but steps, and `state` for each change of the job's state."""
+    """What users follow: the trainer's events except steps, and `state` for each change of the job's state."""
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="events")
     seq = models.PositiveBigIntegerField()
@@ -321,7 +292,7 @@ class Event(models.Model):
 
 
 class Metric(models.Model):
-    """One point of one curve, folded from `step` and `validation` events."""
+    """One point of one curve, from `step` and `validation` events."""
 
     attempt = models.ForeignKey(Attempt, on_delete=models.CASCADE, related_name="metrics")
     name = models.CharField(max_length=100)
@@ -349,7 +320,7 @@ class LogChunk(models.Model):
 
 
 class LogPiece(models.Model):
-    """A stretch of the log that was moved into the storage."""
+    """A part of the log that was moved into the storage."""
 
     attempt = models.ForeignKey(Attempt, on_delete=models.CASCADE, related_name="log_pieces")
     start = models.PositiveBigIntegerField()
@@ -364,7 +335,7 @@ class LogPiece(models.Model):
 
 
 class Artifact(models.Model):
-    """Files kept for a job; the row is written when all of them lie in the storage."""
+    """Published files of a job; the row is written once all of them are stored."""
 
     class Kind(models.TextChoices):
         CHECKPOINT = "checkpoint"
@@ -377,14 +348,14 @@ class Artifact(models.Model):
     kind = models.CharField(max_length=20, choices=Kind.choices)
     step = models.PositiveIntegerField(null=True)
     path = models.CharField(max_length=500)
-    """Below the attempt's prefix: a file, or the folder that all files lie in."""
+    """Below the attempt's prefix: a file, or the folder of all files."""
     files = models.JSONField()
     """[{path, size, sha256}], paths below the attempt's prefix."""
     sha256 = models.CharField(max_length=64)
     size_bytes = models.PositiveBigIntegerField()
     details = models.JSONField(default=dict)
     damaged = models.CharField(max_length=500, default="", blank=True)
-    """Of a checkpoint that could not be read when a job resumed: why; no job resumes from it."""
+    """Why a checkpoint could not be read when a job resumed; no job resumes from it any more."""
     created = models.DateTimeField()
 
     class Meta:
@@ -396,7 +367,7 @@ class Artifact(models.Model):
 
 
 class ReaperPass(models.Model):
-    """One row: when the reaper last looked. A gap means that nobody could have renewed a lease."""
+    """One row: the time of the reaper's last pass. A gap means that no lease could have been renewed."""
 
     at = models.DateTimeField()
 
@@ -405,22 +376,22 @@ class ReaperPass(models.Model):
 
 
 class Unreferenced(models.Model):
-    """An object of the storage that no row names."""
+    """An object in the storage that no row names."""
 
     key = models.CharField(max_length=1024, unique=True)
     size_bytes = models.PositiveBigIntegerField()
     seen = models.DateTimeField()
-    """When a pass first found it so."""
+    """When a pass first listed it."""
 
     def __str__(self) -> str:
         return self.key
 
 
 class Reconciliation(models.Model):
-    """One row: where the next pass over the storage starts, and what the passes have done."""
+    """One row: where the next pass over the storage starts, and totals of all passes."""
 
     cursor = models.CharField(max_length=1024, default="", blank=True)
-    """Last key that was looked at; empty = start anew."""
+    """Last key that was checked; empty = start from the beginning."""
     at = models.DateTimeField(null=True)
     removed_objects = models.PositiveBigIntegerField(default=0)
     removed_bytes = models.PositiveBigIntegerField(default=0)

@@ -20,7 +20,7 @@ BROKER_ERRORS = (OperationalError, RedisError, OSError)
 
 
 def wake(pool: str) -> None:
-    """Asks for a call to `pool`. Returns at once whatever the broker does; drops the call when too many wait."""
+    """Requests a call to `pool`. Never waits for the broker; drops the call if too many are waiting."""
     if not environment().broker_url:
         return
     _sender()
@@ -43,7 +43,7 @@ def waiting_calls(pool: str) -> int:
 
 
 def broker_answers() -> None:
-    """Raises one of BROKER_ERRORS where it does not."""
+    """Raises one of BROKER_ERRORS if it does not."""
     with app().connection_for_write() as connection:
         connection.default_channel.client.ping()
 
@@ -55,15 +55,15 @@ def queue_name(pool: str) -> str:
 @cache
 def app() -> Celery:
     times = {"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": TIMEOUT_SECONDS, "max_retries": 0}
-    made = Celery("anneal-api", broker=environment().broker_url, set_as_current=False)
-    made.conf.update(
+    celery = Celery("anneal-api", broker=environment().broker_url, set_as_current=False)
+    celery.conf.update(
         broker_transport_options={**times, "retry_on_timeout": False},
         broker_connection_timeout=TIMEOUT_SECONDS,
         broker_connection_retry=False,
         task_serializer="json",
         task_ignore_result=True,
     )
-    return made
+    return celery
 
 
 @cache
@@ -80,5 +80,5 @@ def _send_forever() -> None:
             call(pool)
         except BROKER_ERRORS as error:
             log.warning("wake-up call to pool %s not sent: %s", pool, error)
-        except Exception:  # nothing would start this thread again
+        except Exception:  # nothing would restart this thread
             log.exception("wake-up call to pool %s not sent", pool)

@@ -1,6 +1,12 @@
-"""Reads of jobs, always within one project; no transaction, a bounded number of queries."""
+"""Reads of jobs, workers and the queue; no transaction, a bounded number of queries.
 
-from datetime import timedelta
+The queue consists of lines: each holds the queued jobs of one pool that need the same accelerators. A claim reads the
+head of each line and never the jobs behind it, so its cost does not depend on the length of the lines. All reads of
+lines use the partial indices `job_claim` and `job_line`.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,19 +17,23 @@ from api.accounts.models import Project
 from api.audit.clock import now
 from api.environment import environment
 from api.jobs.models import Attempt, Job, Worker
-from api.jobs.queue_order import ORDER, due
+from api.jobs.states import State
+from trainers.contract.params import params_class
+from trainers.contract.params.base import Params
 
 LIVE_HEARTBEATS = 4
-"""A worker that missed so many is not counted on."""
+"""A worker that missed this many heartbeats is not counted as live."""
 MIN_PREFIX = 8
 MAX_ALIKE = 100
-"""Ids of one prefix, of all projects, that are looked up one by one."""
+"""Ids with one prefix, in all projects, that are looked up one by one."""
 FAR = 1000
 """Places in a queue are counted up to here."""
+ORDER = ("-priority", "created", "pk")
+ANY = Q()
 
 
 def jobs_of(project: Project) -> QuerySet[Job]:
-    """With all that `shapes` shows. Into attributes: a prefetch into managers builds a query for each of them."""
+    """With all that `JobShape` shows. Into attributes: a prefetch into managers builds a query for each of them."""
     attempts = Attempt.objects.select_related("worker").order_by("n")
     shown: list[Any] = [  # the attributes are declared in the model; the stubs would declare them again
         Prefetch("attempts", attempts, to_attr="shown_attempts"),
@@ -33,18 +43,23 @@ def jobs_of(project: Project) -> QuerySet[Job]:
     return Job.objects.filter(project=project).prefetch_related(*shown)
 
 
+def job_in(project: Project, ref: str) -> Job:
+    """The job without the rows that `JobShape` shows beside it. Raises Http404."""
+    return job_find(Job.objects.filter(project=project), ref)
+
+
 def job_find(jobs: QuerySet[Job], ref: str) -> Job:
     """By uuid or a unique prefix of its hexadecimal digits. Raises Http404.
 
-    The ids that start so are looked up alone first: beside a project, SQLite would read all jobs of the project.
+    Ids with the prefix are looked up first, without the project: with it, SQLite would read all jobs of the project.
     """
     digits = ref.replace("-", "").lower()
     if not MIN_PREFIX <= len(digits) <= 32 or any(c not in "0123456789abcdef" for c in digits):
         raise Http404(f"There is no job {ref!r}; expected its id or at least {MIN_PREFIX} of its first characters.")
-    found = list(jobs.filter(_starts_with(digits))[:2])
-    if len(found) != 1:
-        raise Http404(f"There is no job {ref!r}." if not found else f"More than one job starts with {ref!r}.")
-    return found[0]
+    matches = list(jobs.filter(_starts_with(digits))[:2])
+    if len(matches) != 1:
+        raise Http404(f"There is no job {ref!r}." if not matches else f"More than one job starts with {ref!r}.")
+    return matches[0]
 
 
 def _starts_with(digits: str) -> Q:
@@ -55,50 +70,83 @@ def _starts_with(digits: str) -> Q:
     return Q(pk__in=ids) if len(ids) <= MAX_ALIKE else between
 
 
-def workers_without_wall() -> tuple[int, int]:
-    """How many live workers there are, and on how many of them trainers can read the worker's files."""
-    live = workers_live()
-    return len(live), sum(worker.wall in ("", "none") for worker in live)
+def params_of(job: Job) -> Params:
+    return params_class(job.method).model_validate(job.spec["params"])
 
 
-def workers_live(pool: str | None = None) -> list[Worker]:
-    """Workers that take jobs (of `pool`): seen lately, neither draining nor in quarantine."""
-    since = now() - timedelta(seconds=LIVE_HEARTBEATS * environment().heartbeat_seconds)
-    found = Worker.objects.filter(last_seen__gte=since, draining=False, gone=False, quarantined_at=None)
-    return [worker for worker in found if pool is None or pool in worker.pools]
-
-
-def quarantined(pool: str | None = None) -> list[str]:
-    """Hosts in quarantine (that serve `pool`), each with its reason."""
-    found = Worker.objects.exclude(quarantined_at=None).filter(gone=False).order_by("host")
-    serving = (worker for worker in found if pool is None or pool in worker.pools)
-    return [f"{worker.host} ({worker.quarantine['code'] if worker.quarantine else 'unknown'})" for worker in serving]
-
-
-def draining() -> list[Worker]:
-    """Workers that are asked to take nothing new, by host."""
-    return list(Worker.objects.filter(draining=True, gone=False).order_by("host"))
+def due(pool: str, at: datetime) -> QuerySet[Job]:
+    """Queued jobs that may start now."""
+    may_start = Q(not_before=None) | Q(not_before__lte=at)
+    return Job.objects.filter(may_start, state=State.QUEUED, pool=pool).select_related("reserved_worker")
 
 
 def due_up_to(pool: str, limit: int) -> int:
-    """How many queued jobs of the pool may start now, counted no further than `limit`."""
+    """How many queued jobs of the pool may start now, counted up to `limit`."""
     return due(pool, now()).order_by()[:limit].count()
 
 
-def free_slots() -> dict[str, int]:
-    """Slots of the live workers that serve a pool, by pool."""
-    slots: dict[str, int] = {}
-    for worker in workers_live():
-        for pool in worker.pools:
-            slots[pool] = slots.get(pool, 0) + worker.free_slots
-    return slots
+def line_heads(pools: Iterable[str], at: datetime, fits: Q = ANY) -> list[Job]:
+    """The first job of each line that may start now and that `fits`: one query for each line."""
+    heads: list[Job] = []
+    for pool in sorted(set(pools)):
+        needs = ""
+        while head := due(pool, at).filter(fits, needs__gt=needs).order_by("needs", *ORDER).first():
+            heads.append(head)
+            needs = head.needs
+    return heads
+
+
+def line_behind(job: Job, at: datetime, fits: Q = ANY) -> Job | None:
+    """The next job in the line of `job`."""
+    later = Q(created__gt=job.created) | Q(created=job.created, pk__gt=job.pk)
+    behind = Q(priority__lt=job.priority) | Q(later, priority=job.priority)
+    return due(job.pool, at).filter(fits, behind, needs=job.needs).order_by(*ORDER).first()
+
+
+def rank(job: Job) -> tuple[int, datetime, str]:
+    """Sort key of jobs across lines: the lowest goes first."""
+    return -job.priority, job.created, job.pk.hex
 
 
 def queue_state(pools: set[str]) -> dict[str, Any]:
-    """For the sentences of waiting jobs: live workers, and how many jobs stand before the first ones of each pool."""
+    """For the sentences of waiting jobs: live workers, and the number of jobs ahead of the first ones of each pool."""
     ahead: dict[Any, int] = {}
     at = now()
     for pool in pools:
         first = due(pool, at).order_by(*ORDER).values_list("pk", flat=True)[:FAR]
         ahead |= {job_id: place for place, job_id in enumerate(first)}
     return {"workers": workers_live(), "ahead": ahead}
+
+
+def workers_live(pool: str | None = None) -> list[Worker]:
+    """Workers that take jobs (of `pool`): seen lately, neither draining nor in quarantine."""
+    since = now() - timedelta(seconds=LIVE_HEARTBEATS * environment().heartbeat_seconds)
+    workers = Worker.objects.filter(last_seen__gte=since, draining=False, gone=False, quarantined_at=None)
+    return [worker for worker in workers if pool is None or pool in worker.pools]
+
+
+def workers_without_wall() -> tuple[int, int]:
+    """The number of live workers, and of those on which trainers can read the worker's files."""
+    live = workers_live()
+    return len(live), sum(worker.wall in ("", "none") for worker in live)
+
+
+def quarantined(pool: str | None = None) -> list[str]:
+    """Hosts in quarantine (that serve `pool`), each with its reason."""
+    workers = Worker.objects.exclude(quarantined_at=None).filter(gone=False).order_by("host")
+    serving = (worker for worker in workers if pool is None or pool in worker.pools)
+    return [f"{worker.host} ({worker.quarantine['code'] if worker.quarantine else 'unknown'})" for worker in serving]
+
+
+def draining() -> list[Worker]:
+    """Draining workers, by host."""
+    return list(Worker.objects.filter(draining=True, gone=False).order_by("host"))
+
+
+def free_slots() -> dict[str, int]:
+    """By pool: free slots of the live workers that serve it."""
+    slots: dict[str, int] = {}
+    for worker in workers_live():
+        for pool in worker.pools:
+            slots[pool] = slots.get(pool, 0) + worker.free_slots
+    return slots

@@ -1,4 +1,4 @@
-"""What an attempt did past the step that a later one went on from: done again, so it is not shown twice."""
+"""Hides what an attempt did past the step from which a later one resumed: the later attempt did it again."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,13 +8,13 @@ from django.db.models import Q, QuerySet
 from api.jobs.models import Artifact, Attempt, Event
 
 KINDS = ("sample", "validation", "checkpoint", "finished", "artifact")
-"""Events about a step; all others tell what happened to the attempt, and stay."""
+"""Kinds of events about a step. All others are about the attempt and are always shown."""
 Reaches = dict[Any, int | None]
-"""By attempt: the last step that still counts; None = all. 0 = nothing, since a later attempt began anew."""
+"""By attempt: the last step that still counts; None = all, 0 = none, since a later attempt started from step 0."""
 
 
 def reaches_of(job_ids: Iterable[Any]) -> Reaches:
-    """Of all attempts of these jobs, in one query. An attempt counts once its trainer has said something."""
+    """Of all attempts of these jobs, in one query. An attempt supersedes others once its trainer has sent an event."""
     rows = Attempt.objects.filter(job__in=list(job_ids)).order_by("job", "-n")
     reaches: Reaches = {}
     ends: dict[Any, int | None] = {}
@@ -38,7 +38,7 @@ def events_shown(events: QuerySet[Event], job_id: Any) -> QuerySet[Event]:
 
 
 def samples_shown(artifacts: QuerySet[Artifact], job_ids: Iterable[Any]) -> QuerySet[Artifact]:
-    """`artifacts` without superseded samples; checkpoints and the rest are files that lie there, and stay."""
+    """`artifacts` without superseded samples. Checkpoints and other files stay."""
     hidden = Q(pk__in=())
     for attempt, end in _cut(reaches_of(job_ids)):
         hidden |= Q(attempt=attempt, kind=Artifact.Kind.SAMPLE, **({"step__gt": end} if end else {}))

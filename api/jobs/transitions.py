@@ -1,4 +1,4 @@
-"""The one table of allowed moves and the one function that makes them. Call within a transaction."""
+"""Moves a job between its states, with the event and the audit row of each move. Call within a transaction."""
 
 from datetime import datetime
 from typing import Any
@@ -8,25 +8,17 @@ from django.db.models import F
 
 from api.audit.services import audit_add
 from api.errors import Problem
-from api.jobs.models import ENDED, Attempt, Event, Job, State
+from api.jobs.models import Attempt, Event, Job
+from api.jobs.states import ENDED, MOVES, State
 from trainers.contract.errors import Reason
 
-MOVES: dict[State, frozenset[State]] = {
-    State.QUEUED: frozenset({State.CLAIMED, State.CANCELLED, State.PAUSED}),
-    State.CLAIMED: frozenset(
-        {State.RUNNING, State.QUEUED, State.SUCCEEDED, State.FAILED, State.CANCELLED, State.PAUSED}
-    ),
-    State.RUNNING: frozenset({State.QUEUED, State.SUCCEEDED, State.FAILED, State.CANCELLED, State.PAUSED}),
-    State.PAUSED: frozenset({State.QUEUED, State.CANCELLED}),
-    State.CANCELLED: frozenset({State.QUEUED}),
-    State.FAILED: frozenset({State.QUEUED}),
-    State.SUCCEEDED: frozenset(),
-}
+IDLE: dict[str, Any] = {"passed_over_since": None, "reserved_worker": None}
+"""Columns of a job that leaves the queue: it holds no place there."""
 
 
 def job_lock(job_id: Any) -> Job:
     """The job's row, locked until the transaction ends. Raises Job.DoesNotExist."""
-    assert transaction.get_connection().in_atomic_block, "job_lock is for transactions"
+    assert transaction.get_connection().in_atomic_block, "job_lock needs a transaction"
     return Job.objects.select_for_update().get(pk=job_id)
 
 
@@ -38,28 +30,27 @@ def job_move(
     at: datetime,
     reason: Reason | None = None,
     attempt: Attempt | None = None,
-    told: dict[str, Any] | None = None,
+    event_data: dict[str, Any] | None = None,
     **values: Any,
 ) -> None:
-    """Moves the job by a guarded update, with its event and its audit row. Raises Problem(409) when it cannot be.
+    """Moves the job by a guarded update, with its event and its audit row. Raises Problem(409) if MOVES forbids it.
 
-    `told` is what the event says beside the new state.
+    `event_data`: what the event holds beside the new state. `values`: further columns of the job.
     """
     sources = [source for source, targets in MOVES.items() if to in targets]
     values |= {"state": to, "reason": reason and reason.model_dump(mode="json")}
     values |= {"ended": at if to in ENDED else None}
     if to == State.QUEUED:
         values["queued_at"] = at
-    moved = Job.objects.filter(pk=job.pk, state__in=sources).update(**values)
+    num_moved = Job.objects.filter(pk=job.pk, state__in=sources).update(**values)
     job.refresh_from_db()
-    if moved != 1:
+    if num_moved != 1:
         raise state_problem(job, to)
-    data: dict[str, Any] = {"state": to, "reason": job.reason, **(told or {})}
+    data: dict[str, Any] = {"state": to, "reason": job.reason, **(event_data or {})}
     if to == State.QUEUED and job.not_before:
         data["not_before"] = job.not_before.isoformat()
     event_add(job=job, kind="state", data=data, at=at, attempt=attempt)
-    audited = {"fence": job.fence, "reason": job.reason}
-    audit_add(actor=by, kind=f"job_{to}", object=f"job:{job.pk}", project_id=job.project_id, at=at, data=audited)
+    job_audit(job=job, kind=f"job_{to}", by=by, at=at, data={"fence": job.fence, "reason": job.reason})
 
 
 def state_problem(job: Job, to: str) -> Problem:
@@ -71,6 +62,10 @@ def state_problem(job: Job, to: str) -> Problem:
     )
 
 
+def job_audit(*, job: Job, kind: str, by: str, at: datetime, data: dict[str, Any] | None = None) -> None:
+    audit_add(actor=by, kind=kind, object=f"job:{job.pk}", project_id=job.project_id, at=at, data=data)
+
+
 def event_add(
     *,
     job: Job,
@@ -80,7 +75,7 @@ def event_add(
     attempt: Attempt | None = None,
     attempt_seq: int | None = None,
 ) -> Event:
-    """The job's next event; its seq is taken under the row's lock, so that followers see no holes."""
+    """The job's next event; its seq is assigned under the row's lock, so that followers see no gaps."""
     Job.objects.filter(pk=job.pk).update(event_seq=F("event_seq") + 1)
     job.refresh_from_db(fields=["event_seq"])
     return Event.objects.create(

@@ -7,7 +7,6 @@ from api.jobs.views import logs as log_views
 from api.jobs.views import projects as project_views
 from api.jobs.views import results as result_views
 from api.jobs.views import workers as worker_views
-from api.jobs.views.previews import TemplatePreviewView
 
 urlpatterns = [
     path("jobs", views.JobsView.as_view()),
@@ -26,7 +25,7 @@ urlpatterns = [
     path("jobs/<str:ref>/manifest", result_views.JobManifestView.as_view()),
     path("jobs/<str:ref>/spec", result_views.JobSpecView.as_view()),
     path("jobs/<str:ref>/artifacts", result_views.JobArtifactsView.as_view()),
-    path("templates/<str:ref>/preview", TemplatePreviewView.as_view()),
+    path("templates/<str:ref>/preview", views.TemplatePreviewView.as_view()),
     path("samplings", project_views.SamplingsView.as_view()),
     path("datasets/<str:name>/samples", project_views.DatasetSamplesView.as_view()),
     path("usage", project_views.UsageView.as_view()),

@@ -1,32 +1,34 @@
-"""Why a queued job has not started, in a sentence."""
+"""A sentence that says why a queued job has not started."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from api.audit.clock import now
 from api.environment import environment
-from api.jobs.models import Job, State, Worker
+from api.jobs.models import Job, Worker
 from api.jobs.selectors import FAR, draining, quarantined, queue_state
-from api.jobs.services.accelerators import accelerators_for
-from api.jobs.services.budgets import worker_could_hold
+from api.jobs.services.placement import accelerators_for, worker_could_hold
+from api.jobs.states import State
 
 
-def waiting_sentences(jobs: list[Job]) -> dict[Any, str]:
-    """By job id; only queued jobs have one. One query for the workers and one for each pool."""
+def waiting_sentences(jobs: Sequence[Job]) -> dict[Any, str]:
+    """By job id; only for queued jobs. One query for the workers and one for each pool."""
     queued = [job for job in jobs if job.state == State.QUEUED]
     if not queued:
         return {}
     state, at = queue_state({job.pool for job in queued}), now()
     leaving = draining()
-    sick = {pool: quarantined(pool) for pool in {job.pool for job in queued}}
-    return {
-        job.pk: _pause(job)
-        if job.not_before and job.not_before > at
-        else _sentence(
-            job, [w for w in state["workers"] if job.pool in w.pools], state["ahead"].get(job.pk, FAR), sick[job.pool]
-        )
-        + _draining([worker.host for worker in leaving if job.pool in worker.pools])
-        for job in queued
-    }
+    in_quarantine = {pool: quarantined(pool) for pool in {job.pool for job in queued}}
+    sentences: dict[Any, str] = {}
+    for job in queued:
+        if job.not_before and job.not_before > at:
+            sentences[job.pk] = _pause(job)
+            continue
+        workers = [worker for worker in state["workers"] if job.pool in worker.pools]
+        hosts = [worker.host for worker in leaving if job.pool in worker.pools]
+        ahead = state["ahead"].get(job.pk, FAR)
+        sentences[job.pk] = _sentence(job, workers, ahead, in_quarantine[job.pool]) + _draining(hosts)
+    return sentences
 
 
 def _draining(hosts: list[str]) -> str:
@@ -37,25 +39,25 @@ def _draining(hosts: list[str]) -> str:
 
 
 def _pause(job: Job) -> str:
-    """Such as: Waits until 2026-01-31 12:03:00 UTC: The storage refused to take or give a file (try 2 of 6)."""
+    """For example: Waits until 2026-01-31 12:03:00 UTC: The storage refused to take or give a file (try 2 of 6)."""
     until = f"Waits until {job.not_before:%Y-%m-%d %H:%M:%S} UTC"
     if not job.reason:
         return f"{until}, when the worker of its last attempt, which was not waited for, has surely stopped."
     return f"{until}: {job.reason['message'].rstrip('.')} (try {job.failed_tries + 1} of {environment().max_tries})."
 
 
-def _sentence(job: Job, workers: list[Worker], ahead: int, sick: list[str]) -> str:
+def _sentence(job: Job, workers: list[Worker], ahead: int, in_quarantine: list[str]) -> str:
     if not workers:
-        if sick:
+        if in_quarantine:
             return (
-                f"No worker serves the pool {job.pool!r}: {', '.join(sick)} in quarantine; "
+                f"No worker serves the pool {job.pool!r}: {', '.join(in_quarantine)} in quarantine; "
                 "mend what they name, then `anneal worker release`."
             )
         return f"No worker serves the pool {job.pool!r} at the moment; start one, or queue the job to another pool."
     able = [worker for worker in workers if accelerators_for(job.needs, worker.indices) is not None]
     if not able:
-        wanted = job.spec["resources"]["accelerators"]
-        needs = _accelerators(wanted) if isinstance(wanted, int) else f"the accelerators {wanted}"
+        requested = job.spec["resources"]["accelerators"]
+        needs = _accelerators(requested) if isinstance(requested, int) else f"the accelerators {requested}"
         most = max(len(worker.indices) for worker in workers)
         return f"The job needs {needs}; no worker of the pool {job.pool!r} has them (the most is {most})."
     roomy = [worker for worker in able if worker_could_hold(worker, job)]

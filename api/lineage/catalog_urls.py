@@ -1,4 +1,4 @@
-"""Addresses of the catalog, with what OpenAPI says of the views that serve two kinds."""
+"""URLs of the catalog, with the OpenAPI descriptions of the views that serve two kinds."""
 
 from typing import Any
 
@@ -29,17 +29,17 @@ from api.catalog.versions.views import (
     VersionsView,
 )
 from api.lineage import views as lineage_views
-from api.lineage.graph import UsedByShape
+from api.lineage.schemas import UsedByShape
 from api.methods.views import MethodsView, MethodView
 from api.openapi import page_of
 from api.paging import PAGE
 from api.upload_links import Parts
 
 
-def addresses(kind: str, shape: type[BaseModel], detail: type[BaseModel]) -> list[Any]:
-    """The addresses of datasets or models."""
-    listing = extend_schema(operation_id=f"{kind}_list", parameters=[SEARCH, *PAGE], responses=page_of(shape))
-    create = extend_schema(operation_id=f"{kind}_create", request=NameRequest, responses={201: shape})
+def kind_urls(kind: str, summary: type[BaseModel], detail: type[BaseModel]) -> list[Any]:
+    """The URLs of datasets or models."""
+    listing = extend_schema(operation_id=f"{kind}_list", parameters=[SEARCH, *PAGE], responses=page_of(summary))
+    create = extend_schema(operation_id=f"{kind}_create", request=NameRequest, responses={201: summary})
     show = extend_schema(operation_id=f"{kind}_show", responses=detail)
     delete = extend_schema(operation_id=f"{kind}_delete", responses={204: None})
     announce = extend_schema(operation_id=f"{kind}_upload", request=UploadRequest, responses=UploadShape)
@@ -49,26 +49,26 @@ def addresses(kind: str, shape: type[BaseModel], detail: type[BaseModel]) -> lis
     )
     uses = extend_schema(operation_id=f"{kind}_used_by", responses=UsedByShape)
     return [
-        path(kind, described(RecordsView, kind, get=listing, post=create)),
-        path(f"{kind}/<str:ref>", described(lineage_views.RecordView, kind, get=show, delete=delete)),
-        path(f"{kind}/<str:ref>/used-by", described(lineage_views.UsedByView, kind, get=uses)),
-        path(f"{kind}/<str:name>/uploads", described(UploadsView, kind, post=announce)),
-        path(f"{kind}/<str:name>/uploads/<uuid:upload_id>/complete", described(UploadCompleteView, kind, post=join)),
-        path(f"{kind}/<str:name>/versions", described(VersionsView, kind, post=check)),
+        path(kind, view_of_kind(RecordsView, kind, get=listing, post=create)),
+        path(f"{kind}/<str:ref>", view_of_kind(lineage_views.RecordView, kind, get=show, delete=delete)),
+        path(f"{kind}/<str:ref>/used-by", view_of_kind(lineage_views.UsedByView, kind, get=uses)),
+        path(f"{kind}/<str:name>/uploads", view_of_kind(UploadsView, kind, post=announce)),
+        path(f"{kind}/<str:name>/uploads/<uuid:upload_id>/complete", view_of_kind(UploadCompleteView, kind, post=join)),
+        path(f"{kind}/<str:name>/versions", view_of_kind(VersionsView, kind, post=check)),
     ]
 
 
-def described(view: type[Any], kind: str, **operations: Any) -> Any:
-    """The view for its kind, as a class of its own: a description sticks to a class."""
-    own: Any = type(f"{kind.title()}{view.__name__}", (view,), {"kind": kind})
-    return extend_schema_view(**operations)(own).as_view()
+def view_of_kind(view: type[Any], kind: str, **operations: Any) -> Any:
+    """The view as a class for this kind, since a description belongs to a class."""
+    kind_view: Any = type(f"{kind.title()}{view.__name__}", (view,), {"kind": kind})
+    return extend_schema_view(**operations)(kind_view).as_view()
 
 
 urlpatterns = [
-    *addresses("datasets", DatasetShape, DatasetDetailShape),
+    *kind_urls("datasets", DatasetShape, DatasetDetailShape),
     path("datasets/<str:ref>/preview", DatasetPreviewView.as_view()),
     path("datasets/<str:ref>/captions", DatasetCaptionsView.as_view()),
-    *addresses("models", ModelShape, ModelDetailShape),
+    *kind_urls("models", ModelShape, ModelDetailShape),
     path("templates", template_views.TemplatesView.as_view()),
     path("templates/validate", template_views.TemplateVerdictView.as_view()),
     path("templates/import", template_views.TemplateImportView.as_view()),

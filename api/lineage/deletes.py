@@ -1,4 +1,4 @@
-"""Deletes datasets, base models and single versions that nothing uses. Their files go with a later sweep."""
+"""Deletes datasets, base models, versions and adaptors that nothing uses. A later sweep removes their files."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +20,7 @@ HINT = "Delete or change what is named, then try again."
 
 @transaction.atomic
 def record_delete(*, record: Record, by: str) -> None:
-    """With all its versions. Raises Problem 409 that names the jobs, templates and adaptors which use one."""
+    """Also deletes all versions. Raises Problem 409 that names the jobs, templates and adaptors that use one."""
     locked = type(record).objects.select_for_update().get(pk=record.pk)
     rows = locked.versions.select_for_update(of=("self",)).select_related("record")
     versions: list[Any] = list(rows.order_by("version"))
@@ -31,9 +31,9 @@ def record_delete(*, record: Record, by: str) -> None:
 
 @transaction.atomic
 def version_delete(*, version: AnyVersion, by: str) -> None:
-    """Raises Problem 409 like `record_delete`. A bare name in a template counts where no other version is ready."""
+    """Raises Problem 409 like `record_delete`. A bare name in a template counts if no other version is ready."""
     record = type(version.record).objects.select_for_update().get(pk=version.record_id)
-    record.versions.select_for_update().filter(pk=version.pk).first()  # a submit holds it until its job can be seen
+    record.versions.select_for_update().filter(pk=version.pk).first()  # a submit holds it until its job is visible
     others = record.versions.exclude(pk=version.pk).filter(state=State.READY)
     names = [str(version)] if others.exists() else [str(version), record.name]
     _unused_check(record, [version], names)
@@ -55,14 +55,14 @@ def _unused_check(record: Record, versions: Sequence[AnyVersion], names: Sequenc
         "adaptors": _adaptors(versions),
     }
     if any(users.values()):
-        said = "; ".join(f"{kind} {', '.join(found[:MAX_NAMED])}" for kind, found in users.items() if found)
-        raise Problem("in_use", f"{names[0]} is used by {said}.", status=409, hint=HINT, fields=users)
+        uses = "; ".join(f"{kind} {', '.join(each[:MAX_NAMED])}" for kind, each in users.items() if each)
+        raise Problem("in_use", f"{names[0]} is used by {uses}.", status=409, hint=HINT, fields=users)
 
 
 def _jobs(record: Record, versions: Sequence[AnyVersion]) -> list[Any]:
     keys = [version.key for version in versions]
-    found = Job.objects.filter(project=record.project_id, state__in=UNFINISHED, inputs__key__in=keys).distinct()
-    return [f"{job.name} ({job.pk})" for job in found.only("name", "id").order_by("created")[:MAX_NAMED]]
+    jobs = Job.objects.filter(project=record.project_id, state__in=UNFINISHED, inputs__key__in=keys).distinct()
+    return [f"{job.name} ({job.pk})" for job in jobs.only("name", "id").order_by("created")[:MAX_NAMED]]
 
 
 def _adaptors(versions: Sequence[AnyVersion]) -> list[Any]:
@@ -72,17 +72,17 @@ def _adaptors(versions: Sequence[AnyVersion]) -> list[Any]:
 
 @transaction.atomic
 def adaptor_delete(*, adaptor: Adaptor, by: str) -> None:
-    """Its files go after the commit, by the sweep. Raises Problem 409 that names the jobs and templates that need it.
+    """Raises Problem 409 that names the jobs and templates that need it.
 
-    The lock comes before the look: a job that is being made holds the same row until it can be seen.
+    Locks before it checks: the submit of a job holds the same row until the job is visible.
     """
     locked = Adaptor.objects.select_for_update(of=("self",)).filter(pk=adaptor.pk).first()
     if locked is None:
         return
     uses = uses_now(locked)
-    if said := uses.sentence():
+    if users := uses.sentence():
         hint = "Cancel or delete the jobs, and name another adaptor in the templates."
-        raise Problem("in_use", f"{locked} is needed by {said}.", status=409, hint=hint, fields=uses.fields())
+        raise Problem("in_use", f"{locked} is needed by {users}.", status=409, hint=hint, fields=uses.fields())
     removal_add(prefix=f"{locked.key}/")
     adaptor_audit(locked, "adaptor_deleted", by)
     locked.delete()

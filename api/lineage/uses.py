@@ -1,4 +1,4 @@
-"""Who needs a version of a dataset, a base model or an adaptor: what guards its delete, and what people look up."""
+"""What uses a version of a dataset, a base model or an adaptor: guards its deletion, and is shown to people."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,18 +8,19 @@ from django.db.models import Q, QuerySet
 from api.accounts.models import Project
 from api.audit.names import ref_read
 from api.catalog.models import KINDS, Adaptor, DatasetVersion, PretrainedModelVersion, Template, VersionState
-from api.jobs.models import Job, State
+from api.jobs.models import Job
+from api.jobs.states import State
 
 Used = DatasetVersion | PretrainedModelVersion | Adaptor
 MAX_NAMED = 50
 UNFINISHED = (State.QUEUED, State.CLAIMED, State.RUNNING, State.PAUSED)
-"""A paused job may go on, and fetches its inputs again then."""
+"""A paused job may be resumed, and then fetches its inputs again."""
 COLUMNS: dict[type[Any], tuple[str, ...]] = {
     DatasetVersion: ("dataset", "further_datasets", "class_dataset"),
     PretrainedModelVersion: ("model",),
     Adaptor: ("adaptors",),
 }
-"""Of a template, those that name one or several of the kind."""
+"""Columns of a template that name one or several of the kind."""
 
 
 @dataclass(frozen=True)
@@ -29,23 +30,23 @@ class Uses:
     templates: list[str] = field(default_factory=list)
 
     def sentence(self) -> str:
-        """Empty where nobody needs it."""
+        """Empty if nothing uses it."""
         jobs = ", ".join(f"job {job.name} ({job.pk})" for job in self.jobs[:5])
         templates = ", ".join(f"template {name}" for name in self.templates[:5])
-        return ", ".join(said for said in (jobs, templates) if said)
+        return ", ".join(part for part in (jobs, templates) if part)
 
     def fields(self) -> dict[str, list[Any]]:
         return {"jobs": [str(job.pk) for job in self.jobs], "templates": [*self.templates]}
 
 
 def uses_now(version: Used) -> Uses:
-    """Jobs that may still read it, and templates that name it: what stands in the way of a delete."""
+    """Jobs that may still read it, and templates that name it: both prevent its deletion."""
     jobs = jobs_using(version).filter(state__in=UNFINISHED)
     return Uses(list(jobs[:MAX_NAMED]), templates_using(version))
 
 
 def jobs_using(version: Used) -> QuerySet[Job]:
-    """Every job that read it or will, the newest first."""
+    """Every job that has read it or will, the newest first."""
     return Job.objects.filter(inputs__key=version.key).distinct().order_by("-created", "-id")
 
 
@@ -64,19 +65,19 @@ def templates_naming(project: Project, kind: type[Any], refs: set[str]) -> list[
     """Templates whose newest version names one of `refs` as an input of that kind, by name."""
     columns = COLUMNS[kind]
     rows = Template.objects.filter(project=project).order_by("name").values_list("name", *columns)
-    return [str(name) for name, *values in rows if any(refs & _words(value) for value in values)]
+    return [str(name) for name, *values in rows if any(refs & _refs(value) for value in values)]
 
 
 def used_version(project: Project, kind: str, ref: str) -> Used | None:
     """The version that `ref` names among the "datasets" or "models", or None."""
     name, number = ref_read(ref, "name")
-    found = KINDS[kind][1].objects.select_related("record").filter(record__project=project, record__name=name)
-    wanted = Q(state=VersionState.READY) if number is None else Q(version=number)
-    version: Used | None = found.filter(wanted).order_by("-version").first()
+    versions = KINDS[kind][1].objects.select_related("record").filter(record__project=project, record__name=name)
+    condition = Q(state=VersionState.READY) if number is None else Q(version=number)
+    version: Used | None = versions.filter(condition).order_by("-version").first()
     return version
 
 
-def _words(value: Any) -> set[str]:
+def _refs(value: Any) -> set[str]:
     return set(value) if isinstance(value, list) else {value}
 
 
@@ -92,6 +93,6 @@ def _is_meant_by_name(version: Used) -> bool:
     if isinstance(version, Adaptor):
         others = Adaptor.objects.filter(project=version.project_id, name=version.name).order_by("partial", "-version")
         return others.values_list("pk", flat=True).first() == version.pk
-    newest: Any = type(version)
-    found = newest.objects.filter(record=version.record_id, state=VersionState.READY).order_by("-version")
-    return bool(found.values_list("pk", flat=True).first() == version.pk)
+    rows: Any = type(version)
+    ready = rows.objects.filter(record=version.record_id, state=VersionState.READY).order_by("-version")
+    return bool(ready.values_list("pk", flat=True).first() == version.pk)

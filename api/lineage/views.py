@@ -1,4 +1,4 @@
-"""Adaptors: download as one archive, lineage; and who uses a version of anything."""
+"""Endpoints that need catalog and jobs: archive, lineage and deletion of adaptors; uses of any version."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from api.catalog.models import Adaptor
 from api.catalog.versions import views as version_views
 from api.catalog.versions.views import version_or_404
 from api.lineage.deletes import adaptor_delete, record_delete, version_delete
-from api.lineage.graph import LineageShape, UsedByShape, lineage, used_by
+from api.lineage.schemas import LineageShape, UsedByShape
 from api.lineage.uses import used_version
 from api.negotiation import FixedNegotiation
 from api.storage import storage
@@ -64,22 +64,22 @@ class AdaptorZipView(APIView):
         adaptor = adaptor_or_404(request, ref)
         folder = f"{adaptor.name}-v{adaptor.version}"
         pieces = zip_pieces(_entries(adaptor, folder), timezone.now())
-        named = content_disposition_header(as_attachment=True, filename=f"{folder}.zip")
-        return StreamingHttpResponse(in_threads(pieces), content_type=ZIP, headers={"Content-Disposition": named})
+        disposition = content_disposition_header(as_attachment=True, filename=f"{folder}.zip")
+        return StreamingHttpResponse(in_threads(pieces), content_type=ZIP, headers={"Content-Disposition": disposition})
 
 
 class AdaptorLineageView(APIView):
     @extend_schema(operation_id="adaptors_lineage", responses=LineageShape)
     def get(self, request: Request, ref: str) -> Response:
         """Job, template version, inputs and attempts that it came from, and where to queue the same again."""
-        return Response(lineage(adaptor_or_404(request, ref)))
+        return Response(LineageShape.of(adaptor_or_404(request, ref)).model_dump())
 
 
 class AdaptorUsedByView(APIView):
     @extend_schema(operation_id="adaptors_used_by", responses=UsedByShape)
     def get(self, request: Request, ref: str) -> Response:
         """Jobs that read it, templates that name it, adaptors that were trained on it."""
-        return Response(used_by(adaptor_or_404(request, ref)))
+        return Response(UsedByShape.of(adaptor_or_404(request, ref)).model_dump())
 
 
 class UsedByView(APIView):
@@ -90,11 +90,11 @@ class UsedByView(APIView):
         version = used_version(project_of(request), self.kind, ref)
         if version is None:
             raise Http404(f"There is no {ref!r} among the {self.kind} of project {project_of(request).name!r}.")
-        return Response(used_by(version))
+        return Response(UsedByShape.of(version).model_dump())
 
 
 def _entries(adaptor: Adaptor, folder: str) -> Iterator[Entry]:
-    """The manifest last: its being there means that the rest is whole."""
+    """The manifest last: its presence means that the archive is complete."""
     for file in adaptor.files:
         read = partial(storage().open_range, f"{adaptor.key}/{file['path']}")
         yield Entry(f"{folder}/{file['path']}", file["size"], file["sha256"], read)

@@ -1,6 +1,6 @@
 """`GET methods`: what can be run, with the JSON Schema of its parameters."""
 
-from typing import Any
+from typing import Any, Self
 
 from django.http import Http404
 from drf_spectacular.utils import extend_schema
@@ -23,12 +23,28 @@ class MethodShape(Schema):
     schema_: dict[str, Any] = Field(alias="schema")
     """JSON Schema of the parameters."""
 
+    @classmethod
+    def of(cls, params: type[Params]) -> Self:
+        return cls(
+            method=params.method,
+            summary=params.summary,
+            product=params.product,
+            requires=list(params.requires),
+            accepts=list(params.accepts),
+            schema=params.model_json_schema(),
+        )
+
 
 class MethodsView(APIView):
     @extend_schema(operation_id="methods_list", responses=page_of(MethodShape))
     def get(self, request: Request) -> Response:  # noqa: ARG002 - DRF's signature
         """All of them, in one page."""
-        return Response({"results": [method_answer(METHODS[name]) for name in sorted(METHODS)], "next": None})
+        return Response(
+            {
+                "results": [MethodShape.of(METHODS[name]).model_dump(by_alias=True) for name in sorted(METHODS)],
+                "next": None,
+            }
+        )
 
 
 class MethodView(APIView):
@@ -37,15 +53,4 @@ class MethodView(APIView):
         """One method with the schema of its parameters."""
         if method not in METHODS:
             raise Http404(f"There is no method {method!r}; known methods: {', '.join(sorted(METHODS))}.")
-        return Response(method_answer(METHODS[method]))
-
-
-def method_answer(params: type[Params]) -> dict[str, Any]:
-    return {
-        "method": params.method,
-        "summary": params.summary,
-        "product": params.product,
-        "requires": list(params.requires),
-        "accepts": list(params.accepts),
-        "schema": params.model_json_schema(),
-    }
+        return Response(MethodShape.of(METHODS[method]).model_dump(by_alias=True))

@@ -1,4 +1,4 @@
-"""People, projects and tokens in the panel. Users and groups are edited here, each change with its audit row."""
+"""Users, projects and tokens in the panel. Users and groups can be edited; each edit leaves an audit row."""
 
 from typing import Any
 
@@ -21,24 +21,23 @@ from api.audit.clock import now
 from api.audit.services import audit_add
 from api.errors import Problem
 from api.panel.actions import PanelAction, actor_of, panel_actions
-from api.panel.bases import ModelAdmin, Shown
 from api.panel.columns import label, link_to
-from api.panel.readonly import ReadOnly
+from api.panel.readonly import ModelAdmin, ReadOnly, ReadOnlyRows
 
 
 def revoke(token: Token, by: str) -> str:
     token_revoke(token=token, by=by)
-    return f"{token} is void."
+    return f"{token} is revoked."
 
 
 def may_leave(member: Membership) -> bool:
-    """Not the last admin."""
+    """Whether they are not the last admin."""
     others = Membership.objects.filter(project=member.project_id, role=Membership.Role.ADMIN).exclude(pk=member.pk)
     return member.role != Membership.Role.ADMIN or others.exists()
 
 
-def may_have(member: Membership, word: str) -> bool:
-    return member.role != word and may_leave(member)
+def may_get(member: Membership, role: str) -> bool:
+    return member.role != role and may_leave(member)
 
 
 def leave(member: Membership, by: str) -> str:
@@ -46,24 +45,30 @@ def leave(member: Membership, by: str) -> str:
     return f"{member.user} is no longer in {member.project}."
 
 
-def role(word: str) -> PanelAction:
-    """One button for each role."""
+def role_action(role: str) -> PanelAction:
+    """The button that sets this role."""
 
-    def give(member: Membership, by: str) -> str:
+    def role_set(member: Membership, by: str) -> str:
         username = member.user.get_username()
-        found, _ = member_set(project=member.project, username=username, role=word, by=by, by_superuser=True)
-        return f"{found}."
+        updated, _ = member_set(project=member.project, username=username, role=role, by=by, by_superuser=True)
+        return f"{updated}."
 
-    description = f"These members may do what a {word} may, from their next request on."
+    description = f"These members get the rights of a {role}, from their next request on."
     return PanelAction(
-        word, f"Make {word}", description, give, "badge", destructive=False, fits=lambda one: may_have(one, word)
+        role,
+        f"Make {role}",
+        description,
+        role_set,
+        "badge",
+        destructive=False,
+        fits=lambda member: may_get(member, role),
     )
 
 
 LEAVE = PanelAction(
     "leave",
     "Remove",
-    "These people lose the project, and their tokens for it their worth.",
+    "These people leave the project, and their tokens for it become invalid.",
     leave,
     "logout",
     fits=may_leave,
@@ -71,7 +76,7 @@ LEAVE = PanelAction(
 REVOKE = PanelAction(
     "revoke",
     "Revoke",
-    "Whoever uses these tokens is refused from now on.",
+    "Requests with these tokens are refused from now on.",
     revoke,
     "key_off",
     fits=lambda token: token.revoked_at is None,
@@ -79,50 +84,50 @@ REVOKE = PanelAction(
 
 
 def invitation_action(name: str, title: str, description: str, icon: str, *, accept: bool) -> PanelAction:
-    """A button that works for the person who is invited alone."""
+    """A button that works only for the invited person."""
 
-    def answer(invitation: Invitation, by: str) -> str:
-        if not invited_is(invitation, by):
-            message = f"Only {invitation.user} answers this invitation."
+    def respond(invitation: Invitation, by: str) -> str:
+        if not is_invited(invitation, by):
+            message = f"Only {invitation.user} may answer this invitation."
             raise Problem("forbidden", message, status=403)
         invitation_answer(user=invitation.user, project=invitation.project.name, accept=accept, by=by)
         return f"{invitation}: {'accepted' if accept else 'declined'}."
 
-    return PanelAction(name, title, description, answer, icon, destructive=not accept, fits_actor=invited_is)
+    return PanelAction(name, title, description, respond, icon, destructive=not accept, fits_actor=is_invited)
 
 
-def invited_is(invitation: Invitation, actor: str) -> bool:
+def is_invited(invitation: Invitation, actor: str) -> bool:
     return actor == f"user:{invitation.user.get_username()}"
 
 
 ACCEPT = invitation_action("accept", "Accept", "You become a member of these projects.", "check", accept=True)
-DECLINE = invitation_action("decline", "Decline", "These invitations go.", "close", accept=False)
+DECLINE = invitation_action("decline", "Decline", "These invitations are deleted.", "close", accept=False)
 
 
 class Audited(ModelAdmin):
     """An edit in the panel leaves an audit row, in the transaction that Django's admin saves in."""
 
     def log_addition(self, request: Any, obj: Any, message: Any) -> Any:
-        self._tell(request, obj, "added", message)
+        self._audit(request, obj, "added", message)
         return super().log_addition(request, obj, message)
 
     def log_change(self, request: Any, obj: Any, message: Any) -> Any:
-        self._tell(request, obj, "changed", message)
+        self._audit(request, obj, "changed", message)
         if isinstance(obj, User) and "password" in str(message).lower():
             logins_end(user=obj, by=actor_of(request))
         return super().log_change(request, obj, message)
 
     def has_delete_permission(self, request: Any, obj: Any = None) -> bool:  # noqa: ARG002 Django's hook
-        """A user that left is made inactive: what they did keeps its name."""
+        """False: a user who left is made inactive, so that their name stays with what they did."""
         return False
 
-    def _tell(self, request: Any, obj: Any, kind: str, message: Any) -> None:
+    def _audit(self, request: Any, obj: Any, kind: str, message: Any) -> None:
         """`message` names the fields, never their values."""
-        model, told = self.opts.model_name, {"message": message}
-        audit_add(actor=actor_of(request), kind=f"{model}_{kind}", object=f"{model}:{obj.pk}", at=now(), data=told)
+        model, data = self.opts.model_name, {"message": message}
+        audit_add(actor=actor_of(request), kind=f"{model}_{kind}", object=f"{model}:{obj.pk}", at=now(), data=data)
 
 
-class MembershipsOf(Shown):
+class MembershipRows(ReadOnlyRows):
     model = Membership
     fields = readonly_fields = (link_to("project"), link_to("user"), "role")
 
@@ -138,9 +143,9 @@ admin.site.unregister(Group)
 class UserAdmin(Audited, DjangoUserAdmin):  # type: ignore[type-arg]  # generic in the stubs alone
     form = UserChangeForm
     add_form = UserCreationForm
-    add_fieldsets = DjangoUserAdmin.add_fieldsets  # unfold's empty ones would hide them
+    add_fieldsets = DjangoUserAdmin.add_fieldsets  # unfold's empty ones would hide these
     change_password_form = AdminPasswordChangeForm
-    inlines = (MembershipsOf,)
+    inlines = (MembershipRows,)
     list_display = ("username", "email", "is_active", "is_staff", "is_superuser", "last_login", "date_joined")
     ordering = ("username",)
 
@@ -162,11 +167,11 @@ class ProjectAdmin(ReadOnly):
     list_display = ("name", "created")
     search_fields = ("name",)
     ordering = ("name",)
-    inlines = (MembershipsOf,)
+    inlines = (MembershipRows,)
 
 
 @admin.register(Membership)
-@panel_actions(*(role(word) for word in Membership.Role.values), LEAVE)
+@panel_actions(*(role_action(role) for role in Membership.Role.values), LEAVE)
 class MembershipAdmin(ReadOnly):
     list_display = ("__str__", link_to("project"), link_to("user"), "role")
     list_filter = ("role", "project")

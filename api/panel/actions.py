@@ -1,4 +1,4 @@
-"""Buttons of the panel: each calls the service that REST calls, as the admin who pressed it, and says what came."""
+"""Buttons of the panel: each calls the service behind REST as the admin who pressed it, and shows the result."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -26,31 +26,31 @@ class PanelAction:
     name: str
     title: str
     description: str
-    """What will happen, read before it is confirmed."""
+    """What will happen, shown before the confirmation."""
     do: Callable[[Any, str], str]
-    """The record and the actor; returns what happened in a sentence. Raises Problem where it cannot be."""
+    """Takes the record and the actor, returns what happened in a sentence. Raises Problem."""
     icon: str
     destructive: bool = True
-    """The list asks before it does this. The page always asks: a GET changes nothing."""
+    """The list asks for confirmation. The page always asks: a GET changes nothing."""
     fits: Callable[[Any], bool] = lambda record: True  # noqa: ARG005 every record
-    """Whether the service would do it now; the page of a record that it would refuse shows no button."""
-    fits_actor: Callable[[Any, str], bool] = lambda record, by: True  # noqa: ARG005 everybody
-    """Whether it would do it for this actor."""
+    """Whether the service would accept it now; otherwise the page of the record shows no button."""
+    fits_actor: Callable[[Any, str], bool] = lambda record, by: True  # noqa: ARG005 every actor
+    """Whether it would accept it from this actor."""
 
 
-def panel_actions(*known: PanelAction) -> Callable[[Admin], Admin]:
-    """Class decorator: gives a ReadOnly admin these buttons."""
+def panel_actions(*actions: PanelAction) -> Callable[[Admin], Admin]:
+    """Class decorator: adds these buttons to a ReadOnly admin."""
 
-    def give(cls: Admin) -> Admin:
-        for panel_action in known:
+    def decorate(cls: Admin) -> Admin:
+        for panel_action in actions:
             setattr(cls, f"{panel_action.name}_chosen", _on_list(panel_action))
             setattr(cls, f"{panel_action.name}_this", _on_page(panel_action))
             setattr(cls, f"has_{panel_action.name}_fit_permission", _fitting(panel_action))
-        cls.actions = [f"{panel_action.name}_chosen" for panel_action in known]  # type: ignore[attr-defined]  # of ModelAdmin
-        cls.actions_detail = [f"{panel_action.name}_this" for panel_action in known]  # type: ignore[attr-defined]
+        cls.actions = [f"{panel_action.name}_chosen" for panel_action in actions]  # type: ignore[attr-defined]  # of ModelAdmin
+        cls.actions_detail = [f"{panel_action.name}_this" for panel_action in actions]  # type: ignore[attr-defined]
         return cls
 
-    return give
+    return decorate
 
 
 def actor_of(request: HttpRequest) -> str:
@@ -63,9 +63,9 @@ def _on_list(panel_action: PanelAction) -> Any:
         if len(records) > MAX_AT_ONCE:
             admin.refuse(request, f"At most {MAX_AT_ONCE} records at once; nothing was done.")
         elif panel_action.destructive and "confirmed" not in request.POST:
-            kept = {"action": f"{panel_action.name}_chosen", "index": request.POST.get("index", "0")}
+            hidden = {"action": f"{panel_action.name}_chosen", "index": request.POST.get("index", "0")}
             back = request.get_full_path()
-            return _ask(admin, request, panel_action, records, back, kept)
+            return _ask(admin, request, panel_action, records, back, hidden)
         else:
             _do(admin, request, panel_action, records)
         return None
@@ -87,20 +87,20 @@ def _on_page(panel_action: PanelAction) -> Any:
 
     this.__name__ = f"{panel_action.name}_this"
     variant = ActionVariant.DANGER if panel_action.destructive else ActionVariant.DEFAULT
-    needs = ["act", f"{panel_action.name}_fit"]
-    made = action(
+    permissions = ["act", f"{panel_action.name}_fit"]
+    decorator = action(
         description=panel_action.title,
-        permissions=needs,
+        permissions=permissions,
         url_path=panel_action.name,
         icon=panel_action.icon,
         variant=variant,
     )
-    return made(this)
+    return decorator(this)
 
 
 def _fitting(panel_action: PanelAction) -> Any:
     def fits(admin: Any, request: HttpRequest, object_id: Any = None) -> bool:
-        """A page that was shown before the record changed still posts: the service says then why it is refused."""
+        """True for a POST: if the record changed after its page was shown, the service says why it refuses."""
         if object_id is None or request.method == "POST":
             return True
         record = admin.get_object(request, str(object_id))
@@ -110,7 +110,7 @@ def _fitting(panel_action: PanelAction) -> Any:
 
 
 def _ask(
-    admin: Any, request: HttpRequest, panel_action: PanelAction, records: list[Any], back: str, kept: dict[str, str]
+    admin: Any, request: HttpRequest, panel_action: PanelAction, records: list[Any], back: str, hidden: dict[str, str]
 ) -> TemplateResponse:
     context = {
         **admin.admin_site.each_context(request),
@@ -118,7 +118,7 @@ def _ask(
         "opts": admin.opts,
         "panel_action": panel_action,
         "records": records,
-        "kept": kept,
+        "hidden": hidden,
         "chosen_name": ACTION_CHECKBOX_NAME,
         "back": back,
     }
@@ -126,20 +126,21 @@ def _ask(
 
 
 def _do(admin: Any, request: HttpRequest, panel_action: PanelAction, records: Iterable[Any]) -> None:
-    """Each record by itself; of several also how many were refused."""
-    done = refused = 0
+    """Each record by itself; for several records also the number of refusals."""
+    num_done = num_refused = 0
     for record in records:
         try:
-            said = panel_action.do(record, actor_of(request))
+            message = panel_action.do(record, actor_of(request))
         except Problem as problem:
-            refused += 1
+            num_refused += 1
             admin.refuse(request, f"{panel_action.title} of {record}: {problem.message} {problem.hint}".strip())
         except (ObjectDoesNotExist, Http404):
-            refused += 1
-            admin.refuse(request, f"{panel_action.title} of {record}: it is no longer there.")
+            num_refused += 1
+            admin.refuse(request, f"{panel_action.title} of {record}: it no longer exists.")
         else:
-            done += 1
-            admin.message_user(request, said, level=messages.SUCCESS)
-    if refused and done + refused > 1:
-        summary = f"{panel_action.title}: done for {done} of {done + refused}, refused for {refused}."
+            num_done += 1
+            admin.message_user(request, message, level=messages.SUCCESS)
+    if num_refused and num_done + num_refused > 1:
+        total = num_done + num_refused
+        summary = f"{panel_action.title}: done for {num_done} of {total}, refused for {num_refused}."
         admin.message_user(request, summary, level=messages.WARNING)

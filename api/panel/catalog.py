@@ -1,4 +1,4 @@
-"""Datasets, base models, adaptors and templates in the panel: looked at, with links between them."""
+"""Datasets, base models, adaptors and templates in the panel: read-only, with links between them."""
 
 from typing import Any, ClassVar
 
@@ -14,12 +14,11 @@ from api.catalog.models import (
     Template,
     Upload,
 )
-from api.panel.bases import Shown
 from api.panel.columns import label, link_to
-from api.panel.readonly import ReadOnly
+from api.panel.readonly import ReadOnly, ReadOnlyRows
 
 
-class Versions(Shown):
+class Versions(ReadOnlyRows):
     """The versions of a record, on its page."""
 
     fields = ("version", "digest", "num_files", "size_bytes", "created")
@@ -88,7 +87,7 @@ class AdaptorAdmin(ReadOnly):
         "method",
         link_to("job"),
         link_to("base_model"),
-        "whole",
+        "completeness",
         "size_bytes",
         "created",
     )
@@ -98,8 +97,8 @@ class AdaptorAdmin(ReadOnly):
     ordering = ("-created",)
 
     @display(description="result", ordering="partial")
-    def whole(self, adaptor: Adaptor) -> str:
-        return label("partial", "warning") if adaptor.partial else label("whole", "success")
+    def completeness(self, adaptor: Adaptor) -> str:
+        return label("partial", "warning") if adaptor.partial else label("complete", "success")
 
 
 @admin.register(Template)

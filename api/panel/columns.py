@@ -1,4 +1,4 @@
-"""Columns and fields of the panel's records: links between them, JSON that can be read, coloured states."""
+"""Columns and fields of the panel's records: links between them, indented JSON, coloured states."""
 
 import json
 from collections.abc import Callable
@@ -13,13 +13,14 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from api.environment import environment
-from api.jobs.models import Outcome, State, Worker
+from api.jobs.models import Worker
 from api.jobs.selectors import LIVE_HEARTBEATS
+from api.jobs.states import Outcome, State
 
 Column = Callable[[Any], Any]
 
 SECRET_WORDS = ("hash", "sha256", "cipher", "password", "secret", "token_hash")
-"""A field whose name holds one of them is shown nowhere, unless it is the digest of a file."""
+"""A field whose name contains one of them is never shown, unless it is the digest of a file."""
 FILE_DIGESTS = ("sha256",)
 STATE_COLOURS = {
     State.QUEUED.value: "info",
@@ -102,14 +103,14 @@ def reason_label(row: Any) -> str:
 
 
 @display(description="reason")
-def reason_told(row: Any) -> str:
-    """On the record's page: the word, the sentences, and what the log said."""
+def reason_detail(row: Any) -> str:
+    """On the record's page: the code, the message, the hint and the detail."""
     return format_html("{}{}", reason_label(row), json_of("reason")(row)) if row.reason else "-"
 
 
 @display(description="state", ordering="last_seen")
 def worker_label(worker: Worker) -> str:
-    """By this process's clock: a column costs no query."""
+    """Uses this process's clock, so that the column costs no query."""
     if worker.gone:
         return label("gone", "")
     if worker.quarantined_at:
@@ -119,13 +120,13 @@ def worker_label(worker: Worker) -> str:
     return label("draining", "warning") if worker.draining else label("takes jobs", "success")
 
 
-COLOURED = {"state": state_label, "outcome": outcome_label, "reason": reason_told}
+COLOURED = {"state": state_label, "outcome": outcome_label, "reason": reason_detail}
 
 
 def fields_shown(model: type[Model]) -> list[str | Column]:
-    """All columns of the table but its secrets: references as links, JSON indented, the rest as it is."""
-    found = (field for field in model._meta.concrete_fields if not is_secret(model, field))
-    return [_field_shown(field) for field in found if field.get_internal_type() != "BinaryField"]
+    """All columns of the table except secrets: references as links, JSON indented, others unchanged."""
+    fields = (field for field in model._meta.concrete_fields if not is_secret(model, field))
+    return [_field_shown(field) for field in fields if field.get_internal_type() != "BinaryField"]
 
 
 def is_secret(model: type[Model], field: "Field[Any, Any]") -> bool:

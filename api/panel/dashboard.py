@@ -1,4 +1,4 @@
-"""The panel's first page: what runs, what waits, and what the platform stands on. A fixed number of queries."""
+"""The panel's first page: running and waiting jobs, workers and infrastructure. A fixed number of queries."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]: 
     ]
     context["queue"] = _queue()
     context["workers"] = _workers()
-    context["stands_on"] = _stands_on()
+    context["infrastructure"] = _infrastructure()
     return context
 
 
@@ -40,7 +40,7 @@ def _queue() -> Table:
 
 
 def _workers() -> Table:
-    found = Worker.objects.annotate(live=Count("attempts", filter=Q(attempts__ended_at=None)))
+    workers = Worker.objects.annotate(live=Count("attempts", filter=Q(attempts__ended_at=None)))
     rows = [
         [
             record_link(worker),
@@ -50,12 +50,12 @@ def _workers() -> Table:
             len(worker.accelerators),
             f"{timesince(worker.last_seen)} ago",
         ]
-        for worker in found.order_by("gone", "-last_seen")[:MAX_WORKERS]
+        for worker in workers.order_by("gone", "-last_seen")[:MAX_WORKERS]
     ]
     return {"headers": ["Worker", "State", "Pools", "Slots in use", "Accelerators", "Last seen"], "rows": rows}
 
 
-def _stands_on() -> Table:
+def _infrastructure() -> Table:
     rows = [["Database", _database()], ["Broker", _broker()], *_storage()]
     return {"headers": ["What", "State"], "rows": [*rows, ["Live attempts", attempts_live()]]}
 
@@ -81,16 +81,16 @@ def _broker() -> SafeString:
 
 
 def _storage() -> list[list[Any]]:
-    """Where it lies, and what it was found to do."""
+    """Its address and its capabilities."""
     address = environment().storage_url.rpartition("@")[2]
     try:
-        found = storage_capabilities()
+        capabilities = storage_capabilities()
     except OSError as error:
         return [["Storage", _state("danger", "fails", f"{address}: {error}")]]
-    can = [name.replace("_", " ") for name, value in found.items() if value is True]
-    cannot = [name.replace("_", " ") for name, value in found.items() if value is False]
-    told = [["Storage", _state("success", "ok", address)], ["Storage can", ", ".join(can)]]
-    return told if not cannot else [*told, ["Storage cannot", ", ".join(cannot)]]
+    can = [name.replace("_", " ") for name, value in capabilities.items() if value is True]
+    cannot = [name.replace("_", " ") for name, value in capabilities.items() if value is False]
+    rows = [["Storage", _state("success", "ok", address)], ["Storage can", ", ".join(can)]]
+    return rows if not cannot else [*rows, ["Storage cannot", ", ".join(cannot)]]
 
 
 def _state(colour: str, word: str, more: str) -> SafeString:

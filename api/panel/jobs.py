@@ -1,4 +1,4 @@
-"""The records of the job state machine in the panel: looked at, and changed by the services behind the buttons."""
+"""The records of the job state machine in the panel: read-only, changed by the services behind the buttons."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from api.audit.models import Audit
-from api.jobs.models import LIVE, Artifact, Attempt, Event, Job, LogChunk, Metric, State, Stop, Worker
+from api.jobs.models import Artifact, Attempt, Event, Job, LogChunk, Metric, Worker
 from api.jobs.services.budgets import worker_release
 from api.jobs.services.control import job_cancel, job_pause, job_resume
 from api.jobs.services.workers import worker_drain, worker_drain_undo
+from api.jobs.states import LIVE, State, Stop
 from api.panel.actions import PanelAction, panel_actions
-from api.panel.bases import Shown
 from api.panel.columns import link_to, outcome_label, reason_label, record_link, state_label, worker_label
-from api.panel.readonly import ReadOnly
+from api.panel.readonly import ReadOnly, ReadOnlyRows
 
 
 def may_cancel(job: Job) -> bool:
@@ -34,13 +34,13 @@ def may_requeue(job: Job) -> bool:
 
 
 def cancel(job: Job, by: str) -> str:
-    found = job_cancel(job_id=job.pk, by=by)
-    return f"{found.name} is asked to stop." if found.stopping else f"{found.name} is {found.state}."
+    job = job_cancel(job_id=job.pk, by=by)
+    return f"{job.name} is asked to stop." if job.stopping else f"{job.name} is {job.state}."
 
 
 def pause(job: Job, by: str) -> str:
-    found = job_pause(job_id=job.pk, by=by)
-    return f"{found.name} is asked to stop with a checkpoint." if found.stopping else f"{found.name} is {found.state}."
+    job = job_pause(job_id=job.pk, by=by)
+    return f"{job.name} is asked to stop with a checkpoint." if job.stopping else f"{job.name} is {job.state}."
 
 
 def requeue(job: Job, by: str) -> str:
@@ -48,16 +48,16 @@ def requeue(job: Job, by: str) -> str:
 
 
 def drain(worker: Worker, by: str) -> str:
-    found = worker_drain(worker_id=worker.pk, by=by)
-    return f"{found.host} takes nothing new; what it runs goes back to the queue."
+    host = worker_drain(worker_id=worker.pk, by=by).host
+    return f"{host} takes nothing new; what it runs goes back to the queue."
 
 
 def undrain(worker: Worker, by: str) -> str:
-    return f"{worker_drain_undo(worker_id=worker.pk, by=by).host} is given jobs again."
+    return f"{worker_drain_undo(worker_id=worker.pk, by=by).host} gets jobs again."
 
 
 def release(worker: Worker, by: str) -> str:
-    return f"{worker_release(worker_id=worker.pk, by=by).host} is given jobs again."
+    return f"{worker_release(worker_id=worker.pk, by=by).host} gets jobs again."
 
 
 CANCEL = PanelAction(
@@ -89,7 +89,7 @@ REQUEUE = PanelAction(
 RELEASE = PanelAction(
     "release",
     "Release",
-    "The workers leave their quarantine and are given jobs again.",
+    "The workers leave their quarantine and get jobs again.",
     release,
     "healing",
     destructive=False,
@@ -106,7 +106,7 @@ DRAIN = PanelAction(
 UNDRAIN = PanelAction(
     "undrain",
     "End the drain",
-    "The workers are given jobs again.",
+    "The workers get jobs again.",
     undrain,
     "power",
     destructive=False,
@@ -114,18 +114,20 @@ UNDRAIN = PanelAction(
 )
 
 
-class AttemptsOfJob(Shown):
+ATTEMPT_COLUMNS = (
+    "fence",
+    link_to("worker"),
+    outcome_label,
+    reason_label,
+    "last_step",
+    "started_at",
+    "ended_at",
+)
+
+
+class AttemptRows(ReadOnlyRows):
     model = Attempt
-    fields = readonly_fields = (
-        "n",
-        "fence",
-        link_to("worker"),
-        outcome_label,
-        reason_label,
-        "last_step",
-        "started_at",
-        "ended_at",
-    )
+    fields = readonly_fields = ("n", *ATTEMPT_COLUMNS)
     show_change_link = True
     ordering = ("-n",)
 
@@ -152,7 +154,7 @@ class JobAdmin(ReadOnly):
     list_select_related = ("project",)
     search_fields = ("name", "actor")
     ordering = ("-created",)
-    inlines = (AttemptsOfJob,)
+    inlines = (AttemptRows,)
 
     def get_queryset(self, request: Any) -> Any:
         return super().get_queryset(request).select_related("project", "reserved_worker", "checkpoint")
@@ -165,37 +167,27 @@ class JobAdmin(ReadOnly):
 
     @display(description="step")
     def progress_shown(self, job: Job) -> str:
-        told = job.progress or {}
-        return f"{told['step']} of {told['total']}" if "step" in told and "total" in told else "-"
+        progress = job.progress or {}
+        has_total = "step" in progress and "total" in progress
+        return f"{progress['step']} of {progress['total']}" if has_total else "-"
 
     @display(description="see")
     def see(self, job: Job) -> SafeString:
-        """What else there is about this job."""
+        """Links to other records of this job."""
         audit = reverse("admin:audit_audit_changelist")
-        lists = [(name, reverse(f"admin:jobs_{name}_changelist") + f"?job__id__exact={job.pk}") for name in OF_A_JOB]
-        found = [*lists, ("audit", f"{audit}?object__exact=job:{job.pk}")]
+        lists = [(name, reverse(f"admin:jobs_{name}_changelist") + f"?job__id__exact={job.pk}") for name in JOB_LISTS]
+        links = [*lists, ("audit", f"{audit}?object__exact=job:{job.pk}")]
         return format_html_join(
-            " · ", '<a class="text-primary-600 underline dark:text-primary-500" href="{1}">{0}</a>', found
+            " · ", '<a class="text-primary-600 underline dark:text-primary-500" href="{1}">{0}</a>', links
         )
 
 
-OF_A_JOB = ("event", "artifact")
+JOB_LISTS = ("event", "artifact")
 
 
 @admin.register(Attempt)
 class AttemptAdmin(ReadOnly):
-    list_display = (
-        "n",
-        link_to("job"),
-        "fence",
-        link_to("worker"),
-        outcome_label,
-        reason_label,
-        "last_step",
-        "started_at",
-        "ended_at",
-        "lease_expires_at",
-    )
+    list_display = ("n", link_to("job"), *ATTEMPT_COLUMNS, "lease_expires_at")
     list_filter = ("outcome", "started_at")
     list_select_related = ("job", "worker")
     search_fields = ("job__name", "worker__host")
@@ -245,7 +237,7 @@ class MetricAdmin(ReadOnly):
 
 @admin.register(LogChunk)
 class LogChunkAdmin(ReadOnly):
-    """Only what is not yet compacted into the storage."""
+    """Only the part that is not yet moved into the storage."""
 
     list_display = ("start", link_to("attempt"), link_to("attempt__job"))
     list_select_related = ("attempt__job",)
@@ -271,7 +263,7 @@ class AuditAdmin(ReadOnly):
 
     @display(description="object", ordering="object")
     def object_shown(self, row: Audit) -> str:
-        """Jobs and workers lead to their pages; whether the record is still there is not asked."""
+        """Jobs and workers as links to their pages, even if the record no longer exists."""
         kind, _, key = row.object.partition(":")
         kinds: dict[str, type[Job | Worker]] = {"job": Job, "worker": Worker}
         return record_link(kinds[kind](pk=key), row.object) if kind in kinds and key else row.object

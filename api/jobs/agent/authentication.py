@@ -1,4 +1,4 @@
-"""Attempt tokens (`ana_...`): made at the claim, void after a replay of it, good for one attempt alone."""
+"""Attempt tokens (`ana_...`): created by the claim, invalid after its replay, valid for one attempt only."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,8 +22,8 @@ class AttemptPrincipal:
 
 
 class AttemptAuthentication(BaseAuthentication):
-    """request.auth is the Attempt, with its id alone: heartbeats and events are many, and their services lock and read
-    what they need. Also one that ended: what it may still say, its service decides."""
+    """Sets request.auth to the Attempt with its id alone: heartbeats and events are frequent, and their services lock
+    and read what they need. Accepts attempts that have ended: the services decide what those may still send."""
 
     def authenticate(self, request: Request) -> tuple[AttemptPrincipal, Attempt] | None:
         plain = bearer(request)
@@ -34,8 +34,8 @@ class AttemptAuthentication(BaseAuthentication):
                 token_hash=token_hash(plain) if plain.startswith(ATTEMPT_PREFIX) else ""
             )
         except Attempt.DoesNotExist:
-            sentence = f"Expected a valid attempt token ({ATTEMPT_PREFIX}...); stop the process tree."
-            raise AuthenticationFailed(sentence) from None
+            message = f"Expected a valid attempt token ({ATTEMPT_PREFIX}...); stop the process tree."
+            raise AuthenticationFailed(message) from None
         return AttemptPrincipal(attempt), attempt
 
     def authenticate_header(self, request: Request) -> str:  # noqa: ARG002 DRF's hook

@@ -1,4 +1,4 @@
-"""What an agent calls, with the token of its attempt. See docs/protocol.md."""
+"""Endpoints of agents, which hold the token of their attempt. See docs/protocol.md."""
 
 from typing import Any
 from uuid import UUID
@@ -13,9 +13,18 @@ from rest_framework.views import APIView
 
 from api.errors import ErrorShape
 from api.jobs.agent.authentication import AttemptAuthentication, OwnAttempt
-from api.jobs.agent.incoming import Incoming
+from api.jobs.agent.schemas import (
+    FinishedShape,
+    HeartbeatShape,
+    JoinedFileShape,
+    LinksShape,
+    PublishedShape,
+    RecordedShape,
+    UploadsShape,
+)
 from api.jobs.models import Attempt
-from api.jobs.services.attempt import Heartbeat, attempt_heartbeat, require_live
+from api.jobs.schemas import Incoming
+from api.jobs.services.attempt_lifecycle import Heartbeat, attempt_heartbeat, require_live
 from api.jobs.services.events import EventBatch, events_record
 from api.jobs.services.files import Joining, Publication, Uploads, artifact_publish, upload_join, uploads_grant
 from api.jobs.services.finish import Finish, attempt_finish
@@ -33,7 +42,7 @@ class RawParser(BaseParser):
     media_type = "*/*"
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:  # noqa: ARG002
-        """One byte more than allowed is read, so that too much is noticed."""
+        """Reads one byte more than is allowed, so that too much is noticed."""
         return stream.read(MAX_BYTES + 1)
 
 
@@ -44,16 +53,18 @@ class AgentView(APIView):
 
 
 class AttemptHeartbeatView(AgentView):
-    @internal_operation("attempt_heartbeat", Heartbeat)
+    @internal_operation("attempt_heartbeat", Heartbeat, HeartbeatShape)
     def post(self, request: Request, attempt_id: UUID) -> Response:
-        return Response(attempt_heartbeat(attempt_id=attempt_id, heartbeat=Heartbeat.model_validate(request.data)))
+        attempt = attempt_heartbeat(attempt_id=attempt_id, heartbeat=Heartbeat.model_validate(request.data))
+        return Response(HeartbeatShape.of(attempt).model_dump())
 
 
 class AttemptEventsView(AgentView):
-    @internal_operation("attempt_events", EventBatch)
+    @internal_operation("attempt_events", EventBatch, RecordedShape)
     def post(self, request: Request, attempt_id: UUID) -> Response:
         batch = EventBatch.model_validate(request.data)
-        return Response({"next_seq": events_record(attempt_id=attempt_id, batch=batch)})
+        next_seq = events_record(attempt_id=attempt_id, batch=batch)
+        return Response(RecordedShape(next_seq=next_seq).model_dump())
 
 
 class AttemptLogView(AgentView):
@@ -75,42 +86,43 @@ class AttemptLogView(AgentView):
 
 
 class AttemptUploadsView(AgentView):
-    @internal_operation("attempt_uploads", Uploads)
+    @internal_operation("attempt_uploads", Uploads, UploadsShape)
     def post(self, request: Request, attempt_id: UUID) -> Response:  # noqa: ARG002 checked by OwnAttempt
-        return Response(
-            {"files": uploads_grant(attempt=_attempt(request), uploads=Uploads.model_validate(request.data))}
-        )
+        files = uploads_grant(attempt=_attempt(request), uploads=Uploads.model_validate(request.data))
+        return Response(UploadsShape(files=files).model_dump())
 
 
 class AttemptUploadCompleteView(AgentView):
-    @internal_operation("attempt_uploads_complete", Joining)
+    @internal_operation("attempt_uploads_complete", Joining, JoinedFileShape)
     def post(self, request: Request, attempt_id: UUID) -> Response:  # noqa: ARG002
-        return Response(upload_join(attempt=_attempt(request), joining=Joining.model_validate(request.data)))
+        file = upload_join(attempt=_attempt(request), joining=Joining.model_validate(request.data))
+        return Response(JoinedFileShape.model_validate(file.model_dump()).model_dump())
 
 
 class AttemptArtifactsView(AgentView):
-    @internal_operation("attempt_artifacts", Publication)
+    @internal_operation("attempt_artifacts", Publication, PublishedShape)
     def post(self, request: Request, attempt_id: UUID) -> Response:  # noqa: ARG002
         artifact = artifact_publish(attempt=_attempt(request), publication=Publication.model_validate(request.data))
-        return Response({"id": artifact.pk, "kind": artifact.kind, "path": artifact.path})
+        return Response(PublishedShape.of(artifact).model_dump())
 
 
 class AttemptFinishView(AgentView):
-    @internal_operation("attempt_finish", Finish)
+    @internal_operation("attempt_finish", Finish, FinishedShape)
     def post(self, request: Request, attempt_id: UUID) -> Response:  # noqa: ARG002
-        ended = attempt_finish(attempt=_attempt(request), finish=Finish.model_validate(request.data))
-        return Response({"outcome": ended.outcome, "reason": ended.reason})
+        attempt = attempt_finish(attempt=_attempt(request), finish=Finish.model_validate(request.data))
+        return Response(FinishedShape.of(attempt).model_dump())
 
 
 class AttemptLinksView(AgentView):
-    @internal_operation("attempt_links", Links)
+    @internal_operation("attempt_links", Links, LinksShape)
     def post(self, request: Request, attempt_id: UUID) -> Response:  # noqa: ARG002
         attempt = _attempt(request)
         require_live(attempt)
-        return Response({"files": attempt_links(attempt, Links.model_validate(request.data).paths)})
+        files = attempt_links(attempt, Links.model_validate(request.data).paths)
+        return Response(LinksShape.model_validate({"files": files}).model_dump())
 
 
 def _attempt(request: Request) -> Attempt:
-    """The whole row."""
+    """The complete row: authentication reads its id alone."""
     assert isinstance(request.auth, Attempt)
     return Attempt.objects.get(pk=request.auth.pk)

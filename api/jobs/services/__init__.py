@@ -1,1 +1,0 @@
-"""Every write of the job state machine, one idea a file. Each function is one transaction."""

@@ -1,10 +1,9 @@
-"""What a failure costs: the tries of a job, the workers that it avoids, and when a worker goes into quarantine.
+"""What a failure costs: tries of the job, workers that it avoids, and quarantine of the worker.
 
-`trainers.contract.errors` has the policy of each reason, the settings have the number of tries and the pauses.
+`trainers.contract.errors` holds the policy of each reason, the settings the number of tries and the pauses.
 """
 
 import random
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,18 +13,19 @@ from api.audit.clock import now
 from api.audit.services import audit_add
 from api.environment import environment
 from api.errors import Problem
-from api.jobs.models import Artifact, Attempt, AvoidedWorker, Job, Outcome, Worker
+from api.jobs.models import Artifact, Attempt, AvoidedWorker, Job, Worker
 from api.jobs.selectors import workers_live
-from api.jobs.services.accelerators import accelerators_for
-from api.jobs.transitions import event_add
+from api.jobs.services.placement import workers_instead
+from api.jobs.states import Outcome
+from api.jobs.transitions import event_add, job_audit
 from trainers.contract.errors import MEANINGS, WORKER_SIDE, Reason, Retry
 from trainers.contract.events import Warning_
 
 
 def failure_columns(*, job: Job, attempt: Attempt, reason: Reason, at: datetime) -> dict[str, Any] | None:
-    """Columns of the job that goes back to the queue after this failure; None where it fails.
+    """Columns of a job that goes back to the queue after this failure; None if the job fails.
 
-    `job` is locked by the caller.
+    The caller holds the lock on `job`.
     """
     retry = MEANINGS[reason.code].retry
     if retry == Retry.OLDER_CHECKPOINT:
@@ -46,29 +46,17 @@ def failure_columns(*, job: Job, attempt: Attempt, reason: Reason, at: datetime)
 
 
 def pause_seconds(tries: int) -> float:
-    """After so many failed tries: four times as long each time, up to a limit, with jitter, so that jobs that failed
-    together do not come back together."""
+    """The pause after so many failed tries: grows by a factor of 4 up to a limit. Jitter spreads jobs that failed
+    together."""
     longest = min(environment().retry_longest_seconds, environment().retry_first_seconds * 4.0 ** min(tries - 1, 50))
     return longest * random.uniform(0.8, 1.0)
 
 
-def workers_instead(job: Job, workers: Iterable[Worker]) -> list[Worker]:
-    """Of live workers of the job's pool, those that could take the job and that it does not avoid."""
-    avoided = set(AvoidedWorker.objects.filter(job=job).values_list("worker", flat=True))
-    return [worker for worker in workers if worker.pk not in avoided and worker_could_hold(worker, job)]
-
-
-def worker_could_hold(worker: Worker, job: Job) -> bool:
-    """Whether the job fits an idle worker: its accelerators, and the room on its disk when it last reported it."""
-    has_room = worker.room_bytes is None or job.input_bytes <= worker.room_bytes
-    return has_room and accelerators_for(job.needs, worker.indices) is not None
-
-
-def worker_record_end(*, attempt: Attempt, outcome: Outcome, reason: Reason | None, at: datetime) -> None:
-    """Counts worker-side failures in a row, of different jobs; an attempt that got past them starts anew."""
+def worker_end_record(*, attempt: Attempt, outcome: Outcome, reason: Reason | None, at: datetime) -> None:
+    """Counts consecutive worker-side failures of different jobs; an attempt that got further resets the count."""
     worker_side = outcome == Outcome.FAILED and reason is not None and MEANINGS[reason.code].retry in WORKER_SIDE
-    got_past = outcome == Outcome.SUCCEEDED or (outcome == Outcome.STOPPED and attempt.last_step)
-    if not worker_side and not got_past:
+    got_further = outcome == Outcome.SUCCEEDED or (outcome == Outcome.STOPPED and attempt.last_step)
+    if not worker_side and not got_further:
         return
     worker = Worker.objects.select_for_update().get(pk=attempt.worker_id)
     if not worker_side:
@@ -83,14 +71,20 @@ def worker_record_end(*, attempt: Attempt, outcome: Outcome, reason: Reason | No
 
 @transaction.atomic
 def worker_release(*, worker_id: Any, by: str) -> Worker:
-    """Ends the quarantine; the failures before it no longer count. Raises Problem(404)."""
-    worker = Worker.objects.select_for_update().filter(pk=worker_id).first()
-    if worker is None:
-        raise Problem("not_found", f"There is no worker {worker_id}.", status=404)
+    """Ends the quarantine and resets the count of failures. Raises Problem(404)."""
+    worker = worker_lock(worker_id)
     if worker.quarantined_at is not None:
         worker.quarantined_at, worker.quarantine, worker.failed_jobs = None, None, []
         worker.save(update_fields=["quarantined_at", "quarantine", "failed_jobs"])
         audit_add(actor=by, kind="worker_released", object=f"worker:{worker.pk}", at=now())
+    return worker
+
+
+def worker_lock(worker_id: Any) -> Worker:
+    """The worker's row, locked. Raises Problem(404)."""
+    worker = Worker.objects.select_for_update().filter(pk=worker_id).first()
+    if worker is None:
+        raise Problem("not_found", f"There is no worker {worker_id}.", status=404)
     return worker
 
 
@@ -101,20 +95,19 @@ def _quarantine(worker: Worker, failed: list[str], reason: Reason, at: datetime)
 
 
 def _older_checkpoint(job: Job, attempt: Attempt, reason: Reason, at: datetime) -> dict[str, Any] | None:
-    """Marks the checkpoint that the attempt was given and chooses the one before it. None where none is left: starting
-    from step 0 without being asked would lose work silently."""
+    """Marks the checkpoint of the attempt as damaged and selects the one before it. None if none is left: a start from
+    step 0 that nobody requested would lose work silently."""
     damaged = attempt.checkpoint
     if damaged is None:
         return None
     Artifact.objects.filter(pk=damaged.pk).update(damaged=reason.message[:500])
     older = checkpoint_newest(job)
     Job.objects.filter(pk=job.pk).update(checkpoint=older)
-    then = f"The job goes on from step {older.step}." if older else "No older one is left."
-    message = f"The checkpoint of step {damaged.step} cannot be used: {reason.message.rstrip('.')}. {then}"
+    consequence = f"The job goes on from step {older.step}." if older else "No older one is left."
+    message = f"The checkpoint of step {damaged.step} cannot be used: {reason.message.rstrip('.')}. {consequence}"
     event_add(job=job, kind="warning", data=Warning_(message=message).model_dump(), at=at, attempt=attempt)
     data = {"artifact": damaged.pk, "step": damaged.step, "message": reason.message, "next": older and older.pk}
-    about = f"job:{job.pk}"
-    audit_add(actor="budgets", kind="checkpoint_damaged", object=about, project_id=job.project_id, at=at, data=data)
+    job_audit(job=job, kind="checkpoint_damaged", by="budgets", at=at, data=data)
     return {"not_before": None} if older else None
 
 

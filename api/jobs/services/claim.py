@@ -1,4 +1,4 @@
-"""A worker with a free slot takes the first job that fits. One transaction, the database's clock only."""
+"""A worker with a free slot claims the first job that fits. One transaction; only the database's clock is used."""
 
 import heapq
 from dataclasses import dataclass
@@ -8,26 +8,28 @@ from uuid import UUID
 
 from django.db import transaction
 from django.db.models import F, Q
+from prometheus_client import Histogram
 from pydantic import Field
 
 from api.accounts.tokens import ATTEMPT_PREFIX, token_new
-from api.audit.services import audit_add
 from api.environment import environment
 from api.errors import Problem
-from api.jobs.agent.incoming import Incoming
-from api.jobs.metrics import CLAIM_SECONDS
-from api.jobs.models import Attempt, Job, State, Worker
-from api.jobs.queue_order import ORDER, line_behind, line_heads, rank
-from api.jobs.selectors import workers_live
-from api.jobs.services.accelerators import accelerators_for, accelerators_free, accelerators_hold
-from api.jobs.services.budgets import workers_instead
-from api.jobs.services.control import IDLE
-from api.jobs.services.workers import Labels, worker_seen
-from api.jobs.transitions import job_move
+from api.jobs.models import Attempt, Job, Worker
+from api.jobs.schemas import Incoming
+from api.jobs.selectors import ORDER, line_behind, line_heads, rank, workers_live
+from api.jobs.services.placement import accelerators_for, accelerators_free, accelerators_hold, workers_instead
+from api.jobs.services.workers import Labels, worker_touch
+from api.jobs.states import State
+from api.jobs.transitions import IDLE, job_audit, job_move
 from trainers.contract.spec import MAX_BIGINT
 
+CLAIM_SECONDS = Histogram(
+    "anneal_claim_latency_seconds",
+    "From queued to claimed.",
+    buckets=(0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200, 36000),
+)
 MAX_AVOIDING = 20
-"""Jobs that avoid a worker are looked at up to here, by one claim."""
+"""How many jobs that avoid its worker one claim considers."""
 
 
 class ClaimRequest(Incoming):
@@ -37,23 +39,23 @@ class ClaimRequest(Incoming):
     pools: list[str] = Field(min_length=1, max_length=50)
     free_accelerators: list[Annotated[int, Field(ge=0, le=1000)]] = Field([])
     room_bytes: int | None = Field(None, ge=0, le=MAX_BIGINT)
-    """Room for a job's inputs on the worker's disk; null = not looked at."""
+    """Free disk space for a job's inputs on the worker; null = not measured."""
     labels: Labels = Field({})
 
 
 @dataclass(frozen=True)
-class Claimed:
+class Claim:
     attempt: Attempt
     token: str
     """Plain; only its hash is stored."""
 
 
 @transaction.atomic
-def attempt_claim(*, request: ClaimRequest) -> Claimed | None:
-    """The attempt that the worker now owns, or None. The same claim_id gives the same attempt with a new token."""
+def attempt_claim(*, request: ClaimRequest) -> Claim | None:
+    """The attempt that the worker now owns, or None. The same claim_id returns the same attempt with a new token."""
     if replayed := Attempt.objects.select_related("job").filter(claim_id=request.claim_id).first():
         return _replay(replayed, request)
-    worker = worker_seen(worker_id=request.worker, boot_id=request.boot_id)
+    worker = worker_touch(worker_id=request.worker, boot_id=request.boot_id)
     at = worker.last_seen
     if worker.draining or worker.quarantined_at or worker.attempts.filter(ended_at=None).count() >= worker.slots:
         return None
@@ -67,15 +69,15 @@ def attempt_claim(*, request: ClaimRequest) -> Claimed | None:
 
 
 def _fits_disk(room_bytes: int | None) -> Q:
-    """Jobs whose inputs and checkpoint have room."""
+    """Jobs whose inputs and checkpoint fit on the disk."""
     if room_bytes is None:
         return Q()
     with_checkpoint = Q(checkpoint__size_bytes__lte=room_bytes - F("input_bytes"))
     return Q(input_bytes__lte=room_bytes) & (Q(checkpoint=None) | with_checkpoint)
 
 
-def _take_avoiding(request: ClaimRequest, worker: Worker, free: list[int], at: datetime, fits: Q) -> Claimed | None:
-    """The first job that avoids this worker, but that no other live worker could take."""
+def _take_avoiding(request: ClaimRequest, worker: Worker, free: list[int], at: datetime, fits: Q) -> Claim | None:
+    """Claims the first job that avoids this worker and that no other live worker could take."""
     avoiding = Job.objects.filter(fits, state=State.QUEUED, pool__in=request.pools, avoided__worker=worker)
     may_start = avoiding.filter(Q(not_before=None) | Q(not_before__lte=at)).order_by(*ORDER)
     for job in may_start[:MAX_AVOIDING]:
@@ -87,42 +89,42 @@ def _take_avoiding(request: ClaimRequest, worker: Worker, free: list[int], at: d
     return None
 
 
-def _take_first(request: ClaimRequest, worker: Worker, free: list[int], at: datetime, fits: Q) -> Claimed | None:
-    """The job that ranks first among those that fit, unless the worker must be kept free for one that ranks higher."""
+def _take_first(request: ClaimRequest, worker: Worker, free: list[int], at: datetime, fits: Q) -> Claim | None:
+    """Claims the highest-ranked job that fits, unless the worker is reserved for a higher-ranked one."""
     heads = [(rank(job), job) for job in line_heads(request.pools, at, fits)]
     heapq.heapify(heads)
-    passed: list[Job] = []
+    passed_over: list[Job] = []
     while heads:
         job = heapq.heappop(heads)[1]
         chosen = accelerators_for(job.needs, free)
         if chosen is None and accelerators_for(job.needs, worker.indices) is None:
-            continue  # nor is anybody behind it for this worker
+            continue  # neither the job nor its line fits this worker
         if chosen is None and not _waits_for_another(job, worker, at):
-            passed.append(job)
+            passed_over.append(job)
             continue
         if chosen is not None:
-            if any(_reserves(higher, worker, at) for higher in passed):
+            if any(_reserves(higher, worker, at) for higher in passed_over):
                 return None
-            if job_locked := _lock(job):
-                return _claim(job_locked, worker, request.claim_id, chosen, at)
+            if locked := _lock(job):
+                return _claim(locked, worker, request.claim_id, chosen, at)
         if behind := line_behind(job, at, fits):
             heapq.heappush(heads, (rank(behind), behind))
     return None
 
 
 def _lock(job: Job) -> Job | None:
-    """The row, locked, if no other claimer was first."""
+    """The locked row, or None if another claim was first."""
     return Job.objects.select_for_update(skip_locked=True, of=("self",)).filter(pk=job.pk, state=State.QUEUED).first()
 
 
-def _claim(job: Job, worker: Worker, claim_id: UUID, accelerators: list[int], at: datetime) -> Claimed:
+def _claim(job: Job, worker: Worker, claim_id: UUID, accelerators: list[int], at: datetime) -> Claim:
     token, token_hash = token_new(ATTEMPT_PREFIX)
-    claim = {"fence": F("fence") + 1, "control_command": "", "progress": None, "not_before": None}
+    columns = {"fence": F("fence") + 1, "control_command": "", "progress": None, "not_before": None}
     waited = (at - max(job.queued_at, job.not_before or job.queued_at)).total_seconds()
     checkpoint = job.checkpoint
     if job.passed_over_since:
-        _hand_wait_on(job, job.passed_over_since, at)
-    job_move(job=job, to=State.CLAIMED, by=f"worker:{worker.pk}", at=at, started=job.started or at, **IDLE | claim)
+        _wait_propagate(job, job.passed_over_since, at)
+    job_move(job=job, to=State.CLAIMED, by=f"worker:{worker.pk}", at=at, started=job.started or at, **IDLE | columns)
     attempt = Attempt.objects.create(
         job=job,
         n=job.attempts.count() + 1,
@@ -140,23 +142,22 @@ def _claim(job: Job, worker: Worker, claim_id: UUID, accelerators: list[int], at
     )
     accelerators_hold(attempt=attempt, job=job)
     CLAIM_SECONDS.observe(max(0.0, waited))
-    return Claimed(attempt, token)
+    return Claim(attempt, token)
 
 
-def _replay(attempt: Attempt, request: ClaimRequest) -> Claimed | None:
-    """The answer was lost: same attempt, new token, the old one is void. None when the attempt has ended meanwhile.
-
-    A restarted host may replay too: it does so only for a claim that it never took.
+def _replay(attempt: Attempt, request: ClaimRequest) -> Claim | None:
+    """After a lost response: the same attempt with a new token; the old token becomes invalid. None if the attempt has
+    ended meanwhile. A restarted host replays only a claim that it never started.
     """
     if attempt.worker_id != request.worker:
         raise Problem("claim_id_taken", "This claim_id belongs to another worker.", status=409)
-    worker_seen(worker_id=request.worker, boot_id=request.boot_id)
+    worker_touch(worker_id=request.worker, boot_id=request.boot_id)
     token, token_hash = token_new(ATTEMPT_PREFIX)
-    told = {"token_hash": token_hash, "boot_id": request.boot_id}
-    if Attempt.objects.filter(pk=attempt.pk, ended_at=None).update(**told) != 1:
+    columns = {"token_hash": token_hash, "boot_id": request.boot_id}
+    if Attempt.objects.filter(pk=attempt.pk, ended_at=None).update(**columns) != 1:
         return None
     attempt.refresh_from_db()
-    return Claimed(attempt, token)
+    return Claim(attempt, token)
 
 
 def _waits_for_another(job: Job, worker: Worker, at: datetime) -> bool:
@@ -170,12 +171,13 @@ def _gone(worker: Worker, at: datetime) -> bool:
 
 
 def _reserves(job: Job, worker: Worker, at: datetime) -> bool:
-    """Whether `worker` must be kept free for `job`, which it could hold but for what it runs now."""
+    """Whether `worker` is reserved for `job`, which it could take if it were idle. Reserves it once the job has
+    waited long enough."""
     if job.reserved_worker == worker:
         return True
     locked = _lock(job)
     if locked is None:
-        return False  # another claim has it in hand
+        return False  # another claim handles it
     if locked.passed_over_since is None:
         locked.passed_over_since = at
         locked.save(update_fields=["passed_over_since"])
@@ -183,22 +185,15 @@ def _reserves(job: Job, worker: Worker, at: datetime) -> bool:
         return False
     locked.reserved_worker = worker
     locked.save(update_fields=["reserved_worker"])
-    _hand_wait_on(locked, locked.passed_over_since, at)
-    audit_add(
-        actor="claim",
-        kind="worker_reserved",
-        object=f"job:{job.pk}",
-        at=at,
-        project_id=job.project_id,
-        data={"worker": str(worker.pk)},
-    )
+    _wait_propagate(locked, locked.passed_over_since, at)
+    job_audit(job=job, kind="worker_reserved", by="claim", at=at, data={"worker": str(worker.pk)})
     return True
 
 
-def _hand_wait_on(job: Job, since: datetime, at: datetime) -> None:
-    """Whoever stands behind in the line was passed over as well, at most for as long as it stands there.
+def _wait_propagate(job: Job, since: datetime, at: datetime) -> None:
+    """Marks the next job in the line as passed over as well, at most since it was queued.
 
-    So only heads of lines are written, and still each job reserves a worker in its time.
+    So only heads of lines are written, and still each job reserves a worker in its turn.
     """
     behind = line_behind(job, at)
     if behind and behind.passed_over_since is None and (locked := _lock(behind)):

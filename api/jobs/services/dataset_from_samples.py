@@ -1,4 +1,4 @@
-"""Images that jobs made, chosen to become a dataset: each with its prompt as the caption."""
+"""A dataset version of selected images that jobs made, each with its prompt as the caption."""
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -44,7 +44,7 @@ class SamplesRequest(Contract):
 def dataset_from_samples(
     *, project: Project, record: Dataset, request: SamplesRequest, by: str
 ) -> tuple[AnyVersion, bool]:
-    """The dataset's version of these images, and whether it is new. Raises Problem that names the pick at fault."""
+    """Returns the version of these images and whether it is new. Raises Problem that names the invalid pick."""
     images: list[ImageRow] = []
     captions: dict[str, str] = {}
     jobs = Job.objects.filter(project=project)
@@ -56,29 +56,29 @@ def dataset_from_samples(
     if len(images) > MAX_IMAGES:
         raise _refusal("picks", f"expected at most {MAX_IMAGES} images, got {len(images)}")
     base = _latest(record) if request.extend else None
-    told: dict[str, Any] = {"samples_of": sorted({str(job_find(jobs, pick.job).pk) for pick in request.picks})}
-    told |= {"extends": str(base)} if base else {}
-    return dataset_derive(record=record, base=base, images=images, captions=captions, source=told, by=by)
+    source: dict[str, Any] = {"samples_of": sorted({str(job_find(jobs, pick.job).pk) for pick in request.picks})}
+    source |= {"extends": str(base)} if base else {}
+    return dataset_derive(record=record, base=base, images=images, captions=captions, source=source, by=by)
 
 
 def _images(job: Job, pick: Pick, where: str) -> Iterator[tuple[ImageRow, str]]:
     rows = samples_shown(Artifact.objects.filter(job=job, kind=Artifact.Kind.SAMPLE), [job.pk])
     rows = rows.select_related("attempt").order_by("id")
-    known = {file["path"]: (row, file) for row in rows for file in row.files if _is_image(file)}
-    wanted = pick.paths or [path for path, (row, _) in known.items() if _is_finished(row.details)]
-    if missing := [path for path in (*wanted, *pick.captions) if path not in known]:
+    files = {file["path"]: (row, file) for row in rows for file in row.files if _is_image(file)}
+    paths = pick.paths or [path for path, (row, _) in files.items() if _is_finished(row.details)]
+    if missing := [path for path in (*paths, *pick.captions) if path not in files]:
         raise _refusal(where, f"{missing[0]!r:.200} is no image that job {job.name} made")
-    if not wanted:
+    if not paths:
         raise _refusal(where, f"job {job.name} made no images")
-    for path in dict.fromkeys(wanted):
-        row, file = known[path]
+    for path in dict.fromkeys(paths):
+        row, file = files[path]
         name = f"{job.pk.hex[:8]}-{path.removeprefix('samples/').replace('/', '-')}"
         image = ImageRow(name, f"{row.attempt.prefix}/{path}", file["size"], file["sha256"])
         yield image, pick.captions.get(path, str(row.details.get("prompt") or ""))
 
 
 def _is_finished(details: dict[str, Any]) -> bool:
-    """Sheets, and what is still noisy, are taken only by name."""
+    """Not a sheet and not an intermediate, noisy image: those are taken only by path."""
     return details.get("label") != COMPARISON and "denoising_step" not in details
 
 
@@ -87,11 +87,11 @@ def _is_image(file: dict[str, Any]) -> bool:
 
 
 def _latest(record: Dataset) -> DatasetVersion | None:
-    found: DatasetVersion | None = record.versions.filter(state=State.READY).order_by("-version").first()
-    if found and found.details.get("kind", "images") != "images":
-        raise _refusal("extend", f"{found} holds {found.details['kind']}, to which no image can be added")
-    return found
+    version: DatasetVersion | None = record.versions.filter(state=State.READY).order_by("-version").first()
+    if version and version.details.get("kind", "images") != "images":
+        raise _refusal("extend", f"{version} holds {version.details['kind']}, to which no image can be added")
+    return version
 
 
-def _refusal(field: str, said: str) -> Problem:
-    return Problem("invalid", f"{field}: {said}.", fields={field: [said]})
+def _refusal(field: str, message: str) -> Problem:
+    return Problem("invalid", f"{field}: {message}.", fields={field: [message]})

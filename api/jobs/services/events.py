@@ -1,4 +1,4 @@
-"""Records what a trainer says. Steps are folded into curves and the job's progress; the rest becomes events."""
+"""Records the events of a trainer: steps become points of curves and the job's progress, other kinds become rows."""
 
 import math
 from collections.abc import Iterable
@@ -6,22 +6,28 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
+from prometheus_client import Histogram
 from pydantic import Field
 
 from api.audit.clock import now
-from api.jobs.agent.incoming import Incoming
-from api.jobs.metrics import EVENT_LAG_SECONDS
-from api.jobs.models import Attempt, Job, Metric, State
+from api.jobs.models import Attempt, Job, Metric
 from api.jobs.models import Event as JobEvent
-from api.jobs.services.attempt import live_lock
+from api.jobs.schemas import Incoming
+from api.jobs.services.attempt_lifecycle import live_lock
+from api.jobs.states import State
 from api.jobs.transitions import job_move
 from trainers.contract.events import Control, Event, Progress, Started, Step, Validation
 from trainers.contract.spec import MAX_BIGINT
 
+EVENT_LAG_SECONDS = Histogram(
+    "anneal_event_lag_seconds",
+    "From a trainer's event, by its worker's clock, to its row.",
+    buckets=(0.1, 0.5, 1, 2, 5, 10, 30, 60, 300),
+)
 MAX_EVENTS = 500
 JOB_FIELDS = ("state", "control_obeyed", "event_seq")
 ATTEMPT_FIELDS = ("event_seq", "progress_seq", "progress_at", "last_step", "start_step")
-"""What recording reads. Wide rows (a job's spec) cost it more than all else."""
+"""The columns that recording reads. Reading wide rows (a job's spec) would dominate its cost."""
 
 
 class EventBatch(Incoming):
@@ -31,7 +37,7 @@ class EventBatch(Incoming):
 
 @transaction.atomic
 def events_record(*, attempt_id: Any, batch: EventBatch) -> int:
-    """The seq that is expected next. What was recorded before is skipped; after a gap nothing is recorded."""
+    """Returns the seq that is expected next. Skips events that are recorded already; after a gap it records nothing."""
     _require_in_order(batch)
     job, attempt = live_lock(attempt_id, job_fields=JOB_FIELDS, attempt_fields=ATTEMPT_FIELDS)
     fresh = [event for event in batch.events if event.seq > attempt.event_seq]
@@ -54,7 +60,7 @@ def _require_in_order(batch: EventBatch) -> None:
 
 
 class _Record:
-    """What a batch changes of a locked job and attempt. Rows are collected and written together."""
+    """The changes of one batch to a locked job and attempt; rows are collected and written together."""
 
     def __init__(self, job: Job, attempt: Attempt, at: datetime) -> None:
         self.at = at
@@ -63,7 +69,7 @@ class _Record:
         self._points: list[Metric] = []
 
     def fold(self, event: Event) -> None:
-        """Steps become points and progress, other kinds rows."""
+        """Adds one event."""
         data = event.data
         if isinstance(data, Step | Progress):
             self._job.progress = data.model_dump(mode="json")
@@ -73,7 +79,7 @@ class _Record:
             case Started(step=step):
                 self._attempt.start_step = step
                 if self._job.state == State.CLAIMED:
-                    self._job_runs()
+                    self._job_start()
             case Control(seq=seq):
                 self._job.control_obeyed = max(self._job.control_obeyed, seq)
             case Step(step=step):
@@ -81,8 +87,8 @@ class _Record:
                 rate = {f"{data.unit}_per_second": data.per_second, "peak_memory_bytes": float(data.peak_memory_bytes)}
                 self._points += _points(self._attempt, step, {**data.metrics, **rate})
             case Validation(step=step, metrics=metrics):
-                named = {f"validation/{name.removeprefix('validation/')}": value for name, value in metrics.items()}
-                self._points += _points(self._attempt, step, named)
+                prefixed = {f"validation/{name.removeprefix('validation/')}": value for name, value in metrics.items()}
+                self._points += _points(self._attempt, step, prefixed)
 
     def save(self, event_seq: int) -> None:
         """`event_seq`: of the attempt's newest event."""
@@ -95,7 +101,7 @@ class _Record:
         attempt.save(update_fields=ATTEMPT_FIELDS)
 
     def _add_row(self, event: Event) -> None:
-        """Seqs are counted here: the job's row is locked."""
+        """Assigns the seq: the job's row is locked."""
         self._job.event_seq += 1
         self._rows.append(
             JobEvent(
@@ -109,8 +115,8 @@ class _Record:
             )
         )
 
-    def _job_runs(self) -> None:
-        """The move reads the job again and takes the next seq, so what came before is written first."""
+    def _job_start(self) -> None:
+        """Writes pending rows first: the move reads the job again and takes the next seq."""
         self._save_job()
         by = f"attempt:{self._attempt.pk}"
         job_move(job=self._job, to=State.RUNNING, by=by, at=self.at, attempt=self._attempt)
@@ -122,7 +128,7 @@ class _Record:
 
 
 def _points(attempt: Attempt, step: int, values: dict[str, float]) -> Iterable[Metric]:
-    """A value that is not finite is no point: the trainer refuses such a step by itself."""
+    """Without values that are not finite: the trainer itself refuses such a step."""
     return (
         Metric(attempt=attempt, name=name[:100], step=step, value=value)
         for name, value in values.items()

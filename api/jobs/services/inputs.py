@@ -1,32 +1,84 @@
-"""What an attempt fetches: its spec with the checkpoint to go on from, and signed links by place below `in/`."""
+"""The inputs of a job: their rows, the lock that keeps them from being deleted, and what an attempt fetches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from django.db import transaction
+
+from api.catalog.models import Adaptor, DatasetVersion, PretrainedModelVersion
 from api.catalog.selectors import input_files
 from api.environment import environment
 from api.errors import Problem
-from api.jobs.models import Artifact, Attempt, Job, State
+from api.jobs.models import Artifact, Attempt, Job, JobInput
+from api.jobs.states import State
 from api.storage import storage
 from trainers.contract.spec import InputRef, Inputs, folder_digest
 
 Files = list[dict[str, Any]]
 """[{path, size, sha256, key}]"""
+ROWS: dict[str, Any] = {"dataset": DatasetVersion, "model": PretrainedModelVersion, "adaptor": Adaptor}
+
+
+def inputs_record(*, job: Job, inputs: Inputs) -> None:
+    """Writes the rows for "used by" and the guards of deletes, and the size of all inputs.
+
+    Raises Problem 409 if one was deleted.
+    """
+    refs = list(_refs(inputs))
+    inputs_hold((role, ref.name, ref.key) for role, ref in refs)
+    JobInput.objects.bulk_create(JobInput(job=job, role=role, name=ref.name, key=ref.key) for role, ref in refs)
+    roles = {ref.key: role for role, ref in refs}
+    rows = (ROWS[role].objects.filter(key=key) for key, role in roles.items())
+    job.input_bytes = sum(row.values_list("size_bytes", flat=True).get() for row in rows)
+    job.save(update_fields=["input_bytes"])
+
+
+def inputs_hold(inputs: Iterable[tuple[str, str, str]]) -> None:
+    """Locks (role, name, key) until the transaction ends, so that a delete of one sees the job. Raises Problem 409."""
+    assert transaction.get_connection().in_atomic_block, "inputs_hold needs a transaction"
+    for role, name, key in sorted(inputs):
+        if not ROWS[role].objects.select_for_update().filter(key=key).only("pk").first():
+            message = f"the {role} {name} was deleted"
+            raise Problem("input_gone", f"inputs.{role}: {message}.", status=409, fields={f"inputs.{role}": [message]})
 
 
 def attempt_spec(attempt: Attempt) -> dict[str, Any]:
-    """The job's spec, with `inputs.checkpoint` where the attempt resumes."""
+    """The job's spec, with `inputs.checkpoint` if the attempt resumes."""
     return _spec_with(attempt.job, attempt.checkpoint)
 
 
 def attempt_inputs(attempt: Attempt) -> dict[str, Any]:
+    """{place below `in/`: {sha256, files}}; each file has a signed link."""
     return _inputs_with(attempt.job, attempt.checkpoint)
 
 
-def job_spec(job: Job) -> dict[str, Any]:
-    """Spec and inputs of the attempt that the job would have next; of a job that succeeded, those of its first."""
+def job_spec_and_inputs(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those of the job's next attempt; of a job that succeeded, those of its first."""
     checkpoint = None if job.state == State.SUCCEEDED else job.checkpoint
-    return {"spec": _spec_with(job, checkpoint), "inputs": _inputs_with(job, checkpoint)}
+    return _spec_with(job, checkpoint), _inputs_with(job, checkpoint)
+
+
+def attempt_links(attempt: Attempt, paths: list[str]) -> list[dict[str, Any]]:
+    """Fresh links for files below `in/`, such as `dataset/a.png`. Raises Problem(404) for a path that is no input."""
+    files_by_path = {
+        f"{place}/{file['path']}": file
+        for place, _, files in _places(attempt.job, attempt.checkpoint)
+        for file in files
+    }
+    if unknown := [path for path in paths if path not in files_by_path]:
+        raise Problem("not_found", f"{unknown[0]} is no input of this attempt.", status=404)
+    return [{"path": path, "url": _linked(files_by_path[path])["url"]} for path in paths]
+
+
+def _refs(inputs: Inputs) -> Iterator[tuple[str, InputRef]]:
+    """(role, reference)"""
+    for dataset in (inputs.dataset, *inputs.further_datasets, inputs.class_dataset):
+        if dataset:
+            yield "dataset", dataset
+    if inputs.model:
+        yield "model", inputs.model
+    for adaptor in inputs.adaptors:
+        yield "adaptor", adaptor
 
 
 def _spec_with(job: Job, checkpoint: Artifact | None) -> dict[str, Any]:
@@ -43,19 +95,8 @@ def _inputs_with(job: Job, checkpoint: Artifact | None) -> dict[str, Any]:
     }
 
 
-def attempt_links(attempt: Attempt, paths: list[str]) -> list[dict[str, Any]]:
-    """Fresh links for files below `in/`, as in `dataset/a.png`. Raises Problem(404) for a path that is no input."""
-    known = {
-        f"{place}/{file['path']}": file
-        for place, _, files in _places(attempt.job, attempt.checkpoint)
-        for file in files
-    }
-    if unknown := [path for path in paths if path not in known]:
-        raise Problem("not_found", f"{unknown[0]} is no input of this attempt.", status=404)
-    return [{"path": path, "url": _linked(known[path])["url"]} for path in paths]
-
-
 def _places(job: Job, checkpoint: Artifact | None) -> Iterator[tuple[str, str, Files]]:
+    """(place below `in/`, SHA-256, files)"""
     for place, ref in Inputs.model_validate(job.spec["inputs"]).places().items():
         yield place, ref.sha256, input_files(ref)
     if checkpoint is not None:

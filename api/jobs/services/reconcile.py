@@ -1,4 +1,4 @@
-"""Books against storage: objects that no row names are noted, and removed once they stayed so for long enough.
+"""Compares the storage with the database: objects that no row names are recorded, and removed after a grace period.
 
 They come from attempts that failed before they published, from crashes between a file and its row, and from signed PUTs
 that arrive after a delete. Age is counted from the first pass that found an object without a row.
@@ -23,9 +23,9 @@ from api.jobs.models import Artifact, Attempt, LogPiece, Reconciliation, Unrefer
 from api.storage import storage
 
 ROOTS = ("datasets/", "jobs/", "models/")
-"""In the order of their keys. What lies elsewhere is no job's and no version's."""
-MADE = (".files", ".preview")
-"""What a check puts beside a version's folder."""
+"""In the order of their keys. Other objects belong to no job and no version."""
+CHECK_SUFFIXES = (".files", ".preview")
+"""Of the folders that a check creates beside a version's folder."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Pass:
     unreferenced: list[str]
     removed: list[str]
     is_last: bool
-    """The end of the storage was reached; the next pass starts anew."""
+    """The end of the storage was reached; the next pass starts from the beginning."""
 
 
 def reconcile_pass(*, remove: bool, limit: int = 20_000) -> Pass:
-    """Looks at the next `limit` objects. Removes those that have had no row for `unreferenced_hours`, if `remove`.
+    """Checks the next `limit` objects. With `remove`, deletes those that no row has named for `unreferenced_hours`.
 
     Any number may run at once. Raises OSError where the storage does not answer.
     """
@@ -58,18 +58,18 @@ def reconcile_pass(*, remove: bool, limit: int = 20_000) -> Pass:
 
 
 def keys_referenced(keys: Collection[str]) -> set[str]:
-    """Those that a row names, or that a live attempt, an open upload or a check may still come to name."""
+    """Those that a row names, or that a live attempt, an open upload or a check may still name."""
     owned: dict[tuple[str, str], list[str]] = defaultdict(list)
     for key in keys:
         root, owner, _ = [*key.split("/", 2), "", ""][:3]
-        owned[root, owner.removesuffix(MADE[0]).removesuffix(MADE[1])].append(key)
+        owned[root, owner.removesuffix(CHECK_SUFFIXES[0]).removesuffix(CHECK_SUFFIXES[1])].append(key)
     return {key for (root, owner), owner_keys in owned.items() for key in _of_owner(root, owner, owner_keys)}
 
 
 def _of_owner(root: str, owner: str, keys: list[str]) -> set[str]:
     try:
         return _of_job(owner, keys) if root == "jobs" else _of_upload(root, owner, keys)
-    except ValueError:  # the name is no UUID: not ours
+    except ValueError:  # the name is no UUID, so the object is not ours
         return set(keys)
 
 
@@ -94,17 +94,19 @@ def _of_versions(versions: Any, keys: Collection[str]) -> set[str]:
 
 def _of_job(job: str, keys: list[str]) -> set[str]:
     attempts = {attempt.prefix: attempt for attempt in Attempt.objects.filter(job_id=_uuid(job))}
-    named = set(LogPiece.objects.filter(attempt__job_id=_uuid(job)).values_list("key", flat=True))
+    referenced = set(LogPiece.objects.filter(attempt__job_id=_uuid(job)).values_list("key", flat=True))
     for artifact in Artifact.objects.filter(job_id=_uuid(job)).select_related("attempt"):
-        named |= {f"{artifact.attempt.prefix}/{file['path']}" for file in artifact.files}
+        referenced |= {f"{artifact.attempt.prefix}/{file['path']}" for file in artifact.files}
     for adaptor in Adaptor.objects.filter(key__startswith=f"jobs/{job}/"):
-        named |= {f"{adaptor.key}/{file['path']}" for file in adaptor.files}
+        referenced |= {f"{adaptor.key}/{file['path']}" for file in adaptor.files}
     for _, rows in KINDS.values():
-        named |= _of_versions(rows.objects.filter(key__startswith=f"jobs/{job}/"), keys)
-    return {key for key in keys if key in named or _may_be_named(attempts.get("/".join(key.split("/")[:3])), key)}
+        referenced |= _of_versions(rows.objects.filter(key__startswith=f"jobs/{job}/"), keys)
+    return {
+        key for key in keys if key in referenced or _may_be_referenced(attempts.get("/".join(key.split("/")[:3])), key)
+    }
 
 
-def _may_be_named(attempt: Attempt | None, key: str) -> bool:
+def _may_be_referenced(attempt: Attempt | None, key: str) -> bool:
     if attempt is None:
         return False
     is_log = key.startswith(f"{attempt.prefix}/log/")
@@ -122,16 +124,16 @@ def _objects_after(cursor: str) -> Iterator[tuple[str, int]]:
 
 @transaction.atomic
 def _note(first: str, last: str, unreferenced: dict[str, int]) -> None:
-    """Makes `unreferenced` the rows after `first` up to `last` (empty: the end); each keeps its first time."""
-    looked_at = Q(key__gt=first) & (Q(key__lte=last) if last else Q())
-    _forget(set(Unreferenced.objects.filter(looked_at).values_list("key", flat=True)) - set(unreferenced))
+    """Replaces the rows after `first` up to `last` (empty: the end) by `unreferenced`; old rows keep their time."""
+    in_range = Q(key__gt=first) & (Q(key__lte=last) if last else Q())
+    _forget(set(Unreferenced.objects.filter(in_range).values_list("key", flat=True)) - set(unreferenced))
     at = now()
     rows = (Unreferenced(key=key, size_bytes=size, seen=at) for key, size in unreferenced.items())
     Unreferenced.objects.bulk_create(rows, ignore_conflicts=True, batch_size=500)
 
 
 def _remove(keys: Collection[str]) -> list[str]:
-    """Those of `keys` whose grace is over, after another look at the rows: one may name them by now."""
+    """Deletes those of `keys` whose grace period is over, after another check of the rows: one may name them by now."""
     deadline = now() - timedelta(hours=environment().unreferenced_hours)
     due = set(Unreferenced.objects.filter(seen__lt=deadline).values_list("key", flat=True)) & set(keys)
     removed = sorted(due - keys_referenced(due))

@@ -8,8 +8,8 @@ from api.catalog.devices import devices_named, resources_for
 from api.catalog.selectors import resolve_inputs
 from api.catalog.templates.schemas import INPUT_ROLES, MAX_DATASETS
 from api.jobs.models import Job
-from api.jobs.services.accelerators import accelerators_default
-from api.jobs.services.enqueue import JobDraft, SubmitKey, job_enqueue, params_laid, request_digest
+from api.jobs.services.placement import accelerators_default
+from api.jobs.services.submit import JobDraft, SubmitKey, job_enqueue, params_laid, request_digest
 from foundation.plain_text import PlainLine
 from trainers.contract.spec import Contract, JobSpec
 
@@ -35,25 +35,25 @@ class RerunRequest(Contract):
 
 
 def job_rerun(*, parent: Job, request: RerunRequest, by: str, idempotency_key: str | None = None) -> tuple[Job, bool]:
-    """The new job, queued, whose `parent` is the old one, and whether it is new. Raises as `job_create` does.
+    """Returns the new queued job, whose `parent` is the old one, and whether it is new. Raises as `job_create` does.
 
-    409 where an input was deleted meanwhile and the request names no other.
+    409 if an input was deleted meanwhile and the request names no other.
     """
-    digest = request_digest(request, about=f"rerun of {parent.pk}")
-    asked = SubmitKey(parent.project, by, idempotency_key, digest)
-    return job_enqueue(asked=asked, wanted=lambda: _wanted(parent, request))
+    digest = request_digest(request, context=f"rerun of {parent.pk}")
+    key = SubmitKey(parent.project, by, idempotency_key, digest)
+    return job_enqueue(key=key, resolve=lambda: _resolve(parent, request))
 
 
-def _wanted(parent: Job, request: RerunRequest) -> JobDraft:
+def _resolve(parent: Job, request: RerunRequest) -> JobDraft:
     spec, pool = parent.spec, request.pool or parent.pool
     params = params_laid(spec["params"], request.params)
-    before = {} if devices_named(request.params) else spec["resources"]
+    resources = {} if devices_named(request.params) else spec["resources"]
     changed = {
         "name": request.name or spec["name"],
         "params": params,
-        "inputs": {**spec["inputs"], **_inputs(parent, request)},
+        "inputs": {**spec["inputs"], **_changed_inputs(parent, request)},
         "resources": resources_for(
-            parent.method, params, {**before, **(request.resources or {})}, lambda: accelerators_default(pool)
+            parent.method, params, {**resources, **(request.resources or {})}, lambda: accelerators_default(pool)
         ),
     }
     return JobDraft(
@@ -66,8 +66,8 @@ def _wanted(parent: Job, request: RerunRequest) -> JobDraft:
     )
 
 
-def _inputs(parent: Job, request: RerunRequest) -> dict[str, Any]:
-    """Only those that the request names."""
-    given = {role: ref for role in INPUT_ROLES if (ref := getattr(request, role)) is not None}
-    found = resolve_inputs(parent.project, **given)
-    return {role: getattr(found, role) for role in given}
+def _changed_inputs(parent: Job, request: RerunRequest) -> dict[str, Any]:
+    """Those that the request names."""
+    refs = {role: ref for role in INPUT_ROLES if (ref := getattr(request, role)) is not None}
+    resolved = resolve_inputs(parent.project, **refs)
+    return {role: getattr(resolved, role) for role in refs}

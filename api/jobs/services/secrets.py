@@ -1,4 +1,4 @@
-"""Project secrets for jobs: a job names them in its parameters, and the answer to a claim alone has their values."""
+"""Project secrets for jobs: a job names them in its parameters; only the response to a claim has their values."""
 
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -16,62 +16,63 @@ from trainers.contract.params.base import Params
 
 
 @dataclass(frozen=True)
-class Given:
-    """What an attempt is given: values by environment variable, and the names of what is no longer to be had."""
+class AttemptSecrets:
+    """Values by environment variable, and the names of secrets that are no longer available."""
 
     values: dict[str, str] = field(default_factory=dict, repr=False)
     missing: tuple[str, ...] = ()
 
 
 def secrets_check(project: Project, params: Params) -> None:
-    """Raises Problem that names the field where a job asks for a secret that it could not be given."""
+    """Raises Problem that names the field if a job names a secret that it cannot get."""
     names = names_in(params.model_dump())
     if not names:
         return
     cipher()
-    found = secrets_named(project.pk, names)
+    secrets = secrets_named(project.pk, names)
     variables: dict[str, str] = {}
     for index, name in enumerate(names):
-        if name not in found:
+        if name not in secrets:
             _refuse(index, f"there is no secret {name!r} in project {project.name!r}; an admin can PUT it")
-        other = variables.setdefault(found[name].variable, name)
+        other = variables.setdefault(secrets[name].variable, name)
         if other != name:
-            _refuse(index, f"{name!r} and {other!r} would both be {found[name].variable}; name one of them")
+            _refuse(index, f"{name!r} and {other!r} would both be {secrets[name].variable}; name one of them")
 
 
-def secrets_give(*, attempt: Attempt) -> Given:
+def secrets_open(*, attempt: Attempt) -> AttemptSecrets:
     """The secrets that the attempt's job names, with an audit row for each."""
     names = names_in(attempt.job.spec["params"])
-    return _give(attempt, names) if names else Given()
+    return _open(attempt, names) if names else AttemptSecrets()
 
 
 def names_in(params: dict[str, object]) -> list[str]:
-    """Of parameters as JSON; in the order given, each once."""
-    given = params.get("secrets") or ()
-    assert isinstance(given, (list, tuple)), f"`secrets` is for names of project secrets, got {type(given).__name__}"
-    return list(dict.fromkeys(str(name) for name in given))
+    """From parameters as JSON; in their order, without duplicates."""
+    names = params.get("secrets") or ()
+    assert isinstance(names, (list, tuple)), f"expected a list of names of secrets, got {type(names).__name__}"
+    return list(dict.fromkeys(str(name) for name in names))
 
 
 @transaction.atomic
-def _give(attempt: Attempt, names: list[str]) -> Given:
+def _open(attempt: Attempt, names: list[str]) -> AttemptSecrets:
     job = attempt.job
-    found = secrets_named(job.project_id, names)
+    secrets = secrets_named(job.project_id, names)
     values: dict[str, str] = {}
-    for name, secret in sorted(found.items()):
+    for name, secret in sorted(secrets.items()):
         try:
             values[secret.variable] = value_open(secret)
         except (UnreadableError, Problem):
             continue
         _audit(attempt, name, job.project_id)
-    opened = {name for name, secret in found.items() if secret.variable in values}
-    return Given(values, tuple(name for name in names if name not in opened))
+    opened = {name for name, secret in secrets.items() if secret.variable in values}
+    return AttemptSecrets(values, tuple(name for name in names if name not in opened))
 
 
 def _audit(attempt: Attempt, name: str, project_id: UUID) -> None:
-    told = {"job": str(attempt.job_id), "worker": str(attempt.worker_id)}
+    data = {"job": str(attempt.job_id), "worker": str(attempt.worker_id)}
     by = f"attempt:{attempt.pk}"
-    audit_add(actor=by, kind="secret_given", object=f"secret:{name}", at=now(), project_id=project_id, data=told)
+    audit_add(actor=by, kind="secret_given", object=f"secret:{name}", at=now(), project_id=project_id, data=data)
 
 
-def _refuse(index: int, said: str) -> None:
-    raise Problem("unknown_secret", f"params.secrets.{index}: {said}.", fields={f"params.secrets.{index}": [said]})
+def _refuse(index: int, message: str) -> None:
+    field = f"params.secrets.{index}"
+    raise Problem("unknown_secret", f"{field}: {message}.", fields={field: [message]})

@@ -11,10 +11,11 @@ from api.audit.clock import now
 from api.audit.services import audit_add
 from api.environment import environment
 from api.errors import Problem
-from api.jobs.agent.incoming import Incoming
-from api.jobs.models import Attempt, Outcome, Worker
-from api.jobs.services.budgets import worker_release
-from api.jobs.services.ending import attempt_end
+from api.jobs.models import Attempt, Worker
+from api.jobs.schemas import Incoming
+from api.jobs.services.attempt_lifecycle import attempt_end
+from api.jobs.services.budgets import worker_lock, worker_release
+from api.jobs.states import Outcome
 from api.jobs.transitions import job_lock
 from foundation import protocol
 from foundation.plain_text import PlainLine
@@ -22,7 +23,7 @@ from trainers.contract.errors import ReasonCode, reason
 from trainers.contract.spec import MAX_BIGINT
 
 Labels = dict[PlainLine, PlainLine]
-"""Of a worker: what its operator says of it."""
+"""Labels of a worker, set by its operator."""
 
 
 class Accelerator(Incoming):
@@ -40,11 +41,11 @@ class Hello(Incoming):
     accelerators: list[Accelerator] = Field([])
     labels: Labels = Field({})
     wall: str = Field("", max_length=20, pattern=r"^[a-z+]*$")
-    """What keeps its trainers off its files; an older worker says nothing."""
+    """What isolates the host's files from trainers; an older worker sends nothing."""
     gone: list[UUID] = Field([])
-    """Attempts of earlier boots of which the sweep found nothing left."""
+    """Attempts of earlier boots whose processes are all gone."""
     protocol: int = Field(1, ge=0, le=1_000_000)
-    """Version of docs/protocol.md that the worker speaks; those of before the number name none."""
+    """Version of docs/protocol.md that the worker speaks; workers older than the number send none."""
 
 
 @transaction.atomic
@@ -55,10 +56,10 @@ def worker_hello(*, hello: Hello) -> Worker:
     at = now()
     if worker and worker.boot_id != hello.boot_id:
         _refuse_if_alive(worker, at)
-    told: dict[str, Any] = hello.model_dump(mode="json", exclude={"worker", "gone", "protocol"})
+    columns: dict[str, Any] = hello.model_dump(mode="json", exclude={"worker", "gone", "protocol"})
     fresh = worker is None or worker.boot_id != hello.boot_id
-    told |= {"last_seen": at, "gone": False, "free_slots": hello.slots} | (FRESH_BOOT if fresh else {})
-    worker, _ = Worker.objects.update_or_create(pk=hello.worker, defaults=told)
+    columns |= {"last_seen": at, "gone": False, "free_slots": hello.slots} | (FRESH_BOOT if fresh else {})
+    worker, _ = Worker.objects.update_or_create(pk=hello.worker, defaults=columns)
     worker.boot_id = hello.boot_id
     for attempt_id in hello.gone:
         _end_gone(attempt_id, worker, at)
@@ -71,29 +72,27 @@ def worker_hello(*, hello: Hello) -> Worker:
 def worker_heartbeat(
     *, worker_id: UUID, boot_id: UUID, free_slots: int, room_bytes: int | None = None, self_check: str | None = None
 ) -> Worker:
-    """Notes what the host reports. A passed self-check ends a quarantine that has lasted long enough."""
-    worker = worker_seen(worker_id=worker_id, boot_id=boot_id, free_slots=free_slots, room_bytes=room_bytes)
+    """Records what the host reports. A passed self-check ends a quarantine of the minimum length."""
+    worker = worker_touch(worker_id=worker_id, boot_id=boot_id, free_slots=free_slots, room_bytes=room_bytes)
     since = worker.quarantined_at
-    if since and self_check == "passed" and worker.last_seen - since >= _shortest_quarantine():
+    if since and self_check == "passed" and worker.last_seen - since >= _min_quarantine():
         return worker_release(worker_id=worker.pk, by=f"worker:{worker.pk} (self-check)")
     return worker
 
 
-def _shortest_quarantine() -> timedelta:
+def _min_quarantine() -> timedelta:
     return timedelta(seconds=environment().quarantine_seconds)
 
 
 @transaction.atomic
 def worker_goodbye(*, worker_id: UUID, boot_id: UUID) -> None:
-    worker_seen(worker_id=worker_id, boot_id=boot_id, gone=True, free_slots=0)
+    worker_touch(worker_id=worker_id, boot_id=boot_id, gone=True, free_slots=0)
 
 
 @transaction.atomic
 def worker_drain(*, worker_id: Any, by: str) -> Worker:
-    """The worker takes nothing new, and its live attempts are asked to stop and go back to the queue."""
-    worker = Worker.objects.select_for_update().filter(pk=worker_id).first()
-    if worker is None:
-        raise Problem("not_found", f"There is no worker {worker_id}.", status=404)
+    """The worker gets no new jobs, and its live attempts are asked to stop and go back to the queue."""
+    worker = worker_lock(worker_id)
     if not worker.draining:
         worker.draining = True
         worker.save(update_fields=["draining"])
@@ -103,10 +102,8 @@ def worker_drain(*, worker_id: Any, by: str) -> Worker:
 
 @transaction.atomic
 def worker_drain_undo(*, worker_id: Any, by: str) -> Worker:
-    """The worker is given jobs again, from its next heartbeat on."""
-    worker = Worker.objects.select_for_update().filter(pk=worker_id).first()
-    if worker is None:
-        raise Problem("not_found", f"There is no worker {worker_id}.", status=404)
+    """The worker gets jobs again, from its next heartbeat on."""
+    worker = worker_lock(worker_id)
     if worker.draining:
         worker.draining = False
         worker.save(update_fields=["draining"])
@@ -114,23 +111,23 @@ def worker_drain_undo(*, worker_id: Any, by: str) -> Worker:
     return worker
 
 
-def worker_seen(*, worker_id: UUID, boot_id: UUID, **reported: Any) -> Worker:
-    """The worker, locked, with what it reported; its `last_seen` is the time at which the lock was held. Raises Problem
+def worker_touch(*, worker_id: UUID, boot_id: UUID, **reported: Any) -> Worker:
+    """Locks the worker and updates what it reported; `last_seen` is the time at which the lock was held. Raises Problem
     404 before hello, 409 for another boot."""
     worker = Worker.objects.select_for_update().filter(pk=worker_id).first()
     if worker is None:
         raise Problem("unknown_worker", f"Worker {worker_id} has not said hello.", status=404, hint="Say hello first.")
     if worker.boot_id != boot_id:
         raise Problem("worker_identity_taken", f"Another boot owns worker {worker_id}.", status=409, hint=TAKEN_HINT)
-    changed = {"last_seen": now(), "gone": False, **reported}
-    for name, value in changed.items():
+    columns = {"last_seen": now(), "gone": False, **reported}
+    for name, value in columns.items():
         setattr(worker, name, value)
-    worker.save(update_fields=changed)
+    worker.save(update_fields=columns)
     return worker
 
 
 FRESH_BOOT: dict[str, Any] = {"draining": False, "quarantined_at": None, "quarantine": None, "failed_jobs": []}
-"""Who starts a worker anew has mended it."""
+"""Columns of a worker that was restarted: its operator has presumably repaired it."""
 TAKEN_HINT = "Give each worker host a state folder of its own."
 
 
@@ -158,10 +155,11 @@ def _refuse_if_alive(worker: Worker, at: datetime) -> None:
 
 
 def _end_gone(attempt_id: UUID, worker: Worker, at: datetime) -> None:
-    """Ends an attempt of an older boot, since its process tree is known to be gone."""
-    found = Attempt.objects.filter(pk=attempt_id, worker=worker, ended_at=None).exclude(boot_id=worker.boot_id).first()
-    if found is None:
+    """Ends an attempt of an older boot whose process tree is gone."""
+    older = Attempt.objects.filter(pk=attempt_id, worker=worker, ended_at=None).exclude(boot_id=worker.boot_id)
+    attempt = older.first()
+    if attempt is None:
         return
-    job = job_lock(found.job_id)
+    job = job_lock(attempt.job_id)
     lost = reason(ReasonCode.WORKER_LOST, "The worker host was restarted.")
-    attempt_end(job=job, attempt=found, outcome=Outcome.LOST, reason=lost, by=f"worker:{worker.pk}", at=at)
+    attempt_end(job=job, attempt=attempt, outcome=Outcome.LOST, reason=lost, by=f"worker:{worker.pk}", at=at)

@@ -1,6 +1,6 @@
-"""Live streams: one poller per process looks for news of all jobs that are followed, and hands them out.
+"""Live streams: one poller per process reads the news of all followed jobs and distributes them.
 
-No database connection is held between two looks, however many streams are open.
+Between two polls it holds no database connection, whatever the number of open streams.
 """
 
 import asyncio
@@ -17,25 +17,26 @@ from django.db import InterfaceError, OperationalError, connection
 from django.db.models import Q
 
 from api.environment import environment
-from api.jobs.models import ENDED, Event, Job
-from api.jobs.shapes import event_shape
+from api.jobs.models import Event, Job
+from api.jobs.schemas import EventShape
+from api.jobs.states import ENDED
 from api.jobs.superseded import KINDS, Reaches, is_superseded, reaches_of
 
 log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 SUPERSEDED = "superseded"
-"""Kind of a message that only moves a follower on: a later attempt did the same steps again."""
+"""Kind of a message that only advances a follower: a later attempt did the same steps again."""
 PAGE = 500
-"""Most events that are read of a job at once, and half of what waits in memory for one slow reader."""
+"""Most events of a job in one poll, and half of what waits in memory for one slow reader."""
 MAX_PAUSE_SECONDS = 5.0
-"""Longest pause between two looks that fail."""
+"""Longest pause between two failing polls."""
 MAX_DOUBLINGS = 10
 
 
 @dataclass(eq=False)
 class Follower:
-    """One open stream. `seq` is what it was given last; `ended` says that nothing more will come."""
+    """One open stream. `seq`: the last event that it received. A message of None ends it."""
 
     job_id: UUID
     seq: int
@@ -45,7 +46,7 @@ class Follower:
 
 @dataclass(frozen=True)
 class News:
-    """Of one job: events after the lowest seq that a follower has, whether they are all, and the progress."""
+    """Of one job: its events after the lowest seq of its followers, whether it has ended with them, its progress."""
 
     events: list[Message]
     ended: bool
@@ -53,10 +54,10 @@ class News:
 
 
 class Poller:
-    """Looks while somebody follows. Belongs to one event loop."""
+    """Polls while there are followers. Belongs to one event loop."""
 
-    def __init__(self, look: "Callable[[dict[UUID, int]], dict[UUID, News]]") -> None:
-        self._look = look
+    def __init__(self, read_news: "Callable[[dict[UUID, int]], dict[UUID, News]]") -> None:
+        self._read_news = read_news
         self._followers: set[Follower] = set()
         self._task: asyncio.Task[None] | None = None
 
@@ -74,30 +75,31 @@ class Poller:
     async def _run(self) -> None:
         failures = 0
         while self._followers:
-            # Who comes while we look may have seen less: asked for next time. Who does not keep up reads first.
-            asked = [follower for follower in self._followers if follower.messages.qsize() < PAGE]
+            # A follower that joins during the poll may need older events: they come with the next poll. A follower
+            # that lags behind is skipped until it has read.
+            polled = [follower for follower in self._followers if follower.messages.qsize() < PAGE]
             try:
-                news = await sync_to_async(self._look, thread_sensitive=False)(_lowest(asked))
+                news = await sync_to_async(self._read_news, thread_sensitive=False)(_lowest(polled))
                 failures = 0
-            except Exception as error:  # whatever it is, streams outlive it: nothing would start the task again
+            except Exception as error:  # streams outlive any failure: nothing would restart the task
                 failures += 1
                 _failure_log(error, failures)
                 news = {}
-            for follower in asked:
+            for follower in polled:
                 if follower in self._followers and follower.job_id in news:
-                    self._give_safely(follower, news[follower.job_id])
+                    self._distribute_safely(follower, news[follower.job_id])
             await asyncio.sleep(_pause_seconds(failures))
 
-    def _give_safely(self, follower: Follower, news: News) -> None:
-        """A message that cannot be handed out ends its stream only; the reader comes again with its last id."""
+    def _distribute_safely(self, follower: Follower, news: News) -> None:
+        """A failure ends only this stream; its reader reconnects with its last id."""
         try:
-            self._give(follower, news)
+            self._distribute(follower, news)
         except Exception:
-            log.exception("the stream of job %s ends: its news cannot be handed out", follower.job_id)
+            log.exception("the stream of job %s ends: its news cannot be delivered", follower.job_id)
             follower.messages.put_nowait(None)
             self._followers.discard(follower)
 
-    def _give(self, follower: Follower, news: News) -> None:
+    def _distribute(self, follower: Follower, news: News) -> None:
         for event in news.events:
             if event["seq"] > follower.seq:
                 if event["kind"] != SUPERSEDED:
@@ -112,11 +114,11 @@ class Poller:
 
 
 def _failure_log(error: Exception, failures: int) -> None:
-    """A database that is away is expected; for the rest the log has the traceback, once for a row of failures."""
+    """An unreachable database is expected; for other errors the first failure logs its traceback."""
     expected = isinstance(error, OperationalError | InterfaceError)
     log.log(
         logging.WARNING if expected else logging.ERROR,
-        "live streams wait, look %d in a row failed: %s: %s",
+        "live streams wait, consecutive failure %d: %s: %s",
         failures,
         type(error).__name__,
         error,
@@ -137,13 +139,13 @@ def _lowest(followers: Iterable[Follower]) -> dict[UUID, int]:
 
 
 def _is_new_progress(news: News, follower: Follower) -> bool:
-    """Only the newest matters: none is queued behind what the reader has not read yet."""
+    """Only the newest matters, so none is queued while the reader has unread messages."""
     changed = news.progress is not None and news.progress != follower.progress
     return changed and not news.ended and follower.messages.empty()
 
 
 def news_of(lowest: dict[UUID, int]) -> dict[UUID, News]:
-    """What happened to each job after its seq: three queries, and the connection is given back."""
+    """The news of each job after its seq, in three queries; closes the connection."""
     try:
         jobs = list(Job.objects.filter(pk__in=lowest).only("state", "event_seq", "progress"))
         behind = [job for job in jobs if job.event_seq > lowest[job.pk]]
@@ -157,35 +159,35 @@ _POLLERS: "WeakKeyDictionary[asyncio.AbstractEventLoop, Poller]" = WeakKeyDictio
 
 
 def poller() -> Poller:
-    """The one of the running event loop."""
+    """The poller of the running event loop."""
     return _POLLERS.setdefault(asyncio.get_running_loop(), Poller(news_of))
 
 
 def _events_after(after: dict[UUID, int]) -> dict[UUID, list[Message]]:
-    wanted = Q(pk__in=())
+    condition = Q(pk__in=())
     for job_id, seq in after.items():
-        wanted |= Q(job=job_id, seq__gt=seq, seq__lte=seq + PAGE)
-    events = list(Event.objects.filter(wanted).order_by("seq").select_related("attempt"))
+        condition |= Q(job=job_id, seq__gt=seq, seq__lte=seq + PAGE)
+    events = list(Event.objects.filter(condition).order_by("seq").select_related("attempt"))
     reaches = reaches_of(after) if any(event.kind in KINDS for event in events) else {}
-    found: dict[UUID, list[Message]] = {}
+    messages: dict[UUID, list[Message]] = {}
     for event in events:
-        found.setdefault(event.job_id, []).append(_message(event, reaches))
-    return found
+        messages.setdefault(event.job_id, []).append(_message(event, reaches))
+    return messages
 
 
 def _message(event: Event, reaches: Reaches) -> Message:
     if is_superseded(reaches, event.attempt_id, event.kind, event.data.get("step")):
         return {"seq": event.seq, "kind": SUPERSEDED}
-    return event_shape(event, event.attempt.n if event.attempt else None)
+    return EventShape.of(event).model_dump(mode="json")
 
 
 def _news(job: Job, lowest: int, events: Iterable[Message]) -> News:
-    """A job has ended for its followers once its last event, which says so, is handed out."""
+    """A job has ended for its followers once they get its last event."""
     listed = list(events)
     newest = listed[-1]["seq"] if listed else lowest
     return News(listed, job.state in ENDED and newest >= job.event_seq, job.progress)
 
 
 def _transient(progress: dict[str, Any], seq: int) -> Message:
-    """Steps are no event rows: only the newest is shown, under the seq of the event before it."""
+    """Steps have no event rows: only the newest is sent, with the seq of the event before it."""
     return {"seq": seq, "kind": progress["kind"], "time": None, "attempt": None, "data": progress}

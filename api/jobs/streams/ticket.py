@@ -1,7 +1,7 @@
-"""Tickets for live streams: a browser's EventSource cannot send the Authorization header, so its address carries one.
+"""Tickets for live streams: a browser's EventSource cannot send the Authorization header, so its URL has a ticket.
 
-A ticket opens one job's stream for a short time, again and again, so that a broken connection is made anew by itself.
-It is worth what its maker's token is worth at that moment: revoked, expired or demoted tokens make void tickets.
+A ticket opens one job's stream for a short time, any number of times, so that a browser can reconnect by itself.
+It grants what the token of its creator grants at that moment: nothing after that token was revoked or expired.
 """
 
 from datetime import timedelta
@@ -44,24 +44,25 @@ class JobStreamTicketView(APIView):
         jobs: Any = Job.objects.filter(project=project_of(request)).only("pk")
         job, seconds = job_find(jobs, ref), environment().stream_ticket_seconds
         expires_at = timezone.now() + timedelta(seconds=seconds)
-        return Response({"ticket": ticket_make(token_of(request), job), "expires_at": expires_at.isoformat()})
+        ticket = ticket_create(token_of(request), job)
+        return Response(StreamTicketShape(ticket=ticket, expires_at=expires_at.isoformat()).model_dump())
 
 
-def ticket_make(token: Token, job: Job) -> str:
+def ticket_create(token: Token, job: Job) -> str:
     return signing.dumps({"token": token.pk.hex, "job": job.pk.hex}, salt=SALT)
 
 
 def ticket_token(ticket: str) -> tuple[Token, str]:
-    """The token that the ticket stands for, with its scopes of now, and the job's id. Raises Problem(401)."""
+    """The token behind the ticket, with its current scopes, and the job's id. Raises Problem(401)."""
     try:
-        told = signing.loads(ticket, salt=SALT, max_age=environment().stream_ticket_seconds)
+        payload = signing.loads(ticket, salt=SALT, max_age=environment().stream_ticket_seconds)
     except signing.SignatureExpired:
         raise Problem("stream_ticket", "The stream ticket is too old.", status=401, hint=HINT) from None
     except signing.BadSignature:
         raise Problem("stream_ticket", "This is no stream ticket of ours.", status=401, hint=HINT) from None
     live = Q(revoked_at=None) & (Q(expires_at=None) | Q(expires_at__gt=timezone.now())) & Q(user__is_active=True)
-    token = Token.objects.select_related("user", "project").filter(live, pk=told["token"]).first()
+    token = Token.objects.select_related("user", "project").filter(live, pk=payload["token"]).first()
     if token is None:
         raise Problem("stream_ticket", "The token behind the stream ticket is no longer good.", status=401, hint=HINT)
     token.live_scopes = scopes_now(token)
-    return token, told["job"]
+    return token, payload["job"]

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.db import connection
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from prometheus_client import Gauge
 from rest_framework.exceptions import APIException, NotAuthenticated, PermissionDenied
 from rest_framework.request import Request
 
@@ -15,28 +16,29 @@ from api.accounts.authentication import HasScope, TokenAuthentication
 from api.accounts.models import Token
 from api.environment import environment
 from api.errors import Problem, problem_of, respond
-from api.jobs.metrics import STREAMS
-from api.jobs.models import ENDED, Job
+from api.jobs.models import Job
 from api.jobs.selectors import job_find
+from api.jobs.states import ENDED
 from api.jobs.streams.stream import Follower, Message, poller
 from api.jobs.streams.ticket import ticket_token
 
 HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 MAX_DIGITS = 18
+STREAMS = Gauge("anneal_live_streams", "Event streams that are open.", multiprocess_mode="livesum")
 
 
 def job_stream(request: HttpRequest, ref: str) -> HttpResponse | StreamingHttpResponse:
-    """Events after `Last-Event-ID` and then what happens; ends after the terminal event, 204 when that was before."""
+    """Events after `Last-Event-ID`, then new ones; ends after the terminal event. 204 if the caller has it already."""
     if request.method != "GET":
         return respond(Problem("method_not_allowed", f'Method "{request.method}" not allowed.', status=405))
     try:
-        after = _last_seen(request)
-        job_id, over = _authorized(request, ref, after)
+        after = _last_event_id(request)
+        job_id, has_ended = _authorized(request, ref, after)
     except (Problem, Http404, APIException) as refusal:
         problem = problem_of(refusal)
-        assert problem is not None, f"{refusal!r} has no answer"
+        assert problem is not None, f"no response for {refusal!r}"
         return respond(problem)
-    if over:
+    if has_ended:
         return HttpResponse(status=204)
     return StreamingHttpResponse(_follow(job_id, after), content_type="text/event-stream", headers=HEADERS)
 
@@ -50,7 +52,7 @@ async def _follow(job_id: UUID, after: int) -> AsyncIterator[bytes]:
 
 
 async def _next(follower: Follower) -> bytes | None:
-    """What is said next, a comment where nothing happens; None at the end."""
+    """The next message, or a comment after a time without one; None at the end."""
     try:
         async with asyncio.timeout(environment().stream_keep_alive_seconds):
             message = await follower.messages.get()
@@ -67,30 +69,30 @@ def _frame(message: Message) -> bytes:
     return ("\n".join(lines) + "\n\n").encode()
 
 
-def _last_seen(request: HttpRequest) -> int:
-    given = request.headers.get("Last-Event-ID") or request.GET.get("after") or "0"
-    if not (given.isdecimal() and len(given) <= MAX_DIGITS):
-        raise Problem("invalid", f"Last-Event-ID must be a whole number, got {given[:50]!r}.")
-    return int(given)
+def _last_event_id(request: HttpRequest) -> int:
+    value = request.headers.get("Last-Event-ID") or request.GET.get("after") or "0"
+    if not (value.isdecimal() and len(value) <= MAX_DIGITS):
+        raise Problem("invalid", f"Last-Event-ID must be a whole number, got {value[:50]!r}.")
+    return int(value)
 
 
 def _authorized(request: HttpRequest, ref: str, after: int) -> tuple[UUID, bool]:
-    """The job's id, and whether the caller has its terminal event already. The connection is given back: a stream holds
+    """The job's id, and whether the caller has its terminal event already. Closes the connection, since a stream holds
     its thread."""
     try:
         ticket = request.GET.get("ticket")
-        token, only = ticket_token(ticket) if ticket else (_bearer_token(request), "")
+        token, ticket_job = ticket_token(ticket) if ticket else (_bearer_token(request), "")
         if "read" not in token.live_scopes:
             raise PermissionDenied(HasScope.message)
         jobs: Any = Job.objects.filter(project=token.project_id).only("state", "event_seq")
-        job = job_find(jobs.filter(pk=only) if only else jobs, ref)
+        job = job_find(jobs.filter(pk=ticket_job) if ticket_job else jobs, ref)
         return job.pk, job.state in ENDED and after >= job.event_seq
     finally:
         connection.close()
 
 
 def _bearer_token(request: HttpRequest) -> Token:
-    found = TokenAuthentication().authenticate(Request(request))
-    if found is None:
+    result = TokenAuthentication().authenticate(Request(request))
+    if result is None:
         raise NotAuthenticated
-    return found[1]
+    return result[1]

@@ -1,4 +1,4 @@
-"""What users call about jobs. Parse, one service, respond."""
+"""Endpoints of jobs for people. Parse, call one service, respond."""
 
 from typing import Any
 
@@ -8,16 +8,24 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from api.accounts.authentication import actor_of, project_of
+from api.catalog.selectors import template_version
 from api.jobs.filters import FILTERS, filters_of, jobs_filter
 from api.jobs.models import Job
-from api.jobs.selectors import job_find, jobs_of
-from api.jobs.services.control import Command, job_cancel, job_control, job_pause, job_resume
-from api.jobs.services.edit import JobEdit, job_edit
-from api.jobs.services.force import job_cancel_forced
-from api.jobs.services.remove import job_delete
+from api.jobs.schemas import JobShape, job_schemas
+from api.jobs.selectors import job_find, job_in, jobs_of
+from api.jobs.services.control import (
+    Command,
+    JobEdit,
+    job_cancel,
+    job_cancel_forced,
+    job_control,
+    job_delete,
+    job_edit,
+    job_pause,
+    job_resume,
+)
 from api.jobs.services.rerun import RerunRequest, job_rerun
-from api.jobs.services.submit import JobRequest, job_create
-from api.jobs.shapes import JobShape, job_shape, job_shapes
+from api.jobs.services.submit import JobRequest, PreviewRequest, job_create, preview_create
 from api.openapi import page_of
 from api.paging import PAGE, Cursor
 from trainers.contract.spec import Contract
@@ -42,10 +50,8 @@ class JobsView(APIView):
     @extend_schema(operation_id="jobs_list", parameters=[*FILTERS, *PAGE], responses=page_of(JobShape))
     def get(self, request: Request) -> Response:
         """Jobs of the project, newest first."""
-        pages = Cursor()
-        wanted = jobs_filter(jobs_of(project_of(request)), filters_of(request))
-        found = pages.paginate_queryset(wanted, request, view=self)
-        return pages.get_paginated_response(job_shapes(list(found or [])))
+        jobs = jobs_filter(jobs_of(project_of(request)), filters_of(request))
+        return Cursor().respond(jobs, request, job_schemas)
 
     @extend_schema(operation_id="jobs_create", parameters=[KEY], request=JobRequest, responses=QUEUED)
     def post(self, request: Request) -> Response:
@@ -56,20 +62,20 @@ class JobsView(APIView):
             by=actor_of(request),
             idempotency_key=request.headers.get("Idempotency-Key"),
         )
-        return Response(_shown(request, job), status=201 if created else 200)
+        return _respond_read(request, job, status=201 if created else 200)
 
 
 class JobView(APIView):
     @extend_schema(operation_id="jobs_show", responses=JobShape)
     def get(self, request: Request, ref: str) -> Response:
         """One job, by its id or the first characters of it."""
-        return Response(job_shape(job_find(jobs_of(project_of(request)), ref)))
+        return _respond(job_find(jobs_of(project_of(request)), ref))
 
     @extend_schema(operation_id="jobs_edit", request=JobEdit, responses=JobShape)
     def patch(self, request: Request, ref: str) -> Response:
         """Changes priority (while it is queued), notes or labels. What is left out stays."""
         edit = JobEdit.model_validate(request.data)
-        return Response(_shown(request, job_edit(job_id=_id(request, ref), edit=edit, by=actor_of(request))))
+        return _respond_read(request, job_edit(job_id=_id(request, ref), edit=edit, by=actor_of(request)))
 
     @extend_schema(operation_id="jobs_delete", responses={204: None})
     def delete(self, request: Request, ref: str) -> Response:
@@ -88,7 +94,7 @@ class JobRerunView(APIView):
             by=actor_of(request),
             idempotency_key=request.headers.get("Idempotency-Key"),
         )
-        return Response(_shown(request, job), status=201 if created else 200)
+        return _respond_read(request, job, status=201 if created else 200)
 
 
 class JobCancelView(APIView):
@@ -100,21 +106,21 @@ class JobCancelView(APIView):
         """
         force = CancelRequest.model_validate(request.data or {}).force
         cancel = job_cancel_forced if force else job_cancel
-        return Response(_shown(request, cancel(job_id=_id(request, ref), by=actor_of(request))))
+        return _respond_read(request, cancel(job_id=_id(request, ref), by=actor_of(request)))
 
 
 class JobPauseView(APIView):
     @extend_schema(operation_id="jobs_pause", request=None, responses=JobShape)
     def post(self, request: Request, ref: str) -> Response:
         """Stops the job with a checkpoint, to be resumed."""
-        return Response(_shown(request, job_pause(job_id=_id(request, ref), by=actor_of(request))))
+        return _respond_read(request, job_pause(job_id=_id(request, ref), by=actor_of(request)))
 
 
 class JobResumeView(APIView):
     @extend_schema(operation_id="jobs_resume", request=None, responses=JobShape)
     def post(self, request: Request, ref: str) -> Response:
         """Queues a paused, cancelled or failed job again; it goes on from its last checkpoint."""
-        return Response(_shown(request, job_resume(job_id=_id(request, ref), by=actor_of(request))))
+        return _respond_read(request, job_resume(job_id=_id(request, ref), by=actor_of(request)))
 
 
 class JobControlView(APIView):
@@ -122,17 +128,31 @@ class JobControlView(APIView):
     def post(self, request: Request, ref: str) -> Response:
         """Asks a running job for a checkpoint or for samples now."""
         command = ControlRequest.model_validate(request.data).command
-        return Response(_shown(request, job_control(job_id=_id(request, ref), command=command, by=actor_of(request))))
+        return _respond_read(request, job_control(job_id=_id(request, ref), command=command, by=actor_of(request)))
 
 
-def job_of(request: Request, ref: str) -> Job:
-    """Without what is shown beside it."""
-    return job_find(Job.objects.filter(project=project_of(request)), ref)
+class TemplatePreviewView(APIView):
+    @extend_schema(operation_id="templates_preview", request=PreviewRequest, responses={201: JobShape})
+    def post(self, request: Request, ref: str) -> Response:
+        """Queues a job that shows what one of the template would see: crops and captions, or tokens.
+
+        Its samples, and `samples/report.json` among them, are read as those of any job.
+        """
+        project = project_of(request)
+        template_version(project, ref, "name")
+        preview = PreviewRequest.model_validate(request.data)
+        job = preview_create(project=project, template=ref, request=preview, by=actor_of(request))
+        return _respond_read(request, job, status=201)
 
 
 def _id(request: Request, ref: str) -> Any:
-    return job_of(request, ref).pk
+    return job_in(project_of(request), ref).pk
 
 
-def _shown(request: Request, job: Job) -> dict[str, Any]:
-    return job_shape(jobs_of(project_of(request)).get(pk=job.pk))
+def _respond_read(request: Request, job: Job, *, status: int = 200) -> Response:
+    """Reads the job again, with the rows that are shown beside it."""
+    return _respond(jobs_of(project_of(request)).get(pk=job.pk), status=status)
+
+
+def _respond(job: Job, *, status: int = 200) -> Response:
+    return Response(job_schemas([job])[0].model_dump(), status=status)

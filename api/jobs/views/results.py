@@ -1,21 +1,22 @@
-"""What a job says and leaves: curves, events, samples, artifacts."""
+"""What a job reports and leaves: curves, events, manifest, spec, samples, artifacts."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from django.http import Http404
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from pydantic import BaseModel, Field
+from pydantic import Field
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from api.accounts.authentication import project_of
 from api.jobs.curves import DEFAULT_POINTS, MAX_POINTS, MIN_POINTS, curves
 from api.jobs.models import Artifact, Manifest
-from api.jobs.services.inputs import job_spec
-from api.jobs.shapes import ArtifactShape, EventShape, MetricsShape, artifact_shape, event_shape
+from api.jobs.schemas import ArtifactShape, EventShape, ManifestShape, MetricsShape, SpecShape
+from api.jobs.selectors import job_in
+from api.jobs.services.inputs import job_spec_and_inputs
 from api.jobs.superseded import events_shown, samples_shown
-from api.jobs.views.jobs import job_of
 from api.openapi import page_of
 from api.paging import Cursor
 from trainers.contract.spec import Contract
@@ -54,31 +55,6 @@ class ArtifactsQuery(Contract):
     search: str = Field("", max_length=500)
 
 
-class ManifestShape(BaseModel):
-    attempt: int
-    """n of the attempt that wrote it."""
-    manifest: dict[str, Any]
-
-
-class InputFileShape(BaseModel):
-    path: str
-    size: int
-    sha256: str
-    url: str
-
-
-class SpecInputShape(BaseModel):
-    sha256: str
-    files: list[InputFileShape]
-
-
-class SpecShape(BaseModel):
-    spec: dict[str, Any]
-    """With the checkpoint from which the job would go on; of a job that succeeded, without."""
-    inputs: dict[str, SpecInputShape]
-    """By folder below `in/`."""
-
-
 class OldestFirst(Cursor):
     ordering = ("id",)
 
@@ -87,9 +63,11 @@ class JobMetricsView(APIView):
     @extend_schema(operation_id="jobs_metrics", parameters=[NAMES, POINTS], responses=MetricsShape)
     def get(self, request: Request, ref: str) -> Response:
         """Curves, thinned to a number of points that can be drawn."""
-        names = [name for given in request.query_params.getlist("name") for name in given.split(",") if name]
-        wanted = PointsQuery.model_validate(_given(request, PointsQuery))
-        return Response({"series": curves(job_of(request, ref), names, num_points=wanted.points)})
+        names = [name for value in request.query_params.getlist("name") for name in value.split(",") if name]
+        query = PointsQuery.model_validate(_values(request, PointsQuery))
+        job = job_in(project_of(request), ref)
+        series = curves(job, names, num_points=query.points)
+        return Response(MetricsShape.of(series).model_dump(warnings=False))
 
 
 class JobEventsView(APIView):
@@ -100,59 +78,60 @@ class JobEventsView(APIView):
     )
     def get(self, request: Request, ref: str) -> Response:
         """Events after the seq `after`, oldest first, in pages of at most 1000."""
-        wanted = EventsQuery.model_validate(_given(request, EventsQuery))
-        job = job_of(request, ref)
-        events = events_shown(job.events.filter(seq__gt=wanted.after), job.pk)
-        events = events.order_by("seq").select_related("attempt")[:MAX_EVENTS]
-        results = [event_shape(event, event.attempt.n if event.attempt else None) for event in events]
-        more = len(results) == MAX_EVENTS
-        following = request.build_absolute_uri(f"{request.path}?after={results[-1]['seq']}") if more else None
-        return Response({"results": results, "next": following})
+        query = EventsQuery.model_validate(_values(request, EventsQuery))
+        job = job_in(project_of(request), ref)
+        events = events_shown(job.events.filter(seq__gt=query.after), job.pk)
+        page = list(events.order_by("seq").select_related("attempt")[:MAX_EVENTS])
+        is_full = len(page) == MAX_EVENTS
+        following = request.build_absolute_uri(f"{request.path}?after={page[-1].seq}") if is_full else None
+        return Response({"results": [EventShape.of(event).model_dump() for event in page], "next": following})
 
 
 class JobManifestView(APIView):
     @extend_schema(operation_id="jobs_manifest", responses=ManifestShape)
     def get(self, request: Request, ref: str) -> Response:
         """The manifest of the job's last attempt that left one: results, files, versions. 404 where none did yet."""
-        job = job_of(request, ref)
+        job = job_in(project_of(request), ref)
         manifest = Manifest.objects.filter(attempt__job=job).select_related("attempt").order_by("-attempt__n").first()
         if manifest is None:
             raise Http404(f"No attempt of job {job.name!r} has left a manifest.")
-        return Response({"attempt": manifest.attempt.n, "manifest": manifest.data})
+        return Response(ManifestShape.of(manifest).model_dump())
 
 
 class JobSpecView(APIView):
     @extend_schema(operation_id="jobs_spec", responses=SpecShape)
     def get(self, request: Request, ref: str) -> Response:
         """What a trainer by hand reads: the job's spec, and signed links of the files of each folder below `in/`."""
-        return Response(job_spec(job_of(request, ref)))
+        spec, inputs = job_spec_and_inputs(job_in(project_of(request), ref))
+        return Response(SpecShape.model_validate({"spec": spec, "inputs": inputs}).model_dump())
 
 
 class JobArtifactsView(APIView):
     @extend_schema(operation_id="jobs_artifacts", parameters=[KIND, *ARTIFACTS], responses=page_of(ArtifactShape))
     def get(self, request: Request, ref: str) -> Response:
         """What was published for the job, oldest first, with signed links."""
-        return artifacts_page(self, request, ref, ArtifactsQuery.model_validate(_given(request, ArtifactsQuery)))
+        return _artifacts_page(request, ref, ArtifactsQuery.model_validate(_values(request, ArtifactsQuery)))
 
 
 class JobSamplesView(APIView):
     @extend_schema(operation_id="jobs_samples", parameters=ARTIFACTS, responses=page_of(ArtifactShape))
     def get(self, request: Request, ref: str) -> Response:
         """Images that the job made, oldest first, with signed links."""
-        given = {**_given(request, ArtifactsQuery), "kind": Artifact.Kind.SAMPLE}
-        return artifacts_page(self, request, ref, ArtifactsQuery.model_validate(given))
+        values = {**_values(request, ArtifactsQuery), "kind": Artifact.Kind.SAMPLE}
+        return _artifacts_page(request, ref, ArtifactsQuery.model_validate(values))
 
 
-def artifacts_page(view: APIView, request: Request, ref: str, wanted: ArtifactsQuery) -> Response:
-    named = {"kind": wanted.kind, "step": wanted.step, "attempt__n": wanted.attempt}
-    job = job_of(request, ref)
-    found = Artifact.objects.filter(job=job, **{column: value for column, value in named.items() if value is not None})
-    found = found if wanted.attempt is not None else samples_shown(found, [job.pk])
-    found = found.filter(path__icontains=wanted.search) if wanted.search else found
-    pages = OldestFirst()
-    rows = pages.paginate_queryset(found.select_related("attempt"), request, view=view) or []
-    return pages.get_paginated_response([artifact_shape(artifact) for artifact in rows])
+def _artifacts_page(request: Request, ref: str, query: ArtifactsQuery) -> Response:
+    columns = {"kind": query.kind, "step": query.step, "attempt__n": query.attempt}
+    job = job_in(project_of(request), ref)
+    artifacts = Artifact.objects.filter(
+        job=job, **{column: value for column, value in columns.items() if value is not None}
+    )
+    artifacts = artifacts if query.attempt is not None else samples_shown(artifacts, [job.pk])
+    artifacts = artifacts.filter(path__icontains=query.search) if query.search else artifacts
+    return OldestFirst().respond(artifacts.select_related("attempt"), request, lambda rows: map(ArtifactShape.of, rows))
 
 
-def _given(request: Request, query: type[Contract]) -> dict[str, str]:
+def _values(request: Request, query: type[Contract]) -> dict[str, str]:
+    """The parameters of the request that `query` has."""
     return {name: request.query_params[name] for name in query.model_fields if name in request.query_params}

@@ -1,4 +1,4 @@
-"""Workers as users see them. They serve every project, so they are shown to every member and drained by admins."""
+"""Endpoints of workers for people. Workers serve every project: every member sees them, admins drain them."""
 
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
@@ -7,9 +7,9 @@ from rest_framework.views import APIView
 
 from api.accounts.authentication import actor_of
 from api.jobs.models import Worker
+from api.jobs.schemas import WorkerShape
 from api.jobs.services.budgets import worker_release
 from api.jobs.services.workers import worker_drain, worker_drain_undo
-from api.jobs.shapes import WorkerShape, worker_shape
 from api.openapi import page_of
 from api.paging import PAGE, Cursor
 
@@ -22,9 +22,7 @@ class WorkersView(APIView):
     @extend_schema(operation_id="workers_list", parameters=[*PAGE], responses=page_of(WorkerShape))
     def get(self, request: Request) -> Response:
         """Worker hosts, last seen first."""
-        pages = LastSeenFirst()
-        rows = pages.paginate_queryset(Worker.objects.all(), request, view=self) or []
-        return pages.get_paginated_response([worker_shape(worker) for worker in rows])
+        return LastSeenFirst().respond(Worker.objects.all(), request, lambda rows: map(WorkerShape.of, rows))
 
 
 class WorkerDrainView(APIView):
@@ -33,12 +31,12 @@ class WorkerDrainView(APIView):
     @extend_schema(operation_id="workers_drain", request=None, responses=WorkerShape)
     def post(self, request: Request, worker_id: str) -> Response:
         """Nothing new for this worker; what it runs goes back to the queue with a checkpoint."""
-        return Response(worker_shape(worker_drain(worker_id=worker_id, by=actor_of(request))))
+        return _respond(worker_drain(worker_id=worker_id, by=actor_of(request)))
 
     @extend_schema(operation_id="workers_drain_undo", responses={200: WorkerShape})
     def delete(self, request: Request, worker_id: str) -> Response:
         """The worker takes jobs again; what went back to the queue stays there until somebody claims it."""
-        return Response(worker_shape(worker_drain_undo(worker_id=worker_id, by=actor_of(request))))
+        return _respond(worker_drain_undo(worker_id=worker_id, by=actor_of(request)))
 
 
 class WorkerReleaseView(APIView):
@@ -47,4 +45,8 @@ class WorkerReleaseView(APIView):
     @extend_schema(operation_id="workers_release", request=None, responses=WorkerShape)
     def post(self, request: Request, worker_id: str) -> Response:
         """Ends a worker's quarantine: it is given jobs again, and the failures before no longer count."""
-        return Response(worker_shape(worker_release(worker_id=worker_id, by=actor_of(request))))
+        return _respond(worker_release(worker_id=worker_id, by=actor_of(request)))
+
+
+def _respond(worker: Worker) -> Response:
+    return Response(WorkerShape.of(worker).model_dump())

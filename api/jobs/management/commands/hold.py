@@ -5,7 +5,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand
 
-from api.jobs.services.hold import jobs_hold
+from api.jobs.services.control import jobs_hold
 
 
 class Command(BaseCommand):
@@ -13,8 +13,8 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **options: Any) -> None:  # noqa: ARG002 Django's signature
         count = jobs_hold()
-        people = get_user_model().objects.filter(is_superuser=True, is_active=True).order_by("pk")
-        names = ", ".join(person.get_username() for person in people) or "none"
+        superusers = get_user_model().objects.filter(is_superuser=True, is_active=True).order_by("pk")
+        names = ", ".join(user.get_username() for user in superusers) or "none"
         self.stdout.write(
             f"{count} jobs are paused; `anneal job resume ID` goes on with one.\n"
             f"Log in with the passwords and tokens of the original. Superusers: {names}; "

@@ -19,11 +19,11 @@ class Command(BaseCommand):
     def handle(self, *_: Any, **options: Any) -> None:
         listed, unreferenced, removed = 0, [], 0
         while True:
-            done = reconcile_pass(remove=options["remove"])
-            listed += done.listed
-            removed += len(done.removed)
-            unreferenced += done.unreferenced
-            if done.is_last:
+            result = reconcile_pass(remove=options["remove"])
+            listed += result.listed
+            removed += len(result.removed)
+            unreferenced += result.unreferenced
+            if result.is_last:
                 break
         for key in unreferenced[:SHOWN]:
             self.stdout.write(key)
