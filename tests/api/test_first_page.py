@@ -8,7 +8,8 @@ from django.test import Client
 from django.urls import reverse
 from rest_framework.test import APIClient
 
-from api.jobs.models import Job, State, Worker
+from api.jobs.models import Job, Worker
+from api.jobs.states import State
 from tests.api.host import Host
 from tests.api.jobs.test_claim import submit
 from tests.api.world import World

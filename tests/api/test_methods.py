@@ -22,7 +22,7 @@ def test_each_parameter_has_its_help(user: APIClient) -> None:
             assert field.get("description"), f"{row['method']}.{name}"
 
 
-def test_an_unknown_method_lists_the_known(user: APIClient) -> None:
+def test_an_unknown_method_is_refused_with_the_list_of_methods(user: APIClient) -> None:
     answer = user.get("/api/v1/methods/fly")
     assert answer.status_code == 404
     assert "image_lora" in answer.json()["message"]

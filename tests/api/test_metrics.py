@@ -135,7 +135,7 @@ def test_processes_that_share_a_folder_tell_the_sums_of_all(tmp_path: Path) -> N
     script = (
         "import os, django; django.setup()\n"
         "from prometheus_client import generate_latest\n"
-        "from api.jobs.metrics import CLAIM_SECONDS\n"
+        "from api.jobs.services.claim import CLAIM_SECONDS\n"
         "from api.metrics import registry\n"
         "CLAIM_SECONDS.observe(1)\n"
         "print(generate_latest(registry()).decode())\n"

@@ -18,16 +18,14 @@ from trainers.contract.spec import folder_digest
 INPUT_FILES = {"datasets/1/a.png": b"a", "datasets/1/metadata.jsonl": b"{}", "models/1/model_index.json": b"{}"}
 """What a world's inputs hold, by key; only rows name them, until a test puts them into the storage."""
 CLOCK_READERS = (
-    "attempt",
+    "attempt_lifecycle",
     "budgets",
     "control",
-    "enqueue",
     "events",
     "files",
     "finish",
-    "force",
-    "reap",
     "reconcile",
+    "submit",
     "workers",
 )
 """Modules of api.jobs.services that read the clock by name."""

@@ -51,7 +51,7 @@ def test_a_reason_of_infrastructure_puts_the_job_back_with_growing_pauses(
     assert len(record["attempts"]) == 6
 
 
-def test_the_wait_is_told_with_reason_and_try(world: World, user: APIClient, host: Host) -> None:
+def test_a_waiting_job_shows_reason_and_try(world: World, user: APIClient, host: Host) -> None:
     job_id = submit(user, world)
     fail(host.claim(), ReasonCode.STORAGE_REFUSED)
     record = shown(user, job_id)
@@ -75,7 +75,7 @@ def test_resume_tries_at_once_and_clears_the_budget_of_a_failed_job(
     assert host.claim_post().status_code == 200
 
 
-def test_a_new_checkpoint_gives_all_tries_back(world: World, user: APIClient, host: Host, clock: Clock) -> None:
+def test_a_new_checkpoint_resets_the_tries(world: World, user: APIClient, host: Host, clock: Clock) -> None:
     job_id = submit(user, world)
     for step in (1, 2, 3, 4, 5, 6, 7):
         agent = host.claim()
@@ -112,7 +112,7 @@ def other(db: None) -> Host:  # noqa: ARG001
     return host_make(host="otherhost")
 
 
-def test_a_sick_worker_gives_its_job_to_another(world: World, user: APIClient, host: Host, other: Host) -> None:
+def test_a_failing_worker_loses_its_job_to_another(world: World, user: APIClient, host: Host, other: Host) -> None:
     first, second = submit(user, world), submit(user, world)
     fail(host.claim(), ReasonCode.DISK_FULL)
     assert Job.objects.get(pk=first).not_before is None
@@ -284,7 +284,7 @@ def test_a_damaged_checkpoint_is_marked_and_the_one_before_is_used(resumed: Agen
     assert step_of(host.claim()) == 2
 
 
-def test_without_an_older_checkpoint_the_job_fails_and_a_person_starts_it_anew(
+def test_without_an_older_checkpoint_the_job_fails_until_a_person_restarts_it(
     resumed: Agent, user: APIClient, host: Host
 ) -> None:
     fail(resumed, ReasonCode.CHECKPOINT_DAMAGED)
@@ -296,13 +296,13 @@ def test_without_an_older_checkpoint_the_job_fails_and_a_person_starts_it_anew(
     assert "starts again from step 0" in Event.objects.filter(kind="warning").order_by("seq").last().data["message"]  # type: ignore[union-attr]
 
 
-def test_a_damaged_checkpoint_never_pushes_a_whole_one_out(resumed: Agent, host: Host) -> None:
+def test_a_damaged_checkpoint_never_evicts_a_complete_one(resumed: Agent, host: Host) -> None:
     fail(resumed, ReasonCode.CHECKPOINT_DAMAGED)
     agent = host.claim()
     for step in (3, 4):
         agent.checkpoint(step)
-    kept = Artifact.objects.filter(kind="checkpoint").order_by("pk").values_list("step", "damaged")
-    assert list(kept) == [(2, ""), (3, ""), (4, "")]
+    remaining = Artifact.objects.filter(kind="checkpoint").order_by("pk").values_list("step", "damaged")
+    assert list(remaining) == [(2, ""), (3, ""), (4, "")]
 
 
 def test_a_missing_checkpoint_is_noticed_by_the_api_itself(resumed: Agent, host: Host) -> None:

@@ -32,14 +32,14 @@ def test_nothing_to_do_is_a_204(host: Host) -> None:
     assert host.claim_post().status_code == 204
 
 
-def test_higher_priority_goes_first_and_then_the_older(world: World, user: APIClient) -> None:
+def test_higher_priority_is_first_and_then_the_older(world: World, user: APIClient) -> None:
     host = host_make(slots=3)
     first, second = submit(user, world), submit(user, world)
     urgent = submit(user, world, priority=5)
     assert [host.claim().job for _ in range(3)] == [urgent, first, second]
 
 
-def test_a_replayed_claim_gives_the_same_attempt_and_voids_the_old_token(
+def test_a_replayed_claim_returns_the_same_attempt_and_revokes_the_old_token(
     world: World, user: APIClient, host: Host
 ) -> None:
     submit(user, world)
@@ -51,7 +51,7 @@ def test_a_replayed_claim_gives_the_same_attempt_and_voids_the_old_token(
     assert again.heartbeat().status_code == 200
 
 
-def test_a_replayed_claim_of_an_ended_attempt_gives_nothing(world: World, user: APIClient, host: Host) -> None:
+def test_a_replayed_claim_of_an_ended_attempt_returns_nothing(world: World, user: APIClient, host: Host) -> None:
     submit(user, world)
     claim_id = str(uuid.uuid4())
     host.claim(claim_id=claim_id).finish("failed")
@@ -106,7 +106,7 @@ def test_a_worker_of_another_pool_gets_nothing(world: World, user: APIClient, ho
     assert host.claim_post(pools=["default", "big"]).status_code == 200
 
 
-def test_accelerators_are_given_one_by_one(world: World, user: APIClient) -> None:
+def test_accelerators_are_assigned_one_by_one(world: World, user: APIClient) -> None:
     host = host_make(slots=4, accelerators=3)
     for count in (2, 1, 1):
         submit(user, world, **needs(count))
@@ -118,7 +118,7 @@ def test_accelerators_are_given_one_by_one(world: World, user: APIClient) -> Non
     assert host.claim().claim["accelerators"] == [2]
 
 
-def test_exact_indices_are_given_or_waited_for(world: World, user: APIClient) -> None:
+def test_exact_indices_are_assigned_or_waited_for(world: World, user: APIClient) -> None:
     host = host_make(slots=4, accelerators=3)
     submit(user, world, resources={"accelerators": [1]})
     submit(user, world, resources={"accelerators": [1]})
@@ -126,7 +126,7 @@ def test_exact_indices_are_given_or_waited_for(world: World, user: APIClient) ->
     assert host.claim_post().status_code == 204
 
 
-def test_only_what_the_worker_offers_is_given(world: World, user: APIClient) -> None:
+def test_only_offered_accelerators_are_assigned(world: World, user: APIClient) -> None:
     host = host_make(slots=4, accelerators=2)
     submit(user, world, **needs(1))
     assert host.claim_post(free_accelerators=[]).status_code == 204
@@ -200,7 +200,7 @@ def test_a_second_boot_of_an_identity_is_refused_until_the_first_is_silent(host:
     assert host.heartbeat().status_code == 409
 
 
-def test_a_boot_that_said_goodbye_frees_its_identity(host: Host) -> None:
+def test_goodbye_frees_the_identity_of_a_boot(host: Host) -> None:
     assert host.post("workers/goodbye", host.who()).status_code == 204
     host.boot_id = str(uuid.uuid4())
     assert host.hello().status_code == 200
@@ -229,8 +229,8 @@ def test_a_draining_worker_gets_nothing_and_stops_what_it_runs(world: World, use
     assert host.heartbeat().json()["draining"] is True
     assert agent.finish("drained").json()["outcome"] == "preempted"
     assert host.claim_post().status_code == 204
-    found = Job.objects.get(pk=job)
-    assert (found.state, found.losses_without_checkpoint) == ("queued", 0)
+    row = Job.objects.get(pk=job)
+    assert (row.state, row.losses_without_checkpoint) == ("queued", 0)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -253,6 +253,6 @@ def test_many_claimers_at_once_make_one_attempt_each(world: World, user: APIClie
         thread.start()
     for thread in threads:
         thread.join(timeout=PATIENCE_SECONDS)
-    jobs = [found.attempt.job_id for found in claimed if found is not None]
+    jobs = [row.attempt.job_id for row in claimed if row is not None]
     assert len(claimed) == 8
     assert len(jobs) == len(set(jobs)) == 5

@@ -40,10 +40,10 @@ def thinned(points: Points, num_points: int) -> Points:
     stretches: dict[int, Points] = {}
     for step, value in points[1:-1]:
         stretches.setdefault((step - first) * parts // (last - first + 1), []).append((step, value))
-    kept = {points[0], points[-1]}
+    expected = {points[0], points[-1]}
     for part in stretches.values():
-        kept |= {min(part, key=lambda p: (p[1], p[0])), min(part, key=lambda p: (-p[1], p[0]))}
-    return sorted(kept)
+        expected |= {min(part, key=lambda p: (p[1], p[0])), min(part, key=lambda p: (-p[1], p[0]))}
+    return sorted(expected)
 
 
 @pytest.mark.parametrize("num_points", [4, 5, 50, 499, 500, 1000])
@@ -52,11 +52,11 @@ def test_a_long_curve_keeps_its_ends_and_its_peaks(attempt: Attempt, num_points:
     points = noisy(500, gap=gap)
     points[250] = (points[250][0], 99.0)
     draw(attempt, "loss", points)
-    given = curves(attempt.job, num_points=num_points)["loss"]
-    assert given == thinned(points, num_points)
-    assert len(given) <= num_points
-    assert (given[0], given[-1]) == (points[0], points[-1])
-    assert max(value for _, value in given) == 99.0
+    points_shown = curves(attempt.job, num_points=num_points)["loss"]
+    assert points_shown == thinned(points, num_points)
+    assert len(points_shown) <= num_points
+    assert (points_shown[0], points_shown[-1]) == (points[0], points[-1])
+    assert max(value for _, value in points_shown) == 99.0
 
 
 def test_each_curve_is_thinned_by_its_own_steps(attempt: Attempt, django_assert_max_num_queries: Any) -> None:
@@ -66,11 +66,11 @@ def test_each_curve_is_thinned_by_its_own_steps(attempt: Attempt, django_assert_
         draw(attempt, name, points)
     job = attempt.job
     with django_assert_max_num_queries(4):
-        given = curves(job, num_points=20)
-    assert given == {name: thinned(points, 20) for name, points in lines.items()}
+        points_shown = curves(job, num_points=20)
+    assert points_shown == {name: thinned(points, 20) for name, points in lines.items()}
 
 
-def test_several_names_are_asked_for_in_either_way(attempt: Attempt, user: APIClient) -> None:
+def test_several_names_can_be_requested_in_both_ways(attempt: Attempt, user: APIClient) -> None:
     for name in ("a", "b", "c"):
         draw(attempt, name, [(1, 1.0)])
     path = f"/api/v1/jobs/{attempt.job_id}/metrics"
@@ -89,6 +89,6 @@ def test_a_superseded_part_stays_out_of_a_thinned_curve(attempt: Attempt) -> Non
     Attempt.objects.update(ended_at=attempt.started_at)
     second = Attempt.objects.create(**{**fields, **other, "start_step": 40, "event_seq": 1})
     draw(second, "loss", [(i, 1.0) for i in range(41, 201)])
-    given = curves(Job.objects.get(), num_points=50)["loss"]
-    assert {value for step, value in given if step <= 40} == {5.0}
-    assert {value for step, value in given if step > 40} == {1.0}
+    points_shown = curves(Job.objects.get(), num_points=50)["loss"]
+    assert {value for step, value in points_shown if step <= 40} == {5.0}
+    assert {value for step, value in points_shown if step > 40} == {1.0}

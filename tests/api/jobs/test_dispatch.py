@@ -49,7 +49,7 @@ def test_the_dispatcher_ends_lost_attempts_and_then_itself(
     assert dispatcher.wait(timeout=PATIENCE_SECONDS) == 0
 
 
-def test_one_round_can_be_asked_for(world: World, user: APIClient, host: Host) -> None:
+def test_a_single_round_can_be_requested(world: World, user: APIClient, host: Host) -> None:
     submit(user, world)
     host.claim()
     Attempt.objects.update(lease_expires_at=now() - timedelta(seconds=60))

@@ -14,14 +14,6 @@ from trainers.contract.errors import ReasonCode, reason
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def agent(world: World, user: APIClient, host: Host) -> Agent:
-    submit(user, world)
-    agent = host.claim()
-    agent.start()
-    return agent
-
-
 def state(agent: Agent) -> tuple[str, str | None]:
     job = Job.objects.get(pk=agent.job)
     return job.state, job.reason and job.reason["code"]
@@ -77,8 +69,8 @@ def test_success_whose_files_were_not_uploaded_is_a_failure(agent: Agent) -> Non
     body = {**agent.finish_body("succeeded", manifest=False), "files": files}
     agent.post("finish", {**body, "manifest": {"outcome": "succeeded", "files": files}})
     assert state(agent) == ("failed", "no_manifest")
-    found = Attempt.objects.get().reason
-    assert found is not None and "weights.safetensors: is not there" in found["detail"]
+    recorded = Attempt.objects.get().reason
+    assert recorded is not None and "weights.safetensors: is missing" in recorded["detail"]
 
 
 def test_five_missing_files_are_named(agent: Agent) -> None:
@@ -87,10 +79,10 @@ def test_five_missing_files_are_named(agent: Agent) -> None:
     agent.post("finish", {**body, "manifest": {"outcome": "succeeded", "files": files}})
     attempt_reason = Attempt.objects.get().reason
     assert attempt_reason is not None
-    assert attempt_reason["detail"] == "; ".join(f"adaptor/{index}: is not there" for index in range(5))
+    assert attempt_reason["detail"] == "; ".join(f"adaptor/{index}: is missing" for index in range(5))
 
 
-def test_a_manifest_that_names_more_than_was_sent_is_not_whole(agent: Agent) -> None:
+def test_a_manifest_that_names_missing_files_is_incomplete(agent: Agent) -> None:
     body = agent.finish_body("succeeded")
     body["manifest"]["files"] = [*body["files"], file_entry("adaptor/more", b"more")]
     agent.post("finish", body)
@@ -111,10 +103,10 @@ def test_a_manifest_of_another_spec_is_no_success(agent: Agent, digest: str | No
 
 
 def test_a_failure_keeps_the_trainers_reason(agent: Agent, user: APIClient) -> None:
-    said = reason(ReasonCode.OUT_OF_MEMORY, "Out of memory in step 3.").model_dump(mode="json")
-    agent.finish("failed", exit_code=1, reason=said)
+    reported = reason(ReasonCode.OUT_OF_MEMORY, "Out of memory in step 3.").model_dump(mode="json")
+    agent.finish("failed", exit_code=1, reason=reported)
     shown = user.get(f"/api/v1/jobs/{agent.job}").json()
-    assert (shown["state"], shown["reason"]) == ("failed", said)
+    assert (shown["state"], shown["reason"]) == ("failed", reported)
     assert shown["attempts"][0]["exit_code"] == 1
 
 
@@ -163,14 +155,16 @@ def test_resume_of_a_succeeded_or_running_job_is_refused(agent: Agent, user: API
 
 
 @pytest.mark.parametrize(("verb", "code"), [("cancel", "cancelled"), ("pause", "paused")])
-def test_an_attempt_that_was_stopped_says_by_which_order(agent: Agent, user: APIClient, verb: str, code: str) -> None:
+def test_a_stopped_attempt_names_the_request_that_stopped_it(
+    agent: Agent, user: APIClient, verb: str, code: str
+) -> None:
     user.post(f"/api/v1/jobs/{agent.job}/{verb}")
     assert agent.finish("stopped", manifest=False).json()["outcome"] == "stopped"
     attempt_reason = Attempt.objects.get().reason
     assert attempt_reason is not None and attempt_reason["code"] == code
 
 
-def test_a_stop_that_nobody_asked_for_puts_the_job_back(agent: Agent) -> None:
+def test_a_stop_without_a_request_requeues_the_job(agent: Agent) -> None:
     agent.finish("stopped", manifest=False)
     assert state(agent) == ("queued", "preempted")
     assert Attempt.objects.get().outcome == "preempted"

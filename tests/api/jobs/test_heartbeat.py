@@ -9,7 +9,7 @@ from rest_framework.test import APIClient
 
 from api.catalog.removals import removals_sweep
 from api.jobs.models import Artifact, Attempt, Event, Job, Metric
-from api.jobs.services.log_storage import logs_compact
+from api.jobs.services.log import logs_compact
 from api.storage import storage
 from tests.api.host import Agent, Host, event, step_event
 from tests.api.jobs.test_claim import submit
@@ -31,7 +31,7 @@ def test_a_heartbeat_renews_the_lease_also_an_expired_one(agent: Agent, clock: C
     assert (Attempt.objects.get().lease_expires_at - before).total_seconds() >= 320
 
 
-def test_a_claimed_job_says_what_its_worker_does(agent: Agent, user: APIClient) -> None:
+def test_a_claimed_job_shows_the_phase_of_its_worker(agent: Agent, user: APIClient) -> None:
     shown = f"/api/v1/jobs/{agent.job}"
     assert agent.heartbeat().status_code == 200 and user.get(shown).json()["phase"] is None, "an older worker"
     for phase in ("fetching", "fetching", "of a newer worker", "importing", "loading"):
@@ -107,7 +107,7 @@ def test_events_sent_twice_are_recorded_once(agent: Agent) -> None:
     assert list(Metric.objects.filter(name="loss").order_by("step").values_list("step", flat=True)) == [1, 2, 3]
 
 
-def test_after_a_gap_nothing_is_recorded_and_the_expected_seq_is_told(agent: Agent) -> None:
+def test_after_a_gap_nothing_is_recorded_and_the_expected_seq_is_returned(agent: Agent) -> None:
     agent.start()
     assert agent.events(step_event(5, 4)).json() == {"next_seq": 2}
     assert Metric.objects.count() == 0
@@ -120,14 +120,14 @@ def test_event_seqs_of_a_job_have_no_holes(agent: Agent) -> None:
     assert seqs == list(range(1, len(seqs) + 1))
 
 
-def test_recording_many_steps_asks_few_queries(agent: Agent, django_assert_max_num_queries: object) -> None:
+def test_recording_many_steps_needs_few_queries(agent: Agent, django_assert_max_num_queries: object) -> None:
     agent.start()
     with django_assert_max_num_queries(16):  # type: ignore[operator]  # pytest-django's fixture
         agent.events(*[step_event(seq, seq) for seq in range(2, 302)])
     assert Metric.objects.filter(name="loss").count() == 300
 
 
-def test_recording_many_events_asks_few_queries(agent: Agent, django_assert_max_num_queries: object) -> None:
+def test_recording_many_events_needs_few_queries(agent: Agent, django_assert_max_num_queries: object) -> None:
     """Three queries an event made 10,000 events take 43 s on SQLite."""
     started, warnings = (
         event(1, "started", total=10, step=0),
@@ -159,9 +159,9 @@ def test_a_report_is_few_statements_that_read_no_wide_row(
     agent.start()
     with CaptureQueriesContext(connection) as queries:
         report(agent, host)
-    asked = [query["sql"] for query in queries if "SAVEPOINT" not in query["sql"]]
-    assert len(asked) == statements, asked
-    assert not any('"spec"' in sql or '"token_hash",' in sql for sql in asked), asked
+    queried = [query["sql"] for query in queries if "SAVEPOINT" not in query["sql"]]
+    assert len(queried) == statements, queried
+    assert not any('"spec"' in sql or '"token_hash",' in sql for sql in queried), queried
 
 
 def test_a_step_before_the_start_keeps_its_progress(agent: Agent) -> None:
@@ -215,7 +215,7 @@ def test_a_log_that_is_too_large_for_one_call_is_refused(agent: Agent) -> None:
     assert agent.log(0, b"x" * (256 * 1024 + 1)).status_code == 413
 
 
-def test_a_log_without_end_is_refused_at_its_bound_and_the_attempt_goes_on(agent: Agent, environ: Environ) -> None:
+def test_an_endless_log_is_refused_at_its_limit_and_the_attempt_continues(agent: Agent, environ: Environ) -> None:
     environ(attempt_log_bytes=10)
     assert agent.log(0, b"12345678").status_code == 204
     for offset, data in ((8, b"9abc"), (12, b"d"), (8, b"9abc")):  # a worker that skips what was refused
@@ -240,7 +240,7 @@ def test_the_log_of_two_attempts_reads_as_one_also_after_it_was_stored(
     assert (answer.content, answer["X-Log-Size"]) == (b"e\nuno\ntwo\n", "12")
 
 
-def test_a_file_that_lies_there_already_is_not_asked_for_again(agent: Agent) -> None:
+def test_a_stored_file_is_not_requested_again(agent: Agent) -> None:
     entry = agent.store("samples/a.png", b"image")
     granted = agent.post("uploads", {"files": [entry, file_entry("samples/b.png", b"other")]}).json()["files"]
     assert granted[0]["url"] is None
@@ -279,20 +279,20 @@ def test_a_published_checkpoint_forgives_earlier_losses(agent: Agent) -> None:
     assert (job.losses_without_checkpoint, job.checkpoint is not None and job.checkpoint.step) == (0, 4)
 
 
-def test_fresh_links_are_given_for_inputs_only(agent: Agent) -> None:
+def test_fresh_links_are_granted_for_inputs_only(agent: Agent) -> None:
     assert agent.post("links", {"paths": ["dataset/a.png"]}).json()["files"][0]["url"].startswith("http")
     assert agent.post("links", {"paths": ["dataset/none.png"]}).status_code == 404
 
 
-def test_only_the_latest_checkpoints_are_kept(world: World, user: APIClient, host: Host) -> None:
+def test_only_the_latest_checkpoints_remain(world: World, user: APIClient, host: Host) -> None:
     submit(user, world, params={**world.request["params"], "keep_checkpoints": 2})
     agent = host.claim()
     for step in (1, 2, 3):
         assert agent.checkpoint(step).status_code == 200
     assert list(Artifact.objects.order_by("step").values_list("step", flat=True)) == [2, 3]
     removals_sweep()
-    kept = {key.split("/")[-2] for key, _ in storage().list(f"jobs/{agent.job}/1/checkpoints/")}
-    assert kept == {"step-00000002", "step-00000003"}
+    folders = {key.split("/")[-2] for key, _ in storage().list(f"jobs/{agent.job}/1/checkpoints/")}
+    assert folders == {"step-00000002", "step-00000003"}
     agent.finish("drained")
     resumed = host.claim()
     for step in (4, 5, 6):
@@ -301,7 +301,7 @@ def test_only_the_latest_checkpoints_are_kept(world: World, user: APIClient, hos
     assert steps == [3, 5, 6], "the checkpoint that the attempt resumed from stays while it lives"
 
 
-def test_pieces_of_growing_files_make_no_event_and_go_once_the_whole_files_are_there(
+def test_pieces_of_growing_files_make_no_event_and_are_removed_with_the_complete_files(
     agent: Agent, user: APIClient
 ) -> None:
     agent.start()
@@ -314,8 +314,8 @@ def test_pieces_of_growing_files_make_no_event_and_go_once_the_whole_files_are_t
     shown = f"/api/v1/jobs/{agent.job}/artifacts?kind=tensorboard"
     assert [row["details"]["start"] for row in user.get(shown).json()["results"]] == [0, 1]
     assert not Event.objects.filter(kind="artifact").exists()
-    whole = agent.store("tensorboard/a", b"xx")
-    body = {"kind": "tensorboard", "step": 1, "path": "tensorboard", "files": [whole]}
+    complete = agent.store("tensorboard/a", b"xx")
+    body = {"kind": "tensorboard", "step": 1, "path": "tensorboard", "files": [complete]}
     assert agent.post("artifacts", body).status_code == 200
     assert [row["path"] for row in user.get(shown).json()["results"]] == ["tensorboard"]
     removals_sweep()

@@ -7,7 +7,8 @@ from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from rest_framework.test import APIClient
 
-from api.jobs.models import Attempt, Job, State
+from api.jobs.models import Attempt, Job
+from api.jobs.states import State
 from tests.api.host import Host
 from tests.api.world import World
 

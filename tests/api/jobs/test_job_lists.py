@@ -27,7 +27,7 @@ def names(user: APIClient, query: str) -> list[str]:
     return [job["name"] for job in answer.json()["results"]]
 
 
-def test_each_filter_finds_what_it_says(world: World, user: APIClient) -> None:
+def test_each_filter_returns_the_matching_jobs(world: World, user: APIClient) -> None:
     for name in ("one", "two"):
         user.post(PATH, {**world.request, "name": name}, format="json")
     sampling = {"name": "look", "method": "sample_image", "params": {"prompt": "x"}, "model": "base"}
@@ -35,7 +35,7 @@ def test_each_filter_finds_what_it_says(world: World, user: APIClient) -> None:
     first = Job.objects.get(name="one")
     user.post(f"{PATH}/{first.pk}/pause")
     between = quote((first.created + timedelta(microseconds=1)).isoformat())
-    for query, found in (
+    for query, expected in (
         ("state=paused", ["one"]),
         ("state=paused,queued", ["look", "two", "one"]),
         ("method=sample_image", ["look"]),
@@ -49,7 +49,7 @@ def test_each_filter_finds_what_it_says(world: World, user: APIClient) -> None:
         (f"created_after={between}&created_before={quote(last['created'])}", ["two"]),
         (f"parent={first.pk}", []),
     ):
-        assert names(user, query) == found, query
+        assert names(user, query) == expected, query
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_filter_that_makes_no_sense_is_refused(user: APIClient, query: str) ->
 
 
 @pytest.mark.parametrize("count", [10, 100])
-def test_a_page_asks_as_often_for_many_jobs_as_for_few(
+def test_a_page_of_many_jobs_needs_as_many_queries_as_one_of_few(
     world: World, user: APIClient, count: int, django_assert_max_num_queries: Any
 ) -> None:
     user.post(PATH, world.request, format="json")
@@ -102,13 +102,13 @@ def test_artifacts_and_workers_come_in_pages(
             break
         page = user.get(page["next"]).json()
     assert steps == list(range(count))
-    for query, found in (
+    for query, expected in (
         ("step=3", 1),
         ("kind=checkpoint", 0),
         ("attempt=2", 0),
         ("attempt=1&search=3.png", count // 10),
     ):
-        assert len(user.get(f"{path}/artifacts?limit=200&{query}").json()["results"]) == found, query
+        assert len(user.get(f"{path}/artifacts?limit=200&{query}").json()["results"]) == expected, query
     for query in ("kind=song", "step=-1", "step=99999999999999999999", "attempt=x"):
         assert user.get(f"{path}/artifacts?{query}").status_code == 400
     assert user.get("/api/v1/workers?limit=1").json()["next"] is None
@@ -116,8 +116,14 @@ def test_artifacts_and_workers_come_in_pages(
 
 def _artifact(attempt: Attempt, number: int) -> Artifact:
     file = {"path": f"samples/{number}.png", "size": 1, "sha256": "0" * 64}
-    told = {"path": file["path"], "files": [file], "sha256": "0" * 64, "size_bytes": 1, "created": attempt.started_at}
-    return Artifact(job=attempt.job, attempt=attempt, kind="sample", step=number, **told)
+    values = {
+        "path": file["path"],
+        "files": [file],
+        "sha256": "0" * 64,
+        "size_bytes": 1,
+        "created": attempt.started_at,
+    }
+    return Artifact(job=attempt.job, attempt=attempt, kind="sample", step=number, **values)
 
 
 @pytest.mark.database("sqlite")  # PostgreSQL plans by what is in the tables, and they are empty
@@ -135,7 +141,7 @@ def test_a_job_is_looked_up_by_its_id_and_not_among_the_jobs_of_its_project(
         assert "sqlite_autoindex_jobs_job_1 (id" in plan, plan
 
 
-def test_many_jobs_of_one_prefix_are_told_apart_by_project(
+def test_many_jobs_with_one_prefix_are_distinguished_by_project(
     world: World, user: APIClient, stranger: APIClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = Job.objects.get(pk=user.post(PATH, world.request, format="json").json()["id"])

@@ -20,8 +20,8 @@ FILES = {"a.png": png(8, 8), "metadata.jsonl": b'{"file_name": "a.png", "text": 
 
 
 def submit(client: APIClient, method: str = "fetch_dataset", name: str = "tiny") -> str:
-    wanted = {"name": name, "repo": "me/tiny"}
-    answer = client.post("/api/v1/jobs", {"method": method, "params": wanted}, format="json")
+    fetch_params = {"name": name, "repo": "me/tiny"}
+    answer = client.post("/api/v1/jobs", {"method": method, "params": fetch_params}, format="json")
     assert answer.status_code == 201, answer.content
     return str(answer.json()["id"])
 
@@ -39,9 +39,9 @@ def finish(agent: Agent, outcome: str = "succeeded", **told: Any) -> Any:
 @pytest.fixture
 def agent(user: APIClient, host: Host) -> Agent:
     submit(user)
-    found = host.claim()
-    found.start()
-    return found
+    claimed = host.claim()
+    claimed.start()
+    return claimed
 
 
 def state(client: APIClient, agent: Agent) -> tuple[str, str | None]:
@@ -49,7 +49,7 @@ def state(client: APIClient, agent: Agent) -> tuple[str, str | None]:
     return job["state"], job["reason"] and job["reason"]["detail"]
 
 
-def test_a_fetched_dataset_is_checked_and_says_where_it_came_from(user: APIClient, agent: Agent) -> None:
+def test_a_fetched_dataset_is_checked_and_records_its_source(user: APIClient, agent: Agent) -> None:
     assert finish(agent).json()["outcome"] == "succeeded"
     version = DatasetVersion.objects.get()
     assert (version.state, version.key) == ("checking", f"jobs/{agent.job}/1/dataset")
@@ -82,13 +82,13 @@ def test_a_finish_that_is_sent_twice_makes_one_version_and_one_event(user: APICl
     assert [event["kind"] for event in events].count("version") == 1
 
 
-def test_a_version_goes_to_the_record_that_is_there(user: APIClient, agent: Agent) -> None:
+def test_a_version_is_added_to_the_existing_record(user: APIClient, agent: Agent) -> None:
     user.post("/api/v1/datasets", {"name": "tiny"}, format="json")
     finish(agent)
     assert Dataset.objects.count() == 1
 
 
-def test_a_fetched_model_of_no_known_family_is_refused_with_its_reason(user: APIClient, host: Host) -> None:
+def test_a_fetched_model_of_an_unknown_family_is_refused_with_its_reason(user: APIClient, host: Host) -> None:
     submit(user, "fetch_model")
     agent = host.claim()
     assert finish(agent, folder="model").json()["outcome"] == "succeeded"
@@ -114,12 +114,12 @@ def test_a_job_may_leave_an_adaptor_and_the_model_that_it_is_fused_into(user: AP
     assert both.post("finish", body).json()["outcome"] == "succeeded"
     assert user.get("/api/v1/adaptors/shapes").json()["version"] == 1
     version = PretrainedModelVersion.objects.get(record__name="shapes")
-    made = {"method": "image_lora", "job": both.job, "model": ["base@1"], "datasets": ["shapes@1"]}
-    assert (version.state, version.details["source"]) == ("checking", made)
+    source = {"method": "image_lora", "job": both.job, "model": ["base@1"], "datasets": ["shapes@1"]}
+    assert (version.state, version.details["source"]) == ("checking", source)
 
 
 @pytest.mark.usefixtures("world")
-def test_an_imported_model_says_which_file_and_which_repository_it_is_made_of(user: APIClient, host: Host) -> None:
+def test_an_imported_model_records_its_file_and_repository(user: APIClient, host: Host) -> None:
     params = {"name": "new", "repo": "me/tiny"}
     request = {"method": "import_model", "params": params, "dataset": "shapes", "resources": {"accelerators": 0}}
     assert user.post("/api/v1/jobs", request, format="json").status_code == 201
@@ -127,8 +127,8 @@ def test_an_imported_model_says_which_file_and_which_repository_it_is_made_of(us
     agent.start()
     assert finish(agent, folder="model").json()["outcome"] == "succeeded"
     version = PretrainedModelVersion.objects.get(record__name="new")
-    made = {"method": "import_model", "job": agent.job, "datasets": ["shapes@1"]}
-    assert version.details["source"] == {**SOURCE, **made}
+    source = {"method": "import_model", "job": agent.job, "datasets": ["shapes@1"]}
+    assert version.details["source"] == {**SOURCE, **source}
 
 
 def test_a_job_that_owes_two_things_and_sends_one_has_failed(user: APIClient, both: Agent) -> None:
@@ -149,8 +149,8 @@ def test_a_stopped_job_leaves_a_partial_adaptor_and_no_model(user: APIClient, bo
 )
 def test_a_manifest_without_the_commit_is_a_failure(user: APIClient, agent: Agent, source: Any) -> None:
     assert finish(agent, source=source).json()["outcome"] == "failed"
-    found, detail = state(user, agent)
-    assert found == "failed" and "source.commit" in str(detail)
+    claimed, detail = state(user, agent)
+    assert claimed == "failed" and "source.commit" in str(detail)
     assert not Dataset.objects.exists()
 
 

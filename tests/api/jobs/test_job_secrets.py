@@ -11,7 +11,7 @@ from api.accounts.models import ProjectSecret
 from api.audit.models import Audit
 from api.errors import Problem
 from api.jobs.models import Attempt, Job
-from api.jobs.services.hubs import hub_check
+from api.jobs.services.submit import hub_check
 from tests.api.accounts.test_secrets import database_dump
 from tests.api.actors import person
 from tests.api.host import Host, event
@@ -37,12 +37,12 @@ def kept(user: APIClient) -> None:
 
 
 def submit(client: APIClient, *secrets: str, **params: Any) -> Any:
-    wanted = {"name": "tiny", "repo": "me/tiny", "secrets": secrets, **params}
-    return client.post("/api/v1/jobs", {"method": "fetch_dataset", "params": wanted}, format="json")
+    fetch_params = {"name": "tiny", "repo": "me/tiny", "secrets": secrets, **params}
+    return client.post("/api/v1/jobs", {"method": "fetch_dataset", "params": fetch_params}, format="json")
 
 
 @pytest.mark.usefixtures("kept")
-def test_only_the_claim_has_the_values_and_says_so_in_the_audit(user: APIClient, host: Host) -> None:
+def test_only_the_claim_has_the_values_and_it_is_audited(user: APIClient, host: Host) -> None:
     job = submit(user, "hub", "odd")
     assert job.status_code == 201
     agent = host.claim()
@@ -55,15 +55,15 @@ def test_only_the_claim_has_the_values_and_says_so_in_the_audit(user: APIClient,
     url = f"/api/v1/jobs/{job.json()['id']}"
     answers = [user.get(url), *(user.get(f"{url}/{what}") for what in ("events", "artifacts", "samples", "log"))]
     answers += [user.get(f"/api/v1/{what}") for what in ("jobs", "secrets", "audit", "me", "workers", "datasets")]
-    told = database_dump() + "".join(answer.content.decode() for answer in answers)
-    assert VALUE not in told and ODD not in told
-    given = Audit.objects.filter(kind="secret_given")
-    assert {row.object for row in given} == {"secret:hub", "secret:odd"}
-    assert all(row.data["job"] == job.json()["id"] and row.project_id for row in given)
+    output = database_dump() + "".join(answer.content.decode() for answer in answers)
+    assert VALUE not in output and ODD not in output
+    audits = Audit.objects.filter(kind="secret_given")
+    assert {row.object for row in audits} == {"secret:hub", "secret:odd"}
+    assert all(row.data["job"] == job.json()["id"] and row.project_id for row in audits)
 
 
 @pytest.mark.usefixtures("kept")
-def test_a_job_that_names_none_is_given_none(world: World, user: APIClient, host: Host) -> None:
+def test_a_job_that_names_no_secret_gets_none(world: World, user: APIClient, host: Host) -> None:
     user.post("/api/v1/jobs", world.request, format="json")
     assert host.claim().claim["secrets"] == {}
     assert not Audit.objects.filter(kind="secret_given").exists()

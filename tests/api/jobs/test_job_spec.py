@@ -11,7 +11,7 @@ from trainers.contract.spec import folder_digest
 pytestmark = pytest.mark.django_db
 
 
-def test_a_trainer_by_hand_gets_what_an_attempt_gets(user: APIClient, world: World, host: Host) -> None:
+def test_the_spec_of_a_job_equals_that_of_its_attempt(user: APIClient, world: World, host: Host) -> None:
     job = submit(user, world)
     agent = host.claim()
     answer = user.get(f"/api/v1/jobs/{job}/spec").json()
@@ -22,9 +22,7 @@ def test_a_trainer_by_hand_gets_what_an_attempt_gets(user: APIClient, world: Wor
         assert all(file["url"] for file in part["files"])
 
 
-def test_it_goes_on_from_the_last_checkpoint_unless_the_job_succeeded(
-    user: APIClient, world: World, host: Host
-) -> None:
+def test_the_spec_has_the_last_checkpoint_unless_the_job_succeeded(user: APIClient, world: World, host: Host) -> None:
     job = submit(user, world)
     agent = host.claim()
     agent.start()

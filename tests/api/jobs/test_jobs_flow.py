@@ -13,9 +13,9 @@ pytestmark = pytest.mark.django_db
 
 
 def test_a_job_goes_from_request_to_adaptor(world: World, user: APIClient, host: Host) -> None:
-    made = user.post("/api/v1/jobs", world.request, format="json")
-    assert made.status_code == 201, made.content
-    job = made.json()
+    response = user.post("/api/v1/jobs", world.request, format="json")
+    assert response.status_code == 201, response.content
+    job = response.json()
     assert (job["state"], job["params"]["lora_r"], job["inputs"]["dataset"]["name"]) == ("queued", 8, "shapes@1")
     agent = host.claim()
     assert agent.claim["spec"]["params"]["adaptor_name"] == "shapes"
@@ -36,11 +36,11 @@ def test_a_job_goes_from_request_to_adaptor(world: World, user: APIClient, host:
     kinds = [one["kind"] for one in user.get(f"/api/v1/jobs/{job['id']}/events").json()["results"]]
     assert kinds == ["state", "state", "started", "state", "finished", "state"]
     assert Adaptor.objects.get().key == f"jobs/{job['id']}/1/adaptor"
-    told = list(Audit.objects.filter(object=f"job:{job['id']}").order_by("id").values_list("kind", flat=True))
-    assert told == ["job_created", "job_claimed", "job_running", "job_succeeded"]
+    kinds = list(Audit.objects.filter(object=f"job:{job['id']}").order_by("id").values_list("kind", flat=True))
+    assert kinds == ["job_created", "job_claimed", "job_running", "job_succeeded"]
 
 
-def test_the_same_idempotency_key_gives_the_same_job(world: World, user: APIClient) -> None:
+def test_the_same_idempotency_key_returns_the_same_job(world: World, user: APIClient) -> None:
     key = {"Idempotency-Key": "once"}
     first = user.post("/api/v1/jobs", world.request, format="json", headers=key)
     again = user.post("/api/v1/jobs", world.request, format="json", headers=key)
@@ -73,7 +73,7 @@ def test_wrong_parameters_are_named_by_their_path(world: World, user: APIClient)
     assert Job.objects.count() == 0
 
 
-def test_an_unknown_method_lists_the_known(world: World, user: APIClient) -> None:
+def test_an_unknown_method_is_refused_with_the_list_of_methods(world: World, user: APIClient) -> None:
     answer = user.post("/api/v1/jobs", {**world.request, "method": "magic"}, format="json").json()
     assert "image_lora" in answer["fields"]["method"][0]
 
@@ -89,13 +89,13 @@ def test_an_image_that_the_dataset_lacks_is_refused_before_a_worker_is_needed(
     user: APIClient, name: str, known: int
 ) -> None:
     request = {"method": "sample_image", "model": "base", "dataset": "shapes", "resources": {"accelerators": 0}}
-    asked = {**request, "params": {"prompt": "a dog", "input_image": name}}
-    answer = user.post("/api/v1/jobs", asked, format="json")
-    verdict = user.post("/api/v1/templates/validate", {"name": "x", **asked}, format="json").json()
+    body = {**request, "params": {"prompt": "a dog", "input_image": name}}
+    answer = user.post("/api/v1/jobs", body, format="json")
+    verdict = user.post("/api/v1/templates/validate", {"name": "x", **body}, format="json").json()
     assert (answer.status_code, verdict["valid"]) == (known, known == 201), answer.content
     if known == 400:
-        said = ["shapes@1 has no file 'b.png'; it has a.png, metadata.jsonl"]
-        assert answer.json()["fields"] == verdict["fields"] == {"params.input_image": said}
+        messages = ["shapes@1 has no file 'b.png'; it has a.png, metadata.jsonl"]
+        assert answer.json()["fields"] == verdict["fields"] == {"params.input_image": messages}
         assert Job.objects.count() == 0
         return
     again = user.post(f"/api/v1/jobs/{answer.json()['id']}/rerun", {"params": {"input_image": "b.png"}}, format="json")
@@ -127,7 +127,7 @@ def test_resources_default_to_an_accelerator_where_the_pool_has_one(world: World
 
 
 @pytest.mark.usefixtures("host")
-def test_a_waiting_job_says_why(world: World, user: APIClient) -> None:
+def test_a_waiting_job_shows_its_reason(world: World, user: APIClient) -> None:
     other = user.post("/api/v1/jobs", {**world.request, "pool": "elsewhere"}, format="json").json()
     assert "No worker serves the pool 'elsewhere'" in other["waiting"]
     big = {**world.request, "resources": {"accelerators": 4, "strategy": "ddp"}}

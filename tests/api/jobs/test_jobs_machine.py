@@ -14,16 +14,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from api.accounts.models import Project
 from api.catalog.models import Adaptor
 from api.errors import Problem
-from api.jobs.models import ENDED, LIVE, AcceleratorLease, Attempt, Event, Job, Outcome, State
-from api.jobs.services.attempt import Heartbeat, attempt_heartbeat
+from api.jobs.models import AcceleratorLease, Attempt, Event, Job
+from api.jobs.services.attempt_lifecycle import Heartbeat, attempt_heartbeat, attempts_reap
 from api.jobs.services.claim import ClaimRequest, attempt_claim
 from api.jobs.services.control import job_cancel, job_pause, job_resume
 from api.jobs.services.events import EventBatch, events_record
 from api.jobs.services.files import Publication, artifact_publish
 from api.jobs.services.finish import Finish, attempt_finish
-from api.jobs.services.reap import attempts_reap
 from api.jobs.services.submit import JobRequest, job_create
 from api.jobs.services.workers import Hello, worker_hello
+from api.jobs.states import ENDED, LIVE, Outcome, State
 from tests.api.host import event
 from tests.api.jobs.test_transitions import DIAGRAM
 from tests.api.world import Clock, World, file_entry, world_make
@@ -51,8 +51,8 @@ class Jobs(RuleBasedStateMachine):
     def hello(self) -> dict[str, Any]:
         who = {"worker": str(uuid.uuid4()), "boot_id": str(uuid.uuid4())}
         cards = [{"index": 0}, {"index": 1}]
-        told = {**who, "host": "h", "pools": ["default"], "slots": 2, "accelerators": cards}
-        worker_hello(hello=Hello.model_validate(told))
+        values = {**who, "host": "h", "pools": ["default"], "slots": 2, "accelerators": cards}
+        worker_hello(hello=Hello.model_validate(values))
         return who
 
     @rule(accelerators=st.integers(0, 2), priority=st.integers(-1, 1))
@@ -63,8 +63,8 @@ class Jobs(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1), free=st.sampled_from([[0, 1], [0], []]))
     def claim(self, which: int, free: list[int]) -> None:
-        told = {**self.workers[which], "claim_id": uuid.uuid4(), "pools": ["default"], "free_accelerators": free}
-        if claimed := attempt_claim(request=ClaimRequest.model_validate(told)):
+        values = {**self.workers[which], "claim_id": uuid.uuid4(), "pools": ["default"], "free_accelerators": free}
+        if claimed := attempt_claim(request=ClaimRequest.model_validate(values)):
             self.attempts.append(claimed.attempt.pk)
 
     @precondition(lambda self: self.attempts)
@@ -83,19 +83,24 @@ class Jobs(RuleBasedStateMachine):
     @precondition(lambda self: self.attempts)
     @rule(data=st.data(), step=st.integers(1, 9))
     def checkpoint(self, data: st.DataObject, step: int) -> None:
-        told = {"kind": "checkpoint", "step": step, "path": f"c/{step}", "files": [file_entry(f"c/{step}/state", b"x")]}
+        values = {
+            "kind": "checkpoint",
+            "step": step,
+            "path": f"c/{step}",
+            "files": [file_entry(f"c/{step}/state", b"x")],
+        }
         self.speak(
-            data, lambda attempt: artifact_publish(attempt=attempt, publication=Publication.model_validate(told))
+            data, lambda attempt: artifact_publish(attempt=attempt, publication=Publication.model_validate(values))
         )
 
     @precondition(lambda self: self.attempts)
-    @rule(data=st.data(), outcome=st.sampled_from(OUTCOMES), whole=st.booleans())
-    def finish(self, data: st.DataObject, outcome: str, whole: bool) -> None:
+    @rule(data=st.data(), outcome=st.sampled_from(OUTCOMES), complete=st.booleans())
+    def finish(self, data: st.DataObject, outcome: str, complete: bool) -> None:
         files = [file_entry("adaptor/w", b"x")]
-        manifest = {"outcome": outcome, "files": files} if whole else None
-        told = Finish.model_validate({"outcome": outcome, "manifest": manifest, "files": files})
-        self.speak(data, lambda attempt: attempt_finish(attempt=attempt, finish=told))
-        self.speak(data, lambda attempt: attempt_finish(attempt=attempt, finish=told))
+        manifest = {"outcome": outcome, "files": files} if complete else None
+        report = Finish.model_validate({"outcome": outcome, "manifest": manifest, "files": files})
+        self.speak(data, lambda attempt: attempt_finish(attempt=attempt, finish=report))
+        self.speak(data, lambda attempt: attempt_finish(attempt=attempt, finish=report))
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data(), verb=st.sampled_from([job_cancel, job_pause, job_resume]))
@@ -140,8 +145,8 @@ class Jobs(RuleBasedStateMachine):
             self.moves_are_allowed(job)
 
     def moves_are_allowed(self, job: Job) -> None:
-        told = Event.objects.filter(job=job, kind="state").order_by("seq").values_list("data", flat=True)
-        states = [State(data["state"]) for data in told]
+        rows = Event.objects.filter(job=job, kind="state").order_by("seq").values_list("data", flat=True)
+        states = [State(data["state"]) for data in rows]
         assert states[0] == State.QUEUED and states[-1] == job.state
         assert all(after in DIAGRAM[before] for before, after in pairwise(states))
 
@@ -166,17 +171,17 @@ def run(machine: type[Jobs], examples: int, steps: int) -> None:
     run_state_machine_as_test(machine, settings=settings(limits, suppress_health_check=list(HealthCheck)))
 
 
-def test_any_order_of_events_leaves_the_books_right(machine: type[Jobs]) -> None:
+def test_any_order_of_events_leaves_consistent_rows(machine: type[Jobs]) -> None:
     run(machine, examples=5, steps=25)
 
 
 @pytest.mark.slow
-def test_any_long_order_of_events_leaves_the_books_right(machine: type[Jobs]) -> None:
+def test_any_long_order_of_events_leaves_consistent_rows(machine: type[Jobs]) -> None:
     run(machine, examples=15, steps=50)
 
 
-@pytest.mark.long(smaller="test_any_long_order_of_events_leaves_the_books_right")
+@pytest.mark.long(smaller="test_any_long_order_of_events_leaves_consistent_rows")
 @pytest.mark.parametrize("piece", range(20))
-def test_2000_long_orders_of_events_leave_the_books_right(machine: type[Jobs], piece: int) -> None:  # noqa: ARG001
+def test_2000_long_orders_of_events_leave_consistent_rows(machine: type[Jobs], piece: int) -> None:  # noqa: ARG001
     """In pieces, which several processes share; each draws examples of its own."""
     run(machine, examples=100, steps=50)

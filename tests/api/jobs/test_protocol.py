@@ -49,7 +49,7 @@ def _reason_of_a_newer_release() -> dict[str, Any]:
     return {"code": "moon_phase", "message": "the moon", "hint": "wait", "retry_helps": False, **NEWER}
 
 
-def test_a_worker_says_that_the_api_is_too_old() -> None:
+def test_a_worker_reports_that_the_api_is_too_old() -> None:
     with fake_api() as api, structlog.testing.capture_logs() as logs:
         api.protocol = 1
         registration = Registration(Api(api.url, WORKER), worker="w", boot="b", description={})

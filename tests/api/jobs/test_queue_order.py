@@ -10,8 +10,7 @@ from rest_framework.test import APIClient
 
 from api.audit.clock import now
 from api.jobs.models import AvoidedWorker, Job
-from api.jobs.queue_order import ORDER, due, line_behind, line_heads
-from api.jobs.selectors import FAR
+from api.jobs.selectors import FAR, ORDER, due, line_behind, line_heads
 from tests.api.conftest import host_make
 from tests.api.host import Host
 from tests.api.jobs.test_claim import needs, submit
@@ -36,8 +35,8 @@ def test_a_claim_costs_the_same_behind_a_thousand_jobs_that_do_not_fit(world: Wo
     host = host_make(slots=4, accelerators=2)
     submit(user, world, **needs(1))
     host.claim()
-    for wanted in (needs(2), needs(8), {"resources": {"accelerators": [0]}}):
-        copies(submit(user, world, **wanted), 330)
+    for requested in (needs(2), needs(8), {"resources": {"accelerators": [0]}}):
+        copies(submit(user, world, **requested), 330)
     job = submit(user, world, **needs(1))
     with CaptureQueriesContext(connection) as queries:
         assert host.claim().job == job
@@ -46,7 +45,7 @@ def test_a_claim_costs_the_same_behind_a_thousand_jobs_that_do_not_fit(world: Wo
 
 
 @pytest.mark.parametrize(("ahead", "status"), [(19, 200), (20, 204)])
-def test_a_claim_looks_at_twenty_jobs_that_avoid_its_worker(
+def test_a_claim_considers_twenty_jobs_that_avoid_its_worker(
     world: World, user: APIClient, host: Host, ahead: int, status: int
 ) -> None:
     copies(submit(user, world, **needs(8)), ahead - 1)
@@ -74,7 +73,7 @@ def test_lines_are_walked_by_index(world: World, user: APIClient) -> None:
     assert line_behind(head, now()) == Job.objects.filter(state="queued").order_by(*ORDER)[1]
 
 
-def test_exact_indices_stand_in_a_line_of_their_own_whatever_their_order(world: World, user: APIClient) -> None:
+def test_exact_indices_form_one_line_whatever_their_order(world: World, user: APIClient) -> None:
     host = host_make(slots=4, accelerators=4)
     first = submit(user, world, resources={"accelerators": [3, 1], "strategy": "ddp"})
     second = submit(user, world, resources={"accelerators": [1, 3], "strategy": "ddp"})
@@ -92,9 +91,7 @@ def test_a_job_that_is_not_due_does_not_hold_its_line_up(world: World, user: API
     assert host.claim_post().status_code == 204
 
 
-def test_who_stands_behind_a_reserving_job_reserves_the_next_worker(
-    world: World, user: APIClient, clock: Clock
-) -> None:
+def test_the_job_behind_a_reserving_one_reserves_the_next_worker(world: World, user: APIClient, clock: Clock) -> None:
     hosts = [host_make(slots=4, accelerators=2) for _ in range(2)]
     for _ in hosts:
         submit(user, world, **needs(1))
@@ -142,7 +139,7 @@ def test_an_unanswered_reservation_goes_to_another_worker(world: World, user: AP
     assert str(Job.objects.get(pk=big).reserved_worker_id) == stays.worker
 
 
-def test_a_far_place_in_the_queue_is_told_as_such(world: World, user: APIClient) -> None:
+def test_a_distant_place_in_the_queue_is_shown_as_such(world: World, user: APIClient) -> None:
     host_make()
     first = submit(user, world)
     copies(first, FAR)

@@ -6,16 +6,14 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 from prometheus_client import generate_latest
-from rest_framework.test import APIClient
 
 from api.catalog.models import Removal, Upload
 from api.jobs.models import Reconciliation, Unreferenced
 from api.jobs.services.reconcile import reconcile_pass
 from api.metrics import registry
 from api.storage import storage
-from tests.api.host import Agent, Host
-from tests.api.jobs.test_claim import submit
-from tests.api.world import INPUT_FILES, Clock, World
+from tests.api.host import Agent
+from tests.api.world import INPUT_FILES, Clock
 
 pytestmark = pytest.mark.django_db
 
@@ -38,14 +36,6 @@ def held() -> set[str]:
     return {key for root in ("datasets/", "jobs/", "models/") for key, _ in storage().list(root)}
 
 
-@pytest.fixture
-def agent(world: World, user: APIClient, host: Host) -> Agent:
-    submit(user, world)
-    agent = host.claim()
-    agent.start()
-    return agent
-
-
 def passes(clock: Clock, hours: float) -> list[str]:
     """Two passes with so many hours between; what the second one removed."""
     reconcile_pass(remove=True)
@@ -53,7 +43,7 @@ def passes(clock: Clock, hours: float) -> list[str]:
     return reconcile_pass(remove=True).removed
 
 
-def test_what_no_row_names_goes_after_its_grace(agent: Agent, clock: Clock, tmp_path: Path) -> None:
+def test_an_unreferenced_object_is_removed_after_its_grace_period(agent: Agent, clock: Clock, tmp_path: Path) -> None:
     agent.checkpoint(1)
     agent.finish()
     named = held()
@@ -107,7 +97,7 @@ def test_a_report_removes_nothing(clock: Clock, tmp_path: Path, capsys: pytest.C
     assert key not in held()
 
 
-def test_a_pass_is_bounded_and_the_next_one_goes_on(tmp_path: Path) -> None:
+def test_a_pass_is_bounded_and_the_next_one_continues(tmp_path: Path) -> None:
     job = uuid.uuid4()
     for number in range(5):
         put(tmp_path, f"jobs/{job}/1/{number}")
@@ -132,7 +122,7 @@ def test_the_figures_are_in_the_metrics(clock: Clock, tmp_path: Path) -> None:
     assert "anneal_storage_removed_objects_total 1.0" in generate_latest(registry()).decode()
 
 
-def test_an_old_checkpoint_goes_by_a_removal_row_of_its_transaction(agent: Agent) -> None:
+def test_an_old_checkpoint_is_removed_by_a_removal_row_of_its_transaction(agent: Agent) -> None:
     for step in (1, 2, 3, 4):
         agent.checkpoint(step)
     assert [row.prefix for row in Removal.objects.all()] == [f"jobs/{agent.job}/1/checkpoints/step-00000001/"]

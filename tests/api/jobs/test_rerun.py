@@ -19,8 +19,8 @@ PATH = "/api/v1/jobs"
 
 @pytest.fixture
 def job(world: World, user: APIClient) -> dict[str, Any]:
-    made: dict[str, Any] = user.post(PATH, {**world.request, "priority": 3}, format="json").json()
-    return made
+    created: dict[str, Any] = user.post(PATH, {**world.request, "priority": 3}, format="json").json()
+    return created
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_rerun_changes_what_it_names_and_nothing_else(user: APIClient, job: di
     assert list(again(user, job, {"method": "sample_image"}).json()["fields"]) == ["method"]
 
 
-def test_the_same_key_gives_the_same_rerun(user: APIClient, job: dict[str, Any]) -> None:
+def test_the_same_key_returns_the_same_rerun(user: APIClient, job: dict[str, Any]) -> None:
     key = {"Idempotency-Key": "again"}
     first, second = again(user, job, {}, **key), again(user, job, {}, **key)
     assert (first.status_code, second.status_code) == (201, 200)
@@ -76,7 +76,7 @@ def test_the_same_key_gives_the_same_rerun(user: APIClient, job: dict[str, Any])
     assert again(user, first.json(), {}, **key).status_code == 409, "the same body about another job is another wish"
 
 
-def test_a_rerun_of_what_lost_its_dataset_says_so(user: APIClient, job: dict[str, Any]) -> None:
+def test_a_rerun_with_a_deleted_dataset_is_refused(user: APIClient, job: dict[str, Any]) -> None:
     DatasetVersion.objects.all().delete()
     refused = again(user, job, {})
     assert (refused.status_code, refused.json()["code"]) == (409, "input_gone")
@@ -95,7 +95,7 @@ def test_priority_moves_a_job_only_while_it_is_queued(user: APIClient, world: Wo
     assert user.patch(f"{PATH}/{low['id']}", {"priority": 1001}, format="json").status_code == 400
 
 
-def test_notes_and_labels_are_kept_and_found(user: APIClient, job: dict[str, Any]) -> None:
+def test_notes_and_labels_are_stored_and_filtered(user: APIClient, job: dict[str, Any]) -> None:
     edited = user.patch(f"{PATH}/{job['id']}", {"notes": "too dark", "labels": ["b", "a", "a"]}, format="json").json()
     assert (edited["notes"], edited["labels"]) == ("too dark", ["a", "b"])
     assert [row["id"] for row in user.get(f"{PATH}?label=a").json()["results"]] == [job["id"]]
@@ -105,7 +105,9 @@ def test_notes_and_labels_are_kept_and_found(user: APIClient, job: dict[str, Any
     assert Audit.objects.filter(kind="job_edited").count() == 2
 
 
-def test_an_ended_job_goes_with_its_files_but_not_before_its_adaptor(user: APIClient, trained: dict[str, Any]) -> None:
+def test_an_ended_job_is_deleted_with_its_files_but_not_before_its_adaptor(
+    user: APIClient, trained: dict[str, Any]
+) -> None:
     path, prefix = f"{PATH}/{trained['id']}", f"jobs/{trained['id']}/"
     refused = user.delete(path)
     assert (refused.status_code, refused.json()["code"]) == (409, "in_use")

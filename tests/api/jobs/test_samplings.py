@@ -7,7 +7,7 @@ from rest_framework.test import APIClient
 
 from api.catalog.models import PretrainedModelVersion
 from api.jobs.models import Job
-from api.jobs.services.log_storage import logs_compact
+from api.jobs.services.log import logs_compact
 from tests.api.host import Agent, Host
 from tests.api.world import World
 
@@ -35,11 +35,11 @@ def ask(user: APIClient, prompt: str, adaptors: list[str] | None = None, **param
 
 def draw(agent: Agent) -> None:
     entry = agent.store("samples/0.png", b"image")
-    told = {"kind": "sample", "step": None, "path": "samples/0.png", "files": [entry], "details": {"seed": 7}}
-    assert agent.post("artifacts", told).status_code == 200
+    body = {"kind": "sample", "step": None, "path": "samples/0.png", "files": [entry], "details": {"seed": 7}}
+    assert agent.post("artifacts", body).status_code == 200
 
 
-def test_a_sampling_tells_what_was_asked_and_what_came(user: APIClient, host: Host, adaptor: str) -> None:
+def test_a_sampling_shows_its_request_and_its_images(user: APIClient, host: Host, adaptor: str) -> None:
     job = ask(user, "a red cat", [adaptor], seed=7, num_images=2, adaptor_scales=[0.5])
     draw(host.claim())
     (shown,) = user.get(PATH).json()["results"]
@@ -52,7 +52,7 @@ def test_a_sampling_tells_what_was_asked_and_what_came(user: APIClient, host: Ho
     assert (again["params"]["seed"], again["params"]["prompt"], again["parent"]) == (9, "a red cat", job["id"])
 
 
-def test_samplings_are_found_by_adaptor_base_and_text(user: APIClient, adaptor: str, stranger: APIClient) -> None:
+def test_samplings_are_filtered_by_adaptor_base_and_text(user: APIClient, adaptor: str, stranger: APIClient) -> None:
     plain, adapted = ask(user, "A Red cat"), ask(user, "a 100% blue dog", [adaptor])
     for query, jobs in (
         ("", [adapted, plain]),
@@ -64,8 +64,8 @@ def test_samplings_are_found_by_adaptor_base_and_text(user: APIClient, adaptor: 
         ("model=base@1", [adapted, plain]),
         ("model=other", []),
     ):
-        found = user.get(f"{PATH}?{query}").json()["results"]
-        assert [row["job"] for row in found] == [job["id"] for job in jobs], query
+        results = user.get(f"{PATH}?{query}").json()["results"]
+        assert [row["job"] for row in results] == [job["id"] for job in jobs], query
     assert user.get(f"{PATH}?adaptor=../x").status_code == 400
     assert stranger.get(PATH).json()["results"] == []
 
@@ -74,27 +74,27 @@ def test_samplings_are_found_by_adaptor_base_and_text(user: APIClient, adaptor: 
 def test_lists_ask_as_often_for_many_as_for_few(
     user: APIClient, adaptor: str, count: int, django_assert_max_num_queries: Any
 ) -> None:
-    made = Job.objects.get(pk=ask(user, "a cat", [adaptor])["id"])
-    fields = {f.attname: getattr(made, f.attname) for f in Job._meta.concrete_fields if f.name != "id"}
+    sampling = Job.objects.get(pk=ask(user, "a cat", [adaptor])["id"])
+    fields = {f.attname: getattr(sampling, f.attname) for f in Job._meta.concrete_fields if f.name != "id"}
     Job.objects.bulk_create(Job(**fields) for _ in range(count))
     for path in (PATH, "/api/v1/jobs"):
         with django_assert_max_num_queries(13):
             assert len(user.get(f"{path}?limit=200&search=a").json()["results"]) >= count
 
 
-def test_usage_adds_up_what_lies_there(user: APIClient, adaptor: str, host: Host, stranger: APIClient) -> None:  # noqa: ARG001
+def test_usage_adds_up_all_stored_bytes(user: APIClient, adaptor: str, host: Host, stranger: APIClient) -> None:  # noqa: ARG001
     ask(user, "a cat")
     agent = host.claim()
     draw(agent)
     agent.log(0, b"hello\n")
-    told = user.get("/api/v1/usage").json()
-    assert told["adaptors"] == {"count": 1, "size_bytes": len(b"weights")}
-    assert told["artifacts"]["sample"] == {"count": 1, "size_bytes": len(b"image")}
-    assert told["artifacts"]["checkpoint"]["count"] == 1
-    assert (told["logs"]["size_bytes"], told["jobs"]) == (6, 2)
-    assert told["models"]["size_bytes"] == PretrainedModelVersion.objects.get().size_bytes
-    parts = [told[part]["size_bytes"] for part in ("datasets", "models", "adaptors", "logs")]
-    assert told["total_bytes"] == sum(parts) + sum(part["size_bytes"] for part in told["artifacts"].values())
+    body = user.get("/api/v1/usage").json()
+    assert body["adaptors"] == {"count": 1, "size_bytes": len(b"weights")}
+    assert body["artifacts"]["sample"] == {"count": 1, "size_bytes": len(b"image")}
+    assert body["artifacts"]["checkpoint"]["count"] == 1
+    assert (body["logs"]["size_bytes"], body["jobs"]) == (6, 2)
+    assert body["models"]["size_bytes"] == PretrainedModelVersion.objects.get().size_bytes
+    parts = [body[part]["size_bytes"] for part in ("datasets", "models", "adaptors", "logs")]
+    assert body["total_bytes"] == sum(parts) + sum(part["size_bytes"] for part in body["artifacts"].values())
     logs_compact()
-    assert user.get("/api/v1/usage").json()["logs"] == told["logs"]
+    assert user.get("/api/v1/usage").json()["logs"] == body["logs"]
     assert stranger.get("/api/v1/usage").json()["total_bytes"] == 0

@@ -52,15 +52,15 @@ def agent(world: World, user: APIClient, host: Host) -> Agent:
 def test_a_follower_sees_events_as_they_happen_until_the_end(server: str, agent: Agent, user: APIClient) -> None:
     with stream(server, user, agent.job) as response:
         assert response.headers["content-type"] == "text/event-stream"
-        told = messages(response.iter_lines())
-        assert [next(told)["data"]["state"] for _ in range(2)] == ["queued", "claimed"]
+        sent = messages(response.iter_lines())
+        assert [next(sent)["data"]["state"] for _ in range(2)] == ["queued", "claimed"]
         agent.start()
-        assert [next(told)["kind"] for _ in range(2)] == ["started", "state"]
+        assert [next(sent)["kind"] for _ in range(2)] == ["started", "state"]
         agent.events(step_event(2, 1))
-        step = next(told)
+        step = next(sent)
         assert (step["kind"], step["seq"], step["data"]["step"]) == ("step", 4, 1)
         agent.finish()
-        rest = list(told)
+        rest = list(sent)
     assert [(one["kind"], one["data"].get("state")) for one in rest] == [("state", "succeeded")]
 
 
@@ -74,13 +74,13 @@ def test_last_event_id_resumes_and_a_step_does_not_move_it(server: str, agent: A
     assert [line for line in lines if line.startswith("id:")] == ["id: 4", "id: 5", "id: 6"]
 
 
-def test_a_browser_that_has_the_end_is_told_to_stop(server: str, agent: Agent, user: APIClient) -> None:
+def test_a_browser_that_has_the_last_event_gets_no_content(server: str, agent: Agent, user: APIClient) -> None:
     agent.finish("failed")
     with stream(server, user, agent.job, **{"Last-Event-ID": "3"}) as response:
         assert response.status_code == 204
 
 
-def test_a_silent_stream_says_comments(server: str, agent: Agent, user: APIClient) -> None:
+def test_a_silent_stream_sends_comments(server: str, agent: Agent, user: APIClient) -> None:
     with stream(server, user, agent.job) as response:
         assert next(line for line in response.iter_lines() if line.startswith(": keep-alive"))
 
@@ -106,11 +106,11 @@ def test_strangers_and_the_nameless_see_nothing(
 
 
 def test_many_streams_are_fed_by_one_poller(server: str, agent: Agent, user: APIClient) -> None:
-    found: list[int] = []
+    received: list[int] = []
 
     def follow() -> None:
         with stream(server, user, agent.job) as response:
-            found.append(len(list(messages(response.iter_lines()))))
+            received.append(len(list(messages(response.iter_lines()))))
 
     threads = [threading.Thread(target=follow) for _ in range(10)]
     for thread in threads:
@@ -118,7 +118,7 @@ def test_many_streams_are_fed_by_one_poller(server: str, agent: Agent, user: API
     agent.finish("failed")
     for thread in threads:
         thread.join(timeout=PATIENCE_SECONDS)
-    assert found == [3] * 10
+    assert received == [3] * 10
 
 
 def ticketed(server: str, job: str, ticket: str) -> Any:
@@ -140,8 +140,8 @@ def test_a_ticket_opens_one_job_while_its_token_is_good(
 ) -> None:
     ticket = user.post(f"/api/v1/jobs/{agent.job}/stream-ticket").json()["ticket"]
     other = submit(user, world)
-    for job, given, status in ((other, ticket, 404), (agent.job, ticket + "x", 401), (agent.job, "x:y", 401)):
-        with ticketed(server, job, given) as response:
+    for job, presented, status in ((other, ticket, 404), (agent.job, ticket + "x", 401), (agent.job, "x:y", 401)):
+        with ticketed(server, job, presented) as response:
             assert response.status_code == status
     token_revoke(token=Token.objects.get(user__username="admin-of-default"))
     with ticketed(server, agent.job, ticket) as response:
@@ -158,7 +158,7 @@ def test_strangers_get_no_ticket_and_readers_do(agent: Agent, stranger: APIClien
     assert person("default", "reader").post(path).status_code == 200
 
 
-def test_who_joins_while_the_poller_looks_misses_nothing() -> None:
+def test_a_follower_that_joins_during_a_poll_misses_nothing() -> None:
     """A look that began before a follower came may know only what is new for the others."""
     job = uuid.uuid4()
     looking, go_on = threading.Event(), threading.Event()
@@ -166,15 +166,15 @@ def test_who_joins_while_the_poller_looks_misses_nothing() -> None:
     def look(lowest: dict[uuid.UUID, int]) -> dict[uuid.UUID, News]:
         looking.set()
         assert go_on.wait(PATIENCE_SECONDS)
-        told = [{"seq": seq, "kind": "warning", "time": ""} for seq in range(lowest[job] + 1, 5)]
-        return {job: News(told, ended=True, progress=None)}
+        sent = [{"seq": seq, "kind": "warning", "time": ""} for seq in range(lowest[job] + 1, 5)]
+        return {job: News(sent, ended=True, progress=None)}
 
     async def follow(poller: Poller, after: int) -> list[int]:
         async with poller.follow(job, after) as follower:
-            found = []
+            received = []
             while (message := await follower.messages.get()) is not None:
-                found.append(message["seq"])
-            return found
+                received.append(message["seq"])
+            return received
 
     async def both() -> list[list[int]]:
         poller = Poller(look)
@@ -196,8 +196,8 @@ def test_a_reader_that_does_not_keep_up_fills_no_memory(environ: Environ) -> Non
     def look(lowest: dict[uuid.UUID, int]) -> dict[uuid.UUID, News]:
         looks.append(len(lowest))
         after = lowest.get(job, 0)
-        told = [{"seq": seq, "kind": "warning", "time": ""} for seq in range(after + 1, after + PAGE + 1)]
-        return {job: News(told, ended=False, progress={"kind": "step", "step": len(looks)})} if lowest else {}
+        sent = [{"seq": seq, "kind": "warning", "time": ""} for seq in range(after + 1, after + PAGE + 1)]
+        return {job: News(sent, ended=False, progress={"kind": "step", "step": len(looks)})} if lowest else {}
 
     async def stuck() -> int:
         poller = Poller(look)

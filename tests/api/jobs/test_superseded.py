@@ -6,8 +6,9 @@ import pytest
 from rest_framework.test import APIClient
 
 from api.audit.clock import now
-from api.jobs.models import Attempt, Job, Outcome
-from api.jobs.services.ending import attempt_end
+from api.jobs.models import Attempt, Job
+from api.jobs.services.attempt_lifecycle import attempt_end
+from api.jobs.states import Outcome
 from api.jobs.streams.stream import SUPERSEDED, news_of
 from tests.api.host import Agent, Host, event
 from tests.api.world import World
@@ -19,8 +20,8 @@ def sample(agent: Agent, seq: int, step: int) -> None:
     path = f"samples/step-{step:08d}-0.png"
     entry = agent.store(path, b"image")
     assert agent.events(event(seq, "sample", step=step, path=path)).status_code == 200
-    told = {"kind": "sample", "step": step, "path": path, "files": [entry], "details": {}}
-    assert agent.post("artifacts", told).status_code == 200
+    body = {"kind": "sample", "step": step, "path": path, "files": [entry], "details": {}}
+    assert agent.post("artifacts", body).status_code == 200
 
 
 def lose(agent: Agent) -> None:
@@ -91,8 +92,8 @@ def test_a_sampling_that_began_again_shows_each_image_once(user: APIClient, host
         agent = host.claim()
         agent.start()
         entry = agent.store("samples/0.png", b"image")
-        told = {"kind": "sample", "step": None, "path": "samples/0.png", "files": [entry], "details": {}}
-        assert agent.post("artifacts", told).status_code == 200
+        body = {"kind": "sample", "step": None, "path": "samples/0.png", "files": [entry], "details": {}}
+        assert agent.post("artifacts", body).status_code == 200
         last = agent
         if number == 0:
             lose(agent)

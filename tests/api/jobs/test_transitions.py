@@ -9,7 +9,8 @@ from rest_framework.test import APIClient
 from api.audit.clock import now
 from api.audit.models import Audit
 from api.errors import Problem
-from api.jobs.models import Event, Job, State
+from api.jobs.models import Event, Job
+from api.jobs.states import State
 from api.jobs.transitions import job_move
 from tests.api.jobs.test_claim import submit
 from tests.api.world import World
@@ -39,7 +40,7 @@ def test_a_job_moves_only_along_the_diagram(world: World, user: APIClient, befor
     job = Job.objects.get(pk=job_id)
     if after in DIAGRAM[before]:
         at = now()
-        job_move(job=job, to=State(after), by="test", at=at, told={"attempt": 1})
+        job_move(job=job, to=State(after), by="test", at=at, event_data={"attempt": 1})
         job = Job.objects.get(pk=job_id)
         assert (job.state, job.ended) == (after, at if after in ENDS else None)
         assert job.queued_at == (at if after == "queued" else earlier)

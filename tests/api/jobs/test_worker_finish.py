@@ -21,8 +21,8 @@ CLEAN = "NUL \ufffd, half a character \ufffd, end"
 
 @pytest.fixture
 def job(world: World, user: APIClient) -> str:
-    made: str = user.post("/api/v1/jobs", world.request, format="json").json()["id"]
-    return made
+    job_id: str = user.post("/api/v1/jobs", world.request, format="json").json()["id"]
+    return job_id
 
 
 def result_write(scene: Live, agent: Agent, **manifest: Any) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def test_a_file_that_is_missing_everywhere_fails_the_job_and_keeps_the_rest(
         scene.deliver()
     record = user.get(f"/api/v1/jobs/{job}").json()
     assert (record["state"], record["reason"]["code"]) == ("failed", "no_manifest")
-    assert "is not there" in record["reason"]["detail"]
+    assert "is missing" in record["reason"]["detail"]
 
 
 @pytest.mark.django_db
@@ -124,7 +124,7 @@ def test_a_worker_that_cannot_send_again_gets_no_409(job: str, host: Host) -> No
     assert agent.post("finish", body).json()["reason"]["code"] == "no_manifest"
 
 
-def test_a_result_that_its_failed_finish_leaves_out_is_kept(job: str, host: Host, tmp_path: Path) -> None:
+def test_a_result_that_its_failed_finish_omits_stays(job: str, host: Host, tmp_path: Path) -> None:
     with live(host, tmp_path) as scene:
         result_write(scene, scene.agent)
         because = reason(ReasonCode.INTERNAL, "the worker broke").model_dump(mode="json")
@@ -135,7 +135,7 @@ def test_a_result_that_its_failed_finish_leaves_out_is_kept(job: str, host: Host
     assert Job.objects.get(pk=job).state == "failed"
 
 
-def test_a_finish_of_an_attempt_that_the_api_ended_is_kept(job: str, host: Host, tmp_path: Path) -> None:
+def test_a_finish_of_an_attempt_that_the_api_ended_stays_on_the_worker(job: str, host: Host, tmp_path: Path) -> None:
     with live(host, tmp_path) as scene:
         body = result_write(scene, scene.agent)
         assert scene.agent.finish("failed").status_code == 200

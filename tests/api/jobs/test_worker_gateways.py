@@ -36,13 +36,13 @@ GATEWAYS = {
 
 @pytest.fixture
 def job(world: World, user: APIClient) -> str:
-    made: str = user.post("/api/v1/jobs", world.request, format="json").json()["id"]
-    return made
+    job_id: str = user.post("/api/v1/jobs", world.request, format="json").json()["id"]
+    return job_id
 
 
 def step(number: int, value: float = 0.5, **more: Any) -> Event:
-    told = {"total": 10, "epoch": 0.0, "metrics": {"loss": value}, "per_second": 1.0, "unit": "images"}
-    data = Step.model_validate({"step": number, **told, "peak_memory_bytes": 1, "eta_seconds": 1.0, **more})
+    step_data = {"total": 10, "epoch": 0.0, "metrics": {"loss": value}, "per_second": 1.0, "unit": "images"}
+    data = Step.model_validate({"step": number, **step_data, "peak_memory_bytes": 1, "eta_seconds": 1.0, **more})
     return Event(seq=number, time=time.time(), data=data)
 
 

@@ -61,7 +61,7 @@ def test_an_adaptor_that_a_template_names_stays(user: APIClient, train: Any) -> 
     assert user.delete(f"{PATH}/shapes@1").status_code == 204
 
 
-def test_files_go_after_the_commit_and_the_number_is_never_given_again(user: APIClient, train: Any) -> None:
+def test_files_are_removed_after_the_commit_and_the_number_is_never_reused(user: APIClient, train: Any) -> None:
     train()
     second = train()
     key = Adaptor.objects.get(version=2).key
@@ -75,24 +75,24 @@ def test_files_go_after_the_commit_and_the_number_is_never_given_again(user: API
     assert user.get(f"{PATH}/shapes").json()["version"] == 3
 
 
-def test_lineage_tells_the_whole_way(user: APIClient, train: Any, world: World) -> None:
+def test_lineage_shows_job_inputs_and_attempts(user: APIClient, train: Any, world: World) -> None:
     body = {key: world.request[key] for key in ("method", "params", "dataset", "model", "resources")}
     user.post("/api/v1/templates", {**body, "name": "fast"}, format="json")
     parent = train(template="fast")
     again = user.post(f"/api/v1/jobs/{parent['id']}/rerun", {}, format="json").json()
-    told = user.get(f"{PATH}/shapes@1/lineage").json()
-    assert (told["adaptor"], told["template"], told["template_kept"]) == ("shapes@1", "fast@1", True)
-    assert (told["job"]["id"], told["parent"], [job["id"] for job in told["reruns"]]) == (
+    lineage = user.get(f"{PATH}/shapes@1/lineage").json()
+    assert (lineage["adaptor"], lineage["template"], lineage["template_kept"]) == ("shapes@1", "fast@1", True)
+    assert (lineage["job"]["id"], lineage["parent"], [job["id"] for job in lineage["reruns"]]) == (
         parent["id"],
         None,
         [again["id"]],
     )
-    assert [(ref["role"], ref["name"]) for ref in told["inputs"]] == [("dataset", "shapes@1"), ("model", "base@1")]
-    assert (told["base_model"], told["attempts"][0]["outcome"]) == ("base@1", "succeeded")
-    assert user.post(told["rerun_url"], {}, format="json").json()["parent"] == parent["id"]
+    assert [(ref["role"], ref["name"]) for ref in lineage["inputs"]] == [("dataset", "shapes@1"), ("model", "base@1")]
+    assert (lineage["base_model"], lineage["attempts"][0]["outcome"]) == ("base@1", "succeeded")
+    assert user.post(lineage["rerun_url"], {}, format="json").json()["parent"] == parent["id"]
     user.delete("/api/v1/templates/fast")
-    kept = user.get(f"{PATH}/shapes@1/lineage").json()
-    assert (kept["template"], kept["template_kept"]) == ("fast@1", False)
+    lineage_after = user.get(f"{PATH}/shapes@1/lineage").json()
+    assert (lineage_after["template"], lineage_after["template_kept"]) == ("fast@1", False)
 
 
 def test_inputs_say_who_uses_them(user: APIClient, train: Any, world: World) -> None:
@@ -107,8 +107,8 @@ def test_inputs_say_who_uses_them(user: APIClient, train: Any, world: World) -> 
     adaptor = user.get(f"{PATH}/shapes/used-by").json()
     assert ([one["id"] for one in adaptor["jobs"]], adaptor["adaptors"]) == ([look["id"]], [])
     assert user.get("/api/v1/datasets/none/used-by").status_code == 404
-    found = user.get("/api/v1/jobs?adaptor=shapes@1").json()["results"]
-    assert {one["id"] for one in found} == {job["id"], look["id"]}
+    jobs = user.get("/api/v1/jobs?adaptor=shapes@1").json()["results"]
+    assert {one["id"] for one in jobs} == {job["id"], look["id"]}
 
 
 def test_a_stranger_reaches_nothing(stranger: APIClient, train: Any) -> None:

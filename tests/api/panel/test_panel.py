@@ -17,7 +17,7 @@ from api.accounts.models import Invitation, Membership, Project, Token
 from api.accounts.tokens import token_find, user_token_create
 from api.audit.models import Audit
 from api.jobs.models import Event, Job, Worker
-from api.panel.admin import INNER, OURS
+from api.panel.admin import INTERNAL, OURS
 from tests.api.actors import person
 from tests.api.conftest import host_make
 from tests.api.host import Agent, Host, step_event
@@ -27,7 +27,7 @@ from tests.api.world import Environ, World
 pytestmark = pytest.mark.django_db
 
 ALL = [model for label in OURS for model in apps.get_app_config(label).get_models()]
-MODELS = [model for model in ALL if model._meta.model_name not in INNER]
+MODELS = [model for model in ALL if model._meta.model_name not in INTERNAL]
 LABELS = [model._meta.label_lower for model in MODELS]
 SECRETS = ("token_hash", "sha256:", "ciphertext")
 
@@ -109,8 +109,8 @@ def test_the_login_counts_tries_as_the_api_does(client: Client, environ: Environ
 def test_a_job_is_cancelled_from_its_page_after_a_question(root: Client) -> None:
     job = Job.objects.get()
     button = reverse("admin:jobs_job_cancel_this", args=[job.pk])
-    asked = root.get(button)
-    assert "confirmed" in asked.content.decode()
+    confirmation = root.get(button)
+    assert "confirmed" in confirmation.content.decode()
     job.refresh_from_db()
     assert job.stop_requested == ""
     done = root.post(button, {"confirmed": "yes"}, follow=True)
@@ -118,7 +118,7 @@ def test_a_job_is_cancelled_from_its_page_after_a_question(root: Client) -> None
     assert Audit.objects.filter(actor="user:root", kind="job_cancel_requested", object=f"job:{job.pk}").count() == 1
 
 
-def test_the_list_asks_before_it_cancels_and_tells_what_could_not_be(
+def test_the_list_confirms_a_cancel_and_reports_refusals(
     root: Client, world: World, user: APIClient, host: Host
 ) -> None:
     done, waiting = submit(user, world, name="done"), submit(user, world, name="waiting")
@@ -192,7 +192,7 @@ def test_a_new_password_is_audited_without_it_and_ends_logins(root: Client, proj
 
 
 @pytest.mark.usefixtures("agent")
-def test_the_dashboard_tells_states_queue_workers_and_what_it_stands_on(root: Client) -> None:
+def test_the_dashboard_shows_states_queue_workers_and_infrastructure(root: Client) -> None:
     text = root.get("/admin/").content.decode()
     for word in ("running", "Queue by pool", "testhost", "1 of 1", connection.vendor, "workers poll", "Storage"):
         assert word in text, word
@@ -235,8 +235,8 @@ def test_somebody_in_no_project_logs_in_to_the_panel_and_answers_an_invitation()
     assert "Accept" in client.get(page(invitations[0])).content.decode()
     assert "Accept" not in client.get(page(invitations[2])).content.decode(), "that of somebody else"
     chosen = {"action": "accept_chosen", "_selected_action": [invitations[0].pk, invitations[2].pk]}
-    told = client.post(listed(Invitation), chosen, follow=True).content.decode()
-    assert "Only other answers this invitation." in told and "Accept: done for 1 of 2, refused for 1." in told
+    html = client.post(listed(Invitation), chosen, follow=True).content.decode()
+    assert "Only other may answer this invitation." in html and "Accept: done for 1 of 2, refused for 1." in html
     client.post(f"{page(invitations[1]).removesuffix('change/')}decline/", {"confirmed": "yes"})
     assert [membership.project.name for membership in Membership.objects.filter(user=user)] == ["a"]
     assert [invitation.user.get_username() for invitation in Invitation.objects.all()] == ["other"]

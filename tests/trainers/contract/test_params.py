@@ -40,7 +40,7 @@ def test_every_parameter_has_help_and_places_have_no_default(method: str) -> Non
         assert field.description, name
 
 
-def test_an_unknown_method_lists_the_known() -> None:
+def test_an_unknown_method_is_refused_with_the_list_of_methods() -> None:
     with pytest.raises(ValueError, match=r"known methods: .*image_lora, .*sample_image"):
         params_class("image_magic")
 

@@ -1,4 +1,4 @@
-"""Silent workers: their attempts end as lost, the jobs go on elsewhere, and outages of our own cost nothing."""
+"""The end of attempts without their workers: silent and stuck ones, forced cancels; outages of our own cost nothing."""
 
 import threading
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from rest_framework.test import APIClient
 from api.audit.clock import now
 from api.audit.models import Audit
 from api.jobs.models import Attempt, Event, Job, ReaperPass, Worker
-from api.jobs.services.reap import attempts_reap
+from api.jobs.services.attempt_lifecycle import attempts_reap, stuck_end
 from api.jobs.transitions import job_lock
 from tests.api.host import Agent, Host
 from tests.api.jobs.test_claim import submit
@@ -33,14 +33,6 @@ def reap_after(clock: Clock, seconds: float) -> int:
     return count
 
 
-@pytest.fixture
-def agent(world: World, user: APIClient, host: Host) -> Agent:
-    submit(user, world)
-    agent = host.claim()
-    agent.start()
-    return agent
-
-
 @pytest.mark.usefixtures("agent")
 def test_an_attempt_is_reaped_after_its_lease_and_the_grace(clock: Clock) -> None:
     assert reap_after(clock, 328) == 0
@@ -54,15 +46,15 @@ def test_followers_read_why_an_attempt_ended_and_where_the_next_begins(agent: Ag
     agent.start()
     agent.checkpoint(4)
     reap_after(clock, 400)
-    told = Event.objects.filter(kind="state").order_by("seq").last()
-    assert told is not None and told.data["reason"]["code"] == "worker_lost"
+    event = Event.objects.filter(kind="state").order_by("seq").last()
+    assert event is not None and event.data["reason"]["code"] == "worker_lost"
     words = {"state": "queued", "attempt": 1, "outcome": "lost", "next_step": 4, "tries": 1, "max_tries": 3}
-    assert {name: told.data[name] for name in words} == words
+    assert {name: event.data[name] for name in words} == words
     because = reason(ReasonCode.STORAGE_REFUSED).model_dump(mode="json")
     assert host.claim().finish("failed", reason=because).status_code == 200
-    told = Event.objects.filter(kind="state").order_by("seq").last()
-    assert told is not None and told.data["not_before"] and told.data["max_tries"] == 6
-    assert (told.data["outcome"], told.data["next_step"], told.data["tries"]) == ("failed", 4, 1)
+    event = Event.objects.filter(kind="state").order_by("seq").last()
+    assert event is not None and event.data["not_before"] and event.data["max_tries"] == 6
+    assert (event.data["outcome"], event.data["next_step"], event.data["tries"]) == ("failed", 4, 1)
 
 
 def test_a_zombie_can_change_nothing(agent: Agent, clock: Clock, host: Host) -> None:
@@ -86,7 +78,7 @@ def test_a_heartbeat_just_before_the_reaper_keeps_the_job(agent: Agent, clock: C
     assert reap_after(clock, 320) == 0
 
 
-def test_a_heartbeat_between_the_reapers_look_and_its_lock_keeps_the_attempt(
+def test_a_heartbeat_between_the_reapers_read_and_its_lock_keeps_the_attempt(
     agent: Agent, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempts_reap()
@@ -97,7 +89,7 @@ def test_a_heartbeat_between_the_reapers_look_and_its_lock_keeps_the_attempt(
         assert agent.heartbeat().status_code == 200
         return job_lock(job_id)
 
-    monkeypatch.setattr("api.jobs.services.reap.job_lock", lock_after_a_heartbeat)
+    monkeypatch.setattr("api.jobs.services.attempt_lifecycle.job_lock", lock_after_a_heartbeat)
     assert attempts_reap() == 0
     assert Attempt.objects.get().ended_at is None
 
@@ -126,14 +118,14 @@ def test_a_pass_that_fails_in_the_middle_extends_nothing(clock: Clock, monkeypat
     def fail(**_: object) -> None:
         raise OSError("no room for the audit row")
 
-    monkeypatch.setattr("api.jobs.services.reap.audit_add", fail)
+    monkeypatch.setattr("api.jobs.services.attempt_lifecycle.audit_add", fail)
     with pytest.raises(OSError, match="no room"):
         attempts_reap()
     assert Attempt.objects.get().lease_expires_at == before.lease_expires_at
 
 
 @pytest.mark.usefixtures("agent")
-def test_a_clock_that_goes_back_leaves_no_lease_longer_than_one(clock: Clock) -> None:
+def test_after_the_clock_goes_back_no_lease_is_longer_than_one(clock: Clock) -> None:
     attempts_reap()
     clock.advance(-5000)
     assert attempts_reap() == 0
@@ -245,3 +237,69 @@ def test_a_heartbeat_that_waited_for_its_lock_shortens_no_lease(
     monkeypatch.setattr(QuerySet, "select_for_update", wait)
     assert agent.heartbeat().status_code == 200
     assert Attempt.objects.get().lease_expires_at > now() + timedelta(seconds=200 + 290)
+
+
+def cancel(user: APIClient, job: str, *, force: bool) -> str:
+    state: str = user.post(f"/api/v1/jobs/{job}/cancel", {"force": force}, format="json").json()["state"]
+    return state
+
+
+def test_a_forced_cancel_ends_a_live_job_at_once_and_fences_its_worker(agent: Agent, user: APIClient) -> None:
+    assert cancel(user, agent.job, force=False) == "running"
+    assert cancel(user, agent.job, force=True) == "cancelled"
+    assert cancel(user, agent.job, force=True) == "cancelled"
+    beat = agent.heartbeat()
+    assert (beat.status_code, beat.json()["code"]) in ((409, "fenced"), (410, "attempt_ended"))
+    assert agent.finish("failed").json()["code"] == "attempt_ended"
+    attempt = Attempt.objects.get()
+    assert (attempt.outcome, attempt.reason and attempt.reason["code"]) == ("stopped", "cancelled")
+    assert Audit.objects.get(kind="attempt_forced").data["attempt"] == agent.id
+    assert Job.objects.get().state == "cancelled"
+
+
+def test_after_a_forced_cancel_the_job_starts_only_once_its_worker_has_surely_stopped(
+    agent: Agent, user: APIClient, host: Host, clock: Clock
+) -> None:
+    cancel(user, agent.job, force=True)
+    waiting = user.post(f"/api/v1/jobs/{agent.job}/resume").json()["waiting"]
+    assert waiting.startswith("Waits until") and "has surely stopped" in waiting
+    assert user.post(f"/api/v1/jobs/{agent.job}/resume").json()["not_before"] is not None
+    clock.advance(329)
+    assert host.claim_post().status_code == 204
+    clock.advance(2)
+    assert host.claim_post().status_code == 200
+
+
+def test_a_cancel_that_no_worker_obeys_is_enforced_after_its_limit(agent: Agent, user: APIClient, clock: Clock) -> None:
+    cancel(user, agent.job, force=False)
+    for seconds in (300, 3500):
+        clock.advance(seconds)
+        agent.heartbeat()
+        assert stuck_end() == 0
+    clock.advance(101)
+    assert stuck_end() == 1
+    assert Job.objects.get().state == "cancelled"
+
+
+def test_a_pause_that_no_worker_obeys_pauses_the_job(agent: Agent, user: APIClient, clock: Clock) -> None:
+    user.post(f"/api/v1/jobs/{agent.job}/pause")
+    clock.advance(3901)
+    assert stuck_end() == 1
+    assert Job.objects.get().state == "paused"
+
+
+def test_an_attempt_whose_finish_never_arrives_fails_in_the_end(agent: Agent, clock: Clock) -> None:
+    """Its heartbeats go on, as of a worker whose every finish is answered 500."""
+    for _ in range(11):
+        clock.advance(3600)
+        assert agent.heartbeat().status_code == 200
+        assert stuck_end() == 0
+    clock.advance(3601)
+    assert agent.heartbeat().status_code == 200
+    assert stuck_end() == 1
+    job = Job.objects.get()
+    assert (job.state, job.reason and job.reason["code"]) == ("failed", "no_progress")
+
+
+def test_a_queued_job_needs_no_force(world: World, user: APIClient) -> None:
+    assert cancel(user, submit(user, world), force=True) == "cancelled"
