@@ -37,6 +37,7 @@ OWN = """Set by Anneal for its own child processes; never set them yourself.
 |---|---|
 | `ANNEAL_ATTEMPT`, `ANNEAL_WORKER_ID` | Mark the processes of an attempt, so that none is left behind. |
 | `ANNEAL_DEADMAN_FD`, `ANNEAL_PARENT_PID` | Let a trainer notice that its host is gone. |
+| `ANNEAL_RESERVED` | Keeps room for those marks in the process that trainers are forked from. |
 | `ANNEAL_RESIDENT` | Marks the processes of a trainer that stays after a sampling job. |
 | `ANNEAL_WAKE_SOCKET`, `ANNEAL_HOST_PID` | Connect the worker's Celery consumer with its host. |
 | `ANNEAL_SECRET_<NAME>` | A project secret that the job names, in the trainer's environment. |"""

@@ -51,6 +51,9 @@ class Settings(Frozen):
     """Replaces `python -m trainers.run`, for tests and wrappers; split like a shell does. Gets `--serve` as well."""
     trainer_environment: tuple[str, ...] = ()
     """More environment variables that trainers may see, separated by commas."""
+    prefork: bool = True
+    """Whether jobs that need no start of their own are forked from a process that has imported the trainers' libraries
+    already; 0 = each trainer starts anew. See docs/worker.md."""
     trainer_wall: Literal["auto", "landlock", "user", "off"] = "auto"
     """What keeps trainers off this host's files: auto = the best that works here; landlock or user = that one, or the
     worker does not start; off = nothing. See docs/worker.md."""

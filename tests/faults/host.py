@@ -12,6 +12,7 @@ from typing import Literal
 from cli.platform.children import tie_to_parent
 from tests.faults.platform import Platform, eventually
 from tests.faults.proxy import Proxy
+from tests.worker.forking_host import host_module
 from worker.process.tree import WORKER_MARK, marked
 
 STUB = [sys.executable, "-m", "tests.faults.stub"]
@@ -40,7 +41,7 @@ class Host:
         self.log = folder / "worker.log"
         self.api = Proxy(platform.port)
         self.broker = Proxy(platform.broker_port)
-        self._command = [*launcher, sys.executable, "-m", "worker"]
+        self._command = [*launcher, sys.executable, "-m", host_module()]
         self._env = {
             **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
             "OMP_NUM_THREADS": "1",

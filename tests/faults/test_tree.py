@@ -47,8 +47,13 @@ def survive(scene: Scene, host: Host, victim: str) -> str:
     return job
 
 
+@pytest.mark.parametrize("prefork", ["0", "1"])
 @pytest.mark.parametrize("victim", ["host", "shim", "trainer"])
-def test_kill_9_leaves_nothing_and_the_job_resumes(scene: Scene, victim: str) -> None:
+def test_kill_9_leaves_nothing_and_the_job_resumes(
+    scene: Scene, victim: str, prefork: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On both ways of starting: as a new program, and forked from a prepared process."""
+    monkeypatch.setenv("ANNEAL_TEST_PREFORK", prefork)
     survive(scene, scene.host(), victim)
 
 

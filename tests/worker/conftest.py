@@ -15,6 +15,7 @@ import pytest
 
 from tests.patience import PATIENCE_SECONDS
 from tests.worker.fake_api import WORKER_TOKEN, Attempt, FakeApi, fake_api
+from tests.worker.forking_host import host_module
 from worker.process.tree import WORKER_MARK, marked
 
 STUB = Path(__file__).with_name("stub_trainer.py")
@@ -44,6 +45,7 @@ class HostProcess:
             "ANNEAL_WORKER_TOKEN": WORKER_TOKEN,
             "ANNEAL_STATE_DIR": str(folder / "state"),
             "ANNEAL_ACCELERATORS": "none",
+            "PYTHONPATH": str(STUB.parents[2]),
             "ANNEAL_TRAINER_COMMAND": f"{sys.executable} {STUB}",
             "ANNEAL_TRAINER_ENVIRONMENT": "STUB_STAMPS",
             "ANNEAL_TRAINER_READS": str(STUB.parent),
@@ -56,7 +58,9 @@ class HostProcess:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", "worker"], env=self._env, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", host_module()], env=self._env, stdout=log, stderr=log
+            )
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)

@@ -17,7 +17,7 @@ from trainers.contract.errors import Reason, ReasonCode, reason
 from trainers.contract.events import Step
 from worker.attempt.deadlines import StopRequest
 from worker.attempt.outcome import STOP_REASONS, Ending, Manifest, Verdict, manifest_read, verdict_of
-from worker.attempt.wiring import Tools, launch_of, parts_of
+from worker.attempt.wiring import Tools, can_be_forked, launch_of, parts_of
 from worker.client.lease import boottime
 from worker.client.payloads import Claim
 from worker.errors import AttemptError, FencedError, RefusedError, StopError
@@ -130,6 +130,8 @@ class Agent:
         wall.give(self._parts.places.spec, project)
         self._parts.deadlines.before_training(0)
         while not self._parts.heartbeat.answered:
+            self._parts.deadlines.before_training(0.1)
+        while can_be_forked(self._claim) and self._tools.executor.is_preparing():
             self._parts.deadlines.before_training(0.1)
 
     def _train(self, threads: ThreadPoolExecutor, beating: "Future[None]") -> End:

@@ -160,8 +160,23 @@ def launch_of(tools: Tools, claim: Claim, folder: Path, parts: AttemptParts) -> 
         deadline=parts.lease.deadline,
         network=network_of(claim, wrapped=bool(tools.settings.trainer_command)),
         reuse_key=parts.reuse_key,
+        can_be_forked=can_be_forked(claim),
         secrets=claim.secrets,
     )
+
+
+def can_be_forked(claim: Claim) -> bool:
+    """Whether the job needs nothing that a trainer must have when it imports libraries.
+
+    That is several ranks, secrets, optional libraries, and the Hub's folders, which its library reads at import.
+    """
+    if claim.secrets or claim.resources.strategy != "single":
+        return False
+    try:
+        params = params_class(claim.spec["method"]).model_validate(claim.spec["params"])
+    except (KeyError, ValueError):
+        return False
+    return not params.libraries() and not params.connects()
 
 
 def reuse_key(claim: Claim) -> str:

@@ -8,3 +8,6 @@ from worker.process.launch import Launch, Running
 class Executor(Protocol):
     def start(self, launch: Launch, log: int) -> Running:
         """Starts the trainer with its output going to the descriptor `log`."""
+
+    def is_preparing(self) -> bool:
+        """Whether a trainer that can be forked had better wait for the prepared process."""

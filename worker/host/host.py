@@ -126,6 +126,7 @@ class Host:
             )
             remove_tree(self._attempts / attempt)
         self._tidy()
+        self._executor.is_preparing()
         self._watch_metrics()
         wake_socket = self._settings.state_dir / "wake.sock"
         wake = WakeServer(wake_socket, self._bell.ring)

@@ -27,6 +27,8 @@ class Launch:
     """What the trainer may connect to."""
     reuse_key: str = ""
     """What the trainer may keep in memory for the next attempt of the same, as a key; "" = nothing."""
+    can_be_forked: bool = False
+    """Whether a prepared process may serve it; see worker/process/prepared.py."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """For the trainer's environment."""
 

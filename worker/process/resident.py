@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from worker.process.launch import Launch
 from worker.process.log_pipe import LogPipe
-from worker.process.supervise import Exit, Spawner, sweep
+from worker.process.supervise import Exit, ShimProcess, ShimSource, sweep
 from worker.process.tree import RESIDENT_MARK
 from worker.sandbox.confine import Confinement
 from worker.transfer.files import remove_tree
@@ -29,7 +28,7 @@ class Resident:
 
     def __init__(
         self,
-        spawner: Spawner,
+        shims: ShimSource,
         *,
         name: str,
         key: Key,
@@ -57,7 +56,7 @@ class Resident:
         with (folder / "output").open("ab") as output:
             arguments = [RESIDENT_MARK, name, str(kill_seconds), "inf", str(folder)]
             arguments += [confinement.as_text(), "--", *command]
-            self._shim = spawner.shim(arguments, env, output.fileno())
+            self._shim: ShimProcess = shims.shim(arguments, env, output.fileno())
         threading.Thread(target=self._watch, name=f"resident-{name[:8]}", daemon=True).start()
 
     @property
@@ -124,7 +123,7 @@ class Resident:
         remove_tree(self._folder)
         remove_tree(self._tmp)
 
-    def _listen(self, shim: "subprocess.Popen[bytes]") -> Exit | None:
+    def _listen(self, shim: ShimProcess) -> Exit | None:
         """Ends of attempts, until the shim's own last word; None where there was none."""
         assert shim.stdout is not None
         with shim.stdout as reports:

@@ -8,7 +8,7 @@ and ends when another job needs its accelerators, when another base model needs 
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -16,7 +16,7 @@ from worker.process.environment import trainer_environment
 from worker.process.launch import Launch, Running
 from worker.process.places import room_in
 from worker.process.resident import Resident
-from worker.process.supervise import Spawner
+from worker.process.supervise import ShimSource
 from worker.process.trainer_command import serving_command
 from worker.process.tree import RESIDENT_MARK, WORKER_MARK
 from worker.sandbox.wall import Wall
@@ -30,10 +30,15 @@ class Residents:
     """At most `ANNEAL_RESIDENT_MODELS` of them, the least recently used one goes first."""
 
     def __init__(
-        self, settings: Settings, spawner: Spawner, worker: str, environ: Mapping[str, str], wall: Wall
+        self,
+        settings: Settings,
+        shims_for: Callable[[Launch], ShimSource],
+        worker: str,
+        environ: Mapping[str, str],
+        wall: Wall,
     ) -> None:
         self._settings = settings
-        self._spawner = spawner
+        self._shims_for = shims_for
         self._worker = worker
         self._environ = environ
         self._wall = wall
@@ -95,7 +100,7 @@ class Residents:
             project=launch.project,
         )
         resident = Resident(
-            self._spawner,
+            self._shims_for(launch),
             name=name,
             key=(launch.reuse_key, launch.accelerators),
             command=serving_command(self._settings, cache),

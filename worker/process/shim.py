@@ -22,8 +22,9 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from foundation.lifeline import die_with_parent
 from worker.client.lease import boottime
@@ -36,6 +37,39 @@ NOT_CONFINED = 71
 """Exit status of a trainer that the wall did not close around."""
 TICK_SECONDS = 1.0
 """Longest wait: poll does not count suspended time, the lease does."""
+
+
+class HasPid(Protocol):
+    @property
+    def pid(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class TrainerStart:
+    """What a trainer is started with; `before` runs in the new process, which its wall closes around there."""
+
+    command: list[str]
+    stdin: int
+    stdout: int
+    folder: str
+    env: dict[str, str]
+    passed: tuple[int, ...]
+    """Descriptors that it may use besides the first three."""
+    before: Callable[[], None]
+
+
+def trainer_exec(start: TrainerStart) -> "subprocess.Popen[bytes]":
+    """A new program."""
+    return subprocess.Popen(
+        start.command,
+        stdin=start.stdin,
+        stdout=start.stdout,
+        stderr=sys.stderr,
+        cwd=start.folder,
+        env=start.env,
+        pass_fds=start.passed,
+        preexec_fn=start.before,
+    )
 
 
 @dataclass
@@ -54,11 +88,15 @@ class Shim:
     pid: int = 0
     jobs: Jobs | None = None
     """For a resident."""
+    start_trainer: Callable[[TrainerStart], HasPid] = trainer_exec
     _orders: bytes = b""
     _bell: tuple[int, int] = field(default_factory=lambda: os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
 
     def run(self) -> None:
         """Starts the trainer unless the lease is over, waits for its end or for a cause to end it, and sweeps."""
+        self.host_gone = self.host_gone or _hung_up(0)
+        if self.host_gone:
+            return
         if boottime() < self.deadline:
             self._start()
             while self.code is None and not self._must_kill():
@@ -74,7 +112,7 @@ class Shim:
         deadman, self._deadman_end = os.pipe2(os.O_CLOEXEC)  # nobody writes; our death is its end of file
         me = os.getpid()
 
-        def before_exec() -> None:
+        def close_wall() -> None:
             try:
                 confine(self.confinement)
                 die_with_parent(signal.SIGKILL)  # a change of the uid takes it back, so it comes last
@@ -86,16 +124,16 @@ class Shim:
 
         # Standard input carries the pipe: torchrun closes every other descriptor before it starts its ranks.
         stdin, stdout = self.jobs.trainer_ends if self.jobs else (deadman, sys.stderr.fileno())
-        self._process = subprocess.Popen(  # kept: an object that goes would reap a trainer that has died already
+        start = TrainerStart(
             self.command,
             stdin=stdin,
             stdout=stdout,
-            stderr=sys.stderr,
-            cwd=self.folder,
+            folder=self.folder,
             env={**os.environ, "ANNEAL_DEADMAN_FD": str(deadman if self.jobs else 0), "ANNEAL_PARENT_PID": str(me)},
-            pass_fds=(deadman,) if self.jobs else (),
-            preexec_fn=before_exec,
+            passed=(deadman,) if self.jobs else (),
+            before=close_wall,
         )
+        self._process = self.start_trainer(start)  # a Popen that nobody holds reaps a trainer that has died already
         self.pid = self._process.pid
         for ours in {deadman, *(self.jobs.trainer_ends if self.jobs else ())}:
             os.close(ours)
@@ -181,26 +219,54 @@ class Shim:
         self._report(code=self.code, fenced=self.fenced)
 
 
-def main(argv: list[str]) -> int:
-    host, mark, value, kill_seconds, deadline, folder, confinement, dashes, *command = argv
+def shim_parse(argv: list[str], start_trainer: Callable[[TrainerStart], HasPid] = trainer_exec) -> Shim:
+    """`argv`: from the mark on."""
+    mark, value, kill_seconds, deadline, folder, confinement, dashes, *command = argv
     assert dashes == "--" and command, f"expected ... <deadline> <folder> <confinement> -- command, got {argv}"
-    jobs = Jobs() if mark == RESIDENT_MARK else None
-    shim = Shim(
-        mark, value, float(kill_seconds), float(deadline), folder, confinement_parse(confinement), command, jobs=jobs
+    return Shim(
+        mark,
+        value,
+        float(kill_seconds),
+        float(deadline),
+        folder,
+        confinement_parse(confinement),
+        command,
+        jobs=Jobs() if mark == RESIDENT_MARK else None,
+        start_trainer=start_trainer,
     )
+
+
+def shim_run(shim: Shim, host: int | None) -> bool:
+    """To the end of all that the shim answers for, which it reports. False: the parent was another than `host`.
+
+    `host`: None for a shim forked from a prepared process: the end of its standard input says that the host is gone.
+    """
 
     def host_died(*_: object) -> None:
         shim.host_gone = True
 
     signal.signal(signal.SIGTERM, host_died)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent(signal.SIGTERM)
-    if os.getppid() != int(host):
-        return 1
+    if host is not None:
+        die_with_parent(signal.SIGTERM)
+        if os.getppid() != host:
+            return False
     become_subreaper()
     shim.run()
     shim.report_end()
-    return 0
+    return True
+
+
+def _hung_up(pipe: int) -> bool:
+    """Whether nobody holds the other end; what lies in the pipe stays there."""
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
+
+
+def main(argv: list[str]) -> int:
+    host, *rest = argv
+    return 0 if shim_run(shim_parse(rest), int(host)) else 1
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any, Protocol
 
 from worker.process.tree import ATTEMPT_MARK, kill_until_none, marked
 from worker.sandbox.confine import Confinement
@@ -27,6 +28,23 @@ class Exit:
     """The shim was killed; the host swept."""
 
 
+class ShimProcess(Protocol):
+    """What is used of `subprocess.Popen`."""
+
+    pid: int
+    stdin: IO[bytes] | None
+    stdout: IO[bytes] | None
+
+    def kill(self) -> None: ...
+
+    def wait(self) -> object: ...
+
+
+class ShimSource(Protocol):
+    def shim(self, arguments: Sequence[str], env: Mapping[str, str], log: int) -> ShimProcess:
+        """A shim with these arguments, whose trainer prints to `log`."""
+
+
 class Spawner:
     """Starts shims from one thread that lives as long as the host: a death signal follows the thread that started."""
 
@@ -34,17 +52,18 @@ class Spawner:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
     def shim(self, arguments: Sequence[str], env: Mapping[str, str], log: int) -> "subprocess.Popen[bytes]":
-        def start() -> "subprocess.Popen[bytes]":
-            return subprocess.Popen(
-                [sys.executable, "-m", "worker.process.shim", str(os.getpid()), *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=dict(env),
-                start_new_session=True,
-            )
+        return self.start(
+            [sys.executable, "-m", "worker.process.shim", str(os.getpid()), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=dict(env),
+            start_new_session=True,
+        )
 
-        return self._thread.submit(start).result()
+    def start(self, command: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":
+        """`options`: those of Popen."""
+        return self._thread.submit(lambda: subprocess.Popen(command, **options)).result()
 
     def close(self) -> None:
         """Ends the thread, and with it every shim that still runs."""
@@ -59,7 +78,7 @@ class Supervisor:
 
     def __init__(
         self,
-        spawner: Spawner,
+        shims: ShimSource,
         *,
         attempt: str,
         command: Sequence[str],
@@ -74,7 +93,7 @@ class Supervisor:
         self._attempt = attempt
         arguments = [ATTEMPT_MARK, attempt, str(kill_seconds), repr(deadline), str(folder)]
         arguments += [(confinement or Confinement()).as_text(), "--", *command]
-        self._shim = spawner.shim(arguments, env, log)
+        self._shim: ShimProcess = shims.shim(arguments, env, log)
         self.shim_pid = self._shim.pid
         self._exit: Exit | None = None
         self._ended = threading.Event()

@@ -13,7 +13,8 @@ import pytest
 from tests.patience import PATIENCE_SECONDS
 from tests.worker.conftest import eventually
 from worker.client.lease import boottime
-from worker.process.supervise import Exit, Spawner, Supervisor, sweep
+from worker.process.prepared import Prepared
+from worker.process.supervise import Exit, ShimSource, Spawner, Supervisor, sweep
 from worker.process.tree import ATTEMPT_MARK, marked
 
 DETACHED = """
@@ -27,30 +28,42 @@ SLEEP = DETACHED + "time.sleep(1000)"
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(99)"
 
 
+ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[3])}
 StartTrainer = Callable[..., tuple[str, Supervisor]]
 
 
-@pytest.fixture
-def spawner() -> Iterator[Spawner]:
-    created = Spawner()
-    yield created
-    created.close()
+@pytest.fixture(params=["new", "forked"])
+def shims(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ShimSource]:
+    """Both ways of starting: as a new program, and forked from a prepared process."""
+    spawner = Spawner()
+    if request.param == "new":
+        yield spawner
+    else:
+        folder = tmp_path / "prepared"
+        folder.mkdir()
+        prepared = Prepared(spawner, folder=folder, env=ENV, modules=())
+        eventually(lambda: not prepared.is_preparing())
+        yield prepared
+        prepared.close()
+    spawner.close()
 
 
 @pytest.fixture
-def start(spawner: Spawner, tmp_path: Path) -> Iterator[StartTrainer]:
+def start(shims: ShimSource, tmp_path: Path) -> Iterator[StartTrainer]:
     attempts = []
 
     def start(code: str, *, kill_seconds: float = 0.3, lease_seconds: float = 60.0) -> tuple[str, Supervisor]:
         attempt = str(uuid.uuid4())
         attempts.append(attempt)
         log = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        script = tmp_path / f"{attempt}.py"
+        script.write_text(code)
         supervisor = Supervisor(
-            spawner,
+            shims,
             attempt=attempt,
-            command=[sys.executable, "-c", code],
+            command=[sys.executable, str(script)],
             folder=tmp_path,
-            env={"PATH": os.environ["PATH"], ATTEMPT_MARK: attempt},
+            env={**ENV, ATTEMPT_MARK: attempt},
             log=log,
             kill_seconds=kill_seconds,
             deadline=boottime() + lease_seconds,
@@ -134,21 +147,32 @@ def test_a_stopped_trainer_is_killed_all_the_same(start: StartTrainer, tmp_path:
     assert end_of(supervisor).code in (-signal.SIGKILL, -signal.SIGTERM) and not marked(ATTEMPT_MARK, attempt)
 
 
-def test_the_death_of_the_one_who_started_the_shim_ends_everything(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["new", "forked"])
+def test_the_death_of_the_one_who_started_the_shim_ends_everything(tmp_path: Path, way: str) -> None:
     """The host's own death is played by a process of its own, which is killed with -9."""
-    attempt = str(uuid.uuid4())
+    attempt, script = str(uuid.uuid4()), tmp_path / "script.py"
+    script.write_text(SLEEP)
     host = f"""
 import os, sys, time
 from pathlib import Path
 from worker.client.lease import boottime
-from worker.process.supervise import Exit, Spawner, Supervisor
-Supervisor(Spawner(), attempt={attempt!r}, command=[sys.executable, "-c", {SLEEP!r}], folder=Path({str(tmp_path)!r}),
-    env={{"PATH": os.environ["PATH"], "ANNEAL_ATTEMPT": {attempt!r}}}, log=os.open({str(tmp_path / "log")!r}, os.O_WRONLY | os.O_CREAT),
+from worker.process.prepared import Prepared
+from worker.process.supervise import Spawner, Supervisor
+folder, spawner = Path({str(tmp_path)!r}), Spawner()
+prepared = Prepared(spawner, folder=folder, env={ENV!r}, modules=())
+while {way!r} == "forked" and prepared.is_preparing():
+    time.sleep(0.02)
+supervisor = Supervisor(prepared, attempt={attempt!r}, command=[sys.executable, {str(script)!r}], folder=folder,
+    env={{**{ENV!r}, "ANNEAL_ATTEMPT": {attempt!r}}}, log=os.open({str(tmp_path / "log")!r}, os.O_WRONLY | os.O_CREAT),
     kill_seconds=5, deadline=boottime() + 60)
+print(type(supervisor._shim).__name__, flush=True)
 time.sleep(1000)
-"""  # noqa: E501
-    process = subprocess.Popen([sys.executable, "-c", host])
+"""
+    process = subprocess.Popen([sys.executable, "-c", host], stdout=subprocess.PIPE)
+    assert process.stdout is not None
     try:
+        with process.stdout as output:
+            assert output.readline().decode().strip() == {"new": "Popen", "forked": "ForkedShim"}[way]
         ready(tmp_path)
         assert len(marked(ATTEMPT_MARK, attempt)) == 4
     finally:

@@ -1,0 +1,24 @@
+"""`python -m worker` on the second way of starting: it forks also the stubs that tests put in the trainer's place.
+
+ANNEAL_TEST_PREFORK=1 makes the hosts of tests/worker and tests/faults run it, so that every test of them can be run on
+both ways. The prepared process imports nothing ahead: what is tested is the start, not the libraries.
+"""
+
+import os
+import sys
+from functools import partial
+
+from worker.__main__ import main
+from worker.executors import local
+from worker.process.prepared import Prepared
+
+
+def host_module() -> str:
+    """What `python -m` runs as a worker host."""
+    return "tests.worker.forking_host" if os.environ.get("ANNEAL_TEST_PREFORK") == "1" else "worker"
+
+
+if __name__ == "__main__":
+    local.prepared_problem = lambda settings: ""  # noqa: ARG005
+    local.Prepared = partial(Prepared, modules=())  # type: ignore[assignment, misc]
+    sys.exit(main())

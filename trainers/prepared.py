@@ -1,0 +1,22 @@
+"""What a prepared process imports ahead of the jobs that are forked from it: all that any method imports.
+
+Optional libraries are hidden first, as in a job that asks for none: a job that asks for one is never forked from here.
+"""
+
+import tempfile
+from importlib import import_module
+
+import numpy
+
+from trainers.contract.params import METHODS
+from trainers.optional.hidden import libraries_hide
+
+libraries_hide(())
+for _params in METHODS.values():
+    import_module(_params.entry.partition(":")[0])
+
+
+def after_fork() -> None:
+    """Called in a trainer that was forked: what a new process draws or looks up for itself."""
+    numpy.random.seed()  # the generator that libraries share
+    tempfile.tempdir = None
