@@ -7,6 +7,7 @@ import tempfile
 from importlib import import_module
 
 import numpy
+import torch
 
 from trainers.contract.params import METHODS
 from trainers.optional.hidden import libraries_hide
@@ -17,6 +18,7 @@ for _params in METHODS.values():
 
 
 def after_fork() -> None:
-    """Called in a trainer that was forked: what a new process draws or looks up for itself."""
-    numpy.random.seed()  # the generator that libraries share
+    """Called in a forked trainer, for what a new process draws or looks up; Python's `random` seeds itself."""
+    numpy.random.seed()
+    torch.default_generator.seed()
     tempfile.tempdir = None

@@ -222,7 +222,7 @@ time.sleep(1000)
     eventually(lambda: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
-def test_a_forked_trainer_of_another_user_reads_its_own_process_alone(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_forked_trainer_of_another_user_reads_its_own_process_alone(prepared: Prepared) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can run trainers as another user")
     code = """
