@@ -88,8 +88,8 @@ def test_settings_of_libraries_are_those_of_a_new_process_and_no_two_jobs_draw_t
 def test_what_keeps_a_folder_of_the_prepared_process_is_for_the_hub_or_finds_nothing_there(
     prepared: Prepared, place: Path, tmp_path: Path
 ) -> None:
-    """What looked a folder up at import would use another's than the job's. Jobs that ask the Hub start anew; `site` and
-    fsspec look for settings below HOME, which is empty for a job too."""
+    """What looked a folder up at import does not use the job's. Jobs that ask the Hub start anew; `site` and fsspec
+    look for settings below HOME, which is empty for a job too."""
     trainer = Trainer(prepared, tmp_path / "attempt", script(tmp_path, FOLDERS.replace("PLACE", repr(place.name))))
     assert trainer.end().code == 0 and trainer.is_forked, trainer.log.read_text()
     keepers = trainer.log.read_text().splitlines()[-1]
