@@ -16,7 +16,7 @@ import pytest
 
 from tests.patience import PATIENCE_SECONDS
 from tests.worker.conftest import eventually
-from worker.client.clock import boottime
+from worker.client.lease import boottime
 from worker.process import prepared as module
 from worker.process.forked import ForkedShim
 from worker.process.prepared import Prepared
