@@ -98,9 +98,9 @@ def host(db: None) -> Host:  # noqa: ARG001
     return host_make()
 
 
-def host_make(**told: Any) -> Host:
+def host_make(**body: Any) -> Host:
     host = Host(worker_token_create(name="test")[0])
-    host.hello(**told)
+    host.hello(**body)
     return host
 
 

@@ -37,12 +37,12 @@ def fuzz(description: dict[str, Any], target: Target, num_examples: int) -> list
     schema = schemathesis.openapi.from_dict(description)
     wrong = []
     with requests.Session() as session:
-        for found in schema.get_all_operations():
-            operation = found.ok()
+        for result in schema.get_all_operations():
+            operation = result.ok()
             if operation.definition.raw.get("operationId") in LEFT_OUT:
                 continue
-            said = _tried(operation, session, target, num_examples)
-            wrong += [f"{operation.label}: {said}"] if said else []
+            message = _tried(operation, session, target, num_examples)
+            wrong += [f"{operation.label}: {message}"] if message else []
     return wrong
 
 

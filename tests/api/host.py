@@ -13,8 +13,8 @@ from tests.api.world import file_entry
 
 def step_event(seq: int, step: int, total: int = 10, loss: float = 0.5) -> dict[str, Any]:
     speed = {"per_second": 2.0, "unit": "images", "peak_memory_bytes": 1000, "eta_seconds": 1.0}
-    told = {"kind": "step", "step": step, "total": total, "epoch": 0.1, "metrics": {"loss": loss}, **speed}
-    return {"seq": seq, "time": time.time(), "data": told}
+    report = {"kind": "step", "step": step, "total": total, "epoch": 0.1, "metrics": {"loss": loss}, **speed}
+    return {"seq": seq, "time": time.time(), "data": report}
 
 
 def event(seq: int, kind: str, /, **data: Any) -> dict[str, Any]:
@@ -35,8 +35,8 @@ class Agent:
     def post(self, what: str, body: dict[str, Any]) -> Any:
         return self.client.post(f"/internal/v1/attempts/{self.id}/{what}", body, format="json")
 
-    def heartbeat(self, **told: Any) -> Any:
-        return self.post("heartbeat", {"fence": self.fence, "progress_seq": self.seq, **told})
+    def heartbeat(self, **fields: Any) -> Any:
+        return self.post("heartbeat", {"fence": self.fence, "progress_seq": self.seq, **fields})
 
     def events(self, *events: dict[str, Any]) -> Any:
         self.seq = events[-1]["seq"]
@@ -64,15 +64,15 @@ class Agent:
         files = [self.store(f"{folder}/{name}", f"{name} {step}".encode()) for name in ("state", "manifest.json")]
         return self.post("artifacts", {"kind": "checkpoint", "step": step, "path": folder, "files": files})
 
-    def finish(self, outcome: str = "succeeded", *, manifest: bool = True, **told: Any) -> Any:
-        return self.post("finish", self.finish_body(outcome, manifest=manifest, **told))
+    def finish(self, outcome: str = "succeeded", *, manifest: bool = True, **fields: Any) -> Any:
+        return self.post("finish", self.finish_body(outcome, manifest=manifest, **fields))
 
-    def finish_body(self, outcome: str, *, manifest: bool = True, **told: Any) -> dict[str, Any]:
+    def finish_body(self, outcome: str, *, manifest: bool = True, **fields: Any) -> dict[str, Any]:
         body: dict[str, Any] = {"outcome": outcome, "exit_code": 0, "reason": None, "manifest": None, "files": []}
         if manifest and outcome in ("succeeded", "stopped"):
             files = [self.store("adaptor/pytorch_lora_weights.safetensors", b"weights")]
             body |= {"files": files, "manifest": {"outcome": outcome, "files": files}}
-        return {**body, "last_step": 10, **told}
+        return {**body, "last_step": 10, **fields}
 
 
 class Host:
@@ -90,19 +90,19 @@ class Host:
     def who(self) -> dict[str, str]:
         return {"worker": self.worker, "boot_id": self.boot_id}
 
-    def hello(self, *, accelerators: int = 0, **told: Any) -> Any:
+    def hello(self, *, accelerators: int = 0, **fields: Any) -> Any:
         cards = [{"index": index, "name": "card", "memory_bytes": 1} for index in range(accelerators)]
         body = {"host": "testhost", "pools": ["default"], "slots": 1, "accelerators": cards, "labels": {}, "gone": []}
-        answer = self.post("workers/hello", {**self.who(), **body, **told})
+        answer = self.post("workers/hello", {**self.who(), **body, **fields})
         self.free = list(range(accelerators))
         return answer
 
-    def claim_post(self, **told: Any) -> Any:
+    def claim_post(self, **fields: Any) -> Any:
         ask = {"claim_id": str(uuid.uuid4()), "pools": ["default"], "free_accelerators": self.free, "labels": {}}
-        return self.post("claims", {**self.who(), **ask, **told})
+        return self.post("claims", {**self.who(), **ask, **fields})
 
-    def claim(self, **told: Any) -> Agent:
-        answer = self.claim_post(**told)
+    def claim(self, **fields: Any) -> Agent:
+        answer = self.claim_post(**fields)
         assert answer.status_code == 200, (answer.status_code, answer.content)
         return Agent(answer.json())
 

@@ -133,9 +133,9 @@ def _drive(client: httpx.Client, request: dict[str, Any], url: str, token: str, 
     host = _host(url, token, folder)
     for job, ask in (("saved", ("control", {"command": "save_now"})), ("paused", ("pause", None))):
         (folder / "plans" / f"{job}.json").write_text(json.dumps({"hold_at": 4, "mode": "secrets"}))
-        made = client.post("jobs", json={**request, "name": job, "params": {**params, "adaptor_name": job}}).json()
+        created = client.post("jobs", json={**request, "name": job, "params": {**params, "adaptor_name": job}}).json()
         _until(lambda job=job: f'"what": "hold", "job": "{job}"' in _stamps(folder), f"{job} holds")
-        address = f"jobs/{made['id']}"
+        address = f"jobs/{created['id']}"
         assert client.post(f"{address}/{ask[0]}", json=ask[1]).status_code == 200
         if job == "saved":
             _until(lambda at=address: '"control"' in client.get(f"{at}/events").text, "save_now is obeyed")

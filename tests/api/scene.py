@@ -52,8 +52,8 @@ def scene_make() -> Scene:
     running.checkpoint(5)
     Manifest.objects.create(attempt_id=running.id, data={})
     template = {"name": "plain", **{key: world.request[key] for key in ("method", "params", "dataset", "model")}}
-    made = people["writer"].post("/api/v1/templates", template, format="json")
-    assert made.status_code == 201, made.content
+    created = people["writer"].post("/api/v1/templates", template, format="json")
+    assert created.status_code == 201, created.content
     secret_put(project=project, name="hub", kind="hub", value=HUSH, by="test")
     person(PROJECT, "guest")
     Membership.objects.filter(role="guest").update(role="reader")
@@ -96,13 +96,13 @@ def scene_make() -> Scene:
 
 
 def _started(client: APIClient, request: dict[str, Any], host: Host) -> Agent:
-    made = client.post("/api/v1/jobs", request, format="json")
-    assert made.status_code == 201, made.content
+    created = client.post("/api/v1/jobs", request, format="json")
+    assert created.status_code == 201, created.content
     agent = host.claim()
     agent.start()
     return agent
 
 
 def _upload(kind: str, record: Any) -> str:
-    told = {"kind": kind, "project": record.project, "record_id": record.pk, "files": []}
-    return str(Upload.objects.create(**told, digest=uuid.uuid4().hex * 2).pk)
+    body = {"kind": kind, "project": record.project, "record_id": record.pk, "files": []}
+    return str(Upload.objects.create(**body, digest=uuid.uuid4().hex * 2).pk)

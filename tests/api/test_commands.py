@@ -70,8 +70,8 @@ def trained(anneal: Anneal, fast: str, host: Host) -> str:
 
 def sample_publish(agent: Agent) -> None:
     entry = agent.store("samples/0.png", b"image")
-    told = {"kind": "sample", "step": 2, "path": "samples/0.png", "files": [entry], "details": {}}
-    assert agent.post("artifacts", told).status_code == 200
+    body = {"kind": "sample", "step": 2, "path": "samples/0.png", "files": [entry], "details": {}}
+    assert agent.post("artifacts", body).status_code == 200
 
 
 def test_a_template_is_checked_cloned_changed_and_restored(anneal: Anneal, fast: str, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_jobs_are_repeated_moved_labelled_found_and_deleted(anneal: Anneal, trai
     assert "succeeded" in anneal("job", "priority", trained, "7", code=1)
     labelled = anneal.json("job", "note", again["id"], "too dark", "--label", "b", "--label", "a")
     assert (labelled["notes"], labelled["labels"]) == ("too dark", ["a", "b"])
-    for asked, found in (
+    for requested, result in (
         (("--label", "a"), [again["id"]]),
         (("--parent", trained), [again["id"]]),
         (("--template", "fast@1"), [again["id"], trained]),
@@ -110,7 +110,7 @@ def test_jobs_are_repeated_moved_labelled_found_and_deleted(anneal: Anneal, trai
         (("--state", "queued,running", "--dataset", "shapes"), [again["id"]]),
         (("--since", "2999-01-01T00:00:00Z"), []),
     ):
-        assert [job["id"] for job in anneal.json("job", "list", *asked)] == found, asked
+        assert [job["id"] for job in anneal.json("job", "list", *requested)] == result, requested
     anneal("job", "cancel", again["id"])
     assert anneal.json("job", "delete", again["id"]) == {"deleted": again["id"]}
     assert "shapes@1" in anneal("job", "delete", trained, code=1)
@@ -135,18 +135,18 @@ def test_curves_samples_and_artifacts_come_out(anneal: Anneal, trained: str, tmp
 
 
 def test_adaptors_are_found_marked_traced_and_deleted(anneal: Anneal, trained: str, tmp_path: Path) -> None:
-    for asked, count in (
+    for requested, count in (
         (("--where", "metrics.loss<0.7", "--where", "params.lora_r=8", "--sort", "-metrics.loss"), 1),
         (("--where", "metrics.loss>=0.7"), 0),
         (("--base-model", "base@1", "--name", "shapes"), 1),
         (("--tag", "good"), 0),
     ):
-        assert len(anneal.json("adaptor", "list", *asked)) == count, asked
+        assert len(anneal.json("adaptor", "list", *requested)) == count, requested
     assert anneal.json("adaptor", "tag", "shapes", "good", "final")["tags"] == ["final", "good"]
     assert anneal.json("adaptor", "note", "shapes", "the one")["notes"] == "the one"
     assert "0.6" in anneal("adaptor", "list", "--tag", "good")
-    told = anneal("adaptor", "lineage", "shapes")
-    assert all(word in told for word in ("fast@1", "dataset shapes@1", "model base@1", trained[:8]))
+    body = anneal("adaptor", "lineage", "shapes")
+    assert all(word in body for word in ("fast@1", "dataset shapes@1", "model base@1", trained[:8]))
     anneal("adaptor", "pull", "shapes", "--zip", "--output", str(tmp_path / "shapes.zip"))
     names = zipfile.ZipFile(tmp_path / "shapes.zip").namelist()
     assert names == ["shapes-v1/pytorch_lora_weights.safetensors", "shapes-v1/manifest.json"]

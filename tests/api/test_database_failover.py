@@ -72,9 +72,9 @@ class Database:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    found = postgresql_database(Path(tmp_path_factory.mktemp("unused")))
-    yield found.url
-    found.close()
+    result = postgresql_database(Path(tmp_path_factory.mktemp("unused")))
+    yield result.url
+    result.close()
 
 
 @pytest.fixture
@@ -83,9 +83,9 @@ def database(server: str) -> Iterator[Database]:
     with closing(SocketProxy(server)) as proxy:
         url = f"postgresql://postgres:@127.0.0.1:{proxy.port}/postgres"
         connections = ConnectionHandler({"default": {}, ALIAS: database_entry(url, LIMITS)})
-        found = Database(proxy, connections)
-        assert found.ask_at_once(POOLED, "SELECT pg_sleep(0.5)") == []
-        yield found
+        result = Database(proxy, connections)
+        assert result.ask_at_once(POOLED, "SELECT pg_sleep(0.5)") == []
+        yield result
         wrapper: Any = connections[ALIAS]
         wrapper.close_pool()
 

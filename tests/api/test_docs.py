@@ -35,10 +35,10 @@ async def test_the_page_takes_everything_from_here_and_runs_no_inline_script() -
 
 @pytest.mark.asyncio
 async def test_the_description_is_json_of_every_address() -> None:
-    told: Any = (await get("/api/schema")).json()
-    assert told["openapi"].startswith("3.1")
-    assert "/api/v1/tokens" in told["paths"]
-    assert not any(path.startswith("/internal") for path in told["paths"])
+    body: Any = (await get("/api/schema")).json()
+    assert body["openapi"].startswith("3.1")
+    assert "/api/v1/tokens" in body["paths"]
+    assert not any(path.startswith("/internal") for path in body["paths"])
 
 
 def test_a_closed_page_is_for_those_who_are_logged_in(environ: Environ, client: Client) -> None:

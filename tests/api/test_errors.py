@@ -74,13 +74,13 @@ def test_health_ready_and_metrics_answer_without_a_token(client: APIClient, host
     assert client.get("/healthz").json()["status"] == "ok"
     ready = client.get("/readyz")
     assert (ready.status_code, ready.json()["database"], ready.json()["storage"]) == (200, "ok", "ok")
-    told = client.get("/metrics").content.decode()
+    body = client.get("/metrics").content.decode()
     for name in (
         'anneal_jobs{state="queued"} 0.0',
         'anneal_workers{state="live"} 1.0',
         "anneal_claim_latency_seconds_count",
     ):
-        assert name in told
+        assert name in body
 
 
 def test_migrations_match_the_models() -> None:

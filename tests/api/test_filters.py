@@ -59,8 +59,8 @@ FEW = tuple(VALUES[i] for i in (0, 1, 2, 8, 11, 13, 17, 20, 26, 30, 37))
 def lists() -> Iterator[tuple[str, list[str]]]:
     """Path and query parameters of each GET that has any."""
     for path, operations in openapi_document()["paths"].items():
-        if found := operations.get("get"):
-            names = [one["name"] for one in found.get("parameters", []) if one["in"] == "query"]
+        if result := operations.get("get"):
+            names = [one["name"] for one in result.get("parameters", []) if one["in"] == "query"]
             if names:
                 yield path, names
 

@@ -19,14 +19,14 @@ HUGE = 2**31
 
 
 def subclasses(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    for found in model.__subclasses__():
-        yield found
-        yield from subclasses(found)
+    for result in model.__subclasses__():
+        yield result
+        yield from subclasses(result)
 
 
 REQUESTS = sorted(
-    {found for found in subclasses(Contract) if found.__module__.startswith("api.")} | {Event},
-    key=lambda found: found.__qualname__,
+    {result for result in subclasses(Contract) if result.__module__.startswith("api.")} | {Event},
+    key=lambda result: result.__qualname__,
 )
 
 
@@ -47,7 +47,7 @@ ELSEWHERE = {"FileEntry": "size", "UploadRequest": "size"}
 """Bounded by api.catalog.versions.filelist, with the file's name in the message."""
 
 
-@pytest.mark.parametrize("model", REQUESTS, ids=lambda found: found.__name__)
+@pytest.mark.parametrize("model", REQUESTS, ids=lambda result: result.__name__)
 def test_every_integer_of_a_request_has_a_bound(model: type[BaseModel]) -> None:
     if not issubclass(model, Params):
         places = unbounded(model.model_json_schema())
@@ -65,7 +65,7 @@ def agent(world: World, user: APIClient, host: Host) -> Agent:
 def refused(answer: Any, field: str) -> None:
     body = answer.json()
     assert answer.status_code == 400, body
-    named = {name: said for name, said in body["fields"].items() if name.endswith(field)}
+    named = {name: message for name, message in body["fields"].items() if name.endswith(field)}
     assert named and any("less than or equal to" in line for lines in named.values() for line in lines), body
 
 

@@ -55,12 +55,12 @@ class Told:
 @pytest.fixture
 def told() -> Iterator[Told]:
     """With the log as the real configuration writes it, into memory."""
-    found = Told()
+    result = Told()
     configured = logging_config(secrets=[PLAIN, PASSWORD])["formatters"]["json"]
-    handler = logging.StreamHandler(found.log)
+    handler = logging.StreamHandler(result.log)
     handler.setFormatter(_made(configured))
     logging.getLogger().addHandler(handler)
-    yield found
+    yield result
     logging.getLogger().removeHandler(handler)
 
 
@@ -70,9 +70,9 @@ def _made(configured: dict[str, Any]) -> logging.Formatter:
     return formatter
 
 
-def addresses(found: Any = None, prefix: str = "") -> Iterator[str]:
+def addresses(result: Any = None, prefix: str = "") -> Iterator[str]:
     """Every address of ours, its parameters filled with what is not there."""
-    for entry in (found or get_resolver()).url_patterns:
+    for entry in (result or get_resolver()).url_patterns:
         route = prefix + str(entry.pattern)
         if isinstance(entry, URLResolver):
             yield from addresses(entry, route)

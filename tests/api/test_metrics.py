@@ -34,9 +34,9 @@ def told(client: Client) -> str:
 
 
 def value(text: str, sample: str) -> float:
-    found = re.search(rf"^{re.escape(sample)} (\S+)$", text, re.MULTILINE)
-    assert found, f"{sample} is not in\n{text}"
-    return float(found[1])
+    result = re.search(rf"^{re.escape(sample)} (\S+)$", text, re.MULTILINE)
+    assert result, f"{sample} is not in\n{text}"
+    return float(result[1])
 
 
 def test_the_page_names_what_the_api_exports_and_nothing_else(client: Client) -> None:
@@ -77,8 +77,8 @@ def test_jobs_attempts_claims_and_event_lag(client: Client, world: World, user: 
 def test_requests_are_told_by_route_and_status_class(client: Client, user: APIClient) -> None:
     def count(route: str, status: str) -> float:
         sample = f'anneal_http_request_seconds_count{{method="GET",route="{route}",status="{status}"}}'
-        found = re.search(rf"^{re.escape(sample)} (\S+)$", told(client), re.MULTILINE)
-        return float(found[1]) if found else 0
+        result = re.search(rf"^{re.escape(sample)} (\S+)$", told(client), re.MULTILINE)
+        return float(result[1]) if result else 0
 
     route = "api/v1/jobs/<str:ref>"
     missing, unknown = count(route, "4xx"), count("unknown", "4xx")
@@ -103,9 +103,9 @@ def test_a_scrape_costs_the_same_however_long_the_queue_is(client: Client, world
     for number in range(6):
         submit(user, world, pool=f"pool-{number}")
         host_make(pools=[f"pool-{number}"])
-    with CaptureQueriesContext(connection) as seen:
+    with CaptureQueriesContext(connection) as received:
         told(client)
-    assert len(seen) <= DatabaseCollector.QUERIES
+    assert len(received) <= DatabaseCollector.QUERIES
 
 
 def test_the_token_of_the_settings_is_asked_for(client: Client, environ: Environ) -> None:
@@ -122,10 +122,10 @@ def test_state_changes_are_no_scrape(client: Client) -> None:
 @pytest.mark.database("sqlite")  # PostgreSQL plans by what is in the tables, and they are empty
 @pytest.mark.parametrize("ask", [jobs_by_state, attempts_by_outcome, attempts_live])
 def test_counts_walk_an_index_and_no_table(ask: Callable[[], object]) -> None:
-    with CaptureQueriesContext(connection) as seen:
+    with CaptureQueriesContext(connection) as received:
         ask()
     with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN QUERY PLAN {seen[0]['sql']}")
+        cursor.execute(f"EXPLAIN QUERY PLAN {received[0]['sql']}")
         plan = " ".join(str(row[-1]) for row in cursor.fetchall())
     assert "USING COVERING INDEX" in plan or "USING INDEX" in plan, plan
 

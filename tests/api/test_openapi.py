@@ -61,7 +61,7 @@ def test_operation_names_are_unique(schema: Any) -> None:
 
 def addresses() -> set[str]:
     """Every address of the URL configuration, in OpenAPI's notation."""
-    found: set[str] = set()
+    result: set[str] = set()
 
     def walk(patterns: Any, before: str) -> None:
         for pattern in patterns:
@@ -70,7 +70,7 @@ def addresses() -> set[str]:
                 if here != "admin/":
                     walk(pattern.url_patterns, here)
             else:
-                found.add("/" + here.replace("<str:", "{").replace("<uuid:", "{").replace(">", "}"))
+                result.add("/" + here.replace("<str:", "{").replace("<uuid:", "{").replace(">", "}"))
 
     walk(get_resolver().url_patterns, "")
-    return found
+    return result

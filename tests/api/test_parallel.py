@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
-from api.parallel import AT_ONCE, in_parallel
+from api.parallel import MAX_THREADS, in_parallel
 from api.storage import storage
 from storage import Stat
 from tests.api.host import Agent, Host
@@ -48,33 +48,33 @@ def agent(world: World, user: APIClient, host: Host) -> Agent:
 @pytest.mark.django_db
 def test_links_for_many_files_ask_the_storage_at_once(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other, 100 files at 120 ms took longer than a worker waits."""
-    meeting, stat = Meeting(AT_ONCE), storage().stat
+    meeting, stat = Meeting(MAX_THREADS), storage().stat
 
     def slow(key: str) -> Stat:
-        found: Stat = meeting(lambda: stat(key))
-        return found
+        result: Stat = meeting(lambda: stat(key))
+        return result
 
     monkeypatch.setattr(storage(), "stat", slow)
     files = [file_entry(f"samples/{number}.png", b"x") for number in range(FILES)]
     answer = agent.post("uploads", {"files": files})
     assert [file["path"] for file in answer.json()["files"]] == [file["path"] for file in files]
-    assert (meeting.calls, meeting.most) == (FILES, AT_ONCE)
+    assert (meeting.calls, meeting.most) == (FILES, MAX_THREADS)
 
 
 @pytest.mark.django_db
 def test_a_publication_of_many_files_looks_at_them_at_once(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [agent.store(f"samples/{number}.png", b"x") for number in range(20)]
-    meeting, stat = Meeting(AT_ONCE), storage().stat
+    meeting, stat = Meeting(MAX_THREADS), storage().stat
     monkeypatch.setattr(storage(), "stat", lambda key: meeting(lambda: stat(key)))
     assert agent.post("artifacts", {"kind": "sample", "path": "samples", "files": files}).status_code == 200
-    assert meeting.most == AT_ONCE
+    assert meeting.most == MAX_THREADS
 
 
 @pytest.mark.django_db
 def test_links_of_a_users_upload_are_made_at_once(
     world: World, user: APIClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    meeting, presign = Meeting(AT_ONCE), storage().presign_put
+    meeting, presign = Meeting(MAX_THREADS), storage().presign_put
 
     def slow(*arguments: Any, **options: Any) -> Any:
         return meeting(lambda: presign(*arguments, **options))
@@ -85,7 +85,7 @@ def test_links_of_a_users_upload_are_made_at_once(
         user.post(f"/api/v1/datasets/{world.request['dataset']}/uploads", {"files": files}, format="json").status_code
         == 200
     )
-    assert meeting.most == AT_ONCE
+    assert meeting.most == MAX_THREADS
 
 
 def test_the_first_error_in_order_is_raised() -> None:

@@ -64,6 +64,6 @@ def machines(scene: Scene, url: str) -> Target:
 
 
 def target(scene: Scene, url: str, clients: dict[str, APIClient]) -> Target:
-    said = {who: client._credentials.get("HTTP_AUTHORIZATION") for who, client in clients.items()}
-    headers = {who: {"Authorization": token} if token else {} for who, token in said.items()}
+    message = {who: client._credentials.get("HTTP_AUTHORIZATION") for who, client in clients.items()}
+    headers = {who: {"Authorization": token} if token else {} for who, token in message.items()}
     return Target(url, headers, {**scene.names, **scene.seconds})

@@ -22,8 +22,8 @@ GOOD = {
 
 
 def test_numbers_have_defaults_and_the_public_url_loses_its_slash() -> None:
-    found = environment_read(GOOD)
-    assert (found.lease_seconds, found.self_fence_seconds, found.public_url) == (300, 240, "http://127.0.0.1:8000")
+    result = environment_read(GOOD)
+    assert (result.lease_seconds, result.self_fence_seconds, result.public_url) == (300, 240, "http://127.0.0.1:8000")
 
 
 @pytest.mark.parametrize("name", sorted(GOOD))
@@ -33,7 +33,7 @@ def test_a_missing_place_is_named(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("ANNEAL_DATABASE_URL", "mysql://x", "expected sqlite://... or postgresql://..."),
         ("ANNEAL_BROKER_URL", "amqp://x", "expected redis://..."),
@@ -49,8 +49,8 @@ def test_a_missing_place_is_named(name: str) -> None:
         ("ANNEAL_S3_ADDRESSING", "host", "'path' or 'virtual'"),
     ],
 )
-def test_a_wrong_value_is_refused_with_a_sentence(name: str, value: str, said: str) -> None:
-    with pytest.raises(ImproperlyConfigured, match=re.escape(said)):
+def test_a_wrong_value_is_refused_with_a_sentence(name: str, value: str, message: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=re.escape(message)):
         environment_read({**GOOD, name: value})
 
 
@@ -67,10 +67,10 @@ LIMITS = environment_read(GOOD).database_limits
 def test_a_database_address_becomes_djangos_entry() -> None:
     sqlite = database_entry("sqlite:////var/lib/a.sqlite3", LIMITS)
     assert (sqlite["NAME"], sqlite["OPTIONS"]["transaction_mode"]) == ("/var/lib/a.sqlite3", "IMMEDIATE")
-    found = database_entry("postgresql://me:p%40ss@db:5433/anneal?sslmode=require", LIMITS)
-    assert (found["NAME"], found["USER"], found["PASSWORD"], found["HOST"]) == ("anneal", "me", "p@ss", "db")
-    assert (found["PORT"], found["OPTIONS"]["sslmode"]) == ("5433", "require")
-    assert found["OPTIONS"]["pool"] and found["CONN_HEALTH_CHECKS"], "a connection is kept, and looked at before use"
+    result = database_entry("postgresql://me:p%40ss@db:5433/anneal?sslmode=require", LIMITS)
+    assert (result["NAME"], result["USER"], result["PASSWORD"], result["HOST"]) == ("anneal", "me", "p@ss", "db")
+    assert (result["PORT"], result["OPTIONS"]["sslmode"]) == ("5433", "require")
+    assert result["OPTIONS"]["pool"] and result["CONN_HEALTH_CHECKS"], "a connection is kept, and looked at before use"
     assert database_entry("postgresql://postgres:@/postgres?host=/run/pg", LIMITS)["HOST"] == "/run/pg"
 
 
@@ -80,8 +80,8 @@ def test_a_session_that_idles_in_a_transaction_ends_and_the_owners_options_win()
     with connection.cursor() as cursor:
         cursor.execute("SHOW idle_in_transaction_session_timeout")
         assert cursor.fetchone() == ("1min",)
-    given = database_entry("postgresql://me@db/anneal?options=-c%20idle_in_transaction_session_timeout%3D5s", LIMITS)
-    assert given["OPTIONS"]["options"].endswith(" -c idle_in_transaction_session_timeout=5s"), "the last one counts"
+    supplied = database_entry("postgresql://me@db/anneal?options=-c%20idle_in_transaction_session_timeout%3D5s", LIMITS)
+    assert supplied["OPTIONS"]["options"].endswith(" -c idle_in_transaction_session_timeout=5s"), "the last one counts"
 
 
 def test_a_command_with_wrong_settings_says_so_without_a_traceback() -> None:

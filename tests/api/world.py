@@ -55,8 +55,8 @@ def world_make(project: Project) -> World:
 
 def version_make(rows: Any, record: Any, key: str, files: list[dict[str, Any]], **more: Any) -> None:
     size = sum(file["size"] for file in files)
-    told = {"digest": folder_digest(files), "files": files, "num_files": len(files), "size_bytes": size}
-    rows.objects.create(record=record, version=1, key=key, **told, **more)
+    body = {"digest": folder_digest(files), "files": files, "num_files": len(files), "size_bytes": size}
+    rows.objects.create(record=record, version=1, key=key, **body, **more)
 
 
 def inputs_store(folder: Path) -> None:

@@ -11,16 +11,16 @@ from foundation.atomic import bytes_write, text_write
 
 def test_a_reader_of_a_folder_meets_no_half_written_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker's outbox reads every *.json of its folder while another thread writes there."""
-    seen: list[list[str]] = []
+    received: list[list[str]] = []
     sync = os.fsync
 
     def synced(descriptor: int) -> None:
-        seen.append(sorted(path.name for path in tmp_path.glob("*.json")))
+        received.append(sorted(path.name for path in tmp_path.glob("*.json")))
         sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", synced)
     bytes_write(tmp_path / "new.json", b"{}")
-    assert seen == [[], ["new.json"]], "before the rename, and when the folder is synced"
+    assert received == [[], ["new.json"]], "before the rename, and when the folder is synced"
     assert [path.name for path in tmp_path.iterdir()] == ["new.json"]
 
 

@@ -15,14 +15,14 @@ SECRET = "a secret of the tests"
 
 @contextmanager
 def local(folder: Path) -> Iterator[Storage]:
-    made: list[LocalStorage] = []
+    created: list[LocalStorage] = []
 
     def app(base: str) -> object:
-        made.append(LocalStorage(folder / "root", link_base=f"{base}/storage", secret=SECRET))
-        return link_app(made[0])
+        created.append(LocalStorage(folder / "root", link_base=f"{base}/storage", secret=SECRET))
+        return link_app(created[0])
 
     with serving(app):
-        yield made[0]
+        yield created[0]
 
 
 @contextmanager

@@ -57,11 +57,11 @@ def test_a_second_put_replaces_the_first(storage: Storage, prefix: str, source: 
 def test_a_copy_is_an_object_of_its_own(storage: Storage, prefix: str, source: Path) -> None:
     put = storage.put_file(f"{prefix}/from/a.bin", source)
     for _ in range(2):
-        made = storage.copy(f"{prefix}/from/a.bin", f"{prefix}/to/b.bin")
-        assert (made.key, made.size, made.sha256) == (f"{prefix}/to/b.bin", put.size, put.sha256)
+        created = storage.copy(f"{prefix}/from/a.bin", f"{prefix}/to/b.bin")
+        assert (created.key, created.size, created.sha256) == (f"{prefix}/to/b.bin", put.size, put.sha256)
     storage.delete_prefix(f"{prefix}/from/")
     assert b"".join(storage.open_range(f"{prefix}/to/b.bin")) == source.read_bytes()
-    assert storage.stat(f"{prefix}/to/b.bin") == made
+    assert storage.stat(f"{prefix}/to/b.bin") == created
 
 
 def test_what_lies_at_the_target_of_a_copy_is_replaced(

@@ -30,7 +30,7 @@ def test_a_get_link_gives_the_file(storage: Storage, http: httpx.Client, key: st
 
 def test_a_get_link_gives_ranges(storage: Storage, http: httpx.Client, key: str) -> None:
     url = storage.presign_get(key, expires_seconds=60).url
-    for header, piece, said in (
+    for header, piece, message in (
         ("bytes=0-9", DATA[:10], "0-9"),
         ("bytes=100-", DATA[100:], f"100-{len(DATA) - 1}"),
         ("bytes=-5", DATA[-5:], f"{len(DATA) - 5}-{len(DATA) - 1}"),
@@ -38,7 +38,7 @@ def test_a_get_link_gives_ranges(storage: Storage, http: httpx.Client, key: str)
     ):
         answer = http.get(url, headers={"Range": header})
         assert (answer.status_code, answer.content) == (206, piece)
-        assert answer.headers["content-range"] == f"bytes {said}/{len(DATA)}"
+        assert answer.headers["content-range"] == f"bytes {message}/{len(DATA)}"
 
 
 def test_a_put_link_stores_what_was_promised(storage: Storage, http: httpx.Client, prefix: str) -> None:
@@ -81,10 +81,10 @@ def test_parts_are_joined_in_order(storage: Storage, http: httpx.Client, prefix:
     links = storage.presign_parts(f"{prefix}/a", sizes=[len(p) for p in pieces], expires_seconds=60)
     answers = [send(http, link, piece) for link, piece in reversed(list(zip(links.parts, pieces, strict=True)))]
     etags = [answer.headers["etag"].strip('"') for answer in reversed(answers)]
-    whole = b"".join(pieces)
-    stat = storage.complete_parts(f"{prefix}/a", links.upload_id, etags, sha256=hashlib.sha256(whole).hexdigest())
-    assert stat.size == len(whole)
-    assert b"".join(storage.open_range(f"{prefix}/a")) == whole
+    complete = b"".join(pieces)
+    stat = storage.complete_parts(f"{prefix}/a", links.upload_id, etags, sha256=hashlib.sha256(complete).hexdigest())
+    assert stat.size == len(complete)
+    assert b"".join(storage.open_range(f"{prefix}/a")) == complete
 
 
 def test_parts_that_are_missing_or_changed_are_refused(storage: Storage, http: httpx.Client, prefix: str) -> None:
@@ -173,6 +173,6 @@ def test_abandoned_parts_are_swept_and_younger_ones_stay(storage: Storage, http:
 
 
 def test_the_probe_finds_what_both_backends_can(storage: Storage) -> None:
-    found = storage.capabilities()
-    assert (found.if_absent, found.put_checks_sha256, found.ranges, found.parts) == (True, True, True, True)
-    assert found is storage.capabilities() or found == storage.capabilities()
+    result = storage.capabilities()
+    assert (result.if_absent, result.put_checks_sha256, result.ranges, result.parts) == (True, True, True, True)
+    assert result is storage.capabilities() or result == storage.capabilities()

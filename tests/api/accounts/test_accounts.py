@@ -21,11 +21,11 @@ def setup(*options: str) -> dict[str, object]:
 
 
 def test_setup_makes_a_user_a_project_and_working_tokens() -> None:
-    made = setup()
-    assert (made["created"], made["user"], made["project"]) == (True, "admin", "default")
-    assert authenticate(username="admin", password=made["password"]) is not None
-    assert with_token(str(made["token"])).get("/api/v1/me").json()["scopes"] == ["admin", "read", "write"]
-    assert token_find(str(made["worker_token"]), "worker") is not None
+    created = setup()
+    assert (created["created"], created["user"], created["project"]) == (True, "admin", "default")
+    assert authenticate(username="admin", password=created["password"]) is not None
+    assert with_token(str(created["token"])).get("/api/v1/me").json()["scopes"] == ["admin", "read", "write"]
+    assert token_find(str(created["worker_token"]), "worker") is not None
 
 
 def test_setup_again_makes_nothing_and_shows_no_secret() -> None:

@@ -40,8 +40,8 @@ VARIABLE = re.compile(r"<(?:\w+:)?(\w+)>")
 
 
 def patterns(outside: str = "admin/") -> Iterator[str]:
-    def walk(found: Any, before: str) -> Iterator[str]:
-        for one in found:
+    def walk(result: Any, before: str) -> Iterator[str]:
+        for one in result:
             here = before + str(one.pattern)
             yield from walk(one.url_patterns, here) if hasattr(one, "url_patterns") else [here]
 
@@ -73,10 +73,10 @@ def test_each_caller_gets_what_the_table_says(scene: Scene, pattern: str) -> Non
     wrong = []
     for method in METHODS:
         for who, client in {**scene.clients, "own attempt": scene.agent.client}.items():
-            wanted = expected(pattern, method, who)
+            required = expected(pattern, method, who)
             got = called(client, scene, pattern, method, who)
-            if got not in wanted:
-                wrong.append(f"{method} as {who}: {got}, expected one of {sorted(wanted)}")
+            if got not in required:
+                wrong.append(f"{method} as {who}: {got}, expected one of {sorted(required)}")
     assert not wrong, f"{pattern}\n" + "\n".join(wrong)
 
 
@@ -118,11 +118,11 @@ def called(client: APIClient, scene: Scene, pattern: str, method: str, who: str)
             method, address(scene, pattern), data=_json(client, body), content_type="application/json"
         )
         transaction.set_rollback(True)
-    told = b"" if answer.streaming else answer.content
-    assert HUSH.encode() not in told, f"{method} {pattern} tells {who} the value of a secret"
+    data = b"" if answer.streaming else answer.content
+    assert HUSH.encode() not in data, f"{method} {pattern} tells {who} the value of a secret"
     if who in ("anonymous", "stranger") and not pattern.startswith("internal/"):
         leaked = [
-            secret for secret in scene.secrets if secret.encode() in told and secret not in address(scene, pattern)
+            secret for secret in scene.secrets if secret.encode() in data and secret not in address(scene, pattern)
         ]
         assert not leaked, f"{method} {pattern} tells {who}: {leaked}"
     return int(answer.status_code)
@@ -141,7 +141,7 @@ def address(scene: Scene, pattern: str) -> str:
     word = pattern[: first.start()].rstrip("/").rsplit("/", 1)[-1]
     filled = f"{pattern[: first.start()]}{scene.names[word]}{pattern[first.end() :]}"
     seconds = scene.seconds
-    return "/" + VARIABLE.sub(lambda found: seconds.get(f"{word}/{found[1]}") or seconds[found[1]], filled)
+    return "/" + VARIABLE.sub(lambda result: seconds.get(f"{word}/{result[1]}") or seconds[result[1]], filled)
 
 
 def test_a_token_of_less_than_its_owners_role_stays_less(scene: Scene) -> None:

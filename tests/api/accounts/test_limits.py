@@ -75,8 +75,8 @@ def test_old_counts_are_forgotten_and_names_are_not_kept(minutes: Minutes) -> No
 def test_writes_of_one_token_are_counted_and_reads_are_not(environ: Environ) -> None:
     environ(writes_per_minute=2)
     anna, bert = person(), person("other")
-    made = [anna.post("/api/v1/datasets", {"name": f"d{i}"}, format="json") for i in range(3)]
-    assert codes(made) == [201, 201, 429]
+    created = [anna.post("/api/v1/datasets", {"name": f"d{i}"}, format="json") for i in range(3)]
+    assert codes(created) == [201, 201, 429]
     assert codes([anna.get("/api/v1/datasets") for _ in range(4)]) == [200] * 4
     assert bert.post("/api/v1/datasets", {"name": "d"}, format="json").status_code == 201
 

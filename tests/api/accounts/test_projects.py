@@ -141,8 +141,8 @@ def test_an_admin_changes_the_role_of_a_member(user: APIClient) -> None:
     assert put(user, "reader-of-default", "writer").status_code == 200
     members = user.get(MEMBERS).json()["results"]
     assert (members[0]["user"], members[0]["role"]) == ("reader-of-default", "writer")
-    told = [row.data for row in Audit.objects.filter(kind="member_set")]
-    assert told == [{"user": "reader-of-default", "role": "writer", "before": "reader"}]
+    body = [row.data for row in Audit.objects.filter(kind="member_set")]
+    assert body == [{"user": "reader-of-default", "role": "writer", "before": "reader"}]
     assert put(user, "nobody", "reader").status_code == 404
     assert put(user, "reader-of-default", "king").status_code == 400
 

@@ -59,12 +59,12 @@ def test_no_row_of_the_database_holds_the_value(user: APIClient) -> None:
 
 def database_dump() -> str:
     """Every row of every table as text."""
-    found = []
+    result = []
     with connection.cursor() as cursor:
         for table in connection.introspection.table_names(cursor):
             cursor.execute(f'SELECT * FROM "{table}"')
-            found += [f"{table}: {row!r}" for row in cursor.fetchall()]
-    return "\n".join(found)
+            result += [f"{table}: {row!r}" for row in cursor.fetchall()]
+    return "\n".join(result)
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,9 @@ def test_a_list_costs_the_same_queries_however_long(
 
 
 def rotate() -> str:
-    said = io.StringIO()
-    call_command("rotate_secrets", stdout=said)
-    return said.getvalue()
+    message = io.StringIO()
+    call_command("rotate_secrets", stdout=message)
+    return message.getvalue()
 
 
 def test_rotation_encrypts_all_anew_so_that_the_old_key_can_go(user: APIClient, environ: Environ) -> None:
@@ -148,7 +148,7 @@ def test_rotation_says_which_secret_no_key_opens_and_rotates_the_others(user: AP
 def test_a_ciphertext_that_was_copied_to_another_row_does_not_open(user: APIClient, stranger: APIClient) -> None:
     put(user)
     put(stranger, value="their-own-value")
-    mine = ProjectSecret.objects.get(project__name="default")
-    ProjectSecret.objects.filter(project__name="other").update(ciphertext=mine.ciphertext)
+    current = ProjectSecret.objects.get(project__name="default")
+    ProjectSecret.objects.filter(project__name="other").update(ciphertext=current.ciphertext)
     with pytest.raises(UnreadableError, match="belongs to another"):
         value_open(ProjectSecret.objects.get(project__name="other"))

@@ -37,9 +37,9 @@ def make(client: APIClient, **body: Any) -> Any:
 
 
 def test_a_login_makes_a_token_that_is_shown_once(anna: APIClient) -> None:
-    made = make(anna, scopes=["read", "write"], expires_in_days=7)
-    assert made.status_code == 201
-    plain = made.json()["token"]
+    created = make(anna, scopes=["read", "write"], expires_in_days=7)
+    assert created.status_code == 201
+    plain = created.json()["token"]
     assert with_token(plain).get("/api/v1/me").json() == {
         "user": "anna",
         "project": "default",
@@ -81,31 +81,31 @@ def test_an_impossible_token_is_refused_by_field(anna: APIClient, body: dict[str
 
 
 def test_a_revoked_token_is_dead_at_once_and_stays_listed(anna: APIClient) -> None:
-    made = make(anna).json()
-    assert anna.delete(f"{TOKENS}/{made['id']}").status_code == 204
-    assert with_token(made["token"]).get("/api/v1/me").status_code == 401
-    assert anna.delete(f"{TOKENS}/{made['id']}").status_code == 204
-    assert anna.get(f"{TOKENS}/{made['id']}").json()["revoked_at"] is not None
+    created = make(anna).json()
+    assert anna.delete(f"{TOKENS}/{created['id']}").status_code == 204
+    assert with_token(created["token"]).get("/api/v1/me").status_code == 401
+    assert anna.delete(f"{TOKENS}/{created['id']}").status_code == 204
+    assert anna.get(f"{TOKENS}/{created['id']}").json()["revoked_at"] is not None
 
 
 def test_tokens_of_others_are_seen_by_the_projects_admin_alone(anna: APIClient, user: APIClient) -> None:
-    made = make(anna).json()
+    created = make(anna).json()
     for client in (person("default", "writer"), person("other", "admin")):
-        assert client.get(f"{TOKENS}/{made['id']}").status_code == 404
-        assert client.delete(f"{TOKENS}/{made['id']}").status_code == 404
-    assert user.get(f"{TOKENS}/{made['id']}").json()["user"] == "anna"
-    assert user.delete(f"{TOKENS}/{made['id']}").status_code == 204
+        assert client.get(f"{TOKENS}/{created['id']}").status_code == 404
+        assert client.delete(f"{TOKENS}/{created['id']}").status_code == 404
+    assert user.get(f"{TOKENS}/{created['id']}").json()["user"] == "anna"
+    assert user.delete(f"{TOKENS}/{created['id']}").status_code == 204
 
 
 def test_worker_tokens_are_made_and_seen_by_superusers_only(user: APIClient) -> None:
     assert user.post(f"{TOKENS}/workers", {"name": "gpu"}, format="json").status_code == 403
     get_user_model().objects.update(is_superuser=True)
-    made = user.post(f"{TOKENS}/workers", {"name": "gpu"}, format="json").json()
-    assert (made["kind"], made["project"], made["scopes"]) == ("worker", None, [])
-    assert token_find(made["token"], "worker") is not None
-    assert made["id"] in [row["id"] for row in user.get(TOKENS).json()["results"]]
-    assert user.delete(f"{TOKENS}/{made['id']}").status_code == 204
-    assert token_find(made["token"], "worker") is None
+    created = user.post(f"{TOKENS}/workers", {"name": "gpu"}, format="json").json()
+    assert (created["kind"], created["project"], created["scopes"]) == ("worker", None, [])
+    assert token_find(created["token"], "worker") is not None
+    assert created["id"] in [row["id"] for row in user.get(TOKENS).json()["results"]]
+    assert user.delete(f"{TOKENS}/{created['id']}").status_code == 204
+    assert token_find(created["token"], "worker") is None
 
 
 def test_logging_out_ends_the_token(anna: APIClient) -> None:
@@ -141,18 +141,18 @@ def test_guessing_the_old_password_is_limited_like_a_login(anna: APIClient) -> N
 def test_the_audit_tells_an_admin_who_did_what(user: APIClient, world: World) -> None:
     job = user.post("/api/v1/jobs", world.request, format="json").json()
     user.post(f"/api/v1/jobs/{job['id']}/cancel")
-    found = user.get("/api/v1/audit", {"object": f"job:{job['id']}"}).json()["results"]
-    assert [row["kind"] for row in found][-1] == "job_created"
-    assert found[0]["kind"] == "job_cancelled"
-    assert {row["actor"] for row in found} == {"user:admin-of-default"}
+    result = user.get("/api/v1/audit", {"object": f"job:{job['id']}"}).json()["results"]
+    assert [row["kind"] for row in result][-1] == "job_created"
+    assert result[0]["kind"] == "job_cancelled"
+    assert {row["actor"] for row in result} == {"user:admin-of-default"}
     assert user.get("/api/v1/audit", {"kind": "job_created", "actor": "user:nobody"}).json()["results"] == []
 
 
 def test_the_audit_is_for_admins_and_ends_at_the_projects_border(user: APIClient, world: World) -> None:
     user.post("/api/v1/jobs", world.request, format="json")
     assert person("default", "writer").get("/api/v1/audit").status_code == 403
-    told = person("other", "admin").get("/api/v1/audit").json()["results"]
-    assert not any(row["object"].startswith("job:") for row in told)
+    data = person("other", "admin").get("/api/v1/audit").json()["results"]
+    assert not any(row["object"].startswith("job:") for row in data)
 
 
 def test_the_audit_is_read_page_by_page(user: APIClient, django_assert_max_num_queries: Any) -> None:

@@ -113,12 +113,12 @@ def test_text_adaptors_are_found_and_sorted_by_what_their_manifests_record(user:
     "sort", ["manifest.done", "metrics.loss", "-metrics.loss", "params.none", "-created", "name", "size_bytes"]
 )
 def test_pages_of_a_sorted_list_hold_each_row_once(user: APIClient, sort: str) -> None:
-    whole, pages, address = found(user, f"sort={sort}"), "", f"{PATH}?sort={sort}&limit=2"
+    complete, pages, address = found(user, f"sort={sort}"), "", f"{PATH}?sort={sort}&limit=2"
     while address:
         answer = user.get(address).json()
         pages += "".join(str(row["version"]) for row in answer["results"])
         address = answer["next"]
-    assert pages == whole
+    assert pages == complete
 
 
 @pytest.mark.parametrize(
@@ -187,17 +187,17 @@ def test_lists_ask_as_often_for_many_as_for_few(
 def _attempts(adaptor: Adaptor, count: int) -> list[Any]:
     one = adaptor.attempt
     rows: Any = type(one)
-    made = []
+    created = []
     for number in range(count):
         fields = {f.attname: getattr(one, f.attname) for f in rows._meta.concrete_fields if f.name != "id"}
         unique = {"n": 100 + number, "fence": 100 + number, "token_hash": str(number)}
         claim = {"claim_id": f"00000000-0000-0000-0000-{number:012d}"}
-        made.append(rows(**{**fields, **unique, **claim}))
-    rows.objects.bulk_create(made)
-    return made
+        created.append(rows(**{**fields, **unique, **claim}))
+    rows.objects.bulk_create(created)
+    return created
 
 
 def _copy(adaptor: Adaptor, attempt: Any, version: int) -> Adaptor:
-    kept = ("project_id", "name", "job_id", "method", "base_model_id", "digest", "files", "size_bytes", "manifest")
-    told = {name: getattr(adaptor, name) for name in kept}
-    return Adaptor(**told, version=version, attempt=attempt, key=f"{adaptor.key}/{version}")
+    stored = ("project_id", "name", "job_id", "method", "base_model_id", "digest", "files", "size_bytes", "manifest")
+    body = {name: getattr(adaptor, name) for name in stored}
+    return Adaptor(**body, version=version, attempt=attempt, key=f"{adaptor.key}/{version}")

@@ -133,7 +133,7 @@ def test_names_resolve_to_the_latest_version_or_the_one_that_is_named(world: Wor
 
 
 @pytest.mark.parametrize(
-    ("asked", "field"),
+    ("requested", "field"),
     [
         ({"dataset": "none"}, "dataset"),
         ({"dataset": "shapes@2"}, "dataset"),
@@ -144,9 +144,9 @@ def test_names_resolve_to_the_latest_version_or_the_one_that_is_named(world: Wor
         ({"dataset": "shapes@99999999999"}, "dataset"),
     ],
 )
-def test_a_reference_to_nothing_names_its_field(world: World, asked: dict[str, Any], field: str) -> None:
+def test_a_reference_to_nothing_names_its_field(world: World, requested: dict[str, Any], field: str) -> None:
     with pytest.raises(ValueError, match=field) as refused:
-        resolve_inputs(world.project, **asked)
+        resolve_inputs(world.project, **requested)
     assert isinstance(refused.value, Problem)
     assert list(refused.value.fields) == [field]
 

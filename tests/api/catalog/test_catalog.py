@@ -21,10 +21,10 @@ def links() -> Iterator[str]:
 
 def test_a_dataset_is_uploaded_and_read_back(links: str) -> None:
     anna, files = person(), images()
-    made = upload(anna, links, "datasets", "cats", files)
-    assert made.status_code == 201
+    created = upload(anna, links, "datasets", "cats", files)
+    assert created.status_code == 201
     shown = anna.get("/api/v1/datasets/cats").json()
-    assert made.json()["digest"] == shown["digest"]
+    assert created.json()["digest"] == shown["digest"]
     assert (shown["version"], shown["versions"], shown["num_files"]) == (1, [1], 3)
     assert shown["size_bytes"] == sum(len(data) for data in files.values())
     assert shown["details"].items() >= {"kind": "images", "num_images": 2, "num_captions": 2}.items()
@@ -35,8 +35,8 @@ def test_a_dataset_is_uploaded_and_read_back(links: str) -> None:
 
 
 def test_a_base_model_knows_its_family(links: str) -> None:
-    made = upload(person(), links, "models", "tiny", base_model())
-    assert (made.status_code, made.json()["family"]) == (201, "sd1")
+    created = upload(person(), links, "models", "tiny", base_model())
+    assert (created.status_code, created.json()["family"]) == (201, "sd1")
 
 
 def test_the_same_content_again_is_the_same_version_and_needs_no_sending(links: str) -> None:
@@ -62,11 +62,11 @@ def test_a_new_content_is_the_next_version_and_the_old_one_stays(links: str) -> 
 
 def test_asking_for_the_version_of_one_upload_twice_gives_it_twice(links: str) -> None:
     anna = person()
-    made = upload(anna, links, "datasets", "cats", images())
+    created = upload(anna, links, "datasets", "cats", images())
     key = DatasetVersion.objects.get().key
     again = anna.post("/api/v1/datasets/cats/versions", {"upload": key.split("/")[1]}, format="json")
     assert again.status_code == 200
-    assert {**again.json(), "files": []} == {**made.json(), "files": []}
+    assert {**again.json(), "files": []} == {**created.json(), "files": []}
 
 
 def test_a_taken_name_is_409_and_an_odd_one_400() -> None:
@@ -103,8 +103,8 @@ def test_lists_come_in_pages_newest_first_and_can_be_searched() -> None:
 @pytest.mark.parametrize("kind", ["datasets", "models"])
 def test_a_stranger_sees_nothing(links: str, kind: str) -> None:
     files = images() if kind == "datasets" else base_model()
-    made = upload(person("ours"), links, kind, "secret", files)
-    key = made.json()["files"][0]["url"].split("/storage/")[1].split("/")[1]
+    created = upload(person("ours"), links, kind, "secret", files)
+    key = created.json()["files"][0]["url"].split("/storage/")[1].split("/")[1]
     stranger = person("theirs", role="admin")
     assert stranger.get(f"/api/v1/{kind}").json()["results"] == []
     assert stranger.get(f"/api/v1/{kind}/secret").status_code == 404

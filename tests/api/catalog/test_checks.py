@@ -50,15 +50,15 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 def checks(folder: Path) -> list[int]:
     """Processes that look at files in `folder`."""
-    found = []
+    result = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes()
         except OSError:
             continue
         if b"api.catalog.checking" in words and str(folder).encode() in words:
-            found.append(int(process.name))
-    return found
+            result.append(int(process.name))
+    return result
 
 
 def test_what_a_killed_dispatcher_began_is_checked_by_the_next(

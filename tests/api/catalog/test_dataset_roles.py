@@ -24,9 +24,9 @@ def several(world: World) -> dict[str, Any]:
 
 
 def test_each_dataset_of_a_job_lands_in_its_place(user: APIClient, several: dict[str, Any], host: Host) -> None:
-    made = user.post("/api/v1/jobs", several, format="json")
-    assert made.status_code == 201, made.content
-    inputs = made.json()["inputs"]
+    created = user.post("/api/v1/jobs", several, format="json")
+    assert created.status_code == 201, created.content
+    inputs = created.json()["inputs"]
     assert [ref["name"] for ref in inputs["further_datasets"]] == ["more@1", "dogs@1"]
     assert inputs["class_dataset"]["name"] == "dogs@1"
     places = host.claim().claim["inputs"]

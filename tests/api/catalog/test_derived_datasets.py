@@ -69,7 +69,7 @@ def test_the_same_captions_are_the_same_version(anna: APIClient, links: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("files", "told", "path", "expected"),
+    ("files", "report", "path", "expected"),
     [
         ({"metadata.csv": CSV}, {}, "metadata.csv", "file_name,text,long\r\n0.png,new,long\r\n1.png,two,longer\r\n"),
         (
@@ -89,10 +89,10 @@ def test_the_same_captions_are_the_same_version(anna: APIClient, links: str) -> 
     ],
 )
 def test_captions_are_written_where_the_dataset_has_them(
-    anna: APIClient, links: str, files: Files, told: dict[str, Any], path: str, expected: str
+    anna: APIClient, links: str, files: Files, report: dict[str, Any], path: str, expected: str
 ) -> None:
     upload(anna, links, "datasets", "cats", {"0.png": png(8, 8), "1.png": png(8, 8, 1), **files})
-    assert edit(anna, {"0.png": "new"}, **told).status_code == 201
+    assert edit(anna, {"0.png": "new"}, **report).status_code == 201
     assert content(2)[path].decode() == expected
 
 
@@ -150,8 +150,8 @@ def sampled(world: World, user: APIClient, host: Host) -> Agent:
         file = agent.store(f"samples/{name}", png(8, 8, number))
         details = {"label": label, "prompt": f"a dog, {number}"}
         details |= {"denoising_step": 5} if "steps" in name else {}
-        told = {"kind": "sample", "step": 1, "path": file["path"], "files": [file], "details": details}
-        assert agent.post("artifacts", told).status_code in (200, 201)
+        report = {"kind": "sample", "step": 1, "path": file["path"], "files": [file], "details": details}
+        assert agent.post("artifacts", report).status_code in (200, 201)
     user.post("/api/v1/datasets", {"name": "cats"}, format="json")
     return agent
 

@@ -38,8 +38,8 @@ def ask(project: Project, user: APIClient) -> Any:
 
 def resources(answer: Any) -> tuple[Any, str]:
     assert answer.status_code == 201, answer.content
-    told = answer.json()["resources"]
-    return told["accelerators"], told["strategy"]
+    data = answer.json()["resources"]
+    return data["accelerators"], data["strategy"]
 
 
 def test_auto_is_one_of_the_free_accelerators_where_the_pool_has_any(ask: Any) -> None:
@@ -63,7 +63,7 @@ def test_the_cpu_has_no_accelerator_and_cuda_needs_one(ask: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("params", "asked"),
+    ("params", "requested"),
     [
         ({"gpu_ids": "0,1"}, {"accelerators": 1}),
         ({"gpu_ids": "0,1"}, {"accelerators": [0, 2], "strategy": "ddp"}),
@@ -71,9 +71,9 @@ def test_the_cpu_has_no_accelerator_and_cuda_needs_one(ask: Any) -> None:
         ({"train_device": "cuda"}, {"accelerators": 0}),
     ],
 )
-def test_resources_that_say_something_else_are_refused(ask: Any, params: Any, asked: Any) -> None:
+def test_resources_that_say_something_else_are_refused(ask: Any, params: Any, requested: Any) -> None:
     for path, more in ((JOBS, {}), ("/api/v1/templates", {"name": "sums"})):
-        answer = ask(params, asked, path, **more)
+        answer = ask(params, requested, path, **more)
         assert (answer.status_code, [*answer.json()["fields"]]) == (400, ["resources.accelerators"])
 
 
@@ -101,8 +101,8 @@ def test_a_base_model_of_another_family_is_refused_at_submit(ask: Any) -> None:
 def test_what_does_nothing_with_the_family_of_the_base_is_refused_at_submit(world: World, user: APIClient) -> None:
     def said(family: str, **params: Any) -> str:
         PretrainedModelVersion.objects.update(family=family)
-        told = {**world.request, "params": {**world.request["params"], **params}}
-        answer = user.post(JOBS, told, format="json")
+        data = {**world.request, "params": {**world.request["params"], **params}}
+        answer = user.post(JOBS, data, format="json")
         return "" if answer.status_code == 201 else str(answer.json()["message"])
 
     assert "resolution=520 must be a multiple of 16 for Flux.1; choose 512" in said("flux", resolution=520)

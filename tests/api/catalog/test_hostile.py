@@ -97,17 +97,17 @@ def links() -> Iterator[str]:
 @pytest.fixture
 def peaks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
     """Most memory of each check; the folders of all checks lie in `tmp_path`."""
-    found: list[int] = []
+    result: list[int] = []
     real = check_run._run
 
     def measured(*order: Any) -> dict[str, Any]:
         report = real(*order)
-        found.append(report["peak_bytes"])
+        result.append(report["peak_bytes"])
         return report
 
     monkeypatch.setattr(check_run, "_run", measured)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return found
+    return result
 
 
 @pytest.mark.parametrize("row", TABLE, ids=[row.path for row in TABLE])
@@ -116,13 +116,13 @@ def test_a_hostile_file_gets_the_answer_of_its_table(
 ) -> None:
     for kind in ("datasets", "models"):
         storage().delete_prefix(f"{kind}/")
-    given = shared_data / "hostile" / row.path
-    paths = sorted(given.iterdir()) if given.is_dir() else [given]
+    value = shared_data / "hostile" / row.path
+    paths = sorted(value.iterdir()) if value.is_dir() else [value]
     answer = answer_of(person(), links, row.path.split("/")[0], {path.name: path.read_bytes() for path in paths})
     body = answer.json()
-    said = json.dumps(body, ensure_ascii=False)
+    message = json.dumps(body, ensure_ascii=False)
     for word in row.words:
-        assert word in said, body
+        assert word in message, body
     if row.accepted is None:
         assert (answer.status_code, sorted(body)) == (400, ["code", "fields", "hint", "message"])
         assert not [*storage().list("datasets/"), *storage().list("models/")]
@@ -130,7 +130,7 @@ def test_a_hostile_file_gets_the_answer_of_its_table(
     else:
         assert answer.status_code == 201, body
         assert {**body["details"], "family": body.get("family")}.items() >= row.accepted.items()
-    assert "Traceback" not in said
+    assert "Traceback" not in message
     assert not list(tmp_path.iterdir()), "nothing of a check stays"
     assert not Path(MARKER).exists()
     assert peaks
@@ -140,9 +140,9 @@ def test_a_hostile_file_gets_the_answer_of_its_table(
 def test_the_table_has_every_file(shared_data: Path) -> None:
     """Some by their folder; the copy of the control is sent by the next test."""
     folder = shared_data / "hostile"
-    known = {row.path for row in TABLE} | {"README.md", "images/duplicate_of_control.jpg"}
+    existing = {row.path for row in TABLE} | {"README.md", "images/duplicate_of_control.jpg"}
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert not {path for path in there if not {path, path.split("/")[0]} & known}
+    assert not {path for path in there if not {path, path.split("/")[0]} & existing}
 
 
 def test_the_captions_are_named_one_by_one(links: str, shared_data: Path) -> None:
@@ -150,15 +150,15 @@ def test_the_captions_are_named_one_by_one(links: str, shared_data: Path) -> Non
     files = {path.name: path.read_bytes() for path in (folder / "captions").iterdir() if "latin1" not in path.name}
     for name in ("ok_control.jpg", "duplicate_of_control.jpg"):
         files[name] = (folder / "images" / name).read_bytes()
-    made = answer_of(person(), links, "captions", files).json()
-    codes = {(notice["file"], notice["code"]) for notice in made["notices"]}
+    created = answer_of(person(), links, "captions", files).json()
+    codes = {(notice["file"], notice["code"]) for notice in created["notices"]}
     assert codes >= {
         ("missing_caption.jpg", "no_caption_beside_it"),
         ("orphan_caption.txt", "a_caption_without_an_image"),
         ("long_caption.txt", "long_caption"),
         ("ok_control.jpg", "the_same_image_twice"),
     }
-    assert "characters" in next(n["message"] for n in made["notices"] if n["code"] == "long_caption")
+    assert "characters" in next(n["message"] for n in created["notices"] if n["code"] == "long_caption")
 
 
 def answer_of(client: APIClient, links: str, folder: str, files: Files) -> Any:

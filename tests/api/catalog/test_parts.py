@@ -53,8 +53,8 @@ def on_s3(folder: Path) -> Iterator[dict[str, Any]]:
 @pytest.fixture(scope="module", params=[on_folder, on_s3])
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Settings of the API for one storage."""
-    with request.param(tmp_path_factory.mktemp("storage")) as told:
-        yield told
+    with request.param(tmp_path_factory.mktemp("storage")) as report:
+        yield report
 
 
 @pytest.fixture(autouse=True)
@@ -76,8 +76,8 @@ def anna() -> APIClient:
 def announce(client: APIClient, sent: Files) -> dict[str, Any]:
     answer = client.post("/api/v1/datasets/cats/uploads", {"files": file_list(sent)}, format="json")
     assert answer.status_code == 200, answer.json()
-    found: dict[str, Any] = answer.json()
-    return found
+    result: dict[str, Any] = answer.json()
+    return result
 
 
 def large_link(announced: dict[str, Any]) -> dict[str, Any]:
@@ -170,8 +170,8 @@ def test_an_attempt_sends_parts_and_a_published_path_takes_no_other_content(
         assert attempt.post("uploads/complete", joining).json() == entry
     (again,) = attempt.post("uploads", {"files": [entry]}).json()["files"]
     assert (again["url"], again["parts"]) == (None, [])
-    told = {"kind": "sample", "step": 1, "path": "samples/large.bin", "files": [entry]}
-    assert attempt.post("artifacts", told).status_code == 200
+    report = {"kind": "sample", "step": 1, "path": "samples/large.bin", "files": [entry]}
+    assert attempt.post("artifacts", report).status_code == 200
     refused = attempt.post("uploads", {"files": [{**entry, "sha256": "0" * 64}]})
     assert (refused.status_code, refused.json()["code"]) == (409, "artifact_differs")
 
@@ -192,8 +192,8 @@ def test_an_old_upload_without_a_version_is_swept_with_its_files_and_parts(
     assert uploads_sweep() == 1
     assert not Upload.objects.exists()
     assert list(backend.list(f"datasets/{announced['upload']}/")) == []
-    (told,) = Audit.objects.filter(kind="upload_swept")
-    assert (told.object, told.actor) == (f"upload:{announced['upload']}", "dispatcher")
+    (report,) = Audit.objects.filter(kind="upload_swept")
+    assert (report.object, report.actor) == (f"upload:{announced['upload']}", "dispatcher")
     assert HTTP.put(link["parts"][0]["url"], content=LARGE[:PART]).status_code == 200, "its parts are younger"
 
 
@@ -202,8 +202,8 @@ def test_an_upload_that_became_a_version_keeps_its_files(project: Project, backe
     key = f"datasets/{announced['upload']}"
     backend.put_if_absent(f"{key}/0.png", b"kept")
     dataset = project.datasets.get(name="cats")
-    told = {"version": 1, "digest": "0" * 64, "files": [], "num_files": 0, "size_bytes": 0}
-    DatasetVersion.objects.create(record=dataset, key=key, **told)
+    report = {"version": 1, "digest": "0" * 64, "files": [], "num_files": 0, "size_bytes": 0}
+    DatasetVersion.objects.create(record=dataset, key=key, **report)
     Upload.objects.update(created=timezone.now() - timedelta(days=30))
     assert uploads_sweep() == 0
     assert not Upload.objects.exists(), "the row has done its work"
@@ -212,6 +212,6 @@ def test_an_upload_that_became_a_version_keeps_its_files(project: Project, backe
 
 
 def test_what_the_storage_can_is_told(client: Any) -> None:
-    told = storage_capabilities()
-    assert told["if_absent"] and told["parts"] and told["ranges"] and told["put_checks_sha256"]
-    assert client.get("/readyz").json()["storage_capabilities"] == told
+    report = storage_capabilities()
+    assert report["if_absent"] and report["parts"] and report["ranges"] and report["put_checks_sha256"]
+    assert client.get("/readyz").json()["storage_capabilities"] == report

@@ -24,8 +24,8 @@ def changed(user: APIClient, body: dict[str, Any]) -> dict[str, Any]:
     """A template with two versions: what PUT answered."""
     user.post(PATH, body, format="json")
     answer = user.put(f"{PATH}/fast", {**body, "params": {**body["params"], "lora_r": 16}}, format="json")
-    found: dict[str, Any] = answer.json()
-    return found
+    result: dict[str, Any] = answer.json()
+    return result
 
 
 def test_a_put_makes_a_version_and_the_old_one_stays(user: APIClient, changed: dict[str, Any]) -> None:
@@ -53,8 +53,8 @@ def test_restore_makes_an_old_version_the_newest(user: APIClient) -> None:
     assert (restored["version"], restored["params"]["lora_r"]) == (3, 8)
     assert user.post(f"{PATH}/fast/restore", {"version": 9}, format="json").status_code == 404
     assert user.post(f"{PATH}/fast/restore", {"version": 3}, format="json").json()["version"] == 3
-    told = Audit.objects.filter(object__startswith="template:").order_by("id").values_list("kind", flat=True)
-    assert list(told) == ["template_created", "template_updated", "template_restored"]
+    data = Audit.objects.filter(object__startswith="template:").order_by("id").values_list("kind", flat=True)
+    assert list(data) == ["template_created", "template_updated", "template_restored"]
 
 
 @pytest.mark.usefixtures("changed")
@@ -67,12 +67,12 @@ def test_a_clone_starts_with_what_the_version_said(user: APIClient) -> None:
 
 @pytest.mark.usefixtures("changed")
 def test_a_job_says_which_version_it_came_from(user: APIClient) -> None:
-    made = [user.post("/api/v1/jobs", {"template": ref}, format="json").json() for ref in ("fast", "fast@1")]
-    assert [(job["template"], job["params"]["lora_r"]) for job in made] == [("fast@2", 16), ("fast@1", 8)]
+    created = [user.post("/api/v1/jobs", {"template": ref}, format="json").json() for ref in ("fast", "fast@1")]
+    assert [(job["template"], job["params"]["lora_r"]) for job in created] == [("fast@2", 16), ("fast@1", 8)]
     for query, count in (("fast", 2), ("fast@1", 1), ("fas", 0)):
         assert len(user.get(f"/api/v1/jobs?template={query}").json()["results"]) == count
     assert user.delete(f"{PATH}/fast").status_code == 204
-    assert user.get(f"/api/v1/jobs/{made[0]['id']}").json()["template"] == "fast@2"
+    assert user.get(f"/api/v1/jobs/{created[0]['id']}").json()["template"] == "fast@2"
 
 
 def test_validate_says_what_is_wrong_and_saves_nothing(user: APIClient, body: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ def imported(user: APIClient, text: str | bytes, query: str = "") -> Any:
 
 
 def test_an_export_imports_as_the_same_template(user: APIClient, body: dict[str, Any]) -> None:
-    made = user.post(PATH, body, format="json").json()
+    created = user.post(PATH, body, format="json").json()
     file = user.get(f"{PATH}/fast/export", headers={"Accept": YAML})
     assert (file.status_code, file["Content-Type"]) == (200, f"{YAML}; charset=utf-8")
     assert file["Content-Disposition"] == 'attachment; filename="fast.yaml"'
@@ -34,14 +34,14 @@ def test_an_export_imports_as_the_same_template(user: APIClient, body: dict[str,
     again = imported(user, file.content, "?name=copy")
     assert again.status_code == 201, again.json()
     same = ("method", "params", "dataset", "model", "adaptors", "resources", "pool", "priority")
-    assert {key: again.json()[key] for key in same} == {key: made[key] for key in same}
+    assert {key: again.json()[key] for key in same} == {key: created[key] for key in same}
 
 
 def test_an_export_means_the_same_to_a_reader_of_yaml_1_1(user: APIClient, body: dict[str, Any]) -> None:
     user.post(PATH, body, format="json")
-    found = yaml.safe_load(user.get(f"{PATH}/fast/export").content)
-    assert found["params"]["adaptor_name"] == "no"
-    assert found["params"]["trigger_word"] == "1:30"
+    result = yaml.safe_load(user.get(f"{PATH}/fast/export").content)
+    assert result["params"]["adaptor_name"] == "no"
+    assert result["params"]["trigger_word"] == "1:30"
 
 
 def test_a_taken_name_is_replaced_only_when_asked(user: APIClient, body: dict[str, Any]) -> None:
@@ -54,7 +54,7 @@ def test_a_taken_name_is_replaced_only_when_asked(user: APIClient, body: dict[st
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (b"name: [a", "line"),
         (b"a: &x 1\nb: *x\n", "line 1, column 4: anchors"),
@@ -69,10 +69,10 @@ def test_a_taken_name_is_replaced_only_when_asked(user: APIClient, body: dict[st
         (b"? [a]\n: b\n", ""),
     ],
 )
-def test_a_file_that_is_no_template_is_refused_by_line(user: APIClient, text: bytes, said: str) -> None:
+def test_a_file_that_is_no_template_is_refused_by_line(user: APIClient, text: bytes, message: str) -> None:
     answer = imported(user, text)
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_yaml"), answer.content
-    assert said in answer.json()["message"]
+    assert message in answer.json()["message"]
     assert not Template.objects.exists()
 
 

@@ -23,10 +23,10 @@ def body(world: World) -> dict[str, Any]:  # noqa: ARG001 the dataset and model 
 
 def test_a_template_is_kept_as_it_was_written(user: APIClient, body: dict[str, Any]) -> None:
     full = {**body, "adaptors": [], "resources": {"accelerators": 1}, "pool": "big", "priority": 5}
-    made = user.post(PATH, full, format="json")
-    assert made.status_code == 201
+    created = user.post(PATH, full, format="json")
+    assert created.status_code == 201
     shown = user.get(f"{PATH}/fast").json()
-    assert shown == made.json()
+    assert shown == created.json()
     assert {name: shown[name] for name in full} == full
     assert user.get(PATH).json()["results"] == [shown]
 
@@ -76,9 +76,9 @@ def test_a_taken_name_is_409_and_put_replaces_all(user: APIClient, body: dict[st
 
 
 def test_a_faulty_put_changes_nothing(user: APIClient, body: dict[str, Any]) -> None:
-    made = user.post(PATH, body, format="json").json()
+    created = user.post(PATH, body, format="json").json()
     assert user.put(f"{PATH}/fast", {**body, "params": {"lora_r": 0}}, format="json").status_code == 400
-    assert user.get(f"{PATH}/fast").json() == made
+    assert user.get(f"{PATH}/fast").json() == created
 
 
 def test_put_with_another_name_renames(user: APIClient, body: dict[str, Any]) -> None:
@@ -118,8 +118,8 @@ def test_null_takes_a_parameter_of_the_template_out(user: APIClient, body: dict[
     """Samples are turned off with all that only they need, which would be refused without them."""
     samples = {"eval_prompt": "a dog", "eval_num_inference_steps": 20, "eval_every_steps": 5}
     user.post(PATH, {**body, "params": {**body["params"], **samples}}, format="json")
-    kept = user.post("/api/v1/jobs", {"template": "fast", "params": {"eval_prompt": ""}}, format="json")
-    assert kept.status_code == 400 and "eval_num_inference_steps=20 does nothing" in kept.json()["message"]
+    stored = user.post("/api/v1/jobs", {"template": "fast", "params": {"eval_prompt": ""}}, format="json")
+    assert stored.status_code == 400 and "eval_num_inference_steps=20 does nothing" in stored.json()["message"]
     quiet = user.post("/api/v1/jobs", {"template": "fast", "params": dict.fromkeys(samples)}, format="json")
     assert quiet.status_code == 201, quiet.content
     params = quiet.json()["params"]
@@ -129,8 +129,8 @@ def test_null_takes_a_parameter_of_the_template_out(user: APIClient, body: dict[
 def test_a_job_request_comes_out_of_a_template(user: APIClient, project: Project, body: dict[str, Any]) -> None:
     user.post(PATH, body, format="json")
     version = template_version(project, "fast")
-    said = {"name": version.template.name, **version.content}
-    assert {name: said[name] for name in body} == body
+    message = {"name": version.template.name, **version.content}
+    assert {name: message[name] for name in body} == body
     with pytest.raises(Problem, match="no template 'none'") as refused:
         template_version(project, "none")
     assert refused.value.status == 404

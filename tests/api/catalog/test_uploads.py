@@ -80,8 +80,8 @@ def test_a_file_list_that_is_none_says_where(anna: APIClient, files: Any, words:
 
 
 def test_a_file_that_was_not_sent_is_named(anna: APIClient) -> None:
-    made = announce(anna, file_list(images())).json()
-    answer = anna.post("/api/v1/datasets/cats/versions", {"upload": made["upload"]}, format="json")
+    created = announce(anna, file_list(images())).json()
+    answer = anna.post("/api/v1/datasets/cats/versions", {"upload": created["upload"]}, format="json")
     refused(answer, "0.png was not sent")
     assert answer.json()["code"] == "file_missing"
     assert not DatasetVersion.objects.exists()
@@ -89,17 +89,17 @@ def test_a_file_that_was_not_sent_is_named(anna: APIClient) -> None:
 
 def test_another_content_than_announced_is_refused_at_the_link(anna: APIClient, links: str) -> None:
     files = images()
-    made = announce(anna, file_list(files)).json()
+    created = announce(anna, file_list(files)).json()
     with pytest.raises(httpx.HTTPStatusError, match="400 Bad Request"):
-        send(made, links, {**files, "0.png": files["0.png"][:-1] + b"!"})
+        send(created, links, {**files, "0.png": files["0.png"][:-1] + b"!"})
 
 
 def test_odd_names_survive(anna: APIClient, links: str) -> None:
     name = "ordner/space and ünïcode 日本 🐕.png"
     files = {name: png(), "metadata.jsonl": metadata([{"file_name": name, "text": "ein Hund 🐕"}])}
-    made = upload(anna, links, "datasets", "cats", files)
-    assert made.status_code == 201, made.json()
-    assert [file["path"] for file in made.json()["files"]] == sorted(files)
+    created = upload(anna, links, "datasets", "cats", files)
+    assert created.status_code == 201, created.json()
+    assert [file["path"] for file in created.json()["files"]] == sorted(files)
 
 
 @pytest.mark.parametrize(
@@ -161,10 +161,10 @@ def test_metadata_that_cannot_be_read_says_why(anna: APIClient, links: str, raw:
 
 def test_images_without_a_caption_are_named_in_a_warning(anna: APIClient, links: str) -> None:
     files = {"a.png": png(), "b.png": png(seed=1), "a.txt": b"a cat", "orphan.txt": b"nobody"}
-    made = upload(anna, links, "datasets", "cats", files).json()
-    assert (made["details"]["num_images"], made["details"]["num_captions"]) == (2, 1)
-    assert made["warnings"] == ["a caption without an image: orphan.txt", "no caption beside it: b.png"]
-    assert [(notice["file"], notice["code"]) for notice in made["notices"]] == [
+    created = upload(anna, links, "datasets", "cats", files).json()
+    assert (created["details"]["num_images"], created["details"]["num_captions"]) == (2, 1)
+    assert created["warnings"] == ["a caption without an image: orphan.txt", "no caption beside it: b.png"]
+    assert [(notice["file"], notice["code"]) for notice in created["notices"]] == [
         ("orphan.txt", "a_caption_without_an_image"),
         ("b.png", "no_caption_beside_it"),
     ]
@@ -182,18 +182,18 @@ def test_a_csv_of_captions_is_read_too(anna: APIClient, links: str) -> None:
 def test_only_one_metadata_file_at_the_top_is_read_and_others_are_named(anna: APIClient, links: str) -> None:
     rows = metadata([{"file_name": "a.png", "text": "a cat"}])
     files = {"a.png": png(), "metadata.jsonl": rows, "metadata.csv": b"junk", "sub/metadata.jsonl": b"junk"}
-    made = upload(anna, links, "datasets", "cats", files).json()
-    assert made["details"]["num_captions"] == 1
-    said = "not read, since another metadata file is: metadata.csv, sub/metadata.jsonl"
-    assert made["warnings"] == [said]
+    created = upload(anna, links, "datasets", "cats", files).json()
+    assert created["details"]["num_captions"] == 1
+    message = "not read, since another metadata file is: metadata.csv, sub/metadata.jsonl"
+    assert created["warnings"] == [message]
 
 
 def test_a_column_of_another_name_is_left_to_the_trainer(anna: APIClient, links: str) -> None:
     rows = metadata([{"photo": "a.png", "text": "a cat"}])
-    made = upload(anna, links, "datasets", "cats", {"a.png": png(), "metadata.jsonl": rows}).json()
-    assert made["warnings"] == ["no column of images: metadata.jsonl"]
-    said = "metadata.jsonl has no column file_name or image; jobs must set image_column"
-    assert [notice["message"] for notice in made["notices"]] == [said]
+    created = upload(anna, links, "datasets", "cats", {"a.png": png(), "metadata.jsonl": rows}).json()
+    assert created["warnings"] == ["no column of images: metadata.jsonl"]
+    message = "metadata.jsonl has no column file_name or image; jobs must set image_column"
+    assert [notice["message"] for notice in created["notices"]] == [message]
 
 
 @pytest.mark.parametrize(
@@ -255,5 +255,5 @@ def test_a_model_made_by_diffusers_is_accepted_with_its_parts_that_nobody_opens(
     files = {path.relative_to(tiny_sd).as_posix(): path.read_bytes() for path in tiny_sd.rglob("*") if path.is_file()}
     index = json.loads(files["model_index.json"])
     index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
-    made = upload(anna, links, "models", "tiny", {**files, "model_index.json": json.dumps(index).encode()})
-    assert (made.status_code, made.json()["family"]) == (201, "sd1")
+    created = upload(anna, links, "models", "tiny", {**files, "model_index.json": json.dumps(index).encode()})
+    assert (created.status_code, created.json()["family"]) == (201, "sd1")

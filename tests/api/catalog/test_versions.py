@@ -153,9 +153,11 @@ def test_a_check_past_its_memory_names_the_file(links: str, environ: Environ) ->
 
 def test_a_zip_becomes_its_files(links: str) -> None:
     anna, files = person(), images()
-    made = upload_zip(anna, links, "datasets", "cats", zipped({f"cats/{path}": data for path, data in files.items()}))
-    assert made.status_code == 201, made.json()
-    for file in made.json()["files"]:
+    created = upload_zip(
+        anna, links, "datasets", "cats", zipped({f"cats/{path}": data for path, data in files.items()})
+    )
+    assert created.status_code == 201, created.json()
+    for file in created.json()["files"]:
         assert HTTP.get(file["url"].replace("http://testserver", links)).content == files[file["path"]]
     assert not [key for key in stored() if key.endswith(".zip")]
     again = upload(anna, links, "datasets", "cats", files)
@@ -207,8 +209,8 @@ def test_the_preview_of_rows_and_of_nothing(links: str) -> None:
     anna.post("/api/v1/datasets", {"name": "empty"}, format="json")
     assert anna.get("/api/v1/datasets/empty/preview").json() == {"results": [], "next": None}
     rows = metadata([{"question": f"{n} + {n}?", "answer": str(2 * n)} for n in range(150)])
-    made = upload(anna, links, "datasets", "sums", {"rows.jsonl": rows}).json()
-    assert (made["details"]["kind"], made["details"]["num_rows"]) == ("text", 150)
+    created = upload(anna, links, "datasets", "sums", {"rows.jsonl": rows}).json()
+    assert (created["details"]["kind"], created["details"]["num_rows"]) == ("text", 150)
     page = anna.get("/api/v1/datasets/sums/preview?limit=20&cursor=95").json()
     assert [item["line"] for item in page["results"]] == list(range(96, 116))
     assert page["results"][0]["row"] == {"question": "95 + 95?", "answer": "190"}
@@ -237,8 +239,8 @@ def test_files_that_a_job_published_become_a_version(tmp_path: Path, project: Pr
     same = version_from_files(record=record, key="jobs/1/1/model", files=listed, source=source, by="job:1")
     assert same.pk == version.pk
     versions_check()
-    found = PretrainedModelVersion.objects.get()
-    assert (found.state, found.family, found.details["source"]) == ("ready", "sd1", source)
+    result = PretrainedModelVersion.objects.get()
+    assert (result.state, result.family, result.details["source"]) == ("ready", "sd1", source)
 
 
 def test_a_version_in_use_is_not_deleted(world: World) -> None:
@@ -299,8 +301,8 @@ def test_metadata_is_kept_and_said_or_removed_as_the_upload_asks(
     links: str, later: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     anna, files = person(), {"a.jpg": photo(), "a.txt": b"a wall"}
-    kept = upload(anna, links, "datasets", "walls", files).json()
-    assert kept["warnings"] == [
+    retained = upload(anna, links, "datasets", "walls", files).json()
+    assert retained["warnings"] == [
         "1 images hold GPS positions, which are kept; upload with strip_metadata to remove them: a.jpg"
     ]
     if later:

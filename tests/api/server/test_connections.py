@@ -62,8 +62,8 @@ def test_half_a_request_is_closed(url: str, start: bytes) -> None:
 
 
 def test_half_of_a_second_request_is_closed_too(url: str) -> None:
-    whole = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-    received = answered(url, whole, b"GET /healthz HT")
+    complete = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    received = answered(url, complete, b"GET /healthz HT")
     assert received.startswith(b"HTTP/1.1 200") and received.count(b"HTTP/1.1") == 1
 
 
@@ -94,6 +94,6 @@ def test_an_answer_may_take_longer_than_a_request(url: str, monkeypatch: pytest.
 def test_the_server_keeps_connections_longer_than_workers_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers speak httpx with its defaults; of two equal times a report now and then met a connection that closed."""
     options: dict[str, Any] = {}
-    monkeypatch.setattr(uvicorn, "run", lambda _, **given: options.update(given))
+    monkeypatch.setattr(uvicorn, "run", lambda _, **settings: options.update(settings))
     call_command("serve")
     assert options["timeout_keep_alive"] > 3 * (httpx.Limits().keepalive_expiry or 0)

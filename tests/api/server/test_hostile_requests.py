@@ -86,8 +86,8 @@ def admin(scene: Scene, url: str) -> Iterator[httpx.Client]:
 
 
 def operations(internal: bool = False) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for path, found in openapi_document(internal=internal)["paths"].items():
-        for verb, operation in found.items():
+    for path, result in openapi_document(internal=internal)["paths"].items():
+        for verb, operation in result.items():
             if operation["operationId"] not in LEFT_OUT:
                 yield verb, path, operation
 
@@ -117,13 +117,13 @@ class Chooser:
 
 
 def faults(answer: httpx.Response, operation: dict[str, Any], what: str) -> list[str]:
-    said = f"{what}: {answer.status_code} {answer.text[:300]}"
+    message = f"{what}: {answer.status_code} {answer.text[:300]}"
     if answer.status_code >= 500:
-        return [said]
+        return [message]
     if answer.status_code >= 400 and answer.json().keys() != KEYS:
-        return [f"not the one shape: {said}"]
-    known = answer.status_code in (405, 400, 404) or str(answer.status_code) in operation["responses"]
-    return [] if known else [f"not described: {said}"]
+        return [f"not the one shape: {message}"]
+    existing = answer.status_code in (405, 400, 404) or str(answer.status_code) in operation["responses"]
+    return [] if existing else [f"not described: {message}"]
 
 
 @FEW_SOME_ALL

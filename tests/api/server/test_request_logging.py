@@ -40,14 +40,14 @@ def lines() -> Iterator[list[str]]:
 def test_a_request_is_one_json_line_with_its_id_user_and_duration(user: APIClient, lines: list[str]) -> None:
     answer = user.get("/api/v1/jobs?search=x", HTTP_X_REQUEST_ID="mine-1")
     assert answer.headers["X-Request-ID"] == "mine-1"
-    told = next(line for line in map(json.loads, lines) if line["event"] == "request")
-    assert told["request_id"] == "mine-1" and told["user"] == "admin-of-default" and told["duration_ms"] > 0
-    assert (told["method"], told["path"], told["status"], told["level"]) == ("GET", "/api/v1/jobs", 200, "info")
+    body = next(line for line in map(json.loads, lines) if line["event"] == "request")
+    assert body["request_id"] == "mine-1" and body["user"] == "admin-of-default" and body["duration_ms"] > 0
+    assert (body["method"], body["path"], body["status"], body["level"]) == ("GET", "/api/v1/jobs", 200, "info")
 
 
 def test_an_id_that_could_spoil_a_log_is_replaced(client: Client) -> None:
-    for given in ("", "a b", "x" * 65, 'a"b'):
-        answer = client.get("/healthz", headers={"X-Request-ID": given} if given else {})
+    for value in ("", "a b", "x" * 65, 'a"b'):
+        answer = client.get("/healthz", headers={"X-Request-ID": value} if value else {})
         assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["X-Request-ID"])
 
 

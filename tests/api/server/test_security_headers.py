@@ -152,8 +152,10 @@ def test_djangos_check_of_a_served_configuration_is_clean(served: dict[str, str]
 
 def test_cookies_are_secure_and_unseen_by_scripts_where_we_are_served_by_https(served: dict[str, str]) -> None:
     names = "SESSION_COOKIE_SECURE CSRF_COOKIE_SECURE SESSION_COOKIE_HTTPONLY SECURE_HSTS_SECONDS"
-    asked = f"from django.conf import settings as s; print(*(bool(getattr(s, n)) for n in {names.split()!r}), s.DEBUG)"
-    command = [sys.executable, "-c", asked]
+    program = (
+        f"from django.conf import settings as s; print(*(bool(getattr(s, n)) for n in {names.split()!r}), s.DEBUG)"
+    )
+    command = [sys.executable, "-c", program]
     ended = subprocess.run(command, env=served, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True)
     assert ended.stdout.split() == ["True"] * 4 + ["False"]
 
