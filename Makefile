@@ -21,7 +21,7 @@ IN_TEST := not slow and not long
 IN_SLOW := slow and not long
 TYPED := api worker trainers storage cli foundation formats
 
-LONG := api trainers faults rest numeric postgresql
+LONG := api trainers faults rest numeric postgresql soak
 LONG_PIECES := $(LONG:%=test-long-%)
 
 .PHONY: help setup demo up test test-slow test-numeric test-all $(LONG_PIECES) lint format types docs clean
@@ -89,6 +89,9 @@ test-long-numeric: $(READY)
 
 test-long-postgresql: $(READY)
 	$(ON_POSTGRESQL) -m "$(IN_TEST) and any_database" $(PARALLEL)
+
+test-long-soak: $(READY)
+	$(BIN)/python -m bench.soak --jobs 100 --real 4 --minutes 5
 
 lint: $(READY)
 	$(BIN)/ruff check .

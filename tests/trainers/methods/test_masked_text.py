@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.patience import PATIENCE_SECONDS
-from tests.trainers.job import SHA256
+from tests.trainers.job import SHA256, AtStep
 from tests.trainers.text.job import TextJob, text_job, text_rows
 from trainers.contract.spec import InputRef
 from trainers.core.checkpoint import newest_checkpoint
@@ -213,6 +214,21 @@ def test_a_job_goes_on_from_its_checkpoint_to_the_same_bits(lora: bool, make: Ma
     assert (other.out / product).read_bytes() == (whole.out / product).read_bytes()
     for sample in other.of_kind("sample"):
         assert (other.out / sample.path).read_bytes() == (whole.out / sample.path).read_bytes()
+
+
+@pytest.mark.long(smaller="test_a_job_goes_on_from_its_checkpoint_to_the_same_bits")
+@pytest.mark.parametrize("step", range(1, 7))
+def test_killed_at_every_step(step: int, make: Make) -> None:
+    whole = make("whole", "dream", **DEMANDING).finished()
+    job = make("killed", "dream", **DEMANDING)
+    (process,) = job.start(at_step=AtStep(step, "kill"))
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    job.finished()
+    assert job.losses() == whole.losses()
+    assert validations(job) == validations(whole)
+    adaptors = [(one.out / "adaptor" / "adapter_model.safetensors").read_bytes() for one in (job, whole)]
+    assert adaptors[0] == adaptors[1]
 
 
 def test_a_stopped_job_leaves_a_partial_product(make: Make) -> None:
