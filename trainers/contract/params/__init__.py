@@ -1,35 +1,49 @@
-"""Every method by name. To add one: its class here, one line."""
+"""Every method by name. To add one: its class in a file of its own, one line here."""
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 
 from trainers.contract.params.base import Params
-from trainers.contract.params.evaluate_text import EvaluateTextParams
-from trainers.contract.params.extract_adaptor import ExtractAdaptorParams
-from trainers.contract.params.fetch import FetchDatasetParams, FetchModelParams
-from trainers.contract.params.image_lora import ImageLoraParams
-from trainers.contract.params.import_adaptor import ImportAdaptorParams
-from trainers.contract.params.import_model import ImportModelParams
-from trainers.contract.params.inspect_dataset import InspectDatasetParams
-from trainers.contract.params.masked_text import MaskedTextParams
-from trainers.contract.params.merge import MergeParams
-from trainers.contract.params.sample_image import SampleImageParams
-from trainers.contract.params.sample_text import SampleTextParams
 
-METHODS: dict[str, type[Params]] = {
-    params.method: params
-    for params in (
-        ImageLoraParams,
-        MaskedTextParams,
-        SampleImageParams,
-        SampleTextParams,
-        EvaluateTextParams,
-        ExtractAdaptorParams,
-        ImportAdaptorParams,
-        ImportModelParams,
-        MergeParams,
-        FetchModelParams,
-        FetchDatasetParams,
-        InspectDatasetParams,
-    )
-}
+
+class Methods(Mapping[str, type[Params]]):
+    """Parameter classes by method. A class is imported when it is looked up, so that a trainer imports only its own."""
+
+    def __init__(self, classes: dict[str, str]) -> None:
+        """classes: `module:class` below this package, by method."""
+        self._classes = classes
+
+    def __getitem__(self, method: str) -> type[Params]:
+        module, _, name = self._classes[method].partition(":")
+        params: type[Params] = getattr(import_module(f"{__name__}.{module}"), name)
+        return params
+
+    def __contains__(self, method: object) -> bool:
+        return method in self._classes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._classes)
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+
+METHODS = Methods(
+    {
+        "image_lora": "image_lora:ImageLoraParams",
+        "masked_text": "masked_text:MaskedTextParams",
+        "sample_image": "sample_image:SampleImageParams",
+        "sample_text": "sample_text:SampleTextParams",
+        "evaluate_text": "evaluate_text:EvaluateTextParams",
+        "extract_adaptor": "extract_adaptor:ExtractAdaptorParams",
+        "import_adaptor": "import_adaptor:ImportAdaptorParams",
+        "import_model": "import_model:ImportModelParams",
+        "merge": "merge:MergeParams",
+        "fetch_model": "fetch:FetchModelParams",
+        "fetch_dataset": "fetch:FetchDatasetParams",
+        "inspect_dataset": "inspect_dataset:InspectDatasetParams",
+    }
+)
 
 
 def params_class(method: str) -> type[Params]:
