@@ -136,8 +136,6 @@ class JobSpec(Contract):
                 raise ValueError(f"method {self.method} needs inputs.{role}")
             if given and role not in allows:
                 raise ValueError(f"method {self.method} has no use for inputs.{role}; leave it out")
-        if problem := self.params.inputs_problem([role for role in Inputs.model_fields if getattr(self.inputs, role)]):
-            raise ValueError(problem)
         self._kinds_check()
         self._splits_check()
         self._family_check()

@@ -1,6 +1,6 @@
 """What every method's parameters share. Standard library and pydantic only."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -124,10 +124,6 @@ class Params(BaseModel):
 
     def family_problem(self, family: str) -> str:  # noqa: ARG002 - for those who care
         """Which of these parameters a base model of that family cannot take, and why; "" where all fit."""
-        return ""
-
-    def inputs_problem(self, roles: Collection[str]) -> str:  # noqa: ARG002 - for those who care
-        """What these parameters need beside the inputs of `roles`, or cannot take with them; "" where all fit."""
         return ""
 
     @property

@@ -1,7 +1,6 @@
 """Parameters of `import_model`."""
 
-from collections.abc import Collection
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,6 +9,9 @@ from trainers.contract.params.base import Params, Product
 from trainers.contract.params.fetch import HUB, REPO, REVISION
 from trainers.contract.params.import_adaptor import ADAPTOR_NAME
 from trainers.contract.params.secrets import SecretNames
+
+if TYPE_CHECKING:
+    from trainers.contract.spec import Inputs
 
 
 class ImportModelParams(Params):
@@ -45,12 +47,13 @@ class ImportModelParams(Params):
     def connects(self) -> bool:
         return bool(self.repo)
 
-    def inputs_problem(self, roles: Collection[str]) -> str:
-        if "model" in roles and self.repo:
-            return f"inputs.model and repo={self.repo!r} both give what the file lacks; leave one out"
-        if "model" not in roles and not self.repo:
-            return "what the file lacks comes from inputs.model, a base of its family, or from repo; give one of them"
-        return ""
+    def check_inputs(self, inputs: "Inputs") -> None:
+        if inputs.model and self.repo:
+            raise ValueError(f"inputs.model and repo={self.repo!r} both give what the file lacks; leave one out")
+        if not inputs.model and not self.repo:
+            raise ValueError(
+                "what the file lacks comes from inputs.model, a base of its family, or from repo; give one of them"
+            )
 
     @field_validator("endpoint")
     @classmethod
