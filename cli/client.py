@@ -1,4 +1,4 @@
-"""The Python client: a person's calls with typed answers. `docs/client.md` shows each of them at work."""
+"""The Python client: the REST API with typed results. `docs/client.md` shows each call in use."""
 
 import time
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ class Anneal:
 
     def __init__(self, login: Login) -> None:
         self.http = Client(login)
-        """Every call that has no method here: `get`, `post`, `put`, `delete`, `pages` by path, plain JSON."""
+        """For calls without a method here: `get`, `post`, `put`, `delete`, `pages` by path, in plain JSON."""
 
     def __enter__(self) -> Self:
         return self
@@ -48,14 +48,14 @@ class Anneal:
         return Me.model_validate(self.http.get("me"))
 
     def datasets(self, **query: Any) -> Iterator[Version]:
-        """All, page after page as they are asked for; `search=` and `limit=` (a page's size) as in docs/rest.md."""
+        """All records, page by page on demand; `search=` and `limit=` (page size) as in docs/rest.md."""
         return map(Version.model_validate, self.http.pages("datasets", **query))
 
     def dataset(self, ref: str) -> Version:
         return Version.model_validate(self.http.get(f"datasets/{ref}"))
 
     def dataset_upload(self, name: str, path: Path) -> Version:
-        """A folder or a zip as the next version, once it is checked; the same content again is the same version."""
+        """Uploads a folder or zip as the next version and waits for its check; the same content is the same version."""
         return self._upload("datasets", name, path)
 
     def models(self, **query: Any) -> Iterator[Version]:
@@ -80,14 +80,14 @@ class Anneal:
         return Template.model_validate(self.http.post("templates", body))
 
     def jobs(self, **query: Any) -> Iterator[Job]:
-        """The newest first; filters as in docs/rest.md: `state=`, `method=`, `search=`, ..."""
+        """Jobs, newest first; filters as in docs/rest.md: `state=`, `method=`, `search=`, ..."""
         return map(Job.model_validate, self.http.pages("jobs", **query))
 
     def job(self, ref: str) -> Job:
         return Job.model_validate(self.http.get(f"jobs/{ref}"))
 
     def job_submit(self, *, idempotency_key: str = "", **request: Any) -> Job:
-        """Queues one job, however often the connection breaks: every try carries the same key, by default a new one.
+        """Queues exactly one job even if the connection breaks: every try sends the same key, by default a new one.
 
         `request`: template, name, method, params, dataset, model, adaptors, resources, pool, priority.
         """
@@ -109,11 +109,11 @@ class Anneal:
         return Job.model_validate(self.http.post(f"jobs/{ref}/resume"))
 
     def job_follow(self, ref: str, after: int = 0) -> Iterator[Event]:
-        """Events as they happen, from seq `after` + 1 until the job ended; a broken connection is made again."""
+        """Events as they happen, from seq `after` + 1 until the job ends; reconnects when the connection breaks."""
         return (Event.model_validate(event) for event in job_events(self.http, ref, after) if event)
 
     def job_wait(self, ref: str) -> Job:
-        """The job once it ended, however it ended."""
+        """Waits until the job has ended and returns it, whatever its outcome."""
         for _ in self.job_follow(ref):
             pass
         return self.job(ref)
@@ -130,7 +130,7 @@ class Anneal:
         return [ImageRow.model_validate(row) for row in self.http.pages(f"jobs/{ref}/samples")]
 
     def image_download(self, image: ImageRow, target: Path) -> Path:
-        """Whole and with the right digest, or not at all."""
+        """Downloads the file and verifies its digest; an incomplete file is never left behind."""
         return file_download({"url": image.url, "sha256": image.sha256}, target)
 
     def adaptors(self, **query: Any) -> Iterator[Adaptor]:
@@ -140,6 +140,6 @@ class Anneal:
         return Adaptor.model_validate(self.http.get(f"adaptors/{ref}"))
 
     def adaptor_download(self, ref: str, folder: Path) -> Path:
-        """Every file of it into `folder`, each with its digest checked, manifest.json last."""
+        """Downloads every file into `folder`, verifying each digest, manifest.json last."""
         adaptor_write(self.http.get(f"adaptors/{ref}"), folder)
         return folder

@@ -1,4 +1,4 @@
-"""What the shell offers at TAB: names of what there is, asked of the API; nothing where it does not answer soon."""
+"""Shell completion of names, from the API; offers nothing if the API does not answer quickly."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from cli.http import Client, Record, without_none
 
 TIMEOUT = httpx.Timeout(1.0, connect=0.5)
 MOST = 50
-"""Rows asked for, so words offered at most."""
+"""Maximum number of suggestions."""
 ID_CHARACTERS = 8
 Offer = list[tuple[str, str]]
 """Words, and what some shells show beside each."""

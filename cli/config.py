@@ -1,4 +1,4 @@
-"""Where the API is and who asks: environment first, then ~/.config/anneal/config.json (mode 600)."""
+"""URL and token of the API: environment first, then ~/.config/anneal/config.json (mode 600)."""
 
 import json
 import os

@@ -93,7 +93,7 @@ def start_error(log: Path) -> CliError:
 
 
 def stop(up: "subprocess.Popen[str]") -> None:
-    """Drains it; a second SIGTERM tells it to hurry."""
+    """Drains it; a second SIGTERM skips the wait for checkpoints."""
     for _ in range(2):
         up.terminate()
         try:
@@ -106,7 +106,7 @@ def stop(up: "subprocess.Popen[str]") -> None:
 
 
 def demo_login(ready: Record, path: Path) -> Login:
-    """The first start's token, kept for the next demo in the same folder."""
+    """The token of the first start, stored for the next demo in the same folder."""
     token = ready.get("token") or (saved.token if (saved := login_saved(path)) else "")
     if not token:
         raise CliError(f"{path} with the demo's token is gone", f"Remove {path.parent} and run the demo again.")

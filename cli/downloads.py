@@ -1,4 +1,4 @@
-"""What a job leaves, brought here whole: adaptors by file and digest, logs piece by piece."""
+"""Downloads of a job's results: adaptors with verified digests, logs in chunks."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ LOG_BYTES = 65_536
 
 
 def adaptor_write(adaptor: Record, folder: Path, on_bytes: OnBytes = lambda _: None) -> None:
-    """Every file with its digest checked; the manifest last, so that its being there means that the rest is whole."""
+    """Downloads every file and verifies its digest; the manifest last, so that its presence means a complete copy."""
     for file in adaptor["files"]:
         file_download(file, inside(folder, file["path"]), on_bytes)
     text_write(folder / "manifest.json", json.dumps(adaptor["manifest"], indent=2, ensure_ascii=False) + "\n")
@@ -30,7 +30,7 @@ def inside(folder: Path, path: str) -> Path:
 
 
 def samples_of(client: Client, job: str, **query: Any) -> list[Record]:
-    """Every image that the job made, with its link."""
+    """Every image that the job produced, with its link."""
     return list(client.pages(f"jobs/{job}/samples", **query))
 
 

@@ -1,4 +1,4 @@
-"""What ends a command: one sentence, a hint, an exit code."""
+"""Errors that end a command: one sentence, a hint, an exit code."""
 
 from collections.abc import Mapping
 from enum import IntEnum
@@ -33,7 +33,7 @@ class CliError(Exception):
 
 
 class UnreachableError(CliError):
-    """Nobody answers at the address; asking again may help."""
+    """The API is unreachable; a retry may help."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint, code="unreachable", exit_code=Exit.UNREACHABLE)
@@ -75,7 +75,7 @@ class ThrottledError(ApiError):
 
     @property
     def retry_after_seconds(self) -> float:
-        """How long to wait before the next try; 1 where the API did not say."""
+        """Seconds to wait before the next try; 1 if the API gives none."""
         value = self.headers.get("Retry-After", "")
         return float(value) if value.isdigit() else 1.0
 

@@ -28,7 +28,7 @@ def add_fetch(app: typer.Typer, collection: str) -> None:
     @app.command("fetch")
     def fetch(
         name: Annotated[
-            str, typer.Argument(help="Name; a new version if it exists.", autocompletion=names_of(collection))
+            str, typer.Argument(help="Name; adds a version if it exists.", autocompletion=names_of(collection))
         ],
         repo: Annotated[str, typer.Argument(help="Repository on the Hub: owner/name.")],
         revision: Annotated[str | None, typer.Option(help="Branch, tag or commit; main if left out.")] = None,
@@ -40,7 +40,7 @@ def add_fetch(app: typer.Typer, collection: str) -> None:
         split: Annotated[
             str | None, typer.Option(help="Only this split of a dataset.", hidden=collection == "models")
         ] = None,
-        endpoint: Annotated[str | None, typer.Option(help="Address of another Hub that the operator lists.")] = None,
+        endpoint: Annotated[str | None, typer.Option(help="URL of another Hub that the operator allows.")] = None,
         secret: Secrets = None,
         pool: Pool = None,
         priority: Priority = None,

@@ -1,4 +1,4 @@
-"""A job's events as they happen: server-sent events, going on after a broken connection where it stopped."""
+"""Streams a job's events by server-sent events; resumes after a broken connection."""
 
 import json
 import time
@@ -41,7 +41,7 @@ def job_events(client: Client, job: str, after: int = 0) -> Iterator[Record | No
 
 
 def _refused_by_the_api(error: UnreachableError | ApiError) -> bool:
-    """Whether the answer came from the API and asking again cannot help."""
+    """Whether the response came from the API and a retry cannot help."""
     if isinstance(error, UnreachableError | ServerError | ThrottledError):
         return False
     return PROTOCOL_HEADER in error.headers

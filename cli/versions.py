@@ -66,7 +66,7 @@ def add_commands(app: typer.Typer, collection: str, content: str, *, with_add: b
 
     def add(
         name: Annotated[
-            str, typer.Argument(help="Name; a new version if it exists.", autocompletion=names_of(collection))
+            str, typer.Argument(help="Name; adds a version if it exists.", autocompletion=names_of(collection))
         ],
         path: Annotated[Path, typer.Argument(help="Folder or zip to upload.", exists=True)],
         strip_metadata: Annotated[

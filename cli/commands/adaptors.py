@@ -43,8 +43,8 @@ SIGNS = {">=": "__gte", "<=": "__lte", "!=": "__ne", ">": "__gt", "<": "__lt", "
 def adaptor_list(
     search: Annotated[str | None, typer.Option(help="Part of the name.")] = None,
     name: Annotated[str | None, typer.Option(help="All versions of this name.", autocompletion=ADAPTORS)] = None,
-    method: Annotated[str | None, typer.Option(help="Made by this method.")] = None,
-    base_model: Annotated[str | None, typer.Option(help="Trained on it.", autocompletion=MODELS)] = None,
+    method: Annotated[str | None, typer.Option(help="Produced by this method.")] = None,
+    base_model: Annotated[str | None, typer.Option(help="Trained on this base model.", autocompletion=MODELS)] = None,
     tag: Annotated[str | None, typer.Option(help="Has this tag.")] = None,
     where: Annotated[
         list[str] | None,
@@ -58,7 +58,7 @@ def adaptor_list(
     training_method: Annotated[str | None, typer.Option(help="Of text adaptors: bert, llada or dream.")] = None,
     as_json: Json = False,
 ) -> None:
-    """What training jobs have made, the newest first; text adaptors with their recipe."""
+    """Adaptors of the project, newest first; text adaptors with their recipe."""
     query: dict[str, Any] = {"search": search, "name": name, "method": method, "base_model": base_model}
     conditions = dict(condition_parse(text) for text in where or [])
     conditions |= {"manifest.training_method": training_method} if training_method else {}
@@ -116,19 +116,19 @@ def adaptor_tag(
     tags: Annotated[list[str] | None, typer.Argument(help="All its tags; none removes them.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Put tags on an adaptor, in place of those that it has."""
+    """Replace the tags of an adaptor."""
     edit(name, {"tags": tags or []}, as_json=as_json)
 
 
 @app.command("note")
 def adaptor_note(name: Name, text: Annotated[str, typer.Argument()], as_json: Json = False) -> None:
-    """Write notes beside an adaptor, in place of the old ones."""
+    """Replace the notes of an adaptor."""
     edit(name, {"notes": text}, as_json=as_json)
 
 
 @app.command("lineage")
 def adaptor_lineage(name: Name, as_json: Json = False) -> None:
-    """Where it came from: job, template version, inputs, attempts; and who uses it."""
+    """Show its origin (job, template version, inputs, attempts) and what uses it."""
     with connect() as client:
         lineage = client.get(f"adaptors/{name}/lineage")
         used = client.get(f"adaptors/{name}/used-by")

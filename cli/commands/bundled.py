@@ -23,7 +23,7 @@ def names(incomplete: str) -> list[str]:
 
 
 def template_bundled(as_json: Json = False) -> None:
-    """Templates that come with Anneal; `anneal template install NAME` makes one ready."""
+    """Templates that ship with Anneal; `anneal template install NAME` installs one."""
     rows = [row(name, content) for name, content in bundled().items()]
     columns = {"name": "name", "what": "summary", "dataset": "dataset", "base model": "model"}
     print_rows(rows, columns, as_json=as_json)
@@ -31,12 +31,12 @@ def template_bundled(as_json: Json = False) -> None:
 
 def template_install(
     name: Annotated[str, typer.Argument(help="Of `anneal template bundled`.", autocompletion=names)],
-    endpoint: Annotated[str | None, typer.Option(help="Address of another Hub that the operator lists.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="URL of another Hub that the operator allows.")] = None,
     secret: Secrets = None,
     pool: Pool = None,
     as_json: Json = False,
 ) -> None:
-    """Save a bundled template; its dataset and base model are fetched from the Hub first, where they are not there."""
+    """Install a bundled template; fetches its dataset and base model from the Hub if they are missing."""
     content = bundled().get(name)
     if content is None:
         known_names = ", ".join(bundled()) or "none: they come with a checkout of the project"

@@ -19,7 +19,9 @@ from cli.watch import adaptor_ref
 
 
 def model_merge(
-    name: Annotated[str, typer.Argument(help="Base model to make; a new version if it exists.", autocompletion=MODELS)],
+    name: Annotated[
+        str, typer.Argument(help="Name of the new base model; adds a version if it exists.", autocompletion=MODELS)
+    ],
     adaptor: AdaptorScales = None,
     model: Model = None,
     set_: Settings = None,
@@ -28,7 +30,7 @@ def model_merge(
     priority: Priority = None,
     as_json: Json = False,
 ) -> None:
-    """Fuse adaptors into their base model; the result is a base model like any other."""
+    """Merge adaptors into their base model; the result is a new base model."""
     refs, scales = adaptors_parse(adaptor or [])
     if not refs:
         raise CliError("merging needs --adaptor", exit_code=Exit.USAGE)
@@ -62,15 +64,15 @@ def model_import(
 
 def adaptor_import(
     file: Annotated[Path, typer.Argument(help="A LoRA: .safetensors of diffusers, PEFT or kohya.", exists=True)],
-    model: Annotated[str, typer.Option(help="The base model that it is for.", autocompletion=MODELS)],
+    model: Annotated[str, typer.Option(help="Base model that it was trained for.", autocompletion=MODELS)],
     name: Annotated[str | None, typer.Option(help="Name of the adaptor; the file's if left out.")] = None,
-    trigger_word: Annotated[str | None, typer.Option(help="Word that calls it up.")] = None,
+    trigger_word: Annotated[str | None, typer.Option(help="Trigger word of its prompts.")] = None,
     set_: Settings = None,
     pool: Pool = None,
     priority: Priority = None,
     as_json: Json = False,
 ) -> None:
-    """Make an adaptor of a LoRA that was trained elsewhere, once its keys, ranks and family are checked."""
+    """Import a LoRA that was trained elsewhere, after checking its keys, ranks and family."""
     with connect() as client:
         dataset = weights_upload(client, file)
         params = without_none({"adaptor_name": name or file.stem, "trigger_word": trigger_word})
@@ -84,14 +86,16 @@ def adaptor_extract(
     adaptor: Annotated[str, typer.Argument(help="Name, or name@version.", autocompletion=ADAPTORS)],
     name: Annotated[str, typer.Option(help="Name of the adaptor to make.")],
     rank: Annotated[int | None, typer.Option(min=1, help="Inner width; the best fit of that rank (SVD).")] = None,
-    scale: Annotated[float | None, typer.Option(help="Strength that becomes 1.0 in the new one.")] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Scale of the source that becomes 1.0 in the new adaptor.")
+    ] = None,
     model: Model = None,
     set_: Settings = None,
     pool: Pool = None,
     priority: Priority = None,
     as_json: Json = False,
 ) -> None:
-    """Make an adaptor of lower rank or another strength out of one."""
+    """Extract an adaptor of lower rank or another scale from an existing one."""
     with connect() as client:
         params = without_none({"adaptor_name": name, "rank": rank, "scale": scale})
         params |= settings_parse(set_ or [], method_schema(client, "extract_adaptor"))

@@ -12,8 +12,8 @@ from cli.http import Client, Record
 from cli.output import Json, connect, print_done, print_rows
 
 app = typer.Typer(no_args_is_help=True)
-Name = Annotated[str, typer.Argument(help="For people: what it is for.")]
-Days = Annotated[int | None, typer.Option(min=1, help="Days until it ends.")]
+Name = Annotated[str, typer.Argument(help="Description of its purpose.")]
+Days = Annotated[int | None, typer.Option(min=1, help="Days until it expires.")]
 
 
 class Scope(StrEnum):
@@ -24,7 +24,7 @@ class Scope(StrEnum):
 
 @app.command("list")
 def token_list(as_json: Json = False) -> None:
-    """Your tokens in this project; an admin sees those of all. Their secrets are shown nowhere."""
+    """Your tokens in this project; admins see all. The secret parts are never shown."""
     with connect() as client:
         rows = list(client.pages("tokens"))
     columns = {"id": "short", "name": "name", "user": "user", "scopes": "scopes", "state": "state"}
@@ -38,10 +38,10 @@ def token_create(
     scope: Annotated[list[Scope] | None, typer.Option(help="read if left out; may be repeated.")] = None,
     project: Annotated[str, typer.Option(help="That of the login if left out.", autocompletion=PROJECTS)] = "",
     days: Days = 90,
-    for_ever: Annotated[bool, typer.Option("--for-ever", help="It never ends by itself.")] = False,
+    for_ever: Annotated[bool, typer.Option("--for-ever", help="It never expires.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a token for a program, with no more scopes than you have. It is shown once."""
+    """Create a token for a program, with at most your own scopes. It is shown once."""
     body: Record = {"name": name, "scopes": [one.value for one in scope or [Scope.READ]]}
     body |= {"expires_in_days": None if for_ever else days} | ({"project": project} if project else {})
     made("tokens", body, as_json=as_json)
@@ -49,7 +49,7 @@ def token_create(
 
 @app.command("create-worker")
 def token_create_worker(name: Name, days: Days = None, as_json: Json = False) -> None:
-    """Make a token for worker hosts, which serve every project; for superusers. It ends with --days, else never."""
+    """Create a token for worker hosts, which serve every project; superusers only. Expires only with --days."""
     made("tokens/workers", {"name": name, "expires_in_days": days}, as_json=as_json)
 
 
@@ -58,7 +58,7 @@ def token_revoke(
     token: Annotated[str, typer.Argument(help="Id of the token, or its first characters.", autocompletion=TOKENS)],
     as_json: Json = False,
 ) -> None:
-    """End a token for good."""
+    """Revoke a token permanently."""
     with connect() as client:
         row = token_find(client, token)
         client.delete(f"tokens/{row['id']}")
@@ -108,10 +108,10 @@ def secret_list(as_json: Json = False) -> None:
 @secrets_app.command("set")
 def secret_set(
     name: SecretName,
-    kind: Annotated[Kind, typer.Option(help="Says which variable a trainer finds it in.")] = Kind.GENERIC,
+    kind: Annotated[Kind, typer.Option(help="Decides the name of the environment variable.")] = Kind.GENERIC,
     as_json: Json = False,
 ) -> None:
-    """Save a value, asked for or read from standard input: never a word of the command line, which others can see."""
+    """Set a secret. The value is prompted for or read from standard input, never taken from the command line."""
     value = value_read()
     with connect() as client:
         saved = client.put(f"secrets/{name}", {"kind": kind.value, "value": value})
@@ -120,7 +120,7 @@ def secret_set(
 
 @secrets_app.command("delete")
 def secret_delete(name: SecretName, as_json: Json = False) -> None:
-    """Forget a secret; attempts that run keep what they were given."""
+    """Delete a secret; running attempts keep their copy."""
     with connect() as client:
         client.delete(f"secrets/{name}")
     print_done({"deleted": name}, f"deleted {name}", as_json=as_json)

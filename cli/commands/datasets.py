@@ -32,10 +32,10 @@ def dataset_captions(
     file: Annotated[
         Path | None, typer.Option("--from", "-f", help="A .csv or .jsonl with file_name and text.", exists=True)
     ] = None,
-    column: Annotated[str | None, typer.Option(help="Of the metadata, where it has several of captions.")] = None,
+    column: Annotated[str | None, typer.Option(help="Caption column of the metadata, if it has several.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write other captions, as the next version; the images are not sent again."""
+    """Edit captions as a new version; the images are not uploaded again."""
     captions = {**(captions_read(file) if file else {}), **dict(caption_parse(pair) for pair in set_ or [])}
     if not 1 <= len(captions) <= CAPTIONS_AT_ONCE:
         raise CliError(f"expected 1 to {CAPTIONS_AT_ONCE} captions by --set or --from", exit_code=Exit.USAGE)
@@ -45,9 +45,10 @@ def dataset_captions(
 
 
 def dataset_from_samples(
-    name: Annotated[str, typer.Argument(help="Name; a new version if it exists.", autocompletion=DATASETS)],
+    name: Annotated[str, typer.Argument(help="Name; adds a version if it exists.", autocompletion=DATASETS)],
     job: Annotated[
-        list[str], typer.Option("--job", "-j", help="Job whose images to take; may be repeated.", autocompletion=JOBS)
+        list[str],
+        typer.Option("--job", "-j", help="Job that produced the images; may be repeated.", autocompletion=JOBS),
     ],
     pick: Annotated[
         list[str] | None,
@@ -56,7 +57,7 @@ def dataset_from_samples(
     extend: Annotated[bool, typer.Option("--extend", help="Add them to the latest version.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a dataset of images that jobs made, each with its prompt as the caption."""
+    """Create a dataset from images that jobs produced, each captioned with its prompt."""
     with connect() as client:
         record_create(client, "datasets", name)
         picks = [picked(client, one, pick or []) for one in job]
@@ -129,7 +130,7 @@ def dataset_preview(
     most: Annotated[int, typer.Option("--most", "-n", min=1, help="Items shown.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """What a trainer will read: images with their captions, or rows."""
+    """Preview what a trainer will read: images with captions, or rows."""
     with connect() as client:
         items = list(islice(client.pages(f"datasets/{name}/preview", limit=min(most, 200)), most))
     rows = items if as_json else [item_row(item) for item in items]

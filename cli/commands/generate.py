@@ -76,7 +76,7 @@ def generate(
     priority: Priority = None,
     as_json: Json = False,
 ) -> None:
-    """Answer prompts or fill gaps with a text-diffusion model and adaptors; without --model, the first adaptor's."""
+    """Answer prompts or fill gaps with a text-diffusion model; --model defaults to the base of the first adaptor."""
     refs, scales = adaptors_parse(adaptor or [])
     request = request_parse(prompt or [], infill or [], chat)
     with connect() as client:

@@ -18,9 +18,7 @@ Rows = Annotated[int, typer.Option("--num-rows", "-n", min=1, max=64, help="Samp
 Ref = Annotated[
     str, typer.Argument(help="Name of the template, or name@version.", autocompletion=TEMPLATES, metavar="NAME")
 ]
-Dataset = Annotated[
-    str | None, typer.Option(help="Look at this one instead of the template's.", autocompletion=DATASETS)
-]
+Dataset = Annotated[str | None, typer.Option(help="Use this one instead of the template's.", autocompletion=DATASETS)]
 
 
 def template_preview(
@@ -52,7 +50,7 @@ def dataset_inspect(
     pool: Pool = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a trainer would see of the dataset, and every file or row that it would drop or change, with why."""
+    """Show what a trainer would read of the dataset, and every file or row that it would drop or change, and why."""
     with connect() as client:
         if template:
             changes = {"dataset": name, "model": model, "pool": pool}

@@ -21,7 +21,7 @@ def job_rerun(
     key: Key = "",
     as_json: Json = False,
 ) -> None:
-    """Queue a job again on the same inputs, by version; what is given here is changed."""
+    """Queue a job again on the same input versions; options override its parameters."""
     with connect() as client:
         body: dict[str, Any] = without_none({"name": name, **request})
         if set_:
@@ -35,23 +35,23 @@ def job_rerun(
 def job_priority(
     job: JobRef, priority: Annotated[int, typer.Argument(help="Higher goes first.")], as_json: Json = False
 ) -> None:
-    """Move a queued job in its queue."""
+    """Change the priority of a queued job."""
     edit(job, {"priority": priority}, as_json=as_json)
 
 
 def job_note(
     job: JobRef,
-    text: Annotated[str | None, typer.Argument(help="Notes in place of the old ones.")] = None,
+    text: Annotated[str | None, typer.Argument(help="New notes; replace the old ones.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="All labels of the job; may be repeated.")] = None,
     no_labels: Annotated[bool, typer.Option("--no-labels", help="Remove all labels.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write notes and labels beside a job; what is left out stays."""
+    """Set notes and labels of a job; what is omitted stays unchanged."""
     edit(job, {"notes": text, "labels": [] if no_labels else label or None}, as_json=as_json)
 
 
 def job_delete(job: JobRef, as_json: Json = False) -> None:
-    """Delete an ended job with its log, curves and files; its adaptor must have gone before."""
+    """Delete an ended job with its log, curves and files; delete its adaptor first."""
     with connect() as client:
         client.delete(f"jobs/{job}")
     print_done({"deleted": job}, f"deleted job {escape(job)}", as_json=as_json)

@@ -23,7 +23,7 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", help="Download th
 def job_metrics(
     job: JobRef,
     name: Annotated[list[str] | None, typer.Option(help="Only this curve, for instance loss; may be repeated.")] = None,
-    points: Annotated[int | None, typer.Option(help="Most points of a curve; peaks are kept.")] = None,
+    points: Annotated[int | None, typer.Option(help="Maximum points per curve; peaks are preserved.")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print name,step,value lines, for a spreadsheet.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -46,7 +46,7 @@ def job_samples(
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Images that the job made."""
+    """Images that the job produced."""
     with connect() as client:
         samples = samples_of(client, job, step=step)
     if output:
@@ -63,7 +63,7 @@ def job_artifacts(
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Files that the job published: checkpoints, samples, logs of TensorBoard."""
+    """Files that the job published: checkpoints, samples, TensorBoard logs."""
     with connect() as client:
         rows = list(client.pages(f"jobs/{job}/artifacts", kind=kind, step=step, attempt=attempt))
     if output:
@@ -82,10 +82,10 @@ def job_manifest(job: JobRef, as_json: Json = False) -> None:  # noqa: ARG001 it
 def job_spec(
     job: JobRef,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder that gets spec.json and in/.")],
-    fresh: Annotated[bool, typer.Option("--fresh", help="Without the checkpoint that it would go on from.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Without the checkpoint that it would resume from.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write what a trainer by hand needs: the job's spec, its dataset, base model, adaptors and checkpoint."""
+    """Download what a trainer needs to run by hand: spec, dataset, base model, adaptors and checkpoint."""
     with connect() as client:
         rows = client.get(f"jobs/{job}/spec")
         if fresh and rows["inputs"].pop("checkpoint", None):

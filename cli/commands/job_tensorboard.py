@@ -27,10 +27,10 @@ LIBRARY = "tensorboard"
 def job_tensorboard(
     job: JobRef,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Keep the mirrored files here.")] = None,
-    port: Annotated[int, typer.Option(help="Where TensorBoard listens.")] = 6006,
-    every: Annotated[float, typer.Option(min=1, help="Seconds between two looks for news.")] = 10,
+    port: Annotated[int, typer.Option(help="Port of TensorBoard.")] = 6006,
+    every: Annotated[float, typer.Option(min=1, help="Seconds between updates.")] = 10,
     mirror_only: Annotated[
-        bool, typer.Option("--mirror-only", help="Start no TensorBoard; end when the job has ended.")
+        bool, typer.Option("--mirror-only", help="Do not start TensorBoard; exit when the job ends.")
     ] = False,
     as_json: Json = False,
 ) -> None:

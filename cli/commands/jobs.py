@@ -46,7 +46,7 @@ def job_submit(
         str, typer.Option("--template", "-t", help="Template to take parameters from.", autocompletion=TEMPLATES)
     ] = "",
     file: Annotated[Path | None, typer.Option("--file", "-f", help="YAML with the whole request.")] = None,
-    method: Annotated[str, typer.Option("--method", "-m", help="What to run, where there is no template.")] = "",
+    method: Annotated[str, typer.Option("--method", "-m", help="Method to run, without a template.")] = "",
     name: Annotated[str, typer.Option(help="Name of the job.")] = "",
     set_: Settings = None,
     request: Record = {},  # noqa: B006 stands for the shared options
@@ -54,7 +54,7 @@ def job_submit(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it to its end; exit with its outcome.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Queue a job from a template, a file, or parameters; what is given here wins over the template."""
+    """Queue a job from a template, a file, or parameters; options override the template."""
     with connect() as client:
         body = yaml_load(file) if file else {}
         named = {"template": template, "method": method, "name": name}
@@ -76,14 +76,16 @@ def job_list(
     state: Annotated[str | None, typer.Option(help="queued, running, ...; several with commas.")] = None,
     method: Annotated[str | None, typer.Option(help="Only this method.")] = None,
     search: Annotated[str | None, typer.Option(help="Part of the name.")] = None,
-    template: Annotated[str | None, typer.Option(help="Came from it.", autocompletion=TEMPLATES)] = None,
-    dataset: Annotated[str | None, typer.Option(help="Reads it.", autocompletion=DATASETS)] = None,
-    model: Annotated[str | None, typer.Option(help="Reads it.", autocompletion=MODELS)] = None,
-    adaptor: Annotated[str | None, typer.Option(help="Reads or made it.", autocompletion=ADAPTORS)] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Submitted from this template.", autocompletion=TEMPLATES)
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Uses this dataset.", autocompletion=DATASETS)] = None,
+    model: Annotated[str | None, typer.Option(help="Uses this base model.", autocompletion=MODELS)] = None,
+    adaptor: Annotated[str | None, typer.Option(help="Uses or produced this adaptor.", autocompletion=ADAPTORS)] = None,
     label: Annotated[str | None, typer.Option(help="Has this label.")] = None,
-    parent: Annotated[str | None, typer.Option(help="Repeats this job (its whole id).")] = None,
-    since: Annotated[str | None, typer.Option(help="Made at or after, as 2026-01-31T00:00:00Z.")] = None,
-    until: Annotated[str | None, typer.Option(help="Made before.")] = None,
+    parent: Annotated[str | None, typer.Option(help="Reruns of this job (full id).")] = None,
+    since: Annotated[str | None, typer.Option(help="Created at or after, as 2026-01-31T00:00:00Z.")] = None,
+    until: Annotated[str | None, typer.Option(help="Created before.")] = None,
     as_json: Json = False,
 ) -> None:
     """Jobs, the newest first."""
@@ -102,7 +104,7 @@ def job_list(
 
 @app.command("show")
 def job_show(job: Job, as_json: Json = False) -> None:
-    """One job: state, progress, attempts, why it waits or failed."""
+    """Show one job: state, progress, attempts, why it waits or why it failed."""
     with connect() as client:
         answer = client.get(f"jobs/{job}")
         curves = client.get(f"jobs/{job}/metrics", points=FEWEST_POINTS)["series"]
@@ -172,17 +174,17 @@ def job_logs(job: Job, as_json: Json = False) -> None:
 def job_cancel(
     job: Job,
     force: Annotated[
-        bool, typer.Option("--force", help="End it now, whatever its worker does; what is not published is lost.")
+        bool, typer.Option("--force", help="End it now without waiting for its worker; unpublished results are lost.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Stop a job for good; a training job keeps its checkpoint and a partial adaptor."""
+    """Cancel a job permanently; a training job keeps its checkpoint and a partial adaptor."""
     act(job, "cancel", {"force": True} if force else None, as_json=as_json)
 
 
 @app.command("pause")
 def job_pause(job: Job, as_json: Json = False) -> None:
-    """Stop a job for now; `anneal job resume` goes on from its checkpoint."""
+    """Pause a job; `anneal job resume` continues from its checkpoint."""
     act(job, "pause", as_json=as_json)
 
 
@@ -194,7 +196,7 @@ def job_resume(job: Job, as_json: Json = False) -> None:
 
 @app.command("control")
 def job_control(job: Job, command: Command, as_json: Json = False) -> None:
-    """Ask a running job for a checkpoint or for sample images now."""
+    """Request a checkpoint or sample images from a running job now."""
     with connect() as client:
         answer = client.post(f"jobs/{job}/control", {"command": command.value})
     if as_json:

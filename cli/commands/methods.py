@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command("list")
 def method_list(as_json: Json = False) -> None:
-    """What can be run."""
+    """Methods that a job can run."""
     with connect() as client:
         methods = client.get("methods")
     rows = methods["results"] if isinstance(methods, dict) else methods

@@ -38,7 +38,7 @@ app.command("merge")(conversions.model_merge)
 
 @app.command("add", help=add_help(CONTENT))
 def add(
-    name: Annotated[str, typer.Argument(help="Name; a new version if it exists.", autocompletion=MODELS)],
+    name: Annotated[str, typer.Argument(help="Name; adds a version if it exists.", autocompletion=MODELS)],
     path: Annotated[Path, typer.Argument(help="Folder, zip or single .safetensors file to upload.", exists=True)],
     components_from: Annotated[
         str | None,
@@ -56,7 +56,7 @@ def add(
     repo: Annotated[
         str | None, typer.Option(help="That repository: owner/name, in diffusers format; the family's own if left out.")
     ] = None,
-    endpoint: Annotated[str | None, typer.Option(help="Address of another Hub that the operator lists.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="URL of another Hub that the operator allows.")] = None,
     secret: Secrets = None,
     prediction_type: Annotated[
         PredictionType | None,

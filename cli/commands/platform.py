@@ -16,12 +16,12 @@ from cli.platform.up import platform_run
 
 
 def up(
-    folder: Annotated[Path, typer.Option("--dir", help="Where everything is kept.")] = Path("var/anneal"),
+    folder: Annotated[Path, typer.Option("--dir", help="Folder of all data.")] = Path("var/anneal"),
     database: Annotated[
-        Database | None, typer.Option("--db", help="Where records are kept; chosen once.", show_default="sqlite")
+        Database | None, typer.Option("--db", help="Database; chosen once, at the first start.", show_default="sqlite")
     ] = None,
     s3: Annotated[
-        bool | None, typer.Option("--s3/--no-s3", help="Keep files on an S3 server (SeaweedFS); chosen once.")
+        bool | None, typer.Option("--s3/--no-s3", help="Store files on an S3 server (SeaweedFS); chosen once.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -38,7 +38,7 @@ def up(
 
 
 def welcome(platform: Platform) -> None:
-    """URL and, at the first start, the secrets; they are shown this once."""
+    """Prints the URL and, at the first start, the secrets, which are shown only once."""
     first = platform.first
     out.print(f"Anneal is up at [bold]{platform.url}[/bold] (folder {platform.home.root})", soft_wrap=True)
     if not first:
@@ -55,11 +55,11 @@ def welcome(platform: Platform) -> None:
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--dir", help="Where everything is kept.")] = Path("demo"),
-    text: Annotated[bool, typer.Option("--text", help="The example of text: sums in words.")] = False,
+    folder: Annotated[Path, typer.Option("--dir", help="Folder of all data.")] = Path("demo"),
+    text: Annotated[bool, typer.Option("--text", help="Run the text example: sums in words.")] = False,
     as_json: Json = False,
 ) -> None:
-    """From template to result: train the example adaptor, show what it changed, stop. Takes a few minutes."""
+    """Train the example adaptor, compare it with its base, stop. Takes a few minutes."""
     if text:
         run_text_demo(folder, as_json=as_json)
         return

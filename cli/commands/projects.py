@@ -35,7 +35,7 @@ def project_show(project: Project = "", as_json: Json = False) -> None:
 
 @app.command("create")
 def project_create(name: Annotated[str, typer.Argument(help="Name of the project.")], as_json: Json = False) -> None:
-    """Make a project and become its admin. Whether everybody may is a setting of the platform."""
+    """Create a project and become its admin. A platform setting decides who may."""
     with connect() as client:
         created = client.post("projects", {"name": name})
     print_done(created, f"created project {created['name']}", as_json=as_json)

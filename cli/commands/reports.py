@@ -22,7 +22,7 @@ def audit(
     most: Annotated[int, typer.Option("--most", "-n", min=1, help="Rows shown.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """Who changed what in the project, the newest first; for its admins. --json has whole ids and what was changed."""
+    """Who changed what in the project, newest first; admins only. --json has full ids and the changes."""
     with connect() as client:
         rows = list(islice(client.pages("audit", object=object_, actor=actor, kind=kind, limit=min(most, 200)), most))
     shown = rows if as_json else [fitting(row) for row in rows]
@@ -40,7 +40,7 @@ def cut(text: str, width: int) -> str:
 
 
 def usage(as_json: Json = False) -> None:
-    """How much of the storage the project fills, and with what."""
+    """Storage that the project uses, by kind."""
     with connect() as client:
         report = client.get("usage")
     if as_json:

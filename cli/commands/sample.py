@@ -38,19 +38,21 @@ AdaptorScales = Annotated[
 
 IMAGE = {"exists": True, "dir_okay": False}
 PARAMS: dict[str, Any] = {
-    "negative_prompt": Annotated[str | None, typer.Option(help="What it shall not show.")],
-    "num_images": Annotated[int | None, typer.Option("--num-images", "-n", min=1, max=8, help="Images to make.")],
+    "negative_prompt": Annotated[str | None, typer.Option(help="What the image must not show.")],
+    "num_images": Annotated[int | None, typer.Option("--num-images", "-n", min=1, max=8, help="Number of images.")],
     "seed": Annotated[int | None, typer.Option(min=0, help="Image i is drawn from seed + i.")],
     "num_inference_steps": Annotated[int | None, typer.Option("--steps", min=1, help="Denoising steps.")],
     "guidance_scale": Annotated[float | None, typer.Option("--guidance", help="How closely to follow the prompt.")],
-    "guidance_rescale": Annotated[float | None, typer.Option(help="Takes back contrast that guidance adds, 0 to 1.")],
+    "guidance_rescale": Annotated[float | None, typer.Option(help="Reduces the contrast that guidance adds, 0 to 1.")],
     "scheduler": Annotated[str | None, typer.Option(help="default, euler, euler_a, lms, dpm++_2m, ddim or unipc.")],
     "width": Annotated[int | None, typer.Option(help="Pixels; a multiple of 8, of 16 for SD3 and Flux.")],
     "height": Annotated[int | None, typer.Option(help="Pixels.")],
-    "strength": Annotated[float | None, typer.Option(help="How far --image is dissolved in noise first, up to 1.")],
-    "clip_skip": Annotated[int | None, typer.Option(help="Layers of CLIP left out at its end.")],
+    "strength": Annotated[float | None, typer.Option(help="Share of noise added to --image first, up to 1.")],
+    "clip_skip": Annotated[int | None, typer.Option(help="Final layers of CLIP to skip.")],
     "max_sequence_length": Annotated[int | None, typer.Option(help="Tokens for T5, in SD3 and Flux.")],
-    "intermediate_every": Annotated[int | None, typer.Option("--every", help="Keep what every so many steps show.")],
+    "intermediate_every": Annotated[
+        int | None, typer.Option("--every", help="Save an intermediate image every N steps.")
+    ],
     "mixed_precision": Annotated[str | None, typer.Option("--precision", help="no, fp16 or bf16.")],
 }
 """Options of one parameter each; what is left out has its default."""
@@ -58,14 +60,14 @@ PARAMS: dict[str, Any] = {
 
 @takes("params", PARAMS, lambda **options: without_none(options))
 def sample(
-    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the image shall show.")],
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the image must show.")],
     model: Model = None,
     adaptor: AdaptorScales = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Base, adaptor, adaptor + trigger word side by side.")
     ] = False,
     image: Annotated[Path | None, typer.Option("--image", "-i", help="Image to start from.", **IMAGE)] = None,
-    mask: Annotated[Path | None, typer.Option(help="White = paint anew, black = keep.", **IMAGE)] = None,
+    mask: Annotated[Path | None, typer.Option(help="White = repaint, black = keep.", **IMAGE)] = None,
     params: Record = {},  # noqa: B006 stands for the options above
     output: Annotated[Path, typer.Option("--output", "-o", help="Image to write; numbered if there are more.")] = Path(
         "sample.png"
@@ -76,7 +78,7 @@ def sample(
     priority: Priority = None,
     as_json: Json = False,
 ) -> None:
-    """Make images with a base model and adaptors; without --model, the one that the first adaptor was trained on."""
+    """Generate images with a base model and adaptors; --model defaults to the base of the first adaptor."""
     refs, scales = adaptors_parse(adaptor or [])
     with connect() as client:
         images, dataset = input_images(client, image, mask)
@@ -106,11 +108,11 @@ def resample(
     output: Annotated[Path, typer.Option("--output", "-o", help="Image to write; numbered if there are more.")] = Path(
         "sample.png"
     ),
-    seed: Annotated[int | None, typer.Option(min=0, help="Another seed; else the same images.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Another seed; without it, the same images.")] = None,
     set_: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Make the images of an earlier sampling again, with what is given here changed."""
+    """Repeat an earlier sampling; options override its parameters."""
     with connect() as client:
         params = without_none({"seed": seed}) | settings_parse(set_ or [], method_schema(client, METHOD))
         again = client.post(f"jobs/{job}/rerun", {"params": params})
@@ -121,12 +123,12 @@ def resample(
 
 
 def samplings(
-    adaptor: Annotated[str | None, typer.Option(help="Made with it.", autocompletion=ADAPTORS)] = None,
+    adaptor: Annotated[str | None, typer.Option(help="Sampled with this adaptor.", autocompletion=ADAPTORS)] = None,
     model: Model = None,
     search: Annotated[str | None, typer.Option(help="Part of the prompt.")] = None,
     as_json: Json = False,
 ) -> None:
-    """What was sampled, the newest first; `anneal resample JOB` makes it again."""
+    """Samplings of the project, newest first; `anneal resample JOB` repeats one."""
     with connect() as client:
         rows = list(client.pages("samplings", adaptor=adaptor, model=model, search=search))
     if not as_json:
@@ -193,7 +195,7 @@ def input_images(client: Client, image: Path | None, mask: Path | None) -> tuple
     """Parameters that name the images, and the dataset version that holds them; nothing where none was given."""
     if image is None:
         if mask is not None:
-            raise CliError("--mask says what to paint anew in --image, which is missing", exit_code=Exit.USAGE)
+            raise CliError("--mask needs --image, the image to repaint", exit_code=Exit.USAGE)
         return {}, None
     paths = {"input_image": image, **({"mask_image": mask} if mask else {})}
     with tempfile.TemporaryDirectory() as folder:

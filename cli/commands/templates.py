@@ -142,7 +142,7 @@ app.command("preview")(inspections.template_preview)
 
 @app.command("validate")
 def template_validate(name: Ref, as_json: Json = False) -> None:
-    """Say whether a job of it would still find all that it names; exit with 1 where not."""
+    """Check that everything the template names still exists; exit with 1 if not."""
     with connect() as client:
         verdict: Record = client.post(f"templates/{name}/validate")
     if as_json:
@@ -161,7 +161,7 @@ def template_validate(name: Ref, as_json: Json = False) -> None:
 def template_clone(
     name: Ref, new: Annotated[str, typer.Argument(help="Name of the new template.")], as_json: Json = False
 ) -> None:
-    """Make a template of its own that starts with what this one says."""
+    """Copy a template under a new name."""
     with connect() as client:
         template = client.post(f"templates/{name}/clone", {"name": new})
     print_done(template, f"cloned {escape(name)} to {escape(new)}", as_json=as_json)
@@ -169,7 +169,7 @@ def template_clone(
 
 @app.command("history")
 def template_versions(name: Name, as_json: Json = False) -> None:
-    """What it said, version by version, the newest first; `show NAME@VERSION` shows one."""
+    """Versions of a template, newest first; `show NAME@VERSION` shows one."""
     with connect() as client:
         rows = list(client.pages(f"templates/{name}/versions"))
     columns = {"version": "version", "by": "actor", "at": "updated", "dataset": "dataset", "params": "params"}
@@ -180,7 +180,7 @@ def template_versions(name: Name, as_json: Json = False) -> None:
 def template_restore(
     name: Name, version: Annotated[int, typer.Argument(help="Its number.")], as_json: Json = False
 ) -> None:
-    """Make what an older version said the newest version."""
+    """Restore an older version as the newest one."""
     with connect() as client:
         restored = client.post(f"templates/{name}/restore", {"version": version})
     sentence = f"{escape(name)}@{restored['version']} says what version {version} said"

@@ -25,7 +25,7 @@ class Role(StrEnum):
 
 @app.command("list")
 def user_list(as_json: Json = False) -> None:
-    """Everybody on the platform; for superusers."""
+    """All users of the platform; superusers only."""
     with connect() as client:
         rows = list(client.pages("users"))
     columns = {"name": "username", "active": "active", "superuser": "superuser", "last login": "last_login"}
@@ -38,7 +38,7 @@ def user_create(
     role: Annotated[Role, typer.Option(help="In the project of your login.")] = Role.WRITER,
     as_json: Json = False,
 ) -> None:
-    """Make a person in your project; shows their first password, once."""
+    """Create a user in your project; shows the initial password once."""
     with connect() as client:
         user = client.post("users", {"username": name, "role": role.value})
     message = f"user      {user['username']}\npassword  {user['password']}\nThe password is shown only this once."
@@ -47,7 +47,7 @@ def user_create(
 
 @app.command("disable")
 def user_disable(name: Name, as_json: Json = False) -> None:
-    """Let nothing of a person open anything, until `anneal user enable`; ends their logins. For superusers."""
+    """Disable a user and all their tokens until `anneal user enable`; ends their logins. Superusers only."""
     with connect() as client:
         user = client.post(f"users/{name}/disable")
     print_done(
@@ -57,7 +57,7 @@ def user_disable(name: Name, as_json: Json = False) -> None:
 
 @app.command("enable")
 def user_enable(name: Name, as_json: Json = False) -> None:
-    """Let a disabled person log in again; the tokens that they made for programs work again. For superusers."""
+    """Enable a disabled user; their tokens for programs work again. Superusers only."""
     with connect() as client:
         user = client.post(f"users/{name}/enable")
     print_done(user, f"{user['username']} may log in again", as_json=as_json)
@@ -65,7 +65,7 @@ def user_enable(name: Name, as_json: Json = False) -> None:
 
 @app.command("reset")
 def user_reset(name: Name, as_json: Json = False) -> None:
-    """Give a person a new password, shown once; ends their logins. For superusers."""
+    """Reset a user's password, shown once; ends their logins. Superusers only."""
     with connect() as client:
         user = client.post(f"users/{name}/reset")
     message = f"user      {user['username']}\npassword  {user['password']}\nThe password is shown only this once."
@@ -77,7 +77,7 @@ def user_password(
     old: Annotated[str, typer.Option(envvar="ANNEAL_PASSWORD", help="Asked for if left out.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Change your own password. It ends all your logins, this one too; tokens that you made stay."""
+    """Change your password. Ends all your logins, including this one; your tokens stay valid."""
     old = old or typer.prompt("Old password", hide_input=True, err=True)
     new = typer.prompt("New password", hide_input=True, confirmation_prompt=True, err=True)
     with connect() as client:
@@ -92,7 +92,7 @@ Project = Annotated[str, typer.Option(help="The login's own if left out.", autoc
 
 @members_app.command("list")
 def member_list(project: Project = "", as_json: Json = False) -> None:
-    """Who belongs to the project: readers look, writers change, admins rule."""
+    """Members of the project and their roles."""
     with connect() as client:
         rows = list(client.pages(f"projects/{project or own_project(client)}/members"))
     print_rows(rows, {"user": "user", "role": "role"}, as_json=as_json)
@@ -105,7 +105,7 @@ def member_set(
     project: Project = "",
     as_json: Json = False,
 ) -> None:
-    """Invite a person to the project, or change a member's role."""
+    """Invite a user to the project, or change a member's role."""
     with connect() as client:
         project = project or own_project(client)
         member = client.put(f"projects/{project}/members/{quote(user, safe='')}", {"role": role.value})
@@ -116,7 +116,7 @@ def member_set(
 
 @members_app.command("remove")
 def member_remove(user: User, project: Project = "", as_json: Json = False) -> None:
-    """Take a person out of the project; the last admin stays."""
+    """Remove a member from the project; the last admin cannot be removed."""
     with connect() as client:
         project = project or own_project(client)
         client.delete(f"projects/{project}/members/{quote(user, safe='')}")
@@ -135,7 +135,7 @@ def login(
     token: Annotated[str, typer.Option(help="Use this token instead of a password.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Save where the API is and a token for it."""
+    """Log in: save the API's URL and a token."""
     if token:
         session = Login(url=url, token=token)
     else:
@@ -150,7 +150,7 @@ def login(
 
 
 def logout(as_json: Json = False) -> None:
-    """Revoke the login's token, and forget it."""
+    """Log out: revoke the login's token and delete it."""
     used, saved = login_load(), login_saved(config_path())
     with connect() as client:
         client.post("auth/logout")

@@ -19,7 +19,7 @@ KEYS = ("id", "host", "state", "quarantine", "pools", "slots", "free_slots", "ac
 
 @app.command("list")
 def worker_list(as_json: Json = False) -> None:
-    """Hosts that train: slots, accelerators, when they were last heard of."""
+    """Worker hosts: slots, accelerators, last contact."""
     with connect() as client:
         rows = list(client.pages("workers"))
     if as_json:
@@ -46,7 +46,7 @@ def worker_drain(
     undo: Annotated[bool, typer.Option("--undo", help="Let it take jobs again.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Give it nothing new; what it runs writes a checkpoint and goes back to the queue. A restart ends the drain."""
+    """Drain a worker: no new jobs; running ones save a checkpoint and are queued again. A restart ends the drain."""
     with connect() as client:
         path = f"workers/{worker_find(client, worker)['id']}/drain"
         drained = client.request("DELETE", path).json() if undo else client.post(path)
@@ -56,7 +56,7 @@ def worker_drain(
 
 @app.command("release")
 def worker_release(worker: Worker, as_json: Json = False) -> None:
-    """End its quarantine: give it jobs again. Do so once the cause that `worker show` names is gone."""
+    """End a worker's quarantine, once the cause that `worker show` names is fixed."""
     with connect() as client:
         released = client.post(f"workers/{worker_find(client, worker)['id']}/release")
     if as_json:
@@ -66,7 +66,7 @@ def worker_release(worker: Worker, as_json: Json = False) -> None:
 
 
 def worker_find(client: Client, reference: str) -> Record:
-    """The one that is meant. Raises CliError that lists what there is."""
+    """Finds one worker by id prefix or host. Raises CliError that lists the choices."""
     rows = list(client.pages("workers"))
     matches = [row for row in rows if row["id"].startswith(reference) or row["host"] == reference]
     if len(matches) == 1:
