@@ -1,8 +1,9 @@
 """Image files of a dataset: their endings, their first bytes, and what a folder's name says."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
+from typing import Any
 
 FORMAT_ENDINGS = {
     "PNG": (".png",),
@@ -34,6 +35,15 @@ MAX_PIXELS = 64_000_000
 """An image of more pixels is refused before it is decoded."""
 MAX_ASPECT = 16
 """Longer side by shorter: no bucket that a trainer could use is that thin."""
+ORIENTATION = 0x0112
+"""Tag of EXIF: how the image is to be turned; 1 = upright."""
+TURNED = (5, 6, 7, 8)
+"""Orientations that swap width and height."""
+ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
+MAX_GREY = 65535
+"""Of 16 bits. Pillow's modes that begin with I may hold more, which nobody means."""
+ONE_FRAME = ("MPO", "HEIF")
+"""Formats in which phones write the image, then a preview of it or its depth: that counts as one frame."""
 MAX_REPEATS = 1000
 REPEATS = re.compile(r"([1-9]\d{0,3})_(?=\S)")
 SIDECARS = (".txt", ".caption")
@@ -49,6 +59,26 @@ def image_format(start: bytes) -> str | None:
     if start[4:8] == b"ftyp":
         return _boxed_format(start)
     return next((name for prefix, name in STARTS if start.startswith(prefix)), None)
+
+
+def has_alpha(mode: str, info: Mapping[Any, Any]) -> bool:
+    """`mode` and `info` as Pillow has them."""
+    return mode in ALPHA_MODES or "transparency" in info
+
+
+def depth_fault(mode: str, grey: tuple[float, float] | None = None) -> str:
+    """Why the values of an image of Pillow's `mode` cannot become 8 bits; `grey`: smallest and largest value, of modes
+    that begin with I."""
+    if mode == "F":
+        return "expected 8 or 16 bits a channel, got floating point"
+    if grey and (grey[0] < 0 or grey[1] > MAX_GREY):
+        return f"expected values of 16 bits, got {grey[0]}..{grey[1]}"
+    return ""
+
+
+def frame_count(image: Any) -> int:
+    """More than 1: it moves, or has several pages. `image`: as Pillow opened it."""
+    return 1 if image.format in ONE_FRAME else int(getattr(image, "n_frames", 1))
 
 
 def folder_repeats(path: str) -> int:

@@ -26,6 +26,8 @@ OTHER_FORMATS = (
 )
 """First bytes of files whose length of a header, which these bytes are in safetensors, makes no sense."""
 
+PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz")
+"""Of files that are never loaded: they can run code when they are opened."""
 NOT_WHOLE = "The file is cut short or damaged; copy or download it again."
 
 

@@ -4,6 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from formats.image_families import FAMILIES, FLOW_FAMILIES, SD2_TEXT_WIDTH
+from formats.lora_keys import is_lora
 from formats.safetensors_header import Header, header_read
 
 UNET = "model.diffusion_model."
@@ -15,16 +17,11 @@ SD3_MARK, FLUX_MARK = "joint_blocks.0.x_block.attn.qkv.weight", "double_blocks.0
 FLUX_INPUT, FLUX1_MARK = "img_in.weight", "vector_in.in_layer.weight"
 REFINER_MARK = "conditioner.embedders.0.model."
 EDM_MARKS = ("edm_mean", "edm_vpred.sigma_max")
-SD2_TEXT_WIDTH = 1024
-"""Of OpenCLIP-H, which the network of 2.x attends to; 1.x attends to 768."""
 LATENT_CHANNELS = 4
 FLUX_CHANNELS = 64
-LORA_ENDS = ("lora_A.weight", "lora_B.weight", "lora_down.weight", "lora_up.weight", "lora.down.weight")
 DIFFUSERS_STARTS = ("down_blocks.", "transformer_blocks.", "single_transformer_blocks.", "time_text_embed.")
 REFUSED_DTYPES = ("F8_E4M3", "F8_E5M2", "I8", "U8", "F64")
 SUPPORTED = "SD 1.x, 2.x, XL, SD3 or Flux.1"
-TITLES = {"sd1": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "Stable Diffusion XL", "sd3": "SD3",
-          "flux": "Flux.1"}  # fmt: skip
 LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
     "sd1": {"unet": (UNET,), "vae": VAE, "text_encoder": ("cond_stage_model.transformer.",)},
     "sd2": {"unet": (UNET,), "vae": VAE, "text_encoder": ("cond_stage_model.model.",)},
@@ -49,14 +46,6 @@ LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 """By family and part: how the names of its tensors may begin."""
-TOKENIZERS: dict[str, tuple[str, ...]] = {
-    "sd1": ("tokenizer",),
-    "sd2": ("tokenizer",),
-    "sdxl": ("tokenizer", "tokenizer_2"),
-    "sd3": ("tokenizer", "tokenizer_2", "tokenizer_3"),
-    "flux": ("tokenizer", "tokenizer_2"),
-}
-"""Never inside a single file. Schedulers are not either, but `formats.single_file_configs` knows them."""
 PREDICTIONS = {"v": "v_prediction", "v_prediction": "v_prediction", "eps": "epsilon", "epsilon": "epsilon"}
 ARCHITECTURES = {"stable-diffusion-v2-768-v": "v_prediction", "stable-diffusion-v2-512": "epsilon"}
 """`modelspec.architecture` of SD 2.x, which says what it was trained to predict."""
@@ -85,17 +74,18 @@ class Checkpoint(NamedTuple):
 
     @property
     def title(self) -> str:
-        return TITLES[self.family]
+        return FAMILIES[self.family].title
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Parts that have to come from elsewhere."""
-        return (*(part for part in LAYOUTS[self.family] if part not in self.parts), *TOKENIZERS[self.family])
+        """Parts that have to come from elsewhere; tokenizers never lie in a single file."""
+        tokenizers = (part for part in FAMILIES[self.family].parts if part.startswith("tokenizer"))
+        return (*(part for part in LAYOUTS[self.family] if part not in self.parts), *tokenizers)
 
     @property
     def is_flow(self) -> bool:
         """Trained by flow matching, which knows no prediction type."""
-        return self.family in ("sd3", "flux")
+        return FAMILIES[self.family].is_flow
 
     @property
     def needs_prediction_type(self) -> bool:
@@ -118,7 +108,7 @@ def checkpoint_of(tensors: Mapping[str, Shaped], metadata: Mapping[str, str] | N
             present = _has_network(shapes, prefix) if part == "transformer" else _begins(shapes, prefix)
             if present and part not in parts:
                 parts[part] = prefix
-    prediction = "" if family in ("sd3", "flux") else _prediction_type(shapes, metadata or {})
+    prediction = "" if family in FLOW_FAMILIES else _prediction_type(shapes, metadata or {})
     return Checkpoint(family, parts, prediction, prediction == "v_prediction" and "ztsnr" in shapes)
 
 
@@ -138,7 +128,7 @@ def checkpoint_file(path: Path, name: str = "") -> tuple[Checkpoint, Header]:
 
 def other_kind(names: Collection[str], file: str) -> CheckpointError:
     """Says what a file is that is no single-file checkpoint, by its tensors' `names`."""
-    if any(name.endswith(LORA_ENDS) for name in names):
+    if is_lora(names):
         return CheckpointError(
             f"{file} is a LoRA; expected a whole checkpoint of {SUPPORTED} in one file",
             "A LoRA is added with `anneal adaptor import FILE --model BASE`.",

@@ -8,8 +8,9 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
+from formats.image_families import FAMILIES, T5
 from formats.single_file import Checkpoint, CheckpointError, Shaped
-from formats.single_file_pipeline import ENCODERS, T5, Config
+from formats.single_file_pipeline import ACTIVATIONS, Config
 
 Shapes = Mapping[str, tuple[int, ...]]
 HEAD_WIDTH = 64
@@ -200,8 +201,8 @@ def _flux(shapes: Shapes) -> Config:
 
 
 def _text_encoder(family: str, part: str, shapes: Shapes) -> Config:
-    class_name, activation = ENCODERS[family][part]
-    if class_name == T5:
+    activation = ACTIVATIONS[family][part]
+    if FAMILIES[family].parts[part] == T5:
         return _t5(shapes)
     if OPEN_CLIP.get(family) == part:
         return _open_clip(family, shapes)

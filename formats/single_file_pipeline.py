@@ -6,29 +6,19 @@ Facts of the published models.
 from collections.abc import Collection
 from typing import Any
 
+from formats.image_families import FAMILIES, T5
+from formats.scheduler_configs import FLOW
 from formats.single_file import Checkpoint
 
 Config = dict[str, Any]
-CLIP, PROJECTED, T5 = "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"
-ENCODERS: dict[str, dict[str, tuple[str, str]]] = {
-    "sd1": {"text_encoder": (CLIP, "quick_gelu")},
-    "sd2": {"text_encoder": (CLIP, "gelu")},
-    "sdxl": {"text_encoder": (CLIP, "quick_gelu"), "text_encoder_2": (PROJECTED, "gelu")},
-    "sd3": {
-        "text_encoder": (PROJECTED, "quick_gelu"),
-        "text_encoder_2": (PROJECTED, "gelu"),
-        "text_encoder_3": (T5, ""),
-    },
-    "flux": {"text_encoder": (CLIP, "quick_gelu"), "text_encoder_2": (T5, "")},
+ACTIVATIONS: dict[str, dict[str, str]] = {
+    "sd1": {"text_encoder": "quick_gelu"},
+    "sd2": {"text_encoder": "gelu"},
+    "sdxl": {"text_encoder": "quick_gelu", "text_encoder_2": "gelu"},
+    "sd3": {"text_encoder": "quick_gelu", "text_encoder_2": "gelu", "text_encoder_3": ""},
+    "flux": {"text_encoder": "quick_gelu", "text_encoder_2": ""},
 }
-"""Class and activation of each text encoder."""
-NETWORKS = {"sd1": "unet", "sd2": "unet", "sdxl": "unet", "sd3": "transformer", "flux": "transformer"}
-CLASSES = {
-    "sd3": ("StableDiffusion3Pipeline", "SD3Transformer2DModel"),
-    "flux": ("FluxPipeline", "FluxTransformer2DModel"),
-    "sdxl": ("StableDiffusionXLPipeline", "UNet2DConditionModel"),
-}
-SD1_CLASSES = ("StableDiffusionPipeline", "UNet2DConditionModel")
+"""Of each text encoder; T5's own where it is empty."""
 REPOSITORIES = {
     "sd1": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "sd2": "stabilityai/stable-diffusion-2-1",
@@ -37,7 +27,6 @@ REPOSITORIES = {
     "flux": "black-forest-labs/FLUX.1-schnell",
 }
 """Where the family's tokenizers, text encoders and VAE lie on huggingface.co, in diffusers' layout."""
-FLOW = "FlowMatchEulerDiscreteScheduler"
 NOISE_SCHEDULE: Config = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -84,18 +73,18 @@ def scheduler_of(checkpoint: Checkpoint, names: Collection[str], prediction_type
 
 def index_of(family: str, scheduler: Config, *, has_t5: bool = True) -> Config:
     """model_index.json. `has_t5`: of SD3, which works without."""
-    pipeline, network = CLASSES.get(family, SD1_CLASSES)
+    described = FAMILIES[family]
     index: Config = {
-        "_class_name": pipeline,
-        NETWORKS[family]: ["diffusers", network],
+        "_class_name": described.pipeline,
+        described.network: ["diffusers", described.parts[described.network][0]],
         "vae": ["diffusers", "AutoencoderKL"],
         "scheduler": ["diffusers", scheduler["_class_name"]],
     }
-    for part, (class_name, _) in ENCODERS[family].items():
-        present = has_t5 or family != "sd3" or class_name != T5
-        tokenizer = "T5Tokenizer" if class_name == T5 else "CLIPTokenizer"
-        index[part] = ["transformers", class_name] if present else [None, None]
-        index[part.replace("text_encoder", "tokenizer")] = ["transformers", tokenizer] if present else [None, None]
+    for part in ACTIVATIONS[family]:
+        tokenizer = part.replace("text_encoder", "tokenizer")
+        present = has_t5 or family != "sd3" or described.parts[part] != T5
+        for name in (part, tokenizer):
+            index[name] = ["transformers", described.parts[name][0]] if present else [None, None]
     if family in ("sd1", "sd2"):
         index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
     return index | ({"force_zeros_for_empty_prompt": True} if family == "sdxl" else {})

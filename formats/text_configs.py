@@ -16,6 +16,7 @@ from formats.kinds import (
     WORD,
     YES_NO,
     Cleaned,
+    ConfigError,
     Kind,
     Kinds,
     choice,
@@ -32,7 +33,26 @@ from formats.kinds import (
 
 MARK = "diffusion"
 """Key in the config.json of a model that we saved: {"family": ..., "mask_id": ..., ...}."""
-FAMILIES = ("llada", "dream", "bert", "modernbert", "llama", "qwen2", "qwen3")
+
+
+class TextFamily(NamedTuple):
+    is_causal: bool = False
+    """Its checkpoints are causal language models, which a training job turns into diffusion models."""
+    width: str = "hidden_size"
+    positions: str = "max_position_embeddings"
+    """Keys of the authors' config.json."""
+
+
+FAMILIES = {
+    "llada": TextFamily(width="d_model", positions="max_sequence_length"),
+    "dream": TextFamily(),
+    "bert": TextFamily(),
+    "modernbert": TextFamily(),
+    "llama": TextFamily(is_causal=True),
+    "qwen2": TextFamily(is_causal=True),
+    "qwen3": TextFamily(is_causal=True),
+}
+"""By `model_type` in small letters."""
 VOCABULARY = whole(1, 2_000_000)
 TOKEN_ID = optional(whole(0, 2_000_000))
 POSITIONS = whole(1, 1 << 24)
@@ -212,6 +232,20 @@ class TextConfig(NamedTuple):
     values: dict[str, Any]
     """With the cleaned mark below `diffusion`, if there is one."""
     ignored: tuple[str, ...]
+
+
+def text_family_of(raw: dict[str, Any]) -> str:
+    """By our own mark, else by `model_type` as the checkpoint's authors wrote it. Raises ConfigError."""
+    name = marked(raw).get("family") or raw.get("model_type")
+    if not isinstance(name, str) or name.lower() not in FAMILIES:
+        raise ConfigError(f"config.json: model_type is {name!r:.100}, expected one of {', '.join(FAMILIES)}")
+    return name.lower()
+
+
+def marked(raw: dict[str, Any]) -> dict[str, Any]:
+    """What our own mark says; {} in a config.json that no job wrote."""
+    mark = raw.get(MARK)
+    return mark if isinstance(mark, dict) else {}
 
 
 def text_config_clean(raw: dict[str, Any], family: str, file: str = "config.json") -> TextConfig:

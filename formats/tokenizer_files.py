@@ -36,6 +36,8 @@ JSON_FILES = (CONFIG, SPECIAL_TOKENS, ADDED_TOKENS, TOKENIZER, VOCABULARY)
 """Read, checked and written anew where they hold more than is listed here."""
 DATA_FILES = ("vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja")
 """Handed on as they are; no format of theirs names another file."""
+TEXT_MODEL_FILES = ((TOKENIZER,), ("vocab.txt",), (VOCABULARY, "merges.txt"), ("tokenizer.model",))
+"""Any of these sets will do for a language model."""
 MAX_CONFIG_BYTES = 4 << 20
 MAX_BYTES = 128 << 20
 MAX_TOKENS = 2_000_000

@@ -9,14 +9,20 @@ from PIL import AvifImagePlugin, Image, ImageOps
 from api.catalog.checking.header import image_size
 from api.catalog.checking.report import Refused
 from api.catalog.checking.strip import has_gps, has_metadata
-from formats.images import FORMAT_ENDINGS, MAX_ASPECT, MAX_PIXELS
+from formats.images import (
+    FORMAT_ENDINGS,
+    MAX_ASPECT,
+    MAX_PIXELS,
+    ORIENTATION,
+    TURNED,
+    depth_fault,
+    frame_count,
+    has_alpha,
+)
 
 HEAD_BYTES = 1 << 18
 """So much of an image is read to find its size."""
 THUMBNAIL_SIDE = 256
-ORIENTATION = 0x0112
-TURNED = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height."""
 FORMATS = (*FORMAT_ENDINGS, "MPO")
 SMALLER = "Make it smaller, then upload again."
 
@@ -50,7 +56,7 @@ def image_see(file: Path, name: str, thumbnail: Path) -> Seen:
     try:
         with Image.open(file, formats=FORMATS) as image:
             _size_check(name, *image.size)
-            frames = _frames(image)
+            frames = frame_count(image)
             kind = "JPEG" if image.format == "MPO" else str(image.format)
             image.load()
             gps, metadata = has_gps(image), has_metadata(image)
@@ -69,11 +75,11 @@ def image_see(file: Path, name: str, thumbnail: Path) -> Seen:
 
 def small_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB as a trainer sees it: 16 bits scaled to 8, transparency laid on white. ValueError: unknown range."""
-    if image.mode == "F":
-        raise ValueError("expected 8 or 16 bits a channel, got floating point")
+    if fault := depth_fault(image.mode):
+        raise ValueError(fault)
     if image.mode.startswith("I"):
         return _scaled(image)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if has_alpha(image.mode, image.info):
         small = _shrunk(image if image.mode == "RGBA" else image.convert("RGBA"))
         white = Image.new("RGBA", small.size, "white")
         return Image.alpha_composite(white, small).convert("RGB")
@@ -88,9 +94,8 @@ def _upright(small: Image.Image, orientation: int) -> Image.Image:
 
 def _scaled(image: Image.Image) -> Image.Image:
     grey = image.convert("I")
-    low, high = grey.getextrema()
-    if low < 0 or high > 65535:  # type: ignore[operator]  # one band: two numbers
-        raise ValueError(f"expected values of 16 bits, got {low}..{high}")
+    if fault := depth_fault(image.mode, grey.getextrema()):  # type: ignore[arg-type]  # one band: two numbers
+        raise ValueError(fault)
     return _shrunk(grey).point(lambda value: value * (1 / 257) + 0.5).convert("L").convert("RGB")
 
 
@@ -117,11 +122,6 @@ def _size_check(name: str, width: int, height: int) -> None:
     if max(width, height) > MAX_ASPECT * max(1, min(width, height)):
         said = f"{name} is {width} x {height} pixels; expected the longer side at most {MAX_ASPECT} times the shorter"
         raise Refused(said, hint="Crop it, then upload again.")
-
-
-def _frames(image: Image.Image) -> int:
-    """What phones write counts as one: the image, then a preview of it or its depth."""
-    return 1 if image.format in ("MPO", "HEIF") else int(getattr(image, "n_frames", 1))
 
 
 def _plain(error: Exception, file: Path) -> str:

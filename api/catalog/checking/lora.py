@@ -1,11 +1,10 @@
 """A LoRA that lies among the files of a base model: it is no part of it, but it must not be of another one."""
 
 from api.catalog.checking.report import Notices, Refused
+from formats.lora_keys import DOWN, KOHYA_ALPHA, UP
 from formats.safetensors_header import Tensors
 
-DOWN = (".lora_A.weight", ".lora_down.weight")
-UP = (".lora_B.weight", ".lora_up.weight")
-KINDS = (*DOWN, *UP, ".alpha")
+KINDS = (*DOWN, *UP, KOHYA_ALPHA)
 
 
 def is_lora(tensors: Tensors) -> bool:

@@ -7,9 +7,9 @@ from api.catalog.checking.report import HINT, Refused
 from api.catalog.checking.text_model import text_model_check
 from api.catalog.checking.weights import tensors_read
 from api.catalog.checking.work import Work, ending
+from formats.safetensors_header import PICKLE_ENDINGS
 from formats.single_file import CheckpointError, checkpoint_of
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz")
 CODE = (".py", ".so", ".exe")
 
 
@@ -44,7 +44,7 @@ def _single_file_check(work: Work) -> None:
 
 def _pickles_check(paths: list[str]) -> None:
     for path in paths:
-        if ending(path) in PICKLES:
+        if ending(path) in PICKLE_ENDINGS:
             raise Refused(
                 f"{path}: pickled weights can run code when they are opened; expected .safetensors",
                 code="pickle_refused",

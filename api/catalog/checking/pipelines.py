@@ -1,7 +1,7 @@
 """Image models in diffusers format: which family a folder is of, and whether it has that family's parts."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from api.catalog.checking.config_keys import pipeline_configs_check
 from api.catalog.checking.lora import is_lora, lora_check
@@ -10,91 +10,35 @@ from api.catalog.checking.shapes import shapes_check
 from api.catalog.checking.tensor_files import tensor_files_read
 from api.catalog.checking.text import json_object
 from api.catalog.checking.work import Work, ending
+from formats.image_families import FAMILIES, PIPELINES, WITHOUT_WEIGHTS, family_of
 from formats.safetensors_header import Tensors
-from formats.scheduler_configs import DIFFUSION, FLOW
 
-Parts = Mapping[str, tuple[str, ...]]
-"""Classes that each part may have."""
-CLIP, CLIP_PROJECTED = ("CLIPTextModel",), ("CLIPTextModelWithProjection",)
-CLIP_TOKENS = ("CLIPTokenizer", "CLIPTokenizerFast")
-T5, T5_TOKENS = ("T5EncoderModel",), ("T5Tokenizer", "T5TokenizerFast")
-UNET: Parts = {
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": CLIP,
-    "tokenizer": CLIP_TOKENS,
-    "scheduler": DIFFUSION,
-}
-SDXL: Parts = {**UNET, "text_encoder_2": CLIP_PROJECTED, "tokenizer_2": CLIP_TOKENS}
-SD3: Parts = {
-    "transformer": ("SD3Transformer2DModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": CLIP_PROJECTED,
-    "text_encoder_2": CLIP_PROJECTED,
-    "text_encoder_3": T5,
-    "tokenizer": CLIP_TOKENS,
-    "tokenizer_2": CLIP_TOKENS,
-    "tokenizer_3": T5_TOKENS,
-    "scheduler": (FLOW,),
-}
-FLUX: Parts = {
-    "transformer": ("FluxTransformer2DModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": CLIP,
-    "text_encoder_2": T5,
-    "tokenizer": CLIP_TOKENS,
-    "tokenizer_2": T5_TOKENS,
-    "scheduler": (FLOW,),
-}
-
-
-class Pipeline(NamedTuple):
-    family: str
-    parts: Parts
-    left_out: tuple[str, ...] = ()
-    """Parts that model_index.json may say are not there."""
-
-
-PIPELINES = {
-    "StableDiffusionPipeline": Pipeline("sd1", UNET),
-    "StableDiffusionXLPipeline": Pipeline("sdxl", SDXL),
-    "StableDiffusion3Pipeline": Pipeline("sd3", SD3, ("text_encoder_3", "tokenizer_3")),
-    "FluxPipeline": Pipeline("flux", FLUX),
-}
-"""By `_class_name` in model_index.json; of the first, the width of the text encoder says whether it is 1.x or 2.x."""
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
-WITHOUT_WEIGHTS = ("tokenizer", "scheduler")
-SD2_TEXT_WIDTH = 1024
 
 
 def pipeline_check(work: Work) -> dict[str, Any]:
     """{family, pipeline, components}. Raises Refused that names the file at fault."""
     index = json_object(work, "model_index.json")
-    pipeline = _pipeline(index)
-    parts = [part for part in pipeline.parts if not (part in pipeline.left_out and _is_absent(index, part))]
+    family = FAMILIES[_family(index)]
+    parts = [part for part in family.parts if not (part in family.optional and _is_absent(index, part))]
     for part in parts:
-        _part_check(part, pipeline.parts[part], index, work.paths)
-    _scheduler_check(work, pipeline.parts["scheduler"])
+        _part_check(part, family.parts[part], index, work.paths)
+    _scheduler_check(work, family.parts["scheduler"])
     pipeline_configs_check(work)
     weighty = [part for part in parts if not part.startswith(WITHOUT_WEIGHTS)]
     configs = {part: _config(work, part) for part in weighty}
-    family = "sd2" if pipeline.family == "sd1" and _is_sd2(configs) else pipeline.family
-    shapes_check(family, configs, _weights_check(work, weighty))
-    return {"family": family, "pipeline": index["_class_name"], "components": _components(work)}
+    name = _family(index, configs["text_encoder"].get("hidden_size"))
+    shapes_check(name, configs, _weights_check(work, weighty))
+    return {"family": name, "pipeline": index["_class_name"], "components": _components(work)}
 
 
-def _pipeline(index: Mapping[str, Any]) -> Pipeline:
-    name = index.get("_class_name")
-    found = PIPELINES.get(name) if isinstance(name, str) else None
-    if found is None:
-        known = ", ".join(PIPELINES)
-        said = f"model_index.json: expected _class_name to be one of {known}, got {name!r:.100}"
-        raise Refused(said, code="unknown_family")
-    return found
-
-
-def _is_sd2(configs: Mapping[str, Mapping[str, Any]]) -> bool:
-    return configs["text_encoder"].get("hidden_size") == SD2_TEXT_WIDTH
+def _family(index: Mapping[str, Any], text_width: Any = None) -> str:
+    pipeline = index.get("_class_name")
+    name = family_of(pipeline, text_width)
+    if name is None:
+        message = f"model_index.json: expected _class_name to be one of {', '.join(PIPELINES)}, got {pipeline!r:.100}"
+        raise Refused(message, code="unknown_family")
+    return name
 
 
 def _is_absent(index: Mapping[str, Any], part: str) -> bool:

@@ -9,7 +9,7 @@ from api.catalog.checking.report import Refused
 from api.catalog.checking.work import Work
 from formats.image_metadata import metadata_removed
 
-ORIENTATION, GPS_IFD, EXIF_IFD = 0x0112, 0x8825, 0x8769
+GPS_IFD, EXIF_IFD = 0x8825, 0x8769
 TELLING_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
 """Description, make, model, software, date, artist, copyright."""
 TELLING_INFO = ("xmp", "comment", "photoshop", "XML:com.adobe.xmp", "parameters", "Description", "Author")

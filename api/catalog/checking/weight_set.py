@@ -6,24 +6,10 @@ from api.catalog.checking.report import HINT as REPORT_HINT
 from api.catalog.checking.report import Refused
 from api.catalog.checking.weights import finite_check, tensors_read
 from api.catalog.checking.work import Work, ending
+from formats.lora_keys import DOWN, other_kind
 from formats.safetensors_header import Tensors
 from formats.single_file import Checkpoint, CheckpointError, checkpoint_of
 
-DOWN = (
-    ".lora_A.weight",
-    ".lora_down.weight",
-    "lora.down.weight",
-    "lora_linear_layer.down.weight",
-    ".lora_A.default.weight",
-)
-"""Ends of the first matrix of a pair: PEFT, kohya, and diffusers before PEFT."""
-FOREIGN = {
-    "LoHa": (".hada_w1_a", ".hada_w1_b", ".hada_w2_a", ".hada_w2_b"),
-    "LoKr": (".lokr_w1", ".lokr_w1_a", ".lokr_w2", ".lokr_w2_a"),
-    "OFT": (".oft_blocks", ".oft_diag", ".oft_R.weight"),
-    "(IA)3": (".on_input", ".ia3_l"),
-}
-"""Ends by which adaptors of other kinds are known."""
 HINT = "Only LoRA files can be imported: diffusers, PEFT or kohya."
 
 
@@ -38,8 +24,8 @@ def weight_set_check(work: Work) -> dict[str, Any]:
     path = next(path for path in work.paths if ending(path) == ".safetensors")
     tensors = tensors_read(work.open(path), path)
     finite_check(work.open(path), path, tensors)
-    if kind := _foreign_kind(tensors):
-        raise Refused(f"{path} holds a {kind}; expected a LoRA", code="not_a_lora", hint=HINT)
+    if other := other_kind(tensors):
+        raise Refused(f"{path} holds a {other[1]}; expected a LoRA", code="not_a_lora", hint=HINT)
     if checkpoint := _checkpoint(tensors, path):
         return {"kind": "weights", "checkpoint": {"family": checkpoint.family, "parts": sorted(checkpoint.parts)}}
     ranks = {tensor.shape[0] for title, tensor in tensors.items() if title.endswith(DOWN) and tensor.shape}
@@ -57,7 +43,3 @@ def _checkpoint(tensors: Tensors, path: str) -> Checkpoint | None:
         return checkpoint_of(tensors)
     except CheckpointError as error:
         raise Refused(f"{path}: {error}", code="single_file", hint=error.hint or REPORT_HINT) from None
-
-
-def _foreign_kind(tensors: Tensors) -> str | None:
-    return next((kind for kind, ends in FOREIGN.items() if any(title.endswith(ends) for title in tensors)), None)

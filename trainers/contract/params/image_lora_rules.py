@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from formats.image_families import FAMILIES, FLOW_FAMILIES
 from trainers.contract.params.base import as_typed
 
 if TYPE_CHECKING:
@@ -14,14 +15,6 @@ FORM_WARMUP_STEPS = 50
 """`lr_warmup_steps` as Transformer Lab's form has it, whatever the schedule."""
 
 
-TITLES = {
-    "sd1": "Stable Diffusion 1.x",
-    "sd2": "Stable Diffusion 2.x",
-    "sdxl": "Stable Diffusion XL",
-    "sd3": "Stable Diffusion 3",
-    "flux": "Flux.1",
-}
-FLOW_FAMILIES = ("sd3", "flux")
 FLOW_MULTIPLE = 16
 """Sides of images of flow families; the others' are multiples of 8."""
 UNET_ONLY = ("prediction_type", "snr_gamma", "noise_offset", "conv_rank")
@@ -85,7 +78,7 @@ def fields_agree(params: "ImageLoraParams") -> None:
 
 def family_problem(params: "ImageLoraParams", family: str) -> str:
     """The parameter that would do nothing, or cannot be, with a base model of that family; "" where all fit."""
-    title, is_flow = TITLES.get(family, family), family in FLOW_FAMILIES
+    title, is_flow = FAMILIES[family].title if family in FAMILIES else family, family in FLOW_FAMILIES
     strange = (*(UNET_ONLY if is_flow else FLOW_ONLY), *(NOT_FLUX if family == "flux" else FLUX_ONLY))
     if idle := params.changed(*strange):
         return f"{idle} does nothing with {title}; leave it at its default"

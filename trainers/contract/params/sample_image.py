@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from formats.image_families import FLOW_FAMILIES
 from trainers.contract.params.base import Params, Product, scales_check
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ Family = Literal["sd1", "sd2", "sdxl", "sd3", "flux"]
 MAX_SIDE = 2048
 DEFAULT_GUIDANCE, DEFAULT_FLUX_GUIDANCE = 7.5, 3.5
 DEFAULT_STRENGTH, DEFAULT_INPAINT_STRENGTH = 0.8, 1.0
-FLOW_FAMILIES = ("sd3", "flux")
 FLOW_SCHEDULERS = ("default", "euler")
 FLOW_MULTIPLE = 16
 """Sides of images of flow families; the others' are multiples of 8."""

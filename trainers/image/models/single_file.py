@@ -13,9 +13,9 @@ from diffusers.loaders import single_file_utils
 from safetensors import safe_open
 from torch import Tensor
 
+from formats.image_families import CLIP, FAMILIES
 from formats.single_file import Checkpoint
 from formats.single_file_configs import OPEN_CLIP
-from formats.single_file_pipeline import CLIP, ENCODERS
 from trainers.contract.errors import ReasonCode, TrainerError
 
 CONVERTERS: Any = single_file_utils  # its functions have no types
@@ -118,7 +118,7 @@ def _converted(
     elif family == "sd3" and part == "text_encoder":  # most files omit the projection, an identity
         dtype = next(iter(plain.values())).dtype
         converted = {PROJECTION: torch.eye(config["hidden_size"], dtype=dtype), **plain}
-    elif ENCODERS[family][part][0] == CLIP:
+    elif FAMILIES[family].parts[part] == CLIP:
         converted = {name: tensor for name, tensor in plain.items() if name != PROJECTION}
     else:
         converted = plain

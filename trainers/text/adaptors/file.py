@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from formats.adaptor_config import adaptor_config_clean
 from formats.base_model import json_file_read
 from formats.kinds import ConfigError
+from formats.lora_keys import PEFT_DOWN, PEFT_UP
 from trainers.contract.errors import ReasonCode, TrainerError
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 ROW_SUFFIX = "token_adapter.trainable_tokens_delta"
-HALVES = (".lora_A.weight", ".lora_B.weight")
+HALVES = (PEFT_DOWN, PEFT_UP)
 PLAIN: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
     "bias": ("none", None),

@@ -42,7 +42,6 @@ def _family(name: str, title: str, config_class: Any, model_class: Any, tokenize
         original_name=same_name,
         original_config=original_config,
         tokenizer_class=tokenizer_class,
-        is_causal=True,
     )
 
 

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from formats.base_model import json_file_read
-from formats.text_configs import MARK, text_config_clean
-from trainers.contract.errors import ReasonCode, TrainerError
+from formats.text_configs import text_config_clean, text_family_of
 from trainers.core.folder_views import bad_files
 from trainers.text.models.bert import BERT
 from trainers.text.models.causal import LLAMA, QWEN2, QWEN3
@@ -27,14 +26,6 @@ def config_read(folder: Path) -> dict[str, Any]:
 
 
 def family_of(raw: dict[str, Any]) -> TextFamily:
-    """By our own mark, else by `model_type` as the checkpoint's authors wrote it."""
-    name = marked(raw).get("family") or raw.get("model_type")
-    if not isinstance(name, str) or name.lower() not in FAMILIES:
-        known = ", ".join(FAMILIES)
-        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"config.json: model_type is {name!r}, expected one of {known}")
-    return FAMILIES[name.lower()]
-
-
-def marked(raw: dict[str, Any]) -> dict[str, Any]:
-    mark = raw.get(MARK)
-    return mark if isinstance(mark, dict) else {}
+    """By our own mark, else by `model_type`. Raises TrainerError(BAD_BASE_MODEL) for another."""
+    with bad_files():
+        return FAMILIES[text_family_of(raw)]

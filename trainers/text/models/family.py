@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from formats.text_configs import FAMILIES
+
 
 @dataclass(frozen=True)
 class SpecialIds:
@@ -33,9 +35,12 @@ class TextFamily:
     mask_token: str | None = None
     bos_token: str | None = None
     """Their names in the family's own vocabulary, for tokenizers that do not say which they are."""
-    is_causal: bool = False
-    """Checkpoints in the original format are causal language models."""
     shift: bool = False
+
+    @property
+    def is_causal(self) -> bool:
+        """Checkpoints in the original format are causal language models."""
+        return FAMILIES[self.name].is_causal
 
 
 def same_name(name: str) -> str:

@@ -7,13 +7,13 @@ import torch
 from transformers.initialization import no_init_weights
 
 from formats.base_model import text_keys_ignored
-from formats.text_configs import MARK
+from formats.text_configs import MARK, marked
 from trainers.core.folder_views import bad_files, ignored_log
 from trainers.core.quantization import network_quantise
 from trainers.core.special_tokens import special_tokens_check
 from trainers.text.models.attention import NAME as ATTENTION
 from trainers.text.models.base import TextBase
-from trainers.text.models.families import config_read, family_of, marked
+from trainers.text.models.families import config_read, family_of
 from trainers.text.models.family import TextFamily, same_name
 from trainers.text.models.ids import ids_of, ids_tell
 from trainers.text.models.mask_token import mask_token_make

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from formats.base_model import MAX_INDEX_BYTES, json_file_read
 from formats.image_configs import shard_files
+from formats.safetensors_header import PICKLE_ENDINGS
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.core.folder_views import bad_files
 
@@ -37,7 +38,7 @@ def weight_files(folder: Path) -> list[Path]:
         found = sorted(folder.glob("*.safetensors"))
         if len(found) == 1:
             return found
-        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLE_ENDINGS)
         what = f"{pickles[0]}, which is pickle and never loaded" if pickles and not found else f"{len(found)} of them"
         raise _bad(f"expected one safetensors file or model.safetensors.index.json, found {what}")
     with bad_files():

@@ -1,0 +1,43 @@
+"""Names of tensors in files of LoRA adaptors, as PEFT, kohya's sd-scripts and earlier versions of diffusers write them.
+
+Each layer has a pair of matrices: the first ("down", A) goes from the inputs to the rank, the second ("up", B) to the
+outputs.
+"""
+
+from collections.abc import Iterable
+
+PEFT_DOWN, PEFT_UP, PEFT_MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
+KOHYA_DOWN, KOHYA_UP, KOHYA_ALPHA, KOHYA_MAGNITUDE = ".lora_down.weight", ".lora_up.weight", ".alpha", ".dora_scale"
+OLDER_DOWN = ("lora.down.weight", "lora_linear_layer.down.weight")
+OLDER_UP = ("lora.up.weight", "lora_linear_layer.up.weight")
+"""Of diffusers before PEFT; `_lora.down.weight` and `.lora.down.weight` both occur."""
+DOWN = (PEFT_DOWN, KOHYA_DOWN, *OLDER_DOWN, ".lora_A.default.weight")
+"""Ends of the first matrix of a pair."""
+UP = (PEFT_UP, KOHYA_UP, *OLDER_UP, ".lora_B.default.weight")
+KOHYA_STARTS = ("lora_unet_", "lora_transformer_", "lora_te", "diffusion_model.")
+"""Of keys in files of kohya's sd-scripts and ComfyUI."""
+OTHER_KINDS = (
+    (".hada_", "LoHa"),
+    (".lokr_", "LoKr"),
+    (".oft_", "OFT"),
+    (".lora_mid.", "LoCon with a Tucker core"),
+    (".diff ", "full difference"),
+    (".diff_b ", "full difference"),
+    (".glora_", "GLoRA"),
+    (".on_input", "IA3"),
+    (".ia3_l", "IA3"),
+    ("boft_", "BOFT"),
+    ("lora_embedding_", "embedding LoRA"),
+    (".lora_B.bias", "LoRA with bias"),
+)
+"""What a key contains (a space is its end), and the kind of adaptor that it gives away; none is a plain pair."""
+
+
+def is_lora(names: Iterable[str]) -> bool:
+    """Whether there is a pair at all."""
+    return any(name.endswith((*DOWN, *UP)) for name in names)
+
+
+def other_kind(names: Iterable[str]) -> tuple[str, str] | None:
+    """The first key of an adaptor that is no plain LoRA, and the kind of that adaptor."""
+    return next(((name, kind) for name in names for mark, kind in OTHER_KINDS if mark in f"{name} "), None)
