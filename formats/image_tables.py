@@ -8,10 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from formats.images import IMAGE_ENDINGS, METADATA, SIDECARS
-from formats.row_files import csv_file_rows, jsonl_rows
+from formats.row_files import csv_file_rows, jsonl_rows, text_read
 from formats.rows import DatasetError, Row, row_fault, value_fault, value_named
 from formats.splits import splits_of
-from formats.text_files import text_read
 
 IMAGE, FILE_NAME = "image", "file_name"
 PATH_COLUMNS = (IMAGE, FILE_NAME)

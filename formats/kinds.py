@@ -56,7 +56,7 @@ def value_shown(value: Any) -> str:
     return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
 
 
-def whole(low: int, high: int) -> Kind:
+def integer(low: int, high: int) -> Kind:
     return Kind(
         f"a whole number from {low} to {high}",
         lambda value: type(value) is int and low <= value <= high,
@@ -131,11 +131,11 @@ def left_out(kind: Kind) -> Kind:
 YES_NO = choice(True, False)
 WORD = Kind("a word of letters, digits, _, + and -", lambda value: isinstance(value, str)
             and WORD_FORM.fullmatch(value) is not None)  # fmt: skip
-WIDTH = whole(1, 1 << 16)
+WIDTH = integer(1, 1 << 16)
 """Channels, hidden sizes, inner sizes of networks."""
-COUNT = whole(1, 256)
+COUNT = integer(1, 256)
 """Layers, blocks."""
-HEADS = whole(1, 1024)
+HEADS = integer(1, 1024)
 PROBABILITY = number(0, 1)
 EPSILON = number(1e-20, 1)
 ACTIVATION = choice("silu", "swish", "mish", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu")

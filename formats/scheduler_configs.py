@@ -13,9 +13,9 @@ from formats.kinds import (
     config_clean,
     each,
     either,
+    integer,
     number,
     optional,
-    whole,
 )
 
 FLOW = "FlowMatchEulerDiscreteScheduler"
@@ -29,7 +29,7 @@ DIFFUSION = (
     "PNDMScheduler",
     "UniPCMultistepScheduler",
 )
-TIMESTEPS = whole(1, 10_000)
+TIMESTEPS = integer(1, 10_000)
 BETA = number(1e-8, 0.9999)
 SIGMA = optional(number(0, 1e6))
 INFINITE = Kind("infinity", lambda value: type(value) is float and math.isinf(value))
@@ -52,7 +52,7 @@ DIFFUSION_CONFIG: Kinds = {
     "prediction_type": choice("epsilon", "v_prediction", "sample", "flow_prediction"),
     "timestep_spacing": choice("leading", "trailing", "linspace"),
     "timestep_type": choice("discrete", "continuous"),
-    "steps_offset": whole(0, 1000),
+    "steps_offset": integer(0, 1000),
     "rescale_betas_zero_snr": YES_NO,
     "set_alpha_to_one": YES_NO,
     "skip_prk_steps": YES_NO,
@@ -68,7 +68,7 @@ DIFFUSION_CONFIG: Kinds = {
     "sigma_min": SIGMA,
     "sigma_max": SIGMA,
     "final_sigmas_type": choice("zero", "sigma_min"),
-    "solver_order": whole(1, 3),
+    "solver_order": integer(1, 3),
     "algorithm_type": choice("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"),
     "solver_type": choice("midpoint", "heun", "bh1", "bh2", "logrho"),
     "lower_order_final": YES_NO,
@@ -78,7 +78,7 @@ DIFFUSION_CONFIG: Kinds = {
     "flow_shift": optional(number(1e-3, 1e3)),
     "lambda_min_clipped": either(number(-1e6, 1e6), INFINITE),
     "predict_x0": YES_NO,
-    "disable_corrector": each(whole(0, 10_000), 10_000),
+    "disable_corrector": each(integer(0, 10_000), 10_000),
 }
 FLOW_CONFIG: Kinds = {
     **COMMON,
@@ -86,8 +86,8 @@ FLOW_CONFIG: Kinds = {
     "shift": number(1e-3, 1e3),
     "base_shift": optional(number(1e-3, 1e3)),
     "max_shift": optional(number(1e-3, 1e3)),
-    "base_image_seq_len": optional(whole(1, 1 << 20)),
-    "max_image_seq_len": optional(whole(1, 1 << 20)),
+    "base_image_seq_len": optional(integer(1, 1 << 20)),
+    "max_image_seq_len": optional(integer(1, 1 << 20)),
     "invert_sigmas": YES_NO,
     "stochastic_sampling": YES_NO,
 }

@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from formats.adaptors import is_lora
 from formats.image_families import FAMILIES, FLOW_FAMILIES, SD2_TEXT_WIDTH
-from formats.lora_keys import is_lora
 from formats.safetensors_header import Header, header_read
 
 UNET = "model.diffusion_model."

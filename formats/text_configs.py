@@ -23,12 +23,12 @@ from formats.kinds import (
     config_clean,
     each,
     either,
+    integer,
     left_out,
     number,
     one_or_each,
     optional,
     table,
-    whole,
 )
 
 MARK = "diffusion"
@@ -53,10 +53,10 @@ FAMILIES = {
     "qwen3": TextFamily(is_causal=True),
 }
 """By `model_type` in small letters."""
-VOCABULARY = whole(1, 2_000_000)
-TOKEN_ID = optional(whole(0, 2_000_000))
-POSITIONS = whole(1, 1 << 24)
-INNER = whole(1, 1 << 20)
+VOCABULARY = integer(1, 2_000_000)
+TOKEN_ID = optional(integer(0, 2_000_000))
+POSITIONS = integer(1, 1 << 24)
+INNER = integer(1, 1 << 20)
 THETA = number(1, 1e12)
 DTYPE = optional(choice("float32", "float16", "bfloat16", "float64"))
 FACTORS = each(number(1e-6, 1e6), 4096)
@@ -96,7 +96,7 @@ COMMON: Kinds = {
     "initializer_range": number(0, 10),
     "pad_token_id": TOKEN_ID,
     "bos_token_id": TOKEN_ID,
-    "eos_token_id": optional(one_or_each(whole(0, 2_000_000))),
+    "eos_token_id": optional(one_or_each(integer(0, 2_000_000))),
     "mask_token_id": TOKEN_ID,
     "cls_token_id": TOKEN_ID,
     "sep_token_id": TOKEN_ID,
@@ -110,7 +110,7 @@ COMMON: Kinds = {
 CAUSAL: Kinds = {
     **COMMON,
     "num_key_value_heads": optional(HEADS),
-    "head_dim": optional(whole(1, 4096)),
+    "head_dim": optional(integer(1, 4096)),
     "hidden_act": ACTIVATION,
     "rms_norm_eps": EPSILON,
     "rope_theta": THETA,
@@ -119,19 +119,19 @@ CAUSAL: Kinds = {
     "attention_bias": YES_NO,
     "attention_dropout": PROBABILITY,
     "mlp_bias": YES_NO,
-    "pretraining_tp": whole(1, 64),
+    "pretraining_tp": integer(1, 64),
     "use_sliding_window": YES_NO,
     "sliding_window": optional(POSITIONS),
-    "max_window_layers": whole(0, 256),
+    "max_window_layers": integer(0, 256),
 }
 BERT: Kinds = {
     **COMMON,
-    "max_position_embeddings": whole(1, 1 << 20),
+    "max_position_embeddings": integer(1, 1 << 20),
     "hidden_act": ACTIVATION,
     "hidden_dropout_prob": PROBABILITY,
     "attention_probs_dropout_prob": PROBABILITY,
     "classifier_dropout": optional(PROBABILITY),
-    "type_vocab_size": whole(1, 1024),
+    "type_vocab_size": integer(1, 1024),
     "layer_norm_eps": EPSILON,
     "position_embedding_type": choice("absolute"),
     "is_decoder": choice(False),
@@ -148,8 +148,8 @@ MODERNBERT: Kinds = {
     "rope_parameters": optional(either(table({"full_attention": ROPE, "sliding_attention": ROPE}), ROPE)),
     "global_rope_theta": THETA,
     "local_rope_theta": optional(THETA),
-    "global_attn_every_n_layers": whole(1, 256),
-    "local_attention": whole(1, 1 << 20),
+    "global_attn_every_n_layers": integer(1, 256),
+    "local_attention": integer(1, 1 << 20),
     "embedding_dropout": PROBABILITY,
     "mlp_bias": YES_NO,
     "mlp_dropout": PROBABILITY,
@@ -160,7 +160,7 @@ MODERNBERT: Kinds = {
     "classifier_activation": ACTIVATION,
     "deterministic_flash_attn": YES_NO,
     "sparse_prediction": YES_NO,
-    "sparse_pred_ignore_index": whole(-1000, 1000),
+    "sparse_pred_ignore_index": integer(-1000, 1000),
 }
 LLADA: Kinds = {
     "dtype": DTYPE,
@@ -184,7 +184,7 @@ LLADA: Kinds = {
     "embedding_dropout": PROBABILITY,
     "init_std": number(0, 10),
     "init_cutoff_factor": optional(number(0, 100)),
-    "block_group_size": whole(1, 256),
+    "block_group_size": integer(1, 256),
     "multi_query_attention": optional(YES_NO),
     **dict.fromkeys(
         (

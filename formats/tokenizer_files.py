@@ -20,13 +20,13 @@ from formats.kinds import (
     config_clean,
     each,
     either,
+    integer,
     mapping,
     number,
     optional,
     table,
     text,
     value_shown,
-    whole,
 )
 from foundation.strict_json import json_object_read
 
@@ -49,7 +49,7 @@ MAX_REPEATS = 10_000
 """Product of the counts {n,m} in one expression: `((a{1000}){1000}){1000}` takes gigabytes to compile."""
 COUNTS = re.compile(r"\{(\d*)(?:,(\d*))?\}")
 TOKEN_TEXT = text(1024)
-TOKEN_ID = whole(0, MAX_TOKENS)
+TOKEN_ID = integer(0, MAX_TOKENS)
 FLAGS = ("lstrip", "rstrip", "normalized", "single_word", "special")
 TOKEN_FIELDS: Kinds = {"content": TOKEN_TEXT, "__type": choice("AddedToken"), **dict.fromkeys(FLAGS, YES_NO)}
 TOKEN_OBJECT = table(TOKEN_FIELDS, needs=("content",))
@@ -80,7 +80,7 @@ CONFIG_KEYS: Kinds = {
     "spaces_between_special_tokens": YES_NO,
     "legacy": optional(YES_NO),
     "errors": choice("replace", "strict", "ignore"),
-    "extra_ids": whole(0, 10_000),
+    "extra_ids": integer(0, 10_000),
     "model_max_length": optional(number(1, 1e31)),
     "padding_side": choice("right", "left"),
     "truncation_side": choice("right", "left"),
@@ -122,22 +122,22 @@ MODEL_KEYS: Kinds = {
     "fuse_unk": optional(YES_NO),
     "byte_fallback": optional(YES_NO),
     "ignore_merges": optional(YES_NO),
-    "max_input_chars_per_word": whole(1, 1_000_000),
+    "max_input_chars_per_word": integer(1, 1_000_000),
     "vocab": Kind("an object of ids by token, or a list of [token, score]", lambda value: _is_vocabulary(value)),
     "merges": Kind("a list of pairs of tokens", lambda value: _is_merges(value)),
 }
 PADDING: Kinds = {
-    "strategy": either(choice("BatchLongest"), table({"Fixed": whole(1, 1 << 20)})),
+    "strategy": either(choice("BatchLongest"), table({"Fixed": integer(1, 1 << 20)})),
     "direction": choice("Left", "Right"),
-    "pad_to_multiple_of": optional(whole(1, 1 << 16)),
+    "pad_to_multiple_of": optional(integer(1, 1 << 16)),
     "pad_id": TOKEN_ID,
     "pad_type_id": TOKEN_ID,
     "pad_token": TOKEN_TEXT,
 }
 TRUNCATION: Kinds = {
-    "max_length": whole(0, 1 << 24),
+    "max_length": integer(0, 1 << 24),
     "strategy": choice("LongestFirst", "OnlyFirst", "OnlySecond"),
-    "stride": whole(0, 1 << 24),
+    "stride": integer(0, 1 << 24),
     "direction": choice("Left", "Right"),
 }
 ADDED_TOKEN = table({**TOKEN_FIELDS, "id": TOKEN_ID}, needs=("content", "id"))

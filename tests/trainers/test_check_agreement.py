@@ -86,7 +86,7 @@ def test_the_check_and_the_trainer_agree_on_every_file(shared_data: Path, tmp_pa
 
 def templates_disagreement(name: str, work: Work) -> list[str]:
     """The check says which rows a training refuses without templates."""
-    noticed = any(notice["code"] == "rows_that_need_templates" for notice in work.notices.kept)
+    noticed = any(notice["code"] == "rows_that_need_templates" for notice in work.notices.listed)
     try:
         dialogues_of(rows_read(work.folder))
         refused = False

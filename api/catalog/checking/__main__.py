@@ -2,16 +2,19 @@
 
 import importlib
 import json
+import resource
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-from api.catalog.checking.limits import die_with_parent, limits_set, peak_bytes
 from api.catalog.checking.report import Refused, plain
 from api.catalog.checking.work import Work
+from foundation import lifeline
 
 CHECKS = {"datasets": "api.catalog.checking.dataset", "models": "api.catalog.checking.model"}
 """Each is loaded only when it is asked for: the decoders of images take time and memory to load."""
+MAX_OPEN_FILES = 64
 
 
 def main() -> None:
@@ -35,9 +38,38 @@ def _report(order: dict[str, Any], source: Path, target: Path) -> dict[str, Any]
     except Refused as error:
         return {"refused": error.body()}
     except MemoryError:
-        said = f"{work.reading}: looking at it needs more than {order['limits']['memory_bytes']} bytes of memory"
-        return {"refused": Refused(said, code="check_limit", hint="Split the file, then upload again.").body()}
-    return {"files": work.made, "details": {**details, **work.notices.details()}}
+        message = f"{work.reading}: looking at it needs more than {order['limits']['memory_bytes']} bytes of memory"
+        return {"refused": Refused(message, code="check_limit", hint="Split the file, then upload again.").body()}
+    return {"files": work.replaced, "details": {**details, **work.notices.details()}}
+
+
+def limits_set(*, memory_bytes: int, cpu_seconds: int, file_bytes: int) -> None:
+    """Past them: MemoryError, SIGXCPU, OSError. No core file: it would hold what was uploaded."""
+    _limit(resource.RLIMIT_AS, memory_bytes)
+    _limit(resource.RLIMIT_CPU, cpu_seconds)
+    _limit(resource.RLIMIT_FSIZE, file_bytes)
+    _limit(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
+    _limit(resource.RLIMIT_CORE, 0)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
+def die_with_parent() -> None:
+    """A check whose API was killed stops at once; its version is checked again by another."""
+    if sys.platform == "linux":
+        lifeline.die_with_parent()
+
+
+def peak_bytes() -> int:
+    """Most resident memory of this process so far; unlike getrusage it never shows the parent's."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def _limit(kind: int, value: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (allowed, allowed))
 
 
 main()

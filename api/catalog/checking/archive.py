@@ -81,26 +81,26 @@ def _total_check(name: str, size: int, entries: Sequence[zipfile.ZipInfo]) -> No
 def _paths(name: str, entries: Sequence[zipfile.ZipInfo], notices: Notices) -> dict[str, zipfile.ZipInfo]:
     """Entries by path. Of equal names, also those that differ in case only, the first wins and the others are named."""
     top = _common_top(entries)
-    found: dict[str, zipfile.ZipInfo] = {}
-    seen: dict[str, str] = {}
+    by_path: dict[str, zipfile.ZipInfo] = {}
+    first_paths: dict[str, str] = {}
     for entry in entries:
         path = entry.filename.removeprefix(top)
         folded = unicodedata.normalize("NFC", path).casefold()
-        if folded in seen:
-            said = f"{name} has {path!r} after {seen[folded]!r}; the first of them is kept"
-            notices.add("twice in the archive", said, file=path)
+        if folded in first_paths:
+            message = f"{name} has {path!r} after {first_paths[folded]!r}; the first of them is kept"
+            notices.add("twice in the archive", message, file=path)
             continue
-        seen[folded] = path
-        found[path] = entry
-    _folder_check(name, seen)
-    return found
+        first_paths[folded] = path
+        by_path[path] = entry
+    _folder_check(name, first_paths)
+    return by_path
 
 
-def _folder_check(name: str, seen: dict[str, str]) -> None:
-    for folded, path in seen.items():
+def _folder_check(name: str, first_paths: dict[str, str]) -> None:
+    for folded, path in first_paths.items():
         for at, letter in enumerate(folded):
-            if letter == "/" and folded[:at] in seen:
-                raise _refused(f"{name}: {seen[folded[:at]]!r} is a file and the folder of {path!r}")
+            if letter == "/" and folded[:at] in first_paths:
+                raise _refused(f"{name}: {first_paths[folded[:at]]!r} is a file and the folder of {path!r}")
 
 
 def _common_top(entries: Sequence[zipfile.ZipInfo]) -> str:
@@ -125,8 +125,8 @@ def _write(opened: zipfile.ZipFile, name: str, entry: zipfile.ZipInfo, target: P
             raise
         count = -1
     if count != entry.file_size:
-        said = f"its content is not the {entry.file_size} bytes that the zip's directory promises"
-        raise _refused(f"{name}: {entry.filename[:200]!r} is broken: {said}")
+        message = f"its content is not the {entry.file_size} bytes that the zip's directory promises"
+        raise _refused(f"{name}: {entry.filename[:200]!r} is broken: {message}")
 
 
 def _is_junk(entry: zipfile.ZipInfo) -> bool:
@@ -134,5 +134,5 @@ def _is_junk(entry: zipfile.ZipInfo) -> bool:
     return parts[0] == "__MACOSX" or parts[-1].lower() in JUNK or parts[-1].startswith("._")
 
 
-def _refused(said: str) -> Refused:
-    return Refused(said, code="bad_archive", hint=HINT)
+def _refused(message: str) -> Refused:
+    return Refused(message, code="bad_archive", hint=HINT)

@@ -3,17 +3,21 @@
 from typing import Any
 
 from api.catalog.checking.image_set import images_check
-from api.catalog.checking.loading import parquet
+from api.catalog.checking.report import HINT as REPORT_HINT
 from api.catalog.checking.report import Refused
-from api.catalog.checking.row_set import rows_check
-from api.catalog.checking.weight_set import is_weight_set, weight_set_check
+from api.catalog.checking.row_set import parquet, rows_check
+from api.catalog.checking.tensor_files import finite_check, tensors_read
 from api.catalog.checking.work import Work, ending
+from formats.adaptors import DOWN, other_kind
 from formats.image_tables import image_paths
 from formats.images import IMAGE_ENDINGS
 from formats.row_files import PLAIN_ENDING, ROW_ENDINGS, row_files
+from formats.safetensors_header import Tensors
+from formats.single_file import Checkpoint, CheckpointError, checkpoint_of
 from formats.splits import split_folder, splits_of
 
 VECTORS = (".svg", ".svgz", ".eps", ".ai", ".pdf")
+HINT = "Only LoRA files can be imported: diffusers, PEFT or kohya."
 
 
 def check(work: Work) -> dict[str, Any]:
@@ -54,13 +58,45 @@ def _empty_check(work: Work) -> None:
 
 def _unpacked(work: Work, packed: list[str]) -> dict[str, Any]:
     """Parquet files of images become image files and a metadata.jsonl, which every image method can read."""
-    made = work.target / "files"
+    folder_made = work.target / "files"
     splits = splits_of(packed)
     for split, paths in (splits if len(splits) > 1 else {"": packed}).items():
-        folder = made / split_folder(split) if split else made
+        folder = folder_made / split_folder(split) if split else folder_made
         count = parquet().images_unpack([(work.open(path), path) for path in paths], folder, work.decoded)
         for path in paths:
-            said = f"{path} became image files and metadata.jsonl ({count} images)"
-            work.notices.add("unpacked", said, file=path)
-    work.replace_with(made)
+            message = f"{path} became image files and metadata.jsonl ({count} images)"
+            work.notices.add("unpacked", message, file=path)
+    work.replace_with(folder_made)
     return images_check(work)
+
+
+def is_weight_set(paths: list[str]) -> bool:
+    """One safetensors file, perhaps with its configuration beside it."""
+    endings = [ending(path) for path in paths]
+    return endings.count(".safetensors") == 1 and set(endings) <= {".safetensors", ".json", ".md", ".txt", ""}
+
+
+def weight_set_check(work: Work) -> dict[str, Any]:
+    """{kind, num_modules, ranks} of a LoRA, {kind, checkpoint} of a single-file checkpoint. Raises Refused."""
+    path = next(path for path in work.paths if ending(path) == ".safetensors")
+    tensors = tensors_read(work.open(path), path)
+    finite_check(work.open(path), path, tensors)
+    if other := other_kind(tensors):
+        raise Refused(f"{path} holds a {other[1]}; expected a LoRA", code="not_a_lora", hint=HINT)
+    if checkpoint := _checkpoint(tensors, path):
+        return {"kind": "weights", "checkpoint": {"family": checkpoint.family, "parts": sorted(checkpoint.parts)}}
+    ranks = {tensor.shape[0] for title, tensor in tensors.items() if title.endswith(DOWN) and tensor.shape}
+    if not ranks:
+        first = next(iter(tensors), "nothing")
+        raise Refused(f"{path} holds no LoRA: the first tensor is {first[:200]!r}", code="not_a_lora", hint=HINT)
+    for unused in sorted(set(work.paths) - {path}):
+        work.notices.add("not used", f"{unused} holds no weights and is not used", file=unused)
+    modules = sum(title.endswith(DOWN) for title in tensors)
+    return {"kind": "weights", "num_modules": modules, "ranks": sorted(ranks)}
+
+
+def _checkpoint(tensors: Tensors, path: str) -> Checkpoint | None:
+    try:
+        return checkpoint_of(tensors)
+    except CheckpointError as error:
+        raise Refused(f"{path}: {error}", code="single_file", hint=error.hint or REPORT_HINT) from None

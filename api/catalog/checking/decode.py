@@ -32,7 +32,7 @@ pillow_heif.options.DECODE_THREADS = 1  # more of them only take address space, 
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
-class Seen(NamedTuple):
+class ImageFacts(NamedTuple):
     width: int
     """Pixels, as seen: EXIF orientation applied."""
     height: int
@@ -50,7 +50,7 @@ class Seen(NamedTuple):
     """Whether it tells anything else beside its pixels."""
 
 
-def image_see(file: Path, name: str, thumbnail: Path) -> Seen:
+def image_decode(file: Path, name: str, thumbnail: Path) -> ImageFacts:
     """Writes a JPEG of at most THUMBNAIL_SIDE pixels a side. Raises Refused that names the image."""
     _header_check(file, name)
     try:
@@ -66,7 +66,7 @@ def image_see(file: Path, name: str, thumbnail: Path) -> Seen:
             upright = _upright(small_rgb(image), orientation)
             upright.info.clear()  # Pillow would write comments and XMP of the photo into the thumbnail
             upright.save(thumbnail, "JPEG", quality=80)
-            return Seen(width, height, kind, image.mode, frames, orientation, gps, metadata)
+            return ImageFacts(width, height, kind, image.mode, frames, orientation, gps, metadata)
     except (Refused, MemoryError):
         raise
     except Exception as error:  # PIL's decoders raise anything on bytes that are none of theirs
@@ -108,7 +108,7 @@ def _header_check(file: Path, name: str) -> None:
     with file.open("rb") as opened:
         head = opened.read(HEAD_BYTES)
     try:
-        width, height = image_size(head, name, whole=file.stat().st_size <= HEAD_BYTES)
+        width, height = image_size(head, name, is_complete=file.stat().st_size <= HEAD_BYTES)
     except ValueError as error:
         raise Refused(str(error)) from None
     if width and height:
@@ -117,14 +117,16 @@ def _header_check(file: Path, name: str) -> None:
 
 def _size_check(name: str, width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        said = f"{name} is {width} x {height} = {width * height} pixels; at most {MAX_PIXELS} are accepted"
-        raise Refused(said, hint=SMALLER)
+        message = f"{name} is {width} x {height} = {width * height} pixels; at most {MAX_PIXELS} are accepted"
+        raise Refused(message, hint=SMALLER)
     if max(width, height) > MAX_ASPECT * max(1, min(width, height)):
-        said = f"{name} is {width} x {height} pixels; expected the longer side at most {MAX_ASPECT} times the shorter"
-        raise Refused(said, hint="Crop it, then upload again.")
+        message = (
+            f"{name} is {width} x {height} pixels; expected the longer side at most {MAX_ASPECT} times the shorter"
+        )
+        raise Refused(message, hint="Crop it, then upload again.")
 
 
 def _plain(error: Exception, file: Path) -> str:
     """PIL's message without our folders."""
-    said = str(error).replace(str(file), file.name)
-    return said if len(said) < 200 else type(error).__name__
+    message = str(error).replace(str(file), file.name)
+    return message if len(message) < 200 else type(error).__name__

@@ -14,7 +14,7 @@ TIFF_SIDES = (256, 257)
 TIFF_SHORT = 3
 
 
-def image_size(head: bytes, name: str, *, whole: bool) -> tuple[int, int]:
+def image_size(head: bytes, name: str, *, is_complete: bool) -> tuple[int, int]:
     """(width, height) in pixels; `whole` says that `head` is all of the file.
 
     (0, 0) for a JPEG or TIFF whose size lies behind `head`, and for HEIC and AVIF, whose own reader finds it before it
@@ -25,7 +25,7 @@ def image_size(head: bytes, name: str, *, whole: bool) -> tuple[int, int]:
     try:
         size = _size(head)
     except (struct.error, IndexError):
-        if whole:
+        if is_complete:
             raise ValueError(f"{name} ends in the middle of its header; it is not a whole image") from None
         return 0, 0
     if size is None:

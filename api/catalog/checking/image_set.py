@@ -3,7 +3,7 @@
 from typing import Any
 
 from api.catalog.checking.captions import captions_read
-from api.catalog.checking.decode import Seen, image_see
+from api.catalog.checking.decode import ImageFacts, image_decode
 from api.catalog.checking.decoded import PIXEL_BYTES, DecodedBudget, images_budget
 from api.catalog.checking.preview import shortened
 from api.catalog.checking.strip import metadata_strip
@@ -20,8 +20,8 @@ def images_check(work: Work) -> dict[str, Any]:
         if ending(path) in IMAGE_ENDINGS:
             work.notices.add("not used", f"{path} is hidden and is not used", file=path)
     budget = images_budget(sum(int(file["size"]) for file in work.files))
-    seen = {path: _seen(work, number, path, budget) for number, path in enumerate(paths)}
-    stripped = _metadata(work, seen)
+    facts = {path: _decoded(work, number, path, budget) for number, path in enumerate(paths)}
+    stripped = _metadata(work, facts)
     _duplicates_notice(work, set(paths))
     captions = captions_read(work, set(paths))
     layout = image_folder(work.paths)
@@ -32,7 +32,7 @@ def images_check(work: Work) -> dict[str, Any]:
         work.notices.add("splits", splits_message(splits, "images"), file=paths[0])
     for number, path in enumerate(paths):
         caption = captions.texts.get(path)
-        work.preview.add(_item(number, path, seen[path], shortened(caption)))
+        work.preview.add(_item(number, path, facts[path], shortened(caption)))
     work.preview.finish()
     return {
         "kind": "images",
@@ -45,43 +45,43 @@ def images_check(work: Work) -> dict[str, Any]:
     }
 
 
-def _metadata(work: Work, seen: dict[str, Seen]) -> dict[str, int]:
+def _metadata(work: Work, facts: dict[str, ImageFacts]) -> dict[str, int]:
     """Says which images tell where and how they were taken, or takes that out."""
-    gps = [path for path, one in seen.items() if one.gps]
-    telling = [path for path, one in seen.items() if one.gps or one.metadata]
+    gps = [path for path, one in facts.items() if one.gps]
+    telling = [path for path, one in facts.items() if one.gps or one.metadata]
     if telling and work.strip_metadata:
-        metadata_strip(work, {path: seen[path].orientation for path in telling})
-        said = f"the metadata of {len(telling)} images was removed; their pixels are as they were"
-        work.notices.add_group("metadata removed", said, telling)
+        metadata_strip(work, {path: facts[path].orientation for path in telling})
+        message = f"the metadata of {len(telling)} images was removed; their pixels are as they were"
+        work.notices.add_group("metadata removed", message, telling)
         return {"num_stripped": len(telling)}
     offer = "are kept; upload with strip_metadata to remove them"
     if gps:
-        said = f"{len(gps)} images hold GPS positions, which {offer}"
-        work.notices.add_group("gps positions kept", said, gps)
+        message = f"{len(gps)} images hold GPS positions, which {offer}"
+        work.notices.add_group("gps positions kept", message, gps)
     if len(telling) > len(gps):
         others = [path for path in telling if path not in set(gps)]
-        said = f"{len(others)} images hold camera data or comments, which {offer}"
-        work.notices.add_group("metadata kept", said, others)
+        message = f"{len(others)} images hold camera data or comments, which {offer}"
+        work.notices.add_group("metadata kept", message, others)
     return {"num_gps": len(gps), "num_metadata": len(telling)} if telling else {}
 
 
 def _repeats_notice(work: Work, repeats: dict[str, int]) -> None:
     for folder, times in repeats.items():
-        said = f"{repeats_message(folder, times)}; rename it if that is not meant"
-        work.notices.add("repeats by the folder's name", said, file=folder)
+        message = f"{repeats_message(folder, times)}; rename it if that is not meant"
+        work.notices.add("repeats by the folder's name", message, file=folder)
 
 
-def _seen(work: Work, number: int, path: str, budget: DecodedBudget) -> Seen:
-    seen = image_see(work.open(path), path, work.preview.folder / _thumbnail(number))
-    budget.add(seen.width * seen.height * PIXEL_BYTES, f"the images up to {path}")
-    if ending(path) not in FORMAT_ENDINGS[seen.kind]:
-        work.notices.add("other type than its name says", f"{path} is a {seen.kind}, and is used as one", file=path)
-    if seen.frames > 1:
-        work.notices.add("first of several frames", f"{path} has {seen.frames} frames; the first is used", file=path)
-    if min(seen.width, seen.height) < SMALL_SIDE:
-        said = f"{path} is {seen.width} x {seen.height} pixels; below {SMALL_SIDE} a side it shows next to nothing"
-        work.notices.add("small image", said, file=path)
-    return seen
+def _decoded(work: Work, number: int, path: str, budget: DecodedBudget) -> ImageFacts:
+    facts = image_decode(work.open(path), path, work.preview.folder / _thumbnail(number))
+    budget.add(facts.width * facts.height * PIXEL_BYTES, f"the images up to {path}")
+    if ending(path) not in FORMAT_ENDINGS[facts.kind]:
+        work.notices.add("other type than its name says", f"{path} is a {facts.kind}, and is used as one", file=path)
+    if facts.frames > 1:
+        work.notices.add("first of several frames", f"{path} has {facts.frames} frames; the first is used", file=path)
+    if min(facts.width, facts.height) < SMALL_SIDE:
+        message = f"{path} is {facts.width} x {facts.height} pixels; below {SMALL_SIDE} a side it shows next to nothing"
+        work.notices.add("small image", message, file=path)
+    return facts
 
 
 def _duplicates_notice(work: Work, images: set[str]) -> None:
@@ -92,13 +92,13 @@ def _duplicates_notice(work: Work, images: set[str]) -> None:
             work.notices.add("the same image twice", f"{path} is byte for byte {other}", file=path)
 
 
-def _item(number: int, path: str, seen: Seen, caption: str | None) -> dict[str, Any]:
+def _item(number: int, path: str, facts: ImageFacts, caption: str | None) -> dict[str, Any]:
     return {
         "path": path,
         "caption": caption,
-        "width": seen.width,
-        "height": seen.height,
-        "type": seen.kind,
+        "width": facts.width,
+        "height": facts.height,
+        "type": facts.kind,
         "thumbnail": _thumbnail(number),
     }
 

@@ -68,14 +68,14 @@ def images_unpack(packed: Sequence[tuple[Path, str]], folder: Path, upload: Deco
     return count
 
 
-def _mask_write(folder: Path, column: str, count: int, given: Any, where: str) -> str:
+def _mask_write(folder: Path, column: str, count: int, value: Any, where: str) -> str:
     below = UNSAFE.sub("_", column)[:50]
     (folder / below).mkdir(exist_ok=True)
-    return f"{below}/{_image_write(folder / below, count, given, f'{where}, {column}')}"
+    return f"{below}/{_image_write(folder / below, count, value, f'{where}, {column}')}"
 
 
-def _image_write(folder: Path, count: int, given: Any, where: str) -> str:
-    data = image_bytes(given)
+def _image_write(folder: Path, count: int, value: Any, where: str) -> str:
+    data = image_bytes(value)
     if count >= MAX_IMAGES:
         raise Refused(f"{where}: more than {MAX_IMAGES} images")
     if not data:

@@ -44,7 +44,7 @@ class Notices:
     """What the owner should know of an accepted upload."""
 
     def __init__(self) -> None:
-        self.kept: list[dict[str, Any]] = []
+        self.listed: list[dict[str, Any]] = []
         self.count = 0
         self._files: dict[str, list[str]] = {}
         self._sentences: list[str] = []
@@ -52,8 +52,8 @@ class Notices:
     def add(self, code: str, message: str, *, file: str, line: int | None = None) -> None:
         """`code` in words, as in "no caption": warnings are grouped by it."""
         self.count += 1
-        if len(self.kept) < MAX_NOTICES:
-            self.kept.append({"file": file, "line": line, "code": code.replace(" ", "_"), "message": message})
+        if len(self.listed) < MAX_NOTICES:
+            self.listed.append({"file": file, "line": line, "code": code.replace(" ", "_"), "message": message})
         where = file if line is None else f"{file} line {line}"
         self._files.setdefault(code, []).append(where)
 
@@ -68,7 +68,7 @@ class Notices:
         return [*self._sentences, *(f"{code}: {_named(files)}" for code, files in self._files.items())]
 
     def details(self) -> dict[str, Any]:
-        return {"notices": self.kept, "num_notices": self.count, "warnings": self.warnings()}
+        return {"notices": self.listed, "num_notices": self.count, "warnings": self.warnings()}
 
 
 def plain(value: Any) -> Any:

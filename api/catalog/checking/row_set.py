@@ -1,11 +1,12 @@
 """A dataset of rows (.jsonl .json .csv .parquet .txt). Faulty lines of a .jsonl are left out, other files refused."""
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from api.catalog.checking.columns import Columns
-from api.catalog.checking.loading import parquet
 from api.catalog.checking.preview import shortened
 from api.catalog.checking.report import MAX_NOTICES, Refused, dataset_refusals
 from api.catalog.checking.work import Work, ending
@@ -38,10 +39,12 @@ def rows_check(work: Work, paths: list[str]) -> dict[str, Any]:
     splits = {split: sum(checked[path][0] for path in named) for split, named in by_split.items()}
     if len(splits) > 1:
         work.notices.add("splits", splits_message(splits, "rows"), file=paths[0])
-    if said := columns.disagreement():
-        work.notices.add("keys in some rows only", f"{said}; a job reads all rows by the same columns", file=paths[0])
-    if said := columns.unread():
-        work.notices.add("rows that need templates", said, file=paths[0])
+    if message := columns.disagreement():
+        work.notices.add(
+            "keys in some rows only", f"{message}; a job reads all rows by the same columns", file=paths[0]
+        )
+    if message := columns.unread():
+        work.notices.add("rows that need templates", message, file=paths[0])
     work.preview.finish()
     return {
         "kind": "text",
@@ -71,8 +74,8 @@ def _separator_notice(work: Work, path: str) -> None:
     with dataset_refusals():
         separator = csv_file_separator(work.open(path), path)
     if separator != ",":
-        said = f"{path} is read with {SEPARATOR_NAMES[separator]} between its cells"
-        work.notices.add("cells not separated by commas", said, file=path)
+        message = f"{path} is read with {SEPARATOR_NAMES[separator]} between its cells"
+        work.notices.add("cells not separated by commas", message, file=path)
 
 
 def _file_check(work: Work, path: str, columns: Columns) -> tuple[int, int]:
@@ -115,7 +118,13 @@ def _good_lines(file: Path, bad_lines: set[int]) -> Iterator[bytes]:
 def _row_show(work: Work, path: str, line: int, row: Any) -> None:
     longest = max((len(value) for value in row.values() if isinstance(value, str)), default=0)
     if longest > LONG_CHARACTERS:
-        said = f"{row_place(path, line)} has a text of {longest} characters; methods cut or pack rows at their length"
-        work.notices.add("long row", said, file=path, line=line)
+        message = (
+            f"{row_place(path, line)} has a text of {longest} characters; methods cut or pack rows at their length"
+        )
+        work.notices.add("long row", message, file=path, line=line)
     if work.preview.count < MAX_PREVIEW_ROWS:
         work.preview.add({"path": path, "line": line, "row": shortened(row)})
+
+
+def parquet() -> ModuleType:
+    return importlib.import_module("api.catalog.checking.parquet")

@@ -16,14 +16,14 @@ File = dict[str, Any]
 
 
 class Work:
-    """`files`: [{path, size, sha256}] of `folder`, which is the source or, where files are `made`, OUT/files."""
+    """`files`: [{path, size, sha256}] of `folder`, which is the source or, where files are `replaced`, OUT/files."""
 
     def __init__(self, source: Path, target: Path, files: list[File]) -> None:
         self.folder = source
         self.target = target
         self.files = files
-        self.made: list[File] | None = None
-        """What the version holds instead of what was sent; None = what was sent."""
+        self.replaced: list[File] | None = None
+        """What the version holds instead of the files as sent; None = the files as sent."""
         self.notices = Notices()
         self.preview = Preview(target / "preview")
         self.decoded = rows_budget("the upload", sum(int(file["size"]) for file in files))
@@ -46,43 +46,43 @@ class Work:
     def unpack(self) -> None:
         """The content of the one zip takes its place."""
         name = self.paths[0]
-        made = self.target / "files"
-        archive_unpack(self.open(name), name, made, self.notices)
-        self.replace_with(made)
+        folder = self.target / "files"
+        archive_unpack(self.open(name), name, folder, self.notices)
+        self.replace_with(folder)
 
     def rewrite_all(self, contents: Iterable[tuple[str, bytes]]) -> None:
         """Other contents for several paths; the files that stay are linked beside them."""
-        made, written = self.target / "stripped", set[str]()
+        folder, written = self.target / "stripped", set[str]()
         for path, content in contents:
-            (made / path).parent.mkdir(parents=True, exist_ok=True)
-            (made / path).write_bytes(content)
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
             written.add(path)
         for path in self.paths:
             if path not in written:
-                (made / path).parent.mkdir(parents=True, exist_ok=True)
-                os.link(self.folder / path, made / path)
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                os.link(self.folder / path, folder / path)
         if (self.target / "files").exists():
             shutil.rmtree(self.target / "files")
-        made.rename(self.target / "files")
+        folder.rename(self.target / "files")
         self.replace_with(self.target / "files")
 
     def rewrite(self, path: str, pieces: Iterable[bytes]) -> None:
         """Other content for `path`; the files that stay are linked beside it."""
-        made = self.target / "files"
+        folder = self.target / "files"
         temporary = self.target / "rewritten.tmp"
         with temporary.open("wb") as file:
             file.writelines(pieces)
-        if self.folder != made:
+        if self.folder != folder:
             for other in self.paths:
-                (made / other).parent.mkdir(parents=True, exist_ok=True)
-                os.link(self.folder / other, made / other)
-        temporary.replace(made / path)
-        self.replace_with(made)
+                (folder / other).parent.mkdir(parents=True, exist_ok=True)
+                os.link(self.folder / other, folder / other)
+        temporary.replace(folder / path)
+        self.replace_with(folder)
 
     def replace_with(self, folder: Path) -> None:
         """The files of `folder` are the version's from now on."""
-        found = sorted(path for path in folder.rglob("*") if path.is_file())
-        self.files = self.made = [_entry(folder, path) for path in found]
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        self.files = self.replaced = [_entry(folder, path) for path in paths]
         self.folder = folder
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from api.catalog.checking.text import SMALL_BYTES
+from api.catalog.checking.configs import SMALL_BYTES
 from api.catalog.models import Dataset, DatasetVersion, Upload
 from api.catalog.versions.caption_files import captions_write
 from api.catalog.versions.create import AnyVersion, same_content, version_create

@@ -208,7 +208,7 @@ def test_a_column_of_another_name_is_left_to_the_trainer(anna: APIClient, links:
     ],
 )
 def test_the_size_of_every_kind_is_read_from_its_header(head: bytes, size: tuple[int, int]) -> None:
-    assert image_size(head, "a", whole=True) == size
+    assert image_size(head, "a", is_complete=True) == size
 
 
 @pytest.mark.parametrize("name", ["unet/model.bin", "model.ckpt", "a.pt", "a.PTH", "x.pkl", "unet/modeling.py"])

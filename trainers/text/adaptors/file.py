@@ -11,10 +11,9 @@ from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from formats.adaptor_config import adaptor_config_clean
+from formats.adaptors import PEFT_DOWN, PEFT_UP, adaptor_config_clean
 from formats.base_model import json_file_read
 from formats.kinds import ConfigError
-from formats.lora_keys import PEFT_DOWN, PEFT_UP
 from trainers.contract.errors import ReasonCode, TrainerError
 
 CONFIG = "adapter_config.json"

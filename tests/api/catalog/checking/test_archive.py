@@ -103,7 +103,7 @@ def test_junk_is_ignored_and_of_equal_names_the_first_wins(tmp_path: Path) -> No
         data = zipped_in_order([*entries, *junk])
     files, notices = unpacked(tmp_path, data)
     assert files == {"a.png": b"first"}
-    assert [notice["file"] for notice in notices.kept] == ["a.png", "A.PNG"]
+    assert [notice["file"] for notice in notices.listed] == ["a.png", "A.PNG"]
 
 
 def test_a_file_that_is_also_a_folder_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from api.catalog.checking.dataset import check
-from api.catalog.checking.decode import image_see
+from api.catalog.checking.decode import image_decode
 from api.catalog.checking.report import MAX_NOTICES, Refused
 from formats.images import FORMAT_ENDINGS
 from tests.api.actors import Files, metadata, png
@@ -63,7 +63,7 @@ def test_of_a_moving_image_the_first_frame_is_taken_and_named(work_of: WorkOf, k
     name = f"a{FORMAT_ENDINGS[kind][0]}"
     work = work_of({name: saved(frames[0], kind, save_all=True, append_images=frames[1:]), "b.png": png()})
     assert check(work)["num_images"] == 2
-    messages = [notice["message"] for notice in work.notices.kept if notice["code"] == "first_of_several_frames"]
+    messages = [notice["message"] for notice in work.notices.listed if notice["code"] == "first_of_several_frames"]
     assert messages == [f"{name} has 2 frames; the first is used"]
     red, _, blue = thumbnail(work).getpixel((40, 40))  # type: ignore[misc]
     assert red > 200 > 60 > blue
@@ -77,7 +77,7 @@ def test_floating_point_is_refused(work_of: WorkOf) -> None:
 def test_the_same_image_twice_is_noticed(work_of: WorkOf) -> None:
     work = work_of({"a.png": png(), "b.png": png(), "a.txt": b"x", "b.txt": b"y"})
     check(work)
-    assert [(n["file"], n["code"]) for n in work.notices.kept] == [("b.png", "the_same_image_twice")]
+    assert [(n["file"], n["code"]) for n in work.notices.listed] == [("b.png", "the_same_image_twice")]
 
 
 CAPTIONS = [
@@ -94,13 +94,13 @@ CAPTIONS = [
 def test_odd_captions_are_noticed(work_of: WorkOf, files: Files, codes: list[str]) -> None:
     work = work_of({"a.png": png(), **files})
     check(work)
-    assert [notice["code"] for notice in work.notices.kept] == codes
+    assert [notice["code"] for notice in work.notices.listed] == codes
 
 
 def test_a_long_caption_says_what_is_lost(work_of: WorkOf) -> None:
     work = work_of({"a.png": png(), "a.txt": b"word " * 100})
     check(work)
-    said = work.notices.kept[0]["message"]
+    said = work.notices.listed[0]["message"]
     assert "499 characters, 100 tokens or more" in said
     assert "25 or more are lost" in said
 
@@ -128,7 +128,7 @@ def test_a_row_without_a_caption_is_refused_by_line(work_of: WorkOf, row: Any, s
 def test_notices_are_bounded_and_all_counted(work_of: WorkOf) -> None:
     work = work_of({"a.png": png(), "a.txt": b"x", **{f"{n}.txt": b"x" for n in range(MAX_NOTICES + 50)}})
     check(work)
-    assert (len(work.notices.kept), work.notices.count) == (MAX_NOTICES, MAX_NOTICES + 50)
+    assert (len(work.notices.listed), work.notices.count) == (MAX_NOTICES, MAX_NOTICES + 50)
     assert work.notices.warnings() == [
         f"a caption without an image: {', '.join(sorted(f'{n}.txt' for n in range(MAX_NOTICES + 50))[:10])} "
         f"and {MAX_NOTICES + 40} more"
@@ -141,7 +141,7 @@ def test_metadata_below_the_top_is_read_as_hub_datasets_have_it(work_of: WorkOf)
     work = work_of({**files, "test/2.png": png(8, 8, 1)})
     details = check(work)
     assert (details["num_images"], details["num_captions"]) == (2, 1)
-    said = [(notice["file"], notice["message"]) for notice in work.notices.kept]
+    said = [(notice["file"], notice["message"]) for notice in work.notices.listed]
     assert details["splits"] == {"train": 1, "test": 1}
     both = "test/metadata.csv and train/metadata.csv"
     assert ("test/2.png", f"test/2.png has no row in {both} and is not used") in said
@@ -163,6 +163,6 @@ def test_a_thumbnail_holds_no_metadata_of_the_photo(tmp_path: Path) -> None:
     options: dict[str, Any] = {"comment": b"SECRET-comment", "exif": exif, "xmp": b"<x>SECRET-xmp</x>"}
     Image.new("RGB", (400, 300)).save(tmp_path / "a.jpg", "JPEG", icc_profile=b"SECRET-profile", **options)
     assert b"SECRET-comment" in (tmp_path / "a.jpg").read_bytes()
-    image_see(tmp_path / "a.jpg", "a.jpg", tmp_path / "thumbnails" / "a.jpg")
+    image_decode(tmp_path / "a.jpg", "a.jpg", tmp_path / "thumbnails" / "a.jpg")
     thumbnail = (tmp_path / "thumbnails" / "a.jpg").read_bytes()
     assert not any(word in thumbnail for word in (b"SECRET", b"described", b"Exif", b"\xff\xfe"))

@@ -41,7 +41,7 @@ def test_a_faulty_line_is_left_out_with_a_notice(work_of: WorkOf, row: Any, said
     work = work_of({"a.jsonl": lines(*GOOD, row, b"", *GOOD), "b.jsonl": lines(*GOOD)})
     details = check(work)
     assert (details["kind"], details["num_rows"], details["num_skipped"]) == ("text", 30, 1)
-    (notice,) = work.notices.kept
+    (notice,) = work.notices.listed
     assert (notice["file"], notice["line"]) == ("a.jsonl", 11)
     assert said in notice["message"]
     assert [file["path"] for file in work.files] == ["a.jsonl", "b.jsonl"]
@@ -52,7 +52,7 @@ def test_a_faulty_line_is_left_out_with_a_notice(work_of: WorkOf, row: Any, said
 def test_what_is_good_stays_as_it_was_sent(work_of: WorkOf) -> None:
     work = work_of({"a.jsonl": lines(*GOOD)[:-1]})
     details = check(work)
-    assert (details["num_rows"], work.made, work.notices.count) == (10, None, 0)
+    assert (details["num_rows"], work.replaced, work.notices.count) == (10, None, 0)
     kinds = [(column["name"], column["kind"]) for column in details["columns"]]
     assert kinds == [("question", "text"), ("answer", "text")]
 
@@ -84,7 +84,7 @@ def test_roles_of_chats_are_checked(work_of: WorkOf, turns: Any, said: str | Non
     work = work_of({"a.jsonl": lines(chat(CHATS[0][0]), chat(turns))})
     details = check(work)
     assert (details["chat"], details["num_skipped"]) == (True, 1 if said else 0)
-    assert (said or "") in json.dumps(work.notices.kept)
+    assert (said or "") in json.dumps(work.notices.listed)
 
 
 REFUSED = [
@@ -126,7 +126,7 @@ def test_other_kinds_of_files_are_read_alike(work_of: WorkOf) -> None:
 def test_a_long_row_is_accepted_in_linear_time(work_of: WorkOf) -> None:
     work = work_of({"a.jsonl": lines({"text": "word " * 200_000})})
     assert check(work)["num_rows"] == 1
-    assert "1000000 characters" in work.notices.kept[0]["message"]
+    assert "1000000 characters" in work.notices.listed[0]["message"]
 
 
 def test_what_no_database_can_hold_is_refused_and_its_refusal_can_be_stored(work_of: WorkOf) -> None:
@@ -139,7 +139,7 @@ def test_what_no_database_can_hold_is_refused_and_its_refusal_can_be_stored(work
 def test_files_without_rows_are_named(work_of: WorkOf) -> None:
     work = work_of({"a.jsonl": lines(*GOOD), "README.md": b"read me"})
     check(work)
-    assert [(notice["file"], notice["code"]) for notice in work.notices.kept] == [("README.md", "not_used")]
+    assert [(notice["file"], notice["code"]) for notice in work.notices.listed] == [("README.md", "not_used")]
 
 
 def parquet_of(table: pyarrow.Table) -> bytes:
@@ -216,7 +216,7 @@ def test_parquet_with_masks_and_several_captions_keeps_them(work_of: WorkOf) -> 
     texts = {"text": "a cat", "caption": "a cat", "long caption": "a cat on a mat"}
     assert rows[0] == {**texts, "file_name": "000000.png", "mask": "mask/000000.png"}
     assert rows[1] == {**texts, "file_name": "000001.png"}
-    assert not [notice for notice in work.notices.kept if "no_row" in notice["code"]]
+    assert not [notice for notice in work.notices.listed if "no_row" in notice["code"]]
 
 
 def test_paragraphs_of_plain_text_are_rows(work_of: WorkOf) -> None:
@@ -234,4 +234,4 @@ def test_paragraphs_of_plain_text_are_rows(work_of: WorkOf) -> None:
 def test_plain_text_beside_rows_is_not_used(work_of: WorkOf) -> None:
     work = work_of({"rows.jsonl": b'{"text": "a"}', "LICENSE.txt": b"Free."})
     assert check(work)["num_rows"] == 1
-    assert [notice["file"] for notice in work.notices.kept] == ["LICENSE.txt"]
+    assert [notice["file"] for notice in work.notices.listed] == ["LICENSE.txt"]

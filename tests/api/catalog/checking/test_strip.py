@@ -86,7 +86,7 @@ def test_what_tells_nothing_is_not_touched(work_of: WorkOf) -> None:
     work = work_of({"a.jpg": buffer.getvalue(), "a.txt": b"x"})
     work.strip_metadata = True
     details = check(work)
-    assert ("num_stripped" in details, work.made, work.notices.count) == (False, None, 0)
+    assert ("num_stripped" in details, work.replaced, work.notices.count) == (False, None, 0)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

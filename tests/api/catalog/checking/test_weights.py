@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.catalog.checking import finite
-from api.catalog.checking.finite import nonfinite_count
 from api.catalog.checking.model import check
 from api.catalog.checking.report import Refused
+from api.catalog.checking.tensor_files import nonfinite_count
 from tests.api.actors import Files, base_model
 from tests.api.catalog.checking.conftest import WorkOf
 
@@ -58,7 +57,7 @@ def test_eight_bits_have_their_own_patterns() -> None:
 
 
 def test_large_tensors_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finite, "PIECE_BYTES", 16)
+    monkeypatch.setattr("api.catalog.checking.tensor_files.PIECE_BYTES", 16)
     raw = struct.pack("<40f", *[math.nan if n % 7 == 0 else 3e38 for n in range(40)])
     assert nonfinite_count(BytesIO(b"head" + raw), 4, len(raw), "F32") == 6
 
@@ -131,7 +130,7 @@ def test_a_lora_beside_the_weights_must_fit_them(work_of: WorkOf) -> None:
     files = {**base_model(), UNET: weights(**{"to_q.weight": ("F16", (6, 6), bytes(72))}), "x.safetensors": lora(6)}
     work = work_of(files)
     check(work)
-    assert "a LoRA of 1 module" in work.notices.kept[0]["message"]
+    assert "a LoRA of 1 module" in work.notices.listed[0]["message"]
 
 
 @pytest.mark.parametrize(

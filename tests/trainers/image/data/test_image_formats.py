@@ -50,7 +50,7 @@ def test_every_format_is_checked_and_trained_on(tmp_path: Path, kind: str) -> No
     assert image_format(content[:64]) == kind
     work = work_on(tmp_path, {name: content, "a.txt": b"two colours"})
     assert check(work)["num_images"] == 1
-    assert not work.notices.kept
+    assert not work.notices.listed
     (row,) = trained(tmp_path).rows
     image = decode(row)
     assert image.size == (96, 64)
@@ -83,8 +83,8 @@ def test_half_a_file_is_refused_by_name(tmp_path: Path, kind: str) -> None:
 def test_a_tiny_image_is_noticed(tmp_path: Path) -> None:
     work = work_on(tmp_path, {"a.png": saved("PNG", (1, 1)), "b.png": saved("PNG"), "a.txt": b"x", "b.txt": b"y"})
     check(work)
-    assert [(notice["file"], notice["code"]) for notice in work.notices.kept] == [("a.png", "small_image")]
-    assert "1 x 1 pixels" in work.notices.kept[0]["message"]
+    assert [(notice["file"], notice["code"]) for notice in work.notices.listed] == [("a.png", "small_image")]
+    assert "1 x 1 pixels" in work.notices.listed[0]["message"]
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.heic", "a.jsonl", "a.csv", "a.parquet", "a.safetensors"])
@@ -124,7 +124,7 @@ def test_repeats_of_folders_are_said_at_upload_and_reach_the_trainer(tmp_path: P
     work = work_on(tmp_path, files | {f"{name}.txt": b"a dog" for name in names})
     details = check(work)
     assert details["repeats"] == {"10_sks dog": 10, "1_dog": 1}
-    messages = [notice["message"] for notice in work.notices.kept]
+    messages = [notice["message"] for notice in work.notices.listed]
     assert messages[0].startswith("an epoch sees each image in '10_sks dog' 10 times")
     assert messages[1].startswith("an epoch sees each image in '1_dog' once")
     images = trained(tmp_path)

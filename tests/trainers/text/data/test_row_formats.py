@@ -45,7 +45,7 @@ def test_a_faulty_line_is_named_by_the_check_and_by_the_trainer(tmp_path: Path, 
     assert message in refusal.value.reason.message
     details = check(work)
     assert (details["num_rows"], details["num_skipped"]) == (2, 1)
-    assert [(notice["line"], message in notice["message"]) for notice in work.notices.kept] == [(2, True)]
+    assert [(notice["line"], message in notice["message"]) for notice in work.notices.listed] == [(2, True)]
     assert len(rows_read(work.folder)) == 2
 
 
@@ -88,7 +88,7 @@ def test_a_csv_with_another_separator_is_read_by_it(tmp_path: Path, content: byt
     work = work_on(tmp_path, "a.csv", content)
     details = check(work)
     assert [column["name"] for column in details["columns"]] == ["question", "answer"]
-    assert [notice["message"] for notice in work.notices.kept] == [f"a.csv is read with {name} between its cells"]
+    assert [notice["message"] for notice in work.notices.listed] == [f"a.csv is read with {name} between its cells"]
     assert [*rows_read(tmp_path / "in")[0].columns] == ["question", "answer"]
 
 
@@ -104,7 +104,7 @@ def test_keys_that_only_some_rows_have_are_named_with_their_counts(tmp_path: Pat
     rows = [{"question": "a", "answer": "b"}] * 7 + [{"question": "a", "answer": "b", "note": "c"}] * 2
     work = work_on(tmp_path, "a.jsonl", b"".join(json.dumps(row).encode() + b"\n" for row in rows))
     check(work)
-    (notice,) = work.notices.kept
+    (notice,) = work.notices.listed
     assert notice["code"] == "keys_in_some_rows_only"
     assert "'note' in 2 of 9 rows" in notice["message"]
 

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from api.catalog.checking.report import Refused
+from api.catalog.checking.report import Refused, dataset_refusals
 from api.catalog.checking.work import Work
 from formats.base_model import pipeline_keys_ignored, text_keys_ignored
 from formats.kinds import ConfigError
-from foundation.strict_json import JsonError
+from formats.row_files import text_read
+from foundation.strict_json import JsonError, json_object_read
 
 NAMED = 40
 """Keys that the notice names; the rest is counted."""
+SMALL_BYTES = 32 << 20
+"""Largest metadata, caption or configuration file that is read."""
 
 
 def pipeline_configs_check(work: Work) -> None:
@@ -43,3 +47,13 @@ def _notice(work: Work, ignored: tuple[str, ...], file: str) -> None:
         more = f" and {len(ignored) - NAMED} more" if len(ignored) > NAMED else ""
         keys = ", ".join(key[:200] for key in ignored[:NAMED])
         work.notices.add("keys that are not read", f"no job reads these keys: {keys}{more}", file=file)
+
+
+def json_object(work: Work, path: str, *, allow_infinity: bool = False) -> dict[str, Any]:
+    """Raises Refused where it is no JSON object, has a key twice or is nested too deeply."""
+    with dataset_refusals():
+        text = text_read(work.open(path), path, max_bytes=SMALL_BYTES)
+    try:
+        return json_object_read(text, path, allow_infinity=allow_infinity)
+    except JsonError as error:
+        raise Refused(str(error)) from None

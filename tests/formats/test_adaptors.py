@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from formats.adaptor_config import adaptor_config_clean
+from formats.adaptors import adaptor_config_clean
 from formats.kinds import ConfigError
 
 PEFT: dict[str, Any] = {

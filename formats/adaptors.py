@@ -4,7 +4,24 @@ Each layer has a pair of matrices: the first ("down", A) goes from the inputs to
 outputs.
 """
 
+import re
 from collections.abc import Iterable
+from typing import Any
+
+from formats.kinds import (
+    YES_NO,
+    Cleaned,
+    Kinds,
+    choice,
+    config_clean,
+    each,
+    either,
+    integer,
+    left_out,
+    mapping,
+    number,
+    optional,
+)
 
 PEFT_DOWN, PEFT_UP, PEFT_MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 KOHYA_DOWN, KOHYA_UP, KOHYA_ALPHA, KOHYA_MAGNITUDE = ".lora_down.weight", ".lora_up.weight", ".alpha", ".dora_scale"
@@ -31,6 +48,16 @@ OTHER_KINDS = (
     (".lora_B.bias", "LoRA with bias"),
 )
 """What a key contains (a space is its end), and the kind of adaptor that it gives away; none is a plain pair."""
+TOKEN_IDS = each(integer(0, 2_000_000), 1000)
+MODULE = re.compile(r"[^\x00]{1,500}")
+ADAPTOR: Kinds = {
+    "peft_type": choice("LORA"),
+    "lora_alpha": number(1e-6, 1e6),
+    "alpha_pattern": optional(mapping(MODULE, number(1e-6, 1e6), 10_000)),
+    "use_rslora": optional(YES_NO),
+    "trainable_token_indices": optional(either(TOKEN_IDS, mapping(MODULE, TOKEN_IDS, 10))),
+    "rank_pattern": left_out(optional(mapping(MODULE, integer(1, 1 << 16), 10_000))),
+}
 
 
 def is_lora(names: Iterable[str]) -> bool:
@@ -41,3 +68,8 @@ def is_lora(names: Iterable[str]) -> bool:
 def other_kind(names: Iterable[str]) -> tuple[str, str] | None:
     """The first key of an adaptor that is no plain LoRA, and the kind of that adaptor."""
     return next(((name, kind) for name in names for mark, kind in OTHER_KINDS if mark in f"{name} "), None)
+
+
+def adaptor_config_clean(raw: dict[str, Any], file: str) -> Cleaned:
+    """Raises ConfigError. Settings that must have one value are the caller's to compare."""
+    return config_clean(raw, ADAPTOR, file)

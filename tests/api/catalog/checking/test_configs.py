@@ -30,7 +30,7 @@ def test_keys_that_are_not_read_make_one_notice(work_of: WorkOf) -> None:
     }
     details = check(work := work_of(files))
     assert details["family"] == "sd1"
-    (notice,) = work.notices.kept
+    (notice,) = work.notices.listed
     assert notice["code"] == "keys_that_are_not_read"
     for key in (
         "unet/config.json _name_or_path",
@@ -76,7 +76,7 @@ def test_a_text_model_with_a_kernel_of_the_hub_is_refused(work_of: WorkOf) -> No
 def test_a_text_model_of_today_passes_with_its_notice(work_of: WorkOf) -> None:
     details = check(work := work_of(text_model(QWEN3)))
     assert details["family"] == "qwen3" and details["max_positions"] == 40960
-    assert [notice["message"] for notice in work.notices.kept] == [
+    assert [notice["message"] for notice in work.notices.listed] == [
         "no job reads these keys: config.json architectures, config.json transformers_version"
     ]
 
