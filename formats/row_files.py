@@ -112,7 +112,9 @@ READERS: dict[str, Callable[[Path, str], Iterator[Row]]] = {
 def _is_open(text: str) -> bool:
     """The first line does not close its array, or holds objects: the file is one array, not lines of arrays."""
     value = json_value(text)
-    return isinstance(value, ValueError) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+    if isinstance(value, ValueError):
+        return "levels" not in str(value)  # nested too deeply: a fault of the line
+    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
 
 
 def _ending(path: str) -> str:
