@@ -18,8 +18,7 @@ from torch import Tensor
 from trainers.core.noise import Purpose, stream
 from trainers.image.data.decoding import decode, decode_with, header_read
 from trainers.image.data.framing import Crop, Interpolation, Shape, resized_size
-from trainers.image.data.image_rows import ImageRow
-from trainers.image.data.sources import Source, source_changed_at
+from trainers.image.data.image_rows import ImageRow, Source, source_changed_at
 
 HUES = 256
 """Steps of PIL's hue circle."""

@@ -11,8 +11,15 @@ import pillow_heif
 from PIL import Image, ImageOps
 
 from formats.images import MAX_ASPECT, MAX_PIXELS
-from trainers.image.data.image_rows import ImageRow, bad_dataset
-from trainers.image.data.sources import Cell, Source, source_changed_at, source_file, source_name
+from trainers.image.data.image_rows import (
+    Cell,
+    ImageRow,
+    Source,
+    bad_dataset,
+    source_changed_at,
+    source_file,
+    source_name,
+)
 
 pillow_heif.register_heif_opener(thumbnails=False)
 

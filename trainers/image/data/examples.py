@@ -14,8 +14,7 @@ from trainers.core.cache import Store, Tensors, cache_key, stores_digest, weight
 from trainers.core.encoding_cache import EncodingCache
 from trainers.image.data.crops import UNCHANGED, Change, MaskKind, mask_of, mask_source, pixels
 from trainers.image.data.framing import Crop, Framing, View, view_of
-from trainers.image.data.image_rows import ImageRow
-from trainers.image.data.sources import source_sha256
+from trainers.image.data.image_rows import ImageRow, source_sha256
 from trainers.image.models.base import Base, TextSettings
 from trainers.image.models.families import family_module
 from trainers.image.models.text_encoders import Text

@@ -1,11 +1,115 @@
-"""The rows of a dataset of images, and how its faults are reported."""
+"""The rows of a dataset of images, how its faults are reported, and where the bytes of an image are.
 
+Those are a file, or a cell of a Parquet file.
+"""
+
+import hashlib
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import lru_cache
+from io import BytesIO
+from itertools import accumulate
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
 
+from pyarrow import ArrowException
+from pyarrow.parquet import ParquetFile
+
+from formats.parquet import image_bytes
+from foundation.digests import sha256_of
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.image.data.sources import Source, source_name, source_sha256
+
+ROWS_AT_ONCE = 4
+BUFFER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Bytes, or a struct {bytes, path} as Hub datasets write it, in a Parquet file."""
+
+    path: Path
+    column: str
+    row: int
+    """From 0, through all row groups."""
+
+
+Source = Path | Cell
+
+
+def source_file(source: Source) -> Path | BytesIO:
+    """A file that PIL can open. TrainerError BAD_DATASET: an empty cell."""
+    return source if isinstance(source, Path) else BytesIO(_cell_bytes(source))
+
+
+def source_sha256(source: Source) -> str:
+    return sha256_of(source) if isinstance(source, Path) else hashlib.sha256(_cell_bytes(source)).hexdigest()
+
+
+def source_name(source: Source) -> str:
+    """For people: "cat.png", or "train.parquet row 3"."""
+    return source.name if isinstance(source, Path) else f"{source.path.name} row {source.row + 1}"
+
+
+def source_changed_at(source: Source) -> int:
+    """When its file was last written, in nanoseconds: part of the key of cached images."""
+    return (source if isinstance(source, Path) else source.path).stat().st_mtime_ns
+
+
+def _cell_bytes(cell: Cell) -> bytes:
+    value = _column(cell.path, cell.column, source_changed_at(cell)).value(cell.row)
+    content = image_bytes(value)
+    if content is None:
+        raise TrainerError(
+            ReasonCode.BAD_DATASET,
+            f"{source_name(cell)}: expected the bytes of an image in {cell.column!r}, got nothing",
+        )
+    return content
+
+
+@lru_cache(maxsize=8)
+def _column(path: Path, column: str, _changed_at: int) -> "_Column":
+    return _Column(path, column)
+
+
+class _Column:
+    """Reads one column forwards, a few rows at a time; reading an earlier row restarts at the row group's first row."""
+
+    def __init__(self, path: Path, column: str) -> None:
+        self._file = ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)
+        self._name = column
+        metadata = self._file.metadata
+        counts = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+        self._starts = [0, *accumulate(counts)]
+        self._lock = Lock()
+        self._group = -1
+        self._first = 0
+        self._rows: list[Any] = []
+        self._batches: Any = iter(())
+
+    def value(self, row: int) -> Any:
+        with self._lock:
+            group = bisect_right(self._starts, row) - 1
+            if group != self._group or row < self._first:
+                self._open(group)
+            try:
+                while row >= self._first + len(self._rows):
+                    self._first += len(self._rows)
+                    self._rows = next(self._batches).column(0).to_pylist()
+            except (OSError, ArrowException) as error:
+                self._group = -1
+                raise TrainerError(
+                    ReasonCode.BAD_DATASET, f"{self._name!r} cannot be read from Parquet at row {row + 1}: {error}"
+                ) from error
+            return self._rows[row - self._first]
+
+    def _open(self, group: int) -> None:
+        self._group, self._first, self._rows = group, self._starts[group], []
+        self._batches = self._file.iter_batches(
+            ROWS_AT_ONCE, row_groups=[group], columns=[self._name], use_threads=False
+        )
+
 
 MAX_NAMES = 5
 """Names that a message lists."""

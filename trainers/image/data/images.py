@@ -1,16 +1,53 @@
 """Reads a folder of images with captions: metadata.jsonl, metadata.csv, Parquet, or a .txt/.caption beside each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from formats.image_tables import caption_read, sidecars_of
+from formats.image_tables import caption_read, image_folder, sidecars_of
 from formats.images import IMAGE_ENDINGS, SIDECARS, folder_repeats, repeats_by_folder, repeats_message
 from formats.rows import DatasetError
 from formats.splits import TRAIN, split_chosen
-from trainers.image.data.folder import ChooseSplit, Tables, tables_of
+from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.data.image_rows import Columns, Faults, ImageRow, ImageRows, bad_dataset, first_names, refuse
-from trainers.image.data.parquet import parquet_images
-from trainers.image.data.tables import table_images
+from trainers.image.data.tables import parquet_images, table_images
+
+ChooseSplit = Callable[[Sequence[str]], str]
+"""As `Params.split_of`."""
+
+
+class Tables(NamedTuple):
+    """The tables and images of one split of a folder."""
+
+    paths: list[Path]
+    """All metadata files, or all Parquet files, of the split; empty: captions are in files beside the images."""
+    images: list[Path]
+    """Of the split, by the names of their folders."""
+    splits: dict[str, int]
+    """Images, or Parquet files of images, by split; {} if no names are splits."""
+    split: str
+
+
+def tables_of(folder: Path, split_of: ChooseSplit) -> Tables:
+    """The layout from `formats.image_tables.image_folder`, limited to the split that `split_of` chooses.
+
+    TrainerError BAD_PARAMETERS: the dataset does not have that split.
+    """
+    layout = image_folder(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    split = _split(layout.splits, split_of)
+    images = [folder / name for name in layout.images]
+    if layout.tables:
+        tables = layout.splits[split] if split else layout.tables
+        return Tables([folder / name for name in tables], images, layout.split_counts, split)
+    chosen = [folder / name for name in layout.splits[split]] if split else images
+    return Tables([], chosen, layout.split_counts, split)
+
+
+def _split(splits: Mapping[str, Sequence[str]], split_of: ChooseSplit) -> str:
+    try:
+        return split_of([*splits])
+    except ValueError as error:
+        raise TrainerError(ReasonCode.BAD_PARAMETERS, str(error)) from None
 
 
 def images_read(
@@ -23,23 +60,23 @@ def images_read(
 ) -> ImageRows:
     """All images of one split of `folder` with their captions, in the order of its tables, else by name.
 
-    TrainerError BAD_DATASET names the column, file or row that is missing. A caption that is empty is refused where
-    no trigger word stands in for it.
+    TrainerError BAD_DATASET names the column, file or row that is missing, or rows with an empty caption and no trigger
+    word.
     """
     chosen = tables_of(folder, split_of)
     tables, warnings = chosen.paths, _other_splits(chosen)
     if tables and tables[0].suffix == ".parquet":
-        found = ImageRows([row for path in tables for row in parquet_images(path, columns, faults)], warnings)
+        dataset = ImageRows([row for path in tables for row in parquet_images(path, columns, faults)], warnings)
     elif tables:
         rows = [row for path in tables for row in table_images(path, columns, faults)]
-        found = ImageRows(rows, warnings + _unused(chosen, rows))
+        dataset = ImageRows(rows, warnings + _unused(chosen, rows))
     else:
-        found = _from_sidecars(folder, chosen.images, columns, trigger_word, faults)
-        found = ImageRows(found.rows, warnings + found.warnings)
-    if not found.rows and not faults:
+        dataset = _from_sidecars(folder, chosen.images, columns, trigger_word, faults)
+        dataset = ImageRows(dataset.rows, warnings + dataset.warnings)
+    if not dataset.rows and not faults:
         raise bad_dataset(f"expected images ({', '.join(IMAGE_ENDINGS)}), metadata.jsonl or Parquet, found none")
-    rows = _with_files(found.rows, faults)
-    return ImageRows(_with_captions(rows, trigger_word, faults) if columns.caption else rows, found.warnings)
+    rows = _with_files(dataset.rows, faults)
+    return ImageRows(_with_captions(rows, trigger_word, faults) if columns.caption else rows, dataset.warnings)
 
 
 def _other_splits(chosen: Tables) -> list[str]:
@@ -49,13 +86,13 @@ def _other_splits(chosen: Tables) -> list[str]:
 
 
 def _unused(chosen: Tables, rows: Sequence[ImageRow]) -> list[str]:
-    """Images that no table names; with several splits they may be another split's."""
+    """Images that no table names; with several splits they may belong to another split."""
     named = {source for row in rows for source in (row.source, row.mask)}
     unused = [path.name for path in chosen.images if path not in named]
-    said = ", ".join(dict.fromkeys(path.name for path in chosen.paths))
+    tables = ", ".join(dict.fromkeys(path.name for path in chosen.paths))
     if not unused or len(chosen.splits) > 1:
         return []
-    return [f"{len(unused)} images are not in {said} and are not used: {first_names(unused)}"]
+    return [f"{len(unused)} images are not in {tables} and are not used: {first_names(unused)}"]
 
 
 def _from_sidecars(
@@ -90,7 +127,7 @@ def _from_sidecars(
 
 
 def _sidecar(path: Path, faults: Faults | None) -> str | None:
-    """None: it has none, or one that cannot be read."""
+    """None: there is none, or it cannot be read."""
     try:
         file = next((Path(beside) for beside in sidecars_of(str(path)) if Path(beside).is_file()), None)
         return caption_read(file, file.name) if file else None
@@ -100,13 +137,13 @@ def _sidecar(path: Path, faults: Faults | None) -> str | None:
 
 
 def _with_files(rows: Sequence[ImageRow], faults: Faults | None) -> list[ImageRow]:
-    def is_there(row: ImageRow) -> bool:
+    def exists(row: ImageRow) -> bool:
         return all(not isinstance(source, Path) or source.is_file() for source in (row.source, row.mask))
 
-    missing = [row.where for row in rows if not is_there(row)]
+    missing = [row.where for row in rows if not exists(row)]
     if missing:
         _refuse_each(missing, f"{len(missing)} of {len(rows)} images are not in the dataset", "", faults)
-    return [row for row in rows if is_there(row)]
+    return [row for row in rows if exists(row)]
 
 
 def _with_captions(rows: Sequence[ImageRow], trigger_word: str, faults: Faults | None) -> list[ImageRow]:
@@ -118,5 +155,5 @@ def _with_captions(rows: Sequence[ImageRow], trigger_word: str, faults: Faults |
 
 
 def _refuse_each(names: Sequence[str], what: str, way_out: str, faults: Faults | None) -> None:
-    """One sentence for all where the dataset is refused; where faults are collected every name is said."""
+    """An error lists the first names; a collected fault lists all of them."""
     refuse(f"{what}: {first_names(names) if faults is None else ', '.join(names)}{way_out}", faults)

@@ -27,9 +27,9 @@ from trainers.image.data.dataset import (
 )
 from trainers.image.data.decoding import ImageHeader, decode, header_read
 from trainers.image.data.examples import CaptionedImage
-from trainers.image.data.folder import tables_of
 from trainers.image.data.framing import Framing, View, cropped_share, view_of
 from trainers.image.data.image_rows import Faults, ImageRow
+from trainers.image.data.images import tables_of
 from trainers.image.data.rows import Rows, captioned_images, images_with_repeats, rows_of
 from trainers.image.models.families import family_of
 from trainers.image.png import image_write

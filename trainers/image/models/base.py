@@ -48,11 +48,11 @@ class Base:
 
     def parts(self) -> dict[str, Any]:
         """The pipeline's parts by name, without the scheduler; None for what the base came without."""
-        found = {self.network_part: self.network, "vae": self.vae}
-        for kind, given in (("text_encoder", self.text_encoders), ("tokenizer", self.tokenizers)):
-            found |= {part_name(kind, index): part for index, part in enumerate(given)}
+        parts = {self.network_part: self.network, "vae": self.vae}
+        for kind, modules in (("text_encoder", self.text_encoders), ("tokenizer", self.tokenizers)):
+            parts |= {part_name(kind, index): module for index, module in enumerate(modules)}
         absent = ("text_encoder_3", "tokenizer_3") if self.family == "sd3" else ()
-        return dict.fromkeys(absent) | found
+        return dict.fromkeys(absent) | parts
 
     def pipeline(self) -> Any:
         """A new diffusers pipeline around these very components: nothing is copied or read again."""
@@ -80,13 +80,13 @@ def named_targets(
 def convolutions(network: nn.Module) -> list[str]:
     """Every convolution but the first and the last of the network, sorted."""
     outer = ("conv_in", "conv_out")
-    found = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d) and name not in outer]
-    return sorted(found)
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d) and name not in outer]
+    return sorted(names)
 
 
 def no_convolutions(title: str) -> None:
     raise TrainerError(
-        ReasonCode.BAD_PARAMETERS, f"conv_rank has nothing to sit on: {title} has no convolutions; set conv_rank=0"
+        ReasonCode.BAD_PARAMETERS, f"conv_rank has nothing to act on: {title} has no convolutions; set conv_rank=0"
     )
 
 

@@ -15,9 +15,8 @@ from pyarrow import parquet
 from tests.trainers.job import image_make
 from trainers.contract.errors import TrainerError
 from trainers.image.data.decoding import decode, image_size
-from trainers.image.data.image_rows import Columns, ImageRows
+from trainers.image.data.image_rows import Cell, Columns, ImageRows
 from trainers.image.data.images import images_read
-from trainers.image.data.sources import Cell
 
 
 def read(folder: Path, **columns: Any) -> ImageRows:
