@@ -1,4 +1,4 @@
-"""Method `evaluate_text`: how likely a model finds the answers of a dataset, and how many it gives itself."""
+"""Method `evaluate_text`: likelihood of a dataset's answers under a model, and exact match of the model's answers."""
 
 import math
 import re
@@ -25,13 +25,13 @@ Report = dict[str, Any]
 
 
 def evaluate(job: JobContext[EvaluateTextParams]) -> Outcome:
-    """Writes out/samples/report.json, whose summary is in the manifest too: nll, perplexity bound, exact match."""
+    """Writes out/samples/report.json; the manifest repeats its summary: nll, perplexity bound, exact match."""
     params = job.params
     with base_with_adaptors(job) as base:
         suppressed_check(params, base)
         rows = rows_of(job, params)
         job.reporter.emit(Started(total=len(rows), details={"device": str(base.device)}))
-        summary, details = _measured(job, base, params, rows)
+        summary, details = _measure(job, base, params, rows)
         if job.control.stop_is_wanted():
             if command := job.control.agree():
                 job.control.obeyed(command, 0)
@@ -43,28 +43,28 @@ def evaluate(job: JobContext[EvaluateTextParams]) -> Outcome:
 
 
 def rows_of(job: JobContext, params: EvaluateTextParams) -> list[Dialogue]:
-    """The rows that are measured. TrainerError(BAD_DATASET): plain texts, of which no answer can be exact."""
+    """The rows to evaluate. Raises TrainerError(BAD_DATASET) if exact match is requested for plain texts."""
     rows = rows_read(job.dataset, params.split_of)[: params.num_rows or None]
-    found = dialogues_of(rows, input_template=params.input_template, output_template=params.output_template)
-    plain = next((row for row in found if row.is_plain), None)
+    dialogues = dialogues_of(rows, input_template=params.input_template, output_template=params.output_template)
+    plain = next((row for row in dialogues if row.is_plain), None)
     if plain and params.measure != "likelihood":
         raise bad_rows(f"{plain.where}: plain text has no question to answer; choose measure='likelihood'")
-    return found
+    return dialogues
 
 
 def encoded_row(base: TextBase, row: Dialogue) -> Encoded:
-    """The row as training encodes it; a plain text under a shift begins with a token that nothing is asked of."""
+    """The row as training encodes it; with a shift a plain text begins with a token that is not scored."""
     chat_tokenizer = chat_tokenizer_of(base)
     if row.is_plain:
-        own = encode_plain(chat_tokenizer, row.turns[0].text)
+        encoded = encode_plain(chat_tokenizer, row.turns[0].text)
     else:
-        own = encode_chat(chat_tokenizer, row.turns, supervise_all=False)
+        encoded = encode_chat(chat_tokenizer, row.turns, supervise_all=False)
     begin = shift_begin(base, learned=row.is_plain)
-    ids = np.concatenate([begin, own.ids_L]).astype(np.int32)
-    return Encoded(ids, np.concatenate([[Role.SPECIAL] * len(begin), own.roles_L]).astype(np.uint8))
+    ids = np.concatenate([begin, encoded.ids_L]).astype(np.int32)
+    return Encoded(ids, np.concatenate([[Role.SPECIAL] * len(begin), encoded.roles_L]).astype(np.uint8))
 
 
-def _measured(
+def _measure(
     job: JobContext, base: TextBase, params: EvaluateTextParams, rows: Sequence[Dialogue]
 ) -> tuple[Report, list[Report]]:
     summary: Report = {}
@@ -79,7 +79,7 @@ def _measured(
 def _likelihood(
     job: JobContext, base: TextBase, params: EvaluateTextParams, rows: Sequence[Dialogue], details: list[Report]
 ) -> dict[str, float]:
-    """nll per token over all scored tokens; of several noises its standard error. Rows without room are left out."""
+    """nll per scored token, with its standard error for several noises. Skips rows that exceed the base's positions."""
     bounds, variances, tokens = [], [], []
     for index, row in enumerate(rows):
         if job.control.stop_is_wanted():
@@ -124,54 +124,54 @@ def _exact_match(
         job.reporter.emit(Warning_(message=f"{len(rows) - len(fitting)} prompts have no room; they count as wrong"))
     correct = 0
     for first in range(0, len(fitting), params.batch_size):
-        chosen = fitting[first : first + params.batch_size]
-        correct += _answered(job, base, params, rows, prompts, chosen, details)
-        job.reporter.emit(Progress(stage="answers", done=first + len(chosen), total=len(fitting)))
+        batch = fitting[first : first + params.batch_size]
+        correct += _score_batch(job, base, params, rows, prompts, batch, details)
+        job.reporter.emit(Progress(stage="answers", done=first + len(batch), total=len(fitting)))
         if job.control.stop_is_wanted():
             break
     return {"exact_match": correct / len(rows), "correct": float(correct), "rows_asked": float(len(rows))}
 
 
-def _answered(
+def _score_batch(
     job: JobContext,
     base: TextBase,
     params: EvaluateTextParams,
     rows: Sequence[Dialogue],
     prompts: Sequence[list[int]],
-    chosen: Sequence[int],
+    batch: Sequence[int],
     details: list[Report],
 ) -> int:
-    """How many of the `chosen` rows are answered exactly; what was answered goes to `details`."""
+    """Number of rows of `batch` that are answered exactly; adds the answers to `details`."""
     texts = answers_sample(
         base,
-        [prompts[index] for index in chosen],
+        [prompts[index] for index in batch],
         decoding_of(params),
-        [params.seed + index for index in chosen],
+        [params.seed + index for index in batch],
         should_stop=job.control.stop_is_wanted,
     )
     correct = 0
-    for index, text in zip(chosen, texts, strict=bool(texts)):
+    for index, text in zip(batch, texts, strict=bool(texts)):
         expected = rows[index].turns[-1].text
-        sayable = as_it_would_be_said(base, expected)
-        right = sayable is not None and answers_equal(text.text, sayable, params.answer_format)
-        correct += right
-        details[index] |= {"expected": expected, "given": text.text, "correct": right, "steps": text.steps}
+        normalized = normalized_answer(base, expected)
+        equal = normalized is not None and answers_equal(text.text, normalized, params.answer_format)
+        correct += equal
+        details[index] |= {"expected": expected, "given": text.text, "correct": equal, "steps": text.steps}
         if (number := final_number(text.text)) is not None:
             details[index]["number"] = number
     return correct
 
 
-def as_it_would_be_said(base: TextBase, text: str) -> str | None:
-    """`text` in the letters of the model's own answers: BERT knows no capitals, and puts spaces around signs.
+def normalized_answer(base: TextBase, text: str) -> str | None:
+    """`text` as the model would write it after encoding and decoding, e.g. lower case for an uncased BERT.
 
-    None where the tokenizer knows a part not at all, so that no answer can be right.
+    None if the tokenizer lacks a part of it, so that no answer can match.
     """
     ids = chat_tokenizer_of(base).text(text)
     return None if base.tokenizer.unk_token_id in ids else answer_decode(base, ids)
 
 
 def _messages(row: Dialogue) -> list[dict[str, str]]:
-    """The turns before the answer that is expected."""
+    """The turns before the expected answer."""
     return [{"role": turn.role, "content": turn.text} for turn in row.turns[:-1]]
 
 
@@ -184,23 +184,23 @@ def _report(job: JobContext, summary: Report, details: list[Report]) -> None:
 
 AnswerFormat = Literal["auto", "gsm8k", "plain"]
 NUMBER = re.compile(r"#\s*#\s*#\s*#\s*\$?\s*(-?\s*\.?\d+(?:\s*[.,]\s*\d+)*)")
-"""With the spaces that BERT's tokenizer puts around every sign."""
+"""Allows the spaces that BERT's tokenizer puts around punctuation."""
 
 
-def answers_equal(given: str, expected: str, form: AnswerFormat) -> bool:
-    """gsm8k: the number after the last #### of both, "1,000" being 1000.0; plain: all but white space around words."""
+def answers_equal(answer: str, expected: str, form: AnswerFormat) -> bool:
+    """gsm8k compares the numbers after the last ####, "1,000" as 1000.0; plain compares all but white space."""
     if form == "plain" or (form == "auto" and final_number(expected) is None):
-        return given.split() == expected.split()
-    number = final_number(given)
+        return answer.split() == expected.split()
+    number = final_number(answer)
     return number is not None and number == final_number(expected)
 
 
 def final_number(text: str) -> float | None:
-    """The number after the last ####, as GSM8K writes its answers; None where there is none."""
-    found = NUMBER.findall(text)
-    if not found:
+    """The number after the last ####, the format of GSM8K's answers; None if there is none."""
+    numbers = NUMBER.findall(text)
+    if not numbers:
         return None
     try:
-        return float(re.sub(r"[\s,]", "", found[-1]))
+        return float(re.sub(r"[\s,]", "", numbers[-1]))
     except ValueError:
         return None

@@ -1,4 +1,4 @@
-"""Method `masked_text`: fine-tunes a text-diffusion model, all of it or by LoRA. Builds the parts and calls fit."""
+"""Method `masked_text`: fine-tunes a text-diffusion model, fully or with LoRA."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,24 +21,24 @@ from trainers.text.data.dataset import TextDataset, dataset_read
 from trainers.text.data.recipe import recipe_of
 from trainers.text.models.base import TextBase
 from trainers.text.sampling.texts import Decoding, answers_sample, text_write
-from trainers.text.training.export import facts, products_write
-from trainers.text.training.trainable import DTYPES, Trained, resumable_of, trained_base
+from trainers.text.training.export import manifest_facts, outputs_write
+from trainers.text.training.trainable import DTYPES, TrainableBase, resumable_of, trainable_load
 from trainers.text.training.unmasking import Unmasking, validate
 
 NEVER = 1 << 62
-"""Steps between two evaluations where there are none."""
+"""Evaluation interval that no training reaches."""
 
 
 def train(job: JobContext[MaskedTextParams]) -> Outcome:
-    """Trains, and writes the adaptor or the fused model (a partial one when stopped)."""
+    """Trains and writes the adaptor or the model; a stopped job writes what it has reached."""
     with ExitStack() as stack:
-        return _train(on_device(job), stack)
+        return _train(job_on_device(job), stack)
 
 
 def _train(job: JobContext[MaskedTextParams], stack: ExitStack) -> Outcome:
     for message in job.params.warnings():
         job.reporter.emit(Warning_(message=message))
-    trained = trained_base(job)
+    trained = trainable_load(job)
     dataset = dataset_read(job, trained.base)
     resumable = resumable_of(job, trained)
     progress = resumable.restore()
@@ -55,13 +55,13 @@ def _train(job: JobContext[MaskedTextParams], stack: ExitStack) -> Outcome:
     outcome = fit(training, progress, processes=job.processes, control=job.control, reporter=job.reporter)
     if job.processes.rank == 0:
         job.facts.update(steps=progress.step, metrics=progress.metrics, seconds=progress.seconds)
-        job.facts.update(facts(job.params, trained.base, dataset))
-        products_write(job, trained, progress, outcome)
+        job.facts.update(manifest_facts(job.params, trained.base, dataset))
+        outputs_write(job, trained, progress, outcome)
     return outcome
 
 
 def _training_plan(
-    job: JobContext[MaskedTextParams], trained: Trained, dataset: TextDataset, resumable: Resumable
+    job: JobContext[MaskedTextParams], trained: TrainableBase, dataset: TextDataset, resumable: Resumable
 ) -> TrainingPlan[TextMicroBatch]:
     params, processes, base = job.params, job.processes, trained.base
     plan = TextPlan(
@@ -79,13 +79,13 @@ def _training_plan(
     def batch(step: int) -> StepBatch[TextMicroBatch]:
         return text_step_batch(dataset.documents, dataset.trained, recipe, plan, step, processes.rank)
 
-    def validated(_step: int) -> dict[str, float]:
+    def validation(_step: int) -> dict[str, float]:
         return validate(objective, dataset.documents, dataset.held_out, recipe, processes)
 
-    def answered(step: int) -> bool:
+    def answer_eval_prompts(step: int) -> bool:
         if processes.rank != 0:
             return True
-        return answers_show(
+        return eval_prompts_answer(
             base,
             params,
             step,
@@ -111,7 +111,8 @@ def _training_plan(
         unit="tokens",
         save=resumable.save,
         hooks=Hooks(
-            evaluate=answered if params.eval_prompts else None, validate=validated if dataset.held_out else None
+            evaluate=answer_eval_prompts if params.eval_prompts else None,
+            validate=validation if dataset.held_out else None,
         ),
         further_metrics=("masked_nll",),
         log_every=params.steps_of(params.logging_steps, total_steps),
@@ -128,7 +129,7 @@ def _evaluate_every(params: MaskedTextParams, plan: TextPlan, total_steps: int) 
     return plan.steps_per_epoch if params.eval_strategy == "epoch" else params.steps_of(params.eval_steps, total_steps)
 
 
-def _details(job: JobContext[MaskedTextParams], trained: Trained, dataset: TextDataset) -> dict[str, object]:
+def _details(job: JobContext[MaskedTextParams], trained: TrainableBase, dataset: TextDataset) -> dict[str, object]:
     return {
         "device": str(job.processes.device),
         "world_size": job.processes.world_size,
@@ -138,8 +139,8 @@ def _details(job: JobContext[MaskedTextParams], trained: Trained, dataset: TextD
     }
 
 
-def on_device(job: JobContext[MaskedTextParams]) -> JobContext[MaskedTextParams]:
-    """The job on the device of `train_device`. TrainerError MISSING_LIBRARY: no torch_xla."""
+def job_on_device(job: JobContext[MaskedTextParams]) -> JobContext[MaskedTextParams]:
+    """The job on the device of `train_device`. Raises TrainerError(MISSING_LIBRARY) if torch_xla is not installed."""
     if job.params.train_device != "tpu":
         return job
     try:
@@ -153,11 +154,11 @@ def on_device(job: JobContext[MaskedTextParams]) -> JobContext[MaskedTextParams]
     return replace(job, processes=replace(job.processes, device=library.device()))
 
 
-NEW_TOKENS = 64
-"""Of an answer at most, and fewer where the model has no room."""
+MAX_EVAL_TOKENS = 64
+"""Maximum length of an answer, fewer where the model has no room."""
 
 
-def answers_show(
+def eval_prompts_answer(
     base: TextBase,
     params: MaskedTextParams,
     step: int,
@@ -166,9 +167,9 @@ def answers_show(
     reporter: Reporter,
     should_stop: Callable[[], bool],
 ) -> bool:
-    """Answers every eval prompt with the live weights, prompt i from seed + i; False: broken off.
+    """Answers every eval prompt with the current weights, prompt i with seed + i. Returns False when stopped early.
 
-    Each lies in samples/step-<step>-<i>.json with the step at which each token was committed.
+    Writes each answer with its trace to samples/step-<step>-<i>.json.
     """
     ids = [prompt_ids(base, prompt) for prompt in params.eval_prompts]
     room = base.max_positions - max(len(prompt) for prompt in ids)
@@ -180,7 +181,7 @@ def answers_show(
         )
     seeds = [params.seed + index for index in range(len(ids))]
     reporter.emit(Progress(stage="answering", done=0, total=len(ids)))
-    decoding = Decoding(max_new_tokens=min(NEW_TOKENS, room))
+    decoding = Decoding(max_new_tokens=min(MAX_EVAL_TOKENS, room))
     texts = answers_sample(base, ids, decoding, seeds, should_stop=should_stop)
     for index, (text, prompt, seed) in enumerate(zip(texts, params.eval_prompts, seeds, strict=bool(texts))):
         path = f"samples/step-{step:08d}-{index}.json"

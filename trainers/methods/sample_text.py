@@ -1,4 +1,4 @@
-"""Method `sample_text`: answers to prompts and chats, and texts whose gaps are filled, by denoising."""
+"""Method `sample_text`: answers prompts and chats, and fills gaps in texts, by denoising."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -18,47 +18,47 @@ from trainers.text.sampling.texts import Text, answers_sample, masks_fill, text_
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One text to make."""
+class SampleRequest:
+    """One text to sample."""
 
     number: int
-    """From 0 through all of the job's texts."""
+    """Index among the job's texts, from 0."""
     prompt: Any
-    """As it was given: a text, or a chat."""
+    """A text or a chat, as in the parameters."""
     ids: list[int]
     seed: int
 
 
 def sample(job: JobContext[SampleTextParams]) -> Outcome:
-    """Writes out/samples/text-<n>.json for each text, with its trace, and tells of each."""
+    """Writes each text with its trace to out/samples/text-<n>.json and emits a Sample event."""
     params = job.params
     with base_with_adaptors(job) as base:
         suppressed_check(params, base)
-        asked = asked_of(base, params)
-        job.reporter.emit(Started(total=len(asked), details={"device": str(base.device)}))
-        made = 0
-        for batch in batches_of(asked, params):
-            texts = _denoise(job, base, params, batch, made=made, total=len(asked))
+        requests = requests_of(base, params)
+        job.reporter.emit(Started(total=len(requests), details={"device": str(base.device)}))
+        done = 0
+        for batch in batches_of(requests, params):
+            texts = _denoise(job, base, params, batch, done=done, total=len(requests))
             if not texts:
                 if command := job.control.agree():
-                    job.control.obeyed(command, made)
+                    job.control.obeyed(command, done)
                 break
-            for one, text in zip(batch, texts, strict=True):
-                _keep(job, base, params, one, text)
-            made += len(texts)
-        job.facts["steps"] = made
-        return "succeeded" if made == len(asked) else "stopped"
+            for request, text in zip(batch, texts, strict=True):
+                _sample_write(job, base, params, request, text)
+            done += len(texts)
+        job.facts["steps"] = done
+        return "succeeded" if done == len(requests) else "stopped"
 
 
-def asked_of(base: TextBase, params: SampleTextParams) -> list[Asked]:
-    """Every text of the job: each prompt `num_samples` times, text i from seed + i."""
+def requests_of(base: TextBase, params: SampleTextParams) -> list[SampleRequest]:
+    """Every text of the job: each prompt `num_samples` times, text i with seed + i."""
     encoded = [(prompt, _encoded(base, params, prompt)) for prompt in params.asked for _ in range(params.num_samples)]
-    return [Asked(number, prompt, ids, params.seed + number) for number, (prompt, ids) in enumerate(encoded)]
+    return [SampleRequest(number, prompt, ids, params.seed + number) for number, (prompt, ids) in enumerate(encoded)]
 
 
-def batches_of(asked: Sequence[Asked], params: SampleTextParams) -> Iterator[list[Asked]]:
-    for first in range(0, len(asked), params.batch_size):
-        yield list(asked[first : first + params.batch_size])
+def batches_of(requests: Sequence[SampleRequest], params: SampleTextParams) -> Iterator[list[SampleRequest]]:
+    for first in range(0, len(requests), params.batch_size):
+        yield list(requests[first : first + params.batch_size])
 
 
 def _encoded(base: TextBase, params: SampleTextParams, prompt: Any) -> list[int]:
@@ -71,44 +71,45 @@ def _encoded(base: TextBase, params: SampleTextParams, prompt: Any) -> list[int]
 
 
 def _denoise(
-    job: JobContext, base: TextBase, params: SampleTextParams, batch: list[Asked], *, made: int, total: int
+    job: JobContext, base: TextBase, params: SampleTextParams, batch: list[SampleRequest], *, done: int, total: int
 ) -> list[Text]:
-    ids, seeds = [one.ids for one in batch], [one.seed for one in batch]
-    new = 0 if params.infill_texts else params.max_new_tokens or DEFAULT_NEW_TOKENS
-    everything = sum(row.count(base.mask_id) + new for row in ids)
+    ids, seeds = [request.ids for request in batch], [request.seed for request in batch]
+    new_tokens = 0 if params.infill_texts else params.max_new_tokens or DEFAULT_NEW_TOKENS
+    num_masks = sum(row.count(base.mask_id) + new_tokens for row in ids)
 
-    def tell(ids_BL: Tensor) -> None:
-        left = int((ids_BL == base.mask_id).sum())
-        share = 1 - left / everything
-        job.reporter.emit(Progress(stage="denoising", done=round((made + share * len(batch)) * 100), total=total * 100))
+    def report(ids_BL: Tensor) -> None:
+        share = 1 - int((ids_BL == base.mask_id).sum()) / num_masks
+        job.reporter.emit(Progress(stage="denoising", done=round((done + share * len(batch)) * 100), total=total * 100))
 
-    watch = {"on_step": tell, "should_stop": job.control.stop_is_wanted}
+    callbacks = {"on_step": report, "should_stop": job.control.stop_is_wanted}
     decoding = decoding_of(params)
     if params.infill_texts:
-        return masks_fill(base, ids, decoding, seeds, **watch)
-    return answers_sample(base, ids, decoding, seeds, **watch)
+        return masks_fill(base, ids, decoding, seeds, **callbacks)
+    return answers_sample(base, ids, decoding, seeds, **callbacks)
 
 
-def _keep(job: JobContext, base: TextBase, params: SampleTextParams, asked: Asked, text: Text) -> None:
-    path = f"samples/text-{asked.number + 1:04d}.json"
+def _sample_write(
+    job: JobContext, base: TextBase, params: SampleTextParams, request: SampleRequest, text: Text
+) -> None:
+    path = f"samples/text-{request.number + 1:04d}.json"
     model = job.spec.inputs.model
     assert model is not None
     facts = {
-        "prompt": asked.prompt,
-        "seed": asked.seed,
+        "prompt": request.prompt,
+        "seed": request.seed,
         "parameters": params.model_dump(mode="json"),
         "base_model": {"name": model.name, "sha256": model.sha256},
         "adaptors": adaptors_used(job, params),
     }
     text_write(job.out / path, base, text, facts)
-    said = asked.prompt if isinstance(asked.prompt, str) else asked.prompt[-1]["content"]
+    prompt = request.prompt if isinstance(request.prompt, str) else request.prompt[-1]["content"]
     job.reporter.emit(
         Sample(
-            step=asked.number + 1,
+            step=request.number + 1,
             path=path,
-            label=f"text {asked.number + 1}",
-            prompt=said,
-            seed=asked.seed,
+            label=f"text {request.number + 1}",
+            prompt=prompt,
+            seed=request.seed,
             details={"text": text.text, "steps": text.steps},
         )
     )
@@ -125,48 +126,51 @@ def adaptors_used(job: JobContext, params: SampleTextParams) -> list[dict[str, A
 
 GAP = re.compile(r"\[MASK(?::(\d{1,4}))?\]")
 BLANKS = ("\u2581", "\u0120")
-"""How SentencePiece and byte-level BPE write a blank; some of their tokenizers put one before every text."""
+"""How SentencePiece and byte-level BPE write a space; some of their tokenizers prepend one to every text."""
 ANCHOR = "\n"
-"""Written before a text that goes on, and taken off again: no word is joined with it."""
+"""Prepended to a text in mid-sentence before tokenizing and removed after it; it never merges with a word."""
 
 
 def infill_ids(base: TextBase, text: str) -> list[int]:
-    """Ids of a whole text, as a training on plain texts has it: begin where the family has one, and end."""
+    """Ids of a text with gaps, encoded like a plain text in training: with the family's begin and end tokens.
+
+    [MASK] is one mask, [MASK:5] five. Raises TrainerError(BAD_PARAMETERS) if there is no gap.
+    """
     chat_tokenizer = chat_tokenizer_of(base)
     ids = shift_begin(base, learned=True)
     if chat_tokenizer.begins_plain and chat_tokenizer.bos_id is not None:
         ids.append(chat_tokenizer.bos_id)
-    write = _Writer(chat_tokenizer)
+    encode = _PieceEncoder(chat_tokenizer)
     last = 0
     for gap in GAP.finditer(text):
         before = text[last : gap.start()]
-        ids += write(before.removesuffix(" ") if write.carries_space else before, begins=last == 0)
+        ids += encode(before.removesuffix(" ") if encode.carries_space else before, begins=last == 0)
         ids += [base.mask_id] * int(gap[1] or 1)
         last = gap.end()
-    ids += [*write(text[last:], begins=last == 0), chat_tokenizer.eos_id]
+    ids += [*encode(text[last:], begins=last == 0), chat_tokenizer.eos_id]
     if base.mask_id not in ids:
         raise TrainerError(ReasonCode.BAD_PARAMETERS, f"expected [MASK] or [MASK:n] with n above 0 in {text[:60]!r}")
     return ids
 
 
-class _Writer:
-    """Ids of the texts between gaps, each as it stands in the whole: only what begins it gets a blank of its own."""
+class _PieceEncoder:
+    """Encodes the texts between gaps as parts of one text: only the first may get the tokenizer's leading space."""
 
     def __init__(self, chat_tokenizer: ChatTokenizer) -> None:
-        self._tongue = chat_tokenizer
+        self._chat_tokenizer = chat_tokenizer
         self._adds_space = _first_piece(chat_tokenizer, "a").startswith(BLANKS)
         bare, spaced = self("a", begins=False), self(" a", begins=False)
         self.carries_space = self._adds_space or (len(spaced) == len(bare) == 1 and spaced != bare)
-        """Whether a space belongs to the token of the word after it, so that one before a gap is the gap's."""
+        """Whether a space is part of the next word's token, so that a space before a gap belongs to the gap."""
 
     def __call__(self, text: str, *, begins: bool) -> list[int]:
         if begins or not text or not self._adds_space:
-            return self._tongue.text(text)
-        anchor = self._tongue.text(ANCHOR)
-        ids = self._tongue.text(ANCHOR + text)
+            return self._chat_tokenizer.text(text)
+        anchor = self._chat_tokenizer.text(ANCHOR)
+        ids = self._chat_tokenizer.text(ANCHOR + text)
         if ids[: len(anchor)] == anchor:
             return ids[len(anchor) :]
-        return self._tongue.text(text.removeprefix(" "))
+        return self._chat_tokenizer.text(text.removeprefix(" "))
 
 
 def _first_piece(chat_tokenizer: ChatTokenizer, text: str) -> str:

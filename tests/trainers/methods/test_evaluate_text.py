@@ -17,10 +17,10 @@ from trainers.contract.events import Validation
 from trainers.contract.params.evaluate_text import EvaluateTextParams
 from trainers.methods.evaluate_text import (
     answers_equal,
-    as_it_would_be_said,
     encoded_row,
     evaluate,
     final_number,
+    normalized_answer,
     rows_of,
 )
 from trainers.text.data.chat import chat_tokenizer_of
@@ -185,8 +185,8 @@ def test_what_a_tokenizer_does_not_know_is_never_answered_right(
     bases: dict[str, TextBase], family: str, sayable: bool
 ) -> None:
     """BERT reads [UNK], which no decoded text shows; bytes can say everything."""
-    assert as_it_would_be_said(bases[family], "the \u732b") == ("the \u732b" if sayable else None)
-    assert as_it_would_be_said(bases[family], "the cat") == "the cat"
+    assert normalized_answer(bases[family], "the \u732b") == ("the \u732b" if sayable else None)
+    assert normalized_answer(bases[family], "the cat") == "the cat"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Reads a PEFT folder as if it came from an enemy: nothing is executed, ignored or silently renamed."""
+"""Reads an untrusted PEFT folder strictly: executes nothing, and refuses every unknown tensor and setting."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,22 +31,22 @@ PLAIN: dict[str, tuple[Any, ...]] = {
     "lora_bias": (False, None),
     "use_qalora": (False, None),
 }
-"""Settings that change the mathematics, with the values that we compute."""
+"""Settings that change the computation, with the supported values; the first is the default."""
 
 
 @dataclass(frozen=True)
 class TextAdaptorFile:
     pairs: dict[str, Tensor]
-    """`<module>.lora_A.weight` (r, in) and `<module>.lora_B.weight` (out, r), by the names below the model."""
+    """`<module>.lora_A.weight` (r, in) and `<module>.lora_B.weight` (out, r); module names relative to the model."""
     row: Tensor | None
-    """(D,): the mask token's trained input row."""
+    """(D,): the trained embedding of the mask token."""
     row_ids: tuple[int, ...]
     row_module: str
     settings: dict[str, Any]
     metadata: dict[str, str]
 
     def config(self) -> LoraConfig:
-        """Ranks from the tensors, alphas from the settings, both module by module."""
+        """Ranks per module from the tensors, alphas per module from the settings."""
         ranks = {m: self.pairs[f"{m}{HALVES[0]}"].shape[0] for m in self._modules()}
         return LoraConfig(
             r=next(iter(ranks.values())),
@@ -58,7 +58,7 @@ class TextAdaptorFile:
         )
 
     def check(self, modules: Mapping[str, nn.Module], embedding: str, mask_id: int) -> None:
-        """Every pair must sit on a linear layer and have its shape; the row must be the mask token's."""
+        """Raises TrainerError unless every pair fits a linear layer and the row is the mask token's."""
         for module in self._modules():
             layer = modules.get(module)
             linear = layer.base_layer if isinstance(layer, LoraLayer) else layer
@@ -92,7 +92,7 @@ class TextAdaptorFile:
 
 
 def text_adaptor_read(folder: Path) -> TextAdaptorFile:
-    """The adaptor in `folder`. Raises TrainerError(BAD_ADAPTOR) that names the key, tensor or setting that is wrong."""
+    """The adaptor in `folder`. Raises TrainerError(BAD_ADAPTOR) that names the invalid key, tensor or setting."""
     settings = _settings(folder)
     tensors, metadata = _open(folder)
     rows = {key: value for key, value in tensors.items() if key.endswith(f".{ROW_SUFFIX}")}
@@ -118,7 +118,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise _bad(f"{CONFIG} cannot be read: {error}") from error
     if settings.get("lora_alpha") is None:
-        raise _bad(f"{CONFIG} says no lora_alpha")
+        raise _bad(f"{CONFIG} has no lora_alpha")
     for key, values in PLAIN.items():
         if settings.get(key, values[0]) not in values:
             raise _bad(f"{CONFIG}: {key} is {settings[key]!r:.100}, expected {values[0]!r}")
@@ -129,11 +129,11 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _open(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors by the names below the model, and the file's metadata."""
+    """The tensors by their names relative to the model, and the file's metadata."""
     path = folder / WEIGHTS
     if not path.is_file():
-        found = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) if folder.is_dir() else "nothing"
-        raise _bad(f"expected {WEIGHTS}, found {found}; pickle files are never loaded")
+        present = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) if folder.is_dir() else "nothing"
+        raise _bad(f"expected {WEIGHTS}, found {present}; pickle files are never loaded")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -160,11 +160,11 @@ def _pairs_check(pairs: dict[str, Tensor]) -> None:
             raise _bad(f"{key} lacks its other half {other}")
 
 
-def _row_ids(given: Any) -> tuple[int, ...]:
-    """PEFT writes a list for the input embedding, or a dict by module."""
-    if isinstance(given, dict):
-        given = next(iter(given.values()), [])
-    return tuple(int(i) for i in given or ())
+def _row_ids(indices: Any) -> tuple[int, ...]:
+    """Token ids of trainable_token_indices: a list for the input embedding, or a dict by module."""
+    if isinstance(indices, dict):
+        indices = next(iter(indices.values()), [])
+    return tuple(int(i) for i in indices or ())
 
 
 def _bad(message: str) -> TrainerError:

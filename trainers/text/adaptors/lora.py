@@ -1,6 +1,6 @@
-"""LoRA on a text model, in PEFT's own folder: adapter_config.json and adapter_model.safetensors.
+"""LoRA on a text model: attaches, saves, loads and removes adaptors in PEFT's format.
 
-Stock PEFT opens the folder on the stock model with equal logits; its mathematics is peft's here too.
+A folder holds adapter_config.json and adapter_model.safetensors; PEFT opens it on the stock model with equal logits.
 """
 
 from collections.abc import Sequence
@@ -41,11 +41,12 @@ def attach_text_lora(
     seed: int,
     train_mask_embedding: bool,
 ) -> list[nn.Parameter]:
-    """Puts a fresh pair on every target and returns the trainable parameters, fp32, in a fixed order.
+    """Adds a new LoRA pair to every target and returns the trainable parameters, fp32, in a fixed order.
 
-    `targets`: all-linear (never the head), or the last parts of module names, "q_proj,v_proj". A is drawn from `seed`
-    and the layer's name alone, B is zero, so the network starts unchanged; it is left in train mode. With
-    `train_mask_embedding` the mask token's input row comes last. TrainerError(BAD_PARAMETERS): an unknown target.
+    `targets`: all-linear (never the head), or last parts of module names such as "q_proj,v_proj". A depends only on
+    `seed` and the layer's name, B is zero, so the outputs do not change. Puts the model into train mode. With
+    `train_mask_embedding` the mask token's embedding is the last parameter. Raises TrainerError(BAD_PARAMETERS) for an
+    unknown target.
     """
     names = targets_of(base, targets)
     config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=names)  # type: ignore[arg-type]
@@ -60,7 +61,7 @@ def attach_text_lora(
 
 
 def targets_of(base: TextBase, targets: str) -> list[str]:
-    """Full names of the linear layers that get a pair. The head has none: its matrix is huge, and it stays frozen."""
+    """Full names of the linear layers that get a pair; never the head, which is large and stays frozen."""
     network = body(base)
     prefix = next(name for name, module in base.model.named_modules() if module is network)
     linear = [
@@ -70,18 +71,19 @@ def targets_of(base: TextBase, targets: str) -> list[str]:
     ]
     if targets == ALL_LINEAR:
         return linear
-    wanted = targets.split(",")
-    for ending in wanted:
-        if not any(f".{name}".endswith(f".{ending}") for name in linear):
-            known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+    suffixes = targets.split(",")
+    for suffix in suffixes:
+        if not any(f".{name}".endswith(f".{suffix}") for name in linear):
+            available = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
             raise TrainerError(
-                ReasonCode.BAD_PARAMETERS, f"target_modules: {ending} is no linear layer of this model; it has {known}"
+                ReasonCode.BAD_PARAMETERS,
+                f"target_modules: {suffix} is no linear layer of this model; it has {available}",
             )
-    return [name for name in linear if any(f".{name}".endswith(f".{ending}") for ending in wanted)]
+    return [name for name in linear if any(f".{name}".endswith(f".{suffix}") for suffix in suffixes)]
 
 
 def text_lora_state(base: TextBase) -> dict[str, Tensor]:
-    """What is in training, by PEFT's names below the model, fp32 on the CPU; the mask token's row as (1, D)."""
+    """The trained tensors by PEFT's names relative to the model, fp32 on the CPU; the mask token's row as (1, D)."""
     state = get_peft_model_state_dict(base.model, adapter_name=TRAINED, save_embedding_layers=False)
     if (row := mask_row_of(base)) is not None:
         state[f"{_embedding_name(base)}.{ROW_SUFFIX}"] = row.row[None]
@@ -89,7 +91,7 @@ def text_lora_state(base: TextBase) -> dict[str, Tensor]:
 
 
 def text_lora_load_state(base: TextBase, state: dict[str, Tensor]) -> None:
-    """Puts back what `text_lora_state` gave; the names and shapes must be the same."""
+    """Restores the result of `text_lora_state`. Raises ValueError if names or shapes differ."""
     expected = {key: value.shape for key, value in text_lora_state(base).items()}
     received = {key: value.shape for key, value in state.items()}
     if expected != received:
@@ -103,7 +105,7 @@ def text_lora_load_state(base: TextBase, state: dict[str, Tensor]) -> None:
 
 
 def text_adaptor_save(base: TextBase, folder: Path, metadata: dict[str, str]) -> None:
-    """Writes the PEFT folder; equal weights and metadata give equal bytes. `metadata` joins the weights' header."""
+    """Writes the PEFT folder, with `metadata` in the header of the weights. Deterministic to the byte."""
     config: LoraConfig = base.model.peft_config[TRAINED]
     state = {f"{PREFIX}{key}": value for key, value in text_lora_state(base).items()}
     rows = [base.mask_id] if mask_row_of(base) is not None else None
@@ -127,10 +129,10 @@ def text_adaptor_save(base: TextBase, folder: Path, metadata: dict[str, str]) ->
 
 
 def text_adaptor_load(base: TextBase, folder: Path, name: str, scale: float) -> dict[str, str]:
-    """Adds the adaptor of `folder` under `name`, active beside those already there; the metadata of its file.
+    """Adds the adaptor of `folder` under `name` to those already active; returns the metadata of its file.
 
-    At scale 0 the base speaks as before, the mask token's row included. Raises TrainerError(BAD_ADAPTOR) that names
-    the key, shape or setting that does not fit.
+    Scale 0 leaves the outputs unchanged. Raises TrainerError(BAD_ADAPTOR) that names the key, shape or setting that
+    does not fit.
     """
     file = text_adaptor_read(folder)
     file.check(dict(base.model.named_modules()), _embedding_name(base), base.mask_id)
@@ -146,7 +148,7 @@ def text_adaptor_load(base: TextBase, folder: Path, name: str, scale: float) -> 
 
 
 def lora_remove(base: TextBase) -> None:
-    """Takes every adaptor off `base`, which then speaks as before they came."""
+    """Removes every adaptor from `base`, which restores its original outputs."""
     for name, layer in list(base.model.named_modules()):
         if isinstance(layer, LoraLayer):
             parent, _, leaf = name.rpartition(".")
@@ -166,29 +168,29 @@ def _embedding_name(base: TextBase) -> str:
 def text_adaptors_apply(
     base: TextBase, model: InputRef, adaptors: Sequence[InputRef], folders: Sequence[Path], scales: Sequence[float]
 ) -> None:
-    """Puts every adaptor on `base`, active at its scale; a causal base shifts its logits as they were trained.
+    """Loads every adaptor onto `base` at its scale and sets the base's shift to that of their training.
 
-    Raises TrainerError(BAD_ADAPTOR) for one that was trained on another base model, that does not fit, or that was
-    trained with another shift than its neighbours.
+    Raises TrainerError(BAD_ADAPTOR) if an adaptor was trained on another base model, does not fit, or was trained with
+    another shift than the others.
     """
-    recipes: list[tuple[str, bool]] = []
-    begins: set[bool] = set()
+    shifts: list[tuple[str, bool]] = []
+    bos_first: set[bool] = set()
     for index, (adaptor, folder, scale) in enumerate(zip(adaptors, folders, scales, strict=True)):
         metadata = text_adaptor_load(base, weights_folder(folder), f"adaptor_{index}", scale)
         base_check(adaptor, metadata, model)
-        if recipe := metadata.get("training_method"):
-            recipes.append((adaptor.name, recipe == "dream"))
-            begins.add(metadata.get("bos_first") == "true")
-    if len({shifted for _, shifted in recipes}) > 1:
-        dream = ", ".join(name for name, shifted in recipes if shifted)
+        if training_method := metadata.get("training_method"):
+            shifts.append((adaptor.name, training_method == "dream"))
+            bos_first.add(metadata.get("bos_first") == "true")
+    if len({shift for _, shift in shifts}) > 1:
+        dream = ", ".join(name for name, shift in shifts if shift)
         raise TrainerError(
             ReasonCode.BAD_ADAPTOR, f"only {dream} of the adaptors were trained with training_method dream"
         )
-    if len(begins) > 1:
+    if len(bos_first) > 1:
         raise TrainerError(
             ReasonCode.BAD_ADAPTOR,
             "some of the adaptors were trained with mask_prompt_loss=false, which puts a BOS first",
         )
-    if recipes:
-        base.shift = recipes[0][1]
-        base.bos_first = begins.pop()
+    if shifts:
+        base.shift = shifts[0][1]
+        base.bos_first = bos_first.pop()

@@ -1,4 +1,4 @@
-"""Adds adaptors to the weights of a text model, once and for all."""
+"""Merges adaptors into the weights of a text model."""
 
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from trainers.text.models.load import load_text
 from trainers.text.models.save import export_original, save_text
 
 ORIGINAL = "original"
-"""Folder inside a fused model: the same weights under their authors' names."""
+"""Folder in a fused model with the same weights in the authors' format."""
 RENAMED = ("llada", "dream")
-"""Families whose original format is not the native class's own."""
+"""Families whose original format differs from that of the transformers class."""
 
 
 def merge_text(job: JobContext) -> Outcome:
-    """The job `merge` on a text model: out/model is the base with every adaptor at its scale merged into it."""
+    """The job `merge` on a text model: writes the base with every adaptor merged at its scale to out/model."""
     inputs = job.spec.inputs
     assert inputs.model is not None
     dtype = stored_dtype(job.model)
@@ -36,7 +36,7 @@ def merge_text(job: JobContext) -> Outcome:
 
 
 def model_write(base: TextBase, folder: Path, *, dtype: torch.dtype | None = None) -> None:
-    """A fused model: our names, and in `original/` the authors' names where these differ."""
+    """Writes a fused model in our format, and in `original/` in the authors' format where it differs."""
     save_text(base, folder, dtype=dtype)
     if base.family in RENAMED:
         export_original(base, folder / ORIGINAL, dtype=dtype)
@@ -44,7 +44,10 @@ def model_write(base: TextBase, folder: Path, *, dtype: torch.dtype | None = Non
 
 @torch.no_grad()
 def lora_merge(base: TextBase) -> None:
-    """Adds every active pair to its matrix, W + scaling B A in fp32, and takes the pairs off. Not for 4-bit weights."""
+    """Replaces W by W + scaling B A, computed in fp32, for every active pair and removes the pairs.
+
+    Raises TrainerError(BAD_PARAMETERS) for 4-bit weights.
+    """
     for name, layer in list(base.model.named_modules()):
         if isinstance(layer, LoraLayer):
             _merge_layer(name, layer, layer.get_base_layer())
@@ -53,7 +56,7 @@ def lora_merge(base: TextBase) -> None:
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
-    """What the checkpoint's config says its weights are; fp32 where it says nothing."""
+    """The dtype in the checkpoint's config; fp32 if it has none."""
     raw = config_read(folder)
     named = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype") or "float32"), None)
     return named if isinstance(named, torch.dtype) and named.is_floating_point else torch.float32

@@ -1,4 +1,4 @@
-"""Micro-batches of text diffusion: every draw is a function of (seed, step, position in the global batch)."""
+"""Micro-batches of text diffusion. Every random draw is a function of (seed, step, position in the global batch)."""
 
 # B documents of the global batch, L positions of one document, T tokens of a micro-batch, N its masked tokens
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from trainers.core.loop import StepBatch
 from trainers.core.noise import Purpose, permutation
 from trainers.text.data.chat import Encoded, Role
-from trainers.text.data.documents import filled, response_length
+from trainers.text.data.documents import eos_append, response_length
 from trainers.text.data.recipe import Recipe
 from trainers.text.objective.corruption import (
     Flags,
@@ -32,23 +32,23 @@ from trainers.text.objective.corruption import (
 )
 
 GRID = 8
-"""Times, and masks of each document, at which validation sees it."""
+"""Number of times at which validation masks each document."""
 
 
 @dataclass(frozen=True)
 class TextPlan:
-    """An epoch is a seeded permutation of the documents. Its last global batch may be short; nothing is repeated."""
+    """Which documents make up which step. An epoch is a seeded permutation; its last global batch may be shorter."""
 
     num_documents: int
     batch_size: int
-    """Documents per rank and micro-batch."""
+    """Documents per micro-batch and rank."""
     accumulation: int
     world_size: int
     seed: int
 
     @property
     def batch_documents(self) -> int:
-        """Of a whole global batch."""
+        """Documents of a full global batch."""
         return self.batch_size * self.accumulation * self.world_size
 
     @property
@@ -56,38 +56,38 @@ class TextPlan:
         return math.ceil(self.num_documents / self.batch_documents)
 
     def documents(self, step: int) -> list[int]:
-        """The global batch of `step` (from 0); its index is the document's position."""
+        """Documents of the global batch of `step` (from 0), by position in the batch."""
         epoch, within = divmod(step, self.steps_per_epoch)
         order = permutation(self.num_documents, self.seed, Purpose.ORDER, epoch)
         return order[within * self.batch_documents : (within + 1) * self.batch_documents]
 
     def epoch(self, step: int) -> float:
-        """Epochs done after `step` steps."""
+        """Epochs completed after `step` steps."""
         return step / self.steps_per_epoch
 
     def shares(self, count: int, rank: int) -> list[range]:
-        """Positions of each micro-batch of `rank` in a global batch of `count`; empty ones are left out."""
+        """Positions of each micro-batch of `rank` in a global batch of `count` documents, without empty ones."""
         starts = range(rank * self.batch_size, count, self.world_size * self.batch_size)
         return [range(start, min(start + self.batch_size, count)) for start in starts]
 
 
 @dataclass(frozen=True)
 class TextMicroBatch:
-    """Ready for the network, on the CPU. Positions count through the flattened tokens, packed or padded."""
+    """Input of the network, on the CPU. Positions index the flattened tokens, packed or padded."""
 
     ids: Tensor
-    """Noised: ids_T of documents end to end, or ids_BL padded on the right."""
+    """Noised ids: ids_T of concatenated documents, or ids_BL padded on the right."""
     lengths: tuple[int, ...]
-    """Of the documents; packed: sum(lengths) = T."""
+    """Lengths of the documents; if packed, sum(lengths) = T."""
     attention_BL: Tensor | None
-    """1 where a token is seen; None: all are, or the documents are packed."""
+    """0 at padding; None if there is none or the documents are packed."""
     read_N: Tensor
-    """Position whose hidden state predicts each masked token."""
+    """Position of the hidden state that predicts each masked token."""
     targets_N: Tensor
     weights_N: Tensor
-    """fp32; their norm over the whole batch included, so that the loss is sum(weights nll)."""
+    """fp32; normalised over the global batch, so that the loss is sum(weights * nll)."""
     masked_share_N: Tensor
-    """fp32: 1 / masked tokens of the whole batch, for the mean nll of a masked token."""
+    """fp32: 1 / masked tokens of the global batch, for the mean nll of masked tokens."""
 
     @property
     def packed(self) -> bool:
@@ -96,13 +96,13 @@ class TextMicroBatch:
 
 @dataclass(frozen=True)
 class Noised:
-    """One document of a batch."""
+    """A document of a batch with its mask."""
 
     ids_L: NDArray[np.int32]
     maskable_L: Flags
     masked_L: Flags
     weights_L: Floats
-    """0 where nothing is masked; without the norm."""
+    """0 where not masked; not normalised."""
 
     def noised_ids(self, mask_id: int) -> NDArray[np.int32]:
         return np.where(self.masked_L, np.int32(mask_id), self.ids_L)
@@ -111,47 +111,47 @@ class Noised:
 def text_step_batch(
     documents: Sequence[Encoded], rows: Sequence[int], recipe: Recipe, plan: TextPlan, step: int, rank: int
 ) -> StepBatch[TextMicroBatch]:
-    """This rank's part of `step` (from 0). `rows` maps the plan's documents to `documents`."""
-    shaped = batch_shaped([documents[rows[index]] for index in plan.documents(step)], recipe, step)
-    noised = [document_noised(document, recipe, step, b, len(shaped)) for b, document in enumerate(shaped)]
+    """This rank's micro-batches of `step` (from 0). `rows` maps the plan's documents to `documents`."""
+    batch = prepare_batch([documents[rows[index]] for index in plan.documents(step)], recipe, step)
+    noised = [document_noised(document, recipe, step, b, len(batch)) for b, document in enumerate(batch)]
     scales = norm_scales([int(document.maskable_L.sum()) for document in noised], recipe.norm)
     num_masked = sum(int(document.masked_L.sum()) for document in noised)
-    longest = max(len(document.ids_L) for document in noised)
+    width = max(len(document.ids_L) for document in noised)
     micro_batches = [
-        collate([noised[b] for b in share], [scales[b] for b in share], recipe, num_masked, longest)
+        collate([noised[b] for b in share], [scales[b] for b in share], recipe, num_masked, width)
         for share in plan.shares(len(noised), rank)
     ]
     tokens = sum(len(document.ids_L) for document in noised)
     return StepBatch(micro_batches, count=1, units=tokens, epoch=plan.epoch(step + 1), documents=len(noised))
 
 
-def batch_shaped(batch: Sequence[Encoded], recipe: Recipe, step: int) -> list[Encoded]:
-    """The documents of a global batch as long as they are trained on: with the batch's end tokens, then cut twice.
+def prepare_batch(batch: Sequence[Encoded], recipe: Recipe, step: int) -> list[Encoded]:
+    """The documents of a global batch at their final lengths: first end tokens are added, then responses are cut.
 
-    In this order no end follows what was cut off.
+    In this order no end token follows a cut response.
     """
     fills = recipe.padding.fill_in_batch([len(document.ids_L) for document in batch])
-    batch = [filled(document, count, recipe.eos_id) for document, count in zip(batch, fills, strict=True)]
+    batch = [eos_append(document, count, recipe.eos_id) for document, count in zip(batch, fills, strict=True)]
     responses = [response_length(document) for document in batch]
     lengths = [len(document.ids_L) for document in batch]
     if recipe.cuts_per_batch:
-        most = response_cut(recipe.seed, step, responses)
-        lengths = [length - max(0, response - most) for length, response in zip(lengths, responses, strict=True)]
-        responses = [min(response, most) for response in responses]
+        limit = response_cut(recipe.seed, step, responses)
+        lengths = [length - max(0, response - limit) for length, response in zip(lengths, responses, strict=True)]
+        responses = [min(response, limit) for response in responses]
     if recipe.cut_ratio:
         lengths = cut_columns(lengths, columns_cut(recipe.seed, step, recipe.cut_ratio, responses))
     cut = [Encoded(d.ids_L[:length], d.roles_L[:length]) for d, length in zip(batch, lengths, strict=True)]
-    return [_with_bos(document, recipe) for document in cut] if _begins_learned(cut, recipe) else cut
+    return [_with_bos(document, recipe) for document in cut] if _needs_bos(cut, recipe) else cut
 
 
 def document_noised(document: Encoded, recipe: Recipe, step: int, position: int, batch_size: int) -> Noised:
-    """Time, mask and weights of the document at `position` of a batch."""
+    """Draws time and mask of the document at `position` of a batch."""
     time = document_time(recipe.seed, step, position, batch_size, epsilon=recipe.epsilon, antithetic=recipe.antithetic)
     return noised_at(document, recipe, time, mask_draw(recipe.seed, Purpose.MASK, step, position, len(document.ids_L)))
 
 
 def noised_at(document: Encoded, recipe: Recipe, time: float, draw_L: Floats) -> Noised:
-    """The document at time t: masked where the draw is below p(t) and the token is maskable."""
+    """The document at `time`: masked where the draw is below p(t) and the token is maskable."""
     maskable_L = maskable(document, recipe)
     masked_L = (draw_L < masked_share(time, recipe.schedule)) & maskable_L
     if recipe.geo_p is not None:
@@ -163,15 +163,15 @@ def noised_at(document: Encoded, recipe: Recipe, time: float, draw_L: Floats) ->
 
 
 def maskable(document: Encoded, recipe: Recipe) -> Flags:
-    """M: the response and its end tokens, or everything but a BOS that was put before."""
-    own_L: Flags = document.roles_L != Role.BEFORE
-    learned_L: Flags = document.roles_L >= Role.RESPONSE
-    return own_L & learned_L if recipe.mask_prompt_loss else own_L
+    """M: with mask_prompt_loss the response and its end tokens, else everything except a prepended BOS."""
+    not_bos_L: Flags = document.roles_L != Role.BEFORE
+    response_L: Flags = document.roles_L >= Role.RESPONSE
+    return not_bos_L & response_L if recipe.mask_prompt_loss else not_bos_L
 
 
 def validation_batch(documents: Sequence[Encoded], row: int, recipe: Recipe) -> tuple[TextMicroBatch, list[Noised]]:
-    """One document at GRID fixed times under fixed masks, as one micro-batch, and its noise at each time."""
-    (document,) = batch_shaped([documents[row]], replace(recipe, cuts_per_batch=False, cut_ratio=0.0), 0)
+    """A micro-batch of one document at GRID fixed times with fixed masks, and its noised copies."""
+    (document,) = prepare_batch([documents[row]], replace(recipe, cuts_per_batch=False, cut_ratio=0.0), 0)
     length = len(document.ids_L)
     noised = [
         noised_at(document, recipe, time, mask_draw(recipe.seed, Purpose.VALIDATION_MASK, row, index, length))
@@ -188,21 +188,21 @@ def grid(recipe: Recipe) -> list[float]:
 def collate(
     batch: Sequence[Noised], scales: Sequence[float], recipe: Recipe, num_masked: int, longest: int
 ) -> TextMicroBatch:
-    """Documents end to end, or padded: to `longest` (of the global batch) where end tokens fill it, else among them."""
+    """Concatenates or pads the documents; pads to `longest` of the global batch if end tokens fill the batch."""
     lengths = tuple(len(document.ids_L) for document in batch)
     width = longest if recipe.padding.kind == "supervised" else max(lengths)
     starts = np.cumsum([0, *lengths[:-1]]) if recipe.packing else width * np.arange(len(batch))
     masked = [np.flatnonzero(document.masked_L) for document in batch]
-    read = [np.where(at > 0, at - 1, 0) if recipe.shift else at for at in masked]
-    weights = [d.weights_L[at] * scale for d, at, scale in zip(batch, masked, scales, strict=True)]
-    count = sum(len(at) for at in masked)
+    read = [np.where(columns > 0, columns - 1, 0) if recipe.shift else columns for columns in masked]
+    weights = [d.weights_L[columns] * scale for d, columns, scale in zip(batch, masked, scales, strict=True)]
+    count = sum(len(columns) for columns in masked)
     return TextMicroBatch(
         ids=_packed(batch, recipe) if recipe.packing else _padded(batch, recipe, width),
         lengths=lengths,
-        attention_BL=None if recipe.packing or set(lengths) == {width} else _seen(lengths, width),
-        read_N=torch.from_numpy(np.concatenate([at + start for at, start in zip(read, starts, strict=True)])),
+        attention_BL=None if recipe.packing or set(lengths) == {width} else _attention(lengths, width),
+        read_N=torch.from_numpy(np.concatenate([columns + start for columns, start in zip(read, starts, strict=True)])),
         targets_N=torch.from_numpy(
-            np.concatenate([d.ids_L[at] for d, at in zip(batch, masked, strict=True)]).astype(np.int64)
+            np.concatenate([d.ids_L[columns] for d, columns in zip(batch, masked, strict=True)]).astype(np.int64)
         ),
         weights_N=torch.from_numpy(np.concatenate(weights).astype(np.float32)),
         masked_share_N=torch.full((count,), 1 / max(1, num_masked)),
@@ -220,12 +220,12 @@ def _padded(batch: Sequence[Noised], recipe: Recipe, width: int) -> Tensor:
     return torch.from_numpy(ids_BL)
 
 
-def _seen(lengths: Sequence[int], width: int) -> Tensor:
+def _attention(lengths: Sequence[int], width: int) -> Tensor:
     return (torch.arange(width)[None] < torch.tensor(lengths)[:, None]).long()
 
 
-def _begins_learned(batch: Sequence[Encoded], recipe: Recipe) -> bool:
-    """Dream: whether some document is learned from its first token on, so that all of the batch get a BOS."""
+def _needs_bos(batch: Sequence[Encoded], recipe: Recipe) -> bool:
+    """With Dream's shift: whether a document is learned from its first token, which needs a BOS to predict it."""
     return recipe.shift and any(bool(maskable(document, recipe)[0]) for document in batch)
 
 

@@ -1,7 +1,7 @@
-"""From turns to token ids, the same way in training, in the preview and in sampling.
+"""Encodes chats and texts as token ids, alike in training, preview and sampling, and splits texts by token.
 
-A text is tokenized piece by piece: what a template says gives special tokens, what a person wrote never does, so that a
-literal [MASK] or <|im_end|> stays text. The ids of a prompt are a prefix of the ids of a row that begins with it.
+Pieces are tokenized separately: templates may give special tokens, user text never does, so a literal [MASK] or
+<|im_end|> in it stays text. The ids of a prompt are a prefix of the ids of a row that begins with it.
 """
 
 import hashlib
@@ -19,34 +19,34 @@ from trainers.text.models.base import TextBase
 
 
 class Role(IntEnum):
-    """What a token is. Numbers lie in caches: append, never renumber."""
+    """Role of a token. The numbers are stored in caches: append, never renumber."""
 
     SPECIAL = 0
-    """Of the template around what people wrote."""
+    """Part of the chat template."""
     PROMPT = 1
     RESPONSE = 2
-    """Of an answer that is learned, its end token included."""
+    """Part of a learned answer or its end token."""
     FILL = 3
-    """An end token after the end."""
+    """An additional end token after the answer."""
     BEFORE = 4
-    """A BOS that a batch puts before its documents."""
+    """A BOS prepended when the batch is made."""
 
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """Templates of the pieces of a chat. {role} is filled in; what stands for the text lies between head and tail."""
+    """Templates around the turns of a chat: head, text, tail."""
 
     name: str
     begin: str
     """Before the first turn."""
     heads: Mapping[str, str]
-    """By role: before the text."""
+    """Before the text, by role."""
     tails: Mapping[str, str]
-    """By role: after the text. The assistant's is learned with the answer."""
+    """After the text, by role. The assistant's is learned with the answer."""
     between: str
-    """After an assistant's tail where another turn follows."""
+    """After an assistant's tail if another turn follows."""
     needs: tuple[str, ...]
-    """Tokens that the tokenizer must know."""
+    """Tokens that the vocabulary must contain."""
 
 
 def _roles(template: str) -> dict[str, str]:
@@ -89,7 +89,7 @@ BY_FAMILY: dict[str, ChatFormat] = {"llada": LLADA, "dream": CHATML, "bert": BER
 
 
 class Encoded(NamedTuple):
-    """Token ids of one row, and the role of each."""
+    """Token ids of a row with their roles."""
 
     ids_L: NDArray[np.int32]
     roles_L: NDArray[np.uint8]
@@ -97,7 +97,7 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class ChatTokenizer:
-    """A base's tokenizer with its chat format: all that it takes to encode, without the weights."""
+    """A base's tokenizer with its chat format: everything that encoding needs, without the weights."""
 
     tokenizer: Any
     format: ChatFormat
@@ -107,18 +107,18 @@ class ChatTokenizer:
     """BERT's plain texts begin with [CLS]."""
 
     def special(self, template: str) -> list[int]:
-        """Ids of a template's piece; {end} is the end of text."""
+        """Ids of a template, special tokens included; {end} is the end-of-text token."""
         if template == "{end}":
             return [self.eos_id]
         return list(self.tokenizer(template, add_special_tokens=False).input_ids) if template else []
 
     def text(self, text: str) -> list[int]:
-        """Ids of what a person wrote, in which nothing is special."""
+        """Ids of user text, in which nothing is a special token."""
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
         return list(ids)
 
     def digest(self) -> str:
-        """Of all that an id depends on."""
+        """SHA-256 of everything that the ids depend on."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         table = backend.to_str() if backend else repr(sorted(self.tokenizer.get_vocab().items()))
         return hashlib.sha256(
@@ -127,13 +127,13 @@ class ChatTokenizer:
 
 
 def chat_tokenizer_of(base: TextBase) -> ChatTokenizer:
-    """The family's own chat format where the tokenizer knows its tokens; ChatML for any that knows its; plain else."""
+    """With the first of the family's format, ChatML and plain whose tokens are all in the vocabulary."""
     vocabulary = base.tokenizer.get_vocab()
-    wanted = BY_FAMILY.get(base.family, CHATML)
-    found = next(f for f in (wanted, CHATML, PLAIN) if all(token in vocabulary for token in f.needs))
+    formats = (BY_FAMILY.get(base.family, CHATML), CHATML, PLAIN)
+    chat_format = next(f for f in formats if all(token in vocabulary for token in f.needs))
     return ChatTokenizer(
         tokenizer=base.tokenizer,
-        format=found,
+        format=chat_format,
         eos_id=base.eos_id,
         bos_id=base.bos_id,
         begins_plain=base.family in ("bert", "modernbert"),
@@ -141,36 +141,37 @@ def chat_tokenizer_of(base: TextBase) -> ChatTokenizer:
 
 
 def shift_begin(base: TextBase, *, learned: bool) -> list[int]:
-    """What a training with a shift puts before a text that is `learned` from its first token on: a BOS, or for want of
-    one the end token, at which that token is predicted."""
+    """The token prepended in training with a shift if a text is `learned` from its first token, which it predicts: BOS,
+    or the end token if there is none."""
     if not base.shift or not (learned or base.bos_first):
         return []
     return [base.eos_id if base.bos_id is None else base.bos_id]
 
 
 def prompt_ids(base: TextBase, prompt: str | Sequence[Mapping[str, Any]]) -> list[int]:
-    """Ids up to where the assistant's answer begins. ValueError: turns are wrong, or the last is not the user's."""
+    """Ids of a prompt up to the assistant's answer. Raises ValueError if the turns are invalid or the last is not the
+    user's."""
     turns = [Turn("user", prompt)] if isinstance(prompt, str) else turns_of(list(prompt))
     if turns[-1].role != "user":
         raise ValueError(f"expected the last turn to be the user's, got {turns[-1].role}")
     chat_tokenizer = chat_tokenizer_of(base)
     pieces = _chat_pieces(chat_tokenizer, turns, learned=frozenset())
-    asked = [
+    return [
+        *shift_begin(base, learned=False),
         *(i for piece, _ in pieces for i in piece),
         *chat_tokenizer.special(chat_tokenizer.format.heads["assistant"]),
     ]
-    return [*shift_begin(base, learned=False), *asked]
 
 
 def encode_chat(chat_tokenizer: ChatTokenizer, turns: Sequence[Turn], *, supervise_all: bool) -> Encoded:
-    """A whole dialogue. The last answer is learned, or with `supervise_all` each of them; other turns are prompts."""
+    """Encodes a dialogue. The last answer is learned, or with `supervise_all` every answer; other turns are prompts."""
     answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
     learned = frozenset(answers if supervise_all else answers[-1:])
     return _joined(_chat_pieces(chat_tokenizer, turns, learned=learned))
 
 
 def encode_plain(chat_tokenizer: ChatTokenizer, text: str) -> Encoded:
-    """A text without turns: all of it is learned, and its end."""
+    """Encodes a text without turns, which is learned completely with its end token."""
     begin = (
         [([chat_tokenizer.bos_id], Role.SPECIAL)]
         if chat_tokenizer.begins_plain and chat_tokenizer.bos_id is not None
@@ -202,20 +203,23 @@ def _joined(pieces: Sequence[Piece]) -> Encoded:
 
 
 WINDOW = 64
-"""Tokens decoded together, so that a long text takes time in proportion to its length."""
+"""Tokens decoded at a time, so that the time is linear in the length of the text."""
 CONTEXT = 8
-"""Of them before the first one that is looked at."""
+"""Tokens of a window before the first one that it assigns."""
 INCOMPLETE = "\ufffd"
-"""Stands for bytes of a character that later tokens may complete."""
+"""Replaces bytes of a character that later tokens may complete."""
 
 
 def decoded(tokenizer: Any, ids: Sequence[int]) -> str:
-    """All of the text, special tokens included, with the blanks that its tokens have."""
+    """The complete text, special tokens included, without cleaning up spaces."""
     return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
 
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """One text for each token; together they are `decoded`. A character of several tokens belongs to its last one."""
+    """The text that each token adds; joined they equal `decoded`. A character of several tokens goes to the last.
+
+    Tokens decode differently alone than in context, so windows of tokens are decoded.
+    """
     text = decoded(tokenizer, ids)
     ends: list[int] = []
     start = context = 0
@@ -224,28 +228,28 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
         window = decoded(tokenizer, ids[context:stop]).rstrip(INCOMPLETE)
         added = window[len(before) :] if window.startswith(before) else ""
         base = ends[start - 1] if start else 0
-        matched = _common(added, text[base : base + len(added)])
+        matched = _common_prefix(added, text[base : base + len(added)])
         end = max(end, base + matched)
         ends.append(end)
-        in_step = matched == len(added) and window.startswith(before)
-        if in_step and stop - context >= WINDOW and (clean := _clean_context(tokenizer, ids, stop, text[:end])):
+        is_prefix = matched == len(added) and window.startswith(before)
+        if is_prefix and stop - context >= WINDOW and (clean := _clean_context(tokenizer, ids, stop, text[:end])):
             start, context, before = stop, *clean
-        elif not in_step and stop - context >= WINDOW:
-            start, context, before = 0, 0, ""  # broken bytes: all of it, until it is the text again
+        elif not is_prefix and stop - context >= WINDOW:
+            start, context, before = 0, 0, ""  # broken bytes: decode from the start until the texts agree
     if ends:
         ends[-1] = len(text)
     return [text[first:last] for first, last in zip([0, *ends], ends, strict=False)]
 
 
 def _clean_context(tokenizer: Any, ids: Sequence[int], stop: int, text: str) -> tuple[int, str] | None:
-    """From where the tokens before `stop` say alone what they say in their place, and what that is."""
+    """The first context before `stop` whose tokens decode alone as in `text`, and their text; None if there is none."""
     for context in range(stop - CONTEXT, stop):
-        text_alone = decoded(tokenizer, ids[context:stop])
-        if text_alone and INCOMPLETE not in text_alone and text.endswith(text_alone):
-            return context, text_alone
+        context_text = decoded(tokenizer, ids[context:stop])
+        if context_text and INCOMPLETE not in context_text and text.endswith(context_text):
+            return context, context_text
     return None
 
 
-def _common(one: str, other: str) -> int:
-    """How many letters both begin with."""
+def _common_prefix(one: str, other: str) -> int:
+    """Length of the common prefix."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

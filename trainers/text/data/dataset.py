@@ -1,4 +1,4 @@
-"""The dataset of a `masked_text` job as its parameters ask for it: read, encoded, cut, split."""
+"""The dataset of a `masked_text` job: reads rows, encodes them (cached by content), truncates and splits."""
 
 import hashlib
 import multiprocessing
@@ -29,7 +29,7 @@ from trainers.text.data.rows import bad_rows, rows_read, split_counts
 from trainers.text.models.base import TextBase
 
 FEWEST_ROWS = 10
-"""Below it nothing is held out."""
+"""With fewer rows nothing is held out."""
 USUAL_LENGTH = 1024
 
 
@@ -37,21 +37,24 @@ USUAL_LENGTH = 1024
 class TextDataset:
     documents: Sequence[Encoded]
     places: Sequence[str]
-    """Where each document came from, for people."""
+    """File and line of each document, for display."""
     trained: Sequence[int]
     held_out: Sequence[int]
     counts: Counts
     chat_format: str
     splits: dict[str, Any]
-    """Which split was read and the rows of each, where there are several."""
+    """The split that was read and the rows of each split; empty without splits."""
 
     def facts(self) -> dict[str, object]:
-        """For the manifest: what became of the rows."""
+        """Counts for the manifest."""
         return {**asdict(self.counts), "held_out": len(self.held_out), "chat_format": self.chat_format, **self.splits}
 
 
 def dataset_read(job: JobContext[MaskedTextParams], base: TextBase) -> TextDataset:
-    """Rank 0 encodes and fills the cache, then all read it. TrainerError BAD_DATASET: a faulty row, or nothing left."""
+    """Rank 0 encodes and fills the cache, then all ranks read it.
+
+    Raises TrainerError(BAD_DATASET) for an invalid row or if no document is left.
+    """
     dialogues = dialogues_of(
         rows_read(job.dataset, job.params.split_of),
         input_template=job.params.input_template,
@@ -69,7 +72,7 @@ def dataset_read(job: JobContext[MaskedTextParams], base: TextBase) -> TextDatas
         padding=padding,
         eos_id=base.eos_id,
     )
-    _tell(job, counts)
+    _report_counts(job, counts)
     trained, held_out = _split(job, len(documents))
     places = [dialogues[row].where for row in origins]
     splits = split_counts(job.dataset, job.params.split_of)
@@ -77,7 +80,7 @@ def dataset_read(job: JobContext[MaskedTextParams], base: TextBase) -> TextDatas
 
 
 def max_length_of(params: MaskedTextParams, base: TextBase) -> int:
-    """Tokens of a document; a place is left for the BOS that Dream may put before it."""
+    """Maximum tokens of a document; leaves a position for the BOS that Dream may prepend."""
     if params.max_length is not None and params.max_length > base.max_positions:
         raise TrainerError(
             ReasonCode.BAD_PARAMETERS,
@@ -107,7 +110,7 @@ def _split(job: JobContext[MaskedTextParams], count: int) -> tuple[list[int], li
     return split(count, share, job.params.seed)
 
 
-def _tell(job: JobContext[MaskedTextParams], counts: Counts) -> None:
+def _report_counts(job: JobContext[MaskedTextParams], counts: Counts) -> None:
     dropped = counts.filtered + counts.without_response
     if not counts.documents:
         raise bad_rows(
@@ -127,23 +130,23 @@ def _warn(job: JobContext[MaskedTextParams], message: str) -> None:
 
 
 VERSION = 1
-"""Of how texts become ids; another one leaves old caches alone."""
+"""Version of the encoding, part of the cache key."""
 ROWS_PER_PROCESS = 8192
-"""A process that would get fewer rows is not worth its start."""
-FRESH = multiprocessing.get_context("spawn")
-"""Not fork: by now this process has threads, and a lock that one of them holds would stay locked in the child."""
+"""With fewer rows a process costs more time than it saves."""
+SPAWN = multiprocessing.get_context("spawn")
+"""Not fork: this process has threads, whose locks would stay locked in a forked child."""
 
 
 def dialogues_encode(
     chat_tokenizer: ChatTokenizer, dialogues: Sequence[Dialogue], *, supervise_all: bool, num_proc: int, cache: Path
 ) -> list[Encoded]:
-    """Ids and roles of every dialogue, in order; read from `cache/tokens` where they are there."""
+    """Ids and roles of every dialogue, in order, from `cache/tokens` if present."""
     path = cache / "tokens" / f"{_digest(chat_tokenizer, dialogues, supervise_all)}.safetensors"
-    found = _cache_read(path)
-    if found is None:
-        found = encode_in_processes(chat_tokenizer, dialogues, supervise_all=supervise_all, num_proc=num_proc)
-        _cache_write(path, found)
-    return found
+    encoded = _cache_read(path)
+    if encoded is None:
+        encoded = encode_in_processes(chat_tokenizer, dialogues, supervise_all=supervise_all, num_proc=num_proc)
+        _cache_write(path, encoded)
+    return encoded
 
 
 def encode_in_processes(
@@ -154,9 +157,9 @@ def encode_in_processes(
     num_proc: int,
     rows_per_process: int = ROWS_PER_PROCESS,
 ) -> list[Encoded]:
-    """Splits the rows into equal runs, one for each process that is worth it.
+    """Encodes in up to `num_proc` processes, each with at least `rows_per_process` rows; the result is the same.
 
-    TrainerError OUT_OF_MEMORY: a process was killed, as the kernel does where memory ends.
+    Raises TrainerError(OUT_OF_MEMORY) if a process was killed, as the kernel does when memory runs out.
     """
     count = min(num_proc, -(-len(dialogues) // rows_per_process))
     if count <= 1:
@@ -164,12 +167,12 @@ def encode_in_processes(
     size = -(-len(dialogues) // count)
     parts = [dialogues[start : start + size] for start in range(0, len(dialogues), size)]
     try:
-        with ProcessPoolExecutor(len(parts), mp_context=FRESH) as pool:
-            found = list(pool.map(_encode_part, repeat(chat_tokenizer), parts, repeat(supervise_all)))
+        with ProcessPoolExecutor(len(parts), mp_context=SPAWN) as pool:
+            results = list(pool.map(_encode_part, repeat(chat_tokenizer), parts, repeat(supervise_all)))
     except BrokenProcessPool as error:
         message = f"one of {len(parts)} processes that tokenized was killed; set num_proc to fewer"
         raise TrainerError(ReasonCode.OUT_OF_MEMORY, message) from error
-    return [encoded for part in found for encoded in part]
+    return [encoded for part in results for encoded in part]
 
 
 def _encode_part(chat_tokenizer: ChatTokenizer, dialogues: Iterable[Dialogue], supervise_all: bool) -> list[Encoded]:

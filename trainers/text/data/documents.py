@@ -1,4 +1,4 @@
-"""Encoded rows as documents to train on: cut to length, their ends filled, the rest dropped and counted."""
+"""Turns encoded rows into training documents: truncates or drops long rows and adds end tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from trainers.text.data.chat import Encoded, Role
 
 @dataclass(frozen=True)
 class EosPadding:
-    """How a response goes on after its end; `count` belongs to block and cap."""
+    """End tokens added after a response; `count` is the argument of block and cap."""
 
     kind: Literal["block", "supervised", "masked", "single", "cap"]
     count: int = 0
@@ -22,13 +22,13 @@ class EosPadding:
         return cls(kind, int(count or 0))  # type: ignore[arg-type]  # the parameter's pattern holds it
 
     def fill_of(self, document: Encoded, eos_id: int) -> int:
-        """End tokens that a document gets whatever its batch."""
+        """End tokens added to a document independently of its batch."""
         if self.kind == "block":
             return -response_length(document) % self.count
         return int(self.kind == "single" and document.ids_L[-1] != eos_id)
 
     def fill_in_batch(self, lengths: Sequence[int]) -> list[int]:
-        """End tokens that each document of a batch gets."""
+        """End tokens added to each document of a batch."""
         if self.kind == "supervised":
             return [max(lengths) - length for length in lengths]
         if self.kind == "cap":
@@ -38,18 +38,18 @@ class EosPadding:
 
 @dataclass
 class Counts:
-    """What became of the rows."""
+    """Numbers of rows by what happened to them."""
 
     rows: int = 0
     documents: int = 0
     truncated: int = 0
-    """Cut at max_length, and kept."""
+    """Truncated to max_length."""
     filtered: int = 0
-    """Dropped for being longer than max_length."""
+    """Dropped, longer than max_length."""
     without_response: int = 0
-    """Dropped since nothing of the response was left."""
+    """Dropped, since truncation would remove the complete response."""
     tokens: int = 0
-    """Of the documents."""
+    """Tokens of all documents."""
 
 
 def documents_of(
@@ -60,13 +60,13 @@ def documents_of(
     padding: EosPadding,
     eos_id: int,
 ) -> tuple[list[Encoded], list[int], Counts]:
-    """The documents, the number of the row that each came from, and the counts."""
+    """The documents, the row number of each, and the counts."""
     counts = Counts(rows=len(rows))
     documents, origins = [], []
     for number, row in enumerate(rows):
-        if document := _fitted(row, max_length, truncation, counts):
+        if document := _truncate(row, max_length, truncation, counts):
             documents.append(
-                filled(document, min(padding.fill_of(document, eos_id), max_length - len(document.ids_L)), eos_id)
+                eos_append(document, min(padding.fill_of(document, eos_id), max_length - len(document.ids_L)), eos_id)
             )
             origins.append(number)
     counts.documents = len(documents)
@@ -75,13 +75,13 @@ def documents_of(
 
 
 def response_length(document: Encoded) -> int:
-    """From the first token that is learned to the end; 0 where none is."""
+    """Tokens from the first response token to the end; 0 without a response."""
     learned = np.flatnonzero(document.roles_L >= Role.RESPONSE)
     return len(document.ids_L) - int(learned[0]) if len(learned) else 0
 
 
-def filled(document: Encoded, count: int, eos_id: int) -> Encoded:
-    """With `count` end tokens more."""
+def eos_append(document: Encoded, count: int, eos_id: int) -> Encoded:
+    """The document with `count` more end tokens."""
     if count <= 0:
         return document
     return Encoded(
@@ -90,15 +90,15 @@ def filled(document: Encoded, count: int, eos_id: int) -> Encoded:
     )
 
 
-def _fitted(row: Encoded, max_length: int, truncation: str, counts: Counts) -> Encoded | None:
-    """The row at most `max_length` long, or None where it is dropped."""
-    long = len(row.ids_L) > max_length
-    if long and truncation == "filter":
+def _truncate(row: Encoded, max_length: int, truncation: str, counts: Counts) -> Encoded | None:
+    """The row at most `max_length` long, or None if it is dropped; updates `counts`."""
+    too_long = len(row.ids_L) > max_length
+    if too_long and truncation == "filter":
         counts.filtered += 1
         return None
     document = Encoded(row.ids_L[:max_length], row.roles_L[:max_length])
     if not response_length(document):
         counts.without_response += 1
         return None
-    counts.truncated += long
+    counts.truncated += too_long
     return document

@@ -1,4 +1,4 @@
-"""What a `masked_text` job would see of its dataset: the first rows as tokens, each with its role, at one time."""
+"""Previews a dataset for `masked_text`: the first rows as the training would draw them, with roles and masks."""
 
 from itertools import islice
 from typing import Any
@@ -10,7 +10,7 @@ from trainers.contract.params.inspect_dataset import InspectDatasetParams
 from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.core.context import JobContext
 from trainers.core.noise import Purpose
-from trainers.text.data.batches import Noised, TextPlan, batch_shaped, noised_at
+from trainers.text.data.batches import Noised, TextPlan, noised_at, prepare_batch
 from trainers.text.data.chat import Encoded, Role, token_texts
 from trainers.text.data.dataset import TextDataset, dataset_read
 from trainers.text.data.recipe import family_check, recipe_base, recipe_of
@@ -19,7 +19,7 @@ from trainers.text.models.load import load_tokens
 from trainers.text.objective.corruption import mask_draw
 
 TIME = 0.5
-"""The time at which rows are shown."""
+"""Diffusion time of the previewed rows."""
 ROLES = {
     Role.SPECIAL: "special",
     Role.PROMPT: "prompt",
@@ -30,7 +30,7 @@ ROLES = {
 
 
 def preview(job: JobContext[InspectDatasetParams]) -> dict[str, Any]:
-    """The report of `inspect_dataset`: counts, what training would refuse, and the first rows it would draw."""
+    """The report of `inspect_dataset`: counts, errors that training would raise, and the first rows."""
     params = job.params.template()
     assert isinstance(params, MaskedTextParams)
     if job.spec.inputs.model is None:
@@ -75,19 +75,19 @@ def _samples(
     dataset: TextDataset,
     plan: TextPlan,
 ) -> list[dict[str, Any]]:
-    """The first rows of the training as it would draw them, cutoffs and masks included, but all at TIME."""
+    """The first rows as the training would draw them, with cutoffs and masks, but all at TIME."""
     recipe = recipe_of(params, base)
 
-    def drawn() -> Any:
+    def drawn_rows() -> Any:
         for step in range(plan.steps_per_epoch):
             rows = [dataset.trained[index] for index in plan.documents(step)]
-            for position, document in enumerate(batch_shaped([dataset.documents[row] for row in rows], recipe, step)):
+            for position, document in enumerate(prepare_batch([dataset.documents[row] for row in rows], recipe, step)):
                 draw_L = mask_draw(params.seed, Purpose.MASK, step, position, len(document.ids_L))
                 where = dataset.places[rows[position]]
                 yield step, position, where, document, noised_at(document, recipe, TIME, draw_L)
 
-    found = []
-    for index, (step, position, where, document, noised) in enumerate(islice(drawn(), job.params.num_rows)):
+    samples = []
+    for index, (step, position, where, document, noised) in enumerate(islice(drawn_rows(), job.params.num_rows)):
         details = {
             "where": where,
             "step": step + 1,
@@ -97,16 +97,16 @@ def _samples(
             "masked": int(noised.masked_L.sum()),
         }
         path = f"samples/row-{index:02d}.json"
-        row = {"path": path, **details, "tokens": tokens_shown(base, document, noised)}
+        row = {"path": path, **details, "tokens": token_records(base, document, noised)}
         if job.processes.rank == 0:
             json_write(job.out / path, row)
         job.reporter.emit(Sample(step=0, path=path, label=where, details=details))
-        found.append(row)
-    return found
+        samples.append(row)
+    return samples
 
 
-def tokens_shown(base: TextBase, document: Encoded, noised: Noised) -> list[dict[str, Any]]:
-    """Every token as it is trained on: id, what it adds to the text, role (special, prompt, response), if masked."""
+def token_records(base: TextBase, document: Encoded, noised: Noised) -> list[dict[str, Any]]:
+    """A record per token: id, text, role (special, prompt, response), masked."""
     ids = document.ids_L.tolist()
     tokens = zip(ids, token_texts(base.tokenizer, ids), document.roles_L, noised.masked_L, strict=True)
     return [

@@ -1,4 +1,4 @@
-"""How a masked text training makes its batches, and which bases it accepts."""
+"""The recipe of a masked text training: the resolved parameters that its batches depend on."""
 
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ from trainers.text.objective.corruption import (
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides how a document is seen at a step."""
+    """All that decides how a document is truncated, padded, masked and weighted at a step."""
 
     seed: int
     mask_id: int
@@ -22,7 +22,7 @@ class Recipe:
     pad_id: int
     bos_id: int | None
     shift: bool
-    """Dream: the token of position i is predicted at i - 1, and texts that are learned from their start get a BOS."""
+    """Dream: position i - 1 predicts the token at i, and texts learned from their first token get a BOS."""
     packing: bool
     padding: EosPadding
     mask_prompt_loss: bool
@@ -38,13 +38,13 @@ class Recipe:
 
 
 def recipe_base(base: TextBase, params: MaskedTextParams) -> TextBase:
-    """The base as the recipe reads it: with Dream's shift or without, and so with a BOS before prompts or without."""
+    """The base with the shift and BOS of the parameters' training method."""
     shift = params.training_method == "dream"
     return replace(base, shift=shift, bos_first=shift and not params.mask_prompt_loss)
 
 
 def family_check(params: MaskedTextParams, base: TextBase) -> None:
-    """As the spec, which need not know the base model's family."""
+    """Raises TrainerError(BAD_PARAMETERS) if the parameters do not suit the base's family."""
     if problem := params.family_problem(base.family):
         raise TrainerError(ReasonCode.BAD_PARAMETERS, problem)
 

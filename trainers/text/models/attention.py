@@ -1,7 +1,7 @@
-"""Attention in which every token of a text sees all of it: padded rows, packed documents, cached canvases.
+"""Bidirectional attention for padded rows, packed documents and cached steps.
 
-Registered with transformers under `NAME`; the native classes call it, and a `layout` keyword of their forward says how
-the tokens lie. Without a layout it is transformers' own SDPA, so that the plain path is the original mathematics.
+Registered with transformers under `NAME`, so that its models call it; the `layout` argument of their forward selects
+the token layout. Without a layout it is transformers' SDPA.
 """
 
 # B batch, H heads, T tokens of all documents, L length of a row, S queries of a cached step, D width of a head
@@ -23,7 +23,7 @@ NAME = "anneal"
 
 
 class Layout(Protocol):
-    """Attention of one layer for tokens that do not simply lie in rows."""
+    """How tokens are arranged, if not in padded rows, and attention over them."""
 
     def attend(
         self,
@@ -36,7 +36,7 @@ class Layout(Protocol):
         scale: float | None,
         window: int | None,
     ) -> Tensor:
-        """(B, H, S, D) from queries and from keys and values of perhaps fewer heads. `window`: |i - j| at most."""
+        """Output (B, H, S, D); keys and values may have fewer heads. `window`: the maximum of |i - j|."""
         ...
 
 
@@ -52,7 +52,7 @@ def attend(
     layout: Layout | None = None,
     **_unused: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers' attention classes call; never causal, whatever the module's flag says."""
+    """Called by transformers' attention classes; never causal, also if `module.is_causal` is true."""
     if layout is None:
         out, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=False
@@ -60,18 +60,18 @@ def attend(
         return out, None
     if torch.is_autocast_enabled(query.device.type):  # the rope of fp32 weights leaves fp32, which varlen cannot take
         query, key, value = (x.to(torch.get_autocast_dtype(query.device.type)) for x in (query, key, value))
-    window = None if sliding_window is None else sliding_window - 1  # the classes add one for flash attention's sake
+    window = None if sliding_window is None else sliding_window - 1  # transformers adds one for flash attention
     out = layout.attend(module.layer_idx, query, key, value, dropout=dropout, scale=scaling, window=window)
     return out.transpose(1, 2).contiguous(), None
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Documents end to end in one row of T tokens; each attends to itself alone."""
+    """Documents concatenated in one row of T tokens; each attends only to itself."""
 
     lengths: tuple[int, ...]
     bounds: Tensor
-    """int32 (documents + 1,) on the tokens' device: where each begins."""
+    """int32 (documents + 1,) on the tokens' device: start offsets."""
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device) -> "Packed":
@@ -115,7 +115,7 @@ class Packed:
     def _by_length(
         self, query: Tensor, key: Tensor, value: Tensor, dropout: float, scale: float | None, window: int | None
     ) -> Tensor:
-        """The plain version: documents of one length as one batch, no mask between documents ever built."""
+        """The plain version: documents of equal length form a batch, without masks between documents."""
         pieces = [torch.split(x[0], list(self.lengths), dim=1) for x in (query, key, value)]
         groups: dict[int, list[int]] = defaultdict(list)
         for document, length in enumerate(self.lengths):
@@ -124,19 +124,19 @@ class Packed:
         for length, documents in groups.items():
             batch = [torch.stack([piece[d] for d in documents]) for piece in pieces]
             mask = None if window is None else window_mask(length, window, query.device)
-            seen = sdpa(*batch, mask=mask, dropout=dropout, scale=scale)
-            out.update(zip(documents, seen.unbind(0), strict=True))
+            outputs = sdpa(*batch, mask=mask, dropout=dropout, scale=scale)
+            out.update(zip(documents, outputs.unbind(0), strict=True))
         return torch.cat([out[d] for d in range(len(self.lengths))], dim=1)[None]
 
 
 @dataclass
 class Cache:
-    """Keys and values of whole rows, of which a step computes some columns anew and sees the others as they were."""
+    """Keys and values of complete rows; a step recomputes some columns and attends to the cached others."""
 
-    seen_BL: Tensor
+    attention_BL: Tensor
     """bool: not padding."""
     columns_BS: Tensor
-    """Where the tokens of this step lie in their rows."""
+    """Columns that this step computes."""
     keys: dict[int, Tensor] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
 
@@ -162,16 +162,16 @@ class Cache:
 
     def _mask(self, window: int | None) -> Tensor | None:
         if window is None:
-            return None if bool(self.seen_BL.all()) else self.seen_BL[:, None, None, :]
-        columns_L = torch.arange(self.seen_BL.shape[1], device=self.seen_BL.device)
+            return None if bool(self.attention_BL.all()) else self.attention_BL[:, None, None, :]
+        columns_L = torch.arange(self.attention_BL.shape[1], device=self.attention_BL.device)
         near_BSL = (self.columns_BS[:, :, None] - columns_L).abs() <= window
-        return (near_BSL & self.seen_BL[:, None, :])[:, None]
+        return (near_BSL & self.attention_BL[:, None, :])[:, None]
 
 
 def sdpa(
     query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, dropout: float, scale: float | None
 ) -> Tensor:
-    """SDPA where several query heads may share one of keys and values."""
+    """SDPA with grouped queries: several query heads may share a key-value head."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -180,7 +180,7 @@ def sdpa(
 
 
 def window_mask(length: int, window: int, device: torch.device) -> Tensor | None:
-    """bool (L, L), true where |i - j| <= window; None where that is everywhere."""
+    """bool (L, L), true where |i - j| <= window; None if that is true everywhere."""
     if length <= window + 1:
         return None
     columns_L = torch.arange(length, device=device)

@@ -1,7 +1,7 @@
-"""A text-diffusion model in memory, whatever its family, and what is computed with it.
+"""A loaded text-diffusion model of any family: hidden states, head and the trainable embedding of its mask token.
 
-Hidden states and the head are apart, so that logits are formed only where they are needed: `head_features` and
-`head_weight` feed a chunked cross-entropy, `logits` is the plain reference.
+Hidden states and head are separate, so that logits are computed only where needed: `head_features` and `head_weight`
+feed a chunked cross entropy; `logits` is the plain reference.
 """
 
 # B batch, L length, D width, T tokens of all documents, N positions, V vocabulary, S queries of a cached step
@@ -16,29 +16,29 @@ from torch import Tensor, nn
 from trainers.text.models.attention import Cache, Packed, window_mask
 
 MASK_ROW = "mask_row"
-"""Name under which an embedding holds the mask token's trained row."""
+"""Attribute of an embedding that holds the mask token's trained row."""
 
 
 @dataclass
 class TextBase:
-    """The live parts of one base model, frozen and in eval mode; whoever holds it shares its weights."""
+    """A base model, frozen and in eval mode. Copies share the weights."""
 
     family: str
     """llada, dream, bert, modernbert, llama, qwen2 or qwen3."""
     model: Any  # transformers has no types that mypy can use
-    """The native transformers class with its head."""
+    """The transformers model with its head."""
     tokenizer: Any
     mask_id: int
     eos_id: int
     pad_id: int
     bos_id: int | None
     shift: bool
-    """Dream: the logits of position i are those that the network gives at i - 1."""
+    """Dream: the output at position i - 1 predicts the token at i."""
     was_causal: bool
-    """A causal language model that has not been trained to denoise yet."""
+    """A causal language model not yet trained to denoise."""
     max_positions: int
     bos_first: bool = False
-    """With a shift: it was trained on prompts too (mask_prompt_loss false), and so with a BOS before them."""
+    """With a shift: trained on prompts too (mask_prompt_loss=false), so inputs begin with a BOS."""
 
     @property
     def device(self) -> torch.device:
@@ -60,7 +60,7 @@ def input_embedding(base: TextBase) -> Any:
 
 
 def hidden_packed(base: TextBase, ids_T: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Hidden states (T, D) of documents laid end to end; each attends to itself alone and its positions restart."""
+    """Hidden states (T, D) of concatenated documents; each attends only to itself, with positions from 0."""
     assert sum(lengths) == len(ids_T)
     positions_T = torch.cat([torch.arange(length) for length in lengths]).to(ids_T.device)
     layout = Packed.of(lengths, ids_T.device)
@@ -68,33 +68,33 @@ def hidden_packed(base: TextBase, ids_T: Tensor, lengths: Sequence[int]) -> Tens
 
 
 def hidden_padded(base: TextBase, ids_BL: Tensor, attention_BL: Tensor | None = None) -> Tensor:
-    """Hidden states (B, L, D). `attention_BL` is 1 where a token is seen; None, or all ones: everything is seen.
+    """Hidden states (B, L, D). `attention_BL` is 0 at padding; None: no padding.
 
-    Positions count the seen tokens, so that padding on either side changes nothing.
+    Positions skip padding, so padding on either side does not change the result.
     """
     if attention_BL is None or bool(attention_BL.all()):
         positions_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device)[None]
         return _forward(base, ids_BL, positions_BL, mask=_masks(base, None, ids_BL))
-    seen_BL = attention_BL.bool()
-    positions_BL = (seen_BL.cumsum(1) - 1).clamp(min=0)
-    return _forward(base, ids_BL, positions_BL, mask=_masks(base, seen_BL, ids_BL))
+    attention_BL = attention_BL.bool()
+    positions_BL = (attention_BL.cumsum(1) - 1).clamp(min=0)
+    return _forward(base, ids_BL, positions_BL, mask=_masks(base, attention_BL, ids_BL))
 
 
-def cache_fill(base: TextBase, ids_BL: Tensor, seen_BL: Tensor) -> tuple[Tensor, Cache]:
+def cache_fill(base: TextBase, ids_BL: Tensor, attention_BL: Tensor) -> tuple[Tensor, Cache]:
     """Hidden states (B, L, D) of right-padded rows, and their keys and values for `hidden_cached`."""
     columns_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device).expand_as(ids_BL)
-    cache = Cache(seen_BL, columns_BL)
+    cache = Cache(attention_BL, columns_BL)
     return _forward(base, ids_BL, columns_BL, layout=cache), cache
 
 
 def hidden_cached(base: TextBase, ids_BS: Tensor, columns_BS: Tensor, cache: Cache) -> Tensor:
-    """Hidden states (B, S, D) of the tokens now at `columns_BS`; what the cache knew of these columns is replaced."""
+    """Hidden states (B, S, D) of new tokens at `columns_BS`; replaces these columns in the cache."""
     cache.columns_BS = columns_BS
     return _forward(base, ids_BS, columns_BS, layout=cache)
 
 
 def head_features(base: TextBase, hidden_ND: Tensor) -> Tensor:
-    """What the head's matrix multiplies: BERT's transform, ModernBERT's head; the hidden states themselves else."""
+    """The input of the head's matrix: hidden states, transformed first for BERT and ModernBERT."""
     features = hidden_ND
     if base.family == "bert":
         features = base.model.cls.predictions.transform(hidden_ND)
@@ -108,19 +108,19 @@ def head_weight(base: TextBase) -> tuple[Tensor, Tensor | None]:
     head = base.model.get_output_embeddings()
     row = getattr(input_embedding(base), MASK_ROW, None)
     if row is not None and base.model.config.tie_word_embeddings:
-        head.weight.data[base.mask_id] = row.row.detach().to(head.weight.dtype)  # the head sees it, never trains it
+        head.weight.data[base.mask_id] = row.row.detach().to(head.weight.dtype)  # used, never trained
     return head.weight, head.bias
 
 
 def logits(base: TextBase, hidden: Tensor) -> Tensor:
-    """The plain version: all logits at once, unshifted."""
+    """All logits at once, without shift: the reference for chunked computation."""
     weight_VD, bias_V = head_weight(base)
     features = head_features(base, hidden)
     return nn.functional.linear(features, weight_VD.to(features.dtype), bias_V)
 
 
 def dropout_set(base: TextBase, probability: float) -> None:
-    """Every dropout of the network, inside attention too; LoRA's own is not touched."""
+    """Sets every dropout of the network, attention's included, except LoRA's."""
     for name, module in base.model.named_modules():
         if isinstance(module, nn.Dropout) and "lora_dropout" not in name:
             module.p = probability
@@ -140,9 +140,9 @@ def _forward(
     return out
 
 
-def _masks(base: TextBase, seen_BL: Tensor | None, ids_BL: Tensor) -> Any:
-    """bool masks that broadcast over heads and queries; never (B, 1, L, L) but where a window needs it."""
-    full = None if seen_BL is None else seen_BL[:, None, None, :]
+def _masks(base: TextBase, attention_BL: Tensor | None, ids_BL: Tensor) -> Any:
+    """bool masks that broadcast over heads and queries; (B, 1, L, L) only if a window requires it."""
+    full = None if attention_BL is None else attention_BL[:, None, None, :]
     if base.family != "modernbert":
         return full
     near_LL = window_mask(ids_BL.shape[1], base.model.config.sliding_window, ids_BL.device)
@@ -155,7 +155,11 @@ def _unmasked(base: TextBase) -> Any:
 
 
 class MaskRow(nn.Module):
-    """Hangs on an embedding and gives the mask token's place this row instead of the matrix's."""
+    """The mask token's embedding as a separate trainable parameter, while the embedding matrix stays frozen.
+
+    A causal base never saw the token, and LoRA alone cannot train its row. With tied embeddings the head uses the
+    trained row too, as in PEFT, but never trains it.
+    """
 
     def __init__(self, embedding: Any, mask_id: int) -> None:
         super().__init__()
@@ -171,15 +175,15 @@ class MaskRow(nn.Module):
 
 
 def mask_row_of(base: TextBase) -> MaskRow | None:
-    """The trained row of `base`, if it has one."""
+    """The mask row of `base`, or None."""
     return getattr(input_embedding(base), MASK_ROW, None)
 
 
 def mask_row_attach(base: TextBase) -> MaskRow:
-    """The row, which starts as the matrix has it. A base has one at most."""
+    """The mask row of `base`; if it has none, adds one with the matrix's values."""
     embedding = input_embedding(base)
-    if (there := mask_row_of(base)) is not None:
-        return there
+    if (existing := mask_row_of(base)) is not None:
+        return existing
     row = MaskRow(embedding, base.mask_id)
     setattr(embedding, MASK_ROW, row)
     return row
@@ -187,29 +191,29 @@ def mask_row_attach(base: TextBase) -> MaskRow:
 
 @torch.no_grad()
 def mask_row_load(base: TextBase, trained_D: Tensor, scale: float) -> None:
-    """Moves the row by `scale` of the way that training moved it; several adaptors' ways add up."""
+    """Adds `scale` times an adaptor's change of the row; the changes of several adaptors add up."""
     row = mask_row_attach(base)
-    moved = trained_D.to(row.original.device, torch.float32) - row.original.float()
-    row.row.add_(scale * moved)
+    change = trained_D.to(row.original.device, torch.float32) - row.original.float()
+    row.row.add_(scale * change)
     row.row.requires_grad_(False)
 
 
 @torch.no_grad()
 def mask_row_merge(base: TextBase) -> None:
-    """Writes the row into the matrix and takes it off the embedding."""
+    """Copies the row into the matrix and removes it from the embedding."""
     if (row := mask_row_of(base)) is not None:
-        _row_end(base, row, row.row)
+        _row_detach(base, row, row.row)
 
 
 @torch.no_grad()
 def mask_row_remove(base: TextBase) -> None:
-    """Takes the row off the embedding, whose matrix is as it was before."""
+    """Removes the row from the embedding and restores the matrix."""
     if (row := mask_row_of(base)) is not None:
-        _row_end(base, row, row.original)
+        _row_detach(base, row, row.original)
 
 
-def _row_end(base: TextBase, row: MaskRow, last_D: Tensor) -> None:
+def _row_detach(base: TextBase, row: MaskRow, values_D: Tensor) -> None:
     embedding = input_embedding(base)
-    embedding.weight[base.mask_id] = last_D.to(embedding.weight.dtype)
+    embedding.weight[base.mask_id] = values_D.to(embedding.weight.dtype)
     row.handle.remove()
     delattr(embedding, MASK_ROW)

@@ -1,4 +1,6 @@
-"""What is masked, and when: pure functions of text diffusion. Legend: B documents of the global batch, L positions.
+"""Masking, loss weights and loss normalisation of text diffusion, as pure functions.
+
+Legend: B documents of the global batch, L positions.
 
 Time t runs from 0 (clean) to 1 (all masked). "Batch" is the global batch of one optimizer step, over all ranks and
 micro-batches; a document's position in it, 0..B-1, keys its draws.
@@ -22,7 +24,7 @@ TINY = 1e-6
 
 
 def document_time(seed: int, step: int, position: int, batch_size: int, *, epsilon: float, antithetic: bool) -> float:
-    """t = eps + (1 - eps) u in [eps, 1). Antithetic: u_b = (u + b / B) mod 1 with one u a step (Kingma et al. 2021)."""
+    """t = eps + (1 - eps) u in [eps, 1). Antithetic: u_b = (u + b / B) mod 1, one u per step (Kingma et al. 2021)."""
     if antithetic:
         u = (uniform(seed, Purpose.TIMESTEP, step) + position / batch_size) % 1.0
     else:
@@ -31,7 +33,7 @@ def document_time(seed: int, step: int, position: int, batch_size: int, *, epsil
 
 
 def grid_time(index: int, count: int, *, epsilon: float) -> float:
-    """t of the middle of the index-th of `count` equal parts: the fixed grid of validation."""
+    """t at the middle of the index-th of `count` equal intervals: the fixed grid of validation."""
     return epsilon + (1 - epsilon) * (index + 0.5) / count
 
 
@@ -49,7 +51,7 @@ def scheduler_weight(time: float, schedule: NoiseSchedule) -> float:
 
 
 def mask_draw(seed: int, purpose: Purpose, step: int, position: int, length: int) -> Floats:
-    """rand_L in [0, 1): a token is masked where it is below p. It does not depend on p, nor on what is maskable."""
+    """Uniform draws rand_L in [0, 1): a token is masked where its draw is below p. Independent of p."""
     return stream(seed, purpose, step, position).random(length)
 
 
@@ -59,20 +61,20 @@ def cart_weights(masked_L: Flags, geo_p: float) -> Floats:
     w_i = 1/2 sum_{j != i} n_j P (1-P)^(|i-j|-1), where n_j = 1 if j is not masked, by one recurrence from each side:
     f_i = (1-P) f_{i-1} + P n_{i-1}.
     """
-    seen = (~masked_L).astype(np.float64).tolist()
-    left = _recurrence(seen, geo_p)
-    right = _recurrence(seen[::-1], geo_p)[::-1]
+    unmasked = (~masked_L).astype(np.float64).tolist()
+    left = _recurrence(unmasked, geo_p)
+    right = _recurrence(unmasked[::-1], geo_p)[::-1]
     return np.where(masked_L, 0.5 * (left + right), 0.0)
 
 
-def _recurrence(seen: Sequence[float], geo_p: float) -> Floats:
+def _recurrence(unmasked: Sequence[float], geo_p: float) -> Floats:
     decay = 1 - geo_p
-    found = accumulate(seen[:-1], lambda f, n: decay * f + geo_p * n, initial=0.0)
-    return np.fromiter(found, np.float64, len(seen))
+    values = accumulate(unmasked[:-1], lambda f, n: decay * f + geo_p * n, initial=0.0)
+    return np.fromiter(values, np.float64, len(unmasked))
 
 
 def response_cut(seed: int, step: int, response_lengths: Sequence[int]) -> int:
-    """K of `perbatch_cutoff`: the length of one of the batch's responses, drawn evenly. None is cut to more than K."""
+    """K of `perbatch_cutoff`: the length of a uniformly drawn response of the batch, to which all responses are cut."""
     return response_lengths[integer(len(response_lengths), seed, Purpose.RESPONSE_CUT, step)]
 
 
@@ -85,7 +87,7 @@ def columns_cut(seed: int, step: int, ratio: float, response_lengths: Sequence[i
 
 
 def cut_columns(lengths: Sequence[int], columns: int) -> list[int]:
-    """Every document is cut at column longest - c; c below each response's length leaves each a token of it."""
+    """Lengths after cutting every document at column longest - c; c is below every response length, so none is lost."""
     return [min(length, max(lengths) - columns) for length in lengths]
 
 
@@ -93,15 +95,16 @@ LossNorm = Literal["token", "sequence", "batch"]
 
 
 def norm_scales(maskable_B: Sequence[int], norm: LossNorm) -> list[float]:
-    """What the summed loss of each document is multiplied by.
+    """Factor for the summed loss of each document, so that the loss of the global batch is their sum.
 
-    token: 1 / sum |M|; sequence: 1 / (|M_b| x documents with |M_b| > 0); batch: 1 / B. With uniform logits and the
-    scheduler's weight the expected loss is log V, log V, and log V x mean |M_b|.
+    token: 1 / sum |M|; sequence: 1 / (|M_b| x documents with |M_b| > 0); batch: 1 / B. M are the maskable tokens, not
+    the masked ones, of the global batch, so the gradient does not depend on accumulation or the number of ranks. With
+    uniform logits and the scheduler's weight the expected loss is log V, log V, and log V x mean |M_b|.
     """
     if norm == "batch":
         return [1 / len(maskable_B)] * len(maskable_B)
     if norm == "token":
         total = sum(maskable_B)
         return [1 / total if total else 0.0] * len(maskable_B)
-    some = sum(count > 0 for count in maskable_B)
-    return [1 / (count * some) if count else 0.0 for count in maskable_B]
+    num_nonempty = sum(count > 0 for count in maskable_B)
+    return [1 / (count * num_nonempty) if count else 0.0 for count in maskable_B]

@@ -1,6 +1,6 @@
-"""Cross entropy of a linear head without its logits: they are made a few rows at a time, and never kept.
+"""Cross entropy of a linear head that never holds all logits: it computes a chunk of rows at a time.
 
-Legend: N scored tokens, D width, V vocabulary, C rows of one chunk. Products and sums are in fp32, whatever the dtype.
+Legend: N scored tokens, D width, V vocabulary, C rows of a chunk. Products and sums are in fp32 for every dtype.
 """
 
 from collections.abc import Iterator
@@ -11,25 +11,25 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK_LOGITS = {"cpu": 1 << 22, "cuda": 1 << 27}
-"""Logits that exist at one time."""
+"""Maximum number of logits in memory, by device."""
 SLICE_ROWS = 8192
-"""Rows of a half-precision head that the CPU turns to fp32 at one time."""
+"""Rows of a half-precision head that the CPU converts to fp32 at a time."""
 
 
 class Predicted(NamedTuple):
     nll_N: Tensor
     """-log p(target), fp32."""
     hit_N: Tensor
-    """Whether the target is the most likely token."""
+    """bool: the target is the most likely token."""
 
 
 def linear_cross_entropy(
     features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor, *, suppress: int | None = None
 ) -> Tensor:
-    """nll_N = logsumexp(features W^T + b) - (features W^T + b)[target], in fp32; equal to the plain form.
+    """nll_N = logsumexp(features W^T + b) - (features W^T + b)[target], in fp32; equal to the unchunked form.
 
-    Gradients are exact, for features, weight and bias as far as each wants one. Under autocast the product's factors
-    are rounded to its dtype. `suppress` is a token that the softmax leaves out.
+    Gradients are exact, for those of features, weight and bias that require one. Under autocast both factors are
+    rounded to its dtype. The softmax leaves out the token `suppress`.
     """
     dtype = _factors_dtype(features_ND)
     with torch.autocast(features_ND.device.type, enabled=False):
@@ -43,7 +43,7 @@ def linear_cross_entropy(
 def linear_predicted(
     features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor, *, suppress: int | None = None
 ) -> Predicted:
-    """The same nll_N without gradients, and which targets would have been predicted."""
+    """The same nll_N without gradients, and whether each target is the most likely token."""
     dtype = _factors_dtype(features_ND)
     if dtype is not None:
         features_ND, weight_VD = features_ND.to(dtype), weight_VD.to(dtype)
@@ -58,7 +58,7 @@ def linear_predicted(
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """A frozen head's gradient for the features is made with the logits; a trained head makes its logits twice."""
+    """Forward computes the features' gradient too if the head is frozen; else backward recomputes the logits."""
 
     @staticmethod
     def forward(
@@ -73,7 +73,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx.suppress, ctx.with_bias, ctx.dtype = suppress, bias_V is not None, dtype
         ctx.frozen = not ctx.needs_input_grad[1] and not ctx.needs_input_grad[2]
         slopes_ND = torch.empty_like(features_ND, dtype=torch.float32) if ctx.frozen else None
-        kept = [features_ND, weight_VD, targets_N, *([] if bias_V is None else [bias_V])]
+        saved = [features_ND, weight_VD, targets_N, *([] if bias_V is None else [bias_V])]
         features_ND, weight_VD = features_ND.to(dtype), weight_VD.to(dtype)
         nll_N = torch.empty(len(targets_N), device=features_ND.device)
         for rows in _chunks(features_ND, weight_VD):
@@ -81,7 +81,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             nll_N[rows] = _nll(logits_CV, targets_N[rows])
             if slopes_ND is not None and ctx.needs_input_grad[0]:
                 slopes_ND[rows] = _times_weight(_slopes(logits_CV, targets_N[rows]), weight_VD)
-        ctx.save_for_backward(*([slopes_ND] if ctx.frozen else kept))
+        ctx.save_for_backward(*([slopes_ND] if ctx.frozen else saved))
         return nll_N
 
     @staticmethod
@@ -106,7 +106,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _factors_dtype(features_ND: Tensor) -> torch.dtype | None:
-    """Autocast's; None leaves both factors as they are."""
+    """Autocast's dtype; None if autocast is off."""
     device = features_ND.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 

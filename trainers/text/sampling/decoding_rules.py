@@ -13,57 +13,57 @@ import torch
 from torch import Tensor
 
 from trainers.core.noise import Purpose, stream
-from trainers.text.sampling.masked import At, Pick, Select
+from trainers.text.sampling.masked import Pick, Select, StepState
 
 KINDS = {"origin": "low_confidence", "maskgit_plus": "low_confidence", "topk_margin": "margin", "entropy": "entropy"}
-"""The confidence of each `alg`; origin has no use for it."""
+"""The confidence measure of each `alg`; origin ignores it."""
 
 
 def pick_llada(remasking: str, temperature: float) -> Pick:
-    """Gumbel-max tokens at `temperature` (0: the likeliest), and how sure the network is of them, as `remasking` says.
+    """Gumbel-max tokens at `temperature` (0: argmax), with the confidence that `remasking` names.
 
-    low_confidence: the token's probability; entropy: minus the entropy; margin: first minus second probability;
-    random: a coin (Nie et al. 2025, "LLaDA", section 2.4).
+    low_confidence: the token's probability; entropy: negative entropy; margin: first minus second probability;
+    random: a uniform draw (Nie et al. 2025, "LLaDA", section 2.4).
     """
 
-    def pick(logits_BSV: Tensor, at: At) -> tuple[Tensor, Tensor]:
+    def pick(logits_BSV: Tensor, state: StepState) -> tuple[Tensor, Tensor]:
         noisy = logits_BSV
         if temperature > 0:
-            noise = token_gumbel(at.seeds, at.steps_B, at.columns_BS, at.open_BS, logits_BSV.shape[-1])
+            noise = token_gumbel(state.seeds, state.steps_B, state.columns_BS, state.masked_BS, logits_BSV.shape[-1])
             noisy = logits_BSV + temperature * noise.to(logits_BSV.device)
         tokens_BS = noisy.argmax(-1)
         if remasking == "random":
-            return tokens_BS, column_coins(at.seeds, at.steps_B, at.columns_BS).to(logits_BSV.device)
+            return tokens_BS, column_uniforms(state.seeds, state.steps_B, state.columns_BS).to(logits_BSV.device)
         return tokens_BS, token_confidence(logits_BSV.softmax(-1), tokens_BS, remasking)
 
     return pick
 
 
-def select_evenly(confidence_BS: Tensor, at: At) -> Tensor:
-    """The surest, as many in every step of the block; the remainder goes to the first steps (LLaDA)."""
-    share, rest = at.first_open_B // at.block_steps_B, at.first_open_B % at.block_steps_B
-    return surest(confidence_BS, share + (at.index < rest))
+def select_evenly(confidence_BS: Tensor, state: StepState) -> Tensor:
+    """The most confident tokens, equally many in each step of the block; the first steps take the remainder (LLaDA)."""
+    share, rest = state.block_masks_B // state.block_steps_B, state.block_masks_B % state.block_steps_B
+    return most_confident(confidence_BS, share + (state.index < rest))
 
 
-def above(threshold: float) -> Select:
-    """All whose confidence is above `threshold`, and the surest in any case (Wu et al. 2025, "Fast-dLLM")."""
+def select_above(threshold: float) -> Select:
+    """Every token above `threshold`, and always the most confident one (Wu et al. 2025, "Fast-dLLM")."""
 
-    def select(confidence_BS: Tensor, at: At) -> Tensor:
-        best_BS = surest(confidence_BS, torch.ones_like(at.first_open_B))
+    def select(confidence_BS: Tensor, state: StepState) -> Tensor:
+        best_BS = most_confident(confidence_BS, torch.ones_like(state.block_masks_B))
         return (confidence_BS > threshold) | best_BS
 
     return select
 
 
 def pick_dream(alg: str, temperature: float, top_p: float, top_k: int) -> Pick:
-    """Tokens drawn from the logits / temperature, cut to `top_p` of the mass and to `top_k` tokens (0: all)."""
+    """Tokens sampled from logits / temperature after top-p and top-k filtering (`top_k` 0: no limit)."""
 
-    def pick(logits_BSV: Tensor, at: At) -> tuple[Tensor, Tensor]:
+    def pick(logits_BSV: Tensor, state: StepState) -> tuple[Tensor, Tensor]:
         logits_BSV = logits_BSV / temperature if temperature > 0 else logits_BSV
-        logits_BSV = top_k_kept(top_p_kept(logits_BSV, top_p), top_k)
+        logits_BSV = top_k_filter(top_p_filter(logits_BSV, top_p), top_k)
         chosen = logits_BSV
         if temperature > 0:
-            noise = token_gumbel(at.seeds, at.steps_B, at.columns_BS, at.open_BS, logits_BSV.shape[-1])
+            noise = token_gumbel(state.seeds, state.steps_B, state.columns_BS, state.masked_BS, logits_BSV.shape[-1])
             chosen = logits_BSV + noise.to(logits_BSV.device)
         tokens_BS = chosen.argmax(-1)
         return tokens_BS, token_confidence(logits_BSV.softmax(-1), tokens_BS, KINDS[alg])
@@ -72,25 +72,29 @@ def pick_dream(alg: str, temperature: float, top_p: float, top_k: int) -> Pick:
 
 
 def select_dream(alg: str, alg_temp: float, eps: float) -> Select:
-    """From time t to s of the linear grid 1 .. eps a share 1 - s/t of the masks is committed; at the last step all.
+    """A step from time t to s on the linear grid 1..eps commits a share 1 - s/t of the masks; the last step all.
 
-    origin: each by its own coin; else the surest, or at `alg_temp` > 0 a draw that prefers them.
+    origin: each token independently with that probability. Otherwise the most confident tokens, or with `alg_temp` > 0
+    a sample weighted by confidence.
     """
 
-    def select(confidence_BS: Tensor, at: At) -> Tensor:
-        share_B = torch.tensor([_share(at.index, int(n), eps) for n in at.block_steps_B], dtype=torch.float64)
+    def select(confidence_BS: Tensor, state: StepState) -> Tensor:
+        share_B = torch.tensor(
+            [_committed_share(state.index, int(n), eps) for n in state.block_steps_B], dtype=torch.float64
+        )
         share_B = share_B.to(confidence_BS.device)
         if alg == "origin":
-            return column_coins(at.seeds, at.steps_B, at.columns_BS).to(confidence_BS.device) < share_B[:, None]
-        count_B = (at.open_BS.sum(1) * share_B).long()
-        order_BS = drawn_order(confidence_BS, at, alg_temp) if alg_temp > 0 else confidence_BS
-        return surest(order_BS, count_B)
+            uniform_BS = column_uniforms(state.seeds, state.steps_B, state.columns_BS)
+            return uniform_BS.to(confidence_BS.device) < share_B[:, None]
+        count_B = (state.masked_BS.sum(1) * share_B).long()
+        order_BS = sampled_order(confidence_BS, state, alg_temp) if alg_temp > 0 else confidence_BS
+        return most_confident(order_BS, count_B)
 
     return select
 
 
 def token_confidence(probabilities_BSV: Tensor, tokens_BS: Tensor, kind: str) -> Tensor:
-    """Confidence (B, S) of low_confidence, margin or entropy."""
+    """Confidence (B, S). `kind`: low_confidence, margin or entropy."""
     if kind == "entropy":
         entropy_BS: Tensor = torch.special.entr(probabilities_BSV).sum(-1)
         return -entropy_BS
@@ -100,22 +104,22 @@ def token_confidence(probabilities_BSV: Tensor, tokens_BS: Tensor, kind: str) ->
     return probabilities_BSV.gather(-1, tokens_BS[..., None])[..., 0]
 
 
-def surest(confidence_BS: Tensor, count_B: Tensor) -> Tensor:
-    """bool (B, S): the `count_B` highest of each row; of equal ones the first."""
+def most_confident(confidence_BS: Tensor, count_B: Tensor) -> Tensor:
+    """bool (B, S): the `count_B` highest values of each row; ties go to the lower column."""
     order_BS = confidence_BS.argsort(dim=1, descending=True, stable=True)
     rank_BS = torch.empty_like(order_BS)
     rank_BS.scatter_(1, order_BS, torch.arange(order_BS.shape[1], device=order_BS.device).expand_as(order_BS))
     return rank_BS < count_B.to(rank_BS.device)[:, None]
 
 
-def drawn_order(confidence_BS: Tensor, at: At, temperature: float) -> Tensor:
-    """Confidences whose order is a draw without replacement from softmax(confidence / temperature)."""
-    noise_BS = column_gumbel(at.seeds, at.steps_B, at.columns_BS).to(confidence_BS.device)
+def sampled_order(confidence_BS: Tensor, state: StepState, temperature: float) -> Tensor:
+    """Scores whose descending order samples without replacement from softmax(confidence / temperature)."""
+    noise_BS = column_gumbel(state.seeds, state.steps_B, state.columns_BS).to(confidence_BS.device)
     return confidence_BS / temperature + noise_BS
 
 
-def top_p_kept(logits_BSV: Tensor, top_p: float) -> Tensor:
-    """The likeliest tokens until their mass passes `top_p`, the one that passes it included; others -inf."""
+def top_p_filter(logits_BSV: Tensor, top_p: float) -> Tensor:
+    """Leaves the smallest set of most likely tokens whose probability exceeds `top_p`; all others become -inf."""
     if top_p >= 1:
         return logits_BSV
     values, order = logits_BSV.sort(dim=-1, descending=True)
@@ -124,35 +128,37 @@ def top_p_kept(logits_BSV: Tensor, top_p: float) -> Tensor:
     return logits_BSV.masked_fill(dropped, -torch.inf)
 
 
-def top_k_kept(logits_BSV: Tensor, top_k: int) -> Tensor:
+def top_k_filter(logits_BSV: Tensor, top_k: int) -> Tensor:
     if top_k <= 0 or top_k >= logits_BSV.shape[-1]:
         return logits_BSV
     least = logits_BSV.topk(top_k, dim=-1).values[..., -1:]
     return logits_BSV.masked_fill(logits_BSV < least, -torch.inf)
 
 
-def _share(index: int, block_steps: int, eps: float) -> float:
+def _committed_share(index: int, block_steps: int, eps: float) -> float:
     if index >= block_steps - 1:
         return 1.0
     times = torch.linspace(1, eps, block_steps + 1, dtype=torch.float64)
     return float(1 - times[index + 1] / times[index])
 
 
-def token_gumbel(seeds: Sequence[int], steps_B: Tensor, columns_BS: Tensor, open_BS: Tensor, vocabulary: int) -> Tensor:
-    """Standard Gumbel noise in fp64 for the open columns, 0 for others, on the CPU."""
+def token_gumbel(
+    seeds: Sequence[int], steps_B: Tensor, columns_BS: Tensor, masked_BS: Tensor, vocabulary: int
+) -> Tensor:
+    """Standard Gumbel noise (B, S, V) in fp64 on the CPU; 0 in columns that are not masked."""
     noise = torch.zeros(*columns_BS.shape, vocabulary, dtype=torch.float64)
-    for row, place in open_BS.nonzero().tolist():
+    for row, place in masked_BS.nonzero().tolist():
         generator = stream(seeds[row], Purpose.TOKEN, int(steps_B[row]), int(columns_BS[row, place]))
         noise[row, place] = _gumbel(generator.random(vocabulary))
     return noise
 
 
 def column_gumbel(seeds: Sequence[int], steps_B: Tensor, columns_BS: Tensor) -> Tensor:
-    return _gumbel(column_coins(seeds, steps_B, columns_BS).numpy())
+    return _gumbel(column_uniforms(seeds, steps_B, columns_BS).numpy())
 
 
-def column_coins(seeds: Sequence[int], steps_B: Tensor, columns_BS: Tensor) -> Tensor:
-    """One draw in [0, 1) for each column, fp64 on the CPU."""
+def column_uniforms(seeds: Sequence[int], steps_B: Tensor, columns_BS: Tensor) -> Tensor:
+    """One uniform draw in [0, 1) for each column, fp64 on the CPU."""
     drawn = [
         [stream(seeds[row], Purpose.COIN, int(steps_B[row]), column).random() for column in columns]
         for row, columns in enumerate(columns_BS.tolist())

@@ -1,4 +1,4 @@
-"""What jobs on text models share: the base with its adaptors, kept for the next job, and how it shall decode."""
+"""Set-up of jobs that sample or evaluate text: the base model with its adaptors, and the decoding parameters."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,12 +20,12 @@ DEFAULT_NEW_TOKENS = 128
 
 @contextmanager
 def base_with_adaptors(job: JobContext[DecodingParams]) -> Iterator[TextBase]:
-    """The job's base with every adaptor at its scale; it may stay in memory, and is left without adaptors."""
+    """The job's base with every adaptor at its scale; removes the adaptors at the end, since the base is cached."""
     single_process_check(job.processes, job.spec.method)
     base = _base_of(job)
     before = base.shift, base.bos_first
     try:
-        _adaptors_put(job, base)
+        _adaptors_apply(job, base)
         if problem := job.params.shift_problem(base.shift):
             raise TrainerError(ReasonCode.BAD_PARAMETERS, problem)
         yield base
@@ -35,7 +35,7 @@ def base_with_adaptors(job: JobContext[DecodingParams]) -> Iterator[TextBase]:
 
 
 def decoding_of(params: DecodingParams) -> Decoding:
-    """`params` with defaults filled in."""
+    """Decoding parameters of the job, with defaults where `params` has none."""
     return Decoding(
         max_new_tokens=params.max_new_tokens or DEFAULT_NEW_TOKENS,
         steps=params.steps,
@@ -55,11 +55,11 @@ def decoding_of(params: DecodingParams) -> Decoding:
 
 
 def suppressed_check(params: DecodingParams, base: TextBase) -> None:
-    """TrainerError(BAD_PARAMETERS): a token that the base does not have, or none is left."""
-    if wrong := [token for token in params.suppress_tokens if not 0 <= token < base.vocab_size]:
+    """Raises TrainerError(BAD_PARAMETERS) if a token of suppress_tokens does not exist, or if no token is left."""
+    if unknown := [token for token in params.suppress_tokens if not 0 <= token < base.vocab_size]:
         raise TrainerError(
             ReasonCode.BAD_PARAMETERS,
-            f"suppress_tokens has {wrong[0]}, but the base model's tokens are 0 to {base.vocab_size - 1}",
+            f"suppress_tokens has {unknown[0]}, but the base model's tokens are 0 to {base.vocab_size - 1}",
         )
     if len({*params.suppress_tokens, base.mask_id}) >= base.vocab_size:
         raise TrainerError(ReasonCode.BAD_PARAMETERS, "suppress_tokens leaves no token to choose")
@@ -67,7 +67,7 @@ def suppressed_check(params: DecodingParams, base: TextBase) -> None:
 
 def _base_of(job: JobContext[DecodingParams]) -> TextBase:
     model, params, device = job.spec.inputs.model, job.params, job.processes.device
-    assert model is not None, "JobSpec refuses a job without its base model"
+    assert model is not None, "JobSpec requires a base model"
     dtype = DTYPES[params.dtype]
 
     def load() -> TextBase:
@@ -77,7 +77,7 @@ def _base_of(job: JobContext[DecodingParams]) -> TextBase:
     return base
 
 
-def _adaptors_put(job: JobContext[DecodingParams], base: TextBase) -> None:
+def _adaptors_apply(job: JobContext[DecodingParams], base: TextBase) -> None:
     inputs = job.spec.inputs
     assert inputs.model is not None
     folders = [job.adaptor(index) for index in range(len(inputs.adaptors))]

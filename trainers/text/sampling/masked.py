@@ -1,4 +1,4 @@
-"""Denoising of masked text, block by block: predict every mask, commit some, again until none is left.
+"""Denoises masked text block by block: predicts every mask, commits some, repeats until no mask is left.
 
 A pure loop over a function that computes logits. `Pick` and `Select` decide which tokens are predicted and committed;
 decoding_rules.py implements them.
@@ -13,63 +13,66 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-GIVEN = -1
+FROM_INPUT = -1
+"""In a trace: the token was not a mask in the input."""
 
 
 @dataclass(frozen=True)
 class Canvas:
+    """Token ids with masks among them, one row per text, padded on the right."""
+
     ids_BL: Tensor
-    seen_BL: Tensor
+    attention_BL: Tensor
     """bool: not padding."""
     start_B: Tensor
-    """Column of the first mask of each row; the blocks are counted from here."""
+    """Column of each row's first mask, where its first block begins."""
     stop_B: Tensor
-    """One past the column of its last mask."""
+    """One past the column of each row's last mask."""
 
     def to(self, device: torch.device) -> "Canvas":
-        return Canvas(*(x.to(device) for x in (self.ids_BL, self.seen_BL, self.start_B, self.stop_B)))
+        return Canvas(*(x.to(device) for x in (self.ids_BL, self.attention_BL, self.start_B, self.stop_B)))
 
 
 class Logits(Protocol):
     def __call__(self, ids_BL: Tensor, columns_BS: Tensor, fresh: bool) -> Tensor:
-        """Logits (B, S, V) of the tokens at `columns_BS`. `fresh`: a block begins, whatever was cached is stale."""
+        """Logits (B, S, V) of the tokens at `columns_BS`. `fresh`: a block begins, so caches must be refilled."""
         ...
 
 
 @dataclass(frozen=True)
-class At:
-    """Where the denoising stands: what a draw or a schedule may depend on."""
+class StepState:
+    """Progress of the denoising: all that a random draw or a schedule may depend on."""
 
     seeds: Sequence[int]
     """One per row."""
     steps_B: Tensor
-    """Each row's own steps so far: rows that wait for others do not count."""
+    """Steps of each row so far; steps in which a row had nothing to fill do not count."""
     columns_BS: Tensor
-    open_BS: Tensor
+    masked_BS: Tensor
     """bool: still masked."""
-    first_open_B: Tensor
-    """Masks that the row's block began with."""
+    block_masks_B: Tensor
+    """Masks in each row's block before its first step."""
     index: int
-    """Of the step in its block."""
+    """Index of the step in its block."""
     block_steps_B: Tensor
-    """Steps that a block of the row takes."""
+    """Steps that each row's block takes."""
 
 
-Pick = Callable[[Tensor, At], tuple[Tensor, Tensor]]
-"""(logits_BSV fp64, at) -> tokens (B, S) and confidences (B, S), fp64."""
-Select = Callable[[Tensor, At], Tensor]
-"""(confidences_BS, at) -> bool (B, S): commit these of the open ones."""
+Pick = Callable[[Tensor, StepState], tuple[Tensor, Tensor]]
+"""(logits_BSV fp64, state) -> tokens (B, S) and confidences (B, S), fp64."""
+Select = Callable[[Tensor, StepState], Tensor]
+"""(confidences_BS, state) -> bool (B, S): the masked tokens to commit."""
 
 
 @dataclass(frozen=True)
 class Denoised:
     ids_BL: Tensor
     trace_BL: Tensor
-    """Step at which each position was committed, counted from 0 row by row; GIVEN where it was there before."""
+    """Step at which each position was committed, counted from 0 per row; FROM_INPUT where it was not a mask."""
     forwards: int
-    """Times that the network was asked."""
+    """Number of forward passes."""
     finished: bool
-    """False: broken off, masks are left."""
+    """False if stopped early, with masks left."""
 
 
 @torch.no_grad()
@@ -87,33 +90,33 @@ def denoise(
     on_step: Callable[[Tensor], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Denoised:
-    """Fills every mask of `canvas`; `steps` are shared out over the blocks, at least one each; None: one for each mask.
+    """Fills every mask of `canvas`. `steps` are divided over the blocks, at least one each; None: one step per mask.
 
-    Neither the mask token nor one of `suppress` is ever predicted. A row comes out as it would alone: draws, schedule
-    and trace are its own. `on_step(ids_BL)` is called after each step.
+    Never predicts the mask token or a token of `suppress`. The result of a row does not depend on the other rows.
+    Calls `on_step(ids_BL)` after each step.
     """
     ids_BL = canvas.ids_BL.clone()
-    trace_BL = torch.full_like(ids_BL, GIVEN)
+    trace_BL = torch.full_like(ids_BL, FROM_INPUT)
     steps_B = torch.zeros(len(ids_BL), dtype=torch.long)
     forwards, blocks = 0, _blocks(canvas, block_size)
     blocks_B = (canvas.stop_B - canvas.start_B + block_size - 1) // block_size
     for number, (columns_BS, inside_BS) in enumerate(blocks):
-        first_open_B = _open(ids_BL, columns_BS, inside_BS, mask_id).sum(1)
-        shared_B = first_open_B if steps is None else steps // blocks_B + (number < steps % blocks_B)
+        block_masks_B = _still_masked(ids_BL, columns_BS, inside_BS, mask_id).sum(1)
+        shared_B = block_masks_B if steps is None else steps // blocks_B + (number < steps % blocks_B)
         block_steps_B = shared_B.clamp(min=1)
-        for index in range(max(int(block_steps_B.max()), int(first_open_B.max()))):
-            open_BS = _open(ids_BL, columns_BS, inside_BS, mask_id)
-            if not bool(open_BS.any()):
+        for index in range(max(int(block_steps_B.max()), int(block_masks_B.max()))):
+            masked_BS = _still_masked(ids_BL, columns_BS, inside_BS, mask_id)
+            if not bool(masked_BS.any()):
                 break
             if should_stop and should_stop():
                 return Denoised(ids_BL, trace_BL, forwards, finished=False)
-            logits_BSV = _allowed(logits(ids_BL, columns_BS, index == 0), [mask_id, *suppress])
-            at = At(seeds, steps_B, columns_BS, open_BS, first_open_B, index, block_steps_B)
-            tokens_BS, confidence_BS = pick(logits_BSV, at)
-            commit_BS = select(confidence_BS.masked_fill(~open_BS, -torch.inf), at) & open_BS
+            logits_BSV = _without(logits(ids_BL, columns_BS, index == 0), [mask_id, *suppress])
+            state = StepState(seeds, steps_B, columns_BS, masked_BS, block_masks_B, index, block_steps_B)
+            tokens_BS, confidence_BS = pick(logits_BSV, state)
+            commit_BS = select(confidence_BS.masked_fill(~masked_BS, -torch.inf), state) & masked_BS
             _commit(ids_BL, columns_BS, tokens_BS, commit_BS)
             _commit(trace_BL, columns_BS, steps_B.to(ids_BL.device)[:, None].expand_as(columns_BS), commit_BS)
-            steps_B = steps_B + open_BS.any(1).cpu()
+            steps_B = steps_B + masked_BS.any(1).cpu()
             forwards += 1
             if on_step:
                 on_step(ids_BL)
@@ -121,45 +124,45 @@ def denoise(
 
 
 def canvas_of(texts: Sequence[Sequence[int]], *, mask_id: int, pad_id: int) -> Canvas:
-    """The texts, each with at least one mask, in rows of one length."""
+    """Pads the texts, each of which has at least one mask, to one length."""
     length = max(len(text) for text in texts)
     ids_BL = torch.full((len(texts), length), pad_id)
-    seen_BL = torch.zeros(len(texts), length, dtype=torch.bool)
+    attention_BL = torch.zeros(len(texts), length, dtype=torch.bool)
     start, stop = [], []
     for row, text in enumerate(texts):
         ids_BL[row, : len(text)] = torch.tensor(text)
-        seen_BL[row, : len(text)] = True
+        attention_BL[row, : len(text)] = True
         masks = [column for column, token in enumerate(text) if token == mask_id]
         assert masks, f"text {row} has no mask"
         start.append(masks[0])
         stop.append(masks[-1] + 1)
-    return Canvas(ids_BL, seen_BL, torch.tensor(start), torch.tensor(stop))
+    return Canvas(ids_BL, attention_BL, torch.tensor(start), torch.tensor(stop))
 
 
 def _blocks(canvas: Canvas, block_size: int) -> list[tuple[Tensor, Tensor]]:
-    """Columns (B, S) of each block, and which lie inside the row's canvas; blocks count from the row's start."""
+    """Columns (B, S) of each block, and which of them lie between the row's first and last mask."""
     span = int((canvas.stop_B - canvas.start_B).max())
     size = min(block_size, span)
     offsets_S = torch.arange(size, device=canvas.ids_BL.device)
-    found = []
+    blocks = []
     for first in range(0, span, size):
         columns_BS = canvas.start_B[:, None] + first + offsets_S
         inside_BS = columns_BS < canvas.stop_B[:, None]
-        found.append((torch.minimum(columns_BS, canvas.stop_B[:, None] - 1), inside_BS))
-    return found
+        blocks.append((torch.minimum(columns_BS, canvas.stop_B[:, None] - 1), inside_BS))
+    return blocks
 
 
-def _open(ids_BL: Tensor, columns_BS: Tensor, inside_BS: Tensor, mask_id: int) -> Tensor:
+def _still_masked(ids_BL: Tensor, columns_BS: Tensor, inside_BS: Tensor, mask_id: int) -> Tensor:
     return (ids_BL.gather(1, columns_BS) == mask_id) & inside_BS
 
 
-def _allowed(logits_BSV: Tensor, never: Sequence[int]) -> Tensor:
+def _without(logits_BSV: Tensor, excluded: Sequence[int]) -> Tensor:
     logits_BSV = logits_BSV.double()
-    logits_BSV[..., list(never)] = -torch.inf
+    logits_BSV[..., list(excluded)] = -torch.inf
     return logits_BSV
 
 
 def _commit(target_BL: Tensor, columns_BS: Tensor, values_BS: Tensor, commit_BS: Tensor) -> None:
-    """Only committed places are written: clamped columns may name one place twice."""
+    """Writes committed positions only, since clamped columns may repeat a position."""
     rows_BS = torch.arange(len(target_BL), device=target_BL.device)[:, None].expand_as(columns_BS)
     target_BL[rows_BS[commit_BS], columns_BS[commit_BS]] = values_BS[commit_BS].to(target_BL.dtype)

@@ -1,4 +1,4 @@
-"""What a `masked_text` job leaves: an adaptor or a fused model, and what its manifest says of them."""
+"""Writes the outputs of a `masked_text` job: an adaptor with its card, a fused model, facts for the manifest."""
 
 from pathlib import Path
 from typing import Any
@@ -14,27 +14,31 @@ from trainers.text.adaptors.merge import lora_merge, model_write, stored_dtype
 from trainers.text.data.dataset import TextDataset, max_length_of
 from trainers.text.models.base import TextBase
 from trainers.text.models.load import load_text
-from trainers.text.training.trainable import DTYPES, Trained
+from trainers.text.training.trainable import DTYPES, TrainableBase
 
 
-def products_write(job: JobContext[MaskedTextParams], trained: Trained, progress: Progress, outcome: Outcome) -> None:
-    """out/adaptor with its card for LoRA, out/model for a full fine-tune, both with `fuse`. Models are in `dtype`."""
+def outputs_write(
+    job: JobContext[MaskedTextParams], trained: TrainableBase, progress: Progress, outcome: Outcome
+) -> None:
+    """Writes out/adaptor for LoRA, out/model for full fine-tuning, both with `fuse`."""
     params = job.params
     if not params.lora:
         model_write(trained.base, job.out / "model", dtype=DTYPES[params.dtype])
         return
-    text_adaptor_save(trained.base, job.out / "adaptor", _header(job, progress, bos_first=trained.base.bos_first))
+    text_adaptor_save(
+        trained.base, job.out / "adaptor", _adaptor_metadata(job, progress, bos_first=trained.base.bos_first)
+    )
     text_card_write(job.out / "adaptor", manifest_body(job, outcome))
     if params.fuse:
-        fresh = load_text(job.model, stored_dtype(job.model))
-        text_adaptor_load(fresh, job.out / "adaptor", "fuse", 1.0)
-        lora_merge(fresh)
-        fresh.shift, fresh.bos_first = trained.base.shift, trained.base.bos_first
-        model_write(fresh, job.out / "model")
+        fused = load_text(job.model, stored_dtype(job.model))
+        text_adaptor_load(fused, job.out / "adaptor", "fuse", 1.0)
+        lora_merge(fused)
+        fused.shift, fused.bos_first = trained.base.shift, trained.base.bos_first
+        model_write(fused, job.out / "model")
 
 
-def facts(params: MaskedTextParams, base: TextBase, dataset: TextDataset) -> dict[str, Any]:
-    """For the manifest: what was decided, and what became of the rows."""
+def manifest_facts(params: MaskedTextParams, base: TextBase, dataset: TextDataset) -> dict[str, Any]:
+    """Facts for the manifest: resolved parameters, special tokens, counts of the dataset."""
     return {
         "family": base.family,
         "training_method": params.training_method,
@@ -54,7 +58,7 @@ def facts(params: MaskedTextParams, base: TextBase, dataset: TextDataset) -> dic
     }
 
 
-def _header(job: JobContext[MaskedTextParams], progress: Progress, *, bos_first: bool) -> dict[str, str]:
+def _adaptor_metadata(job: JobContext[MaskedTextParams], progress: Progress, *, bos_first: bool) -> dict[str, str]:
     model = job.spec.inputs.model
     assert model is not None
     return {
@@ -69,7 +73,7 @@ def _header(job: JobContext[MaskedTextParams], progress: Progress, *, bos_first:
 
 
 def text_card_write(folder: Path, manifest: dict[str, Any]) -> Path:
-    """Writes `folder/README.md` from the body of the job's manifest: `params`, `inputs`, `outcome`, `validation`."""
+    """Writes the model card to `folder/README.md` from the manifest's `params`, `inputs`, `outcome`, `validation`."""
     params = manifest["params"]
     base = base_name(manifest)
     head = ["---", f"base_model: {quoted(base)}", "library_name: peft", "pipeline_tag: text-generation"]

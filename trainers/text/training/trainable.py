@@ -1,4 +1,4 @@
-"""The parts of a `masked_text` job: the base model made ready for training, and the recipe that its batches follow."""
+"""The base model of a `masked_text` job set up for training: LoRA or full weights, optimizer, checkpoints."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,22 +20,22 @@ from trainers.text.models.load import load_text
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CHECKPOINTED_WEIGHTS = 500_000_000
-"""A model of more computes its activations again, with gradient_checkpointing auto."""
+"""gradient_checkpointing=auto is on above this number of parameters."""
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A base in training."""
+class TrainableBase:
+    """A base model in training."""
 
     base: TextBase
     parameters: Sequence[nn.Parameter]
     """fp32, in a fixed order."""
     lora: bool
     params: MaskedTextParams
-    """With what `auto` means here."""
+    """With every `auto` resolved."""
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint holds of the weights."""
+        """The trained weights for a checkpoint."""
         return text_lora_state(self.base) if self.lora else dict(self._named())
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -50,8 +50,8 @@ class Trained:
         return {name: parameter for name, parameter in self.base.model.named_parameters() if parameter.requires_grad}
 
 
-def trained_base(job: JobContext[MaskedTextParams]) -> Trained:
-    """The base on this rank's device, in train mode. Weights that are trained are fp32, frozen ones `dtype`."""
+def trainable_load(job: JobContext[MaskedTextParams]) -> TrainableBase:
+    """Loads the base on this rank's device in train mode; trained weights in fp32, frozen ones in `dtype`."""
     params = job.params
     base = load_text(
         job.model,
@@ -61,17 +61,17 @@ def trained_base(job: JobContext[MaskedTextParams]) -> Trained:
     )
     family_check(params, base)
     base = recipe_base(base, params)
-    params = choices_make(job, params, auto_for(base))
+    params = choices_make(job, params, auto_values(base))
     dropout_set(base, params.model_dropout)
-    parameters = _attached(base, params) if params.lora else list(base.model.requires_grad_(True).parameters())
+    parameters = _lora_attach(base, params) if params.lora else list(base.model.requires_grad_(True).parameters())
     base.model.train()
     if params.gradient_checkpointing == "on":
         base.model.activation_checkpointing_enable({"use_reentrant": False})
-    return Trained(base, parameters, params.lora, params)
+    return TrainableBase(base, parameters, params.lora, params)
 
 
-def auto_for(base: TextBase) -> dict[str, str]:
-    """What `auto` means for a base whose weights are loaded, and without an adaptor yet."""
+def auto_values(base: TextBase) -> dict[str, str]:
+    """Values of `auto` parameters for a loaded base that has no adaptor yet."""
     large = sum(int(parameter.numel()) for parameter in base.model.parameters()) > CHECKPOINTED_WEIGHTS
     return {
         "gradient_checkpointing": "on" if large else "off",
@@ -79,7 +79,7 @@ def auto_for(base: TextBase) -> dict[str, str]:
     }
 
 
-def resumable_of(job: JobContext[MaskedTextParams], trained: Trained) -> Resumable:
+def resumable_of(job: JobContext[MaskedTextParams], trained: TrainableBase) -> Resumable:
     params = job.params
     return Resumable(
         job=job,
@@ -99,7 +99,7 @@ def resumable_of(job: JobContext[MaskedTextParams], trained: Trained) -> Resumab
     )
 
 
-def _attached(base: TextBase, params: MaskedTextParams) -> list[nn.Parameter]:
+def _lora_attach(base: TextBase, params: MaskedTextParams) -> list[nn.Parameter]:
     return attach_text_lora(
         base,
         r=params.lora_r,

@@ -1,4 +1,7 @@
-"""The objective of text diffusion: predict what is masked. Hidden states of scored positions only meet the head."""
+"""The objective of text diffusion, predicting masked tokens, and its validation on a fixed grid of times.
+
+Only hidden states of masked positions go through the head.
+"""
 
 # D width, N masked tokens, V vocabulary, G times of the validation grid, S sums of each
 
@@ -20,14 +23,14 @@ from trainers.text.objective.linear_cross_entropy import Predicted, linear_cross
 
 @dataclass(frozen=True)
 class Unmasking:
-    """Micro-batch -> its part of the loss, whose norm over the global batch lies in the weights."""
+    """Computes a micro-batch's part of the loss; `weights_N` include the normalisation over the global batch."""
 
     base: TextBase
     device: torch.device
     dtype: torch.dtype
-    """Of the computation; fp32 weights are rounded to it where they multiply."""
+    """Autocast dtype; float32 disables autocast."""
     suppress: int | None
-    """A token that is never predicted."""
+    """A token that the softmax leaves out."""
 
     def __call__(self, batch: TextMicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         with self._precision():
@@ -40,7 +43,7 @@ class Unmasking:
 
     @torch.no_grad()
     def predicted(self, batch: TextMicroBatch) -> Predicted:
-        """nll and hits of the masked tokens, without gradients."""
+        """nll of the masked tokens and whether each is predicted correctly, without gradients."""
         with self._precision():
             features_ND = self._features(batch)
             weight_VD, bias_V = head_weight(self.base)
@@ -52,8 +55,8 @@ class Unmasking:
         if batch.packed:
             hidden_TD = hidden_packed(self.base, ids, batch.lengths)
         else:
-            seen = None if batch.attention_BL is None else batch.attention_BL.to(self.device)
-            hidden_TD = hidden_padded(self.base, ids, seen).flatten(0, 1)
+            attention_BL = None if batch.attention_BL is None else batch.attention_BL.to(self.device)
+            hidden_TD = hidden_padded(self.base, ids, attention_BL).flatten(0, 1)
         return head_features(self.base, hidden_TD[batch.read_N.to(self.device)])
 
     def _precision(self) -> torch.autocast:
@@ -61,16 +64,16 @@ class Unmasking:
 
 
 SUMS = 4
-"""Of each time: nll, hits, masked tokens, training loss."""
+"""Sums for each time: nll, correct predictions, masked tokens, training loss."""
 
 
 @torch.no_grad()
 def validate(
     objective: Unmasking, documents: Sequence[Encoded], rows: Sequence[int], recipe: Recipe, processes: Processes
 ) -> dict[str, float]:
-    """nll per maskable token (the scheduler's weight, whatever training uses), its perplexity, accuracy by time, loss.
+    """Validation metrics: nll per maskable token (with the scheduler's weight), its perplexity, accuracy by time, loss.
 
-    Every rank takes its share of the rows and gets the same answer; layer dropout is off meanwhile.
+    Each rank computes its share of the rows; all ranks return the same result. Dropout is disabled.
     """
     model = objective.base.model
     training = model.training
@@ -79,13 +82,13 @@ def validate(
     scales = norm_scales(counts, recipe.norm)
     sums_GS = torch.zeros(GRID, SUMS, dtype=torch.float64)
     for index in processes.mine(range(len(rows))):
-        sums_GS += _of_row(objective, documents, rows[index], recipe, scales[index])
+        sums_GS += _row_sums(objective, documents, rows[index], recipe, scales[index])
     model.train(training)
     summed = processes.sum(sums_GS.to(processes.device)).cpu()
     return _metrics(summed, recipe, sum(counts))
 
 
-def _of_row(objective: Unmasking, documents: Sequence[Encoded], row: int, recipe: Recipe, scale: float) -> Tensor:
+def _row_sums(objective: Unmasking, documents: Sequence[Encoded], row: int, recipe: Recipe, scale: float) -> Tensor:
     batch, noised = validation_batch(documents, row, recipe)
     nll_N, hit_N = (values.cpu().double() for values in objective.predicted(batch))
     losses_N = nll_N * batch.weights_N.double() * scale / GRID

@@ -280,7 +280,7 @@ def test_a_file_that_does_not_fit_is_refused(
         ({"peft_type": "LOHA"}, "peft_type is 'LOHA'"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save is"),
         ({"trainable_token_indices": [3]}, "expected the mask token 264 of model.embed_tokens"),
-        ({"lora_alpha": None}, "says no lora_alpha"),
+        ({"lora_alpha": None}, "has no lora_alpha"),
     ],
 )
 def test_settings_that_change_the_mathematics_are_refused(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainers.text.data.batches import TextMicroBatch, TextPlan, batch_shaped, document_noised, text_step_batch
+from trainers.text.data.batches import TextMicroBatch, TextPlan, document_noised, prepare_batch, text_step_batch
 from trainers.text.data.chat import Encoded, Role
 from trainers.text.data.documents import EosPadding, documents_of, response_length
 from trainers.text.data.recipe import Recipe
@@ -93,17 +93,17 @@ def test_long_rows_are_cut_or_dropped_and_counted(truncation: Any, kept: list[in
 def test_every_response_is_cut_to_one_of_the_batch() -> None:
     recipe = replace(RECIPE, cuts_per_batch=True)
     for index in range(8):
-        responses = [response_length(item) for item in batch_shaped(DOCUMENTS, recipe, index)]
+        responses = [response_length(item) for item in prepare_batch(DOCUMENTS, recipe, index)]
         assert responses in [[min(r, most) for r in (5, 9, 2, 7)] for most in (5, 9, 2, 7)]
 
 
 def test_columns_are_cut_after_the_responses_and_leave_each_a_token() -> None:
     both = replace(RECIPE, cuts_per_batch=True, cut_ratio=1.0)
-    shapes = [batch_shaped(DOCUMENTS, both, index) for index in range(30)]
+    shapes = [prepare_batch(DOCUMENTS, both, index) for index in range(30)]
     assert min(response_length(item) for batch in shapes for item in batch) >= 1
-    alone = [batch_shaped(DOCUMENTS, replace(both, cut_ratio=0.0), index) for index in range(30)]
+    alone = [prepare_batch(DOCUMENTS, replace(both, cut_ratio=0.0), index) for index in range(30)]
     assert any(max(lengths(a)) < max(lengths(b)) for a, b in zip(shapes, alone, strict=True))
-    only = [lengths(batch_shaped(DOCUMENTS, replace(RECIPE, cut_ratio=1.0), index)) for index in range(5)]
+    only = [lengths(prepare_batch(DOCUMENTS, replace(RECIPE, cut_ratio=1.0), index)) for index in range(5)]
     assert all(found == [8, 10, 6, 8] for found in only)  # the shortest response has 2 tokens, so one column goes
 
 
@@ -113,7 +113,7 @@ def test_no_end_follows_what_was_cut_off(padding: str, settings: dict[str, Any])
     """A document that lost tokens of its response ends with what was left of it."""
     recipe = replace(RECIPE, packing=False, padding=EosPadding.parse(padding), **settings)
     for index in range(20):
-        for whole, shaped in zip(DOCUMENTS, batch_shaped(DOCUMENTS, recipe, index), strict=True):
+        for whole, shaped in zip(DOCUMENTS, prepare_batch(DOCUMENTS, recipe, index), strict=True):
             own = shaped.ids_L[shaped.roles_L != Role.FILL].tolist()
             assert own == whole.ids_L[: len(own)].tolist()
             assert len(own) == len(whole.ids_L) or EOS not in shaped.ids_L
@@ -129,13 +129,13 @@ def test_prompts_are_masked_only_where_they_are_scored() -> None:
 
 def test_a_bos_comes_before_all_of_a_batch_when_shifted_and_one_is_learned_from_its_start() -> None:
     shifted = replace(RECIPE, shift=True, mask_prompt_loss=False)
-    found = batch_shaped(DOCUMENTS, shifted, 0)
+    found = prepare_batch(DOCUMENTS, shifted, 0)
     assert all(item.ids_L[0] == BOS for item in found)
     noised = [document_noised(found[0], shifted, index, 0, 1) for index in range(40)]
     assert not any(item.maskable_L[0] for item in noised)
     assert all(item.maskable_L[1:].all() for item in noised)
-    assert lengths(batch_shaped(DOCUMENTS, replace(shifted, mask_prompt_loss=True), 0)) == lengths(DOCUMENTS)
-    assert lengths(batch_shaped(DOCUMENTS, replace(shifted, shift=False), 0)) == lengths(DOCUMENTS)
+    assert lengths(prepare_batch(DOCUMENTS, replace(shifted, mask_prompt_loss=True), 0)) == lengths(DOCUMENTS)
+    assert lengths(prepare_batch(DOCUMENTS, replace(shifted, shift=False), 0)) == lengths(DOCUMENTS)
 
 
 def test_weights_of_each_kind() -> None:

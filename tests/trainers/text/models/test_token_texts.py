@@ -10,7 +10,7 @@ import pytest
 from tests.tiny_tokenizers import KINDS
 from trainers.methods.sample_text import infill_ids
 from trainers.text.data.chat import Encoded, decoded, token_texts
-from trainers.text.data.preview import tokens_shown
+from trainers.text.data.preview import token_records
 from trainers.text.sampling.texts import Text, text_record
 
 SENTENCE = "User: Jack has 42 pounds"
@@ -50,7 +50,7 @@ def test_the_token_preview_keeps_its_blanks(tokenizer: Any) -> None:
     ids = ids_of(tokenizer, SENTENCE)
     document = Encoded(np.array(ids, np.int32), np.zeros(len(ids), np.uint8))
     noised: Any = SimpleNamespace(masked_L=np.zeros(len(ids), bool))
-    tokens = tokens_shown(base_of(tokenizer), document, noised)
+    tokens = token_records(base_of(tokenizer), document, noised)
     assert "".join(token["text"] for token in tokens) == decoded(tokenizer, ids)
     assert [token["id"] for token in tokens] == ids
 

@@ -11,15 +11,15 @@ from torch import Tensor
 from tests.trainers.text.sampling.toy_logits import MASK, PAD, VOCABULARY, ask, toy
 from trainers.core.noise import Purpose, stream
 from trainers.text.sampling.decoding_rules import (
-    above,
     pick_dream,
     pick_llada,
+    select_above,
     select_dream,
     select_evenly,
-    top_k_kept,
-    top_p_kept,
+    top_k_filter,
+    top_p_filter,
 )
-from trainers.text.sampling.masked import GIVEN, Denoised, canvas_of, denoise
+from trainers.text.sampling.masked import FROM_INPUT, Denoised, canvas_of, denoise
 from trainers.text.sampling.texts import Logits, guided_logits
 
 pytestmark = pytest.mark.numeric
@@ -102,8 +102,8 @@ def test_llada_equals_its_own_code(
     expected = llada_reference(
         prompt, length, steps=steps, block=block, remasking=remasking, temperature=temperature, cfg=cfg
     )
-    given_BL = torch.tensor([text]) != MASK
-    asked = guided_logits(ask, given_BL, mask_id=MASK, scale=cfg) if cfg else ask
+    input_BL = torch.tensor([text]) != MASK
+    asked = guided_logits(ask, input_BL, mask_id=MASK, scale=cfg) if cfg else ask
     found = run(text, pick=pick_llada(remasking, temperature), steps=steps, block_size=block, asked=asked)
     assert found.ids_BL[0].tolist() == expected
     assert found.forwards == steps and found.finished
@@ -181,10 +181,10 @@ def test_a_temperature_draws_from_the_tempered_softmax() -> None:
 
 def test_top_p_and_top_k_keep_the_head_of_the_distribution() -> None:
     row = torch.log(torch.tensor([0.1, 0.5, 0.3, 0.06, 0.04]))
-    assert top_p_kept(row, 0.7).isfinite().tolist() == [False, True, True, False, False]
-    assert top_p_kept(row, 0.5).isfinite().tolist()[:2] == [False, True]
-    assert top_k_kept(row, 3).isfinite().tolist() == [True, True, True, False, False]
-    assert top_p_kept(row, 1.0).isfinite().all() and top_k_kept(row, 0).isfinite().all()
+    assert top_p_filter(row, 0.7).isfinite().tolist() == [False, True, True, False, False]
+    assert top_p_filter(row, 0.5).isfinite().tolist()[:2] == [False, True]
+    assert top_k_filter(row, 3).isfinite().tolist() == [True, True, True, False, False]
+    assert top_p_filter(row, 1.0).isfinite().all() and top_k_filter(row, 0).isfinite().all()
 
 
 def test_alg_temp_draws_the_order_from_the_softmax_of_confidences() -> None:
@@ -198,13 +198,15 @@ def test_alg_temp_draws_the_order_from_the_softmax_of_confidences() -> None:
     drawn = run_many(text, 1200, pick=confidence, select=select_dream("maskgit_plus", 0.5, 0.01), steps=3)
     found = torch.bincount(drawn.trace_BL[:, 1:].argmin(1), minlength=3) / 1200
     assert (found - wanted).abs().max() < 4 * float((0.25 / 1200) ** 0.5)
-    surest = run(text, pick=confidence, select=select_dream("maskgit_plus", 0.0, 0.01), steps=3)
-    assert int(surest.trace_BL[0, 1:].argmin()) == int(wanted.argmax())
+    most_confident = run(text, pick=confidence, select=select_dream("maskgit_plus", 0.0, 0.01), steps=3)
+    assert int(most_confident.trace_BL[0, 1:].argmin()) == int(wanted.argmax())
 
 
 def test_the_threshold_commits_all_that_is_sure_and_one_at_least() -> None:
     text = [1, *[MASK] * 10]
-    never, half, always = (run(text, pick=pick_llada("low_confidence", 0.0), select=above(t)) for t in (1.0, 0.3, 0.0))
+    never, half, always = (
+        run(text, pick=pick_llada("low_confidence", 0.0), select=select_above(t)) for t in (1.0, 0.3, 0.0)
+    )
     assert (never.forwards, always.forwards) == (10, 1)
     assert 1 < half.forwards < 10
     out = toy(torch.tensor([text]))[0, 1:]
@@ -233,7 +235,7 @@ def test_the_mask_and_suppressed_tokens_are_never_predicted() -> None:
 def test_blocks_are_filled_from_left_to_right() -> None:
     found = run([1, *[MASK] * 9], pick=pick_llada("low_confidence", 0.0), block_size=3, steps=9)
     trace = found.trace_BL[0]
-    assert trace[0] == GIVEN and sorted(trace[1:].tolist()) == list(range(9))
+    assert trace[0] == FROM_INPUT and sorted(trace[1:].tolist()) == list(range(9))
     assert trace[1:4].max() < trace[4:7].min() and trace[4:7].max() < trace[7:].min()
     whole = run([1, *[MASK] * 9], pick=pick_llada("low_confidence", 0.0), block_size=9, steps=9)
     assert not torch.equal(whole.ids_BL, found.ids_BL)
@@ -244,13 +246,13 @@ def test_only_masks_of_a_given_text_are_filled() -> None:
     found = run(text, pick=pick_llada("low_confidence", 0.0), block_size=2, steps=3)
     ids, trace = found.ids_BL[0].tolist(), found.trace_BL[0].tolist()
     assert [ids[i] for i in (0, 2, 3, 6)] == [1, 2, 3, 4] and MASK not in ids
-    assert [trace[i] for i in (0, 2, 3, 6)] == [GIVEN] * 4 and sorted(trace[i] for i in (1, 4, 5)) == [0, 1, 2]
+    assert [trace[i] for i in (0, 2, 3, 6)] == [FROM_INPUT] * 4 and sorted(trace[i] for i in (1, 4, 5)) == [0, 1, 2]
 
 
 PICKS = {
     "llada": (pick_llada("low_confidence", 0.9), select_evenly),
     "random": (pick_llada("random", 0.0), select_evenly),
-    "threshold": (pick_llada("low_confidence", 0.5), above(0.3)),
+    "threshold": (pick_llada("low_confidence", 0.5), select_above(0.3)),
     "dream": (pick_dream("entropy", 0.9, 0.9, 5), select_dream("entropy", 0.4, 1e-3)),
     "origin": (pick_dream("origin", 0.9, 1.0, 0), select_dream("origin", 0.0, 1e-3)),
 }
@@ -285,7 +287,7 @@ def test_without_steps_each_mask_takes_one_whatever_the_blocks() -> None:
     text = [1, *[MASK] * 5, 2, MASK, MASK]
     for pick, select in (PICKS["llada"], (PICKS["threshold"][0], select_evenly)):
         found = run(text, pick=pick, select=select, block_size=4, steps=None)
-        assert found.forwards == 7 and sorted(found.trace_BL[0].tolist()) == [GIVEN, GIVEN, *range(7)]
+        assert found.forwards == 7 and sorted(found.trace_BL[0].tolist()) == [FROM_INPUT, FROM_INPUT, *range(7)]
     few = run(text, pick=PICKS["llada"][0], block_size=4, steps=2)
     assert few.forwards == 2
 

@@ -9,7 +9,7 @@ from tests.tiny_text import BUILDERS
 from trainers.contract.errors import TrainerError
 from trainers.text.models.base import TextBase, hidden_padded, logits
 from trainers.text.models.load import load_text
-from trainers.text.sampling.masked import GIVEN
+from trainers.text.sampling.masked import FROM_INPUT
 from trainers.text.sampling.texts import Decoding, answers_sample, masks_fill
 
 
@@ -96,7 +96,7 @@ def test_an_answer_ends_at_its_end_token(bases: dict[str, TextBase]) -> None:
     ended = Decoding(max_new_tokens=4, steps=4, suppress_tokens=tuple(sorted(everything)))
     (found,) = answers_sample(base, [[5, 6]], ended, [0])
     assert found.ids == (5, 6, *[base.eos_id] * 4) and found.text == "" and found.answer_ids == ()
-    assert found.trace[:2] == (GIVEN, GIVEN) and sorted(found.trace[2:]) == [0, 1, 2, 3] and found.steps == 4
+    assert found.trace[:2] == (FROM_INPUT, FROM_INPUT) and sorted(found.trace[2:]) == [0, 1, 2, 3] and found.steps == 4
 
 
 def test_what_has_no_room_is_refused(bases: dict[str, TextBase]) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tests.trainers.text.job import QUICK, TextJob, text_job, text_rows
 from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.text.models.load import load_text
-from trainers.text.training.trainable import auto_for
+from trainers.text.training.trainable import auto_values
 
 DREAM: dict[str, Any] = {"training_method": "dream"}
 LORA: dict[str, Any] = {"lora": True, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
@@ -143,7 +143,7 @@ def test_checkpointing_computes_again_to_the_same_loss(
     on = {"gradient_checkpointing": "on", "model_dropout": 0.3}
     assert losses_of("llada", on) == pytest.approx(losses_of("llada", on | {"gradient_checkpointing": "off"}), rel=1e-5)
     base = load_text(tiny_text("llada"), torch.float32)
-    assert auto_for(base)["gradient_checkpointing"] == "off"
+    assert auto_values(base)["gradient_checkpointing"] == "off"
 
 
 def test_epochs_become_steps_and_win(make: Make) -> None:
