@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from examples.sums.rows import sets
 from trainers.text.models.base import TextBase
-from trainers.text.models.save import export_original
+from trainers.text.models.weights import export_original
 
 SPECIAL = (
     "<|startoftext|>",

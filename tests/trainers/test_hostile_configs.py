@@ -19,7 +19,7 @@ from trainers.image.models.families import load_base
 from trainers.image.models.parts import save
 from trainers.image.models.text_encoders import clip_tokenizer, t5_tokenizer
 from trainers.text.models.load import load_text, load_tokens
-from trainers.text.models.save import save_text
+from trainers.text.models.weights import save_text
 
 SECRET = "zq9secretworkertoken7xk"
 

@@ -18,7 +18,7 @@ from trainers.text.adaptors.lora import text_adaptor_load
 from trainers.text.models.base import hidden_padded, logits
 from trainers.text.models.families import FAMILIES
 from trainers.text.models.load import load_text
-from trainers.text.models.save import save_text
+from trainers.text.models.weights import save_text
 
 pytestmark = pytest.mark.numeric
 

@@ -12,7 +12,7 @@ from trainers.text.adaptors.lora import lora_remove, text_adaptors_apply
 from trainers.text.models.base import TextBase, mask_row_merge
 from trainers.text.models.families import config_read
 from trainers.text.models.load import load_text
-from trainers.text.models.save import export_original, save_text
+from trainers.text.models.weights import export_original, save_text
 
 ORIGINAL = "original"
 """Folder in a fused model with the same weights in the authors' format."""

@@ -1,31 +1,218 @@
-"""Every family of text models by name, and which one a folder is of: its own config.json decides, never the user."""
+"""The families of text models: how each one's checkpoints map to a transformers class, and the family of a folder.
 
+The folder's config.json decides the family. Llama, Qwen2 and Qwen3 are causal checkpoints that become diffusion models
+with bidirectional attention (Gong et al. 2024, "Scaling diffusion language models via adaptation from autoregressive
+models").
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from formats.base_model import json_file_read
-from formats.text_configs import text_config_clean, text_family_of
-from trainers.core.folder_views import bad_files
-from trainers.text.models.bert import BERT
-from trainers.text.models.causal import LLAMA, QWEN2, QWEN3
-from trainers.text.models.dream import DREAM
-from trainers.text.models.family import TextFamily
-from trainers.text.models.llada import LLADA
-from trainers.text.models.modernbert import MODERNBERT
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
+from formats.base_model import json_file_read
+from formats import text_configs
+from formats.text_configs import text_config_clean, text_family_of
+from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.core.folder_views import bad_files
+from trainers.text.models import llada
+
+BERT_SKIPPED = re.compile(r"bert\.pooler\.|cls\.seq_relationship\.|bert\.embeddings\.position_ids$")
+"""Heads of other tasks, and a buffer in old checkpoints."""
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """Ids of special tokens; as a family's field, the fallback where neither config nor tokenizer has them."""
+
+    mask: int | None = None
+    eos: int | None = None
+    pad: int | None = None
+    bos: int | None = None
+
+
+@dataclass(frozen=True)
+class TextFamily:
+    name: str
+    title: str
+    model_class: Any
+    config_of: Callable[[dict[str, Any]], Any]
+    """config.json in the original format -> config of the transformers class. May raise TrainerError."""
+    native_name: Callable[[str], str | None]
+    """Tensor name in the original format -> name in the transformers class; None: skipped."""
+    original_name: Callable[[str], str]
+    original_config: Callable[[Any], dict[str, Any]]
+    """Config of the transformers class -> config.json in the original format."""
+    tokenizer_class: str
+    """Tokenizer class in transformers if the folder names none or remote code."""
+    ids: SpecialIds = SpecialIds()
+    mask_token: str | None = None
+    bos_token: str | None = None
+    """Their names in the family's vocabulary, for tokenizers that do not declare them."""
+    shift: bool = False
+
+    @property
+    def is_causal(self) -> bool:
+        """Checkpoints in the original format are causal language models."""
+        return text_configs.FAMILIES[self.name].is_causal
+
+
+def same_name(name: str) -> str:
+    return name
+
+
+def _stock_config(config_class: Any) -> Callable[[dict[str, Any]], Any]:
+    """config.json -> a config of `config_class`, for families whose format is that of the transformers class."""
+
+    def config_of(raw: dict[str, Any]) -> Any:
+        return config_class.from_dict({k: v for k, v in raw.items() if k not in ("architectures", "auto_map")})
+
+    return config_of
+
+
+def _stock_original_config(config: Any) -> dict[str, Any]:
+    raw: dict[str, Any] = config.to_dict()
+    return {k: v for k, v in raw.items() if k not in ("diffusion", "is_causal")}
+
+
+def _bert_native_name(name: str) -> str | None:
+    """TensorFlow checkpoints name a layer norm's weight gamma and its bias beta."""
+    if BERT_SKIPPED.match(name):
+        return None
+    return re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name))
+
+
+def strip_buffers(name: str) -> str | None:
+    """Skips the RoPE frequencies of old checkpoints, which are computed."""
+    return None if name.endswith("rotary_emb.inv_freq") else name
+
+
+def full_attention_check(config: Any) -> None:
+    """Raises TrainerError for a sliding window over past tokens, which bidirectional attention does not support."""
+    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        raise TrainerError(ReasonCode.BAD_BASE_MODEL, "config.json: use_sliding_window is true, expected false")
+
+
+def _causal_family(name: str, title: str, config_class: Any, model_class: Any, tokenizer_class: str) -> TextFamily:
+    """A causal checkpoint in the format of its transformers class, whose attention becomes bidirectional."""
+    stock_config = _stock_config(config_class)
+
+    def config_of(raw: dict[str, Any]) -> Any:
+        config = stock_config(raw)
+        full_attention_check(config)
+        return config
+
+    return TextFamily(
+        name=name,
+        title=title,
+        model_class=model_class,
+        config_of=config_of,
+        native_name=strip_buffers,
+        original_name=same_name,
+        original_config=_stock_original_config,
+        tokenizer_class=tokenizer_class,
+    )
+
+
+def _dream_config(raw: dict[str, Any]) -> Qwen2Config:
+    plain = {key: value for key, value in raw.items() if key not in ("model_type", "architectures", "auto_map")}
+    config = Qwen2Config.from_dict(plain)
+    full_attention_check(config)
+    return config
+
+
+def _dream_original_config(config: Any) -> dict[str, Any]:
+    """Dream's config format, with rope_theta at the top level, where older tools expect it."""
+    raw: dict[str, Any] = config.to_dict()
+    rope = raw.pop("rope_parameters")
+    config_json = {key: value for key, value in raw.items() if key not in ("diffusion", "is_causal", "layer_types")}
+    return config_json | {
+        "architectures": ["DreamModel"],
+        "model_type": "Dream",
+        "rope_theta": rope["rope_theta"],
+        "rope_scaling": None,
+    }
+
+
+LLADA = TextFamily(
+    name="llada",
+    title="LLaDA",
+    model_class=LlamaForCausalLM,
+    config_of=llada.config_of,
+    native_name=llada.native_name,
+    original_name=llada.original_name,
+    original_config=llada.original_config,
+    tokenizer_class="PreTrainedTokenizerFast",
+    ids=SpecialIds(mask=126336, eos=126081, pad=126081, bos=126080),
+    mask_token="<|mdm_mask|>",
+    bos_token="<|startoftext|>",
+)
+DREAM = TextFamily(
+    name="dream",
+    title="Dream",
+    model_class=Qwen2ForCausalLM,
+    config_of=_dream_config,
+    native_name=strip_buffers,
+    original_name=same_name,
+    original_config=_dream_original_config,
+    tokenizer_class="Qwen2Tokenizer",
+    ids=SpecialIds(mask=151666, eos=151643, pad=151643, bos=151665),
+    mask_token="<|mask|>",
+    bos_token="<|beginoftext|>",
+    shift=True,
+)
+BERT = TextFamily(
+    name="bert",
+    title="BERT",
+    model_class=BertForMaskedLM,
+    config_of=_stock_config(BertConfig),
+    native_name=_bert_native_name,
+    original_name=same_name,
+    original_config=_stock_original_config,
+    tokenizer_class="BertTokenizer",
+    ids=SpecialIds(mask=103, eos=102, pad=0, bos=101),
+)
+MODERNBERT = TextFamily(
+    name="modernbert",
+    title="ModernBERT",
+    model_class=ModernBertForMaskedLM,
+    config_of=_stock_config(ModernBertConfig),
+    native_name=same_name,
+    original_name=same_name,
+    original_config=_stock_original_config,
+    tokenizer_class="PreTrainedTokenizerFast",
+    ids=SpecialIds(mask=50284, eos=50282, pad=50283, bos=50281),
+)
+LLAMA = _causal_family("llama", "Llama", LlamaConfig, LlamaForCausalLM, "PreTrainedTokenizerFast")
+QWEN2 = _causal_family("qwen2", "Qwen2", Qwen2Config, Qwen2ForCausalLM, "Qwen2Tokenizer")
+QWEN3 = _causal_family("qwen3", "Qwen3", Qwen3Config, Qwen3ForCausalLM, "Qwen2Tokenizer")
 FAMILIES: dict[str, TextFamily] = {
     family.name: family for family in (LLADA, DREAM, BERT, MODERNBERT, LLAMA, QWEN2, QWEN3)
 }
 
 
 def config_read(folder: Path) -> dict[str, Any]:
-    """The keys of config.json that are read, or TrainerError(BAD_BASE_MODEL)."""
+    """The supported keys of config.json. Raises TrainerError(BAD_BASE_MODEL) if it is invalid."""
     with bad_files():
         raw = json_file_read(folder / "config.json", "config.json")
         return text_config_clean(raw, family_of(raw).name).values
 
 
 def family_of(raw: dict[str, Any]) -> TextFamily:
-    """By our own mark, else by `model_type`. Raises TrainerError(BAD_BASE_MODEL) for another."""
+    """The family named by our mark, else by `model_type`. Raises TrainerError(BAD_BASE_MODEL) for another."""
     with bad_files():
         return FAMILIES[text_family_of(raw)]

@@ -1,12 +1,11 @@
-"""LLaDA (Nie et al. 2025): a Llama that sees both sides, under OLMo's tensor names."""
+"""LLaDA's checkpoint format (Nie et al. 2025): a bidirectional Llama with OLMo's config keys and tensor names."""
 
 import re
 from typing import Any
 
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig
 
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.text.models.family import SpecialIds, TextFamily
 
 PREFIX = "model.transformer."
 OUTER = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
@@ -35,14 +34,14 @@ ONLY = {
     "input_emb_norm": False,
     "scale_logits": False,
 }
-"""Settings that the Llama class has in this one way; another value would be another network."""
+"""Settings with the only values that the Llama class implements."""
 
 
 def native_name(name: str) -> str:
     """model.transformer.blocks.3.attn_out.weight -> model.layers.3.self_attn.o_proj.weight."""
     path = name.removeprefix(PREFIX)
-    if found := re.fullmatch(r"blocks\.(\d+)\.(\w+)\.(\w+)", path):
-        layer, part, kind = found.groups()
+    if match := re.fullmatch(r"blocks\.(\d+)\.(\w+)\.(\w+)", path):
+        layer, part, kind = match.groups()
         return f"model.layers.{layer}.{INNER.get(part, part)}.{kind}"
     part, _, kind = path.partition(".")
     return f"{OUTER[part]}.{kind}" if part in OUTER else name
@@ -51,23 +50,23 @@ def native_name(name: str) -> str:
 def original_name(name: str) -> str:
     """The inverse of `native_name`."""
     part, _, kind = name.rpartition(".")
-    if found := re.fullmatch(r"model\.layers\.(\d+)\.(.+)", part):
-        layer, inner = found.groups()
+    if match := re.fullmatch(r"model\.layers\.(\d+)\.(.+)", part):
+        layer, inner = match.groups()
         return f"{PREFIX}blocks.{layer}.{_key(INNER, inner)}.{kind}"
     return f"{PREFIX}{_key(OUTER, part)}.{kind}"
 
 
 def config_of(raw: dict[str, Any]) -> LlamaConfig:
-    """LLaDA's config.json as a LlamaConfig. TrainerError(BAD_BASE_MODEL): a setting that no Llama has."""
-    for key, only in ONLY.items():
-        if (given := raw.get(key, only)) != only:
-            raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"config.json: {key} is {given!r}, expected {only!r}")
-    heads = _needed(raw, "n_heads")
+    """LLaDA's config.json as a LlamaConfig. Raises TrainerError(BAD_BASE_MODEL) for a setting that Llama lacks."""
+    for key, expected in ONLY.items():
+        if (value := raw.get(key, expected)) != expected:
+            raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"config.json: {key} is {value!r}, expected {expected!r}")
+    heads = _required_int(raw, "n_heads")
     return LlamaConfig(
-        vocab_size=raw.get("embedding_size") or _needed(raw, "vocab_size"),
-        hidden_size=_needed(raw, "d_model"),
-        intermediate_size=raw.get("mlp_hidden_size") or int(raw.get("mlp_ratio", 4) * _needed(raw, "d_model")),
-        num_hidden_layers=_needed(raw, "n_layers"),
+        vocab_size=raw.get("embedding_size") or _required_int(raw, "vocab_size"),
+        hidden_size=_required_int(raw, "d_model"),
+        intermediate_size=raw.get("mlp_hidden_size") or int(raw.get("mlp_ratio", 4) * _required_int(raw, "d_model")),
+        num_hidden_layers=_required_int(raw, "n_layers"),
         num_attention_heads=heads,
         num_key_value_heads=raw.get("n_kv_heads") or heads,
         max_position_embeddings=raw.get("max_sequence_length", 4096),
@@ -123,25 +122,10 @@ def _key(table: dict[str, str], value: str) -> str:
     return next(key for key, other in table.items() if other == value)
 
 
-def _needed(raw: dict[str, Any], key: str) -> int:
+def _required_int(raw: dict[str, Any], key: str) -> int:
     if not isinstance(raw.get(key), int):
         raise TrainerError(
             ReasonCode.BAD_BASE_MODEL, f"config.json: expected a whole number as {key}, got {raw.get(key)!r}"
         )
     value: int = raw[key]
     return value
-
-
-LLADA = TextFamily(
-    name="llada",
-    title="LLaDA",
-    model_class=LlamaForCausalLM,
-    config_of=config_of,
-    native_name=native_name,
-    original_name=original_name,
-    original_config=original_config,
-    tokenizer_class="PreTrainedTokenizerFast",
-    ids=SpecialIds(mask=126336, eos=126081, pad=126081, bos=126080),
-    mask_token="<|mdm_mask|>",
-    bos_token="<|startoftext|>",
-)

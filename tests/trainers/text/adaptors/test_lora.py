@@ -21,7 +21,7 @@ from trainers.text.adaptors.lora import (
 from trainers.text.adaptors.merge import lora_merge, model_write, stored_dtype
 from trainers.text.models.base import TextBase, hidden_padded, input_embedding, logits, mask_row_of
 from trainers.text.models.load import load_text
-from trainers.text.models.save import save_text
+from trainers.text.models.weights import save_text
 
 pytestmark = pytest.mark.numeric
 

@@ -18,7 +18,7 @@ from tests.trainers.text.models.test_base import FAMILIES, rows_of
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.text.models.base import TextBase, hidden_packed, hidden_padded, logits
 from trainers.text.models.load import load_text
-from trainers.text.models.save import export_original, save_text
+from trainers.text.models.weights import export_original, save_text
 
 pytestmark = pytest.mark.numeric
 
