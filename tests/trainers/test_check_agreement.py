@@ -35,11 +35,11 @@ VECTORS = (".svg",)
 
 
 def datasets(shared: Path) -> dict[str, list[Path]]:
-    found = {name: [path for path in sorted((shared / name).iterdir()) if path.is_file()] for name in FOLDERS}
+    result = {name: [path for path in sorted((shared / name).iterdir()) if path.is_file()] for name in FOLDERS}
     for name in FILES:
         paths = (path for path in sorted((shared / name).iterdir()) if path.suffix not in (".md", *VECTORS, ""))
-        found |= {f"{name}/{path.name}": [path] for path in paths}
-    return found
+        result |= {f"{name}/{path.name}": [path] for path in paths}
+    return result
 
 
 def trained(folder: Path, kind: str) -> int:

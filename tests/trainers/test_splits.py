@@ -17,8 +17,7 @@ from pydantic import ValidationError
 from api.catalog.checking.dataset import check
 from api.catalog.checking.work import Work
 from formats.splits import split_chosen, split_evaluated, splits_of
-from tests.trainers.text.job import TextJob
-from tests.trainers.text.workspace import workspace
+from tests.trainers.text.job import TextJob, workspace
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.evaluate_text import EvaluateTextParams
 from trainers.contract.params.image_lora import ImageLoraParams
@@ -169,11 +168,11 @@ def test_images_in_folders_of_splits_are_not_pooled(tmp_path: Path) -> None:
     files = {f"{name}.png": image(number) for number, name in enumerate(names)}
     work = folder_of(tmp_path, files | {f"{name}.txt": b"x" for name in names})
     assert check(work)["splits"] == {"train": 2, "test": 1}
-    found = images_read(tmp_path / "in", Columns(), trigger_word="", split_of=images())
-    assert [row.name for row in found.rows] == ["a.png", "b.png"]
-    assert found.warnings == ["the dataset has the splits train, test; only train is used"]
-    found = images_read(tmp_path / "in", Columns(), trigger_word="", split_of=images("test"))
-    assert [row.name for row in found.rows] == ["c.png"]
+    result = images_read(tmp_path / "in", Columns(), trigger_word="", split_of=images())
+    assert [row.name for row in result.rows] == ["a.png", "b.png"]
+    assert result.warnings == ["the dataset has the splits train, test; only train is used"]
+    result = images_read(tmp_path / "in", Columns(), trigger_word="", split_of=images("test"))
+    assert [row.name for row in result.rows] == ["c.png"]
     with pytest.raises(TrainerError, match="which has train, test"):
         images_read(tmp_path / "in", Columns(), trigger_word="", split_of=images("validation"))
 
@@ -191,8 +190,8 @@ def test_tables_of_splits_are_all_checked_and_read_apart(tmp_path: Path) -> None
     details = check(work)
     assert (details["num_captions"], details["splits"]) == (2, {"train": 1, "test": 1})
     for split, caption in (("train", "one"), ("test", "two")):
-        found = images_read(tmp_path / "in", Columns(), trigger_word="", split_of=images(split))
-        assert [row.caption for row in found.rows] == [caption]
+        result = images_read(tmp_path / "in", Columns(), trigger_word="", split_of=images(split))
+        assert [row.caption for row in result.rows] == [caption]
 
 
 def test_parquet_with_images_is_unpacked_by_split(tmp_path: Path) -> None:
@@ -205,8 +204,8 @@ def test_parquet_with_images_is_unpacked_by_split(tmp_path: Path) -> None:
     files = {"data/train-00000-of-00001.parquet": packed(1, 2), "data/test-00000-of-00001.parquet": packed(3)}
     work = folder_of(tmp_path, files)
     assert check(work)["splits"] == {"train": 2, "test": 1}
-    found = images_read(work.folder, Columns(), trigger_word="", split_of=images("test"))
-    assert [row.caption for row in found.rows] == ["number 3"]
+    result = images_read(work.folder, Columns(), trigger_word="", split_of=images("test"))
+    assert [row.caption for row in result.rows] == ["number 3"]
 
 
 @pytest.mark.acceptance

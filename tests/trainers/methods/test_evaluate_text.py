@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from tests.tiny_text import BUILDERS
-from tests.trainers.text.workspace import Make, save_adaptor, told, workspace
+from tests.trainers.text.job import Make, events_of, save_adaptor, workspace
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Validation
 from trainers.contract.params.evaluate_text import EvaluateTextParams
@@ -55,16 +55,16 @@ def make(folders: dict[str, Path], tmp_path: Path) -> Make:
     def build(family: str = "llada", **options: Any) -> Any:
         folder = tmp_path / f"job{len(list(tmp_path.iterdir()))}"
         idle = IDLE.get(options.get("measure", "both"), ())
-        given = {"rows": ROWS, **{key: value for key, value in QUICK.items() if key not in idle}, **options}
-        return workspace(folder, "evaluate_text", folders[family], **given)
+        arguments = {"rows": ROWS, **{key: value for key, value in QUICK.items() if key not in idle}, **options}
+        return workspace(folder, "evaluate_text", folders[family], **arguments)
 
     return build
 
 
 def report(work: Any) -> dict[str, Any]:
     assert evaluate(work) == "succeeded"
-    found: dict[str, Any] = json.loads((work.out / "samples/report.json").read_bytes())
-    return found
+    result: dict[str, Any] = json.loads((work.out / "samples/report.json").read_bytes())
+    return result
 
 
 @torch.no_grad()
@@ -131,26 +131,26 @@ def test_copies_mask_evenly_spread_shares_of_scored_tokens_only() -> None:
 
 def test_a_job_reports_both_measures(make: Make) -> None:
     work = make()
-    found = report(work)
-    summary, rows = found["summary"], found["rows"]
+    result = report(work)
+    summary, rows = result["summary"], result["rows"]
     assert work.facts["evaluation"] == summary and work.facts["steps"] == 3
     assert summary["rows_scored"] == summary["rows_asked"] == 3 and summary["tokens"] == sum(r["tokens"] for r in rows)
     assert summary["nll"] == pytest.approx(sum(row["nll"] for row in rows) / summary["tokens"])
     assert summary["perplexity_bound"] == pytest.approx(math.exp(summary["nll"]))
     assert summary["exact_match"] == 0 and [row["expected"] for row in rows] == [row["answer"] for row in ROWS]
     assert [row["where"] for row in rows] == ["rows.jsonl line 1", "rows.jsonl line 2", "rows.jsonl line 3"]
-    (validation,) = [data for data in told(work) if isinstance(data, Validation)]
+    (validation,) = [data for data in events_of(work) if isinstance(data, Validation)]
     assert validation.metrics["nll"] == summary["nll"]
 
 
 def test_an_answer_that_the_model_gives_is_a_match(make: Make) -> None:
-    given = [row["given"] for row in report(make(measure="exact_match"))["rows"]]
-    rows = [ROWS[0] | {"answer": f"  {given[0]} "}, ROWS[1], ROWS[2] | {"answer": given[2]}]
-    assert all(text.strip() for text in given)
-    found = report(make(measure="exact_match", rows=rows))
-    assert found["summary"]["exact_match"] == pytest.approx(2 / 3)
-    assert [row["correct"] for row in found["rows"]] == [True, False, True]
-    assert "nll" not in found["summary"] and "exact_match" not in report(make(measure="likelihood"))["summary"]
+    answers = [row["given"] for row in report(make(measure="exact_match"))["rows"]]
+    rows = [ROWS[0] | {"answer": f"  {answers[0]} "}, ROWS[1], ROWS[2] | {"answer": answers[2]}]
+    assert all(text.strip() for text in answers)
+    result = report(make(measure="exact_match", rows=rows))
+    assert result["summary"]["exact_match"] == pytest.approx(2 / 3)
+    assert [row["correct"] for row in result["rows"]] == [True, False, True]
+    assert "nll" not in result["summary"] and "exact_match" not in report(make(measure="likelihood"))["summary"]
 
 
 PUNCTUATED = (
@@ -170,14 +170,14 @@ def test_a_model_that_says_every_answer_token_by_token_is_always_right(
     base = bases[family]
 
     def perfect(_: TextBase, prompts: list[list[int]], *__: Any, **___: Any) -> list[Text]:
-        said = [chat_tokenizer_of(base).text(answer) for answer in PUNCTUATED]
-        assert len(prompts) == len(said)
-        return [Text(tuple(ids), (), tuple(ids), answer_decode(base, ids), 1) for ids in said]
+        expected_message = [chat_tokenizer_of(base).text(answer) for answer in PUNCTUATED]
+        assert len(prompts) == len(expected_message)
+        return [Text(tuple(ids), (), tuple(ids), answer_decode(base, ids), 1) for ids in expected_message]
 
     monkeypatch.setattr("trainers.methods.evaluate_text.answers_sample", perfect)
     rows = [{"question": "say", "answer": answer} for answer in PUNCTUATED]
-    found = report(make(family, rows=rows, measure="exact_match", answer_format=form))
-    assert [row["correct"] for row in found["rows"]] == [True] * len(rows), found["rows"]
+    result = report(make(family, rows=rows, measure="exact_match", answer_format=form))
+    assert [row["correct"] for row in result["rows"]] == [True] * len(rows), result["rows"]
 
 
 @pytest.mark.parametrize(("family", "sayable"), [("bert", False), ("llada", True)])
@@ -190,7 +190,7 @@ def test_what_a_tokenizer_does_not_know_is_never_answered_right(
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "expected_message"),
     [
         ({"measure": "likelihood", "steps": 4}, "steps=4 does nothing with measure='likelihood'"),
         ({"measure": "likelihood", "cfg_scale": 1.0}, "cfg_scale=1.0 does nothing"),
@@ -199,22 +199,22 @@ def test_what_a_tokenizer_does_not_know_is_never_answered_right(
         ({"alg": "origin", "top_p": 0.9}, "top_p=0.9 does nothing with alg='origin' at temperature=0"),
     ],
 )
-def test_parameters_that_do_nothing_are_refused(params: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_parameters_that_do_nothing_are_refused(params: dict[str, Any], expected_message: str) -> None:
+    with pytest.raises(ValidationError, match=expected_message):
         EvaluateTextParams.model_validate(params)
 
 
 def test_the_error_of_the_noise_is_of_an_unbiased_variance_and_of_one_copy_unknown(make: Make) -> None:
     """With two copies a and b of one row: |a - b| / 2 over its tokens."""
     rows = ROWS[:1]
-    found = report(make(rows=rows, measure="likelihood", num_noises=2))["summary"]
+    result = report(make(rows=rows, measure="likelihood", num_noises=2))["summary"]
     work = make(rows=rows, measure="likelihood", num_noises=2)
     (row,) = rows_of(work, work.spec.params)
     base = load_text(work.model, torch.float32)
     encoded = encoded_row(base, row)
     copies = noised(encoded.ids_L, encoded.roles_L == 2, base.mask_id, copies=2, seed=42, row=0)
     first, second = likelihood_bound(base, encoded.ids_L, copies, batch_size=8)
-    assert found["nll_error"] == pytest.approx(abs(first - second) / 2 / found["tokens"], rel=1e-4)
+    assert result["nll_error"] == pytest.approx(abs(first - second) / 2 / result["tokens"], rel=1e-4)
     assert "nll_error" not in report(make(rows=rows, measure="likelihood", num_noises=1))["summary"]
 
 
@@ -278,10 +278,10 @@ def test_a_plain_text_under_a_shift_begins_with_a_token_that_nothing_is_asked_of
 def test_rows_without_room_are_told_and_not_scored(make: Make) -> None:
     rows = [*ROWS, {"question": "x" * 300, "answer": "y"}]
     work = make(rows=rows)
-    found = report(work)
-    assert found["summary"]["rows_scored"] == 3 and found["summary"]["rows_asked"] == 4
-    assert "the base model has 256" in found["rows"][3]["skipped"]
-    assert any(data.kind == "warning" and "1 prompts have no room" in data.message for data in told(work))
+    result = report(work)
+    assert result["summary"]["rows_scored"] == 3 and result["summary"]["rows_asked"] == 4
+    assert "the base model has 256" in result["rows"][3]["skipped"]
+    assert any(data.kind == "warning" and "1 prompts have no room" in data.message for data in events_of(work))
     with pytest.raises(TrainerError, match="none of 1 rows fits"):
         evaluate(make(rows=rows[3:], measure="likelihood"))
     with pytest.raises(TrainerError, match="no prompt fits"):
@@ -289,7 +289,7 @@ def test_rows_without_room_are_told_and_not_scored(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected", "form", "equal"),
+    ("answer", "expected", "form", "equal"),
     [
         ("so 3 + 4 = 7\n#### 7", "#### 7", "auto", True),
         ("#### 1,000.0", "work\n#### 1000", "auto", True),
@@ -307,8 +307,8 @@ def test_rows_without_room_are_told_and_not_scored(make: Make) -> None:
         ("7", "7", "gsm8k", False),
     ],
 )
-def test_answers_are_compared_as_their_format_says(given: str, expected: str, form: Any, equal: bool) -> None:
-    assert answers_equal(given, expected, form) is equal
+def test_answers_are_compared_as_their_format_says(answer: str, expected: str, form: Any, equal: bool) -> None:
+    assert answers_equal(answer, expected, form) is equal
 
 
 def test_a_final_number_is_what_gsm8k_means() -> None:
@@ -325,5 +325,5 @@ def test_gsm8k_rows_are_measured(shared_data: Path, make: Make) -> None:
     (path, *_) = sorted((shared_data / "gsm8k").glob("*.jsonl"))
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:3]]
     rows = [{"question": row["question"][:60], "answer": row["answer"][-20:]} for row in rows]
-    found = report(make(rows=rows, num_noises=2))
-    assert found["summary"]["rows_asked"] == 3 and all("####" in row["expected"] for row in found["rows"])
+    result = report(make(rows=rows, num_noises=2))
+    assert result["summary"]["rows_asked"] == 3 and all("####" in row["expected"] for row in result["rows"])

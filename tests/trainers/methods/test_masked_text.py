@@ -47,10 +47,10 @@ Make = Callable[..., TextJob]
 
 @pytest.fixture
 def make(tmp_path: Path, tiny_text: Callable[[str], Path]) -> Make:
-    def made(name: str = "job", family: str = "llada", rows: Any = None, **params: Any) -> TextJob:
+    def make_job(name: str = "job", family: str = "llada", rows: Any = None, **params: Any) -> TextJob:
         return text_job(tmp_path / name, tiny_text(family), rows, **params)
 
-    return made
+    return make_job
 
 
 @pytest.mark.parametrize(
@@ -118,10 +118,10 @@ def test_fuse_publishes_what_the_adaptor_makes_of_the_base(bits: bool, make: Mak
     text_adaptor_load(base, job.out / "adaptor", "a", 1.0)
     fused = load_text(job.out / "model", torch.float32)
     ids = torch.tensor([[5, base.mask_id, 7, 8]])
-    expected, found = (logits(model, hidden_padded(model, ids)) for model in (base, fused))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    expected, result = (logits(model, hidden_padded(model, ids)) for model in (base, fused))
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
     untouched = load_text(job.inputs / "model", torch.float32)
-    assert not torch.allclose(found, logits(untouched, hidden_padded(untouched, ids)), atol=1e-3)
+    assert not torch.allclose(result, logits(untouched, hidden_padded(untouched, ids)), atol=1e-3)
 
 
 def test_the_manifest_says_what_was_decided_and_dropped(make: Make) -> None:
@@ -132,7 +132,7 @@ def test_the_manifest_says_what_was_decided_and_dropped(make: Make) -> None:
         resp_cutoff_ratio=0.1,
         eval_strategy="epoch",
     )
-    found = job.finished().manifest
+    result = job.finished().manifest
     expected = {
         "training_method": "dream",
         "perbatch_cutoff": True,
@@ -144,16 +144,16 @@ def test_the_manifest_says_what_was_decided_and_dropped(make: Make) -> None:
         "eos_token": "<|endoftext|>",
         "seed": 42,
     }
-    assert {key: found[key] for key in expected} == expected
-    assert found["dataset"]["rows"] == 12
-    assert found["dataset"]["held_out"] == 1
-    assert found["dataset"]["chat_format"] == "chatml"
-    assert found["equal_on_any_processes"] is True
+    assert {key: result[key] for key in expected} == expected
+    assert result["dataset"]["rows"] == 12
+    assert result["dataset"]["held_out"] == 1
+    assert result["dataset"]["chat_format"] == "chatml"
+    assert result["equal_on_any_processes"] is True
 
 
 def test_bert_ends_with_its_separator_and_says_so(make: Make) -> None:
-    found = make(family="bert", training_method="bert", train_steps=1).finished().manifest
-    assert (found["eos_token"], found["pad_token"]) == ("[SEP]", "[PAD]")
+    result = make(family="bert", training_method="bert", train_steps=1).finished().manifest
+    assert (result["eos_token"], result["pad_token"]) == ("[SEP]", "[PAD]")
 
 
 def test_prompts_are_answered_with_their_denoising(make: Make) -> None:
@@ -204,16 +204,16 @@ def validations(job: TextJob) -> dict[int, dict[str, float]]:
 def test_a_job_goes_on_from_its_checkpoint_to_the_same_bits(lora: bool, make: Make) -> None:
     full = {"lora": False, "dtype": "float16", "optimizer": "adamw8bit", "eval_prompts": [], "lora_dropout": 0.05}
     params = DEMANDING if lora else DEMANDING | full
-    whole = make("whole", "dream", **params).finished()
+    complete = make("whole", "dream", **params).finished()
     other = make("other", "dream", **params)
-    shutil.copytree(whole.out / "checkpoints" / "step-00000002", other.inputs / "checkpoint")
+    shutil.copytree(complete.out / "checkpoints" / "step-00000002", other.inputs / "checkpoint")
     other.finished()
-    assert other.losses() == {step: loss for step, loss in whole.losses().items() if step > 2}
-    assert validations(other) == {step: metrics for step, metrics in validations(whole).items() if step >= 2}
+    assert other.losses() == {step: loss for step, loss in complete.losses().items() if step > 2}
+    assert validations(other) == {step: metrics for step, metrics in validations(complete).items() if step >= 2}
     product = "adaptor/adapter_model.safetensors" if lora else "model/model.safetensors"
-    assert (other.out / product).read_bytes() == (whole.out / product).read_bytes()
+    assert (other.out / product).read_bytes() == (complete.out / product).read_bytes()
     for sample in other.of_kind("sample"):
-        assert (other.out / sample.path).read_bytes() == (whole.out / sample.path).read_bytes()
+        assert (other.out / sample.path).read_bytes() == (complete.out / sample.path).read_bytes()
 
 
 @pytest.mark.long(smaller="test_a_job_goes_on_from_its_checkpoint_to_the_same_bits")
@@ -257,8 +257,8 @@ def test_two_processes_learn_what_one_does(make: Make) -> None:
         process.join(PATIENCE_SECONDS)
         assert process.exitcode == 0
     assert two.losses() == pytest.approx(one.losses(), rel=1e-5)
-    for ours, theirs in zip(validations(two).values(), validations(one).values(), strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-4)
+    for ours, reference in zip(validations(two).values(), validations(one).values(), strict=True):
+        assert ours == pytest.approx(reference, rel=1e-4)
 
 
 def test_what_auto_chose_is_recorded(make: Make) -> None:
@@ -271,15 +271,15 @@ def test_what_auto_chose_is_recorded(make: Make) -> None:
 def test_another_world_size_keeps_steps_and_rows(make: Make) -> None:
     """Epochs of 12 documents in batches of 4, begun on 1 process and ended on 2."""
     common = {"num_train_epochs": 2, "train_steps": 1000, "save_steps": 2, "batch_size": 2, "learning_rate": 1e-3}
-    whole = make("whole", gradient_accumulation_steps=2, **common).finished()
+    complete = make("whole", gradient_accumulation_steps=2, **common).finished()
     resumed = make("resumed").spec(processes=2, gradient_accumulation_steps=2, **common)
-    shutil.copytree(whole.out / "checkpoints" / "step-00000002", resumed.inputs / "checkpoint")
+    shutil.copytree(complete.out / "checkpoints" / "step-00000002", resumed.inputs / "checkpoint")
     for process in resumed.start(world_size=2):
         process.join(PATIENCE_SECONDS)
         assert process.exitcode == 0
-    assert max(whole.losses()) == 6
+    assert max(complete.losses()) == 6
     assert list(resumed.losses()) == [3, 4, 5, 6]
-    assert resumed.losses() == pytest.approx({step: whole.losses()[step] for step in range(3, 7)}, rel=1e-5)
+    assert resumed.losses() == pytest.approx({step: complete.losses()[step] for step in range(3, 7)}, rel=1e-5)
 
 
 def test_a_dataset_is_shown_as_tokens(make: Make) -> None:

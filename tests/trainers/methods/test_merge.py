@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from formats.text_configs import FAMILIES as DESCRIBED
 from tests.tiny_text import BUILDERS, build_tiny_llama
 from tests.tolerance import assert_near
-from tests.trainers.text.workspace import save_adaptor, workspace
+from tests.trainers.text.job import save_adaptor, workspace
 from trainers.contract.errors import TrainerError
 from trainers.methods.merge import merge
 from trainers.text.adaptors.lora import text_adaptor_load

@@ -1,14 +1,16 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
+from transformers import AutoTokenizer
 
 from tests.tiny_text import BUILDERS
 from tests.trainers.context import context_make
-from tests.trainers.text.workspace import MODEL, Make, save_adaptor, told, workspace
+from tests.trainers.text.job import MODEL, Make, events_of, save_adaptor, workspace
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Event, EventWriter, Payload, Sample
 from trainers.contract.params.sample_text import SampleTextParams
@@ -36,12 +38,12 @@ def adaptor(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
 def make(folders: dict[str, Path], tmp_path: Path) -> Make:
     def build(family: str = "llada", **options: Any) -> Any:
         folder = tmp_path / f"job{len(list(tmp_path.iterdir()))}"
-        given = QUICK | options
+        arguments = QUICK | options
         if "infill_texts" in options or "messages" in options:
-            given = {key: value for key, value in given.items() if key != "prompts" or "prompts" in options}
+            arguments = {key: value for key, value in arguments.items() if key != "prompts" or "prompts" in options}
         if "infill_texts" in options:
-            given.pop("max_new_tokens")
-        return workspace(folder, "sample_text", folders[family], **given)
+            arguments.pop("max_new_tokens")
+        return workspace(folder, "sample_text", folders[family], **arguments)
 
     return build
 
@@ -61,16 +63,16 @@ def test_a_job_leaves_each_text_with_its_trace_and_tells_of_it(make: Make, folde
     first, second = records(work)
     assert (first["prompt"], second["prompt"]) == ("the cat", "one") and (first["seed"], second["seed"]) == (42, 43)
     base = load_text(folders["llada"], torch.float32)
-    asked = prompt_ids(base, "the cat")
-    assert [token["id"] for token in first["tokens"][:-8]] == asked
-    assert [token["step"] for token in first["tokens"][:-8]] == [-1] * len(asked)
+    prompt = prompt_ids(base, "the cat")
+    assert [token["id"] for token in first["tokens"][:-8]] == prompt
+    assert [token["step"] for token in first["tokens"][:-8]] == [-1] * len(prompt)
     assert sorted(token["step"] for token in first["tokens"][-8:]) == list(range(8)) and first["steps"] == 8
     assert "".join(token["text"] for token in first["tokens"]).startswith("<|startoftext|><|start_header_id|>user")
     assert first["base_model"] == {"name": MODEL["name"], "sha256": MODEL["sha256"]}
     assert first["parameters"]["max_new_tokens"] == 8 and first["mask"] == "<|mdm_mask|>"
-    kinds = [data.kind for data in told(work)]
+    kinds = [data.kind for data in events_of(work)]
     assert kinds == ["started", *["progress"] * 8, "sample", "sample"]
-    samples = [data for data in told(work) if isinstance(data, Sample)]
+    samples = [data for data in events_of(work) if isinstance(data, Sample)]
     assert [(s.path, s.prompt, s.seed) for s in samples] == [
         ("samples/text-0001.json", "the cat", 42),
         ("samples/text-0002.json", "one", 43),
@@ -95,9 +97,9 @@ def test_gaps_are_filled_and_the_rest_stays(make: Make, folders: dict[str, Path]
     expected = ["[CLS]", "the", *["[MASK]"] * 3, "cat", "is", "[MASK]", "[SEP]"]
     assert ids == piece(expected)
     (record,) = records(work)
-    found = [token["id"] for token in record["tokens"]]
-    assert [a for a, b in zip(found, ids, strict=True) if b != base.mask_id] == [i for i in ids if i != base.mask_id]
-    assert base.mask_id not in found
+    result = [token["id"] for token in record["tokens"]]
+    assert [a for a, b in zip(result, ids, strict=True) if b != base.mask_id] == [i for i in ids if i != base.mask_id]
+    assert base.mask_id not in result
     assert [token["step"] == -1 for token in record["tokens"]] == [i != base.mask_id for i in ids]
 
 
@@ -119,9 +121,9 @@ def test_a_chat_is_answered_after_its_last_turn(make: Make, folders: dict[str, P
     assert sample(work) == "succeeded"
     (record,) = records(work)
     assert record["prompt"] == chat
-    asked = prompt_ids(load_text(folders["llada"], torch.float32), chat)
-    assert [token["id"] for token in record["tokens"][: len(asked)]] == asked
-    (told_of,) = [data for data in told(work) if isinstance(data, Sample)]
+    prompt = prompt_ids(load_text(folders["llada"], torch.float32), chat)
+    assert [token["id"] for token in record["tokens"][: len(prompt)]] == prompt
+    (told_of,) = [data for data in events_of(work) if isinstance(data, Sample)]
     assert told_of.prompt == "three"
     wrong = make(messages=[[{"role": "assistant", "content": "x"}, {"role": "user", "content": "y"}]])
     with pytest.raises(TrainerError, match="turn 1: expected user, got assistant"):
@@ -172,9 +174,9 @@ def test_dreams_cuts_take_the_chance_away(make: Make, cut: dict[str, Any]) -> No
 
 
 def test_suppressed_tokens_never_come(make: Make) -> None:
-    seen = {token for row in tokens(make()) for token in row[-8:]}
-    found = {token for row in tokens(make(suppress_tokens=sorted(seen))) for token in row[-8:]}
-    assert not found & seen
+    sampled = {token for row in tokens(make()) for token in row[-8:]}
+    result = {token for row in tokens(make(suppress_tokens=sorted(sampled))) for token in row[-8:]}
+    assert not result & sampled
     with pytest.raises(TrainerError, match="suppress_tokens has 999, but the base model's tokens are 0 to 270"):
         sample(make(suppress_tokens=[999]))
     with pytest.raises(TrainerError, match="leaves no token to choose"):
@@ -203,7 +205,7 @@ def test_gaps_of_many_sizes_take_their_own_steps(make: Make) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_the_dtype_decides_what_is_computed_in(make: Make, folders: dict[str, Path], dtype: str) -> None:
     work = make("llada", dtype=dtype)
-    found = tokens(work)
+    result = tokens(work)
     base = load_text(folders["llada"], getattr(torch, dtype))
     expected = answers_sample(
         base,
@@ -211,7 +213,7 @@ def test_the_dtype_decides_what_is_computed_in(make: Make, folders: dict[str, Pa
         Decoding(max_new_tokens=8, steps=8, block_size=8),
         [42, 43],
     )
-    assert found == [list(text.ids) for text in expected]
+    assert result == [list(text.ids) for text in expected]
 
 
 def test_four_bits_answer_otherwise(make: Make) -> None:
@@ -225,8 +227,8 @@ def test_an_adaptor_speaks_at_its_scale_and_leaves_the_base_as_it_was(make: Make
     assert tokens(work) != plain
     base = work.models.get((MODEL["sha256"], torch.float32, False, torch.device("cpu")), lambda: None)
     assert records(work)[0]["adaptors"] == [{"name": "poet@1", "sha256": "cd" * 32, "scale": 1.0}]
-    asked = [prompt_ids(base, prompt) for prompt in QUICK["prompts"]]
-    again = answers_sample(base, asked, Decoding(max_new_tokens=8, steps=8, block_size=8), [42, 43])
+    prompts = [prompt_ids(base, prompt) for prompt in QUICK["prompts"]]
+    again = answers_sample(base, prompts, Decoding(max_new_tokens=8, steps=8, block_size=8), [42, 43])
     assert [list(text.ids) for text in again] == plain
     assert tokens(make(adaptors=[adaptor], adaptor_scales=[0.0])) == plain
 
@@ -241,16 +243,16 @@ def test_an_adaptor_of_another_base_is_refused(make: Make, folders: dict[str, Pa
 def test_a_causal_base_shifts_as_its_adaptor_was_trained(
     make: Make, folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    made = {
+    adaptors = {
         recipe: save_adaptor(folders["llama"], tmp_path_factory.mktemp(recipe), mask_row=True, training_method=recipe)
         for recipe in ("llada", "dream")
     }
-    assert tokens(make("llama", adaptors=[made["dream"]])) != tokens(make("llama", adaptors=[made["llada"]]))
-    assert sample(make("llama", adaptors=[made["dream"]], top_k=5)) == "succeeded"
+    assert tokens(make("llama", adaptors=[adaptors["dream"]])) != tokens(make("llama", adaptors=[adaptors["llada"]]))
+    assert sample(make("llama", adaptors=[adaptors["dream"]], top_k=5)) == "succeeded"
     with pytest.raises(TrainerError, match="top_k=5 is for Dream"):
-        sample(make("llama", adaptors=[made["llada"]], top_k=5))
+        sample(make("llama", adaptors=[adaptors["llada"]], top_k=5))
     with pytest.raises(TrainerError, match="only poet@1 of the adaptors were trained"):
-        sample(make("llama", adaptors=[made["llada"], made["dream"]]))
+        sample(make("llama", adaptors=[adaptors["llada"], adaptors["dream"]]))
 
 
 class Stopping(EventWriter):
@@ -274,7 +276,7 @@ def test_a_stop_keeps_what_is_whole(make: Make) -> None:
     work = context_make(work.spec, work.inputs, work.out, work.cache, stopping)
     assert sample(work) == "stopped"
     assert len(records(work)) == 1 and work.facts["steps"] == 1
-    assert [data.seq for data in told(work) if data.kind == "control"] == [3]
+    assert [data.seq for data in events_of(work) if data.kind == "control"] == [3]
 
 
 def test_the_program_runs_a_job_to_its_manifest(make: Make) -> None:
@@ -327,3 +329,29 @@ def test_the_real_stories_model_fills_gaps(shared_data: Path, tmp_path: Path) ->
     assert sample(work) == "succeeded"
     (record,) = records(work)
     assert record["text"].startswith("Once upon a time") and record["text"].endswith("named Lily.")
+
+
+def test_a_text_with_gaps_begins_as_a_training_on_texts_does(folders: dict[str, Path]) -> None:
+    """With Dream's shift the first token is predicted at a BOS, for want of one at an end token."""
+    base = load_text(folders["dream"], torch.float32)
+    assert infill_ids(base, "[MASK] cat")[:2] == [base.bos_id, base.mask_id]
+    assert infill_ids(replace(base, bos_id=None), "[MASK] cat")[:2] == [base.eos_id, base.mask_id]
+    assert infill_ids(replace(base, shift=False), "[MASK] cat")[0] == base.mask_id
+
+
+def test_a_space_before_a_gap_stays_where_it_is_a_token(folders: dict[str, Path]) -> None:
+    base = load_text(folders["dream"], torch.float32)
+    ids = infill_ids(base, "cat [MASK] dog")
+    assert base.tokenizer.decode([i for i in ids[1:-1] if i != base.mask_id]) == "cat  dog"
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("name", ["gpt2", "qwen3-0.6b", "bert-base-uncased"])
+def test_a_gap_of_a_real_tokenizer_takes_the_space_that_its_word_carries(
+    shared_data: Path, folders: dict[str, Path], name: str
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(shared_data / "tokenizers" / name)
+    base = replace(load_text(folders["llama"], torch.float32), tokenizer=tokenizer, mask_id=-1)
+    ids = infill_ids(base, "the [MASK] cat")[:-1]
+    first, _, last = tokenizer("the big cat", add_special_tokens=False).input_ids
+    assert ids == [first, -1, last]

@@ -31,14 +31,14 @@ FAMILIES = list(BUILDERS)
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("lora")
-    made = {family: build(root / family) for family, build in BUILDERS.items()}
-    return made | {"tied": build_tiny_llama(root / "tied", tied=True)}
+    paths = {family: build(root / family) for family, build in BUILDERS.items()}
+    return paths | {"tied": build_tiny_llama(root / "tied", tied=True)}
 
 
 def attach(base: TextBase, **options: Any) -> list[torch.nn.Parameter]:
     """A trained-looking adaptor: r 4, alpha 8, every weight moved away from where it starts."""
-    given: dict[str, Any] = {"r": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear", "seed": 1}
-    parameters = attach_text_lora(base, **{**given, "train_mask_embedding": False, **options})
+    arguments: dict[str, Any] = {"r": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear", "seed": 1}
+    parameters = attach_text_lora(base, **{**arguments, "train_mask_embedding": False, **options})
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in parameters:
@@ -121,7 +121,7 @@ def test_a_saved_adaptor_loads_with_its_scale(folders: dict[str, Path], family: 
     trained = load_text(folders[family], torch.float32)
     attach(trained, train_mask_embedding=True)
     text_adaptor_save(trained, tmp_path, {"base_sha256": "ab", "note": "é"})
-    found = {}
+    result = {}
     for scale in (0.0, 0.5, 1.0):
         base = load_text(folders[family], torch.float32)
         assert text_adaptor_load(base, tmp_path, "adaptor_0", scale) == {
@@ -129,10 +129,10 @@ def test_a_saved_adaptor_loads_with_its_scale(folders: dict[str, Path], family: 
             "note": "é",
             "format": "pt",
         }
-        found[scale] = answers(base)
-    assert_near(found[1.0], answers(trained))
-    assert_near(found[0.0], answers(load_text(folders[family], torch.float32)))
-    assert (found[0.5] - found[1.0]).abs().max() > 1e-3 < (found[0.5] - found[0.0]).abs().max()
+        result[scale] = answers(base)
+    assert_near(result[1.0], answers(trained))
+    assert_near(result[0.0], answers(load_text(folders[family], torch.float32)))
+    assert (result[0.5] - result[1.0]).abs().max() > 1e-3 < (result[0.5] - result[0.0]).abs().max()
 
 
 def test_the_mask_row_learns_and_the_matrix_does_not(folders: dict[str, Path]) -> None:

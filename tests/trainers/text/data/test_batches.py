@@ -49,8 +49,8 @@ def lengths(batch: list[Encoded]) -> list[int]:
 
 def step(recipe: Recipe = RECIPE, step: int = 0, rank: int = 0, **plan: Any) -> list[TextMicroBatch]:
     settings = {"batch_size": 4, "accumulation": 1, "world_size": 1, "seed": 1} | plan
-    made = text_step_batch(DOCUMENTS, range(4), recipe, TextPlan(num_documents=4, **settings), step, rank)
-    return list(made.micro_batches)
+    step_batch = text_step_batch(DOCUMENTS, range(4), recipe, TextPlan(num_documents=4, **settings), step, rank)
+    return list(step_batch.micro_batches)
 
 
 @pytest.mark.parametrize(
@@ -70,24 +70,28 @@ def test_end_tokens_of_each_padding(text: str, row: list[int], batch: list[int])
 
 
 def test_end_tokens_are_scored_and_never_beyond_max_length() -> None:
-    found, _, _ = documents_of(DOCUMENTS, max_length=12, truncation="right", padding=EosPadding("block", 8), eos_id=EOS)
-    assert lengths(found) == [11, 12, 12, 9]
-    assert found[0].ids_L[8:].tolist() == [EOS] * 3
-    assert response_length(found[0]) == 8
+    result, _, _ = documents_of(
+        DOCUMENTS, max_length=12, truncation="right", padding=EosPadding("block", 8), eos_id=EOS
+    )
+    assert lengths(result) == [11, 12, 12, 9]
+    assert result[0].ids_L[8:].tolist() == [EOS] * 3
+    assert response_length(result[0]) == 8
 
 
 @pytest.mark.parametrize(
-    ("truncation", "kept", "counts"),
+    ("truncation", "remaining", "counts"),
     [("right", [0, 1, 3], (3, 0, 1)), ("filter", [], (0, 4, 0))],
 )
-def test_long_rows_are_cut_or_dropped_and_counted(truncation: Any, kept: list[int], counts: tuple[int, ...]) -> None:
-    documents, origins, found = documents_of(
+def test_long_rows_are_cut_or_dropped_and_counted(
+    truncation: Any, remaining: list[int], counts: tuple[int, ...]
+) -> None:
+    documents, origins, result = documents_of(
         DOCUMENTS, max_length=4, truncation=truncation, padding=EosPadding("masked"), eos_id=EOS
     )
-    assert origins == kept
-    assert (found.truncated, found.filtered, found.without_response) == counts
-    assert found.documents == len(documents) == len(kept)
-    assert found.tokens == sum(lengths(documents))
+    assert origins == remaining
+    assert (result.truncated, result.filtered, result.without_response) == counts
+    assert result.documents == len(documents) == len(remaining)
+    assert result.tokens == sum(lengths(documents))
 
 
 def test_every_response_is_cut_to_one_of_the_batch() -> None:
@@ -104,7 +108,7 @@ def test_columns_are_cut_after_the_responses_and_leave_each_a_token() -> None:
     alone = [prepare_batch(DOCUMENTS, replace(both, cut_ratio=0.0), index) for index in range(30)]
     assert any(max(lengths(a)) < max(lengths(b)) for a, b in zip(shapes, alone, strict=True))
     only = [lengths(prepare_batch(DOCUMENTS, replace(RECIPE, cut_ratio=1.0), index)) for index in range(5)]
-    assert all(found == [8, 10, 6, 8] for found in only)  # the shortest response has 2 tokens, so one column goes
+    assert all(result == [8, 10, 6, 8] for result in only)  # the shortest response has 2 tokens, so one column goes
 
 
 @pytest.mark.parametrize("padding", ["cap:4", "supervised", "masked"])
@@ -113,10 +117,10 @@ def test_no_end_follows_what_was_cut_off(padding: str, settings: dict[str, Any])
     """A document that lost tokens of its response ends with what was left of it."""
     recipe = replace(RECIPE, packing=False, padding=EosPadding.parse(padding), **settings)
     for index in range(20):
-        for whole, shaped in zip(DOCUMENTS, prepare_batch(DOCUMENTS, recipe, index), strict=True):
-            own = shaped.ids_L[shaped.roles_L != Role.FILL].tolist()
-            assert own == whole.ids_L[: len(own)].tolist()
-            assert len(own) == len(whole.ids_L) or EOS not in shaped.ids_L
+        for full, shaped in zip(DOCUMENTS, prepare_batch(DOCUMENTS, recipe, index), strict=True):
+            content = shaped.ids_L[shaped.roles_L != Role.FILL].tolist()
+            assert content == full.ids_L[: len(content)].tolist()
+            assert len(content) == len(full.ids_L) or EOS not in shaped.ids_L
 
 
 def test_prompts_are_masked_only_where_they_are_scored() -> None:
@@ -129,9 +133,9 @@ def test_prompts_are_masked_only_where_they_are_scored() -> None:
 
 def test_a_bos_comes_before_all_of_a_batch_when_shifted_and_one_is_learned_from_its_start() -> None:
     shifted = replace(RECIPE, shift=True, mask_prompt_loss=False)
-    found = prepare_batch(DOCUMENTS, shifted, 0)
-    assert all(item.ids_L[0] == BOS for item in found)
-    noised = [document_noised(found[0], shifted, index, 0, 1) for index in range(40)]
+    result = prepare_batch(DOCUMENTS, shifted, 0)
+    assert all(item.ids_L[0] == BOS for item in result)
+    noised = [document_noised(result[0], shifted, index, 0, 1) for index in range(40)]
     assert not any(item.maskable_L[0] for item in noised)
     assert all(item.maskable_L[1:].all() for item in noised)
     assert lengths(prepare_batch(DOCUMENTS, replace(shifted, mask_prompt_loss=True), 0)) == lengths(DOCUMENTS)
@@ -184,11 +188,11 @@ def test_any_split_of_a_batch_has_the_same_tokens_and_weights() -> None:
         pairs = [(int(t), float(w)) for b in batches for t, w in zip(b.targets_N, b.weights_N, strict=True)]
         return sorted(pairs)
 
-    (whole,) = step(step=5)
-    assert scored(step(step=5, batch_size=1, accumulation=4)) == scored([whole])
+    (full,) = step(step=5)
+    assert scored(step(step=5, batch_size=1, accumulation=4)) == scored([full])
     ranks = [step(step=5, batch_size=1, accumulation=2, world_size=2, rank=rank) for rank in (0, 1)]
     assert [len(batches) for batches in ranks] == [2, 2]
-    assert scored([*ranks[0], *ranks[1]]) == scored([whole])
+    assert scored([*ranks[0], *ranks[1]]) == scored([full])
 
 
 def test_a_step_alone_is_drawn_as_after_others() -> None:
@@ -206,6 +210,6 @@ def test_each_epoch_noises_a_document_anew() -> None:
 
 def test_tokens_of_a_batch_are_counted_without_padding() -> None:
     plan = TextPlan(num_documents=4, batch_size=3, accumulation=1, world_size=1, seed=1)
-    made = [text_step_batch(DOCUMENTS, range(4), replace(RECIPE, packing=False), plan, index, 0) for index in (0, 1)]
-    assert sum(batch.units for batch in made) == sum(lengths(DOCUMENTS))
-    assert [batch.epoch for batch in made] == [0.5, 1.0]
+    batches = [text_step_batch(DOCUMENTS, range(4), replace(RECIPE, packing=False), plan, index, 0) for index in (0, 1)]
+    assert sum(batch.units for batch in batches) == sum(lengths(DOCUMENTS))
+    assert [batch.epoch for batch in batches] == [0.5, 1.0]

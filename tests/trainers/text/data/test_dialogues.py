@@ -35,14 +35,14 @@ def test_columns_say_what_a_row_is(columns: dict[str, Any], expected: list[tuple
 
 
 def test_a_system_turn_may_come_first_and_an_unanswered_question_goes() -> None:
-    said = [("system", "s"), ("user", "q"), ("assistant", "a"), ("user", "again")]
-    assert turns({"messages": [{"role": r, "content": c} for r, c in said]}) == said[:3]
+    expected_message = [("system", "s"), ("user", "q"), ("assistant", "a"), ("user", "again")]
+    assert turns({"messages": [{"role": r, "content": c} for r, c in expected_message]}) == expected_message[:3]
 
 
 def test_templates_are_filled_from_the_columns_and_win() -> None:
     columns = {"text": "unused", "english": "dog", "german": ["der", "Hund"]}
-    found = turns(columns, input_template="Say {{ english | upper }}", output_template="{{ german | join(' ') }}")
-    assert found == [("user", "Say DOG"), ("assistant", "der Hund")]
+    result = turns(columns, input_template="Say {{ english | upper }}", output_template="{{ german | join(' ') }}")
+    assert result == [("user", "Say DOG"), ("assistant", "der Hund")]
 
 
 def test_a_variable_that_a_row_lacks_is_named_with_the_row() -> None:
@@ -65,7 +65,7 @@ def test_a_template_that_is_not_jinja_is_a_fault_of_the_parameters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "expected_message"),
     [
         ({"messages": []}, "the chat is empty"),
         ({"messages": [{"role": "user", "content": "q"}] * 2}, "turn 2: expected assistant, got user"),
@@ -78,8 +78,8 @@ def test_a_template_that_is_not_jinja_is_a_fault_of_the_parameters() -> None:
         ({"some": "thing"}, "expected the columns"),
     ],
 )
-def test_a_row_that_says_nothing_is_named(columns: dict[str, Any], said: str) -> None:
+def test_a_row_that_says_nothing_is_named(columns: dict[str, Any], expected_message: str) -> None:
     with pytest.raises(TrainerError) as refused:
         turns(columns)
     assert refused.value.reason.message.startswith("a.jsonl line 1: ")
-    assert said in refused.value.reason.message
+    assert expected_message in refused.value.reason.message

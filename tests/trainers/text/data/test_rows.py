@@ -33,8 +33,8 @@ def test_the_same_rows_come_from_every_kind_of_file(ending: str, tmp_path: Path)
 
 def test_a_text_file_is_its_paragraphs(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\ntwo\n\n\nthree\n")
-    found = rows_read(tmp_path)
-    assert [(row.where, row.columns["text"]) for row in found] == [
+    result = rows_read(tmp_path)
+    assert [(row.where, row.columns["text"]) for row in result] == [
         ("a.txt line 1", "one\ntwo"),
         ("a.txt line 5", "three"),
     ]
@@ -54,7 +54,7 @@ def test_files_are_read_in_the_order_of_their_names_below_folders_too(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "expected_message"),
     [
         ("a.jsonl", '{"text": "x"}\n{"text": \n[1]', "a.jsonl line 2: not JSON"),
         ("a.jsonl", '{"text": "x"}\n[1]', "a.jsonl line 2: expected an object, got list"),
@@ -69,17 +69,19 @@ def test_files_are_read_in_the_order_of_their_names_below_folders_too(tmp_path: 
         ("a.png", "", "found none of them"),
     ],
 )
-def test_what_is_faulty_is_named(name: str, content: str, said: str, tmp_path: Path) -> None:
+def test_what_is_faulty_is_named(name: str, content: str, expected_message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(TrainerError) as refused:
         rows_read(tmp_path)
-    assert said in refused.value.reason.message
+    assert expected_message in refused.value.reason.message
 
 
-@pytest.mark.parametrize(("content", "said"), [(b"\xff\xfea\0", "UTF-16"), (b'{"text": "\xe9"}', "byte 10 is 0xe9")])
-def test_other_encodings_are_named(content: bytes, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "expected_message"), [(b"\xff\xfea\0", "UTF-16"), (b'{"text": "\xe9"}', "byte 10 is 0xe9")]
+)
+def test_other_encodings_are_named(content: bytes, expected_message: str, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(content)
-    with pytest.raises(TrainerError, match=said):
+    with pytest.raises(TrainerError, match=expected_message):
         rows_read(tmp_path)
 
 

@@ -49,11 +49,11 @@ def rows_of(base: TextBase, lengths: tuple[int, ...] = LENGTHS) -> list[Tensor]:
 
 
 def padded(rows: list[Tensor], base: TextBase, *, left: bool = False, width: int = 45) -> tuple[Tensor, Tensor]:
-    ids, seen = torch.full((len(rows), width), base.pad_id), torch.zeros(len(rows), width, dtype=torch.long)
+    ids, attention = torch.full((len(rows), width), base.pad_id), torch.zeros(len(rows), width, dtype=torch.long)
     for index, row in enumerate(rows):
         place = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[index, place], seen[index, place] = row, 1
-    return ids, seen
+        ids[index, place], attention[index, place] = row, 1
+    return ids, attention
 
 
 LLADA_NAMES = {
@@ -122,11 +122,11 @@ def test_a_row_depends_on_neither_padding_nor_neighbours(bases: dict[str, TextBa
     rows = rows_of(base)
     alone = [hidden_padded(base, row[None])[0] for row in rows]
     for left in (False, True):
-        ids, seen = padded(rows, base, left=left)
-        hidden = hidden_padded(base, ids, seen)
+        ids, attention = padded(rows, base, left=left)
+        hidden = hidden_padded(base, ids, attention)
         for index, row in enumerate(rows):
-            assert_near(hidden[index][seen[index].bool()], alone[index])
-            assert len(row) == int(seen[index].sum())
+            assert_near(hidden[index][attention[index].bool()], alone[index])
+            assert len(row) == int(attention[index].sum())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -142,18 +142,18 @@ def test_packed_documents_equal_padded_ones_with_their_gradients(folders: dict[s
     base = load_text(folders[family], torch.float64)
     base.model.requires_grad_(True)
     rows = rows_of(base)
-    ids, seen = padded(rows, base)
+    ids, attention = padded(rows, base)
     weights = torch.randn(sum(LENGTHS), base.model.config.hidden_size, dtype=torch.float64)
-    found = []
+    result = []
     for hidden in (
         hidden_packed(base, torch.cat(rows), LENGTHS),
-        hidden_padded(base, ids, seen)[seen.bool()],
+        hidden_padded(base, ids, attention)[attention.bool()],
     ):
         base.model.zero_grad()
         (hidden * weights).sum().backward()  # type: ignore[no-untyped-call]
         grads = [p.grad.clone() for p in body(base).parameters() if p.grad is not None]
-        found.append((hidden.detach(), grads))
-    (packed, packed_grads), (plain, plain_grads) = found
+        result.append((hidden.detach(), grads))
+    (packed, packed_grads), (plain, plain_grads) = result
     torch.testing.assert_close(packed, plain, atol=1e-10, rtol=0)
     assert len(packed_grads) == len(plain_grads) > 10
     for one, other in zip(packed_grads, plain_grads, strict=True):
@@ -167,16 +167,16 @@ def test_a_cached_step_equals_a_whole_forward_where_all_changed_columns_are_give
 ) -> None:
     """One layer sees only what its columns hold, so a step over every column must equal a fresh forward."""
     base = bases[family]
-    ids, seen = padded(rows_of(base), base)
-    whole, cache = cache_fill(base, ids, seen.bool())
-    assert_near(whole[seen.bool()], hidden_padded(base, ids, seen)[seen.bool()])
+    ids, attention = padded(rows_of(base), base)
+    complete, cache = cache_fill(base, ids, attention.bool())
+    assert_near(complete[attention.bool()], hidden_padded(base, ids, attention)[attention.bool()])
     same = hidden_cached(base, ids[:, 3:7], torch.arange(3, 7).expand(4, 4), cache)
-    assert_near(same, whole[:, 3:7])
+    assert_near(same, complete[:, 3:7])
     changed = ids.clone()
     changed[:, 3:7] = (changed[:, 3:7] + 1) % base.vocab_size
     columns = torch.arange(ids.shape[1]).expand_as(ids)
     again = hidden_cached(base, changed, columns, cache)
-    assert_near(again[seen.bool()], hidden_padded(base, changed, seen)[seen.bool()])
+    assert_near(again[attention.bool()], hidden_padded(base, changed, attention)[attention.bool()])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -186,8 +186,8 @@ def test_features_times_the_heads_matrix_are_the_logits(bases: dict[str, TextBas
     (row,) = rows_of(base, (9,))
     hidden = hidden_padded(base, row[None])
     weight, bias = head_weight(base)
-    made = head_features(base, hidden) @ weight.T + (0 if bias is None else bias)
-    assert_near(made, base.model(row[None]).logits)
+    computed = head_features(base, hidden) @ weight.T + (0 if bias is None else bias)
+    assert_near(computed, base.model(row[None]).logits)
     assert_near(logits(base, hidden), base.model(row[None]).logits)
 
 

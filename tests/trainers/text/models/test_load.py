@@ -55,11 +55,11 @@ def test_special_ids_come_from_config_and_tokenizer(bases: dict[str, TextBase]) 
     def token(family: str, ids: int | None) -> str | None:
         return None if ids is None else str(bases[family].tokenizer.convert_ids_to_tokens(ids))
 
-    told = {
+    special_ids = {
         name: tuple(token(name, i) for i in (base.mask_id, base.eos_id, base.pad_id, base.bos_id))
         for name, base in bases.items()
     }
-    assert told == {
+    assert special_ids == {
         "llada": ("<|mdm_mask|>", "<|endoftext|>", "<|endoftext|>", "<|startoftext|>"),
         "dream": ("<|mask|>", "<|endoftext|>", "<|endoftext|>", "<|beginoftext|>"),
         "bert": ("[MASK]", "[SEP]", "[PAD]", "[CLS]"),
@@ -97,17 +97,17 @@ def test_a_causal_base_gets_a_mask_token_in_a_spare_row_or_one_row_more(tmp_path
     folder = build_tiny_llama(tmp_path, spare_rows=spare, tied=tied)
     stored = load_file(folder / "model.safetensors")
     base = load_text(folder, torch.float32)
-    known = len(stored["model.embed_tokens.weight"]) - spare
+    num_tokens = len(stored["model.embed_tokens.weight"]) - spare
     embedding, head = base.model.get_input_embeddings().weight, base.model.get_output_embeddings().weight
-    assert base.mask_id == known == base.tokenizer.mask_token_id
-    assert base.tokenizer("a<|mask|>", add_special_tokens=False).input_ids[-1] == known
-    assert base.vocab_size == len(embedding) == len(head) == known + max(spare, 1)
+    assert base.mask_id == num_tokens == base.tokenizer.mask_token_id
+    assert base.tokenizer("a<|mask|>", add_special_tokens=False).input_ids[-1] == num_tokens
+    assert base.vocab_size == len(embedding) == len(head) == num_tokens + max(spare, 1)
     assert (embedding is head) == tied
     matrices = [("model.embed_tokens.weight", embedding)] + ([] if tied else [("lm_head.weight", head)])
     for name, weight in matrices:
-        assert torch.equal(weight[:known], stored[name][:known])
-        expected = stored[name][known] if spare else stored[name].mean(0)
-        torch.testing.assert_close(weight[known], expected)
+        assert torch.equal(weight[:num_tokens], stored[name][:num_tokens])
+        expected = stored[name][num_tokens] if spare else stored[name].mean(0)
+        torch.testing.assert_close(weight[num_tokens], expected)
 
 
 def test_a_tokenizer_larger_than_the_network_is_refused(copy: Callable[[str], Path]) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from trainers.core.noise import Purpose
 from trainers.text.objective import corruption
 from trainers.text.objective.corruption import (
+    LossNorm,
     NoiseSchedule,
     cart_weights,
     columns_cut,
@@ -19,6 +20,7 @@ from trainers.text.objective.corruption import (
     grid_time,
     mask_draw,
     masked_share,
+    norm_scales,
     response_cut,
     scheduler_weight,
 )
@@ -130,3 +132,40 @@ def test_a_ratio_of_zero_cuts_no_column_even_on_the_smallest_draw(monkeypatch: p
 
 def test_columns_are_cut_from_the_longest() -> None:
     assert cut_columns([10, 7, 9], 2) == [8, 7, 8]
+
+
+COUNTS = (3, 0, 12, 7)
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize(
+    ("norm", "expected"),
+    [
+        ("token", [1 / 22] * 4),
+        ("sequence", [1 / 9, 0, 1 / 36, 1 / 21]),
+        ("batch", [1 / 4] * 4),
+    ],
+)
+def test_scales(norm: LossNorm, expected: list[float]) -> None:
+    assert norm_scales(COUNTS, norm) == pytest.approx(expected)
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("norm", ["token", "sequence", "batch"])
+def test_a_batch_without_maskable_tokens_has_no_loss(norm: LossNorm) -> None:
+    assert all(math.isfinite(scale) and scale * 0 == 0 for scale in norm_scales([0, 0], norm))
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize(
+    ("norm", "expected"), [("token", 1.0), ("sequence", 1.0), ("batch", sum(COUNTS) / len(COUNTS))]
+)
+def test_uniform_logits_give_log_v_in_expectation(schedule: NoiseSchedule, norm: LossNorm, expected: float) -> None:
+    """nll = log V everywhere, so the loss is log V x sum of scale x w x masked; in expectation masked = p |M|."""
+    times = (np.arange(20_000) + 0.5) / 20_000
+    mean = np.mean([scheduler_weight(time, schedule) * masked_share(time, schedule) for time in times])
+    loss = math.log(50) * sum(
+        scale * mean * count for scale, count in zip(norm_scales(COUNTS, norm), COUNTS, strict=True)
+    )
+    assert loss == pytest.approx(expected * math.log(50), rel=1e-3)

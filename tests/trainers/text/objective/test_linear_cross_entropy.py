@@ -27,9 +27,9 @@ def plain(features: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
     )
 
 
-def gradients(nll_N: Tensor, *wanted: Tensor | None) -> list[Tensor]:
+def gradients(nll_N: Tensor, *inputs: Tensor | None) -> list[Tensor]:
     slopes_N = torch.linspace(-1, 2, N)
-    return list(torch.autograd.grad((nll_N * slopes_N).sum(), [tensor for tensor in wanted if tensor is not None]))
+    return list(torch.autograd.grad((nll_N * slopes_N).sum(), [tensor for tensor in inputs if tensor is not None]))
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +41,12 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_trained_head_has_the_plain_values_and_gradients(bias: bool) -> None:
     features, weight, biases, targets = parts(bias=bias)
-    found, expected = linear_cross_entropy(features, weight, biases, targets), plain(features, weight, biases, targets)
-    torch.testing.assert_close(found, expected, **PRODUCT)
-    for ours, theirs in zip(
-        gradients(found, features, weight, biases), gradients(expected, features, weight, biases), strict=True
+    result, expected = linear_cross_entropy(features, weight, biases, targets), plain(features, weight, biases, targets)
+    torch.testing.assert_close(result, expected, **PRODUCT)
+    for ours, reference in zip(
+        gradients(result, features, weight, biases), gradients(expected, features, weight, biases), strict=True
     ):
-        torch.testing.assert_close(ours, theirs, **PRODUCT)
+        torch.testing.assert_close(ours, reference, **PRODUCT)
 
 
 def test_a_frozen_head_gets_no_gradient_and_the_features_the_plain_one() -> None:
@@ -54,19 +54,19 @@ def test_a_frozen_head_gets_no_gradient_and_the_features_the_plain_one() -> None
     assert bias is not None
     weight.requires_grad_(False)
     bias.requires_grad_(False)
-    found = gradients(linear_cross_entropy(features, weight, bias, targets), features)
-    torch.testing.assert_close(found, gradients(plain(features, weight, bias, targets), features), **PRODUCT)
+    result = gradients(linear_cross_entropy(features, weight, bias, targets), features)
+    torch.testing.assert_close(result, gradients(plain(features, weight, bias, targets), features), **PRODUCT)
 
 
 def test_a_suppressed_token_is_out_of_the_softmax() -> None:
     features, weight, bias, targets = parts()
     assert bias is not None
     targets = torch.where(targets == 7, 8, targets)
-    found = linear_cross_entropy(features, weight, bias, targets, suppress=7)
-    kept = [index for index in range(V) if index != 7]
+    result = linear_cross_entropy(features, weight, bias, targets, suppress=7)
+    remaining = [index for index in range(V) if index != 7]
     moved = torch.where(targets > 7, targets - 1, targets)
-    torch.testing.assert_close(found, plain(features, weight[kept], bias[kept], moved), **PRODUCT)
-    (gradient,) = gradients(found, weight)
+    torch.testing.assert_close(result, plain(features, weight[remaining], bias[remaining], moved), **PRODUCT)
+    (gradient,) = gradients(result, weight)
     assert not gradient[7].any()
 
 
@@ -82,13 +82,13 @@ def test_autocast_rounds_the_factors_and_gradients_stay_fp32(trained: bool) -> N
     features, weight, _, targets = parts()
     weight.requires_grad_(trained)
     with torch.autocast("cpu", torch.bfloat16):
-        found = linear_cross_entropy(features, weight, None, targets)
+        result = linear_cross_entropy(features, weight, None, targets)
     expected = plain(features.bfloat16().float(), weight.bfloat16().float(), None, targets)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    wanted = (features, weight) if trained else (features,)
-    for ours, theirs in zip(gradients(found, *wanted), gradients(expected, *wanted), strict=True):
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
+    inputs = (features, weight) if trained else (features,)
+    for ours, reference in zip(gradients(result, *inputs), gradients(expected, *inputs), strict=True):
         assert ours.dtype == torch.float32
-        torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-2)
+        torch.testing.assert_close(ours, reference, rtol=2e-2, atol=2e-2)
 
 
 def test_nothing_scored_is_no_loss_and_a_zero_gradient() -> None:
@@ -104,9 +104,9 @@ def test_predictions_have_the_same_nll_and_the_plain_argmax() -> None:
     features, weight, bias, targets = parts()
     logits = torch.nn.functional.linear(features, weight, bias)
     targets[:5] = logits.argmax(-1)[:5]
-    found = linear_predicted(features, weight, bias, targets)
-    torch.testing.assert_close(found.nll_N, plain(features, weight, bias, targets), **PRODUCT)
-    assert found.hit_N.tolist() == (logits.argmax(-1) == targets).tolist()
+    result = linear_predicted(features, weight, bias, targets)
+    torch.testing.assert_close(result.nll_N, plain(features, weight, bias, targets), **PRODUCT)
+    assert result.hit_N.tolist() == (logits.argmax(-1) == targets).tolist()
 
 
 def test_only_a_chunk_of_the_logits_exists_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

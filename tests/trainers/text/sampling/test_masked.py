@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trainers.text.sampling.toy_logits import MASK, PAD, VOCABULARY, ask, toy
 from trainers.core.noise import Purpose, stream
 from trainers.text.sampling.decoding_rules import (
     pick_dream,
@@ -24,6 +23,23 @@ from trainers.text.sampling.texts import Logits, guided_logits
 
 pytestmark = pytest.mark.numeric
 
+VOCABULARY, MASK, PAD = 12, 11, 10
+TABLE = torch.randn(VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def toy(ids_BL: Tensor) -> Tensor:
+    """Logits that depend on every token of the row and on the place: a network small enough to think about."""
+    embedded = TABLE[ids_BL]
+    places = torch.arange(ids_BL.shape[1], dtype=torch.float64)[:, None]
+    return 2 * torch.sin(
+        embedded.cumsum(1) + embedded.flip(1).cumsum(1).flip(1) + places * 0.7 + torch.arange(VOCABULARY) * 1.3
+    )
+
+
+def ask(ids_BL: Tensor, columns_BS: Tensor, fresh: bool) -> Tensor:
+    del fresh
+    return toy(ids_BL).gather(1, columns_BS[..., None].expand(-1, -1, VOCABULARY))
+
 
 def run(
     text: list[int],
@@ -32,12 +48,14 @@ def run(
     select: Any = select_evenly,
     block_size: int = 100,
     steps: int = 4,
-    asked: Logits = ask,
+    logits: Logits = ask,
     **options: Any,
 ) -> Denoised:
     canvas = canvas_of([text], mask_id=MASK, pad_id=PAD)
     options = {"seeds": [0], **options}
-    return denoise(canvas, asked, pick=pick, select=select, mask_id=MASK, block_size=block_size, steps=steps, **options)
+    return denoise(
+        canvas, logits, pick=pick, select=select, mask_id=MASK, block_size=block_size, steps=steps, **options
+    )
 
 
 def token_noise(seed: int, step: int, column: int) -> Tensor:
@@ -50,7 +68,7 @@ def llada_reference(
     """`generate` of the LLaDA repository for one prompt, its noise drawn from our streams, the mask suppressed."""
     x = torch.full((1, len(prompt) + length), MASK)
     x[0, : len(prompt)] = torch.tensor(prompt)
-    given = x != MASK
+    from_input = x != MASK
     blocks, done = length // block, 0
     for number in range(blocks):
         stop = len(prompt) + (number + 1) * block
@@ -62,7 +80,7 @@ def llada_reference(
             out = toy(x)
             if cfg > 0:
                 blind = x.clone()
-                blind[given] = MASK
+                blind[from_input] = MASK
                 out = toy(blind) + (cfg + 1) * (out - toy(blind))
             out[..., MASK] = -torch.inf
             noisy = out.clone()
@@ -103,10 +121,10 @@ def test_llada_equals_its_own_code(
         prompt, length, steps=steps, block=block, remasking=remasking, temperature=temperature, cfg=cfg
     )
     input_BL = torch.tensor([text]) != MASK
-    asked = guided_logits(ask, input_BL, mask_id=MASK, scale=cfg) if cfg else ask
-    found = run(text, pick=pick_llada(remasking, temperature), steps=steps, block_size=block, asked=asked)
-    assert found.ids_BL[0].tolist() == expected
-    assert found.forwards == steps and found.finished
+    logits = guided_logits(ask, input_BL, mask_id=MASK, scale=cfg) if cfg else ask
+    result = run(text, pick=pick_llada(remasking, temperature), steps=steps, block_size=block, logits=logits)
+    assert result.ids_BL[0].tolist() == expected
+    assert result.forwards == steps and result.finished
 
 
 def dream_reference(prompt: list[int], length: int, *, steps: int, alg: str, eps: float, **cut: float) -> list[int]:
@@ -154,13 +172,13 @@ def dream_reference(prompt: list[int], length: int, *, steps: int, alg: str, eps
 @pytest.mark.parametrize(("top_p", "top_k", "eps"), [(1.0, 0, 1e-3), (0.6, 0, 1e-3), (1.0, 2, 0.2)])
 def test_dream_equals_its_own_code(alg: str, steps: int, top_p: float, top_k: int, eps: float) -> None:
     expected = dream_reference([1, 2, 3], 9, steps=steps, alg=alg, eps=eps, top_p=top_p, top_k=top_k)
-    found = run(
+    result = run(
         [1, 2, 3, *[MASK] * 9],
         pick=pick_dream(alg, 0.0, top_p, top_k),
         select=select_dream(alg, 0.0, eps),
         steps=steps,
     )
-    assert found.ids_BL[0].tolist() == expected
+    assert result.ids_BL[0].tolist() == expected
 
 
 def run_many(text: list[int], count: int, **options: Any) -> Denoised:
@@ -174,9 +192,9 @@ def test_a_temperature_draws_from_the_tempered_softmax() -> None:
     expected_llada[MASK] = -torch.inf
     for pick, scale in ((pick_llada("low_confidence", 0.7), 1 / 0.7), (pick_dream("entropy", 0.7, 1.0, 0), 1 / 0.7)):
         drawn = run_many([1, MASK], 1500, pick=pick, select=select_evenly, steps=1).ids_BL[:, 1]
-        found = torch.bincount(drawn, minlength=VOCABULARY) / 1500
-        wanted = (expected_llada * scale).softmax(-1)
-        assert (found - wanted).abs().max() < 4 * float((wanted * (1 - wanted) / 1500).sqrt().max())
+        result = torch.bincount(drawn, minlength=VOCABULARY) / 1500
+        expected = (expected_llada * scale).softmax(-1)
+        assert (result - expected).abs().max() < 4 * float((expected * (1 - expected) / 1500).sqrt().max())
 
 
 def test_top_p_and_top_k_keep_the_head_of_the_distribution() -> None:
@@ -193,13 +211,13 @@ def test_alg_temp_draws_the_order_from_the_softmax_of_confidences() -> None:
     text = [1, MASK, MASK, MASK]
     out = toy(torch.tensor([text]))[0, 1:]
     out[:, MASK] = -torch.inf
-    wanted = (out.softmax(-1).max(-1).values / 0.5).softmax(-1)
+    expected = (out.softmax(-1).max(-1).values / 0.5).softmax(-1)
 
     drawn = run_many(text, 1200, pick=confidence, select=select_dream("maskgit_plus", 0.5, 0.01), steps=3)
-    found = torch.bincount(drawn.trace_BL[:, 1:].argmin(1), minlength=3) / 1200
-    assert (found - wanted).abs().max() < 4 * float((0.25 / 1200) ** 0.5)
+    result = torch.bincount(drawn.trace_BL[:, 1:].argmin(1), minlength=3) / 1200
+    assert (result - expected).abs().max() < 4 * float((0.25 / 1200) ** 0.5)
     most_confident = run(text, pick=confidence, select=select_dream("maskgit_plus", 0.0, 0.01), steps=3)
-    assert int(most_confident.trace_BL[0, 1:].argmin()) == int(wanted.argmax())
+    assert int(most_confident.trace_BL[0, 1:].argmin()) == int(expected.argmax())
 
 
 def test_the_threshold_commits_all_that_is_sure_and_one_at_least() -> None:
@@ -233,18 +251,18 @@ def test_the_mask_and_suppressed_tokens_are_never_predicted() -> None:
 
 
 def test_blocks_are_filled_from_left_to_right() -> None:
-    found = run([1, *[MASK] * 9], pick=pick_llada("low_confidence", 0.0), block_size=3, steps=9)
-    trace = found.trace_BL[0]
+    result = run([1, *[MASK] * 9], pick=pick_llada("low_confidence", 0.0), block_size=3, steps=9)
+    trace = result.trace_BL[0]
     assert trace[0] == FROM_INPUT and sorted(trace[1:].tolist()) == list(range(9))
     assert trace[1:4].max() < trace[4:7].min() and trace[4:7].max() < trace[7:].min()
-    whole = run([1, *[MASK] * 9], pick=pick_llada("low_confidence", 0.0), block_size=9, steps=9)
-    assert not torch.equal(whole.ids_BL, found.ids_BL)
+    complete = run([1, *[MASK] * 9], pick=pick_llada("low_confidence", 0.0), block_size=9, steps=9)
+    assert not torch.equal(complete.ids_BL, result.ids_BL)
 
 
 def test_only_masks_of_a_given_text_are_filled() -> None:
     text = [1, MASK, 2, 3, MASK, MASK, 4]
-    found = run(text, pick=pick_llada("low_confidence", 0.0), block_size=2, steps=3)
-    ids, trace = found.ids_BL[0].tolist(), found.trace_BL[0].tolist()
+    result = run(text, pick=pick_llada("low_confidence", 0.0), block_size=2, steps=3)
+    ids, trace = result.ids_BL[0].tolist(), result.trace_BL[0].tolist()
     assert [ids[i] for i in (0, 2, 3, 6)] == [1, 2, 3, 4] and MASK not in ids
     assert [trace[i] for i in (0, 2, 3, 6)] == [FROM_INPUT] * 4 and sorted(trace[i] for i in (1, 4, 5)) == [0, 1, 2]
 
@@ -264,7 +282,7 @@ def test_a_row_of_a_batch_is_what_it_would_be_alone(name: str) -> None:
     pick, select = PICKS[name]
     texts = [[1, 2, *[MASK] * 8], [3, *[MASK] * 8], [1, MASK, 2, 2, 2, MASK, MASK, 5], [4, 4, 4, 5, *[MASK] * 8]]
 
-    def own(canvas_lengths: Sequence[int]) -> Any:
+    def row_logits(canvas_lengths: Sequence[int]) -> Any:
         def answer(ids_BL: Tensor, columns_BS: Tensor, fresh: bool) -> Tensor:
             del fresh
             rows = [toy(row[None, :size])[0] for row, size in zip(ids_BL, canvas_lengths, strict=True)]
@@ -275,9 +293,11 @@ def test_a_row_of_a_batch_is_what_it_would_be_alone(name: str) -> None:
     options: dict[str, Any] = {"pick": pick, "select": select, "mask_id": MASK, "block_size": 3, "steps": 6}
     seeds = [7, 8, 9, 10]
     lengths = [len(text) for text in texts]
-    batch = denoise(canvas_of(texts, mask_id=MASK, pad_id=PAD), own(lengths), seeds=seeds, **options)
+    batch = denoise(canvas_of(texts, mask_id=MASK, pad_id=PAD), row_logits(lengths), seeds=seeds, **options)
     for index, text in enumerate(texts):
-        alone = denoise(canvas_of([text], mask_id=MASK, pad_id=PAD), own([len(text)]), seeds=[seeds[index]], **options)
+        alone = denoise(
+            canvas_of([text], mask_id=MASK, pad_id=PAD), row_logits([len(text)]), seeds=[seeds[index]], **options
+        )
         size = len(text)
         assert torch.equal(batch.ids_BL[index, :size], alone.ids_BL[0])
         assert torch.equal(batch.trace_BL[index, :size], alone.trace_BL[0])
@@ -286,17 +306,17 @@ def test_a_row_of_a_batch_is_what_it_would_be_alone(name: str) -> None:
 def test_without_steps_each_mask_takes_one_whatever_the_blocks() -> None:
     text = [1, *[MASK] * 5, 2, MASK, MASK]
     for pick, select in (PICKS["llada"], (PICKS["threshold"][0], select_evenly)):
-        found = run(text, pick=pick, select=select, block_size=4, steps=None)
-        assert found.forwards == 7 and sorted(found.trace_BL[0].tolist()) == [FROM_INPUT, FROM_INPUT, *range(7)]
+        result = run(text, pick=pick, select=select, block_size=4, steps=None)
+        assert result.forwards == 7 and sorted(result.trace_BL[0].tolist()) == [FROM_INPUT, FROM_INPUT, *range(7)]
     few = run(text, pick=PICKS["llada"][0], block_size=4, steps=2)
     assert few.forwards == 2
 
 
 @pytest.mark.parametrize("steps", [3, 7, 8, 12])
 def test_steps_that_blocks_do_not_divide_are_all_taken(steps: int) -> None:
-    found = run([1, *[MASK] * 12], pick=PICKS["llada"][0], block_size=4, steps=steps)
-    assert found.forwards == steps
-    taken = [len(set(found.trace_BL[0, 1 + first : 5 + first].tolist())) for first in (0, 4, 8)]
+    result = run([1, *[MASK] * 12], pick=PICKS["llada"][0], block_size=4, steps=steps)
+    assert result.forwards == steps
+    taken = [len(set(result.trace_BL[0, 1 + first : 5 + first].tolist())) for first in (0, 4, 8)]
     assert taken == sorted(taken, reverse=True) and sum(taken) == steps and taken[0] - taken[2] <= 1
 
 
@@ -309,12 +329,12 @@ def test_the_seed_decides() -> None:
 
 def test_a_stop_is_obeyed_between_steps() -> None:
     steps: list[Tensor] = []
-    found = run(
+    result = run(
         [1, *[MASK] * 8],
         pick=pick_llada("low_confidence", 0.0),
         steps=8,
         on_step=lambda ids: steps.append(ids.clone()),
         should_stop=lambda: len(steps) == 3,
     )
-    assert not found.finished and found.forwards == 3
+    assert not result.finished and result.forwards == 3
     assert [int((ids == MASK).sum()) for ids in steps] == [7, 6, 5]

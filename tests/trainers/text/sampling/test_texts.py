@@ -16,8 +16,8 @@ from trainers.text.sampling.texts import Decoding, answers_sample, masks_fill
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TextBase]:
     root = tmp_path_factory.mktemp("sampling")
-    made = ("llada", "dream", "bert", "modernbert")
-    return {family: load_text(BUILDERS[family](root / family), torch.float64) for family in made}
+    families = ("llada", "dream", "bert", "modernbert")
+    return {family: load_text(BUILDERS[family](root / family), torch.float64) for family in families}
 
 
 PROMPTS = [[5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15, 16, 17, 18]]
@@ -43,12 +43,12 @@ def test_dreams_logits_are_shifted_right(bases: dict[str, TextBase]) -> None:
     text = [5, 6, base.mask_id, 7]
     raw = logits(base, hidden_padded(base, torch.tensor([text])))[0, 1]
     raw[base.mask_id] = -torch.inf
-    (found,) = masks_fill(base, [text], Decoding(steps=1), [0])
-    assert found.ids[2] == int(raw.argmax())
+    (result,) = masks_fill(base, [text], Decoding(steps=1), [0])
+    assert result.ids[2] == int(raw.argmax())
     (first,) = masks_fill(base, [[base.mask_id, 6]], Decoding(steps=1), [0])
-    own = logits(base, hidden_padded(base, torch.tensor([[base.mask_id, 6]])))[0, 0]
-    own[base.mask_id] = -torch.inf
-    assert first.ids[0] == int(own.argmax())
+    unshifted = logits(base, hidden_padded(base, torch.tensor([[base.mask_id, 6]])))[0, 0]
+    unshifted[base.mask_id] = -torch.inf
+    assert first.ids[0] == int(unshifted.argmax())
 
 
 @pytest.mark.parametrize("family", ["llada", "dream", "bert", "modernbert"])
@@ -62,7 +62,7 @@ def test_a_cache_is_exact_where_each_block_takes_one_step(bases: dict[str, TextB
 
 def test_a_cached_step_computes_fewer_columns(bases: dict[str, TextBase]) -> None:
     base = bases["llada"]
-    seen: dict[str, list[int]] = {}
+    widths_by_cache: dict[str, list[int]] = {}
     for cache in ("none", "prefix", "dual"):
         widths: list[int] = []
         hook = base.model.model.layers[0].register_forward_hook(
@@ -70,8 +70,8 @@ def test_a_cached_step_computes_fewer_columns(bases: dict[str, TextBase]) -> Non
         )
         answers_sample(base, [[5] * 8], Decoding(max_new_tokens=8, steps=8, block_size=4, cache=cache), [0])  # type: ignore[arg-type]
         hook.remove()
-        seen[cache] = widths
-    assert seen == {
+        widths_by_cache[cache] = widths
+    assert widths_by_cache == {
         "none": [16] * 8,
         "prefix": [16, 8, 8, 8, 16, 4, 4, 4],
         "dual": [16, 4, 4, 4, 16, 4, 4, 4],
@@ -84,19 +84,21 @@ def test_guidance_moves_away_from_what_a_blind_network_says(bases: dict[str, Tex
     with torch.no_grad():
         seeing = logits(base, hidden_padded(base, torch.tensor([text])))[0, 2]
         blind = logits(base, hidden_padded(base, torch.tensor([[base.mask_id] * 4])))[0, 2]
-    wanted = blind + 3 * (seeing - blind)
-    wanted[base.mask_id] = -torch.inf
-    (found,) = masks_fill(base, [text], Decoding(steps=1, cfg_scale=2.0), [0])
-    assert found.ids[2] == int(wanted.argmax()) != int(seeing.argmax())
+    expected = blind + 3 * (seeing - blind)
+    expected[base.mask_id] = -torch.inf
+    (result,) = masks_fill(base, [text], Decoding(steps=1, cfg_scale=2.0), [0])
+    assert result.ids[2] == int(expected.argmax()) != int(seeing.argmax())
 
 
 def test_an_answer_ends_at_its_end_token(bases: dict[str, TextBase]) -> None:
     base = bases["llada"]
     everything = set(range(base.vocab_size)) - {base.eos_id}
     ended = Decoding(max_new_tokens=4, steps=4, suppress_tokens=tuple(sorted(everything)))
-    (found,) = answers_sample(base, [[5, 6]], ended, [0])
-    assert found.ids == (5, 6, *[base.eos_id] * 4) and found.text == "" and found.answer_ids == ()
-    assert found.trace[:2] == (FROM_INPUT, FROM_INPUT) and sorted(found.trace[2:]) == [0, 1, 2, 3] and found.steps == 4
+    (result,) = answers_sample(base, [[5, 6]], ended, [0])
+    assert result.ids == (5, 6, *[base.eos_id] * 4) and result.text == "" and result.answer_ids == ()
+    assert (
+        result.trace[:2] == (FROM_INPUT, FROM_INPUT) and sorted(result.trace[2:]) == [0, 1, 2, 3] and result.steps == 4
+    )
 
 
 def test_what_has_no_room_is_refused(bases: dict[str, TextBase]) -> None:

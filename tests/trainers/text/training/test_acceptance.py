@@ -81,7 +81,7 @@ def _config_edit(folder: Path, name: str = "config.json", **change: Any) -> None
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., TextJob]:
-    def made(base: Path, files: dict[str, Path | str], **params: Any) -> TextJob:
+    def make_job(base: Path, files: dict[str, Path | str], **params: Any) -> TextJob:
         job = TextJob(tmp_path / "job", tmp_path / "cache")
         job.dataset.mkdir(parents=True)
         (job.inputs / "model").symlink_to(base)
@@ -89,7 +89,7 @@ def make(tmp_path: Path) -> Callable[..., TextJob]:
             (job.dataset / name).write_bytes(content.read_bytes() if isinstance(content, Path) else content.encode())
         return job.spec(**params)
 
-    return made
+    return make_job
 
 
 def first_lines(path: Path, count: int) -> str:
@@ -110,11 +110,11 @@ def test_real_rows_train_each_class(
     lora = {"lora": True, "lora_r": 4, "lora_alpha": 8}
     job = make(base, {"rows.jsonl": rows}, training_method=method, **QUICK, **lora).finished()
     assert all(0 < loss < 100 for loss in job.losses().values())
-    found = job.manifest["dataset"]
-    assert found["rows"] == count
-    assert found["documents"] + found["without_response"] == count
-    assert found["chat_format"] == {"bert": "bert", "modernbert": "plain"}.get(family, "chatml")
-    assert found["tokens"] <= count * 192
+    result = job.manifest["dataset"]
+    assert result["rows"] == count
+    assert result["documents"] + result["without_response"] == count
+    assert result["chat_format"] == {"bert": "bert", "modernbert": "plain"}.get(family, "chatml")
+    assert result["tokens"] <= count * 192
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_very_long_row_is_cut(
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "expected_message"),
     [
         ("bad_rows.jsonl", "bad_rows.jsonl line 12: expected an object, got list"),
         ("utf16.jsonl", "utf16.jsonl is UTF-16; expected UTF-8"),
@@ -154,13 +154,13 @@ def test_a_very_long_row_is_cut(
     ],
 )
 def test_hostile_files_are_refused_with_their_reason(
-    name: str, said: str, shared_data: Path, tiny_text: Callable[[str], Path], make: Callable[..., TextJob]
+    name: str, expected_message: str, shared_data: Path, tiny_text: Callable[[str], Path], make: Callable[..., TextJob]
 ) -> None:
     job = make(tiny_text("llada"), {name: shared_data / "hostile" / "text" / name})
     assert job.run() == 1
     reason = job.failure().reason
     assert reason.code == "bad_dataset"
-    assert said in reason.message + reason.detail
+    assert expected_message in reason.message + reason.detail
 
 
 @pytest.mark.slow

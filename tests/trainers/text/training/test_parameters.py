@@ -89,23 +89,23 @@ Make = Callable[..., TextJob]
 def make(tmp_path: Path, tiny_text: Callable[[str], Path]) -> Make:
     count = iter(range(100))
 
-    def made(family: str = "llada", rows: list[dict[str, Any]] | None = None, **params: Any) -> TextJob:
+    def make_job(family: str = "llada", rows: list[dict[str, Any]] | None = None, **params: Any) -> TextJob:
         return text_job(tmp_path / str(next(count)), tiny_text(family), rows, **params)
 
-    return made
+    return make_job
 
 
 @pytest.fixture(scope="module")
 def losses_of(tmp_path_factory: pytest.TempPathFactory, tiny_text: Callable[[str], Path]) -> Callable[..., list[float]]:
     """Losses of a job, each made once."""
-    known: dict[str, list[float]] = {}
+    losses_by_key: dict[str, list[float]] = {}
 
     def losses(family: str, params: dict[str, Any]) -> list[float]:
         key = f"{family} {sorted(params.items())}"
-        if key not in known:
+        if key not in losses_by_key:
             job = text_job(tmp_path_factory.mktemp("job") / "job", tiny_text(family), **params).finished()
-            known[key] = list(job.losses().values())
-        return known[key]
+            losses_by_key[key] = list(job.losses().values())
+        return losses_by_key[key]
 
     return losses
 
@@ -199,14 +199,14 @@ def test_templates_make_the_rows(make: Make) -> None:
 def test_all_turns_are_learned_or_the_last(make: Make) -> None:
     turns = [("user", "the"), ("assistant", "on in one"), ("user", "cat"), ("assistant", "dog")]
     rows = [{"messages": [{"role": role, "content": text} for role, text in turns]}] * 12
-    found = [make(rows=rows, supervise_turns=kind).finished().first_loss() for kind in ("last", "all")]
-    assert found[0] != found[1]
+    result = [make(rows=rows, supervise_turns=kind).finished().first_loss() for kind in ("last", "all")]
+    assert result[0] != result[1]
 
 
 def test_what_is_reported_goes_to_tensorboard_where_it_is_asked(make: Make) -> None:
     assert not (make(train_steps=1).finished().out / "tensorboard").exists()
-    told = make(train_steps=1, log_to_tensorboard=True, eval_strategy="steps", eval_prompts=["the"]).finished()
-    assert any((told.out / "tensorboard").iterdir())
+    finished = make(train_steps=1, log_to_tensorboard=True, eval_strategy="steps", eval_prompts=["the"]).finished()
+    assert any((finished.out / "tensorboard").iterdir())
 
 
 @pytest.mark.slow
@@ -214,12 +214,12 @@ def test_what_is_reported_goes_to_wandb_where_it_is_asked(make: Make, monkeypatc
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     assert not (make(train_steps=1).finished().out / "wandb").exists()
     settings = {"log_to_wandb": True, "wandb_project": "words", "eval_strategy": "steps", "eval_prompts": ["the"]}
-    told = make(train_steps=1, **settings).finished()
-    assert any(b"words" in path.read_bytes() for path in (told.out / "wandb").rglob("*") if path.is_file())
+    finished = make(train_steps=1, **settings).finished()
+    assert any(b"words" in path.read_bytes() for path in (finished.out / "wandb").rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize(
-    ("params", "accelerators", "said"),
+    ("params", "accelerators", "expected_message"),
     [
         ({"train_device": "cuda"}, 0, "train_device='cuda' needs accelerators"),
         ({"train_device": "cpu"}, 1, "train_device='cpu' uses no accelerators"),
@@ -229,15 +229,15 @@ def test_what_is_reported_goes_to_wandb_where_it_is_asked(make: Make, monkeypatc
     ],
 )
 def test_the_device_and_the_resources_must_agree(
-    params: dict[str, Any], accelerators: Any, said: str, make: Make
+    params: dict[str, Any], accelerators: Any, expected_message: str, make: Make
 ) -> None:
     job = make(accelerators=accelerators, **params)
     assert job.run() == 1
-    assert said in job.failure().reason.message
+    assert expected_message in job.failure().reason.message
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "expected_message"),
     [
         ({"load_in_4bit": True}, "load_in_4bit=true needs lora=true"),
         ({"fuse": True}, "fuse=true needs lora=true"),
@@ -268,15 +268,15 @@ def test_the_device_and_the_resources_must_agree(
         ({"eval_prompts": ["a", " "]}, "one is empty"),
     ],
 )
-def test_what_does_not_go_together_is_refused(params: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said.replace("(", r"\(").replace("[", r"\[")):
+def test_what_does_not_go_together_is_refused(params: dict[str, Any], expected_message: str) -> None:
+    with pytest.raises(ValidationError, match=expected_message.replace("(", r"\(").replace("[", r"\[")):
         MaskedTextParams.model_validate({**QUICK, **params})
 
 
 def test_valid_parameters_stay_valid_when_all_are_written_out() -> None:
     for params in ({}, DREAM, LORA, {"eos_padding": "cap:8"}):
-        made = MaskedTextParams.model_validate({"adaptor_name": "a", **params})
-        assert MaskedTextParams.model_validate(made.model_dump(mode="json")) == made
+        parsed = MaskedTextParams.model_validate({"adaptor_name": "a", **params})
+        assert MaskedTextParams.model_validate(parsed.model_dump(mode="json")) == parsed
 
 
 def test_defaults_depend_on_the_recipe() -> None:
@@ -288,8 +288,8 @@ def test_defaults_depend_on_the_recipe() -> None:
 
 def test_both_cutoffs_warn_when_they_cut_much() -> None:
     assert not MaskedTextParams(adaptor_name="a", training_method="dream", resp_cutoff_ratio=0.1).warnings()
-    (said,) = MaskedTextParams(adaptor_name="a", training_method="dream", resp_cutoff_ratio=0.3).warnings()
-    assert "both cut" in said
+    (expected_message,) = MaskedTextParams(adaptor_name="a", training_method="dream", resp_cutoff_ratio=0.3).warnings()
+    assert "both cut" in expected_message
 
 
 @pytest.mark.parametrize(("family", "method"), [("bert", "llada"), ("llada", "dream"), ("dream", "bert")])

@@ -60,9 +60,9 @@ def objective(base: TextBase, suppress: int | None = None, dtype: torch.dtype = 
 
 def micro_batch(base: TextBase, recipe: Recipe) -> TextMicroBatch:
     """All documents in one micro-batch."""
-    made = documents(base, recipe)
-    plan = TextPlan(len(made), len(made), 1, 1, seed=1)
-    (micro,) = text_step_batch(made, range(len(made)), recipe, plan, 3, 0).micro_batches
+    encoded = documents(base, recipe)
+    plan = TextPlan(len(encoded), len(encoded), 1, 1, seed=1)
+    (micro,) = text_step_batch(encoded, range(len(encoded)), recipe, plan, 3, 0).micro_batches
     return micro
 
 
@@ -70,12 +70,12 @@ def gradients(
     base: TextBase, recipe: Recipe, *, batch_size: int = 4, accumulation: int = 1, world_size: int = 1, step: int = 3
 ) -> tuple[float, Tensor]:
     """Loss and flat gradient of a step, summed over micro-batches and ranks as the loop and the all-reduce do."""
-    made = documents(base, recipe)
-    plan = TextPlan(len(made), batch_size, accumulation, world_size, seed=1)
+    encoded = documents(base, recipe)
+    plan = TextPlan(len(encoded), batch_size, accumulation, world_size, seed=1)
     base.model.zero_grad()
     total = 0.0
     for rank in range(world_size):
-        for micro in text_step_batch(made, range(len(made)), recipe, plan, step, rank).micro_batches:
+        for micro in text_step_batch(encoded, range(len(encoded)), recipe, plan, step, rank).micro_batches:
             loss, _ = objective(base)(micro)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
@@ -98,10 +98,10 @@ def test_any_accumulation_and_process_count_has_the_same_gradient(
 ) -> None:
     base = base_of("dream")
     recipe = recipe_for(base, padding, packing=padding != "supervised", cuts_per_batch=cuts, cut_ratio=ratio)
-    found = [gradients(base, recipe, batch_size=b, accumulation=a, world_size=w) for b, a, w in SPLITS]
-    for loss, gradient in found[1:]:
-        assert loss == pytest.approx(found[0][0], rel=PRODUCT["rtol"])
-        torch.testing.assert_close(gradient, found[0][1], **GRADIENT)
+    result = [gradients(base, recipe, batch_size=b, accumulation=a, world_size=w) for b, a, w in SPLITS]
+    for loss, gradient in result[1:]:
+        assert loss == pytest.approx(result[0][0], rel=PRODUCT["rtol"])
+        torch.testing.assert_close(gradient, result[0][1], **GRADIENT)
 
 
 @pytest.mark.parametrize("family", ["llada", "dream", "bert", "modernbert"])
@@ -119,9 +119,9 @@ def test_the_loss_is_that_of_all_logits(family: str, base_of: Callable[[str], Te
     """Dream: logits' = cat(logits[:1], logits[:-1]) of each document, then plain cross entropy."""
     base = base_of(family)
     recipe = recipe_for(base)
-    made = documents(base, recipe)
-    plan = TextPlan(len(made), 1, 4, 1, seed=1)
-    for micro in text_step_batch(made, range(4), recipe, plan, 3, 0).micro_batches:
+    encoded = documents(base, recipe)
+    plan = TextPlan(len(encoded), 1, 4, 1, seed=1)
+    for micro in text_step_batch(encoded, range(4), recipe, plan, 3, 0).micro_batches:
         hidden = base.model.model(input_ids=micro.ids[None], use_cache=False)[0][0]
         all_logits = logits(base, hidden)
         if base.shift:
@@ -140,13 +140,13 @@ def test_a_blank_head_scores_log_v_in_expectation(
     base = load_text(tiny_text("llada"), torch.float32)
     torch.nn.init.zeros_(base.model.lm_head.weight)
     recipe = recipe_for(base, norm=norm, schedule=schedule, epsilon=0.05)
-    made = documents(base, recipe)
-    plan = TextPlan(len(made), 4, 1, 1, seed=1)
-    batches = [text_step_batch(made, range(4), recipe, plan, step, 0).micro_batches[0] for step in range(200)]
+    encoded = documents(base, recipe)
+    plan = TextPlan(len(encoded), 4, 1, 1, seed=1)
+    batches = [text_step_batch(encoded, range(4), recipe, plan, step, 0).micro_batches[0] for step in range(200)]
     with torch.no_grad():
         loss = float(objective(base)(batches[0])[0])
     assert loss == pytest.approx(math.log(base.vocab_size) * float(batches[0].weights_N.sum()), rel=1e-5)
-    counts = [int((document.roles_L >= Role.RESPONSE).sum()) for document in made]
+    counts = [int((document.roles_L >= Role.RESPONSE).sum()) for document in encoded]
     expected = mean * (sum(counts) / len(counts) if norm == "batch" else 1.0)
     assert sum(float(batch.weights_N.sum()) for batch in batches) / 200 == pytest.approx(expected, rel=0.05)
 
@@ -187,8 +187,8 @@ def test_an_objective_cannot_change_under_a_training(base_of: Callable[[str], Te
 def test_a_suppressed_mask_token_is_never_part_of_the_softmax(base_of: Callable[[str], TextBase]) -> None:
     base = base_of("llada")
     recipe = recipe_for(base)
-    made = documents(base, recipe)
-    (micro,) = text_step_batch(made, range(4), recipe, TextPlan(4, 4, 1, 1, seed=1), 0, 0).micro_batches
+    encoded = documents(base, recipe)
+    (micro,) = text_step_batch(encoded, range(4), recipe, TextPlan(4, 4, 1, 1, seed=1), 0, 0).micro_batches
     with torch.no_grad():
         free, suppressed = (float(objective(base, token)(micro)[0]) for token in (None, base.mask_id))
     assert suppressed < free
@@ -199,11 +199,11 @@ def test_validation_is_the_same_at_every_evaluation_and_whatever_training_weighs
 ) -> None:
     base = base_of("llada")
     recipe = recipe_for(base)
-    made = documents(base, recipe)
+    encoded = documents(base, recipe)
     alone = Processes(0, 1, CPU)
-    first = validate(objective(base), made, [0, 2], recipe, alone)
-    assert validate(objective(base), made, [0, 2], recipe, alone) == first
-    uniform = validate(objective(base), made, [0, 2], replace(recipe, weighting="uniform"), alone)
+    first = validate(objective(base), encoded, [0, 2], recipe, alone)
+    assert validate(objective(base), encoded, [0, 2], recipe, alone) == first
+    uniform = validate(objective(base), encoded, [0, 2], replace(recipe, weighting="uniform"), alone)
     assert uniform["nll"] == pytest.approx(first["nll"], rel=PRODUCT["rtol"])
     assert uniform["loss"] != pytest.approx(first["loss"], rel=1e-2)
     assert first["loss"] == pytest.approx(first["nll"], rel=1e-5)  # token norm and the scheduler's weight are the bound
@@ -215,16 +215,16 @@ def test_validation_of_a_blank_head_is_log_v(tiny_text: Callable[[str], Path]) -
     base = load_text(tiny_text("llada"), torch.float32)
     torch.nn.init.zeros_(base.model.lm_head.weight)
     recipe = recipe_for(base, "block:8")
-    made = documents(base, recipe) * 8
-    found = validate(objective(base), made, range(len(made)), recipe, Processes(0, 1, CPU))
-    assert found["nll"] == pytest.approx(math.log(base.vocab_size), rel=0.08)
+    encoded = documents(base, recipe) * 8
+    result = validate(objective(base), encoded, range(len(encoded)), recipe, Processes(0, 1, CPU))
+    assert result["nll"] == pytest.approx(math.log(base.vocab_size), rel=0.08)
 
 
 def test_dropout_is_off_in_validation(tiny_text: Callable[[str], Path]) -> None:
     base = load_text(tiny_text("bert"), torch.float32)
     base.model.train()
     recipe = recipe_for(base)
-    made = documents(base, recipe)
-    found = [validate(objective(base), made, [1], recipe, Processes(0, 1, CPU)) for _ in range(2)]
-    assert found[0] == found[1]
+    encoded = documents(base, recipe)
+    result = [validate(objective(base), encoded, [1], recipe, Processes(0, 1, CPU)) for _ in range(2)]
+    assert result[0] == result[1]
     assert base.model.training

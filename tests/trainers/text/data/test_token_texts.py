@@ -1,4 +1,4 @@
-"""What is shown token by token is the text, for every kind of tokenizer."""
+"""The texts of single tokens join to the text, for every kind of tokenizer."""
 
 import random
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ def ids_of(tokenizer: Any, text: str) -> list[int]:
 
 
 def base_of(tokenizer: Any) -> Any:
-    """All of a base that these functions look at."""
+    """The fields of a base that these functions use."""
     return SimpleNamespace(
         tokenizer=tokenizer,
         family="llama",
@@ -38,7 +38,7 @@ def base_of(tokenizer: Any) -> Any:
     )
 
 
-def test_the_replay_keeps_its_blanks(tokenizer: Any) -> None:
+def test_the_replay_keeps_its_spaces(tokenizer: Any) -> None:
     ids = ids_of(tokenizer, SENTENCE)
     record = text_record(base_of(tokenizer), Text(tuple(ids), (-1,) * len(ids), tuple(ids), "", 0), {})
     shown = "".join(token["text"] for token in record["tokens"])
@@ -46,7 +46,7 @@ def test_the_replay_keeps_its_blanks(tokenizer: Any) -> None:
     assert shown.lower().replace("user :", "user:").strip() == SENTENCE.lower()
 
 
-def test_the_token_preview_keeps_its_blanks(tokenizer: Any) -> None:
+def test_the_token_preview_keeps_its_spaces(tokenizer: Any) -> None:
     ids = ids_of(tokenizer, SENTENCE)
     document = Encoded(np.array(ids, np.int32), np.zeros(len(ids), np.uint8))
     noised: Any = SimpleNamespace(masked_L=np.zeros(len(ids), bool))

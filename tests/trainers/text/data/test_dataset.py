@@ -71,8 +71,8 @@ def test_the_cache_is_read_and_a_damaged_one_made_again(
     chat_tokenizer: ChatTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ids() -> list[list[int]]:
-        made = dialogues_encode(chat_tokenizer, DIALOGUES, supervise_all=False, num_proc=1, cache=tmp_path)
-        return [row.ids_L.tolist() for row in made]
+        encoded = dialogues_encode(chat_tokenizer, DIALOGUES, supervise_all=False, num_proc=1, cache=tmp_path)
+        return [row.ids_L.tolist() for row in encoded]
 
     first = ids()
     (path,) = (tmp_path / "tokens").iterdir()
