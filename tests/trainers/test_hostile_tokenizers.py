@@ -32,7 +32,7 @@ def pattern_write(folder: Path, pattern: str) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(content))
 
 
-def test_100000_brackets_are_a_bad_base_model(folder: Path) -> None:
+def test_100000_nested_brackets_are_a_bad_base_model(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("[" * 100_000)
     assert refusal(folder) == "tokenizer.json: nested too deeply; expected at most 64 levels"
 
@@ -43,7 +43,7 @@ def test_a_pattern_that_does_not_compile_is_a_bad_base_model(folder: Path) -> No
 
 
 @pytest.mark.parametrize("pattern", ["((a{1000}){1000}){1000}", "a" * 5000])
-def test_a_pattern_that_takes_gigabytes_is_a_bad_base_model(folder: Path, pattern: str) -> None:
+def test_a_pattern_that_needs_gigabytes_is_a_bad_base_model(folder: Path, pattern: str) -> None:
     pattern_write(folder, pattern)
     assert "expected a pattern of at most 4096 characters whose counts" in refusal(folder)
 

@@ -58,7 +58,7 @@ def test_a_line_is_json_or_three_paths() -> None:
             line_parse(wrong)
 
 
-def test_each_job_is_answered_and_prints_go_elsewhere(
+def test_each_job_gets_one_answer_and_prints_go_to_the_log(
     serving: Callable[..., "subprocess.CompletedProcess[str]"],
 ) -> None:
     ended = serving(job("one"), "s\ti\ttwo", "nonsense", job(ReasonCode.BAD_ADAPTOR), job("three"))
@@ -69,7 +69,7 @@ def test_each_job_is_answered_and_prints_go_elsewhere(
     assert "job one\nchild of one\njob two\n" in ended.stderr and ended.returncode == 0
 
 
-def test_a_log_takes_the_output_of_its_job_alone(
+def test_a_log_has_the_output_of_its_job_only(
     serving: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
@@ -80,7 +80,7 @@ def test_a_log_takes_the_output_of_its_job_alone(
 
 
 @pytest.mark.parametrize("code", [ReasonCode.INTERNAL, ReasonCode.OUT_OF_MEMORY])
-def test_after_a_failure_of_its_own_the_process_ends(
+def test_the_process_ends_after_an_internal_failure(
     serving: Callable[..., "subprocess.CompletedProcess[str]"], code: ReasonCode
 ) -> None:
     ended = serving(job(code), job("two"))
@@ -88,7 +88,7 @@ def test_after_a_failure_of_its_own_the_process_ends(
     assert ended.returncode == 1
 
 
-def test_sigterm_ends_it_after_the_job(serving: Callable[..., "subprocess.CompletedProcess[str]"]) -> None:
+def test_sigterm_ends_the_process_after_the_job(serving: Callable[..., "subprocess.CompletedProcess[str]"]) -> None:
     ended = serving(job("term"), job("two"))
     assert len(ended.stdout.splitlines()) == 1 and ended.returncode == 0
 

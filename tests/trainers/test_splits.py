@@ -50,12 +50,12 @@ def test_splits_are_read_from_names(paths: list[str], counts: dict[str, int]) ->
     assert {split: len(files) for split, files in splits_of(paths).items()} == counts
 
 
-def test_names_of_images_say_nothing_of_splits() -> None:
+def test_image_file_names_do_not_define_splits() -> None:
     assert splits_of(["test.png", "train-1.png"], by_folder_only=True) == {}
     assert [*splits_of(["test/a.png", "train/a.png"], by_folder_only=True)] == ["train", "test"]
 
 
-def test_a_split_that_is_not_there_is_refused_naming_those_that_are() -> None:
+def test_a_missing_split_is_refused_with_the_available_ones() -> None:
     assert split_chosen(["train", "validation"], "dev") == "validation"
     assert split_chosen([], "train") == ""
     with pytest.raises(ValueError, match="split='test' is not in the dataset, which has train, validation"):
@@ -64,7 +64,7 @@ def test_a_split_that_is_not_there_is_refused_naming_those_that_are() -> None:
         split_chosen([], "test")
 
 
-def test_an_evaluation_prefers_what_was_not_trained_on() -> None:
+def test_an_evaluation_prefers_splits_not_used_for_training() -> None:
     assert split_evaluated(["train", "validation", "test"], "") == "test"
     assert split_evaluated(["train", "validation"], "") == "validation"
     assert split_evaluated(["train"], "") == "train"
@@ -109,7 +109,7 @@ def test_rows_are_counted_by_split_at_upload_and_trained_on_by_split(tmp_path: P
     assert refusal.value.reason.code == ReasonCode.BAD_PARAMETERS
 
 
-def test_a_dataset_without_splits_is_read_as_a_whole(tmp_path: Path) -> None:
+def test_a_dataset_without_splits_is_read_completely(tmp_path: Path) -> None:
     work = folder_of(tmp_path, {"a.jsonl": rows("a"), "b.jsonl": rows("b")})
     assert "splits" not in check(work)
     assert len(rows_read(tmp_path / "in", masked().split_of)) == 2
@@ -122,7 +122,7 @@ def spec(method: str, splits: dict[str, int], **params: Any) -> JobSpec:
     return JobSpec.model_validate({"name": "x", "method": method, "params": params, "inputs": inputs})
 
 
-def test_a_split_that_the_record_has_not_is_refused_at_submit() -> None:
+def test_a_split_missing_from_the_record_is_refused_at_submit() -> None:
     splits = {"train": 3, "test": 1}
     assert spec("masked_text", splits, adaptor_name="a", split="test")
     assert spec("evaluate_text", {"validation": 1})
@@ -142,7 +142,7 @@ def test_an_evaluation_reads_the_test_split(tmp_path: Path) -> None:
     assert [row.turns[0].text for row in rows_of(work, EvaluateTextParams(split="train"))] == ["old"]
 
 
-def test_a_training_says_which_split_it_read(tmp_path: Path, tiny_text: Callable[[str], Path]) -> None:
+def test_a_training_records_the_split_it_read(tmp_path: Path, tiny_text: Callable[[str], Path]) -> None:
     job = TextJob(tmp_path / "job", tmp_path / "cache")
     job.dataset.mkdir(parents=True)
     (job.inputs / "model").symlink_to(tiny_text("llada"))
@@ -177,7 +177,7 @@ def test_images_in_folders_of_splits_are_not_pooled(tmp_path: Path) -> None:
         images_read(tmp_path / "in", Columns(), trigger_word="", split_of=images("validation"))
 
 
-def test_tables_of_splits_are_all_checked_and_read_apart(tmp_path: Path) -> None:
+def test_tables_of_all_splits_are_checked_and_read_separately(tmp_path: Path) -> None:
     work = folder_of(
         tmp_path,
         {

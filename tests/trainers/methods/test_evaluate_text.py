@@ -95,7 +95,7 @@ def test_the_bound_is_the_mean_over_all_masks(bases: dict[str, TextBase], family
     assert abs(values.mean() - exact) < 3 * error < 0.1 * exact
 
 
-def test_a_network_that_knows_nothing_has_the_likelihood_of_dice(folders: dict[str, Path]) -> None:
+def test_uniform_logits_have_the_uniform_likelihood(folders: dict[str, Path]) -> None:
     """With a head of zeros every copy says n log(V - 1) exactly: the mask token is no answer."""
     base = load_text(folders["llada"], torch.float32)
     base.model.lm_head.weight.data.zero_()
@@ -105,7 +105,7 @@ def test_a_network_that_knows_nothing_has_the_likelihood_of_dice(folders: dict[s
     np.testing.assert_allclose(values, 12 * math.log(base.vocab_size - 1), rtol=1e-5)
 
 
-def test_a_network_blind_to_context_has_its_true_likelihood(folders: dict[str, Path]) -> None:
+def test_a_network_without_context_has_its_exact_likelihood(folders: dict[str, Path]) -> None:
     """Tokens are independent there, so the bound is the likelihood itself: evenly spread masks must meet it."""
     base = load_text(folders["llada"], torch.float64)
     for layer in body(base).layers:
@@ -117,7 +117,7 @@ def test_a_network_blind_to_context_has_its_true_likelihood(folders: dict[str, P
     assert abs(values.mean() - true) < 3 * values.std() / math.sqrt(2000) < 0.02 * true
 
 
-def test_copies_mask_evenly_spread_shares_of_scored_tokens_only() -> None:
+def test_copies_mask_stratified_shares_of_scored_tokens() -> None:
     ids, scored = np.arange(40, dtype=np.int32), np.arange(40) >= 8
     copies = noised(ids, scored, 99, copies=8, seed=5, row=0)
     counts = [len(copy.masked) for copy in copies]
@@ -143,7 +143,7 @@ def test_a_job_reports_both_measures(make: Make) -> None:
     assert validation.metrics["nll"] == summary["nll"]
 
 
-def test_an_answer_that_the_model_gives_is_a_match(make: Make) -> None:
+def test_an_answer_equal_to_the_models_is_a_match(make: Make) -> None:
     answers = [row["given"] for row in report(make(measure="exact_match"))["rows"]]
     rows = [ROWS[0] | {"answer": f"  {answers[0]} "}, ROWS[1], ROWS[2] | {"answer": answers[2]}]
     assert all(text.strip() for text in answers)
@@ -163,7 +163,7 @@ PUNCTUATED = (
 
 @pytest.mark.parametrize("family", ["llada", "dream", "bert"])
 @pytest.mark.parametrize("form", ["auto", "plain"])
-def test_a_model_that_says_every_answer_token_by_token_is_always_right(
+def test_a_model_that_predicts_every_answer_matches_every_row(
     make: Make, bases: dict[str, TextBase], family: str, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """BERT's tokenizer knows no capitals and puts spaces around every sign."""
@@ -181,9 +181,7 @@ def test_a_model_that_says_every_answer_token_by_token_is_always_right(
 
 
 @pytest.mark.parametrize(("family", "sayable"), [("bert", False), ("llada", True)])
-def test_what_a_tokenizer_does_not_know_is_never_answered_right(
-    bases: dict[str, TextBase], family: str, sayable: bool
-) -> None:
+def test_an_answer_outside_the_vocabulary_never_matches(bases: dict[str, TextBase], family: str, sayable: bool) -> None:
     """BERT reads [UNK], which no decoded text shows; bytes can say everything."""
     assert normalized_answer(bases[family], "the \u732b") == ("the \u732b" if sayable else None)
     assert normalized_answer(bases[family], "the cat") == "the cat"
@@ -204,7 +202,7 @@ def test_parameters_that_do_nothing_are_refused(params: dict[str, Any], expected
         EvaluateTextParams.model_validate(params)
 
 
-def test_the_error_of_the_noise_is_of_an_unbiased_variance_and_of_one_copy_unknown(make: Make) -> None:
+def test_nll_error_is_unbiased_and_absent_for_one_copy(make: Make) -> None:
     """With two copies a and b of one row: |a - b| / 2 over its tokens."""
     rows = ROWS[:1]
     result = report(make(rows=rows, measure="likelihood", num_noises=2))["summary"]
@@ -249,7 +247,7 @@ def test_the_batch_size_changes_nothing(make: Make) -> None:
     assert one["summary"]["nll"] == pytest.approx(many["summary"]["nll"], rel=1e-5)
 
 
-def test_an_adaptor_changes_what_is_measured(make: Make, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_an_adaptor_changes_the_metrics(make: Make, folders: dict[str, Path], tmp_path: Path) -> None:
     adaptor = save_adaptor(folders["llada"], tmp_path / "product")
     plain = report(make(measure="likelihood"))["summary"]["nll"]
     assert report(make(measure="likelihood", adaptors=[adaptor]))["summary"]["nll"] != pytest.approx(plain, rel=1e-3)
@@ -266,7 +264,7 @@ def test_plain_texts_have_a_likelihood_and_no_answers(make: Make) -> None:
     assert caught.value.reason.code == ReasonCode.BAD_DATASET
 
 
-def test_a_plain_text_under_a_shift_begins_with_a_token_that_nothing_is_asked_of(make: Make, bases: Any) -> None:
+def test_with_a_shift_a_plain_text_begins_with_an_unscored_token(make: Make, bases: Any) -> None:
     work = make("dream", rows=[{"text": "the cat"}], measure="likelihood")
     (row,) = rows_of(work, work.spec.params)
     base = bases["dream"]
@@ -275,7 +273,7 @@ def test_a_plain_text_under_a_shift_begins_with_a_token_that_nothing_is_asked_of
     assert base.tokenizer.decode(encoded.ids_L[1:-1].tolist()) == "the cat" and encoded.ids_L[-1] == base.eos_id
 
 
-def test_rows_without_room_are_told_and_not_scored(make: Make) -> None:
+def test_rows_beyond_the_positions_are_reported_and_not_scored(make: Make) -> None:
     rows = [*ROWS, {"question": "x" * 300, "answer": "y"}]
     work = make(rows=rows)
     result = report(work)
@@ -307,15 +305,15 @@ def test_rows_without_room_are_told_and_not_scored(make: Make) -> None:
         ("7", "7", "gsm8k", False),
     ],
 )
-def test_answers_are_compared_as_their_format_says(answer: str, expected: str, form: Any, equal: bool) -> None:
+def test_answers_are_compared_by_answer_format(answer: str, expected: str, form: Any, equal: bool) -> None:
     assert answers_equal(answer, expected, form) is equal
 
 
-def test_a_final_number_is_what_gsm8k_means() -> None:
+def test_final_number_follows_gsm8k() -> None:
     assert final_number("a #### 12.") == 12.0 and final_number("12") is None and final_number("#### ,") is None
 
 
-def test_templates_go_together() -> None:
+def test_input_and_output_template_require_each_other() -> None:
     with pytest.raises(ValidationError, match="go together"):
         EvaluateTextParams(input_template="x")
 

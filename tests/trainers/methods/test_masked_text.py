@@ -65,7 +65,7 @@ def make(tmp_path: Path, tiny_text: Callable[[str], Path]) -> Make:
         ("llama", "llada"),
     ],
 )
-def test_each_family_trains_to_a_model_that_opens_again(family: str, method: str, make: Make) -> None:
+def test_each_family_trains_and_the_model_loads(family: str, method: str, make: Make) -> None:
     job = make(family=family, training_method=method, train_steps=2).finished()
     base = load_text(job.out / "model", torch.float32)
     assert base.family == family
@@ -84,7 +84,7 @@ def test_the_loss_falls(make: Make) -> None:
     assert after["accuracy"] > 0.8 > before["accuracy"]
 
 
-def test_an_adaptor_says_what_it_is(make: Make) -> None:
+def test_an_adaptor_describes_itself_in_its_metadata(make: Make) -> None:
     job = make(**LORA).finished()
     assert not (job.out / "model").exists()
     with safe_open(job.out / "adaptor" / "adapter_model.safetensors", "pt") as file:
@@ -100,7 +100,7 @@ def test_an_adaptor_says_what_it_is(make: Make) -> None:
 
 
 @pytest.mark.parametrize("scored", [True, False])
-def test_prompts_begin_as_they_did_in_the_training(scored: bool, make: Make) -> None:
+def test_prompts_begin_as_in_training(scored: bool, make: Make) -> None:
     """With Dream's shift and mask_prompt_loss false, rows begin with a BOS; with it true, they do not."""
     job = make(family="dream", training_method="dream", mask_prompt_loss=scored, fuse=True, **LORA).finished()
     base = load_text(job.inputs / "model", torch.float32)
@@ -112,7 +112,7 @@ def test_prompts_begin_as_they_did_in_the_training(scored: bool, make: Make) -> 
 
 
 @pytest.mark.parametrize("bits", [False, True])
-def test_fuse_publishes_what_the_adaptor_makes_of_the_base(bits: bool, make: Make) -> None:
+def test_fuse_writes_the_base_merged_with_the_adaptor(bits: bool, make: Make) -> None:
     job = make(family="llama", fuse=True, load_in_4bit=bits, **LORA).finished()
     base = load_text(job.inputs / "model", torch.float32)
     text_adaptor_load(base, job.out / "adaptor", "a", 1.0)
@@ -124,7 +124,7 @@ def test_fuse_publishes_what_the_adaptor_makes_of_the_base(bits: bool, make: Mak
     assert not torch.allclose(result, logits(untouched, hidden_padded(untouched, ids)), atol=1e-3)
 
 
-def test_the_manifest_says_what_was_decided_and_dropped(make: Make) -> None:
+def test_the_manifest_records_resolved_parameters_and_dropped_rows(make: Make) -> None:
     job = make(
         family="dream",
         training_method="dream",
@@ -151,12 +151,12 @@ def test_the_manifest_says_what_was_decided_and_dropped(make: Make) -> None:
     assert result["equal_on_any_processes"] is True
 
 
-def test_bert_ends_with_its_separator_and_says_so(make: Make) -> None:
+def test_bert_uses_sep_as_end_token(make: Make) -> None:
     result = make(family="bert", training_method="bert", train_steps=1).finished().manifest
     assert (result["eos_token"], result["pad_token"]) == ("[SEP]", "[PAD]")
 
 
-def test_prompts_are_answered_with_their_denoising(make: Make) -> None:
+def test_eval_prompts_are_answered_with_a_trace(make: Make) -> None:
     job = make(eval_strategy="steps", eval_steps=2, eval_prompts=["the cat", "on"], train_steps=2).finished()
     samples = job.of_kind("sample")
     assert [(sample.step, sample.prompt) for sample in samples] == [
@@ -173,7 +173,7 @@ def test_prompts_are_answered_with_their_denoising(make: Make) -> None:
     assert samples[0].path in {entry["path"] for entry in job.manifest["files"]}
 
 
-def test_a_job_of_nine_rows_has_no_validation_and_says_so(make: Make) -> None:
+def test_a_job_of_nine_rows_has_no_validation_and_warns(make: Make) -> None:
     job = make(rows=text_rows(9), eval_strategy="steps").finished()
     assert not job.of_kind("validation")
     assert any("9 rows are fewer than 10" in warning.message for warning in job.of_kind("warning"))
@@ -184,13 +184,13 @@ def test_a_job_of_nine_rows_has_no_validation_and_says_so(make: Make) -> None:
     assert few.manifest["dataset"]["held_out"] == 2
 
 
-def test_a_faulty_row_is_named(make: Make) -> None:
+def test_an_invalid_row_is_named(make: Make) -> None:
     job = make(rows=[*text_rows(3), {"prompt": "the", "completion": ""}])
     assert job.run() == 1
     assert "rows.jsonl line 4: expected text under 'completion'" in job.failure().reason.message
 
 
-def test_equal_jobs_make_equal_bytes(make: Make) -> None:
+def test_equal_jobs_write_equal_bytes(make: Make) -> None:
     first, second = (make(name).finished() for name in ("a", "b"))
     assert first.losses() == second.losses()
     assert first.weights == second.weights
@@ -201,7 +201,7 @@ def validations(job: TextJob) -> dict[int, dict[str, float]]:
 
 
 @pytest.mark.parametrize("lora", [True, False])
-def test_a_job_goes_on_from_its_checkpoint_to_the_same_bits(lora: bool, make: Make) -> None:
+def test_a_resumed_job_is_bit_exact(lora: bool, make: Make) -> None:
     full = {"lora": False, "dtype": "float16", "optimizer": "adamw8bit", "eval_prompts": [], "lora_dropout": 0.05}
     params = DEMANDING if lora else DEMANDING | full
     complete = make("whole", "dream", **params).finished()
@@ -249,7 +249,7 @@ def test_a_checkpoint_of_other_parameters_is_refused(make: Make) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_does(make: Make) -> None:
+def test_two_processes_learn_the_same_as_one(make: Make) -> None:
     common = {"train_steps": 3, "eval_strategy": "steps", "eval_steps": 3, "learning_rate": 1e-3}
     one = make("one", batch_size=4, **common).finished()
     two = make("two", batch_size=2, **common).spec(processes=2, batch_size=2, **common)
@@ -261,14 +261,14 @@ def test_two_processes_learn_what_one_does(make: Make) -> None:
         assert ours == pytest.approx(reference, rel=1e-4)
 
 
-def test_what_auto_chose_is_recorded(make: Make) -> None:
+def test_resolved_auto_values_are_recorded(make: Make) -> None:
     job = make(family="llama", **LORA).finished()
     state = json.loads((job.out / "checkpoints" / "step-00000003" / "state.json").read_bytes())
     assert state["choices"] == {"gradient_checkpointing": "off", "train_mask_embedding": "on"}
 
 
 @pytest.mark.slow
-def test_another_world_size_keeps_steps_and_rows(make: Make) -> None:
+def test_resuming_with_another_world_size_preserves_steps_and_rows(make: Make) -> None:
     """Epochs of 12 documents in batches of 4, begun on 1 process and ended on 2."""
     common = {"num_train_epochs": 2, "train_steps": 1000, "save_steps": 2, "batch_size": 2, "learning_rate": 1e-3}
     complete = make("whole", gradient_accumulation_steps=2, **common).finished()
@@ -282,7 +282,7 @@ def test_another_world_size_keeps_steps_and_rows(make: Make) -> None:
     assert resumed.losses() == pytest.approx({step: complete.losses()[step] for step in range(3, 7)}, rel=1e-5)
 
 
-def test_a_dataset_is_shown_as_tokens(make: Make) -> None:
+def test_a_dataset_preview_shows_tokens(make: Make) -> None:
     job = make(family="bert", rows=[{"prompt": "the [MASK]", "completion": "is the cat"}] * 12)
     params = {
         "template_method": "masked_text",

@@ -57,7 +57,7 @@ def tokens(work: Any) -> list[list[int]]:
     return [[token["id"] for token in record["tokens"]] for record in records(work)]
 
 
-def test_a_job_leaves_each_text_with_its_trace_and_tells_of_it(make: Make, folders: dict[str, Path]) -> None:
+def test_a_job_writes_each_text_with_its_trace_and_emits_samples(make: Make, folders: dict[str, Path]) -> None:
     work = make()
     assert sample(work) == "succeeded"
     first, second = records(work)
@@ -88,7 +88,7 @@ def test_every_family_answers_and_fills_gaps(make: Make, family: str) -> None:
         assert all(token["step"] >= -1 for record in records(work) for token in record["tokens"])
 
 
-def test_gaps_are_filled_and_the_rest_stays(make: Make, folders: dict[str, Path]) -> None:
+def test_only_gaps_are_filled(make: Make, folders: dict[str, Path]) -> None:
     work = make("bert", infill_texts=["the [MASK:3] cat is [MASK]"])
     assert sample(work) == "succeeded"
     base = load_text(folders["bert"], torch.float32)
@@ -163,7 +163,7 @@ def test_each_parameter_changes_the_denoising(make: Make, family: str, change: d
 
 
 @pytest.mark.parametrize("cut", [{"top_p": 0.05}, {"top_k": 1}])
-def test_dreams_cuts_take_the_chance_away(make: Make, cut: dict[str, Any]) -> None:
+def test_top_p_and_top_k_remove_randomness(make: Make, cut: dict[str, Any]) -> None:
     """With only the likeliest token left a temperature changes nothing."""
     assert tokens(make("dream", temperature=0.3, alg="maskgit_plus", **cut, steps=1)) == tokens(
         make("dream", alg="maskgit_plus", steps=1)
@@ -173,7 +173,7 @@ def test_dreams_cuts_take_the_chance_away(make: Make, cut: dict[str, Any]) -> No
     )
 
 
-def test_suppressed_tokens_never_come(make: Make) -> None:
+def test_suppressed_tokens_are_never_sampled(make: Make) -> None:
     sampled = {token for row in tokens(make()) for token in row[-8:]}
     result = {token for row in tokens(make(suppress_tokens=sorted(sampled))) for token in row[-8:]}
     assert not result & sampled
@@ -183,19 +183,19 @@ def test_suppressed_tokens_never_come(make: Make) -> None:
         sample(make(suppress_tokens=list(range(271))))
 
 
-def test_text_i_is_drawn_from_seed_plus_i(make: Make) -> None:
+def test_text_i_is_sampled_with_seed_plus_i(make: Make) -> None:
     many = tokens(make(prompts=["the cat"], num_samples=3, temperature=1.0, seed=7))
     assert len({tuple(row) for row in many}) == 3
     assert tokens(make(prompts=["the cat"], temperature=1.0, seed=9)) == [many[2]]
 
 
-def test_the_batch_size_changes_nothing_but_memory(make: Make) -> None:
+def test_the_batch_size_does_not_change_the_texts(make: Make) -> None:
     prompts = ["the cat", "one", "two and three", "x"]
     options = {"prompts": prompts, "temperature": 0.8, "dtype": "float32"}
     assert tokens(make(**options, batch_size=1)) == tokens(make(**options, batch_size=3))
 
 
-def test_gaps_of_many_sizes_take_their_own_steps(make: Make) -> None:
+def test_texts_with_different_gaps_take_different_numbers_of_steps(make: Make) -> None:
     texts = ["the [MASK] cat", "[MASK:5] dog [MASK:2]"]
     work = make(infill_texts=texts)
     assert sample(work) == "succeeded"
@@ -203,7 +203,7 @@ def test_gaps_of_many_sizes_take_their_own_steps(make: Make) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_the_dtype_decides_what_is_computed_in(make: Make, folders: dict[str, Path], dtype: str) -> None:
+def test_the_dtype_of_the_computation_is_the_parameter(make: Make, folders: dict[str, Path], dtype: str) -> None:
     work = make("llada", dtype=dtype)
     result = tokens(work)
     base = load_text(folders["llada"], getattr(torch, dtype))
@@ -216,12 +216,12 @@ def test_the_dtype_decides_what_is_computed_in(make: Make, folders: dict[str, Pa
     assert result == [list(text.ids) for text in expected]
 
 
-def test_four_bits_answer_otherwise(make: Make) -> None:
+def test_load_in_4bit_changes_the_answers(make: Make) -> None:
     pytest.importorskip("bitsandbytes")
     assert outcome(make(load_in_4bit=True, max_new_tokens=16)) != outcome(make(max_new_tokens=16))
 
 
-def test_an_adaptor_speaks_at_its_scale_and_leaves_the_base_as_it_was(make: Make, adaptor: Path) -> None:
+def test_an_adaptor_applies_at_its_scale_and_is_removed_afterwards(make: Make, adaptor: Path) -> None:
     plain = tokens(make())
     work = make(adaptors=[adaptor], adaptor_scales=[1.0])
     assert tokens(work) != plain
@@ -270,7 +270,7 @@ class Stopping(EventWriter):
         return event
 
 
-def test_a_stop_keeps_what_is_whole(make: Make) -> None:
+def test_a_stopped_job_keeps_complete_texts(make: Make) -> None:
     work = make(batch_size=1)
     stopping = Stopping(work.out / "events.jsonl", work.inputs / "control", after=10)
     work = context_make(work.spec, work.inputs, work.out, work.cache, stopping)
@@ -279,7 +279,7 @@ def test_a_stop_keeps_what_is_whole(make: Make) -> None:
     assert [data.seq for data in events_of(work) if data.kind == "control"] == [3]
 
 
-def test_the_program_runs_a_job_to_its_manifest(make: Make) -> None:
+def test_the_program_runs_a_job_and_writes_its_manifest(make: Make) -> None:
     work = make()
     spec = work.out.parent / "spec.json"
     spec.write_text(work.spec.model_dump_json())
@@ -331,7 +331,7 @@ def test_the_real_stories_model_fills_gaps(shared_data: Path, tmp_path: Path) ->
     assert record["text"].startswith("Once upon a time") and record["text"].endswith("named Lily.")
 
 
-def test_a_text_with_gaps_begins_as_a_training_on_texts_does(folders: dict[str, Path]) -> None:
+def test_a_text_with_gaps_begins_like_a_training_text(folders: dict[str, Path]) -> None:
     """With Dream's shift the first token is predicted at a BOS, for want of one at an end token."""
     base = load_text(folders["dream"], torch.float32)
     assert infill_ids(base, "[MASK] cat")[:2] == [base.bos_id, base.mask_id]
@@ -339,7 +339,7 @@ def test_a_text_with_gaps_begins_as_a_training_on_texts_does(folders: dict[str, 
     assert infill_ids(replace(base, shift=False), "[MASK] cat")[0] == base.mask_id
 
 
-def test_a_space_before_a_gap_stays_where_it_is_a_token(folders: dict[str, Path]) -> None:
+def test_a_space_before_a_gap_is_preserved_if_it_is_a_token(folders: dict[str, Path]) -> None:
     base = load_text(folders["dream"], torch.float32)
     ids = infill_ids(base, "cat [MASK] dog")
     assert base.tokenizer.decode([i for i in ids[1:-1] if i != base.mask_id]) == "cat  dog"
@@ -347,7 +347,7 @@ def test_a_space_before_a_gap_stays_where_it_is_a_token(folders: dict[str, Path]
 
 @pytest.mark.acceptance
 @pytest.mark.parametrize("name", ["gpt2", "qwen3-0.6b", "bert-base-uncased"])
-def test_a_gap_of_a_real_tokenizer_takes_the_space_that_its_word_carries(
+def test_with_a_real_tokenizer_a_gap_includes_the_space_of_its_word(
     shared_data: Path, folders: dict[str, Path], name: str
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(shared_data / "tokenizers" / name)

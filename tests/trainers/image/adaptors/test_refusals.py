@@ -117,7 +117,7 @@ def test_metadata_that_cannot_be_followed_is_refused(base: Base, tmp_path: Path,
 
 
 @pytest.mark.acceptance
-def test_hostile_files_are_refused_with_their_reason(
+def test_hostile_files_are_refused_with_a_reason(
     shared_data: Path, tmp_path: Path, base: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against SD 1.x's own width of 320, which the tiny base does not have."""

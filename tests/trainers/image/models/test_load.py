@@ -180,7 +180,7 @@ def test_a_scheduler_that_would_ignore_zero_terminal_betas_is_refused(folder: Pa
     assert "which PNDMScheduler would ignore" in refusal(folder)
 
 
-def test_nothing_is_executed_that_the_folder_brings(folder: Path) -> None:
+def test_code_in_the_folder_is_never_executed(folder: Path) -> None:
     marker = folder / "EXECUTED"
     (folder / "unet" / "evil.py").write_text(f"open({str(marker)!r}, 'w')")
     edit(folder / "model_index.json", unet=["evil", "Evil"])

@@ -187,7 +187,7 @@ def test_a_half_precision_base_gives_about_the_same_loss_in_fp32(
     assert torch.allclose(actual, loss(loaded(kind), batch), rtol=0.05)
 
 
-def test_fp32_weights_meet_half_precision_where_it_is_asked_for(loaded: Callable[[str], Base]) -> None:
+def test_half_precision_computation_rounds_fp32_weights(loaded: Callable[[str], Base]) -> None:
     batch = batch_of(loaded("sd1"))
     with torch.no_grad():
         half = denoising(loaded("sd1"), CPU, params(), torch.bfloat16)(batch)[0]
@@ -196,9 +196,7 @@ def test_fp32_weights_meet_half_precision_where_it_is_asked_for(loaded: Callable
 
 
 @pytest.mark.parametrize(("kind", "settings"), [("sd1", {"snr_gamma": 5.0}), ("sd3", {})])
-def test_an_objective_cannot_change_under_a_training(
-    kind: str, settings: dict[str, Any], loaded: Callable[[str], Base]
-) -> None:
+def test_an_objective_is_immutable(kind: str, settings: dict[str, Any], loaded: Callable[[str], Base]) -> None:
     objective: Any = denoising(loaded(kind), CPU, params(**settings), torch.float32)
     with pytest.raises(FrozenInstanceError):
         objective.huber_c = 0.1

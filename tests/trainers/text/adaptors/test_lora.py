@@ -54,7 +54,7 @@ def answers(base: TextBase) -> torch.Tensor:
     return logits(base, hidden_padded(base, ids))
 
 
-def test_a_fresh_pair_changes_nothing_and_is_trained_in_fp32(folders: dict[str, Path]) -> None:
+def test_a_new_pair_does_not_change_outputs_and_is_fp32(folders: dict[str, Path]) -> None:
     base = load_text(folders["llada"], torch.bfloat16)
     before = answers(base)
     parameters = attach_text_lora(
@@ -67,7 +67,7 @@ def test_a_fresh_pair_changes_nothing_and_is_trained_in_fp32(folders: dict[str, 
     assert base.model.training
 
 
-def test_pairs_come_from_the_seed_and_the_layer_alone(folders: dict[str, Path]) -> None:
+def test_pairs_depend_only_on_the_seed_and_the_layer(folders: dict[str, Path]) -> None:
     def drawn(seed: int, targets: str = "all-linear") -> dict[str, torch.Tensor]:
         base = load_text(folders["llada"], torch.float32)
         attach_text_lora(base, r=4, alpha=8, dropout=0.0, targets=targets, seed=seed, train_mask_embedding=False)
@@ -79,7 +79,7 @@ def test_pairs_come_from_the_seed_and_the_layer_alone(folders: dict[str, Path]) 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_all_linear_never_means_the_head(folders: dict[str, Path], family: str) -> None:
+def test_all_linear_excludes_the_head(folders: dict[str, Path], family: str) -> None:
     base = load_text(folders[family], torch.float32)
     names = targets_of(base, "all-linear")
     inside = {"bert": "bert.encoder.", "modernbert": "model.layers."}.get(family, "model.layers.")
@@ -88,7 +88,7 @@ def test_all_linear_never_means_the_head(folders: dict[str, Path], family: str) 
     assert len(names) == per_layer * base.model.config.num_hidden_layers
 
 
-def test_targets_are_the_ends_of_names(folders: dict[str, Path]) -> None:
+def test_targets_are_suffixes_of_module_names(folders: dict[str, Path]) -> None:
     base = load_text(folders["llada"], torch.float32)
     assert targets_of(base, "q_proj,mlp.up_proj") == [
         f"model.layers.{i}.{name}" for i in range(2) for name in ("self_attn.q_proj", "mlp.up_proj")
@@ -163,7 +163,7 @@ def test_a_tied_head_sees_the_row_and_never_trains_it(folders: dict[str, Path]) 
     assert row.row.grad is None
 
 
-def test_state_goes_and_comes_back(folders: dict[str, Path]) -> None:
+def test_state_round_trips(folders: dict[str, Path]) -> None:
     base = load_text(folders["llama"], torch.float32)
     attach(base, train_mask_embedding=True)
     state, before = {k: v.clone() for k, v in text_lora_state(base).items()}, answers(base)
@@ -177,7 +177,7 @@ def test_state_goes_and_comes_back(folders: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "tied"])
-def test_a_fused_model_answers_as_base_and_adaptor_did(folders: dict[str, Path], family: str, tmp_path: Path) -> None:
+def test_a_fused_model_equals_base_and_adaptor(folders: dict[str, Path], family: str, tmp_path: Path) -> None:
     base = load_text(folders[family], torch.float32)
     attach(base, train_mask_embedding=True)
     expected = answers(base)
@@ -228,7 +228,7 @@ def test_half_precision_weights_are_rounded_once(folders: dict[str, Path], tmp_p
     assert stored_dtype(tmp_path / "half") == torch.bfloat16
 
 
-def test_equal_adaptors_are_equal_bytes(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_saving_an_adaptor_is_deterministic(folders: dict[str, Path], tmp_path: Path) -> None:
     for name in ("one", "two"):
         base = load_text(folders["llada"], torch.float32)
         attach(base)
@@ -283,7 +283,7 @@ def test_a_file_that_does_not_fit_is_refused(
         ({"lora_alpha": None}, "has no lora_alpha"),
     ],
 )
-def test_settings_that_change_the_mathematics_are_refused(
+def test_unsupported_peft_settings_are_refused(
     folders: dict[str, Path], saved: Path, change: dict[str, Any], sentence: str
 ) -> None:
     path = saved / "adapter_config.json"
@@ -293,7 +293,7 @@ def test_settings_that_change_the_mathematics_are_refused(
     assert caught.value.reason.code == ReasonCode.BAD_ADAPTOR and sentence in caught.value.reason.message
 
 
-def test_an_adaptor_of_four_bits_trains_but_is_not_merged_into_them(folders: dict[str, Path]) -> None:
+def test_an_adaptor_trains_on_4bit_weights_but_does_not_merge_into_them(folders: dict[str, Path]) -> None:
     pytest.importorskip("bitsandbytes")
     base = load_text(folders["llada"], torch.float32, quantization="nf4")
     parameters = attach(base)

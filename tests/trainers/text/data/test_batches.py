@@ -101,7 +101,7 @@ def test_every_response_is_cut_to_one_of_the_batch() -> None:
         assert responses in [[min(r, most) for r in (5, 9, 2, 7)] for most in (5, 9, 2, 7)]
 
 
-def test_columns_are_cut_after_the_responses_and_leave_each_a_token() -> None:
+def test_columns_are_cut_after_the_responses_and_leave_a_token_of_each() -> None:
     both = replace(RECIPE, cuts_per_batch=True, cut_ratio=1.0)
     shapes = [prepare_batch(DOCUMENTS, both, index) for index in range(30)]
     assert min(response_length(item) for batch in shapes for item in batch) >= 1
@@ -113,7 +113,7 @@ def test_columns_are_cut_after_the_responses_and_leave_each_a_token() -> None:
 
 @pytest.mark.parametrize("padding", ["cap:4", "supervised", "masked"])
 @pytest.mark.parametrize("settings", [{"cuts_per_batch": True}, {"cut_ratio": 1.0}], ids=str)
-def test_no_end_follows_what_was_cut_off(padding: str, settings: dict[str, Any]) -> None:
+def test_no_end_token_follows_a_cut_response(padding: str, settings: dict[str, Any]) -> None:
     """A document that lost tokens of its response ends with what was left of it."""
     recipe = replace(RECIPE, packing=False, padding=EosPadding.parse(padding), **settings)
     for index in range(20):
@@ -131,7 +131,7 @@ def test_prompts_are_masked_only_where_they_are_scored() -> None:
         assert any(item.masked_L[3:].any() for item in noised)
 
 
-def test_a_bos_comes_before_all_of_a_batch_when_shifted_and_one_is_learned_from_its_start() -> None:
+def test_with_a_shift_a_batch_gets_a_bos_if_a_document_is_learned_from_its_first_token() -> None:
     shifted = replace(RECIPE, shift=True, mask_prompt_loss=False)
     result = prepare_batch(DOCUMENTS, shifted, 0)
     assert all(item.ids_L[0] == BOS for item in result)
@@ -156,7 +156,7 @@ def test_weights_of_each_kind() -> None:
 
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("shift", [True, False])
-def test_targets_are_read_where_they_are_predicted(packing: bool, shift: bool) -> None:
+def test_targets_are_predicted_by_the_right_positions(packing: bool, shift: bool) -> None:
     recipe = replace(RECIPE, packing=packing, shift=shift)
     (batch,) = step(recipe)
     flat = batch.ids.reshape(-1)
@@ -169,14 +169,14 @@ def test_targets_are_read_where_they_are_predicted(packing: bool, shift: bool) -
     assert batch.targets_N.tolist() == expected  # ids count from the beginning of their document
 
 
-def test_padding_is_not_seen_and_not_scored() -> None:
+def test_padding_is_neither_attended_nor_scored() -> None:
     (batch,) = step(replace(RECIPE, packing=False))
     assert batch.attention_BL is not None
     assert batch.attention_BL.sum(1).tolist() == list(batch.lengths)
     assert (batch.ids[batch.attention_BL == 0] == PAD).all()
 
 
-def test_supervised_padding_is_seen_and_scored() -> None:
+def test_supervised_padding_is_attended_and_scored() -> None:
     micro = step(replace(RECIPE, packing=False, padding=EosPadding("supervised")), batch_size=2, accumulation=2)
     assert [batch.ids.shape for batch in micro] == [(2, 11), (2, 11)]  # of the whole batch, not of the micro-batch
     assert all(batch.attention_BL is None for batch in micro)
@@ -195,7 +195,7 @@ def test_any_split_of_a_batch_has_the_same_tokens_and_weights() -> None:
     assert scored([*ranks[0], *ranks[1]]) == scored([full])
 
 
-def test_a_step_alone_is_drawn_as_after_others() -> None:
+def test_a_step_does_not_depend_on_earlier_steps() -> None:
     """Resume: the batch of a step does not depend on what was drawn before."""
     before = [step(step=index) for index in range(4)][-1][0]
     (alone,) = step(step=3)
@@ -203,7 +203,7 @@ def test_a_step_alone_is_drawn_as_after_others() -> None:
     assert alone.weights_N.equal(before.weights_N)
 
 
-def test_each_epoch_noises_a_document_anew() -> None:
+def test_each_epoch_draws_new_masks() -> None:
     first, second = (step(step=index)[0] for index in (0, 1))
     assert not first.ids.equal(second.ids)
 

@@ -54,7 +54,7 @@ def test_each_family_has_its_own_format(family: str, base_of: Callable[[str], Te
     assert spelled(base, encoded.ids_L.tolist()).replace("[CLS]", "[cls]").replace("[SEP]", "[sep]") == expected
 
 
-def test_a_causal_base_speaks_chatml_where_it_knows_its_tokens(base_of: Callable[[str], TextBase]) -> None:
+def test_a_causal_base_uses_chatml_if_its_vocabulary_has_the_tokens(base_of: Callable[[str], TextBase]) -> None:
     assert chat_tokenizer_of(base_of("qwen3")).format.name == "chatml"
     assert chat_tokenizer_of(base_of("llama")).format.name == "plain"
 
@@ -83,18 +83,18 @@ def test_the_prompt_is_a_prefix_of_the_row(family: str, base_of: Callable[[str],
         assert not (row.roles_L[: len(prompt)] == Role.RESPONSE).any()
 
 
-def test_a_prompt_alone_is_what_the_user_says(base_of: Callable[[str], TextBase]) -> None:
+def test_a_text_prompt_is_a_user_turn(base_of: Callable[[str], TextBase]) -> None:
     base = base_of("llada")
     assert prompt_ids(base, "a cat") == prompt_ids(base, [{"role": "user", "content": "a cat"}])
 
 
-def test_a_prompt_ends_with_the_user(base_of: Callable[[str], TextBase]) -> None:
+def test_a_prompt_must_end_with_a_user_turn(base_of: Callable[[str], TextBase]) -> None:
     with pytest.raises(ValueError, match="expected the last turn to be the user's"):
         prompt_ids(base_of("llada"), [{"role": speaker, "content": text} for speaker, text in TURNS])
 
 
 @pytest.mark.parametrize(("supervise_all", "learned"), [(False, "dog<|eot_id|>"), (True, "is<|eot_id|>dog<|eot_id|>")])
-def test_the_last_answer_is_learned_or_each(
+def test_the_last_answer_or_every_answer_is_learned(
     supervise_all: bool, learned: str, base_of: Callable[[str], TextBase]
 ) -> None:
     base = base_of("llada")
@@ -102,7 +102,7 @@ def test_the_last_answer_is_learned_or_each(
     assert spelled(base, encoded.ids_L[encoded.roles_L == Role.RESPONSE].tolist()) == learned
 
 
-def test_all_of_a_plain_text_is_learned_with_its_end(base_of: Callable[[str], TextBase]) -> None:
+def test_a_plain_text_is_learned_with_its_end_token(base_of: Callable[[str], TextBase]) -> None:
     llada = encode_plain(chat_tokenizer_of(base_of("llada")), "a cat")
     assert spelled(base_of("llada"), llada.ids_L.tolist()) == "a cat<|endoftext|>"
     assert set(llada.roles_L) == {Role.RESPONSE}

@@ -36,7 +36,7 @@ def test_any_number_of_processes_gives_the_same_ids(chat_tokenizer: ChatTokenize
     assert [row.roles_L.tolist() for row in one] == [row.roles_L.tolist() for row in two]
 
 
-def test_as_many_processes_are_started_as_asked_and_are_worth_it(
+def test_processes_are_limited_by_num_proc_and_rows_per_process(
     chat_tokenizer: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[int] = []
@@ -61,13 +61,13 @@ class Killed:
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_ends_the_job_and_not_in_silence(chat_tokenizer: ChatTokenizer) -> None:
+def test_a_killed_process_fails_the_job_with_a_reason(chat_tokenizer: ChatTokenizer) -> None:
     deadly = replace(chat_tokenizer, tokenizer=Killed())
     with pytest.raises(TrainerError, match=r"one of 2 processes that tokenized was killed; set num_proc to fewer"):
         encode_in_processes(deadly, DIALOGUES, supervise_all=False, num_proc=2, rows_per_process=5)
 
 
-def test_the_cache_is_read_and_a_damaged_one_made_again(
+def test_the_cache_is_read_and_rebuilt_if_damaged(
     chat_tokenizer: ChatTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ids() -> list[list[int]]:
@@ -83,7 +83,7 @@ def test_the_cache_is_read_and_a_damaged_one_made_again(
     assert ids() == first
 
 
-def test_what_changes_the_ids_changes_the_cache(chat_tokenizer: ChatTokenizer, tmp_path: Path) -> None:
+def test_the_cache_key_covers_everything_that_changes_the_ids(chat_tokenizer: ChatTokenizer, tmp_path: Path) -> None:
     for dialogues, supervise_all in ((DIALOGUES, False), (DIALOGUES, True), (DIALOGUES[:5], False)):
         dialogues_encode(chat_tokenizer, dialogues, supervise_all=supervise_all, num_proc=1, cache=tmp_path)
     assert len(list((tmp_path / "tokens").iterdir())) == 3

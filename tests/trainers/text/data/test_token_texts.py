@@ -58,7 +58,7 @@ def test_the_token_preview_keeps_its_spaces(tokenizer: Any) -> None:
 @pytest.mark.parametrize(
     "text", ["", "a", "  two  blanks ", "naïve 🙂🙂 日本", "<s> the <mask> cat </s>", "big cat\n\ndog"]
 )
-def test_the_texts_of_the_tokens_joined_are_the_text(tokenizer: Any, text: str) -> None:
+def test_the_texts_of_the_tokens_join_to_the_text(tokenizer: Any, text: str) -> None:
     ids = ids_of(tokenizer, text)
     pieces = token_texts(tokenizer, ids)
     assert len(pieces) == len(ids)
@@ -66,7 +66,7 @@ def test_the_texts_of_the_tokens_joined_are_the_text(tokenizer: Any, text: str) 
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_whatever_a_model_says_they_are_the_text(tokenizer: Any, seed: int) -> None:
+def test_random_ids_join_to_the_text(tokenizer: Any, seed: int) -> None:
     """Also broken characters, and texts of several windows."""
     ids = random.Random(seed).choices(range(len(tokenizer)), k=300)
     pieces = token_texts(tokenizer, ids)
@@ -74,7 +74,7 @@ def test_whatever_a_model_says_they_are_the_text(tokenizer: Any, seed: int) -> N
     assert len(pieces[-1]) < 40  # nothing stuck until the end
 
 
-def test_in_a_long_text_each_token_has_its_own_word(tokenizer: Any) -> None:
+def test_in_a_long_text_each_token_has_its_word(tokenizer: Any) -> None:
     ids = ids_of(tokenizer, "the big cat has " * 100)
     pieces = token_texts(tokenizer, ids)
     assert "".join(pieces) == decoded(tokenizer, ids)
@@ -85,7 +85,7 @@ def test_in_a_long_text_each_token_has_its_own_word(tokenizer: Any) -> None:
     ("text", "filling"),
     [("the [MASK] cat", " big"), ("[MASK] is big", "Jack"), ("the cat has[MASK]", " 42"), ("Jack [MASK], he", " is")],
 )
-def test_an_infilled_text_has_each_blank_once(tokenizer: Any, text: str, filling: str) -> None:
+def test_an_infilled_text_has_each_space_once(tokenizer: Any, text: str, filling: str) -> None:
     base = base_of(tokenizer)
     ids = infill_ids(base, text)[:-1]
     assert ids.count(base.mask_id) == 1

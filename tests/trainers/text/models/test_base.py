@@ -106,7 +106,7 @@ def test_logits_equal_the_stock_class_with_renamed_tensors(
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_every_token_sees_both_sides(bases: dict[str, TextBase], family: str) -> None:
+def test_attention_is_bidirectional(bases: dict[str, TextBase], family: str) -> None:
     base = bases[family]
     (row,) = rows_of(base, (6,))
     other = row.clone()
@@ -117,7 +117,7 @@ def test_every_token_sees_both_sides(bases: dict[str, TextBase], family: str) ->
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_a_row_depends_on_neither_padding_nor_neighbours(bases: dict[str, TextBase], family: str) -> None:
+def test_a_row_depends_on_neither_padding_nor_other_rows(bases: dict[str, TextBase], family: str) -> None:
     base = bases[family]
     rows = rows_of(base)
     alone = [hidden_padded(base, row[None])[0] for row in rows]
@@ -131,7 +131,7 @@ def test_a_row_depends_on_neither_padding_nor_neighbours(bases: dict[str, TextBa
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_a_mask_of_ones_is_no_mask_to_the_last_bit(bases: dict[str, TextBase], family: str) -> None:
+def test_a_mask_of_ones_equals_no_mask_bit_for_bit(bases: dict[str, TextBase], family: str) -> None:
     base = bases[family]
     ids = torch.stack(rows_of(base, (20, 20)))
     assert torch.equal(hidden_padded(base, ids, torch.ones_like(ids)), hidden_padded(base, ids))
@@ -162,7 +162,7 @@ def test_packed_documents_equal_padded_ones_with_their_gradients(folders: dict[s
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_a_cached_step_equals_a_whole_forward_where_all_changed_columns_are_given(
+def test_a_cached_step_equals_a_full_forward_if_it_covers_all_changed_columns(
     bases: dict[str, TextBase], family: str
 ) -> None:
     """One layer sees only what its columns hold, so a step over every column must equal a fresh forward."""
@@ -181,7 +181,7 @@ def test_a_cached_step_equals_a_whole_forward_where_all_changed_columns_are_give
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_features_times_the_heads_matrix_are_the_logits(bases: dict[str, TextBase], family: str) -> None:
+def test_features_times_the_head_matrix_are_the_logits(bases: dict[str, TextBase], family: str) -> None:
     base = bases[family]
     (row,) = rows_of(base, (9,))
     hidden = hidden_padded(base, row[None])
@@ -201,7 +201,7 @@ def test_bert_uses_all_of_its_512_positions(bases: dict[str, TextBase]) -> None:
 
 
 @torch.no_grad()
-def test_modernbert_sees_a_window_in_its_local_layers(bases: dict[str, TextBase]) -> None:
+def test_modernbert_attends_within_a_window_in_local_layers(bases: dict[str, TextBase]) -> None:
     """With a window over everything the states differ: the window is real, and all three forwards keep it."""
     base = bases["modernbert"]
     (row,) = rows_of(base, (40,))
@@ -217,7 +217,7 @@ def test_modernbert_sees_a_window_in_its_local_layers(bases: dict[str, TextBase]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_weights_are_held_in_the_dtype_that_is_asked_for(folders: dict[str, Path], dtype: torch.dtype) -> None:
+def test_weights_have_the_requested_dtype(folders: dict[str, Path], dtype: torch.dtype) -> None:
     base = load_text(folders["dream"], dtype)
     assert {parameter.dtype for parameter in base.model.parameters()} == {dtype}
     assert hidden_padded(base, torch.tensor([[1, 2]])).dtype == dtype
@@ -225,9 +225,7 @@ def test_weights_are_held_in_the_dtype_that_is_asked_for(folders: dict[str, Path
 
 
 @torch.no_grad()
-def test_four_bit_weights_are_those_of_nf4_and_the_head_stays_whole(
-    bases: dict[str, TextBase], folders: dict[str, Path]
-) -> None:
+def test_nf4_quantizes_all_linear_layers_but_the_head(bases: dict[str, TextBase], folders: dict[str, Path]) -> None:
     quantise = pytest.importorskip("bitsandbytes").functional
     base = load_text(folders["llada"], torch.float32, quantization="nf4")
     plain = load_text(folders["llada"], torch.float32)

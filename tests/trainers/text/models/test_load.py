@@ -72,7 +72,7 @@ def test_special_ids_come_from_config_and_tokenizer(bases: dict[str, TextBase]) 
     assert {name for name, base in bases.items() if base.was_causal} == {"llama", "qwen2", "qwen3"}
 
 
-def test_ids_of_the_full_size_models_stand_in_where_nothing_says_them(copy: Callable[[str], Path]) -> None:
+def test_special_ids_fall_back_to_those_of_the_published_models(copy: Callable[[str], Path]) -> None:
     """A LLaDA of the real vocabulary whose config and tokenizer say no special token."""
     folder = copy("llada")
     (folder / "tokenizer_config.json").write_text("{}")
@@ -93,7 +93,7 @@ def test_ids_of_the_full_size_models_stand_in_where_nothing_says_them(copy: Call
 
 @pytest.mark.parametrize("spare", [4, 0])
 @pytest.mark.parametrize("tied", [False, True])
-def test_a_causal_base_gets_a_mask_token_in_a_spare_row_or_one_row_more(tmp_path: Path, spare: int, tied: bool) -> None:
+def test_a_causal_base_gets_a_mask_token_in_an_unused_or_a_new_row(tmp_path: Path, spare: int, tied: bool) -> None:
     folder = build_tiny_llama(tmp_path, spare_rows=spare, tied=tied)
     stored = load_file(folder / "model.safetensors")
     base = load_text(folder, torch.float32)
@@ -154,7 +154,7 @@ def test_a_saved_llada_is_a_llama_for_the_auto_class(bases: dict[str, TextBase],
 
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
-def test_the_original_format_comes_back_name_by_name(
+def test_the_original_format_round_trips_by_name(
     bases: dict[str, TextBase], folders: dict[str, Path], family: str, tmp_path: Path
 ) -> None:
     save_text(bases[family], tmp_path / "saved")
@@ -184,7 +184,7 @@ def test_missing_and_unexpected_tensors_are_named(copy: Callable[[str], Path]) -
     assert "model.transformer.wte.weight has shape (5, 32), expected (271, 32)" in refusal(folder)
 
 
-def test_a_shard_that_is_not_there_is_named(copy: Callable[[str], Path]) -> None:
+def test_a_missing_shard_is_named(copy: Callable[[str], Path]) -> None:
     folder = copy("dream")
     (folder / "model-00002-of-00002.safetensors").unlink()
     assert "names the shard model-00002-of-00002.safetensors, which is not there" in refusal(folder)
@@ -219,7 +219,7 @@ def test_a_window_over_the_past_is_refused(copy: Callable[[str], Path]) -> None:
     assert "use_sliding_window is true, expected false" in refusal(folder)
 
 
-def test_nothing_is_executed_that_the_folder_brings(copy: Callable[[str], Path]) -> None:
+def test_code_in_the_folder_is_never_executed(copy: Callable[[str], Path]) -> None:
     folder = copy("dream")
     marker = folder / "EXECUTED"
     for name in ("modeling_dream", "tokenization_dream", "configuration_dream"):
@@ -228,7 +228,7 @@ def test_nothing_is_executed_that_the_folder_brings(copy: Callable[[str], Path])
     assert not marker.exists()
 
 
-def test_bert_of_old_names_and_with_other_heads_opens(copy: Callable[[str], Path], bases: dict[str, TextBase]) -> None:
+def test_bert_with_old_names_and_other_heads_loads(copy: Callable[[str], Path], bases: dict[str, TextBase]) -> None:
     folder = copy("bert")
     tensors = load_file(folder / "model.safetensors")
     old = {

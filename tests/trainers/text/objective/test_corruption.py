@@ -52,14 +52,14 @@ def test_the_mean_of_weight_times_share_is_one(schedule: NoiseSchedule, toleranc
 
 
 @pytest.mark.parametrize("time", [0.0, 1e-6, 0.5])
-def test_the_scheduler_weight_is_the_formula_down_to_time_zero(time: float) -> None:
+def test_the_scheduler_weight_is_finite_and_equals_the_formula_near_zero(time: float) -> None:
     angle = math.pi / 2 * (1 - time)
     cosine = math.pi / 2 * math.sin(angle) / (math.cos(angle) + 1e-6)
     assert scheduler_weight(time, "linear") == pytest.approx(1 / (time + 1e-6), rel=1e-9)
     assert scheduler_weight(time, "cosine") == pytest.approx(cosine, rel=1e-9)
 
 
-def test_the_cosine_weight_is_the_slope_of_its_share_over_the_share() -> None:
+def test_the_cosine_weight_is_the_derivative_of_the_share_over_the_share() -> None:
     for time in (0.1, 0.5, 0.9):
         slope = (masked_share(time + 1e-6, "cosine") - masked_share(time - 1e-6, "cosine")) / 2e-6
         assert scheduler_weight(time, "cosine") == pytest.approx(slope / masked_share(time, "cosine"), rel=1e-4)
@@ -72,12 +72,12 @@ def test_the_weights_of_the_specification() -> None:
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60), st.floats(0.01, 0.99))
 @settings(max_examples=60, deadline=None)
-def test_the_recurrence_is_the_matrix(masked: list[bool], geo_p: float) -> None:
+def test_the_recurrence_equals_the_matrix_form(masked: list[bool], geo_p: float) -> None:
     masked_L = np.array(masked)
     assert cart_weights(masked_L, geo_p) == pytest.approx(cart_matrix(masked_L, geo_p), abs=1e-12)
 
 
-def test_a_document_alone_weighs_as_its_block_of_the_matrix_of_all() -> None:
+def test_cart_weights_of_a_document_equal_its_block_of_the_batch_matrix() -> None:
     """Documents reset: without the far document's tokens the weights are others."""
     together = cart_weights(np.concatenate([MASK, MASK]), 0.3)
     assert not np.allclose(together[:8], cart_weights(MASK, 0.3))
@@ -90,13 +90,13 @@ def test_antithetic_times_are_spread_evenly() -> None:
     assert 1e-3 <= times[0] < times[-1] < 1
 
 
-def test_each_position_is_its_part_of_the_batch_behind_the_first() -> None:
+def test_antithetic_times_are_offset_by_position_over_batch_size() -> None:
     """u_b = (u + b / B) mod 1."""
     times = [document_time(7, 3, position, 8, epsilon=0.0, antithetic=True) for position in range(8)]
     assert times == pytest.approx([(times[0] + position / 8) % 1 for position in range(8)])
 
 
-def test_times_alone_are_not_spread_evenly_and_keep_above_epsilon() -> None:
+def test_independent_times_are_uneven_and_at_least_epsilon() -> None:
     times = [document_time(7, 3, position, 8, epsilon=0.2, antithetic=False) for position in range(8)]
     assert min(times) >= 0.2
     assert np.std(np.diff(sorted(times))) > 1e-3
@@ -109,16 +109,16 @@ def test_streams_that_differ_in_one_field_differ() -> None:
     assert len(set(draws)) == 16
 
 
-def test_a_draw_of_a_longer_document_begins_with_the_shorter_ones() -> None:
+def test_the_mask_draw_of_a_shorter_document_is_a_prefix() -> None:
     assert list(mask_draw(1, Purpose.MASK, 2, 3, 9)[:5]) == list(mask_draw(1, Purpose.MASK, 2, 3, 5))
 
 
-def test_the_response_cut_is_one_of_the_batch_and_falls_on_each() -> None:
+def test_the_response_cut_is_the_length_of_any_response_of_the_batch() -> None:
     lengths = [5, 9, 2]
     assert {response_cut(1, step, lengths) for step in range(50)} == set(lengths)
 
 
-def test_columns_are_cut_as_often_as_asked_and_never_a_whole_response() -> None:
+def test_columns_are_cut_at_the_ratio_and_leave_some_of_each_response() -> None:
     cuts = [columns_cut(1, step, 0.3, [6, 4]) for step in range(2000)]
     assert sum(cut > 0 for cut in cuts) / 2000 == pytest.approx(0.3, abs=0.04)
     assert set(cuts) == {0, 1, 2, 3}

@@ -39,7 +39,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_trained_head_has_the_plain_values_and_gradients(bias: bool) -> None:
+def test_a_trained_head_equals_the_plain_values_and_gradients(bias: bool) -> None:
     features, weight, biases, targets = parts(bias=bias)
     result, expected = linear_cross_entropy(features, weight, biases, targets), plain(features, weight, biases, targets)
     torch.testing.assert_close(result, expected, **PRODUCT)
@@ -49,7 +49,7 @@ def test_a_trained_head_has_the_plain_values_and_gradients(bias: bool) -> None:
         torch.testing.assert_close(ours, reference, **PRODUCT)
 
 
-def test_a_frozen_head_gets_no_gradient_and_the_features_the_plain_one() -> None:
+def test_a_frozen_head_gets_no_gradient_and_the_features_the_plain_gradient() -> None:
     features, weight, bias, targets = parts()
     assert bias is not None
     weight.requires_grad_(False)
@@ -58,7 +58,7 @@ def test_a_frozen_head_gets_no_gradient_and_the_features_the_plain_one() -> None
     torch.testing.assert_close(result, gradients(plain(features, weight, bias, targets), features), **PRODUCT)
 
 
-def test_a_suppressed_token_is_out_of_the_softmax() -> None:
+def test_the_softmax_leaves_out_a_suppressed_token() -> None:
     features, weight, bias, targets = parts()
     assert bias is not None
     targets = torch.where(targets == 7, 8, targets)
@@ -91,7 +91,7 @@ def test_autocast_rounds_the_factors_and_gradients_stay_fp32(trained: bool) -> N
         torch.testing.assert_close(ours, reference, rtol=2e-2, atol=2e-2)
 
 
-def test_nothing_scored_is_no_loss_and_a_zero_gradient() -> None:
+def test_no_scored_tokens_give_an_empty_loss_and_zero_gradients() -> None:
     features, weight, bias, targets = parts()
     nll = linear_cross_entropy(features[:0], weight, bias, targets[:0])
     nll.sum().backward()  # type: ignore[no-untyped-call]

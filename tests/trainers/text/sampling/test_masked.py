@@ -112,7 +112,7 @@ def llada_reference(
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize(("length", "steps", "block"), [(8, 8, 8), (8, 3, 8), (12, 6, 4)])
 @pytest.mark.parametrize("cfg", [0.0, 1.5])
-def test_llada_equals_its_own_code(
+def test_llada_equals_the_authors_code(
     remasking: str, temperature: float, length: int, steps: int, block: int, cfg: float
 ) -> None:
     prompt = [1, 2, 3]
@@ -170,7 +170,7 @@ def dream_reference(prompt: list[int], length: int, *, steps: int, alg: str, eps
 @pytest.mark.parametrize("alg", ["origin", "maskgit_plus", "topk_margin", "entropy"])
 @pytest.mark.parametrize("steps", [3, 9, 14])
 @pytest.mark.parametrize(("top_p", "top_k", "eps"), [(1.0, 0, 1e-3), (0.6, 0, 1e-3), (1.0, 2, 0.2)])
-def test_dream_equals_its_own_code(alg: str, steps: int, top_p: float, top_k: int, eps: float) -> None:
+def test_dream_equals_the_authors_code(alg: str, steps: int, top_p: float, top_k: int, eps: float) -> None:
     expected = dream_reference([1, 2, 3], 9, steps=steps, alg=alg, eps=eps, top_p=top_p, top_k=top_k)
     result = run(
         [1, 2, 3, *[MASK] * 9],
@@ -220,7 +220,7 @@ def test_alg_temp_draws_the_order_from_the_softmax_of_confidences() -> None:
     assert int(most_confident.trace_BL[0, 1:].argmin()) == int(expected.argmax())
 
 
-def test_the_threshold_commits_all_that_is_sure_and_one_at_least() -> None:
+def test_the_threshold_commits_all_confident_tokens_and_at_least_one() -> None:
     text = [1, *[MASK] * 10]
     never, half, always = (
         run(text, pick=pick_llada("low_confidence", 0.0), select=select_above(t)) for t in (1.0, 0.3, 0.0)
@@ -277,7 +277,7 @@ PICKS = {
 
 
 @pytest.mark.parametrize("name", PICKS)
-def test_a_row_of_a_batch_is_what_it_would_be_alone(name: str) -> None:
+def test_a_row_does_not_depend_on_its_batch(name: str) -> None:
     """Prompts of four lengths and an infilled text; a toy network whose rows see their own tokens alone."""
     pick, select = PICKS[name]
     texts = [[1, 2, *[MASK] * 8], [3, *[MASK] * 8], [1, MASK, 2, 2, 2, MASK, MASK, 5], [4, 4, 4, 5, *[MASK] * 8]]
@@ -303,7 +303,7 @@ def test_a_row_of_a_batch_is_what_it_would_be_alone(name: str) -> None:
         assert torch.equal(batch.trace_BL[index, :size], alone.trace_BL[0])
 
 
-def test_without_steps_each_mask_takes_one_whatever_the_blocks() -> None:
+def test_without_steps_each_mask_takes_one_step_for_any_block_size() -> None:
     text = [1, *[MASK] * 5, 2, MASK, MASK]
     for pick, select in (PICKS["llada"], (PICKS["threshold"][0], select_evenly)):
         result = run(text, pick=pick, select=select, block_size=4, steps=None)

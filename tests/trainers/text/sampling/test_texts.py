@@ -78,7 +78,7 @@ def test_a_cached_step_computes_fewer_columns(bases: dict[str, TextBase]) -> Non
     }
 
 
-def test_guidance_moves_away_from_what_a_blind_network_says(bases: dict[str, TextBase]) -> None:
+def test_guidance_moves_away_from_the_unconditional_logits(bases: dict[str, TextBase]) -> None:
     base = bases["llada"]
     text = [5, 6, base.mask_id, 7]
     with torch.no_grad():
@@ -101,12 +101,12 @@ def test_an_answer_ends_at_its_end_token(bases: dict[str, TextBase]) -> None:
     )
 
 
-def test_what_has_no_room_is_refused(bases: dict[str, TextBase]) -> None:
+def test_a_prompt_without_room_for_its_answer_is_refused(bases: dict[str, TextBase]) -> None:
     with pytest.raises(TrainerError, match="take 260 positions, but the base model has 256"):
         answers_sample(bases["llada"], [[5] * 10], Decoding(max_new_tokens=250), [0])
 
 
-def test_train_mode_is_left_as_it_was(bases: dict[str, TextBase]) -> None:
+def test_sampling_restores_train_mode(bases: dict[str, TextBase]) -> None:
     base = bases["llada"]
     base.model.train()
     answers_sample(base, [[5]], Decoding(max_new_tokens=2, steps=2), [0])
@@ -114,7 +114,7 @@ def test_train_mode_is_left_as_it_was(bases: dict[str, TextBase]) -> None:
     base.model.eval()
 
 
-def test_a_threshold_finds_the_same_text_in_fewer_steps_where_the_network_is_sure(bases: dict[str, TextBase]) -> None:
+def test_a_threshold_takes_fewer_steps_where_the_network_is_confident(bases: dict[str, TextBase]) -> None:
     base = bases["llada"]
     slow = Decoding(max_new_tokens=12, steps=12, block_size=12)
     (one,) = answers_sample(base, [PROMPTS[0]], slow, [0])

@@ -153,7 +153,7 @@ def test_a_very_long_row_is_cut(
         ("unicode_columns.csv", "expected the columns"),
     ],
 )
-def test_hostile_files_are_refused_with_their_reason(
+def test_hostile_files_are_refused_with_a_reason(
     name: str, expected_message: str, shared_data: Path, tiny_text: Callable[[str], Path], make: Callable[..., TextJob]
 ) -> None:
     job = make(tiny_text("llada"), {name: shared_data / "hostile" / "text" / name})

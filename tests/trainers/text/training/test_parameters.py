@@ -55,31 +55,31 @@ CHANGES_LATER_LOSSES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "train_mask_embedding": ("llama", LORA, {"train_mask_embedding": "off"}),
 }
 ELSEWHERE = {
-    "adaptor_name": "test_masked_text.test_an_adaptor_says_what_it_is",
+    "adaptor_name": "test_masked_text.test_an_adaptor_describes_itself_in_its_metadata",
     "train_device": "test_the_device_and_the_resources_must_agree",
     "gpu_ids": "test_the_device_and_the_resources_must_agree",
-    "num_train_epochs": "test_epochs_become_steps_and_win",
-    "train_steps": "test_epochs_become_steps_and_win",
-    "gradient_checkpointing": "test_checkpointing_computes_again_to_the_same_loss",
-    "fuse": "test_masked_text.test_fuse_publishes_what_the_adaptor_makes_of_the_base",
-    "truncation": "test_long_rows_are_cut_or_dropped_and_the_manifest_counts_them",
-    "packing": "test_packing_changes_the_speed_and_not_the_loss",
-    "split": "test_splits.test_a_training_says_which_split_it_read",
-    "num_proc": "test_tokens.test_as_many_processes_are_started_as_asked_and_are_worth_it",
-    "validation_split": "test_masked_text.test_a_job_of_nine_rows_has_no_validation_and_says_so",
-    "max_validation_rows": "test_masked_text.test_a_job_of_nine_rows_has_no_validation_and_says_so",
+    "num_train_epochs": "test_num_train_epochs_overrides_train_steps",
+    "train_steps": "test_num_train_epochs_overrides_train_steps",
+    "gradient_checkpointing": "test_gradient_checkpointing_gives_the_same_loss",
+    "fuse": "test_masked_text.test_fuse_writes_the_base_merged_with_the_adaptor",
+    "truncation": "test_long_rows_are_truncated_or_dropped_and_counted_in_the_manifest",
+    "packing": "test_packing_does_not_change_the_loss",
+    "split": "test_splits.test_a_training_records_the_split_it_read",
+    "num_proc": "test_tokens.test_processes_are_limited_by_num_proc_and_rows_per_process",
+    "validation_split": "test_masked_text.test_a_job_of_nine_rows_has_no_validation_and_warns",
+    "max_validation_rows": "test_masked_text.test_a_job_of_nine_rows_has_no_validation_and_warns",
     "input_template": "test_templates_make_the_rows",
     "output_template": "test_templates_make_the_rows",
     "supervise_turns": "test_all_turns_are_learned_or_the_last",
-    "logging_steps": "test_steps_below_one_are_shares_of_all",
-    "eval_strategy": "test_evaluation_happens_when_it_shall",
-    "eval_steps": "test_steps_below_one_are_shares_of_all",
-    "eval_prompts": "test_masked_text.test_prompts_are_answered_with_their_denoising",
-    "save_steps": "test_steps_below_one_are_shares_of_all",
-    "keep_checkpoints": "test_steps_below_one_are_shares_of_all",
-    "log_to_tensorboard": "test_what_is_reported_goes_to_tensorboard_where_it_is_asked",
-    "log_to_wandb": "test_what_is_reported_goes_to_wandb_where_it_is_asked",
-    "wandb_project": "test_what_is_reported_goes_to_wandb_where_it_is_asked",
+    "logging_steps": "test_step_intervals_below_one_are_shares_of_the_total",
+    "eval_strategy": "test_evaluation_follows_eval_strategy",
+    "eval_steps": "test_step_intervals_below_one_are_shares_of_the_total",
+    "eval_prompts": "test_masked_text.test_eval_prompts_are_answered_with_a_trace",
+    "save_steps": "test_step_intervals_below_one_are_shares_of_the_total",
+    "keep_checkpoints": "test_step_intervals_below_one_are_shares_of_the_total",
+    "log_to_tensorboard": "test_log_to_tensorboard_writes_event_files",
+    "log_to_wandb": "test_log_to_wandb_writes_an_offline_run",
+    "wandb_project": "test_log_to_wandb_writes_an_offline_run",
     "secrets": "the worker gives them as its environment",
 }
 Make = Callable[..., TextJob]
@@ -131,13 +131,13 @@ def test_a_parameter_changes_what_is_learned(name: str, losses_of: Callable[...,
     assert before[-1] != after[-1]
 
 
-def test_packing_changes_the_speed_and_not_the_loss(losses_of: Callable[..., list[float]]) -> None:
+def test_packing_does_not_change_the_loss(losses_of: Callable[..., list[float]]) -> None:
     packed, padded = losses_of("llada", {}), losses_of("llada", {"packing": False})
     assert packed == pytest.approx(padded, rel=1e-4)
     assert packed[0] != losses_of("llada", {"packing": False, "eos_padding": "supervised"})[0]
 
 
-def test_checkpointing_computes_again_to_the_same_loss(
+def test_gradient_checkpointing_gives_the_same_loss(
     losses_of: Callable[..., list[float]], tiny_text: Callable[[str], Path]
 ) -> None:
     on = {"gradient_checkpointing": "on", "model_dropout": 0.3}
@@ -146,13 +146,13 @@ def test_checkpointing_computes_again_to_the_same_loss(
     assert auto_values(base)["gradient_checkpointing"] == "off"
 
 
-def test_epochs_become_steps_and_win(make: Make) -> None:
+def test_num_train_epochs_overrides_train_steps(make: Make) -> None:
     job = make(num_train_epochs=2, train_steps=1000, batch_size=4, validation_split=0.0).finished()
     assert max(job.losses()) == 6
     assert max(make(train_steps=2).finished().losses()) == 2
 
 
-def test_steps_below_one_are_shares_of_all(make: Make) -> None:
+def test_step_intervals_below_one_are_shares_of_the_total(make: Make) -> None:
     shares = {"logging_steps": 0.5, "save_steps": 0.25, "eval_steps": 0.5, "eval_strategy": "steps"}
     job = make(train_steps=8, keep_checkpoints=2, **shares).finished()
     assert list(job.losses()) == [1, 4, 8]  # the first and the last are always told
@@ -161,7 +161,7 @@ def test_steps_below_one_are_shares_of_all(make: Make) -> None:
     assert [event.step for event in job.of_kind("validation")] == [0, 4, 8]
 
 
-def test_evaluation_happens_when_it_shall(make: Make) -> None:
+def test_evaluation_follows_eval_strategy(make: Make) -> None:
     by_epoch = make(eval_strategy="epoch", num_train_epochs=2, train_steps=1000, batch_size=11).finished()
     assert [event.step for event in by_epoch.of_kind("validation")] == [0, 1, 2]
     never = make(rows=text_rows(20)).finished()
@@ -176,7 +176,7 @@ def test_steps_are_shares_or_whole_numbers(value: float) -> None:
         MaskedTextParams(adaptor_name="a", eval_steps=value)
 
 
-def test_long_rows_are_cut_or_dropped_and_the_manifest_counts_them(make: Make) -> None:
+def test_long_rows_are_truncated_or_dropped_and_counted_in_the_manifest(make: Make) -> None:
     rows = [*text_rows(10), {"prompt": "the", "completion": "on " * 90}, {"prompt": "on " * 90, "completion": "the"}]
     cut = make(rows=rows).finished().manifest["dataset"]
     assert (cut["rows"], cut["truncated"], cut["filtered"], cut["without_response"]) == (12, 1, 0, 1)
@@ -184,7 +184,7 @@ def test_long_rows_are_cut_or_dropped_and_the_manifest_counts_them(make: Make) -
     assert (dropped["truncated"], dropped["filtered"], dropped["documents"]) == (0, 2, 10)
 
 
-def test_a_length_beyond_the_models_positions_is_refused(make: Make) -> None:
+def test_max_length_above_the_models_positions_is_refused(make: Make) -> None:
     job = make(max_length=300)
     assert job.run() == 1
     assert "max_length=300 is more than the 256 positions" in job.failure().reason.message
@@ -203,14 +203,14 @@ def test_all_turns_are_learned_or_the_last(make: Make) -> None:
     assert result[0] != result[1]
 
 
-def test_what_is_reported_goes_to_tensorboard_where_it_is_asked(make: Make) -> None:
+def test_log_to_tensorboard_writes_event_files(make: Make) -> None:
     assert not (make(train_steps=1).finished().out / "tensorboard").exists()
     finished = make(train_steps=1, log_to_tensorboard=True, eval_strategy="steps", eval_prompts=["the"]).finished()
     assert any((finished.out / "tensorboard").iterdir())
 
 
 @pytest.mark.slow
-def test_what_is_reported_goes_to_wandb_where_it_is_asked(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_to_wandb_writes_an_offline_run(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     assert not (make(train_steps=1).finished().out / "wandb").exists()
     settings = {"log_to_wandb": True, "wandb_project": "words", "eval_strategy": "steps", "eval_prompts": ["the"]}
@@ -268,12 +268,12 @@ def test_the_device_and_the_resources_must_agree(
         ({"eval_prompts": ["a", " "]}, "one is empty"),
     ],
 )
-def test_what_does_not_go_together_is_refused(params: dict[str, Any], expected_message: str) -> None:
+def test_conflicting_parameters_are_refused(params: dict[str, Any], expected_message: str) -> None:
     with pytest.raises(ValidationError, match=expected_message.replace("(", r"\(").replace("[", r"\[")):
         MaskedTextParams.model_validate({**QUICK, **params})
 
 
-def test_valid_parameters_stay_valid_when_all_are_written_out() -> None:
+def test_dumped_parameters_validate_again() -> None:
     for params in ({}, DREAM, LORA, {"eos_padding": "cap:8"}):
         parsed = MaskedTextParams.model_validate({"adaptor_name": "a", **params})
         assert MaskedTextParams.model_validate(parsed.model_dump(mode="json")) == parsed
@@ -286,7 +286,7 @@ def test_defaults_depend_on_the_recipe() -> None:
     assert (bert.rate, MaskedTextParams(adaptor_name="a", lora=True).rate) == (2e-5, 1e-4)
 
 
-def test_both_cutoffs_warn_when_they_cut_much() -> None:
+def test_large_cutoffs_warn() -> None:
     assert not MaskedTextParams(adaptor_name="a", training_method="dream", resp_cutoff_ratio=0.1).warnings()
     (expected_message,) = MaskedTextParams(adaptor_name="a", training_method="dream", resp_cutoff_ratio=0.3).warnings()
     assert "both cut" in expected_message
@@ -312,9 +312,7 @@ def test_frozen_weights_have_the_dtype_and_trained_ones_are_fp32(make: Make) -> 
     assert {tensor.dtype for tensor in saved.values()} == {torch.bfloat16}
 
 
-def test_four_bits_without_their_library_are_refused_and_not_ignored(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_load_in_4bit_without_its_library_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "trainers.optional.bitsandbytes", raising=False)
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as if it were not installed
     job = make(load_in_4bit=True, **LORA)

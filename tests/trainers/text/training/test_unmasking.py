@@ -115,7 +115,7 @@ def test_packing_changes_neither_loss_nor_gradients(family: str, base_of: Callab
 
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
-def test_the_loss_is_that_of_all_logits(family: str, base_of: Callable[[str], TextBase]) -> None:
+def test_the_chunked_loss_equals_the_loss_of_all_logits(family: str, base_of: Callable[[str], TextBase]) -> None:
     """Dream: logits' = cat(logits[:1], logits[:-1]) of each document, then plain cross entropy."""
     base = base_of(family)
     recipe = recipe_for(base)
@@ -159,7 +159,7 @@ def test_a_blank_head_reports_log_v_as_the_mean_of_its_masked_tokens(tiny_text: 
     assert not metrics["masked_nll"].requires_grad
 
 
-def test_fp32_weights_meet_half_precision_where_it_is_asked_for(base_of: Callable[[str], TextBase]) -> None:
+def test_half_precision_computation_rounds_fp32_weights(base_of: Callable[[str], TextBase]) -> None:
     base = base_of("llada")
     micro = micro_batch(base, recipe_for(base))
     full, half = (float(objective(base, dtype=dtype)(micro)[0].detach()) for dtype in (torch.float32, torch.bfloat16))
@@ -179,7 +179,7 @@ def test_a_prediction_records_no_graph(base_of: Callable[[str], TextBase]) -> No
     assert weighted == pytest.approx(float(objective(base)(micro)[0].detach()), rel=PRODUCT["rtol"])
 
 
-def test_an_objective_cannot_change_under_a_training(base_of: Callable[[str], TextBase]) -> None:
+def test_an_objective_is_immutable(base_of: Callable[[str], TextBase]) -> None:
     with pytest.raises(FrozenInstanceError):
         objective(base_of("llada")).suppress = 1  # type: ignore[misc]
 
@@ -194,7 +194,7 @@ def test_a_suppressed_mask_token_is_never_part_of_the_softmax(base_of: Callable[
     assert suppressed < free
 
 
-def test_validation_is_the_same_at_every_evaluation_and_whatever_training_weighs(
+def test_validation_is_repeatable_and_independent_of_the_training_weighting(
     base_of: Callable[[str], TextBase],
 ) -> None:
     base = base_of("llada")
