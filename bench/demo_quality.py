@@ -1,4 +1,4 @@
-"""Does the example's adaptor show its style? Trains the example template at several ranks, samples 50 images a row.
+"""Measures whether the example's adaptor shows its style: trains the example template at several ranks.
 
     python -m bench.demo_quality --ranks 4 8 16
 
@@ -70,13 +70,13 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ranks", type=int, nargs="+", default=[4, 8, 16])
-    parser.add_argument("--sheet", type=Path, help="also write all images here, two lines for each row")
-    parser.add_argument("--keep", type=Path, help="also keep the adaptors in this folder")
+    parser.add_argument("--sheet", type=Path, help="also write all images here, two lines per row")
+    parser.add_argument("--keep", type=Path, help="also copy the adaptors to this folder")
     return parser.parse_args()
 
 
 def trained_adaptor(template: dict[str, Any], rank: int, folder: Path) -> Path:
-    """Runs the template as the worker would, without its samples; the folder of the adaptor's weights."""
+    """Runs the template as the worker would, without samples; returns the folder of the adaptor's weights."""
     inputs = {"model": EXAMPLE / "base", "dataset": EXAMPLE / "style"}
     params = {name: value for name, value in template["params"].items() if not name.startswith("eval_")}
     params |= {"lora_r": rank, "lora_alpha": 2 * rank}
@@ -105,7 +105,7 @@ def input_ref(name: str, folder: Path) -> dict[str, str]:
 
 
 def prompts() -> list[str]:
-    """Of held-back scenes; they name no background."""
+    """Captions of held-back scenes, without background."""
     return [scene.short_caption for scene in split_scenes()[1][:NUM_IMAGES]]
 
 

@@ -1,6 +1,6 @@
-"""Makes a queue long: `python -m api shell` runs this with the API's environment, `fill(job_id, count)` at its end.
+"""Fills a queue: run by `python -m api shell` in the API's environment, which calls `fill(job_id, count)`.
 
-Copies of one queued job are written straight into the database, each a microsecond younger than the one before.
+Inserts copies of a queued job into the database, each created a microsecond after the one before.
 """
 
 import uuid

@@ -1,4 +1,4 @@
-"""How fast LoRA training of real-sized image networks runs on an accelerator, and how near to its best.
+"""Speed of LoRA training of full-size image networks on an accelerator, compared with a large matrix product.
 
     python -m bench.image_accelerator [--shapes sd15 sdxl flux] [--no-compile] [--tiny]
 
@@ -22,25 +22,25 @@ from bench.measure import machine, table
 
 HEADS = ("network", "batch", "compile", "images/s", "peak memory", "TFLOP/s", "of the matrix product", "target")
 PROFILED = 12
-"""Kernels that are told."""
+"""Number of kernels listed."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=sorted(SHAPES), default=list(SHAPES))
-    parser.add_argument("--steps", type=int, default=20, help="steps that are counted for a row")
-    parser.add_argument("--no-compile", action="store_true", help="leave the rows with torch.compile out")
-    parser.add_argument("--tiny", action="store_true", help="tiny networks, to see that the program runs")
-    given = parser.parse_args()
-    if not (torch.cuda.is_available() or given.tiny):
-        print("nothing measured: no CUDA accelerator here; --tiny shows on the CPU that the program runs")
+    parser.add_argument("--steps", type=int, default=20, help="measured steps per row")
+    parser.add_argument("--no-compile", action="store_true", help="skip the rows with torch.compile")
+    parser.add_argument("--tiny", action="store_true", help="tiny networks, to check that the program runs")
+    args = parser.parse_args()
+    if not (torch.cuda.is_available() or args.tiny):
+        print("nothing measured: no CUDA accelerator here; --tiny checks on the CPU that the program runs")
         return 0
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = TINY_SHAPES if given.tiny else {name: SHAPES[name] for name in given.shapes}
-    best = product_tflops(device, 256 if given.tiny else 8192)
+    chosen = TINY_SHAPES if args.tiny else {name: SHAPES[name] for name in args.shapes}
+    best = product_tflops(device, 256 if args.tiny else 8192)
     rows, shares = [], []
     for name, shape in chosen.items():
-        for row, where in measured(name, shape, device, given.steps, best, compiled=not given.no_compile):
+        for row, where in measured(name, shape, device, args.steps, best, compiled=not args.no_compile):
             rows.append(row)
             shares += where
             print(" | ".join(row), file=sys.stderr)
@@ -100,12 +100,14 @@ def kernels(name: str, training: Steps, device: torch.device) -> list[tuple[str,
     kinds = [torch.profiler.ProfilerActivity.CUDA if on_device else torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=kinds) as profile:
         training.run(3)
-    found = [
+    shares = [
         (event.self_device_time_total if on_device else event.self_cpu_time_total, event.key)
         for event in profile.key_averages()
     ]
-    total = sum(share for share, _ in found) or 1
-    return [(name, key[:70].replace("|", "/"), f"{share / total:.0%}") for share, key in sorted(found)[::-1][:PROFILED]]
+    total = sum(share for share, _ in shares) or 1
+    return [
+        (name, key[:70].replace("|", "/"), f"{share / total:.0%}") for share, key in sorted(shares)[::-1][:PROFILED]
+    ]
 
 
 def product_tflops(device: torch.device, side: int, repeats: int = 30) -> float:

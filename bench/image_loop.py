@@ -1,4 +1,4 @@
-"""Our image loop against the plain one of example scripts, in CPU-seconds per step.
+"""Compares our image loop with the plain one of example scripts, in CPU-seconds per step.
 
     python -m bench.image_loop [--photos FOLDER] [--steps 24] [--rounds 5]
 
@@ -40,12 +40,12 @@ TARGET = 2.5
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, default=PHOTOS, help="images with captions in metadata.jsonl")
-    parser.add_argument("--steps", type=int, default=24, help="steps that are counted in a round")
+    parser.add_argument("--steps", type=int, default=24, help="measured steps per round")
     parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="anneal-image-loop-") as folder:
-        return measured(Path(folder), given.photos, given.steps, given.rounds)
+        return measured(Path(folder), args.photos, args.steps, args.rounds)
 
 
 def measured(root: Path, photos: Path, steps: int, rounds: int) -> int:
@@ -54,18 +54,18 @@ def measured(root: Path, photos: Path, steps: int, rounds: int) -> int:
     jobs = {kind: Jobs(root / kind, base, folder) for kind, folder in (("photos", photos), ("large", large))}
     starts = {kind: [job.seconds(1) for _ in range(2)] for kind, job in jobs.items()}
     loops = {kind: PlainLoop(base, job.photos, resolution=RESOLUTION, batch_size=BATCH) for kind, job in jobs.items()}
-    found: dict[str, list[float]] = {"ours": [], "photos": [], "large": []}
+    seconds_by_kind: dict[str, list[float]] = {"ours": [], "photos": [], "large": []}
     for loop in loops.values():
         loop.train(WARM_UP_STEPS)
     for number in range(rounds):
-        found["ours"].append(per_step(jobs["photos"].seconds, steps))
+        seconds_by_kind["ours"].append(per_step(jobs["photos"].seconds, steps))
         for kind, loop in loops.items():
             count = steps if kind == "photos" else max(1, steps // 4)
-            found[kind].append(cpu_seconds(partial(loop.train, count)) / count)
-        told = ", ".join(f"{kind} {values[-1]:.4f} s" for kind, values in found.items())
-        print(f"round {number + 1}: {told}", file=sys.stderr)
-    print("\n".join(report(found, starts, jobs)))
-    return 0 if median(found["photos"]) / median(found["ours"]) >= TARGET else 1
+            seconds_by_kind[kind].append(cpu_seconds(partial(loop.train, count)) / count)
+        medians = ", ".join(f"{kind} {values[-1]:.4f} s" for kind, values in seconds_by_kind.items())
+        print(f"round {number + 1}: {medians}", file=sys.stderr)
+    print("\n".join(report(seconds_by_kind, starts, jobs)))
+    return 0 if median(seconds_by_kind["photos"]) / median(seconds_by_kind["ours"]) >= TARGET else 1
 
 
 def enlarged(photos: Path, folder: Path) -> Path:
@@ -80,7 +80,7 @@ def enlarged(photos: Path, folder: Path) -> Path:
 
 
 class Jobs:
-    """Trainings of `photos` with one cache, each in folders of its own."""
+    """Trainings of `photos` with a shared cache, each in its own folders."""
 
     def __init__(self, root: Path, base: Path, photos: Path) -> None:
         self.root = root
@@ -124,7 +124,7 @@ def spec_of(steps: int) -> dict[str, Any]:
 
 
 def per_step(job_seconds: Callable[[int], float], steps: int) -> float:
-    """What a step adds to a job."""
+    """CPU-seconds that a step adds to a job."""
     short = job_seconds(WARM_UP_STEPS)
     return (job_seconds(WARM_UP_STEPS + steps) - short) / steps
 
@@ -135,17 +135,17 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - started
 
 
-def report(found: dict[str, list[float]], starts: dict[str, list[float]], jobs: dict[str, Jobs]) -> list[str]:
-    ours, theirs, large = (median(found[kind]) for kind in ("ours", "photos", "large"))
-    ratio = theirs / ours
+def report(seconds_by_kind: dict[str, list[float]], starts: dict[str, list[float]], jobs: dict[str, Jobs]) -> list[str]:
+    ours, plain, large = (median(seconds_by_kind[kind]) for kind in ("ours", "photos", "large"))
+    ratio = plain / ours
     missed = "" if ratio >= TARGET else " (missed)"
     photos = jobs["photos"]
     build = {kind: (first - second) / jobs[kind].num_photos for kind, (first, second) in starts.items()}
     rows = [
-        ("ours, a step", spread(found["ours"]), ""),
-        ("plain loop, a step", spread(found["photos"]), ""),
+        ("ours, a step", spread(seconds_by_kind["ours"]), ""),
+        ("plain loop, a step", spread(seconds_by_kind["photos"]), ""),
         ("plain / ours", f"{ratio:.2f}x{missed}", f"at least {TARGET}x"),
-        (f"plain loop, photos of {CAMERA_SIDE} px, a step", spread(found["large"]), ""),
+        (f"plain loop, photos of {CAMERA_SIDE} px, a step", spread(seconds_by_kind["large"]), ""),
         ("plain / ours", f"{large / ours:.2f}x", ""),
         ("first job, of one step", f"{starts['photos'][0]:.2f} s", ""),
         ("second job, of one step, the cache warm", f"{starts['photos'][1]:.2f} s", ""),
@@ -156,7 +156,9 @@ def report(found: dict[str, list[float]], starts: dict[str, list[float]], jobs: 
         ),
         ("cache on disk, a photo", f"{photos.cache_bytes() / photos.num_photos / 1024:.0f} KiB", ""),
     ]
-    size = f"{photos.num_photos} photos, {RESOLUTION} px, batch {BATCH}, median of {len(found['ours'])} rounds"
+    size = (
+        f"{photos.num_photos} photos, {RESOLUTION} px, batch {BATCH}, median of {len(seconds_by_kind['ours'])} rounds"
+    )
     return [machine(), f"{size} (least to most)", "", table(["CPU-seconds", "measured", "target"], rows)]
 
 

@@ -1,4 +1,4 @@
-"""A training loop as example scripts have it: nothing cached, everything done anew at each step, one sync a step."""
+"""A training loop like that of example scripts: no cache, everything recomputed at each step, one sync per step."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Shapes of image networks as their public configs have them, and the tests' tiny ones."""
+"""Shapes of image networks from their public configs, and tiny ones for tests."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ DDPM = {
 
 @dataclass(frozen=True)
 class Shape:
-    """A network and what it is fed."""
+    """A network with the shapes of its inputs."""
 
     family: str
     network: Callable[[], Any]
@@ -32,7 +32,7 @@ class Shape:
     tflop_per_image: float
     """Operations of a trained image: forward, and backward to the LoRA pairs."""
     target: float = 0.0
-    """Share of a matrix product's speed that is asked for at the largest batch; 0 = none."""
+    """Target at the largest batch, as a share of a matrix product's speed; 0: none."""
     latent_channels: int = 4
     checkpointing: bool = False
 
@@ -51,7 +51,7 @@ def network_make(shape: Shape, device: torch.device) -> Any:
 
 
 def raise_if_not_rebuilt(name: str, buffer: torch.Tensor) -> None:
-    """A buffer's content is computed by its class, which a network made on `meta` never does."""
+    """Computes the buffers, which a network built on `meta` does not have."""
     raise ValueError(f"expected a network without buffers, found {name} of shape {tuple(buffer.shape)}")
 
 

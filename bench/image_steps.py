@@ -1,4 +1,4 @@
-"""Optimizer steps of a LoRA training on a network of a given shape, with all inputs at hand, by the real loop."""
+"""Optimizer steps of a LoRA training by the real loop, on a network of any shape with inputs in memory."""
 
 import tempfile
 from pathlib import Path
@@ -23,7 +23,7 @@ NEVER = 10**9
 
 
 class Steps:
-    """A training that goes on for as many steps as `run` is told."""
+    """A training that runs a number of steps at a time."""
 
     def __init__(self, shape: Shape, batch_size: int, device: torch.device, *, compile_: bool) -> None:
         self.batch_size = batch_size
@@ -43,7 +43,7 @@ class Steps:
         self._sample = self._inputs()
 
     def run(self, steps: int) -> None:
-        """On return the work is queued, not done: the caller waits for the device."""
+        """Returns when the work is queued; the caller synchronises with the device."""
         processes, reporter = Processes(rank=0, world_size=1, device=self._device), Reporter(None)
         with tempfile.TemporaryDirectory() as folder:
             control = Control(Path(folder) / "control", processes, reporter)
@@ -85,7 +85,7 @@ class Steps:
         return MicroBatch(times_B=torch.tensor(times), **self._sample)
 
     def _inputs(self) -> dict[str, Any]:
-        """As the cache gives them: fp32 latents, embeddings in the compute dtype, on the CPU."""
+        """Samples as in the cache: fp32 latents, embeddings in the compute dtype, on the CPU."""
         count, side = self.batch_size, self._shape.pixels // 8
         latents, noise = torch.randn(2, count, self._shape.latent_channels, side, side)
         sizes = [float(self._shape.pixels)] * 2 + [0.0, 0.0] + [float(self._shape.pixels)] * 2

@@ -1,4 +1,4 @@
-"""A busy platform: many followers, workers and readers at once, on one API process. Who waits, who is refused?
+"""Latencies and errors of a busy platform: many followers, workers and readers at once on one API process.
 
     python -m bench.load [--streams 200] [--workers 50] [--seconds 60] [--databases sqlite postgresql]
 
@@ -37,12 +37,12 @@ EVENT, LOG, HEARTBEAT, READS = 2.0, 5.0, 15.0, 10.0
 TIMEOUT_SECONDS = 10
 OPENING_SECONDS = 60
 WARM_UP_SECONDS = 3
-"""After all streams are open: who comes late is given what happened before."""
+"""Measured after all streams are open, since late followers first receive earlier events."""
 TARGET_P99_SECONDS = 1.0
 KINDS = ("events", "log append", "heartbeat", "list", "detail", "log read", "curves", "stream lag")
 HEADS = ["", "calls", "errors", "timeouts", "p50", "p99", "most"]
 SHOWN_MESSAGES = 5
-"""Of a kind's errors."""
+"""Maximum errors of a kind."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Tally:
     errors: int = 0
     timeouts: int = 0
     messages: list[str] = field(default_factory=list)
-    """Of the first errors."""
+    """Messages of the first errors."""
 
     def fail(self, message: str) -> None:
         self.errors += 1
@@ -68,7 +68,7 @@ class Tally:
 
 @dataclass
 class Load:
-    """One platform under load. `tallies` has one entry for each of KINDS, `over` ends what runs."""
+    """A platform under load. `tallies` has an entry for each of KINDS; setting `over` ends all tasks."""
 
     platform: Platform
     claims: list[Record]
@@ -84,7 +84,7 @@ class Load:
         return [claim["job"]["id"] for claim in self.claims]
 
     async def call(self, kind: str, send: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response | None:
-        """The answer, None where there was none or an error."""
+        """The response; None without one or on an error."""
         started, tally = time.perf_counter(), self.tallies[kind] if self.measuring else Tally()
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
@@ -103,7 +103,7 @@ class Load:
 
 
 async def follow(load: Load, client: httpx.AsyncClient, job: str, number: int = 0) -> None:
-    """Reads one stream; a broken one is an error and is opened again."""
+    """Reads one stream; a broken one counts as an error and is reopened."""
     headers = {"Authorization": f"Bearer {load.platform.token}"}
     while not load.over.is_set():
         try:
@@ -126,7 +126,7 @@ def _lag_note(load: Load, line: str) -> None:
 
 
 async def work(load: Load, client: httpx.AsyncClient, worker: SimulatedWorker, claim: Record) -> None:
-    """One worker's calls, each kind at its own pace and from its own moment; what is not answered is sent again."""
+    """A worker's calls, each kind with its own interval and offset; calls without a response are repeated."""
     attempt = f"/internal/v1/attempts/{claim['attempt']['id']}"
     speaks = {"Authorization": f"Bearer {claim['attempt']['token']}"}
     seq, offset, line = 1, 0, b"step 1 loss 0.123456 learning rate 0.0001\n" * 20
@@ -170,7 +170,7 @@ async def read(load: Load, client: httpx.AsyncClient) -> None:
 
 
 async def _each(load: Load, seconds: float, act: Callable[[], Awaitable[None]]) -> None:
-    """Acts once in so many seconds, later where the last act took longer."""
+    """Calls once per interval, later if the last call took longer."""
     due = time.monotonic() + random.random() * seconds
     while not load.over.is_set():
         await asyncio.sleep(max(0.0, due - time.monotonic()))

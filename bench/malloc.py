@@ -26,19 +26,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.malloc", description=__doc__)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=2)
-    given = parser.parse_args()
+    args = parser.parse_args()
     print(machine(), end="\n\n")
     with tempfile.TemporaryDirectory() as folder:
-        training_run(Path(folder), given.steps, {})  # fills the cache of latents for all
+        training_run(Path(folder), args.steps, {})  # fills the cache of latents for all
         rows = [
-            row(name, [training_run(Path(folder), given.steps, extra) for _ in range(given.rounds)])
+            row(name, [training_run(Path(folder), args.steps, extra) for _ in range(args.rounds)])
             for name, extra in SETTINGS.items()
         ]
     print(table(["environment", "peak memory", "CPU time", "page faults"], rows))
 
 
 def row(name: str, runs: list[tuple[float, float, int]]) -> list[str]:
-    """The best of the rounds: what others do on the machine only ever adds."""
+    """The minima of the rounds, since other load on the machine only adds."""
     peaks, seconds, faults = zip(*runs, strict=True)
     return [f"`{name}`", f"{min(peaks):.0f} MB", f"{min(seconds):.1f} s", f"{min(faults):,}"]
 
@@ -58,7 +58,7 @@ def training_run(folder: Path, steps: int, extra: dict[str, str]) -> tuple[float
 
 
 def spec_write(place: Path, steps: int) -> list[str]:
-    """`spec.json` and `in/` of a training of the example; returns the command but for its cache."""
+    """Writes `spec.json` and `in/` of a training of the example; returns the command without its cache argument."""
     (place / "in").mkdir()
     (place / "in" / "model").symlink_to(EXAMPLE / "base")
     (place / "in" / "dataset").symlink_to(EXAMPLE / "style")

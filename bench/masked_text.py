@@ -1,8 +1,8 @@
-"""Our training step of text diffusion against a plain one: python -m bench.masked_text [--documents N] [--steps N].
+"""Compares our step of text diffusion with a plain one: python -m bench.masked_text [--documents N] [--steps N].
 
-The plain step pads to the longest document and forms all logits in fp32; both see the same documents and masks, on a
-LLaDA with its real vocabulary, random weights and GSM8K's lengths. One process each, one thread; CPU-seconds and peak
-memory of the process. Then CART's weights at 4,096 tokens: two recurrences against the matrix.
+The plain step pads to the longest document and computes all logits in fp32. Both use the same documents and masks, on
+a LLaDA with the real vocabulary, random weights and GSM8K's lengths. Each runs in its own process with one thread;
+measures CPU-seconds and peak memory. Then compares CART's weights at 4,096 tokens by recurrence and by matrix.
 """
 
 # B documents, L length, V vocabulary
@@ -38,16 +38,16 @@ MIB = 1 << 20
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--documents", type=int, default=16, help="in a batch")
-    parser.add_argument("--steps", type=int, default=2, help="measured, after one that warms up")
+    parser.add_argument("--documents", type=int, default=16, help="documents in a batch")
+    parser.add_argument("--steps", type=int, default=2, help="measured steps, after a warm-up step")
     parser.add_argument("--measure", nargs=3, metavar=("SIDE", "WIDTH", "KIND"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.measure:
-        side, width, kind = given.measure
-        print(json.dumps(measured(side, int(width), kind, given.documents, given.steps)))
+    args = parser.parse_args()
+    if args.measure:
+        side, width, kind = args.measure
+        print(json.dumps(measured(side, int(width), kind, args.documents, args.steps)))
         return 0
     print(machine())
-    print(table(("step of", "plain", "ours", "target"), list(step_rows(given.documents, given.steps))))
+    print(table(("step of", "plain", "ours", "target"), list(step_rows(args.documents, args.steps))))
     print(table(("CART weights", "matrix", "recurrence"), [cart_row()]))
     return 0
 
@@ -67,13 +67,13 @@ def step_rows(documents: int, steps: int) -> Any:
 
 def _child(side: str, width: int, kind: str, documents: int, steps: int) -> dict[str, float]:
     sizes = ("--documents", str(documents), "--steps", str(steps))
-    said = python("-m", "bench.masked_text", *sizes, "--measure", side, str(width), kind)
-    result: dict[str, float] = json.loads(said.splitlines()[-1])
+    output = python("-m", "bench.masked_text", *sizes, "--measure", side, str(width), kind)
+    result: dict[str, float] = json.loads(output.splitlines()[-1])
     return result
 
 
 def measured(side: str, width: int, kind: str, num_documents: int, steps: int) -> dict[str, float]:
-    """Tokens without padding a CPU-second, the process's peak memory, and the loss of the first step."""
+    """Tokens (without padding) per CPU-second, peak memory of the process, and loss of the first step."""
     torch.set_num_threads(1)
     base = tiny_llada(width)
     parameters = (
@@ -100,7 +100,7 @@ def measured(side: str, width: int, kind: str, num_documents: int, steps: int) -
 
 
 def tiny_llada(width: int) -> TextBase:
-    """Two layers of LLaDA's kind under its real vocabulary."""
+    """A LLaDA of two layers with the real vocabulary."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -118,7 +118,7 @@ def tiny_llada(width: int) -> TextBase:
 
 
 def batch_of(count: int, step: int, *, packing: bool) -> tuple[TextMicroBatch, int]:
-    """Documents as long as GSM8K's (question 66, answer 130 tokens in the mean) as one batch, and its tokens."""
+    """A batch of documents with GSM8K's lengths (mean 66 prompt and 130 answer tokens), and its number of tokens."""
     generator = np.random.default_rng(step)
     prompts = np.clip(generator.normal(66, 24, count), 20, 250).astype(int)
     responses = np.clip(np.exp(generator.normal(np.log(115), 0.5, count)), 25, 450).astype(int)
@@ -129,8 +129,10 @@ def batch_of(count: int, step: int, *, packing: bool) -> tuple[TextMicroBatch, i
         )
         for p, r in zip(prompts, responses, strict=True)
     ]
-    made = text_step_batch(documents, range(count), recipe(packing=packing), TextPlan(count, count, 1, 1, seed=1), 0, 0)
-    return made.micro_batches[0], made.units
+    step_batch = text_step_batch(
+        documents, range(count), recipe(packing=packing), TextPlan(count, count, 1, 1, seed=1), 0, 0
+    )
+    return step_batch.micro_batches[0], step_batch.units
 
 
 def recipe(*, packing: bool) -> Recipe:
@@ -156,12 +158,12 @@ def recipe(*, packing: bool) -> Recipe:
 
 
 def plain_loss(base: TextBase) -> Callable[[TextMicroBatch], tuple[torch.Tensor, None]]:
-    """As such trainers are usually written: logits of every position, in fp32, of rows padded to the longest."""
+    """The usual way: fp32 logits of every position, rows padded to the longest."""
 
     def loss(batch: TextMicroBatch) -> tuple[torch.Tensor, None]:
         assert batch.attention_BL is not None
-        seen = batch.attention_BL.bool()[:, None, None, :]
-        logits_BLV = base.model(input_ids=batch.ids, attention_mask=seen, use_cache=False).logits.float()
+        mask = batch.attention_BL.bool()[:, None, None, :]
+        logits_BLV = base.model(input_ids=batch.ids, attention_mask=mask, use_cache=False).logits.float()
         targets, weights = torch.full(batch.ids.shape, -100).flatten(), torch.zeros(batch.ids.numel())
         targets[batch.read_N], weights[batch.read_N] = batch.targets_N, batch.weights_N
         nll = torch.nn.functional.cross_entropy(logits_BLV.flatten(0, 1), targets, reduction="none")
@@ -171,7 +173,7 @@ def plain_loss(base: TextBase) -> Callable[[TextMicroBatch], tuple[torch.Tensor,
 
 
 def cart_row() -> tuple[str, str, str]:
-    """Milliseconds of one document, the best of some; the weights are the same."""
+    """Minimum milliseconds for one document; checks that the weights are equal."""
     masked_L = np.random.default_rng(1).random(CART_LENGTH) < 0.5
     matrix, recurrence = (_milliseconds(f, masked_L) for f in (cart_matrix, cart_weights))
     assert np.allclose(cart_matrix(masked_L, 0.3), cart_weights(masked_L, 0.3))

@@ -1,4 +1,4 @@
-"""What benches measure by, and how they say it."""
+"""Shared by benches: measuring, tables, a description of the machine."""
 
 import math
 import os
@@ -15,7 +15,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table. `met`: whether the target was, None where there is none."""
+    """A table row. `met`: whether the target was met; None without a target."""
 
     what: str
     measured: str
@@ -37,7 +37,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The nearest rank: a value that was measured."""
+    """The percentile by nearest rank, always a measured value."""
     ordered = sorted(values)
     return ordered[math.ceil(len(ordered) * percent / 100) - 1]
 
@@ -48,13 +48,13 @@ def milliseconds(values: Sequence[float]) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """In Markdown."""
+    """A Markdown table."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
 
 
 def machine() -> str:
-    """One line: processor, cores, load, and the versions that matter."""
+    """One line: processor, cores, load, versions of Python and the main packages."""
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     processor = names[0].partition(":")[2].strip() if names else "unknown processor"
     packages = ", ".join(f"{name} {version(name)}" for name in ("django", "uvicorn", "celery", "torch"))

@@ -1,4 +1,4 @@
-"""How many faults the tests notice: changes modules one operator at a time and runs each module's own tests.
+"""Share of faults that the tests detect: changes modules one operator at a time and runs each module's tests.
 
     python -m bench.mutants                      30 mutants of each of ten modules; about 90 minutes on one core
     python -m bench.mutants --modules lease signing --count 10
@@ -78,7 +78,7 @@ class Mutant:
     """The changed lines, stripped and joined."""
     after: str
     code: str
-    """The whole module with the change."""
+    """The source of the module with the change."""
 
 
 def main() -> int:

@@ -1,9 +1,9 @@
-"""What the platform costs beside the training itself.
+"""Overhead of the platform: latencies of jobs and API calls, and extra CPU time of a training.
 
     python -m bench.overhead [--quick] [--databases sqlite postgresql]
 
-For each database one platform as processes with the times of production (heartbeats every 15 s); worker hosts are real
-where jobs run and simulated where only the API is asked. Latencies are p50 / p99, over HTTP, seen by the one who asks.
+Starts one platform per database with production timings (heartbeats every 15 s). Worker hosts are real where jobs run
+and simulated where only the API is measured. Latencies are p50 / p99 over HTTP, measured by the client.
 """
 
 import argparse
@@ -22,7 +22,7 @@ PARTS = ("jobs", "claims", "heartbeats", "events", "training")
 
 
 def rows(database: str, root: Path, parts: list[str], quick: bool) -> Iterator[Row]:
-    """Measures in the order of PARTS; the training only once, since no database is asked in it."""
+    """Measures the parts; training only once, since it does not depend on the database."""
     with bench_platform(root, database) as platform, platform.client as client:
         samples = 5 if quick else 100
         if "jobs" in parts:
@@ -43,27 +43,27 @@ def rows(database: str, root: Path, parts: list[str], quick: bool) -> Iterator[R
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a few samples of each, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="few samples, to check that it runs")
     parser.add_argument("--databases", nargs="+", default=["sqlite", "postgresql"])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    given = parser.parse_args()
-    found: dict[str, dict[str, Row]] = {}
-    for number, database in enumerate(given.databases):
-        parts = [part for part in given.parts if part != "training" or number == 0]
+    args = parser.parse_args()
+    measured: dict[str, dict[str, Row]] = {}
+    for number, database in enumerate(args.databases):
+        parts = [part for part in args.parts if part != "training" or number == 0]
         with tempfile.TemporaryDirectory(prefix="anneal-overhead-") as root:
-            for row in rows(database, Path(root), parts, given.quick):
+            for row in rows(database, Path(root), parts, args.quick):
                 print(f"{database}: {row.what}: {row.measured}", file=sys.stderr)
-                found.setdefault(row.what, {})[database] = row
-    print(f"{machine()}\n\n{comparison(found, given.databases)}")
-    return 0 if all(row.met is not False for by in found.values() for row in by.values()) else 1
+                measured.setdefault(row.what, {})[database] = row
+    print(f"{machine()}\n\n{comparison(measured, args.databases)}")
+    return 0 if all(row.met is not False for by in measured.values() for row in by.values()) else 1
 
 
-def comparison(found: dict[str, dict[str, Row]], databases: list[str]) -> str:
-    """`found`: rows by what was measured and by database; one column for each database."""
+def comparison(measured: dict[str, dict[str, Row]], databases: list[str]) -> str:
+    """`measured`: rows by title and database. The table has a column for each database."""
     lines = []
-    for what, by in found.items():
-        told = [f"{by[d].measured}{' (missed)' if by[d].met is False else ''}" if d in by else "" for d in databases]
-        lines.append((what, *told, next(iter(by.values())).target))
+    for what, by in measured.items():
+        cells = [f"{by[d].measured}{' (missed)' if by[d].met is False else ''}" if d in by else "" for d in databases]
+        lines.append((what, *cells, next(iter(by.values())).target))
     return table(["", *databases, "target"], lines)
 
 

@@ -1,4 +1,4 @@
-"""What the API costs: claims before short and long queues, heartbeats of many workers, events."""
+"""Latencies of the API: claims with short and long queues, heartbeats of many workers, events."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from tests.faults.platform import Platform
 HEARTBEAT_SECONDS = 15.0
 CARDS = 4
 NEVER, LATER, TAKEN = 8, 4, (0,)
-"""What the worker can never give, what it cannot give while one card is taken, and the very card that is taken."""
+"""Accelerator requests that the worker can never satisfy, cannot satisfy while card 0 is busy, and card 0 itself."""
 
 
 def job_body(name: str, pool: str, accelerators: int | tuple[int, ...] = 0, *, steps: int = 1) -> Record:
@@ -29,7 +29,7 @@ def job_body(name: str, pool: str, accelerators: int | tuple[int, ...] = 0, *, s
 
 
 def claims(platform: Platform, client: Client, queued: int, samples: int) -> Iterator[Row]:
-    """Claims before `queued` jobs that do not fit, and a submit behind them."""
+    """Claims while `queued` jobs that do not fit wait, and a submit behind them."""
     pool = f"claims-{queued}"
     worker = SimulatedWorker(_url(platform), platform.worker_token, pool, slots=samples + 2, accelerators=CARDS)
     client.post("jobs", job_body("holds-a-card", pool, TAKEN))
@@ -43,14 +43,14 @@ def claims(platform: Platform, client: Client, queued: int, samples: int) -> Ite
     seconds = time.perf_counter() - started
     yield Row(f"submit (POST jobs) behind {queued:,} queued", f"{1000 * seconds:.1f} ms")
     fill(platform, {pattern: samples})
-    found = [worker.claim() for _ in range(samples)]
-    assert all(claim for _, claim in found), "a job that fits was not claimed"
-    times = [seconds for seconds, _ in found]
+    answers = [worker.claim() for _ in range(samples)]
+    assert all(claim for _, claim in answers), "a job that fits was not claimed"
+    times = [seconds for seconds, _ in answers]
     yield Row(f"claim, {queued:,} queued, one fits", milliseconds(times), "p99 < 50 ms", _below(times, 0.05))
 
 
 def heartbeats(platform: Platform, client: Client, workers: int, seconds: float) -> Row:
-    """Each worker and its one attempt beat every 15 s, evenly spread."""
+    """Each worker and its attempt send a heartbeat every 15 s, evenly spread."""
     pool = f"beats-{workers}"
     fill(platform, {client.post("jobs", job_body("beats", pool))["id"]: workers})
     hosts = [SimulatedWorker(_url(platform), platform.worker_token, pool) for _ in range(workers)]
@@ -64,8 +64,8 @@ def heartbeats(platform: Platform, client: Client, workers: int, seconds: float)
     before = cpu_seconds(api.pid)
     times = _at_rate(beats, len(beats) / HEARTBEAT_SECONDS, seconds)
     share = (cpu_seconds(api.pid) - before) / seconds
-    told = f"{milliseconds(times)}, API at {100 * share:.0f} % of a core"
-    return Row(f"heartbeat, {workers} workers with an attempt each ({2 * workers / HEARTBEAT_SECONDS:.0f}/s)", told)
+    measured = f"{milliseconds(times)}, API at {100 * share:.0f} % of a core"
+    return Row(f"heartbeat, {workers} workers with an attempt each ({2 * workers / HEARTBEAT_SECONDS:.0f}/s)", measured)
 
 
 def events(platform: Platform, client: Client, samples: int) -> Iterator[Row]:
@@ -85,7 +85,7 @@ def events(platform: Platform, client: Client, samples: int) -> Iterator[Row]:
 
 
 def fill(platform: Platform, counts: dict[str, int]) -> None:
-    """So many copies of each queued job."""
+    """Inserts `counts[id]` copies of each queued job."""
     script = "from bench.fill import fill\n" + "\n".join(f"fill({job!r}, {count})" for job, count in counts.items())
     python("-m", "api", "shell", "-c", script, env={**platform.env, "PYTHONPATH": str(REPOSITORY)})
 
@@ -99,7 +99,7 @@ def _url(platform: Platform) -> str:
 
 
 def _at_rate(calls: list[Callable[[], float]], per_second: float, seconds: float) -> list[float]:
-    """Calls them in turn, each when it is due, whether or not the one before was answered."""
+    """Calls them in turn at a fixed rate, without waiting for earlier calls; returns their results."""
     waiting: list[Future[float]] = []
     with ThreadPoolExecutor(32) as threads:
         started = time.perf_counter()
@@ -109,10 +109,10 @@ def _at_rate(calls: list[Callable[[], float]], per_second: float, seconds: float
     return [future.result() for future in waiting]
 
 
-def _batch(first: int, told: list[Record]) -> Record:
+def _batch(first: int, payloads: list[Record]) -> Record:
     return {
         "first_seq": first,
-        "events": [{"seq": first + i, "time": time.time(), "data": d} for i, d in enumerate(told)],
+        "events": [{"seq": first + i, "time": time.time(), "data": d} for i, d in enumerate(payloads)],
     }
 
 

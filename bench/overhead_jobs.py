@@ -1,4 +1,4 @@
-"""What a job costs from submit to end, with a real worker host and the stub trainer."""
+"""Latencies of a job from submit to end, with a real worker host and the stub trainer."""
 
 import time
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tests.faults.platform import Platform, eventually
 
 
 def one_by_one(platform: Platform, client: Client, root: Path, samples: int) -> Iterator[Row]:
-    """Each job meets an idle host that does not poll: only a wake-up call can tell it."""
+    """Runs one job at a time on an idle host that does not poll, so only a wake-up call can start it."""
     with closing(Host(platform, root / "called", "called", hears="calls", ANNEAL_API_URL=_url(platform))) as host:
         host.ready()
         _one(client, "called", "warm-up")
@@ -32,7 +32,7 @@ def one_by_one(platform: Platform, client: Client, root: Path, samples: int) -> 
 
 
 def throughput(platform: Platform, client: Client, root: Path, slots: int, jobs: int) -> Row:
-    """Stub jobs of one step (30 ms) that all wait from the start."""
+    """Jobs per second of stub jobs of one step (30 ms), all queued before the host starts."""
     pool = f"many-{slots}"
     fill(platform, {client.post("jobs", job_body(pool, pool))["id"]: jobs - 1})
     settings = {"ANNEAL_SLOTS": str(slots), "ANNEAL_API_URL": _url(platform)}
@@ -48,15 +48,15 @@ def throughput(platform: Platform, client: Client, root: Path, slots: int, jobs:
 
 
 def _one(client: Client, pool: str, name: str) -> tuple[float, Record]:
-    """When it was sent, and the record of its end."""
+    """Runs one job; returns the time of its submit and its final record."""
     sent = time.time()
     job = client.post("jobs", job_body(name, pool))["id"]
 
-    def over() -> Record | None:
+    def ended() -> Record | None:
         record: Record = client.get(f"jobs/{job}")
         return record if record["ended"] else None
 
-    record: Record = eventually(over, what=f"the end of {name}")
+    record: Record = eventually(ended, what=f"the end of {name}")
     assert record["state"] == "succeeded", record["reason"]
     return sent, record
 

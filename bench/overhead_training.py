@@ -38,13 +38,13 @@ print(time.perf_counter() - started)
 @dataclass(frozen=True)
 class Cost:
     cpu_seconds: float
-    """Of trainer, and on the platform of shim and worker host too."""
+    """Of the trainer; on the platform also of the shim and the worker host."""
     first_step_seconds: float
-    """From the claim, or from the start by hand."""
+    """From the claim; by hand from the start of the process."""
 
 
 def training(platform: Platform, client: Client, root: Path, *, steps: int, rounds: int) -> Iterator[Row]:
-    """The first round of each fills the caches and is not counted."""
+    """Compares both; the first round of each fills the caches and is not counted."""
     tiny_make(root / "tiny")
     folder_upload(client, "models", "tiny", root / "tiny")
     command = f"{sys.executable} -m trainers.run"
@@ -52,14 +52,14 @@ def training(platform: Platform, client: Client, root: Path, *, steps: int, roun
         "ANNEAL_API_URL": f"http://127.0.0.1:{platform.port}",
         "ANNEAL_TRAINER_COMMAND": command,
     }
-    there, here = [], []
+    on_platform, by_hand = [], []
     with closing(Host(platform, root / "trains", POOL, **settings)) as host:
         host.ready()
         for number in range(rounds + 1):
-            there.append(_on_platform(client, host, root / "by-hand", number, steps))
-            here.append(_by_hand(root / "by-hand", number))
-    cpu = [statistics.median(cost.cpu_seconds for cost in costs[1:]) for costs in (there, here)]
-    first = [statistics.median(cost.first_step_seconds for cost in costs[1:]) for costs in (there, here)]
+            on_platform.append(_on_platform(client, host, root / "by-hand", number, steps))
+            by_hand.append(_by_hand(root / "by-hand", number))
+    cpu = [statistics.median(cost.cpu_seconds for cost in costs[1:]) for costs in (on_platform, by_hand)]
+    first = [statistics.median(cost.first_step_seconds for cost in costs[1:]) for costs in (on_platform, by_hand)]
     imports = statistics.median(float(python("-c", IMPORTS)) for _ in range(3))
     what = f"{cpu[0]:.2f} s on the platform, {cpu[1]:.2f} s by hand: {cpu[0] / cpu[1]:.3f}x"
     yield Row(f"CPU of {steps} training steps (image_lora, tiny base)", what, "<= 1.05x", cpu[0] <= 1.05 * cpu[1])
@@ -79,12 +79,12 @@ def _on_platform(client: Client, host: Host, copy: Path, number: int, steps: int
         shutil.copytree(folder / "in", copy / "in")
         shutil.copy(folder / "spec.json", copy)
 
-    def over() -> Record | None:
+    def ended() -> Record | None:
         record: Record = client.get(f"jobs/{job}")
         time.sleep(0.2)
         return record if record["ended"] and not folder.exists() else None
 
-    record: Record = eventually(over, 600, "the end of the training")
+    record: Record = eventually(ended, 600, "the end of the training")
     assert record["state"] == "succeeded", record["reason"]
     claimed = datetime.fromisoformat(record["attempts"][0]["started"]).timestamp()
     return Cost(cpu_seconds(host.process.pid) - before, first - claimed)
@@ -109,8 +109,8 @@ def _first_step(folder: Path, out: str = "out") -> float | None:
     """Unix seconds of the first `step` event."""
     events = folder / out / "events.jsonl"
     lines = events.read_text().splitlines(keepends=True) if events.exists() else []
-    whole = (json.loads(line) for line in lines if line.endswith("\n"))
-    return next((float(event["time"]) for event in whole if event["data"]["kind"] == "step"), None)
+    complete = (json.loads(line) for line in lines if line.endswith("\n"))
+    return next((float(event["time"]) for event in complete if event["data"]["kind"] == "step"), None)
 
 
 def _body(name: str, steps: int) -> Record:

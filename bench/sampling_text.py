@@ -1,9 +1,9 @@
-"""Tokens per second of plain, cached and threshold-parallel denoising, and how many tokens stay the same.
+"""Tokens per second of plain, cached and threshold denoising, and the share of tokens that stays the same.
 
     python -m bench.sampling_text [--train-steps 200] [--new-tokens 64]
 
-A small LLaDA learns to count in words for a while, so that it is sure of some tokens; then it answers four prompts of
-different lengths as one batch in each way. CPU-seconds of this process, one thread.
+Trains a small LLaDA on counting, so that it is confident of some tokens; then samples answers to four prompts of
+different lengths as one batch with each decoding. CPU-seconds of this process with one thread.
 """
 
 import argparse
@@ -29,8 +29,8 @@ PROMPTS = (8, 12, 16, 24)
 Ids = list[int]
 
 
-class NoLetters:
-    """A tokenizer where nobody reads: the bench counts tokens."""
+class StubTokenizer:
+    """A stub tokenizer; the bench only counts tokens."""
 
     def get_vocab(self) -> dict[str, int]:
         return {}
@@ -44,18 +44,18 @@ def main() -> None:
     parser.add_argument("--train-steps", type=int, default=200)
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--width", type=int, default=96)
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    base = counting_base(given.width)
-    loss = train(base, given.train_steps)
-    print(f"{machine()}\n{given.train_steps} training steps, last loss {loss:.3f}; {len(PROMPTS)} texts at once\n")
-    ways = ways_of(given.new_tokens)
-    plain, _ = timed(base, ways["plain"])
-    rows = [row_of(name, base, way, plain) for name, way in ways.items()]
+    base = counting_base(args.width)
+    loss = train(base, args.train_steps)
+    print(f"{machine()}\n{args.train_steps} training steps, last loss {loss:.3f}; {len(PROMPTS)} texts at once\n")
+    by_name = decodings(args.new_tokens)
+    plain, _ = timed(base, by_name["plain"])
+    rows = [row_of(name, base, way, plain) for name, way in by_name.items()]
     print(table(["denoising", "forwards", "tokens/s", "against plain", "equal tokens", "right tokens"], faster(rows)))
 
 
-def ways_of(new_tokens: int) -> dict[str, Decoding]:
+def decodings(new_tokens: int) -> dict[str, Decoding]:
     plain = Decoding(max_new_tokens=new_tokens, block_size=32)
     return {
         "plain": plain,
@@ -85,16 +85,16 @@ def counting_base(width: int) -> TextBase:
             parameter.data.normal_(0, 0.03, generator=generator)
         else:
             parameter.data.fill_(1.0)
-    return TextBase("llada", model, NoLetters(), MASK, END, END, None, False, False, 512)
+    return TextBase("llada", model, StubTokenizer(), MASK, END, END, None, False, False, 512)
 
 
 def counted(start: int, stride: int, length: int) -> Ids:
-    """start, start + stride, ... among the words: what follows is known from two neighbours."""
+    """start, start + stride, ... modulo WORDS: two neighbours determine the rest."""
     return [(start + stride * place) % WORDS for place in range(length)]
 
 
 def train(base: TextBase, steps: int) -> float:
-    """The plain LLaDA loss on rows that count with strides 1 and 2, of which the first 8 tokens are never masked."""
+    """Trains with the plain LLaDA loss on rows with strides 1 and 2; their first 8 tokens are never masked."""
     draws = torch.Generator().manual_seed(1)
     optimizer = torch.optim.AdamW(base.model.parameters(), lr=3e-3, weight_decay=0.0)
     loss = torch.zeros(())
@@ -138,8 +138,8 @@ def row_of(name: str, base: TextBase, way: Decoding, plain: list[Text]) -> tuple
     )
 
 
-def share(ours: Sequence[Sequence[int]], theirs: Sequence[Sequence[int]]) -> float:
-    pairs = [(a, b) for x, y in zip(ours, theirs, strict=True) for a, b in zip(x, y, strict=True)]
+def share(ours: Sequence[Sequence[int]], others: Sequence[Sequence[int]]) -> float:
+    pairs = [(a, b) for x, y in zip(ours, others, strict=True) for a, b in zip(x, y, strict=True)]
     return sum(a == b for a, b in pairs) / len(pairs)
 
 

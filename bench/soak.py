@@ -1,4 +1,4 @@
-"""Does a job get lost or run twice while everything around it dies? Hundreds of jobs under random faults.
+"""Runs hundreds of jobs under random faults and checks that none is lost or runs twice.
 
     python -m bench.soak --jobs 500 --real 20 --minutes 8
 
@@ -43,7 +43,7 @@ TIMES = {
     "POLL_SECONDS": 2,
     "DISPATCH_SECONDS": 1,
     "IDENTITY_SECONDS": 2,
-    "MAX_LOSSES": 1000,  # a job that loses many workers in a row has bad luck here, and is no poison
+    "MAX_LOSSES": 1000,  # repeated losses of workers are expected here
 }
 SETTINGS = {
     "ANNEAL_SLOTS": str(SLOTS),
@@ -51,7 +51,7 @@ SETTINGS = {
     "ANNEAL_BACKOFF_SECONDS": "0.3",
 }
 SETTLE_SECONDS = 90
-"""After the last mending: when no job ended for so long, the rest counts as lost."""
+"""Without a job ending for so long after the last repair, the remaining jobs count as lost."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Plan:
     seed: int
     pause_seconds: tuple[float, float] = (0.5, 2.5)
     faults_per_job: float = 0.5
-    """No more than so many for each job that is over, so that a slow machine gets on as well."""
+    """At most so many faults per ended job, so that a slow machine makes progress too."""
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Result:
 
 @dataclass
 class Submitter:
-    """Queues every job once, however often it has to ask; more than `ahead` never wait at once."""
+    """Submits every job once, with retries; at most `ahead` jobs wait at a time."""
 
     client: Client
     names: list[str]
@@ -86,7 +86,7 @@ class Submitter:
     """Id by name."""
     over: set[str] = field(default_factory=set)
     closed: bool = False
-    """Nothing more is submitted."""
+    """Set when no more jobs are submitted."""
 
     def run(self, stop: threading.Event) -> None:
         left = list(self.names)
@@ -99,7 +99,7 @@ class Submitter:
                     left.pop(0)
                 self._look()
             except CliError:
-                stop.wait(0.3)  # the API is down; the same again
+                stop.wait(0.3)  # the API is down: retry with the same key
             stop.wait(0.7)
 
     def _submit(self, name: str) -> None:
@@ -115,13 +115,13 @@ class Submitter:
             "pool": POOL,
             "resources": {"accelerators": 0},
         }
-        made = self.client.post("jobs", body, headers={"Idempotency-Key": f"soak-{name}"})
-        self.accepted[name] = made["id"]
+        created = self.client.post("jobs", body, headers={"Idempotency-Key": f"soak-{name}"})
+        self.accepted[name] = created["id"]
 
     def _look(self) -> None:
-        asked = set(self.accepted)
+        submitted_names = set(self.accepted)
         live = {record["name"] for record in self.client.pages("jobs", state="queued,claimed,running", limit=200)}
-        self.over = asked - live
+        self.over = submitted_names - live
 
 
 def soak(database: str, plan: Plan, root: Path) -> Result:
@@ -145,17 +145,19 @@ def _run(database: str, platform: Platform, hosts: list[Host], client: Client, p
     stop = threading.Event()
     thread = threading.Thread(target=submitter.run, args=(stop,))
     thread.start()
-    said = 0.0
+    printed_at = 0.0
     try:
         while thread.is_alive() and len(submitter.over) < 0.97 * len(submitter.names) and time.monotonic() < deadline:
             if faults.count.total() < FIRST_FAULTS + plan.faults_per_job * len(submitter.over):
                 faults.step(plan.pause_seconds)
             faults.mend(until=time.monotonic())
             thread.join(0.05)
-            if time.monotonic() > said + 15:
-                said = time.monotonic()
+            if time.monotonic() > printed_at + 15:
+                printed_at = time.monotonic()
                 over = f"{len(submitter.over)} over of {len(submitter.accepted)} accepted"
-                print(f"{database} {said - started:4.0f} s: {over}, {faults.count.total()} faults", file=sys.stderr)
+                print(
+                    f"{database} {printed_at - started:4.0f} s: {over}, {faults.count.total()} faults", file=sys.stderr
+                )
         submitter.closed = True
         faults.mend()
         platform.heal()
@@ -167,7 +169,7 @@ def _run(database: str, platform: Platform, hosts: list[Host], client: Client, p
 
 
 def _settle(thread: threading.Thread, submitter: Submitter) -> None:
-    """Waits for the end of all jobs, for as long as jobs end."""
+    """Waits until all jobs have ended or no more jobs end."""
     over, since = -1, time.monotonic()
     while thread.is_alive() and time.monotonic() < since + SETTLE_SECONDS:
         if len(submitter.over) != over:
@@ -188,7 +190,7 @@ def _judged(
 
 
 def job_names(plan: Plan) -> list[str]:
-    """Real trainings are spread evenly among the stub jobs."""
+    """The jobs, with real trainings spread evenly among the stub jobs."""
     every = plan.jobs // plan.real if plan.real else plan.jobs + 1
     real = {n for n in range(plan.jobs) if n % every == every - 1 and n // every < plan.real}
     return [f"{REAL if n in real else 'stub-'}{n:04d}" for n in range(plan.jobs)]
@@ -212,29 +214,29 @@ def report(results: list[Result], plan: Plan) -> str:
     ]
     kinds = sorted({kind for result in results for kind in result.faults.count})
     counted = [(kind, *(result.faults.count[kind] for result in results)) for kind in kinds]
-    told = table(["fault", *(result.database for result in results)], counted)
-    return f"{plan}\n{machine()}\n\n{table(heads, rows)}\n\n{told}"
+    fault_table = table(["fault", *(result.database for result in results)], counted)
+    return f"{plan}\n{machine()}\n\n{table(heads, rows)}\n\n{fault_table}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=500)
-    parser.add_argument("--real", type=int, default=20, help="how many of them train the tiny base for real")
+    parser.add_argument("--real", type=int, default=20, help="how many of them are real trainings of the tiny base")
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument(
-        "--minutes", type=float, default=10, help="for each database; then nothing more breaks and nothing is submitted"
+        "--minutes", type=float, default=10, help="for each database; after it no faults and no submits"
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--databases", nargs="+", default=["sqlite", "postgresql"])
     parser.add_argument("--quick", action="store_true", help="5 jobs, none of them real")
-    parser.add_argument("--keep", type=Path, help="folder to work in, which stays; else a temporary one")
-    given = parser.parse_args()
-    jobs, real = (5, 0) if given.quick else (given.jobs, given.real)
-    plan = Plan(jobs, real, given.workers, given.minutes, given.seed)
+    parser.add_argument("--keep", type=Path, help="working folder, not deleted; default: a temporary folder")
+    options = parser.parse_args()
+    jobs, real = (5, 0) if options.quick else (options.jobs, options.real)
+    plan = Plan(jobs, real, options.workers, options.minutes, options.seed)
     results = []
-    for database in given.databases:
+    for database in options.databases:
         with tempfile.TemporaryDirectory(prefix="anneal-soak-") as temporary:
-            root = (given.keep or Path(temporary)) / database
+            root = (options.keep or Path(temporary)) / database
             root.mkdir(parents=True, exist_ok=True)
             results.append(soak(database, plan, root))
     print(report(results, plan))

@@ -1,4 +1,4 @@
-"""The judge of a soak. It reads the stamps of the trainers and the final REST records, and nothing else."""
+"""Checks the result of a soak from the trainers' stamps and the final REST records alone."""
 
 import json
 from collections import Counter
@@ -16,13 +16,13 @@ from tests.faults.stamps import Stamp
 class Verdict:
     states: Counter[str] = field(default_factory=Counter)
     attempts: Counter[str] = field(default_factory=Counter)
-    """By outcome."""
+    """Number of jobs by outcome."""
     lost: list[str] = field(default_factory=list)
-    """Sentences: accepted, but not ended well, or ended well without the work."""
+    """One sentence per accepted job that did not succeed, or succeeded without its work."""
     doubled: list[str] = field(default_factory=list)
-    """Sentences: two trainers at once, or two results."""
+    """One sentence per job with two trainers at once or two results."""
     resumed: int = 0
-    """Attempts that went on from a checkpoint."""
+    """Attempts that resumed from a checkpoint."""
 
     @property
     def passed(self) -> bool:
@@ -32,15 +32,15 @@ class Verdict:
 def judge(
     accepted: Iterable[str], records: Mapping[str, Record], adaptors: Mapping[str, int], stamps: Iterable[Stamp]
 ) -> Verdict:
-    """`accepted`: names of the jobs that the API took; `adaptors`: whole adaptors by name of their job."""
+    """`accepted`: names of the accepted jobs; `adaptors`: number of complete adaptors by job name."""
     verdict = Verdict()
     by_job: dict[str, list[Stamp]] = {}
     for stamp in stamps:
         by_job.setdefault(stamp.job, []).append(stamp)
     for job in accepted:
-        told = by_job.get(job, [])
-        verdict.lost += _losses(job, records.get(job), adaptors.get(job, 0), told)
-        verdict.doubled += [f"{job}: {what}" for what in _doubles(records.get(job), adaptors.get(job, 0), told)]
+        job_stamps = by_job.get(job, [])
+        verdict.lost += _losses(job, records.get(job), adaptors.get(job, 0), job_stamps)
+        verdict.doubled += [f"{job}: {what}" for what in _doubles(records.get(job), adaptors.get(job, 0), job_stamps)]
         if record := records.get(job):
             verdict.states[record["state"]] += 1
             verdict.attempts.update(attempt["outcome"] or "live" for attempt in record["attempts"])
@@ -67,17 +67,17 @@ def _losses(job: str, record: Record | None, adaptors: int, stamps: list[Stamp])
 
 
 def _doubles(record: Record | None, adaptors: int, stamps: list[Stamp]) -> list[str]:
-    found = [f"started while processes {stamp.others} lived" for stamp in stamps if stamp.others]
+    sentences = [f"started while processes {stamp.others} lived" for stamp in stamps if stamp.others]
     spans: dict[str, tuple[float, float]] = {}
     for stamp in stamps:
         first, last = spans.get(stamp.attempt, (stamp.boottime, stamp.boottime))
         spans[stamp.attempt] = min(first, stamp.boottime), max(last, stamp.boottime)
     for before, after in pairwise(sorted(spans.values())):
         if after[0] <= before[1]:
-            found.append(f"an attempt was seen {before[1] - after[0]:.3f} s after the next one had started")
+            sentences.append(f"an attempt was seen {before[1] - after[0]:.3f} s after the next one had started")
     if adaptors > 1:
-        found.append(f"has {adaptors} adaptors")
+        sentences.append(f"has {adaptors} adaptors")
     won = [attempt["n"] for attempt in (record or {}).get("attempts", ()) if attempt["outcome"] == "succeeded"]
     if len(won) > 1:
-        found.append(f"attempts {won} succeeded")
-    return found
+        sentences.append(f"attempts {won} succeeded")
+    return sentences

@@ -1,4 +1,4 @@
-"""Random faults for a running platform, each with its end: a pause, then what was broken is mended."""
+"""Random faults for a running platform, each repaired after a pause."""
 
 import heapq
 import os
@@ -14,13 +14,13 @@ from tests.faults.host import Host
 from tests.faults.platform import Platform
 
 HOST_SECONDS = (1, 3, 8, 25)
-"""How long a host hangs or is cut off: within a heartbeat's patience, or past fence and lease."""
+"""Seconds that a host hangs or is cut off: shorter than its lease, or longer than fence and lease."""
 Mend = Callable[[], None]
 
 
 @dataclass
 class Faults:
-    """Give it `step()` often, from the thread that lives longest: what it starts dies with that thread."""
+    """Call `step()` often and from the longest-living thread: the processes that it starts die with that thread."""
 
     platform: Platform
     hosts: list[Host]
@@ -32,7 +32,7 @@ class Faults:
     _serial: int = 0
 
     def step(self, pause_seconds: tuple[float, float]) -> None:
-        """Mends what is due, and breaks one thing more when its time has come."""
+        """Repairs faults that are due, and injects the next one when its time has come."""
         now = time.monotonic()
         self.mend(until=now)
         if now >= self._next:
@@ -48,17 +48,17 @@ class Faults:
             self._broken.discard(place)
 
     def broke(self, kind: str, place: str, seconds: float, mend: Mend) -> None:
-        """`place` counts as broken for so long, and nothing else happens to it meanwhile."""
+        """Marks `place` as broken for so long; no other fault is injected there meanwhile."""
         self.count[kind] += 1
         self._broken.add(place)
         self._serial += 1
         heapq.heappush(self._due, (time.monotonic() + seconds, self._serial, place, mend))
 
     def whole_host(self) -> Host | None:
-        found = [host for host in self.hosts if host.folder.name not in self._broken]
-        return self.dice.choice(found) if found else None
+        healthy = [host for host in self.hosts if host.folder.name not in self._broken]
+        return self.dice.choice(healthy) if healthy else None
 
-    def whole(self, name: str) -> bool:
+    def is_intact(self, name: str) -> bool:
         return name not in self._broken
 
 
@@ -70,7 +70,7 @@ class Kind:
 
 def kill_child(name: str) -> Callable[[Faults, str], None]:
     def make(faults: Faults, kind: str) -> None:
-        if faults.whole(name):
+        if faults.is_intact(name):
             faults.platform.kill(name)
             faults.broke(kind, name, faults.dice.uniform(0, 2), lambda: faults.platform.start(name))
 
@@ -79,7 +79,7 @@ def kill_child(name: str) -> Callable[[Faults, str], None]:
 
 def stop_child(name: str) -> Callable[[Faults, str], None]:
     def make(faults: Faults, kind: str) -> None:
-        if faults.whole(name):
+        if faults.is_intact(name):
             faults.platform.stop(name)
             faults.broke(kind, name, faults.dice.uniform(0.5, 5), lambda: faults.platform.go_on(name))
 
@@ -93,7 +93,7 @@ def kill_host(faults: Faults, kind: str) -> None:
 
 
 def stop_host(faults: Faults, kind: str) -> None:
-    """Sometimes for longer than the lease."""
+    """Sometimes longer than the lease."""
     if host := faults.whole_host():
         host.signal(signal.SIGSTOP)
         seconds = faults.dice.choice(HOST_SECONDS)
@@ -115,13 +115,13 @@ def cut_broker(faults: Faults, kind: str) -> None:
 
 def cut_storage(faults: Faults, kind: str) -> None:
     proxy = faults.platform.storage
-    if faults.whole("storage"):
+    if faults.is_intact("storage"):
         proxy.set("silent" if faults.dice.random() < 0.5 else "down")
         faults.broke(kind, "storage", faults.dice.uniform(0.5, 3), lambda: proxy.set("pass"))
 
 
 def kill_in_tree(word: str, *, spared: str | None = None) -> Callable[[Faults, str], None]:
-    """One process of a host's attempts that has `word` among its arguments."""
+    """A process of a host's attempts with `word` among its arguments."""
 
     def make(faults: Faults, kind: str) -> None:
         host = faults.whole_host()
@@ -135,7 +135,7 @@ def kill_in_tree(word: str, *, spared: str | None = None) -> Callable[[Faults, s
 
 
 def stop_in_tree(faults: Faults, kind: str) -> None:
-    """A shim or a trainer hangs for a while, perhaps to be killed meanwhile."""
+    """Suspends a shim or a trainer for a while; it may be killed meanwhile."""
     host = faults.whole_host()
     pids = sorted(host.tree()) if host else []
     if host and pids:
@@ -152,7 +152,7 @@ def _go_on(host: Host, pid: int) -> None:
 
 
 SHIM = "worker.process.shim"
-KINDS: dict[str, Kind] = {  # what takes seconds of the processor to start again comes seldom
+KINDS: dict[str, Kind] = {  # faults with an expensive restart are rare
     "kill -9 host": Kind(2, kill_host),
     "kill -9 shim": Kind(5, kill_in_tree(SHIM)),
     "kill -9 trainer": Kind(5, kill_in_tree("-m", spared=SHIM)),

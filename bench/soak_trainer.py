@@ -1,4 +1,4 @@
-"""What the workers of a soak start: the stub, or the real trainer after a stamp.
+"""The trainer of a soak's workers: the stub, or the real trainer after writing a stamp.
 
     python -m bench.soak_trainer spec.json in/ out/ cache/
 

@@ -1,4 +1,4 @@
-"""Many live streams at once: memory, database connections, and how late and how whole events come.
+"""Many live streams at once: memory, database connections, delay and completeness of events.
 
     python -m bench.streams [--streams 200] [--seconds 60] [--databases sqlite postgresql]
 
@@ -47,12 +47,12 @@ class Sample:
 
 
 @dataclass
-class Seen:
-    """What all followers were given."""
+class Received:
+    """Events that all followers received."""
 
     lags: list[float] = field(default_factory=list)
     wrong: int = 0
-    """Events that came twice or not in order."""
+    """Duplicate events and events out of order."""
     events: int = 0
 
 
@@ -66,17 +66,18 @@ class Measured:
     most_busy: int
     open_at_end: int
     cpu_share: float
-    seen: Seen
+    received: Received
     missing: int
 
     def cells(self) -> list[str]:
         mib = [f"{size / MIB:.0f}" for size in (self.rss_before, self.rss_open, self.rss_after, self.rss_closed)]
-        told = [
+        received = self.received
+        resources = [
             f"{' / '.join(mib)} MiB",
             f"{self.most_open} / {self.open_at_end} / {self.most_busy}",
             f"{100 * self.cpu_share:.0f} % of a core",
         ]
-        return [*told, str(self.seen.events), milliseconds(self.seen.lags), str(self.missing), str(self.seen.wrong)]
+        return [*resources, str(received.events), milliseconds(received.lags), str(self.missing), str(received.wrong)]
 
 
 HEADS = [
@@ -97,15 +98,15 @@ def measure(platform: Platform, streams: int, seconds: float) -> Measured:
         jobs = [client.post("jobs", job_body(f"told-{n}", "streams"))["id"] for n in range(JOBS)]
     claims = [claim for claim in (worker.claim()[1] for _ in jobs) if claim]
     assert len(claims) == JOBS, "not all jobs were claimed"
-    asyncio.run(_follow_all(platform, jobs, JOBS, Seen(), WARM_UP_SECONDS, threading.Event()))
+    asyncio.run(_follow_all(platform, jobs, JOBS, Received(), WARM_UP_SECONDS, threading.Event()))
     before = rss_bytes(platform)
-    seen, samples = Seen(), list[Sample]()
+    received, samples = Received(), list[Sample]()
     quiet, over = threading.Event(), threading.Event()
     with ThreadPoolExecutor(JOBS + 1) as threads:
         cpu, started = cpu_seconds(_pid(platform)), time.perf_counter()
         writing = [threads.submit(_write, worker, claim, quiet) for claim in claims]
         sampling = threads.submit(_sample, platform, samples, over)
-        lasts = asyncio.run(_follow_all(platform, jobs, streams, seen, seconds, quiet))
+        lasts = asyncio.run(_follow_all(platform, jobs, streams, received, seconds, quiet))
         share = (cpu_seconds(_pid(platform)) - cpu) / (time.perf_counter() - started)
         over.set()
         for done in [*writing, sampling]:
@@ -123,13 +124,13 @@ def measure(platform: Platform, streams: int, seconds: float) -> Measured:
         most_busy=max(one.busy for one in samples),
         open_at_end=samples[-1].open,
         cpu_share=share,
-        seen=seen,
+        received=received,
         missing=sum(recorded[n % JOBS] - last for n, last in enumerate(lasts)),
     )
 
 
 async def _follow_all(
-    platform: Platform, jobs: list[str], streams: int, seen: Seen, seconds: float, quiet: threading.Event
+    platform: Platform, jobs: list[str], streams: int, received: Received, seconds: float, quiet: threading.Event
 ) -> list[int]:
     """Opens the streams, reads them for so long, asks for quiet, and reads the rest; the newest seq that each has."""
     headers = {"Authorization": f"Bearer {platform.token}"}
@@ -139,7 +140,7 @@ async def _follow_all(
         addresses = [
             f"http://127.0.0.1:{platform.port}/api/v1/jobs/{jobs[n % len(jobs)]}/stream" for n in range(streams)
         ]
-        following = [asyncio.create_task(_follow(client, addresses[n], n, lasts, seen)) for n in range(streams)]
+        following = [asyncio.create_task(_follow(client, addresses[n], n, lasts, received)) for n in range(streams)]
         await asyncio.sleep(seconds)
         quiet.set()
         await asyncio.sleep(WARM_UP_SECONDS)
@@ -151,18 +152,18 @@ async def _follow_all(
     return lasts
 
 
-async def _follow(client: httpx.AsyncClient, address: str, n: int, lasts: list[int], seen: Seen) -> None:
-    """`lasts[n]` is the seq of its newest event; a job's events are counted from 1 without a hole."""
+async def _follow(client: httpx.AsyncClient, address: str, n: int, lasts: list[int], received: Received) -> None:
+    """Reads a stream; `lasts[n]` is the seq of its newest event. A job's events are numbered from 1 without gaps."""
     async with client.stream("GET", address) as response:
         response.raise_for_status()
         async for line in response.aiter_lines():
-            for told in parse([line, ""]):
-                if told and told["time"] is not None:
-                    seen.events += 1
-                    seen.wrong += told["seq"] != lasts[n] + 1
-                    lasts[n] = told["seq"]
-                    if told["kind"] == "warning":
-                        seen.lags.append(time.time() - datetime.fromisoformat(told["time"]).timestamp())
+            for event in parse([line, ""]):
+                if event and event["time"] is not None:
+                    received.events += 1
+                    received.wrong += event["seq"] != lasts[n] + 1
+                    lasts[n] = event["seq"]
+                    if event["kind"] == "warning":
+                        received.lags.append(time.time() - datetime.fromisoformat(event["time"]).timestamp())
 
 
 def _write(worker: SimulatedWorker, claim: Record, quiet: threading.Event) -> None:
@@ -187,8 +188,8 @@ def connections(platform: Platform) -> tuple[int, int]:
     """Open, and busy."""
     if platform.database.url.startswith("sqlite"):
         file = platform.database.url.removeprefix("sqlite:///")
-        found = sum(_leads_to(link, file) for link in Path(f"/proc/{_pid(platform)}/fd").iterdir())
-        return found, found
+        result = sum(_leads_to(link, file) for link in Path(f"/proc/{_pid(platform)}/fd").iterdir())
+        return result, result
     with closing(psycopg.connect(platform.database.url)) as connection:
         row = connection.execute(QUERY).fetchone()
         assert row is not None
@@ -196,7 +197,7 @@ def connections(platform: Platform) -> tuple[int, int]:
 
 
 def _leads_to(link: Path, file: str) -> bool:
-    """A descriptor that was closed meanwhile leads nowhere."""
+    """False for a descriptor that has been closed meanwhile."""
     try:
         return str(link.readlink()) == file
     except FileNotFoundError:
@@ -214,16 +215,16 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--databases", nargs="+", default=["sqlite", "postgresql"])
-    given = parser.parse_args()
+    args = parser.parse_args()
     rows, good = [], True
-    for database in given.databases:
+    for database in args.databases:
         with (
             tempfile.TemporaryDirectory(prefix="anneal-streams-") as root,
             bench_platform(Path(root), database) as platform,
         ):
-            found = measure(platform, given.streams, given.seconds)
-        rows.append([f"{given.streams} streams, {database}", *found.cells()])
-        good = good and found.missing == found.seen.wrong == 0
+            result = measure(platform, args.streams, args.seconds)
+        rows.append([f"{args.streams} streams, {database}", *result.cells()])
+        good = good and result.missing == result.received.wrong == 0
     print(f"{machine()}\n\n{table(HEADS, rows)}")
     return 0 if good else 1
 

@@ -1,13 +1,13 @@
-"""How fast text-diffusion training of real-sized networks runs on an accelerator, and how near to its best.
+"""Speed of text-diffusion training of full-size networks on an accelerator, compared with a large matrix product.
 
     python -m bench.text_accelerator [--rows llada-1024 llada-4096 modernbert] [--steps N] [--tiny]
 
-Random weights of the real shapes, packed documents of equal length, half of the tokens masked on average, our own step
-(objective, backward, clipping, AdamW). LLaDA 8B: bf16, LoRA r 32 on all linear layers, gradient checkpointing;
-ModernBERT-large: all weights in fp32 under bf16 autocast. Achieved TFLOP/s count what must be computed: a frozen matrix
-2 + 2 operations a weight and token, a trained one 2 + 4, attention over its own document, the head where a token is
-scored; what checkpointing computes again is not counted. The ratio is to a large bf16 matrix product in the same run.
---tiny: the same program with tiny networks, also on a CPU, to see that it runs; its numbers say nothing.
+Random weights of the real shapes, packed documents of equal length, half of the tokens masked on average, our training
+step (objective, backward, clipping, AdamW). LLaDA 8B: bf16, LoRA r 32 on all linear layers, gradient checkpointing;
+ModernBERT-large: all weights in fp32 under bf16 autocast. Achieved TFLOP/s count required operations: per weight and
+token 2 + 2 for a frozen matrix and 2 + 4 for a trained one, attention within each document, the head at scored tokens;
+recomputation by checkpointing is not counted. The ratio is to a large bf16 matrix product in the same run.
+--tiny runs tiny networks, also on a CPU, to check that the program works; its numbers have no meaning.
 """
 
 import argparse
@@ -94,16 +94,16 @@ TINY_ROWS = {
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", choices=sorted(ROWS), default=list(ROWS))
-    parser.add_argument("--steps", type=int, default=10, help="steps that are counted for a row")
-    parser.add_argument("--tiny", action="store_true", help="tiny networks, to see that the program runs")
-    given = parser.parse_args(arguments)
-    if not (torch.cuda.is_available() or given.tiny):
-        print("nothing measured: no CUDA accelerator here; --tiny shows on the CPU that the program runs")
+    parser.add_argument("--steps", type=int, default=10, help="measured steps per row")
+    parser.add_argument("--tiny", action="store_true", help="tiny networks, to check that the program runs")
+    args = parser.parse_args(arguments)
+    if not (torch.cuda.is_available() or args.tiny):
+        print("nothing measured: no CUDA accelerator here; --tiny checks on the CPU that the program runs")
         return 0
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = list(TINY_ROWS.values()) if given.tiny else [ROWS[name] for name in given.rows]
-    best = product_tflops(device, 256 if given.tiny else 8192)
-    rows = [measured(row, device, given.steps, best) for row in chosen]
+    chosen = list(TINY_ROWS.values()) if args.tiny else [ROWS[name] for name in args.rows]
+    best = product_tflops(device, 256 if args.tiny else 8192)
+    rows = [measured(row, device, args.steps, best) for row in chosen]
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     print(f"{machine()}\n{name}: {best:.0f} TFLOP/s in a bf16 matrix product\n\n{table(HEADS, rows)}")
     return 0
@@ -126,7 +126,7 @@ def measured(row: Row, device: torch.device, steps: int, best: float) -> tuple[s
 
 
 def training(row: Row, device: torch.device) -> tuple[Callable[[int], None], TextBase]:
-    """A function that makes one optimizer step, and what it trains."""
+    """A function that runs one optimizer step, and the base that it trains."""
     base = base_of(row, device)
     if row.lora:
         parameters = attach_text_lora(
@@ -148,7 +148,7 @@ def training(row: Row, device: torch.device) -> tuple[Callable[[int], None], Tex
 
 
 def base_of(row: Row, device: torch.device) -> TextBase:
-    """Random weights, frozen; fp32 where all are trained."""
+    """A frozen base with random weights; fp32 if all weights are trained."""
     row.config.is_causal = False
     dtype = torch.bfloat16 if row.lora else torch.float32
     with no_init_weights(), device:
@@ -171,8 +171,8 @@ def batch_of(row: Row, base: TextBase, step: int) -> TextMicroBatch:
     ]
     settings = replace(recipe(packing=True), mask_id=base.mask_id)
     plan = TextPlan(row.documents, row.documents, 1, 1, seed=1)
-    made = text_step_batch(documents, range(row.documents), settings, plan, step, 0)
-    return made.micro_batches[0]
+    step_batch = text_step_batch(documents, range(row.documents), settings, plan, step, 0)
+    return step_batch.micro_batches[0]
 
 
 def tokens_per_second(row: Row, step: Callable[[int], None], steps: int, device: torch.device) -> float:
@@ -186,7 +186,7 @@ def tokens_per_second(row: Row, step: Callable[[int], None], steps: int, device:
 
 
 def operations_per_token(row: Row, base: TextBase) -> float:
-    """Of forward and backward; half of the tokens meet the head."""
+    """Operations of forward and backward; half of the tokens go through the head."""
     config = row.config
     head = config.vocab_size * config.hidden_size
     linear = [m for n, m in base.model.named_modules() if isinstance(m, torch.nn.Linear) and "lora_" not in n]
@@ -194,8 +194,8 @@ def operations_per_token(row: Row, base: TextBase) -> float:
     per_weight = 4 if row.lora else 6
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
     window = getattr(config, "local_attention", row.length)
-    seen = sum(row.length if kind == "full_attention" else min(row.length, window) for kind in kinds)
-    return per_weight * (inner + head / 2) + 12 * config.hidden_size * seen
+    attended = sum(row.length if kind == "full_attention" else min(row.length, window) for kind in kinds)
+    return per_weight * (inner + head / 2) + 12 * config.hidden_size * attended
 
 
 def _wait(device: torch.device) -> None:

@@ -31,7 +31,7 @@ from cli.transfers import TIMEOUT, file_put, parts_put
 
 MB = 1 << 20
 WHOLE = 5 << 30
-"""Parts of this size: a file of 1 GiB goes in one PUT."""
+"""Part size; a file of 1 GiB is uploaded in one PUT."""
 HEADS = ("", "API's RSS before", "peak", "after", "speed", "answer")
 
 
@@ -57,7 +57,7 @@ class Api:
 
 
 def measured(api: Api, what: str, megabytes: float, send: Callable[[], str]) -> Sequence[str]:
-    """One line of the table; `send` returns what was answered."""
+    """A row of the table; `send` returns the response."""
     before = api.rss_mb()
     api.peak_reset()
     started = time.monotonic()
@@ -83,7 +83,7 @@ def rows(folder: Path, megabytes: int) -> Iterator[Sequence[str]]:
 
 
 def upload(client: Client, path: Path) -> str:
-    """Sends it by the links that the API gives; large ones are joined, and their digest is read."""
+    """Uploads the file by the API's links; multipart uploads are completed and their digest is verified."""
     link, address = announced(client, path)
     with httpx.Client(timeout=TIMEOUT) as http:
         if not link["parts"]:
@@ -106,7 +106,7 @@ def post_too_much(client: Client, path: Path) -> str:
 
 
 def refused(method: str, url: str, path: Path, headers: dict[str, str], extra: bytes = b"") -> str:
-    """The answer to the body of `path`, and how much of it was taken."""
+    """The response to the body of `path`, and how many bytes the server read."""
     sent = [0]
 
     def body() -> Iterator[bytes]:
@@ -128,12 +128,12 @@ def announced(client: Client, path: Path) -> tuple[Record, str]:
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     entry = {"path": "large.bin", "size": path.stat().st_size, "sha256": sha256}
-    found = client.post("datasets/large/uploads", {"files": [entry]})
-    return found["files"][0], f"datasets/large/uploads/{found['upload']}"
+    measured = client.post("datasets/large/uploads", {"files": [entry]})
+    return measured["files"][0], f"datasets/large/uploads/{measured['upload']}"
 
 
 def warm_up(api: Api) -> None:
-    """What the first requests load is not the upload's."""
+    """Warms up, so that the first requests' imports do not count."""
     api.client.post("datasets", {"name": "large"})
     small = api.child.log.with_name("small.bin")
     file_make(small, 1)
@@ -176,10 +176,10 @@ def api_running(folder: Path, on_s3: bool, part_bytes: int) -> Iterator[Api]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=1024)
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="anneal-upload-") as folder:
-        found = list(rows(Path(folder), given.megabytes))
-    print(f"{machine()}\n\n{table(HEADS, found)}")
+        measured = list(rows(Path(folder), args.megabytes))
+    print(f"{machine()}\n\n{table(HEADS, measured)}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What the wall around a trainer costs: from the order to its end, for a Python that does nothing.
+"""Cost of the sandbox around a trainer: from start to end, for a Python that does nothing.
 
     python -m bench.wall [--rounds 40]
 

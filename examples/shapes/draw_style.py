@@ -1,4 +1,4 @@
-"""Writes the adaptor's dataset: 24 images of a style that the base has never seen, with captions.
+"""Writes the adaptor's dataset: 24 images, with captions, of a style that the base was not trained on.
 
 The style: a navy ground and a thick white outline around the shape. The captions do not name it; the trigger
 word does, and the trainer puts that in front of every caption.
@@ -39,10 +39,10 @@ def style_scenes() -> list[Scene]:
     train, _ = split_scenes()
     colours = list(COLOURS)
     shapes = ["circle", "square", "triangle", "diamond", "cross", "ring"]
-    wanted = [(shapes[i % 6], colours[(i % 6 + i // 6) % 6]) for i in range(NUM_IMAGES)]
+    combinations = [(shapes[i % 6], colours[(i % 6 + i // 6) % 6]) for i in range(NUM_IMAGES)]
     order = np.random.default_rng(5).permutation(len(train))
     scenes = [train[i] for i in order]
-    return [next(s for s in scenes if (s.shape, s.colour) == pair) for pair in wanted]
+    return [next(s for s in scenes if (s.shape, s.colour) == pair) for pair in combinations]
 
 
 def draw_styled(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Does the base follow captions that training never saw? One image for each held-back scene, read by geometry.
+"""Measures how well the base follows captions not used in training, with one image per held-back scene.
 
 python -m examples.shapes.evaluate --base examples/shapes/base
 """

@@ -1,4 +1,4 @@
-"""Plain, unlearned measures of a 64 x 64 image: colours by distance, shape and place by geometry.
+"""Rule-based measures of a 64 x 64 image: colours by distance, shape and place by geometry.
 
 Fixed before training started. Pure numpy; images are (H, W, 3) uint8.
 """

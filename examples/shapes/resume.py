@@ -1,4 +1,4 @@
-"""Checkpoints of one long training: written whole, renamed, loaded by rerunning the same command."""
+"""Checkpoints of a long training: written atomically, loaded by rerunning the same command."""
 
 from pathlib import Path
 from typing import Any

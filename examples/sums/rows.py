@@ -63,7 +63,7 @@ def plain(pair: Pair) -> str:
 
 
 def polite(pair: Pair) -> str:
-    """The adaptor's format, which the base has never seen."""
+    """The adaptor's format, which the base was not trained on."""
     return f"the sum is {plain(pair)}"
 
 

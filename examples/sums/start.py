@@ -1,4 +1,4 @@
-"""Makes what the training of the base starts from: a small LLaDA with random weights, in LLaDA's own format.
+"""Builds the model that the base is trained from: a small LLaDA with random weights in LLaDA's format.
 
 python -m examples.sums.start --to /tmp/sums/start
 """

@@ -44,5 +44,5 @@ NUMBER_OF = {in_words(number): number for number in range(1000)}
 
 
 def number_in(text: str) -> int | None:
-    """The number that the number words of `text` say in their order; None where they say none."""
+    """The number that the number words of `text` give in order; None if there are none."""
     return NUMBER_OF.get(" ".join(word for word in text.split() if word in VOCABULARY))

@@ -42,7 +42,7 @@ def test_a_table_is_markdown() -> None:
     assert table(["a", "b"], [(1, "x")]) == "| a | b |\n| --- | --- |\n| 1 | x |"
 
 
-def test_a_missed_target_is_told_beside_the_number() -> None:
+def test_a_missed_target_is_marked_beside_the_number() -> None:
     rows = {
         "claim": {"sqlite": Row("claim", "60 ms", "< 50 ms", met=False), "postgresql": Row("claim", "9 ms", met=True)}
     }
@@ -65,7 +65,7 @@ def test_a_small_soak_loses_and_doubles_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_the_overhead_is_told_in_one_table() -> None:
+def test_the_overhead_is_printed_as_one_table() -> None:
     done = run(
         "bench.overhead", "--quick", "--databases", "sqlite", "--parts", "jobs", "claims", "heartbeats", "events"
     )
@@ -82,7 +82,7 @@ def test_an_upload_is_measured_on_both_storages_and_refusals_with_it() -> None:
 
 
 @pytest.mark.slow
-def test_the_allocators_settings_are_told_in_one_table() -> None:
+def test_the_allocators_settings_are_printed_as_one_table() -> None:
     done = run("bench.malloc", "--steps", "2", "--rounds", "1")
     assert done.stdout.count("MALLOC_") >= 3, done.stdout + done.stderr
 

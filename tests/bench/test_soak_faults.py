@@ -30,9 +30,9 @@ class Tree:
 
 @pytest.fixture
 def tree() -> Iterator[Tree]:
-    made = Tree()
-    yield made
-    for process in (made.shim, made.trainer):
+    created = Tree()
+    yield created
+    for process in (created.shim, created.trainer):
         process.kill()
         process.wait()
 

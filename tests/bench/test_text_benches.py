@@ -26,9 +26,9 @@ def test_the_recurrence_is_measured_against_the_matrix(monkeypatch: pytest.Monke
 
 def test_the_accelerator_bench_runs_in_small(capsys: pytest.CaptureFixture[str]) -> None:
     assert text_accelerator.main(["--tiny", "--steps", "1"]) == 0
-    said = capsys.readouterr().out
-    assert "| tiny LLaDA, LoRA | 2 x 32 |" in said
-    assert "| tiny ModernBERT | 2 x 32 |" in said
+    output = capsys.readouterr().out
+    assert "| tiny LLaDA, LoRA | 2 x 32 |" in output
+    assert "| tiny ModernBERT | 2 x 32 |" in output
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="an accelerator is here, so it would be measured")
