@@ -41,7 +41,7 @@ def canaries() -> Iterator[Canaries]:
         pytest.param("llama", "llada", marks=pytest.mark.long),
     ],
 )
-def test_no_string_of_a_text_base_brings_a_file_into_what_a_job_leaves(
+def test_no_string_of_a_text_base_copies_a_file_into_the_jobs_output(
     tiny_text: Callable[[str], Path],
     tmp_path: Path,
     canaries: Canaries,
@@ -61,7 +61,7 @@ def test_no_string_of_a_text_base_brings_a_file_into_what_a_job_leaves(
 @pytest.mark.parametrize(
     "kind", ["sd1", "sd3", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("sdxl", "flux"))]
 )
-def test_no_string_of_an_image_base_brings_a_file_into_what_a_job_leaves(
+def test_no_string_of_an_image_base_copies_a_file_into_the_jobs_output(
     tiny_base: Callable[[str], Path],
     tmp_path: Path,
     canaries: Canaries,
