@@ -12,13 +12,14 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from formats.safetensors_header import PICKLE_ENDINGS
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Progress, Started, Warning_
 from trainers.contract.params.fetch import FetchParams
 from trainers.core.context import JobContext, Outcome
 from trainers.core.hub import HubFile, RepoType, Source, file_fetch, hub_files, hub_session
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".msgpack", ".h5", ".onnx")
+PICKLES = (*PICKLE_ENDINGS, ".msgpack", ".h5", ".onnx")
 CARD = "README.md"
 MAX_CARD_BYTES = 1 << 20
 MAX_FILES = 9_000

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from formats.image_families import FAMILIES
 from foundation.atomic import bytes_write
 from trainers.core.card import base_name, parameters_table, quoted, table
 from trainers.image.adaptors.file import KOHYA, WEIGHTS
-from trainers.image.models.families import PIPELINES
 
 ORIGINS = {"import_adaptor": "imported", "extract_adaptor": "made from another adaptor"}
 """By method; all others train."""
@@ -130,7 +130,7 @@ def _usage(manifest: dict[str, Any], base_prediction: str) -> str:
         if prediction and prediction != base_prediction
         else ""
     )
-    pipeline = PIPELINES[str(manifest.get("family", "sd1"))]
+    pipeline = FAMILIES[str(manifest.get("family", "sd1"))].pipeline
     skip = settings.get("clip_skip")
     arguments = f"{quoted(prompt)}, clip_skip={skip}" if skip else quoted(prompt)
     return (

@@ -9,28 +9,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from formats.adaptors import KOHYA_ALPHA, KOHYA_STARTS, other_kind
+from formats.image_families import FAMILIES
+from formats.safetensors_header import PICKLE_ENDINGS
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.models.base import Base
-from trainers.image.models.families import TITLES
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 """With the names of diffusers and peft."""
 KOHYA = "kohya.safetensors"
 """With the names of kohya's sd-scripts, which ComfyUI and other tools read."""
-UNSUPPORTED = (
-    (".hada_", "LoHa"),
-    (".lokr_", "LoKr"),
-    (".oft_", "OFT"),
-    (".lora_mid.", "LoCon with a Tucker core"),
-    (".diff ", "full difference"),
-    (".diff_b ", "full difference"),
-    (".glora_", "GLoRA"),
-    (".on_input", "IA3"),
-    ("boft_", "BOFT"),
-    ("lora_embedding_", "embedding LoRA"),
-    (".lora_B.bias", "LoRA with bias"),
-)
-"""(part of a key, format): a space matches the end of the key. None of these formats is a plain pair of matrices."""
 FAMILY_PREFIXES = (
     ("stable-diffusion-xl", "sdxl"),
     ("sdxl", "sdxl"),
@@ -69,7 +57,7 @@ def adaptor_open(folder: Path) -> AdaptorFile:
     tensors, metadata = _read(path)
     _formats_check(tensors)
     for key, value in tensors.items():
-        if not (value.is_floating_point() or key.endswith(".alpha")) or 0 in value.shape:
+        if not (value.is_floating_point() or key.endswith(KOHYA_ALPHA)) or 0 in value.shape:
             raise bad(f"{key} has shape {tuple(value.shape)} of {value.dtype}; expected a matrix of floats")
         if not torch.isfinite(value).all():
             count = int((~torch.isfinite(value)).sum())
@@ -88,7 +76,7 @@ def weights_path(folder: Path) -> Path:
     if len(files) == 1:
         return folder / files[0]
     present = f"found {', '.join((files or names)[:5])}" if names else "found nothing"
-    pickled = any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in names)
+    pickled = any(name.endswith(PICKLE_ENDINGS) for name in names)
     expected = f"expected {WEIGHTS} or one other .safetensors file"
     raise bad(f"{expected}, {present}" + ("; pickle files are never loaded" if pickled and not files else ""))
 
@@ -108,15 +96,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _formats_check(tensors: dict[str, Tensor]) -> None:
     if not tensors:
         raise bad("the file holds no tensor")
-    for key in tensors:
-        for mark, name in UNSUPPORTED:
-            if mark in f"{key} ":
-                raise bad(f"{key} is of the {name} format; expected LoRA or DoRA pairs, of diffusers or of kohya")
+    if other := other_kind(tensors):
+        key, kind = other
+        raise bad(f"{key} is of the {kind} format; expected LoRA or DoRA pairs, of diffusers or of kohya")
 
 
 def _format(tensors: dict[str, Tensor]) -> Format:
-    kohya = ("lora_unet_", "lora_transformer_", "lora_te", "diffusion_model.")
-    return "kohya" if any(key.startswith(kohya) for key in tensors) else "diffusers"
+    return "kohya" if any(key.startswith(KOHYA_STARTS) for key in tensors) else "diffusers"
 
 
 def family_check(file: AdaptorFile, base: Base) -> None:
@@ -126,14 +112,18 @@ def family_check(file: AdaptorFile, base: Base) -> None:
         family = next((family for prefix, family in FAMILY_PREFIXES if value.lower().startswith(prefix)), base.family)
         if family != base.family:
             raise bad(
-                f"{file.name} says {entry} = {value}, so it is for {TITLES.get(family, family)}; "
-                f"the base model is {TITLES[base.family]}"
+                f"{file.name} says {entry} = {value}, so it is for {_title(family)}; "
+                f"the base model is {_title(base.family)}"
             )
     other = {"unet": "transformer", "transformer": "unet"}[base.network_part]
     if key := next((key for key in file.tensors if key.startswith(f"{other}.")), None):
         raise bad(
-            f"{key} is of a {other}; the base model is {TITLES[base.family]}, whose network is a {base.network_part}"
+            f"{key} is of a {other}; the base model is {_title(base.family)}, whose network is a {base.network_part}"
         )
+
+
+def _title(family: str) -> str:
+    return FAMILIES[family].title if family in FAMILIES else family
 
 
 def clip_skip_of(metadata: dict[str, str], family: str) -> int:

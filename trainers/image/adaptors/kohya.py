@@ -15,13 +15,17 @@ import torch
 from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
+from formats.adaptors import KOHYA_ALPHA as ALPHA
+from formats.adaptors import KOHYA_DOWN as DOWN
+from formats.adaptors import KOHYA_MAGNITUDE as MAGNITUDE
+from formats.adaptors import KOHYA_UP as UP
+from formats.adaptors import PEFT_DOWN, PEFT_UP
 from trainers.image.adaptors.file import AdaptorFile, bad
 from trainers.image.adaptors.kohya_names import Names, flux_names, sd3_names, sdxl_name
 from trainers.image.adaptors.pairs import TEXT_PREFIX, Pair, Pairs, layers, roots, row_norms
 from trainers.image.models.base import Base
 
-DOWN, UP, ALPHA, MAGNITUDE = ".lora_down.weight", ".lora_up.weight", ".alpha", ".dora_scale"
-SUFFIXES = {DOWN: DOWN, UP: UP, ALPHA: ALPHA, MAGNITUDE: MAGNITUDE, ".lora_A.weight": DOWN, ".lora_B.weight": UP}
+SUFFIXES = {DOWN: DOWN, UP: UP, ALPHA: ALPHA, MAGNITUDE: MAGNITUDE, PEFT_DOWN: DOWN, PEFT_UP: UP}
 """Ending of a key -> the kind of its tensor."""
 SINGLE_ENCODER = ("sd1", "sd2")
 """Families with one text encoder, named lora_te; several are named lora_te1, lora_te2."""

@@ -9,6 +9,7 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
+from formats.adaptors import PEFT_DOWN
 from trainers.core.lora import inject, lora_layers
 from trainers.image.adaptors.file import AdaptorFile, adaptor_open, bad, family_check
 from trainers.image.adaptors.kohya import kohya_pairs
@@ -59,7 +60,7 @@ def _add(root: nn.Module, pairs: dict[str, Pair], name: str, scale: float) -> No
     training = root.training
     live = _live_names(root, scaled_pairs)
     # peft matches a target with the end of a name, but the keys of a state with full names
-    keys = {f"{layer}.lora_A.weight": pair.down for layer, pair in live.items()}
+    keys = {f"{layer}{PEFT_DOWN}": pair.down for layer, pair in live.items()}
     inject(root, _config(live, is_dora), name, keys)
     with torch.no_grad():
         for live_name, layer in lora_layers(root, name):

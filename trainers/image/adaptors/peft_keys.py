@@ -8,12 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
+from formats.adaptors import PEFT_DOWN as A
+from formats.adaptors import PEFT_MAGNITUDE as MAGNITUDE
+from formats.adaptors import PEFT_UP as B
 from foundation.strict_json import JsonError, json_object_read
 from trainers.image.adaptors.file import AdaptorFile, bad
 from trainers.image.adaptors.pairs import TEXT_PREFIX, Pair, Pairs, plain_name
 
 PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
-A, B, MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 OLDER_NAMES = (
     (".processor.", "."),
     ("to_out_lora.", "to_out.0_lora."),

@@ -10,7 +10,7 @@ import numpy as np
 import pillow_heif
 from PIL import Image, ImageOps
 
-from formats.images import MAX_ASPECT, MAX_PIXELS
+from formats.images import MAX_ASPECT, MAX_PIXELS, ORIENTATION, TURNED, depth_fault, frame_count, has_alpha
 from trainers.image.data.image_rows import (
     Cell,
     ImageRow,
@@ -22,11 +22,6 @@ from trainers.image.data.image_rows import (
 )
 
 pillow_heif.register_heif_opener(thumbnails=False)
-
-SIDEWAYS = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height."""
-ORIENTATION = 0x0112
-ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 
 
 class ImageHeader(NamedTuple):
@@ -66,9 +61,11 @@ def _header(row: ImageRow, _changed_at: int) -> ImageHeader:
             raise bad_dataset(f"{row.where} cannot be decoded: {error}") from error
         except (SyntaxError, ValueError, TypeError) as error:
             raise bad_dataset(f"{row.where} has EXIF data that cannot be read: {error}") from error
-        is_sideways = orientation in SIDEWAYS and image.format != "TIFF"  # Pillow gives the upright size of a TIFF
+        is_sideways = orientation in TURNED and image.format != "TIFF"  # Pillow gives the upright size of a TIFF
         size = (height, width) if is_sideways else (width, height)
-        return ImageHeader(*size, image.mode, image.format or "", orientation, has_alpha(image), _frames(image))
+        return ImageHeader(
+            *size, image.mode, image.format or "", orientation, has_alpha(image.mode, image.info), frame_count(image)
+        )
 
 
 def decode(row: ImageRow) -> Image.Image:
@@ -88,22 +85,18 @@ def decode_with(convert: Callable[[Image.Image], Image.Image], source: Source, w
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Raises ValueError for a mode whose range is not defined."""
-    if image.mode == "F":
-        raise ValueError("expected 8 or 16 bits a channel, got floating point")
+    if fault := depth_fault(image.mode):
+        raise ValueError(fault)
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise ValueError(f"expected values of 16 bits, got {grey.min()}..{grey.max()}")
+        if fault := depth_fault(image.mode, (int(grey.min()), int(grey.max()))):
+            raise ValueError(fault)
         return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
-    if has_alpha(image):
+    if has_alpha(image.mode, image.info):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
-
-
-def has_alpha(image: Image.Image) -> bool:
-    return image.mode in ALPHA_MODES or "transparency" in image.info
 
 
 def _open(source: Source, where: str) -> Image.Image:
@@ -120,11 +113,6 @@ def _open(source: Source, where: str) -> Image.Image:
             f"{image.width} x {image.height} pixels"
         )
     return image
-
-
-def _frames(image: Image.Image) -> int:
-    """MPO and HEIF count as one: phones add a preview or a depth map to the image."""
-    return 1 if image.format in ("MPO", "HEIF") else int(getattr(image, "n_frames", 1))
 
 
 def _message(error: Exception, source: Source) -> str:

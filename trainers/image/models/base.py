@@ -6,6 +6,7 @@ from typing import Any, Literal
 import diffusers
 from torch import nn
 
+from formats.image_families import FAMILIES
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.models.schedulers import scheduler_of
 
@@ -36,23 +37,25 @@ class Base:
     tokenizers: tuple[Any, ...]
     scheduler_config: dict[str, Any]
     """The base's own scheduler_config.json, with `_class_name`."""
-    pipeline_class: str
-    """The class of diffusers for text to image, by name: importing it takes seconds, and only saving needs it."""
     pipeline_config: dict[str, Any] = field(default_factory=dict)
     """What the pipeline is built with beside its parts: SDXL's force_zeros_for_empty_prompt."""
 
     @property
     def network_part(self) -> str:
         """Folder of the network in the diffusers layout, and the prefix of its keys in adaptor files."""
-        return "unet" if self.family in ("sd1", "sd2", "sdxl") else "transformer"
+        return FAMILIES[self.family].network
+
+    @property
+    def pipeline_class(self) -> str:
+        """The class of diffusers for text to image, by name: importing it takes seconds, and only saving needs it."""
+        return FAMILIES[self.family].pipeline
 
     def parts(self) -> dict[str, Any]:
         """The pipeline's parts by name, without the scheduler; None for what the base came without."""
         parts = {self.network_part: self.network, "vae": self.vae}
         for kind, modules in (("text_encoder", self.text_encoders), ("tokenizer", self.tokenizers)):
             parts |= {part_name(kind, index): module for index, module in enumerate(modules)}
-        absent = ("text_encoder_3", "tokenizer_3") if self.family == "sd3" else ()
-        return dict.fromkeys(absent) | parts
+        return dict.fromkeys(FAMILIES[self.family].optional) | parts
 
     def pipeline(self) -> Any:
         """A new diffusers pipeline around these very components: nothing is copied or read again."""

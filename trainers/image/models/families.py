@@ -15,30 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from formats.base_model import pipeline_keys_ignored
+from formats.image_families import FAMILIES
+from formats.image_families import family_of as pipeline_family
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.core.folder_views import bad_files, ignored_log
 from trainers.core.special_tokens import special_tokens_check
 from trainers.image.models.base import Base, TargetKind, TextSettings
 from trainers.image.models.parts import model_index, part_config
 from trainers.image.models.text_encoders import Text
-
-PIPELINES = {
-    "sd1": "StableDiffusionPipeline",
-    "sd2": "StableDiffusionPipeline",
-    "sdxl": "StableDiffusionXLPipeline",
-    "sd3": "StableDiffusion3Pipeline",
-    "flux": "FluxPipeline",
-}
-"""diffusers' class for each family, the `_class_name` in model_index.json."""
-TITLES = {
-    "sd1": "Stable Diffusion 1.x",
-    "sd2": "Stable Diffusion 2.x",
-    "sdxl": "Stable Diffusion XL",
-    "sd3": "Stable Diffusion 3",
-    "flux": "Flux.1",
-}
-SD2_TEXT_WIDTH = 1024
-"""Of OpenCLIP-H: distinguishes 2.x from 1.x, whose pipeline class is the same."""
 
 
 class Family(Protocol):
@@ -124,15 +108,14 @@ def load_base(folder: Path, dtype: torch.dtype, device: torch.device | str = "cp
 
 def family_of(folder: Path) -> Family:
     """The family of the base model in `folder`: by its pipeline class, 1.x and 2.x by the width of the text encoder."""
-    name = model_index(folder).get("_class_name")
-    families = [family for family, pipeline in PIPELINES.items() if name == pipeline]
-    if not families:
-        supported = ", ".join(f"{TITLES[family]} ({pipeline})" for family, pipeline in PIPELINES.items())
+    pipeline = model_index(folder).get("_class_name")
+    name = pipeline_family(pipeline)
+    if name is None:
+        supported = ", ".join(f"{family.title} ({family.pipeline})" for family in FAMILIES.values())
         raise TrainerError(
             ReasonCode.BAD_BASE_MODEL,
-            f"expected {supported}, found {name or 'no _class_name'} in {folder.name}/model_index.json",
+            f"expected {supported}, found {pipeline or 'no _class_name'} in {folder.name}/model_index.json",
         )
-    if "sd2" in families and (folder / "text_encoder").is_dir():
-        width = part_config(folder, "text_encoder").get("hidden_size")
-        return family_module("sd2" if width == SD2_TEXT_WIDTH else "sd1")
-    return family_module(families[0])
+    if name == "sd1" and (folder / "text_encoder").is_dir():
+        name = pipeline_family(pipeline, part_config(folder, "text_encoder").get("hidden_size"))
+    return family_module(str(name))

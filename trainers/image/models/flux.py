@@ -13,6 +13,7 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, T5EncoderModel
 
+from formats.image_families import FAMILIES
 from trainers.image.models.base import Base, TargetKind, TextSettings, clip_targets, named_targets, no_convolutions
 from trainers.image.models.parts import (
     encode_image,
@@ -39,18 +40,15 @@ from trainers.image.models.text_encoders import (
 __all__ = ["encode_image", "save"]
 
 NAME = "flux"
-TITLE = "Flux.1"
-PIPELINE = "FluxPipeline"
-IS_FLOW = True
+IS_FLOW = FAMILIES[NAME].is_flow
 PIXEL_MULTIPLE = 16
-PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 T5_TOKENS = 512
 FEED_FORWARD = (*DOUBLE_FEED_FORWARD, ".proj_mlp", ".proj_out")
 """Of blocks with two streams, and of those with one."""
 
 
 def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
-    parts_check(folder, PARTS)
+    parts_check(folder, FAMILIES[NAME].needed)
     _check_architecture(folder)
     scheduler_config = flow_scheduler(folder)
     return Base(
@@ -63,7 +61,6 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
         ),
         tokenizers=(clip_tokenizer(folder), t5_tokenizer(folder, "tokenizer_2")),
         scheduler_config=scheduler_config,
-        pipeline_class=PIPELINE,
     )
 
 
@@ -109,7 +106,7 @@ def predict(
 
 def targets(network: nn.Module, kind: TargetKind, conv: bool) -> list[str]:
     if conv:
-        no_convolutions(TITLE)
+        no_convolutions(FAMILIES[NAME].title)
     return named_targets(network, kind, ATTENTION, FEED_FORWARD)
 
 

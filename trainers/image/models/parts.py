@@ -18,12 +18,13 @@ from transformers.utils import logging as transformers_logging
 
 from formats.base_model import json_file_read
 from formats.image_configs import index_clean, part_config_clean
-from formats.scheduler_configs import scheduler_config_clean
+from formats.safetensors_header import PICKLE_ENDINGS
+from formats.scheduler_configs import FLOW, scheduler_config_clean
 from foundation.atomic import bytes_write
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.core.folder_views import bad_files, weights_view
 from trainers.image.models.base import Base
-from trainers.image.models.schedulers import FLOW, SCHEDULERS
+from trainers.image.models.schedulers import SCHEDULERS
 
 diffusers_logging.disable_progress_bar()
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -107,7 +108,7 @@ def _variant(folder: Path, part: str) -> str | None:
     """None for plain weights, "fp16" if there are only half-precision files."""
     names = [path.name for path in sorted((folder / part).glob("*.safetensors"))]
     if not names:
-        pickles = sorted(path.name for path in (folder / part).iterdir() if path.suffix in (".bin", ".ckpt", ".pt"))
+        pickles = sorted(path.name for path in (folder / part).iterdir() if path.suffix in PICKLE_ENDINGS)
         present = f"found {pickles[0]}, which is pickle and never loaded" if pickles else "found none"
         raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"expected safetensors weights in {part}/, {present}")
     return "fp16" if all(".fp16." in name for name in names) else None

@@ -15,10 +15,10 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
+from formats.scheduler_configs import FLOW
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.core.losses import rescale_zero_terminal_snr
 
-FLOW = "FlowMatchEulerDiscreteScheduler"
 SCHEDULERS: dict[str, Any] = {
     cls.__name__: cls
     for cls in (

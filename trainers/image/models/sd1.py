@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
+from formats.image_families import FAMILIES
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.models.base import Base, TargetKind, TextSettings, clip_targets, convolutions, named_targets
 from trainers.image.models.parts import (
@@ -32,10 +33,8 @@ from trainers.image.models.text_encoders import Text, clip_ids, clip_last, clip_
 __all__ = ["encode_image", "save"]
 
 NAME = "sd1"
-PIPELINE = "StableDiffusionPipeline"
-IS_FLOW = False
+IS_FLOW = FAMILIES[NAME].is_flow
 PIXEL_MULTIPLE = 8
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 UNCHECKED = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 ATTENTION = (".to_q", ".to_k", ".to_v", ".to_out.0")
 FEED_FORWARD = (".ff.net.0.proj", ".ff.net.2")
@@ -47,7 +46,7 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
 
 def load_as(family: str, folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
     """Stable Diffusion 1.x and 2.x have the same parts."""
-    parts_check(folder, PARTS)
+    parts_check(folder, FAMILIES[family].needed)
     _check_widths(part_config(folder, "unet"), part_config(folder, "text_encoder"))
     latents_check(part_config(folder, "unet"), part_config(folder, "vae"))
     scheduler_config = diffusion_scheduler(folder)
@@ -58,7 +57,6 @@ def load_as(family: str, folder: Path, dtype: torch.dtype, device: torch.device 
         text_encoders=(part_load(CLIPTextModel, folder, "text_encoder", dtype).to(device),),
         tokenizers=(clip_tokenizer(folder),),
         scheduler_config=scheduler_config,
-        pipeline_class=PIPELINE,
         pipeline_config=UNCHECKED,
     )
 

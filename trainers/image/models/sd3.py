@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import CLIPTextModelWithProjection, T5EncoderModel
 
+from formats.image_families import FAMILIES
 from trainers.image.models.base import Base, TargetKind, TextSettings, clip_targets, named_targets, no_convolutions
 from trainers.image.models.parts import (
     encode_image,
@@ -40,12 +41,8 @@ from trainers.image.models.text_encoders import (
 __all__ = ["encode_image", "save"]
 
 NAME = "sd3"
-TITLE = "Stable Diffusion 3"
-PIPELINE = "StableDiffusion3Pipeline"
-IS_FLOW = True
+IS_FLOW = FAMILIES[NAME].is_flow
 PIXEL_MULTIPLE = 16
-PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
-T5_PARTS = ("text_encoder_3", "tokenizer_3")
 T5_TOKENS = 256
 ATTENTION = tuple(
     f".{name}" for name in ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
@@ -55,7 +52,8 @@ FEED_FORWARD = (".ff.net.0.proj", ".ff.net.2", ".ff_context.net.0.proj", ".ff_co
 
 def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
     has_t5 = _has_t5(folder)
-    parts_check(folder, PARTS + T5_PARTS if has_t5 else PARTS)
+    family = FAMILIES[NAME]
+    parts_check(folder, tuple(family.parts) if has_t5 else family.needed)
     _check_architecture(folder, has_t5)
     scheduler_config = flow_scheduler(folder)
     t5 = (part_load(T5EncoderModel, folder, "text_encoder_3", dtype).to(device),) if has_t5 else ()
@@ -74,7 +72,6 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
             *((t5_tokenizer(folder, "tokenizer_3"),) if has_t5 else ()),
         ),
         scheduler_config=scheduler_config,
-        pipeline_class=PIPELINE,
     )
 
 
@@ -128,7 +125,7 @@ def predict(
 
 def targets(network: nn.Module, kind: TargetKind, conv: bool) -> list[str]:
     if conv:
-        no_convolutions(TITLE)
+        no_convolutions(FAMILIES[NAME].title)
     return named_targets(network, kind, ATTENTION, FEED_FORWARD)
 
 

@@ -13,6 +13,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+from formats.image_families import FAMILIES
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.models.base import Base, TextSettings
 from trainers.image.models.parts import (
@@ -32,15 +33,13 @@ from trainers.image.models.text_encoders import Text, clip_ids, clip_penultimate
 __all__ = ["encode_image", "save", "targets", "text_targets"]
 
 NAME = "sdxl"
-PIPELINE = "StableDiffusionXLPipeline"
-IS_FLOW = False
+IS_FLOW = FAMILIES[NAME].is_flow
 PIXEL_MULTIPLE = 8
-PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 NUM_SIZES = 6
 
 
 def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
-    parts_check(folder, PARTS)
+    parts_check(folder, FAMILIES[NAME].needed)
     _check_architecture(folder)
     scheduler_config = diffusion_scheduler(folder)
     zeros = model_index(folder).get("force_zeros_for_empty_prompt", True)
@@ -54,7 +53,6 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
         ),
         tokenizers=(clip_tokenizer(folder), clip_tokenizer(folder, "tokenizer_2")),
         scheduler_config=scheduler_config,
-        pipeline_class=PIPELINE,
         pipeline_config={"force_zeros_for_empty_prompt": zeros, "add_watermarker": False},
     )
 

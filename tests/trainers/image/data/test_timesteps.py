@@ -15,7 +15,7 @@ SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012
 
 
 def base_of(family: str) -> Base:
-    return Base(family, None, None, (), (), SD, None)
+    return Base(family, None, None, (), (), SD)
 
 
 def params(**overrides: Any) -> ImageLoraParams:
