@@ -22,6 +22,9 @@ from trainers.image.models.text_encoders import Text
 TextKind = Literal["cached", "fresh", "ids"]
 """cached: each text is embedded once; fresh: at every draw; ids: by the objective, since the encoder is trained."""
 
+IMAGE_KEY = "picture"
+"""Name of the image's digest in cache keys: it stays, so that caches of earlier versions stay valid."""
+
 
 class CaptionedImage(NamedTuple):
     """One image with the texts that a draw chooses from, trigger word included."""
@@ -149,14 +152,16 @@ class Latents:
 
     def _moments_key(self, row: int, crop: Crop, vae: str) -> str:
         interpolation = self._framing.interpolation
-        return cache_key(image=self._sha256[row], crop=_crop_values(crop), interpolation=interpolation, vae=vae)
+        image = {IMAGE_KEY: self._sha256[row]}
+        return cache_key(**image, crop=_crop_values(crop), interpolation=interpolation, vae=vae)
 
     def _mask_key(self, row: int, crop: Crop) -> str:
         assert self._mask
         image, source = self._images[row], mask_source(self._images[row], self._mask)
         digest = source and (self._sha256[row] if source == image.source else source_sha256(source))
+        image_key = {IMAGE_KEY: self._sha256[row]}
         return cache_key(
-            mask=digest, kind=self._mask, image=self._sha256[row], crop=_crop_values(crop), side=self._pixels_per_latent
+            **image_key, mask=digest, kind=self._mask, crop=_crop_values(crop), side=self._pixels_per_latent
         )
 
 
