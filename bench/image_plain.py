@@ -51,8 +51,8 @@ class PlainLoop:
         noise_BCHW = torch.randn_like(latents_BCHW)
         times_B = torch.randint(0, self.scheduler.config.num_train_timesteps, (len(rows),))
         noisy_BCHW = self.scheduler.add_noise(latents_BCHW, noise_BCHW, times_B)
-        said_BCHW = self.unet(noisy_BCHW, times_B, states_BLD, return_dict=False)[0]
-        loss = torch.nn.functional.mse_loss(said_BCHW, noise_BCHW)
+        predicted_BCHW = self.unet(noisy_BCHW, times_B, states_BLD, return_dict=False)[0]
+        loss = torch.nn.functional.mse_loss(predicted_BCHW, noise_BCHW)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()

@@ -56,8 +56,8 @@ def _jpeg(data: bytes, orientation: int) -> bytes:
 
 
 def _is_metadata(marker: int, start: bytes) -> bool:
-    is_kept = marker in (APP0, APP14) or (marker == APP2 and start == ICC)
-    return marker == COM or (APP0 <= marker <= APP15 and not is_kept)
+    is_standard = marker in (APP0, APP14) or (marker == APP2 and start == ICC)
+    return marker == COM or (APP0 <= marker <= APP15 and not is_standard)
 
 
 def _scan_end(data: bytes, at: int) -> int:

@@ -13,8 +13,8 @@ import pytest
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if any("::" in argument for argument in config.args):
         return  # single cases: the smaller ones may be among those left out
-    if found := without_smaller(items):
-        raise pytest.UsageError("\n".join(found))
+    if result := without_smaller(items):
+        raise pytest.UsageError("\n".join(result))
 
 
 def without_smaller(items: Sequence[pytest.Item]) -> list[str]:

@@ -111,19 +111,19 @@ class Import:
 
 def violations(path: str, source: str) -> list[str]:
     """Sentences, one for each forbidden import of the file `path` (relative to the root, with /)."""
-    found = []
+    result = []
     for item in imports_of(source):
         where = f"{path}:{item.line} imports {item.module}"
         if item.relative:
-            found.append(f"{where}, which is a relative import")
+            result.append(f"{where}, which is a relative import")
             continue
         if item.in_function and not item.for_types_only:
-            found.append(f"{where} inside a function")
+            result.append(f"{where} inside a function")
         if any(rule.holds_for(path) and rule.forbids(item.module) for rule in RULES):
-            found.append(f"{where}, which DESIGN section 5 forbids there")
+            result.append(f"{where}, which DESIGN section 5 forbids there")
         if _other_method(path, item.module):
-            found.append(f"{where}, which is another method")
-    return found
+            result.append(f"{where}, which is another method")
+    return result
 
 
 def imports_of(source: str) -> Iterator[Import]:
@@ -157,9 +157,9 @@ def _other_method(path: str, module: str) -> bool:
     """trainers/methods/x.py (or package x) may import of trainers.methods only itself."""
     if not path.startswith("trainers/methods/"):
         return False
-    own = path.split("/")[2].removesuffix(".py")
+    local = path.split("/")[2].removesuffix(".py")
     parts = module.split(".")
-    return parts[:2] == ["trainers", "methods"] and len(parts) > 2 and parts[2] != own
+    return parts[:2] == ["trainers", "methods"] and len(parts) > 2 and parts[2] != local
 
 
 def _below(path: str, roots: tuple[str, ...]) -> bool:
@@ -171,13 +171,13 @@ def _within(module: str, packages: tuple[str, ...]) -> bool:
 
 
 def files() -> list[str]:
-    found = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-    return sorted(path.relative_to(ROOT).as_posix() for path in found)
+    result = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    return sorted(path.relative_to(ROOT).as_posix() for path in result)
 
 
 def test_no_file_of_ours_has_a_forbidden_import() -> None:
-    found = [line for path in files() for line in violations(path, (ROOT / path).read_text(encoding="utf-8"))]
-    assert not found, "\n" + "\n".join(found)
+    result = [line for path in files() for line in violations(path, (ROOT / path).read_text(encoding="utf-8"))]
+    assert not result, "\n" + "\n".join(result)
 
 
 def test_an_optional_library_is_imported_by_one_module_only() -> None:

@@ -26,6 +26,6 @@ def test_every_variable_that_the_code_names_is_on_the_page() -> None:
 
 def test_other_pages_name_only_variables_that_are_there() -> None:
     pages = [ROOT / "README.md", ROOT / "GUARANTEES.md", *(ROOT / "docs").glob("*.md")]
-    known = variables(PAGE.read_text(encoding="utf-8"))
-    wrong = {page.name: variables(page.read_text(encoding="utf-8")) - known for page in pages}
+    existing = variables(PAGE.read_text(encoding="utf-8"))
+    wrong = {page.name: variables(page.read_text(encoding="utf-8")) - existing for page in pages}
     assert not {page: names for page, names in wrong.items() if names}

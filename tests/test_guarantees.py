@@ -59,8 +59,8 @@ def smaller_of(path: Path, name: str) -> str:
         mark for function in functions for mark in map(ast.unparse, function.decorator_list) if ".long" in mark[:16]
     ]
     marks += [ast.unparse(node) for node in body if isinstance(node, ast.Assign) and "pytestmark" in ast.unparse(node)]
-    found = re.search(r"mark\.long(?:\(smaller='(\w+)'\))?", "\n".join(marks))
-    return (found[1] or "no test") if found else ""
+    result = re.search(r"mark\.long(?:\(smaller='(\w+)'\))?", "\n".join(marks))
+    return (result[1] or "no test") if result else ""
 
 
 def test_every_test_that_is_named_is_there() -> None:
@@ -85,8 +85,8 @@ def test_every_row_of_the_crash_matrix_is_there() -> None:
 def test_every_fault_test_is_named() -> None:
     named = set(NAMED.findall(TEXT))
     files = sorted((ROOT / "tests" / "faults").glob("test_*.py"))
-    found = {(file.relative_to(ROOT).as_posix(), name) for file in files for name in names_in(file)}
-    assert {pair for pair in found if pair[1].startswith("test_")} <= named
+    result = {(file.relative_to(ROOT).as_posix(), name) for file in files for name in names_in(file)}
+    assert {pair for pair in result if pair[1].startswith("test_")} <= named
 
 
 def test_beside_a_test_that_ci_leaves_out_stands_the_smaller_one_that_it_runs() -> None:

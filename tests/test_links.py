@@ -28,17 +28,17 @@ def anchors(text: str) -> set[str]:
 
 
 def broken(page: Path, text: str) -> list[str]:
-    found = []
+    result = []
     for link in links(text):
         if re.match(r"[a-z]+:", link):
             continue
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         if not target.is_relative_to(ROOT) or not target.exists():
-            found.append(f"{link}: there is no such file")
+            result.append(f"{link}: there is no such file")
         elif anchor and anchor not in anchors(target.read_text(encoding="utf-8")):
-            found.append(f"{link}: there is no such heading")
-    return found
+            result.append(f"{link}: there is no such heading")
+    return result
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -52,8 +52,8 @@ def tiny_tokenizer() -> Any:
 
 def _byte_letters() -> list[str]:
     """The printable letter that stands for each byte in CLIP's (GPT-2's) vocabulary, in vocabulary order."""
-    kept = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    return [chr(byte) for byte in kept] + [chr(256 + i) for i in range(256 - len(kept))]
+    stored = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    return [chr(byte) for byte in stored] + [chr(256 + i) for i in range(256 - len(stored))]
 
 
 def _unet(cross_attention_dim: int) -> Any:

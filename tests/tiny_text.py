@@ -237,8 +237,8 @@ BUILDERS: dict[str, Callable[..., Path]] = {
 
 def byte_letters() -> list[str]:
     """The printable letter that stands for each byte in GPT-2's vocabulary."""
-    kept = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    return [chr(byte) for byte in kept] + [chr(256 + i) for i in range(256 - len(kept))]
+    stored = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    return [chr(byte) for byte in stored] + [chr(256 + i) for i in range(256 - len(stored))]
 
 
 def byte_tokenizer_write(folder: Path, specials: tuple[str, ...], **roles: str) -> dict[str, int]:

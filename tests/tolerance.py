@@ -25,13 +25,13 @@ IMAGE_SHARE = 0.02
 """Of an image's values: so many may differ at all. A NETWORK error in [0, 1] moves 255 x 5e-5 = 1.3% of them."""
 
 
-def assert_near(ours: Tensor, theirs: Tensor, bound: dict[str, float] = NETWORK) -> None:
-    torch.testing.assert_close(ours, theirs, **bound)
+def assert_near(ours: Tensor, reference: Tensor, bound: dict[str, float] = NETWORK) -> None:
+    torch.testing.assert_close(ours, reference, **bound)
 
 
-def assert_same_image(ours: Any, theirs: Any) -> None:
+def assert_same_image(ours: Any, reference: Any) -> None:
     """Images of whole numbers up to 255, or of floats up to 1."""
-    one, other = (_steps(image) for image in (ours, theirs))
+    one, other = (_steps(image) for image in (ours, reference))
     assert one.shape == other.shape
     difference = np.abs(one - other)
     most, share = difference.max(), (difference > 0.5).mean()

@@ -102,15 +102,15 @@ def make_room(out: Path) -> None:
 
 def report_failure(error: BaseException, rank: int, out: Path, events: EventWriter | None) -> Reason:
     """Rank 0 says `failed`; another rank leaves its reason, since it is the cause of what rank 0 then sees."""
-    found = reason_of(error)
+    failure = reason_of(error)
     if events is None:
-        json_write(out / f".failed-rank-{rank}.json", found.model_dump(mode="json"))
-        return found
-    if found.code == ReasonCode.INTERNAL:
+        json_write(out / f".failed-rank-{rank}.json", failure.model_dump(mode="json"))
+        return failure
+    if failure.code == ReasonCode.INTERNAL:
         others = [Reason.model_validate_json(path.read_bytes()) for path in sorted(out.glob(".failed-rank-*.json"))]
-        found = next((other for other in others if other.code != ReasonCode.INTERNAL), found)
-    events.emit(Failed(reason=found))
-    return found
+        failure = next((other for other in others if other.code != ReasonCode.INTERNAL), failure)
+    events.emit(Failed(reason=failure))
+    return failure
 
 
 def reason_of(error: BaseException) -> Reason:

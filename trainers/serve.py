@@ -45,12 +45,12 @@ class _Ending:
     """SIGTERM: at once while the process waits, after the job while it works."""
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.requested = False
         self.busy = False
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def _on_signal(self, *_: object) -> None:
-        self.wanted = True
+        self.requested = True
         if not self.busy:
             raise SystemExit(0)
 
@@ -70,7 +70,7 @@ def serve(lines: Iterable[str], run: Callable[[Line], Reason | None]) -> int:
                 failure = run(line)
             ending.busy = False
             _say(answers, {"out": str(line.out), "code": 1 if failure else 0})
-            if ending.wanted:
+            if ending.requested:
                 return 0
             if failure and failure.code not in HARMLESS:
                 return 1
@@ -123,6 +123,6 @@ def _output_to(log: Path | None) -> Iterator[None]:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        for number, kept in zip((1, 2), before, strict=True):
-            os.dup2(kept, number)
-            os.close(kept)
+        for number, saved in zip((1, 2), before, strict=True):
+            os.dup2(saved, number)
+            os.close(saved)

@@ -380,7 +380,7 @@ class Unreferenced(models.Model):
 
     key = models.CharField(max_length=1024, unique=True)
     size_bytes = models.PositiveBigIntegerField()
-    seen = models.DateTimeField()
+    listed_at = models.DateTimeField()
     """When a pass first listed it."""
 
     def __str__(self) -> str:

@@ -48,7 +48,7 @@ class LineageShape(Schema):
     job: JobLinkShape
     template: str | None
     """name@version that the job came from."""
-    template_kept: bool
+    template_exists: bool
     """Whether that version is still there."""
     parent: JobLinkShape | None
     """The job that the job repeats."""
@@ -70,7 +70,7 @@ class LineageShape(Schema):
             adaptor=str(adaptor),
             job=JobLinkShape.of(job),
             template=job.template or None,
-            template_kept=job.template_version_id is not None,
+            template_exists=job.template_version_id is not None,
             parent=JobLinkShape.of(job.parent) if job.parent else None,
             reruns=[JobLinkShape.of(rerun) for rerun in job.reruns.order_by("-created")[:MAX_NAMED]],
             inputs=_inputs(job),

@@ -53,7 +53,7 @@ class Told:
 
 
 @pytest.fixture
-def told() -> Iterator[Told]:
+def reported() -> Iterator[Told]:
     """With the log as the real configuration writes it, into memory."""
     result = Told()
     configured = logging_config(secrets=[PLAIN, PASSWORD])["formatters"]["json"]
@@ -102,7 +102,7 @@ def secrets(user: APIClient, host: Host, environ: Environ) -> list[str]:
 
 
 def test_no_answer_and_no_log_line_shows_a_secret_or_a_traceback(
-    told: Told, user: APIClient, host: Host, secrets: list[str], world: World
+    reported: Told, user: APIClient, host: Host, secrets: list[str], world: World
 ) -> None:
     user.post("/api/v1/jobs", world.request, format="json")
     agent = host.claim()
@@ -115,19 +115,19 @@ def test_no_answer_and_no_log_line_shows_a_secret_or_a_traceback(
         if path.endswith(("/stream", "/docs", "/schema")):
             continue
         for client in clients:
-            told.keep(client.get(path))
+            reported.keep(client.get(path))
         for index, method in enumerate(METHODS[1:]):
             body, kind = BODIES[(index + len(path)) % len(BODIES)]
-            told.keep(user.generic(method.upper(), path, body, content_type=kind))
+            reported.keep(user.generic(method.upper(), path, body, content_type=kind))
     for body, kind in BODIES:
         for path in ("/api/v1/jobs", "/api/v1/secrets/hub", "/api/v1/auth/login", "/api/v1/templates"):
-            told.keep(user.generic("POST" if "secrets" not in path else "PUT", path, body, content_type=kind))
-    _search(told, [*secrets, *tokens_of(agent.client)])
-    assert len(told.answers) > 500
+            reported.keep(user.generic("POST" if "secrets" not in path else "PUT", path, body, content_type=kind))
+    _search(reported, [*secrets, *tokens_of(agent.client)])
+    assert len(reported.answers) > 500
 
 
-def _search(told: Told, secrets: list[str]) -> None:
-    everything = told.all()
+def _search(reported: Told, secrets: list[str]) -> None:
+    everything = reported.all()
     for secret in (*secrets, *FORMATTED):
         place = everything.find(secret)
         assert place < 0, f"{secret[:12]}... in: {everything[max(0, place - 300) : place + 100]}"
@@ -145,23 +145,23 @@ def breaks(error: Callable[[str], Exception]) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyError, OSError, AssertionError, LookupError])
 def test_a_fault_of_ours_tells_its_place_and_no_secret(
-    told: Told, user: APIClient, secrets: list[str], monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+    reported: Told, user: APIClient, secrets: list[str], monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     user.raise_request_exception = False
     monkeypatch.setattr("api.jobs.views.jobs.job_shapes", breaks(error))
     monkeypatch.setattr("api.accounts.secrets_views.secret_put", breaks(error))
     answers = [user.get("/api/v1/jobs"), user.put("/api/v1/secrets/x", {"kind": "hub", "value": HUB}, format="json")]
     for answer in answers:
-        told.keep(answer)
+        reported.keep(answer)
         assert (answer.status_code, answer.json()["code"]) == (500, "internal")
-    _search(told, secrets)
-    lines = [json.loads(line) for line in told.log.getvalue().splitlines()]
+    _search(reported, secrets)
+    lines = [json.loads(line) for line in reported.log.getvalue().splitlines()]
     (frames, *_) = [line["exception"][0]["frames"] for line in lines if "exception" in line]
     assert any(frame["name"] == "broken" for frame in frames), "who reads the log still finds the place"
-    assert "local_secret" not in told.log.getvalue().replace("{local_secret}", "")
+    assert "local_secret" not in reported.log.getvalue().replace("{local_secret}", "")
 
 
-def test_a_chain_of_causes_hides_the_same_things(told: Told) -> None:
+def test_a_chain_of_causes_hides_the_same_things(reported: Told) -> None:
     try:
         try:
             breaks(RuntimeError)()
@@ -169,9 +169,9 @@ def test_a_chain_of_causes_hides_the_same_things(told: Told) -> None:
             raise ValueError(f"first {PLAIN}") from error
     except ValueError:
         logging.getLogger("any.library").exception("it broke: %s", HUB)
-    line = json.loads(told.log.getvalue())
+    line = json.loads(reported.log.getvalue())
     assert [one["exc_type"] for one in line["exception"]] == ["ValueError", "RuntimeError"]
-    _search(told, [HUB, PLAIN, PASSWORD])
+    _search(reported, [HUB, PLAIN, PASSWORD])
 
 
 def test_known_values_and_signatures_of_links_are_hidden() -> None:

@@ -140,11 +140,11 @@ def test_processes_that_share_a_folder_tell_the_sums_of_all(tmp_path: Path) -> N
         "CLAIM_SECONDS.observe(1)\n"
         "print(generate_latest(registry()).decode())\n"
     )
-    told = ""
+    reported = ""
     for _ in range(2):
         env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-        told = subprocess.run(
+        reported = subprocess.run(
             [sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True
         ).stdout
-    assert value(told, "anneal_claim_latency_seconds_count") == 2
-    assert "anneal_database_up 0.0" in told, "no tables there, and yet no failure"
+    assert value(reported, "anneal_claim_latency_seconds_count") == 2
+    assert "anneal_database_up 0.0" in reported, "no tables there, and yet no failure"

@@ -105,7 +105,7 @@ def test_nobody_there_is_its_own_error() -> None:
         anneal.me()
 
 
-def test_what_a_newer_api_says_is_kept() -> None:
+def test_fields_of_a_newer_api_are_preserved() -> None:
     with serving(lambda *_: (200, {}, json.dumps(JOB).encode())) as url, connect(url, "ant_x") as anneal:
         job = anneal.job("00000000")
     assert job.model_extra == {"new_in_a_later_version": 1}

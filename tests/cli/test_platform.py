@@ -76,7 +76,7 @@ def test_the_two_lists_of_ports_never_share_one(tmp_path: Path) -> None:
     assert not set(ports.values()) & ports_of_pairs(again)
 
 
-def test_a_dead_child_is_said_and_started_again_later_each_time(tmp_path: Path) -> None:
+def test_a_dead_child_is_reported_and_restarted_with_growing_pauses(tmp_path: Path) -> None:
     message: list[str] = []
     one = child(tmp_path, "print('hello'); raise SystemExit(7)")
     child_start(one)

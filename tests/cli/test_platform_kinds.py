@@ -30,7 +30,7 @@ def open_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_what_was_chosen_at_the_first_start_is_kept(tmp_path: Path) -> None:
+def test_the_choice_of_the_first_start_stays(tmp_path: Path) -> None:
     home = home_open(tmp_path)
     assert kinds_resolve(home, RequestedKinds("postgres", "s3")) == Kinds("postgres", "s3")
     assert kinds_resolve(home, RequestedKinds()) == Kinds("postgres", "s3")

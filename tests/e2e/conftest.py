@@ -130,16 +130,16 @@ def platform(embedded: Embedded, images: Path, tiny_sd: Path) -> Embedded:
     """The platform with dataset `plain`, base model `tiny` and template `quick` on it."""
     embedded.anneal("model", "add", "tiny", str(tiny_sd))
     embedded.anneal("dataset", "add", "plain", str(images))
-    wanted = (
+    expected = (
         "adaptor_name=plain",
         "trigger_word=zqx",
         "resolution=64",
         "max_train_steps=6",
         "checkpoint_every_steps=2",
     )
-    asked = [word for setting in wanted for word in ("--set", setting)]
+    requests = [word for setting in expected for word in ("--set", setting)]
     embedded.anneal(
-        "template", "create", "quick", "--method", "image_lora", "--dataset", "plain", "--model", "tiny", *asked
+        "template", "create", "quick", "--method", "image_lora", "--dataset", "plain", "--model", "tiny", *requests
     )
     return embedded
 
@@ -150,10 +150,10 @@ def client(platform: Embedded) -> Iterator[Client]:
         yield client
 
 
-def until(found: Callable[[], Any], seconds: float = PATIENCE_SECONDS, what: str = "it") -> Any:
+def until(result: Callable[[], Any], seconds: float = PATIENCE_SECONDS, what: str = "it") -> Any:
     """The first true answer of `found`; fails after `seconds`."""
     deadline = time.monotonic() + seconds
-    while not (answer := found()):
+    while not (answer := result()):
         assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
         time.sleep(0.25)
     return answer
@@ -164,8 +164,8 @@ def ended(client: Client, job: str) -> Record:
     terminal = ("succeeded", "failed", "cancelled", "paused")
 
     def over() -> Record | None:
-        found: Record = client.get(f"jobs/{job}")
-        return found if found["state"] in terminal else None
+        result: Record = client.get(f"jobs/{job}")
+        return result if result["state"] in terminal else None
 
-    found: Record = until(over, what=f"the end of job {job}")
-    return found
+    result: Record = until(over, what=f"the end of job {job}")
+    return result

@@ -15,7 +15,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 def blocks(page: str, language: str) -> list[str]:
     """Source of every block of `docs/<page>` in this language."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    return [source for found, source in BLOCK.findall(text) if found == language]
+    return [source for result, source in BLOCK.findall(text) if result == language]
 
 
 def page_run(page: str, language: str, platform: Embedded, folder: Path) -> str:
@@ -25,8 +25,8 @@ def page_run(page: str, language: str, platform: Embedded, folder: Path) -> str:
     (folder / "examples").symlink_to(ROOT / "examples")
     command = {"python": [sys.executable, "-c"], "sh": ["bash", "-euo", "pipefail", "-c"]}[language]
     done = subprocess.run([*command, "\n".join(sources)], cwd=folder, env=reader(platform), capture_output=True)
-    said = done.stdout.decode() + done.stderr.decode()
-    assert done.returncode == 0, f"docs/{page} ended with {done.returncode}:\n{said}\n{platform.logs()}"
+    message = done.stdout.decode() + done.stderr.decode()
+    assert done.returncode == 0, f"docs/{page} ended with {done.returncode}:\n{message}\n{platform.logs()}"
     return done.stdout.decode()
 
 

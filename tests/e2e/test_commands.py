@@ -63,10 +63,10 @@ def test_control_of_a_job_that_does_not_run_is_refused(platform: Embedded) -> No
 
 
 def test_lists_show_every_page(platform: Embedded, client: Client) -> None:
-    made = [platform.json("job", "submit", "--template", "quick", "--pool", "nobody")["id"] for _ in range(3)]
+    created = [platform.json("job", "submit", "--template", "quick", "--pool", "nobody")["id"] for _ in range(3)]
     listed = [job["id"] for job in client.pages("jobs", state="queued", limit=2)]
-    assert listed == made[::-1]
-    for job in made:
+    assert listed == created[::-1]
+    for job in created:
         platform.anneal("job", "cancel", job)
 
 

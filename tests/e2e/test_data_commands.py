@@ -16,10 +16,10 @@ FETCHED = {"dataset": "datasets-examples/doc-image-6", "model": "stable-diffusio
 def test_captions_are_edited_without_the_images(platform: Embedded, images: Path, tmp_path: Path) -> None:
     platform.anneal("dataset", "add", "edited", str(images))
     (tmp_path / "new.csv").write_text("file_name,text\nred.png,quite red\n")
-    made = platform.json(
+    created = platform.json(
         "dataset", "captions", "edited", "--set", "blue.png=deep = blue", "--from", f"{tmp_path}/new.csv"
     )
-    assert (made["version"], made["details"]["source"]) == (2, {"captions_of": "edited@1"})
+    assert (created["version"], created["details"]["source"]) == (2, {"captions_of": "edited@1"})
     shown = {item["path"]: item["caption"] for item in platform.json("dataset", "preview", "edited")}
     assert (shown["red.png"], shown["blue.png"]) == ("quite red", "deep = blue")
     assert platform.run("dataset", "captions", "edited", "--set", "none.png=x").exit_code == 1
@@ -27,11 +27,11 @@ def test_captions_are_edited_without_the_images(platform: Embedded, images: Path
 
 @pytest.mark.slow
 def test_a_preview_shows_what_the_trainer_will_see(platform: Embedded) -> None:
-    told = platform.json("template", "preview", "quick", "--num-rows", "2", "--set", "random_flip=true")
-    assert (told["refused"], told["images"], len(told["samples"])) == ("", len(COLOURS), 2)
-    assert all(sample["text"].startswith("zqx, all ") for sample in told["samples"])
-    report = platform.json("job", "samples", told["job"])
-    assert {sample["path"] for sample in told["samples"]} < {sample["path"] for sample in report}
+    reported = platform.json("template", "preview", "quick", "--num-rows", "2", "--set", "random_flip=true")
+    assert (reported["refused"], reported["images"], len(reported["samples"])) == ("", len(COLOURS), 2)
+    assert all(sample["text"].startswith("zqx, all ") for sample in reported["samples"])
+    report = platform.json("job", "samples", reported["job"])
+    assert {sample["path"] for sample in reported["samples"]} < {sample["path"] for sample in report}
     assert "zqx, all" in platform.anneal("dataset", "inspect", "plain", "--template", "quick", "-n", "1")
 
 
@@ -44,9 +44,9 @@ def test_images_that_were_sampled_become_a_dataset(platform: Embedded, images: P
     assert [Path(file).name for file in first["files"]] == ["a-0.png", "a-1.png"]
     assert platform.json("dataset", "show", "sampling-inputs")["versions"] == [1], "the same image is sent once"
     jobs = ("--job", first["job"], "--job", again["job"])
-    made = platform.json("dataset", "from-samples", "drawn", *jobs)
+    created = platform.json("dataset", "from-samples", "drawn", *jobs)
     captions = sorted(item["caption"] for item in platform.json("dataset", "preview", "drawn"))
-    assert (made["version"], captions) == (1, ["all blue", "all red", "all red"])
+    assert (created["version"], captions) == (1, ["all blue", "all red", "all red"])
     pick = ("--pick", f"{Path(sample_path(platform, again['job'])).name}=night", "--extend")
     assert platform.json("dataset", "from-samples", "drawn", "--job", again["job"], *pick)["version"] == 2
     assert "night" in [item["caption"] for item in platform.json("dataset", "preview", "drawn")]
@@ -79,14 +79,14 @@ def test_a_bundled_template_brings_its_dataset_and_base(hub: Hub, tmp_path: Path
     platform = Embedded(Login(ready["url"], ready["token"]), ready["password"], tmp_path, up.pid, ready)
     try:
         assert "doc-image-6-sd15" in [row["name"] for row in platform.json("template", "bundled")]
-        made = platform.json("template", "install", "doc-image-6-sd15", "--endpoint", hub.url)
-        assert (made["dataset"], made["model"]) == ("doc-image-6", "stable-diffusion-1.5")
+        created = platform.json("template", "install", "doc-image-6-sd15", "--endpoint", hub.url)
+        assert (created["dataset"], created["model"]) == ("doc-image-6", "stable-diffusion-1.5")
         assert platform.json("template", "validate", "doc-image-6-sd15")["valid"]
         model = platform.json("model", "show", "stable-diffusion-1.5")
         assert model["details"]["source"]["repo"] == FETCHED["model"]
         assert not [file["path"] for file in model["files"] if "pruned" in file["path"] or "fp16" in file["path"]]
-        seen = platform.json("template", "preview", "doc-image-6-sd15", "--set", "resolution=64", "-n", "1")
-        assert (seen["refused"], seen["images"]) == ("", len(COLOURS))
+        observed = platform.json("template", "preview", "doc-image-6-sd15", "--set", "resolution=64", "-n", "1")
+        assert (observed["refused"], observed["images"]) == ("", len(COLOURS))
         before = len(hub.requests)
         assert platform.json("template", "install", "doc-image-6-sd15", "--endpoint", hub.url)["version"] == 1
         assert len(hub.requests) == before, "what is there is not fetched again"

@@ -46,8 +46,8 @@ def test_a_private_model_and_a_dataset_are_fetched_and_trained_on(reached: Embed
     assert saved.exit_code == 0, saved.output
     version = reached.json("model", "fetch", "tiny", "me/tiny", "--endpoint", hub.url, "--secret", "hub")
     assert (version["state"], version["family"]) == ("ready", "sd1")
-    kept = {file["path"]: file["sha256"] for file in version["files"]}
-    assert "unet/old.bin" not in kept and "unet/diffusion_pytorch_model.safetensors" in kept
+    stored = {file["path"]: file["sha256"] for file in version["files"]}
+    assert "unet/old.bin" not in stored and "unet/diffusion_pytorch_model.safetensors" in stored
 
     hub.files = {path.name: path.read_bytes() for path in images.iterdir()}
     dataset = reached.json("dataset", "fetch", "plain", "me/tiny", "--endpoint", hub.url, "--secret", "hub")

@@ -35,7 +35,7 @@ def test_a_watched_job_tells_its_story_and_keeps_its_samples(
 ) -> None:
     job = trained[-1]
     states = [event["data"]["state"] for event in trained[:-1] if event["kind"] == "state"]
-    told = [
+    reported = [
         event["kind"]
         for event in trained[:-1]
         if event["kind"] not in ("state", "phase", "step", "progress", "artifact", "warning")
@@ -44,8 +44,8 @@ def test_a_watched_job_tells_its_story_and_keeps_its_samples(
     assert states == ["queued", "claimed", "running", "succeeded"]
     phases = [event["data"]["phase"] for event in trained[:-1] if event["kind"] == "phase"]
     assert phases[0] == "fetching" and set(phases) <= {"fetching", "importing", "loading"}
-    assert (told[0], told[-1]) == ("started", "finished")
-    assert told.index("sample") < told.index("checkpoint"), "the first image comes before the first step"
+    assert (reported[0], reported[-1]) == ("started", "finished")
+    assert reported.index("sample") < reported.index("checkpoint"), "the first image comes before the first step"
     samples = platform.json("job", "samples", job["id"], "--output", str(tmp_path))
     assert {sample["step"] for sample in samples} == {0, 3, 6}
     assert [Image.open(path).size for path in tmp_path.iterdir()] == [(64, 64)] * 3
@@ -116,8 +116,8 @@ def test_a_running_job_is_cancelled_with_a_partial_adaptor(platform: Embedded, c
     until(lambda: [s for s in samples_of(client, job) if s["step"]], what="a sample while it trains")
     assert client.get(f"jobs/{job}")["state"] == "running"
     platform.anneal("job", "cancel", job)
-    found = ended(client, job)
-    assert found["state"] == "cancelled"
+    result = ended(client, job)
+    assert result["state"] == "cancelled"
     adaptor = client.get("adaptors/halfway")
     assert adaptor["partial"] is True
     assert adaptor["manifest"]["outcome"] == "stopped"
@@ -126,11 +126,11 @@ def test_a_running_job_is_cancelled_with_a_partial_adaptor(platform: Embedded, c
 @pytest.mark.slow
 def test_a_failing_trainer_says_why(platform: Embedded, client: Client) -> None:
     job = platform.json("job", "submit", "--template", "quick", "--set", "caption_column=nope")["id"]
-    found = ended(client, job)
-    assert found["state"] == "failed"
-    assert found["reason"]["code"] == "bad_dataset"
-    assert "nope" in found["reason"]["message"]
-    assert "text" in found["reason"]["message"] + found["reason"]["detail"]
+    result = ended(client, job)
+    assert result["state"] == "failed"
+    assert result["reason"]["code"] == "bad_dataset"
+    assert "nope" in result["reason"]["message"]
+    assert "text" in result["reason"]["message"] + result["reason"]["detail"]
     platform.anneal("job", "watch", job, code=1)
 
 
@@ -145,11 +145,11 @@ def test_exit_0_without_a_manifest_has_failed(platform: Embedded, client: Client
     child_start(worker)
     try:
         job = platform.json("job", "submit", "--template", "quick", "--pool", "liars")["id"]
-        found = ended(client, job)
+        result = ended(client, job)
     finally:
         child_stop(worker)
-    assert found["state"] == "failed"
-    assert found["reason"]["code"] == "no_manifest"
+    assert result["state"] == "failed"
+    assert result["reason"]["code"] == "no_manifest"
     assert "42" in platform.anneal("job", "logs", job)
 
 
@@ -162,10 +162,10 @@ def test_a_job_whose_worker_was_killed_resumes_and_has_one_result(platform: Embe
         what="a checkpoint",
     )
     os.kill(worker_pid(platform), signal.SIGKILL)
-    found = ended(client, job)
-    assert found["state"] == "succeeded"
-    assert [attempt["outcome"] for attempt in found["attempts"]] == ["lost", "succeeded"]
-    assert found["attempts"][1]["resumed_from"] >= 20
+    result = ended(client, job)
+    assert result["state"] == "succeeded"
+    assert [attempt["outcome"] for attempt in result["attempts"]] == ["lost", "succeeded"]
+    assert result["attempts"][1]["resumed_from"] >= 20
     steps = [point[0] for point in client.get(f"jobs/{job}/metrics", name="loss")["series"]["loss"]]
     assert steps == list(range(1, 101)), "the curve has each step once"
     assert [a["version"] for a in client.pages("adaptors") if a["name"] == "survivor"] == [1]
@@ -177,8 +177,8 @@ def worker_pid(platform: Embedded) -> int:
     """The host process: the child of `anneal up` that runs `python -m worker`."""
     children = Path(f"/proc/{platform.pid}/task/{platform.pid}/children").read_text().split()
     commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in children}
-    (found,) = [pid for pid, command in commands.items() if b"worker" in command]
-    return found
+    (result,) = [pid for pid, command in commands.items() if b"worker" in command]
+    return result
 
 
 def checkpoints_of(client: Client, job: str) -> list[Record]:

@@ -13,8 +13,8 @@ from tests.e2e.pages import ROOT, blocks, page_run
 
 @pytest.mark.slow
 def test_the_page_of_the_python_client_runs(embedded: Embedded, tmp_path: Path) -> None:
-    said = page_run("client.md", "python", embedded, tmp_path)
-    assert "client-style@1" in said
+    message = page_run("client.md", "python", embedded, tmp_path)
+    assert "client-style@1" in message
 
 
 @pytest.mark.slow

@@ -23,12 +23,12 @@ def test_a_project_is_made_and_shown(embedded: Embedded) -> None:
 
 
 def test_a_person_is_made_logs_in_changes_the_password_and_is_taken_out(embedded: Embedded, tmp_path: Path) -> None:
-    made = embedded.json("user", "create", "anna@example.org", "--role", "reader")
-    login = ("login", embedded.login.url, "--user", "anna@example.org", "--password", made["password"])
+    created = embedded.json("user", "create", "anna@example.org", "--role", "reader")
+    login = ("login", embedded.login.url, "--user", "anna@example.org", "--password", created["password"])
     home = {**embedded.env, "ANNEAL_URL": "", "ANNEAL_TOKEN": "", "XDG_CONFIG_HOME": str(tmp_path)}
     assert embedded.run(*login, env=home).exit_code == 0
     assert embedded.run("project", "create", "of-anna", env=home).exit_code == 1
-    changed = ("user", "password", "--old", made["password"])
+    changed = ("user", "password", "--old", created["password"])
     done = CliRunner().invoke(app, changed, env=home, input="another-long-one\nanother-long-one\n")
     assert done.exit_code == 0, done.output
     assert embedded.run("job", "list", env=home).exit_code == 1, "the login ended with the old password"
@@ -57,21 +57,21 @@ def test_somebody_in_no_project_joins_one_by_logging_in(embedded: Embedded, tmp_
 
 
 def test_a_token_is_shown_once_and_revoked(embedded: Embedded) -> None:
-    made = embedded.json("token", "create", "for a script", "--scope", "read", "--days", "7")
-    assert anneal_as(embedded, made["token"], "job", "list").exit_code == 0
-    assert anneal_as(embedded, made["token"], "secret", "list").exit_code == 1
-    assert made["token"] not in embedded.anneal("token", "list", "--json")
-    embedded.anneal("token", "revoke", made["id"][:13])
-    assert anneal_as(embedded, made["token"], "job", "list").exit_code == 1
+    created = embedded.json("token", "create", "for a script", "--scope", "read", "--days", "7")
+    assert anneal_as(embedded, created["token"], "job", "list").exit_code == 0
+    assert anneal_as(embedded, created["token"], "secret", "list").exit_code == 1
+    assert created["token"] not in embedded.anneal("token", "list", "--json")
+    embedded.anneal("token", "revoke", created["id"][:13])
+    assert anneal_as(embedded, created["token"], "job", "list").exit_code == 1
     assert "found 0" in embedded.run("token", "revoke", "zz").stderr
 
 
 def test_a_token_for_workers_is_no_login(embedded: Embedded) -> None:
-    made = embedded.json("token", "create-worker", "another host")
-    assert made["token"].startswith("anw_")
-    assert made["expires_at"] is None
-    assert anneal_as(embedded, made["token"], "job", "list").exit_code == 1
-    embedded.anneal("token", "revoke", made["id"])
+    created = embedded.json("token", "create-worker", "another host")
+    assert created["token"].startswith("anw_")
+    assert created["expires_at"] is None
+    assert anneal_as(embedded, created["token"], "job", "list").exit_code == 1
+    embedded.anneal("token", "revoke", created["id"])
 
 
 def test_a_logout_ends_the_token_and_forgets_it(embedded: Embedded, tmp_path: Path) -> None:

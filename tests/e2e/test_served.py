@@ -60,9 +60,9 @@ def pulled(platform: Embedded, folder: Path) -> dict[str, str]:
     """SHA-256 by path of the downloaded adaptor, which are those that its record promises."""
     platform.anneal("adaptor", "pull", "plain@1", "--output", str(folder))
     record = platform.json("adaptor", "show", "plain@1")
-    found = {path: hashlib.sha256((folder / path).read_bytes()).hexdigest() for path in files_below(folder)}
-    assert {file["path"]: file["sha256"] for file in record["files"]}.items() <= found.items()
-    return found
+    result = {path: hashlib.sha256((folder / path).read_bytes()).hexdigest() for path in files_below(folder)}
+    assert {file["path"]: file["sha256"] for file in record["files"]}.items() <= result.items()
+    return result
 
 
 def same_bytes(platform: Embedded, record: str, folder: Path) -> None:

@@ -67,8 +67,8 @@ def test_caption_names_all_that_the_scene_has() -> None:
 def test_measure_reads_every_scene_as_it_was_drawn() -> None:
     rng = np.random.default_rng(0)
     for scene in all_scenes():
-        found = read_image(draw_scene(scene, rng))
-        assert (found.size, found.colour, found.shape, found.place, found.background) == (
+        result = read_image(draw_scene(scene, rng))
+        assert (result.size, result.colour, result.shape, result.place, result.background) == (
             scene.size,
             scene.colour,
             scene.shape,
@@ -78,8 +78,8 @@ def test_measure_reads_every_scene_as_it_was_drawn() -> None:
 
 
 def test_measure_finds_nothing_in_an_empty_image() -> None:
-    found = read_image(np.full((64, 64, 3), 250, np.uint8))
-    assert (found.colour, found.shape, found.background) == ("none", "none", "white")
+    result = read_image(np.full((64, 64, 3), 250, np.uint8))
+    assert (result.colour, result.shape, result.background) == ("none", "none", "white")
 
 
 def test_style_is_seen_in_styled_images_and_in_no_other() -> None:
@@ -155,8 +155,8 @@ def test_committed_autoencoder_keeps_scenes_and_style_readable() -> None:
     scenes = split_scenes()[1][:12]
     back = round_trip(pipeline, [draw_scene(scene, rng) for scene in scenes])
     agree = [
-        (found.colour, found.shape) == (scene.colour, scene.shape)
-        for scene, found in zip(scenes, map(read_image, back), strict=True)
+        (result.colour, result.shape) == (scene.colour, scene.shape)
+        for scene, result in zip(scenes, map(read_image, back), strict=True)
     ]
     assert np.mean(agree) >= 0.9
     styled = round_trip(pipeline, [draw_styled(scene, rng) for scene in scenes])

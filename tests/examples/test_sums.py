@@ -57,8 +57,8 @@ def test_the_base_answers_sums_that_it_has_never_seen() -> None:
     base = load_text(FOLDER / "base", torch.float32)
     rows = [json.loads(line) for line in (FOLDER / "unseen" / "rows.jsonl").read_text().splitlines()[:ASKED]]
     prompts = [prompt_ids(base, row["prompt"]) for row in rows]
-    found = answers_sample(base, prompts, Decoding(max_new_tokens=8, block_size=8), list(range(ASKED)))
-    right = sum(text.text.strip() == row["completion"] for text, row in zip(found, rows, strict=True))
+    result = answers_sample(base, prompts, Decoding(max_new_tokens=8, block_size=8), list(range(ASKED)))
+    right = sum(text.text.strip() == row["completion"] for text, row in zip(result, rows, strict=True))
     assert right >= 0.9 * ASKED
 
 

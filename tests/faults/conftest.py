@@ -35,15 +35,15 @@ class _Started(dict[str, Platform]):
 @pytest.fixture(params=ON)
 def platform(request: pytest.FixtureRequest, platforms: dict[str, Platform]) -> Iterator[Platform]:
     """A healthy platform on SQLite, and again on PostgreSQL (slow)."""
-    found = platforms[request.param]
-    found.heal()
-    yield found
-    found.heal()
+    result = platforms[request.param]
+    result.heal()
+    yield result
+    result.heal()
 
 
 @pytest.fixture
 def scene(platform: Platform, tmp_path: Path) -> Iterator[Scene]:
     """A pool of this test alone: its hosts are gone after it."""
-    made = Scene(platform, tmp_path, f"pool-{uuid.uuid4().hex[:8]}")
-    yield made
-    made.close()
+    created = Scene(platform, tmp_path, f"pool-{uuid.uuid4().hex[:8]}")
+    yield created
+    created.close()

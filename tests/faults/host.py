@@ -72,10 +72,10 @@ class Host:
 
     def ready(self) -> "Host":
         """Waits until it has said hello."""
-        eventually(lambda: self.said("worker_ready"), what=f"{self.folder.name} is ready")
+        eventually(lambda: self.has_logged("worker_ready"), what=f"{self.folder.name} is ready")
         return self
 
-    def said(self, word: str) -> bool:
+    def has_logged(self, word: str) -> bool:
         return word in self.log.read_text()
 
     def signal(self, number: int) -> None:

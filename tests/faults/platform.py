@@ -51,10 +51,10 @@ WITHIN = 60.0
 """Deadline of everything that happens soon on an idle machine."""
 
 
-def eventually(found: Callable[[], Any], within: float = WITHIN, what: str = "it") -> Any:
+def eventually(result: Callable[[], Any], within: float = WITHIN, what: str = "it") -> Any:
     """The first true answer of `found`; fails after `within` seconds."""
     deadline = time.monotonic() + within
-    while not (answer := found()):
+    while not (answer := result()):
         assert time.monotonic() < deadline, f"{what} did not happen within {within:g} s"
         time.sleep(0.02)
     return answer

@@ -19,7 +19,7 @@ ANSWER_503 = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\nConnecti
 class Pair:
     client: socket.socket
     server: socket.socket
-    asked: bytes = b""
+    request_line: bytes = b""
     """First line of the request that is being answered."""
     lost: bool = False
     """Bytes of either side go nowhere."""
@@ -32,7 +32,7 @@ class Pair:
         if not line.endswith(b"HTTP/1.1"):
             self.size += len(data)
             return b""
-        self.asked, self.size = line, len(data)
+        self.request_line, self.size = line, len(data)
         return line
 
     def close(self) -> None:
@@ -97,9 +97,9 @@ class Proxy:
 
     def rule(self, word: bytes, action: Action, answer: bytes = ANSWER_503) -> Rule:
         """Holds until `heal`; lose_answer holds for what is being answered now, too."""
-        made = Rule(word, action, answer=answer)
-        self.rules.append(made)
-        return made
+        created = Rule(word, action, answer=answer)
+        self.rules.append(created)
+        return created
 
     def heal(self) -> None:
         if self.rules:
@@ -176,7 +176,7 @@ class Proxy:
     def _back(self, pair: Pair) -> None:
         try:
             while data := pair.server.recv(CHUNK):
-                rule = self._rule_for(pair.asked)
+                rule = self._rule_for(pair.request_line)
                 if rule and rule.action == "lose_answer":
                     break
                 if self.mode != "silent" and not pair.lost:
@@ -187,7 +187,7 @@ class Proxy:
             self._end(pair)
 
     def _is_too_large(self, pair: Pair) -> bool:
-        rule = self._rule_for(pair.asked) if pair.size > LARGE_BYTES else None
+        rule = self._rule_for(pair.request_line) if pair.size > LARGE_BYTES else None
         if rule is None or rule.action not in ("answer_large", "reset_large"):
             return False
         rule.hits += 1

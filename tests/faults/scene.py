@@ -40,8 +40,8 @@ class Scene:
         job = f"{self.pool}-{name}"
         self.plan(job, **plan)
         params = {"adaptor_name": job, "max_train_steps": steps, "checkpoint_every_steps": every}
-        made = self.client.post("jobs", {**REQUEST, "name": job, "params": params, "pool": self.pool})
-        self._ids[job] = made["id"]
+        created = self.client.post("jobs", {**REQUEST, "name": job, "params": params, "pool": self.pool})
+        self._ids[job] = created["id"]
         return job
 
     def plan(self, job: str, **plan: Any) -> None:
@@ -57,8 +57,8 @@ class Scene:
             lambda: [s for s in self.stamps(job) if s.what == "hold" and s.step == step], what=f"{job} holds at {step}"
         )
         eventually(lambda: step in self.checkpoints(job), what=f"checkpoint {step} of {job} is published")
-        found: Stamp = stamps[-1]
-        return found
+        result: Stamp = stamps[-1]
+        return result
 
     def show(self, job: str) -> Record:
         record: Record = self.client.get(f"jobs/{self._ids[job]}")

@@ -138,11 +138,11 @@ def on_term(*_: object) -> None:
 def control() -> None:
     if PLAN.get("deaf") or not (IN / "control").exists():
         return
-    wanted = json.loads((IN / "control").read_text())
-    if wanted["seq"] > STATE["obeyed"]:
-        STATE["obeyed"] = wanted["seq"]
-        STATE["stop"] = STATE["stop"] or wanted["command"] == "stop"
-        emit("control", seq=wanted["seq"], command=wanted["command"], step=0)
+    expected = json.loads((IN / "control").read_text())
+    if expected["seq"] > STATE["obeyed"]:
+        STATE["obeyed"] = expected["seq"]
+        STATE["stop"] = STATE["stop"] or expected["command"] == "stop"
+        emit("control", seq=expected["seq"], command=expected["command"], step=0)
 
 
 def checkpoint(step: int) -> None:

@@ -66,8 +66,8 @@ def claim(platform: Platform, port: int, pool: str) -> list[tuple[str, int]]:
         client.post("workers/hello", json=hello).raise_for_status()
         got: list[tuple[str, int]] = []
         while True:
-            wanted = {**who, "claim_id": str(uuid.uuid4()), "pools": [pool], "free_accelerators": [], "labels": {}}
-            answer = client.post("claims", json=wanted).raise_for_status()
+            expected = {**who, "claim_id": str(uuid.uuid4()), "pools": [pool], "free_accelerators": [], "labels": {}}
+            answer = client.post("claims", json=expected).raise_for_status()
             if answer.status_code == 204:
                 return got
             got.append((answer.json()["job"]["name"], answer.json()["attempt"]["fence"]))
@@ -98,7 +98,7 @@ def test_a_second_host_in_the_same_folder_is_refused(scene: Scene) -> None:
     first = scene.host().ready()
     second = scene.host(ANNEAL_STATE_DIR=str(first.folder / "state"))
     assert second.process.wait(60) == 2
-    assert second.said("another worker runs with ANNEAL_STATE_DIR")
+    assert second.has_logged("another worker runs with ANNEAL_STATE_DIR")
 
 
 @pytest.mark.slow
@@ -109,10 +109,10 @@ def test_a_second_worker_with_a_copied_identity_waits_until_the_first_is_gone(sc
     job = scene.submit(hold_at=HELD)
     scene.held(job)
     twin = scene.host(identity=first.worker, launcher=OTHER_HOST)
-    eventually(lambda: twin.said("identity_taken"), what="the second is refused")
+    eventually(lambda: twin.has_logged("identity_taken"), what="the second is refused")
     scene.release(job)
     scene.one_result(job, ["succeeded"])
-    assert not twin.said("worker_ready")
+    assert not twin.has_logged("worker_ready")
     first.kill()
     twin.ready()
     scene.one_result(scene.submit("next"), ["succeeded"])

@@ -42,11 +42,11 @@ class Jobs:
 
     def __init__(self, root: Path, base: Path) -> None:
         self._root, self._base = root, base
-        self._made: list[Job] = []
+        self._jobs: list[Job] = []
 
     def new(self, name: str, cache: str = "cache") -> Job:
-        self._made.append(job_make(self._root / name, self._base, self._root / cache, sizes=SIZES))
-        return self._made[-1]
+        self._jobs.append(job_make(self._root / name, self._base, self._root / cache, sizes=SIZES))
+        return self._jobs[-1]
 
     def elsewhere(self, job: Job) -> Job:
         """As on another worker: a fresh out/ and cache, and the newest whole checkpoint, if there is one."""
@@ -57,20 +57,20 @@ class Jobs:
         return other
 
     def close(self) -> None:
-        for process in (process for job in self._made for process in job.processes):
+        for process in (process for job in self._jobs for process in job.processes):
             process.kill()
             process.join()
 
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> Iterator[Jobs]:
-    made = Jobs(tmp_path_factory.mktemp("exact"), tiny_sd)
-    yield made
-    made.close()
+    created = Jobs(tmp_path_factory.mktemp("exact"), tiny_sd)
+    yield created
+    created.close()
 
 
 @pytest.fixture(scope="module")
-def whole(jobs: Jobs) -> Job:
+def complete(jobs: Jobs) -> Job:
     """The job that nothing interrupts."""
     job = jobs.new("whole").spec(**DEMANDING)
     assert job.run() == 0
@@ -88,7 +88,7 @@ def whole_of_two(jobs: Jobs) -> Job:
 @pytest.mark.parametrize(
     "moment", [pytest.param(moment, marks=pytest.mark.long if moment in LATER else ()) for moment in MOMENTS]
 )
-def test_killed_in_the_middle_it_goes_on_to_the_same_bits(moment: str, whole: Job, jobs: Jobs) -> None:
+def test_killed_in_the_middle_it_goes_on_to_the_same_bits(moment: str, complete: Job, jobs: Jobs) -> None:
     name = moment.replace(" ", "-")
     job = jobs.new(name, cache=f"{name}-first-cache").spec(**DEMANDING)
     process = FORKSERVER.Process(target=run_until, args=(job.root, job.cache, *MOMENTS[moment]))
@@ -98,10 +98,10 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bits(moment: str, whole: Jo
     assert not (job.out / "manifest.json").exists()
     resumed = jobs.elsewhere(job).spec(**DEMANDING)
     assert resumed.run() == 0
-    assert_same(job, resumed, whole)
+    assert_same(job, resumed, complete)
 
 
-def test_killed_in_the_build_of_the_cache_what_is_left_of_it_is_used_again(whole: Job, jobs: Jobs) -> None:
+def test_killed_in_the_build_of_the_cache_what_is_left_of_it_is_used_again(complete: Job, jobs: Jobs) -> None:
     job = jobs.new("same-cache", cache="same-cache").spec(**DEMANDING)
     process = FORKSERVER.Process(target=run_until, args=(job.root, job.cache, "trainers.core.cache", "file_write", 4))
     process.start()
@@ -110,7 +110,7 @@ def test_killed_in_the_build_of_the_cache_what_is_left_of_it_is_used_again(whole
     assert len(left) == 3
     assert job.run() == 0
     assert {path: path.stat().st_ino for path in left} == left
-    assert_equal(job, whole)
+    assert_equal(job, complete)
 
 
 @pytest.mark.parametrize("step", [2, 5, *(pytest.param(step, marks=pytest.mark.long) for step in (1, 3, 4, 6))])
@@ -128,13 +128,13 @@ def test_one_of_two_processes_killed_at_a_step_they_go_on_to_the_same_bits(
     assert_same(job, resumed, whole_of_two)
 
 
-def assert_same(killed: Job, resumed: Job, whole: Job) -> None:
+def assert_same(killed: Job, resumed: Job, complete: Job) -> None:
     """Both together have the undisturbed curve, and the result is the same file."""
-    assert killed.losses().items() <= whole.losses().items()
-    assert killed.losses() | resumed.losses() == whole.losses()
-    assert resumed.adaptor == whole.adaptor
+    assert killed.losses().items() <= complete.losses().items()
+    assert killed.losses() | resumed.losses() == complete.losses()
+    assert resumed.adaptor == complete.adaptor
     if resumed.losses():  # none where it was killed after its last checkpoint
-        assert_equal(resumed, whole)
+        assert_equal(resumed, complete)
 
 
 def run_two(job: Job) -> None:

@@ -41,7 +41,7 @@ def test_a_stopped_hosts_trainer_is_dead_before_the_job_goes_on_elsewhere(scene:
     host.signal(signal.SIGCONT)
     lives = scene.one_result(job, ["lost", "succeeded"])
     assert lives[1].first_step == HELD
-    eventually(lambda: host.said("attempt_given_up"), what="the first host gives its attempt up")
+    eventually(lambda: host.has_logged("attempt_given_up"), what="the first host gives its attempt up")
 
 
 @pytest.mark.slow
@@ -122,7 +122,7 @@ def test_a_restart_of_the_api_costs_no_attempt(platform: Platform, held: tuple[H
     child_start(standby)
     eventually(lambda: platform.answers("api", port), what="the second API answers")
     platform.kill("api")
-    eventually(lambda: host.said("heartbeat_unanswered"), what="a heartbeat gets no answer")
+    eventually(lambda: host.has_logged("heartbeat_unanswered"), what="a heartbeat gets no answer")
     host.api.target = port
     platform.start("api")
     host.api.target = platform.port
@@ -136,7 +136,7 @@ def test_a_suspended_server_costs_no_attempt(platform: Platform, held: tuple[Hos
     host, _ = held
     for name in ("api", "dispatcher"):
         platform.stop(name)
-    eventually(lambda: host.said("heartbeat_unanswered"), what="a heartbeat gets no answer")
+    eventually(lambda: host.has_logged("heartbeat_unanswered"), what="a heartbeat gets no answer")
     for name in ("api", "dispatcher"):
         platform.go_on(name)
 
@@ -167,7 +167,7 @@ def test_a_clock_that_jumps_ahead_extends_the_leases(platform: Platform, held: t
     host, _ = held
     before = platform.database.extensions()
     host.api.set("down")  # nobody can renew a lease while the reaper looks
-    eventually(lambda: host.said("heartbeat_unanswered"), what="a heartbeat gets no answer")
+    eventually(lambda: host.has_logged("heartbeat_unanswered"), what="a heartbeat gets no answer")
     platform.database.clock_step(HOUR)
     eventually(lambda: platform.database.extensions() > before, within=SELF_FENCE, what="the leases are extended")
     host.api.heal()

@@ -72,13 +72,13 @@ def test_a_full_disk_under_the_storage_costs_no_attempt_once_there_is_room(scene
     scene.host()
     job = scene.submit(hold_at=HELD)
     scene.held(job)
-    seen = platform.storage.rule(PUT, "count")
+    observed = platform.storage.rule(PUT, "count")
     with mounted(platform.root / "files", 1 << 16) as full:
         for folder in ("objects", "digests", "incoming"):
             (full / folder).mkdir()
         fill(full)
         scene.release(job)
-        eventually(lambda: seen.hits >= 3, what="the upload is tried again")
+        eventually(lambda: observed.hits >= 3, what="the upload is tried again")
     scene.one_result(job, ["succeeded"])
 
 

@@ -35,35 +35,35 @@ def write(worker: SimulatedWorker, claim: Record, seed: int) -> None:
     """Small batches and steps between them, as fast as they are taken; then the end."""
     chance, seq = random.Random(seed), 1
     while seq <= EVENTS:
-        told = [{"kind": "warning", "message": f"number {seq + n}"} for n in range(chance.randint(1, 4))]
-        events = [{"seq": seq + n, "time": time.time(), "data": data} for n, data in enumerate(told)]
+        reported = [{"kind": "warning", "message": f"number {seq + n}"} for n in range(chance.randint(1, 4))]
+        events = [{"seq": seq + n, "time": time.time(), "data": data} for n, data in enumerate(reported)]
         worker.emit(claim, "events", {"first_seq": seq, "events": events})
         worker.attempt_heartbeat(claim)
-        seq += len(told)
+        seq += len(reported)
     end = {"outcome": "failed", "exit_code": 1, "reason": None, "manifest": None, "files": [], "last_step": 0}
     worker.emit(claim, "finish", end)
 
 
 def follow(urls: list[str], token: str, job: str, seed: int, written: threading.Event) -> list[Record]:
     """What one follower was given whose connection is cut again and again, each time to any of the APIs."""
-    chance, found = random.Random(seed), list[Record]()
+    chance, result = random.Random(seed), list[Record]()
     headers = {"Authorization": f"Bearer {token}"}
     deadline = time.monotonic() + WITHIN
     while time.monotonic() < deadline:
-        last = str(found[-1]["seq"]) if found else "0"
+        last = str(result[-1]["seq"]) if result else "0"
         cut_after = chance.randint(0, 6) if not written.is_set() or chance.random() < 0.7 else 10**6
         address = f"{chance.choice(urls)}/api/v1/jobs/{job}/stream"
         with httpx.stream("GET", address, headers={**headers, "Last-Event-ID": last}, timeout=20) as response:
             if response.status_code == 204:
-                return found
+                return result
             assert response.status_code == 200, response.read()
             for line in response.iter_lines():
-                if line.startswith("data: ") and (told := json.loads(line[6:]))["time"] is not None:
-                    found.append(told)
+                if line.startswith("data: ") and (reported := json.loads(line[6:]))["time"] is not None:
+                    result.append(reported)
                     cut_after -= 1
                 if cut_after < 0 or time.monotonic() > deadline:
                     break
-    raise AssertionError(f"job {job} did not end within {WITHIN} s; seen: {len(found)} events")
+    raise AssertionError(f"job {job} did not end within {WITHIN} s; seen: {len(result)} events")
 
 
 def test_cut_connections_lose_and_double_nothing_under_concurrent_writers(platform: Platform) -> None:
@@ -82,9 +82,9 @@ def test_cut_connections_lose_and_double_nothing_under_concurrent_writers(platfo
         for done in writing:
             done.result()
         written.set()
-        given = {key: done.result() for key, done in following.items()}
+        arguments = {key: done.result() for key, done in following.items()}
     with platform.client as client:
-        for (job, n), found in given.items():
+        for (job, n), result in arguments.items():
             recorded = list(client.pages(f"jobs/{job}/events"))
-            assert [one["seq"] for one in found] == list(range(1, len(recorded) + 1)), f"follower {n} of {job}"
-            assert found == recorded
+            assert [one["seq"] for one in result] == list(range(1, len(recorded) + 1)), f"follower {n} of {job}"
+            assert result == recorded

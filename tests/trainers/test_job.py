@@ -121,17 +121,17 @@ def mentions(output: bytes, names: Iterable[str]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         ({"lora_r": 3}, "lora_r"),
         ({"lora_rank": 8}, "lora_rank"),
         ({"lr_warmup_steps": 5}, "lr_warmup_steps=5 does nothing"),
     ],
 )
-def test_wrong_parameters_fail_with_their_reason(params: dict[str, int], said: str, job: Job) -> None:
+def test_wrong_parameters_fail_with_their_reason(params: dict[str, int], message: str, job: Job) -> None:
     assert job.spec(**params).run() == 1
     assert job.failure().reason.code == "bad_parameters"
-    assert said in job.failure().reason.message
+    assert message in job.failure().reason.message
     assert not (job.out / "manifest.json").exists()
 
 

@@ -12,7 +12,7 @@ from tests.upgrade.old_platform import Rows, Tables, old_platform
 
 RENAMED_TABLES: dict[str, str] = {}
 """Today's table by the table of 61dba2f, where it was renamed."""
-RENAMED_COLUMNS: dict[tuple[str, str], str | None] = {}
+RENAMED_COLUMNS: dict[tuple[str, str], str | None] = {("jobs_unreferenced", "seen"): "listed_at"}
 """Today's column by (table, column) of 61dba2f, where it was renamed; None: it is gone on purpose."""
 
 

@@ -1,6 +1,6 @@
 """A trainer that tries what no trainer may: python spy_trainer.py spec.json in/ out/ cache/, or --serve cache/.
 
-The dataset's plan.json is {"try": {name: [deed, argument]}, "stay": bool}. It prints the names of the deeds
+The dataset's plan.json is {"try": {name: [action, argument]}, "stay": bool}. It prints the names of the deeds
 that worked, with its limits and rights. Standard library only, without our packages: any interpreter runs it.
 """
 
@@ -55,7 +55,7 @@ def ours(folder: str) -> None:
     read("/proc/cpuinfo")
 
 
-DEEDS: dict[str, Callable[[Any], Any]] = {
+ACTIONS: dict[str, Callable[[Any], Any]] = {
     "read": read, "list": lambda path: list(Path(path).iterdir()),
     "write": write, "kill": kill, "connect": connect, "listen": listen, "ours": ours,
    
@@ -63,9 +63,9 @@ DEEDS: dict[str, Callable[[Any], Any]] = {
 }  # fmt: skip
 
 
-def works(deed: str, argument: Any) -> bool:
+def works(action: str, argument: Any) -> bool:
     try:
-        DEEDS[deed](argument)
+        ACTIONS[action](argument)
     except OSError:
         return False
     return True
@@ -86,7 +86,7 @@ def run(spec: dict[str, Any], inputs: str, out: str, cache: str) -> None:
         file.write(json.dumps(started) + "\n")
     Path(cache, "left").write_text(spec["name"])
     tries = {"its own": ["ours", inputs], **plan["try"]}
-    done = sorted(name for name, (deed, argument) in tries.items() if works(deed, argument))
+    done = sorted(name for name, (action, argument) in tries.items() if works(action, argument))
     print(json.dumps({"worked": done, "pid": os.getpid(), **rights()}), flush=True)
     if plan.get("stay"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

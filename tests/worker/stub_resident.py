@@ -27,20 +27,20 @@ def stamp(what: str, name: str) -> None:
 
 
 def run(spec: dict[str, Any], inputs: Path, out: Path) -> int:
-    deed = spec["params"]["prompt"]
+    action = spec["params"]["prompt"]
     stamp("start", spec["name"])
     emit(out, 1, "started", total=1)
-    print(f"drawing {spec['name']} {deed}", flush=True)
-    if deed == "crash":
+    print(f"drawing {spec['name']} {action}", flush=True)
+    if action == "crash":
         os._exit(3)
-    if deed == "fail":
+    if action == "fail":
         reason = {"code": "bad_adaptor", "message": "does not fit", "hint": "take another", "retry_helps": False}
         emit(out, 2, "failed", reason=reason)
         return 1
-    if deed == "children":
+    if action == "children":
         subprocess.Popen([sys.executable, "-c", DETACHED], start_new_session=True, stdout=2)
     outcome = "succeeded"
-    if deed == "wait":
+    if action == "wait":
         while not (inputs / "control").exists():
             time.sleep(0.01)
         outcome = "stopped"
@@ -68,6 +68,6 @@ def serve(answers: TextIO) -> None:
 if __name__ == "__main__":
     assert sys.argv[1] == "--serve", f"expected --serve, got {sys.argv[1:]}"
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    said = os.fdopen(os.dup(1), "w")
+    output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    serve(said)
+    serve(output)

@@ -119,8 +119,8 @@ class JobSpec(Contract):
     def _params_of_method(cls, value: Any, info: ValidationInfo) -> Params:
         if "method" not in info.data:
             raise ValueError("params cannot be read without a valid method")
-        wanted = params_class(info.data["method"])
-        return value if isinstance(value, wanted) else wanted.model_validate(value)
+        method_params = params_class(info.data["method"])
+        return value if isinstance(value, method_params) else method_params.model_validate(value)
 
     @field_validator("method")
     @classmethod
@@ -131,10 +131,10 @@ class JobSpec(Contract):
     def _inputs_of_method(self) -> Self:
         needs, allows = self.params.requires, (*self.params.requires, *self.params.accepts, "checkpoint")
         for role in Inputs.model_fields:
-            given = bool(getattr(self.inputs, role))
-            if role in needs and not given:
+            is_present = bool(getattr(self.inputs, role))
+            if role in needs and not is_present:
                 raise ValueError(f"method {self.method} needs inputs.{role}")
-            if given and role not in allows:
+            if is_present and role not in allows:
                 raise ValueError(f"method {self.method} has no use for inputs.{role}; leave it out")
         self._kinds_check()
         self._splits_check()
@@ -175,11 +175,13 @@ class JobSpec(Contract):
                     raise ValueError(f"{dataset.name}: {error}") from None
 
     def _family_check(self) -> None:
-        model, known = self.inputs.model, self.params.model_families
+        model, families = self.inputs.model, self.params.model_families
         family = model.details.get("family") if model else None
-        if model and family and known and family not in known:
-            said = f"takes base models of the families {', '.join(known)}, but {model.name} is of the family {family}"
-            raise ValueError(f"method {self.method} {said}")
+        if model and family and families and family not in families:
+            message = (
+                f"takes base models of the families {', '.join(families)}, but {model.name} is of the family {family}"
+            )
+            raise ValueError(f"method {self.method} {message}")
         if family and (problem := self.params.family_problem(family)):
             raise ValueError(problem)
 

@@ -38,12 +38,12 @@ class Store(Mapping[str, Tensors]):
         """From memory, from the folder, or made now where somebody deleted the file."""
         if key in self._held:
             return self._held[key]
-        found = _read_or_make(self._folder / f"{key}.safetensors", self._makers[key])
-        size = sum(tensor.nbytes for tensor in found.values())
+        tensors = _read_or_make(self._folder / f"{key}.safetensors", self._makers[key])
+        size = sum(tensor.nbytes for tensor in tensors.values())
         if size <= self._left:
             self._left -= size
-            self._held[key] = found
-        return found
+            self._held[key] = tensors
+        return tensors
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._makers)
@@ -61,15 +61,15 @@ def tensors_cached(
     """
     keys = list(makers)
     store = Store(folder, makers, HELD_BYTES)
-    told = 0.0
+    reported_at = 0.0
     for start in range(0, len(keys), processes.world_size):
         if control.agree_to_stop():
             return None
         for key in keys[start : start + processes.world_size][processes.rank :][:1]:
             store[key]
         done = min(start + processes.world_size, len(keys))
-        if done == len(keys) or time.monotonic() - told > TELL_EVERY_SECONDS:
-            told = time.monotonic()
+        if done == len(keys) or time.monotonic() - reported_at > TELL_EVERY_SECONDS:
+            reported_at = time.monotonic()
             reporter.emit(Progress(stage=stage, done=done, total=len(keys)))
     processes.barrier()
     return store

@@ -68,9 +68,9 @@ def checkpoint_load(folder: Path) -> Loaded:
 
 def newest_checkpoint(*candidates: Path | None) -> Path | None:
     """The whole checkpoint with the most steps; a candidate is a checkpoint, a folder of checkpoints, or None."""
-    found = [path for root in candidates if root is not None for path in (root, *root.glob("step-*"))]
-    whole = [path for path in found if (path / "manifest.json").is_file()]
-    return max(whole, key=_step_of, default=None)
+    folders = [path for root in candidates if root is not None for path in (root, *root.glob("step-*"))]
+    complete = [path for path in folders if (path / "manifest.json").is_file()]
+    return max(complete, key=_step_of, default=None)
 
 
 def _step_of(folder: Path) -> int:

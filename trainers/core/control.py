@@ -79,8 +79,8 @@ class Control:
         except FileNotFoundError:
             return 0
         try:
-            wanted = json.loads(text)
-            return (int(wanted["seq"]) << _SHIFT) + COMMANDS.index(wanted["command"])
+            command = json.loads(text)
+            return (int(command["seq"]) << _SHIFT) + COMMANDS.index(command["command"])
         except (ValueError, KeyError, TypeError) as error:
             self._complain(text, error)
             return 0

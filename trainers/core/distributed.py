@@ -114,10 +114,10 @@ def accelerators_text(count: int) -> str:
 def _device(resources: Resources) -> torch.device:
     if not resources.num_accelerators:
         return torch.device("cpu")
-    index, found = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
-    if index >= found:
+    index, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if index >= count:
         raise TrainerError(
-            ReasonCode.NO_ACCELERATOR, f"expected an accelerator with index {index}, found {accelerators_text(found)}"
+            ReasonCode.NO_ACCELERATOR, f"expected an accelerator with index {index}, found {accelerators_text(count)}"
         )
     device = torch.device("cuda", index)
     torch.cuda.set_device(device)

@@ -77,7 +77,7 @@ def files_fetch(job: JobContext, kind: Kind, params: FetchParams, target: Path) 
     """As `fetch_into`, for a job of any method: what `params` ask for, into the folder `target`."""
     source = Source(params.endpoint, params.repo, kind.repo_type, params.revision)
     try:
-        with hub_session(source), _kept_parts(job) as parts:
+        with hub_session(source), _requested_parts(job) as parts:
             return _fetch(Fetch(job, params, target, source), kind, parts)
     except StoppedError:
         if command := job.control.agree():
@@ -119,32 +119,35 @@ def _fetch(fetch: Fetch, kind: Kind, parts: Path) -> Outcome:
 
 def _choose(fetch: Fetch, kind: Kind, files: Sequence[HubFile]) -> list[HubFile]:
     """What is fetched; of the rest that was asked for, a warning says what was left out and why."""
-    asked = [file for file in files if _asked_for(file.path, fetch.params)]
-    chosen = [file for file in asked if _is_safe(file.path, kind.endings)]
-    left = [file.path for file in asked if file not in chosen and not file.path.startswith(".")]
+    requested = [file for file in files if _asked_for(file.path, fetch.params)]
+    chosen = [file for file in requested if _is_safe(file.path, kind.endings)]
+    left = [file.path for file in requested if file not in chosen and not file.path.startswith(".")]
     if left:
         fetch.job.reporter.emit(Warning_(message=_left_out(left, kind)))
     if not chosen:
-        wanted = " ".join(kind.endings)
-        said = f"{fetch.source} has no file to fetch: expected {wanted}, got {_few([f.path for f in asked]) or 'none'}."
-        raise TrainerError(kind.refusal, said)
+        endings = " ".join(kind.endings)
+        names = _few([file.path for file in requested]) or "none"
+        message = f"{fetch.source} has no file to fetch: expected {endings}, got {names}."
+        raise TrainerError(kind.refusal, message)
     if kind.first and not any(file.path in kind.first for file in chosen):
-        said = f"{fetch.source} has no {' or '.join(kind.first)}, or allow and ignore leave them out."
-        raise TrainerError(kind.refusal, said)
+        message = f"{fetch.source} has no {' or '.join(kind.first)}, or allow and ignore leave them out."
+        raise TrainerError(kind.refusal, message)
     return chosen
 
 
 def _size_check(fetch: Fetch, chosen: Sequence[HubFile]) -> None:
     params = fetch.params
     if len(chosen) > MAX_FILES:
-        said = f"{fetch.source} has {len(chosen)} files to fetch; at most {MAX_FILES} are published; choose by allow."
-        raise TrainerError(ReasonCode.BAD_PARAMETERS, said)
+        message = (
+            f"{fetch.source} has {len(chosen)} files to fetch; at most {MAX_FILES} are published; choose by allow."
+        )
+        raise TrainerError(ReasonCode.BAD_PARAMETERS, message)
     size = sum(file.size for file in chosen)
     if size > params.max_gigabytes * 1e9:
-        said = (
+        message = (
             f"{fetch.source}: {size / 1e9:.1f} GB are more than max_gigabytes={params.max_gigabytes:g}; choose by allow"
         )
-        raise TrainerError(ReasonCode.BAD_PARAMETERS, f"{said} and ignore, or raise it.")
+        raise TrainerError(ReasonCode.BAD_PARAMETERS, f"{message} and ignore, or raise it.")
 
 
 def _card(fetch: Fetch, commit: str, files: Sequence[HubFile], parts: Path) -> str:
@@ -160,8 +163,8 @@ def _card(fetch: Fetch, commit: str, files: Sequence[HubFile], parts: Path) -> s
 
 
 def _asked_for(path: str, params: FetchParams) -> bool:
-    wanted = not params.allow or any(fnmatch(path, pattern) for pattern in params.allow)
-    return wanted and not any(fnmatch(path, pattern) for pattern in params.ignore)
+    is_requested = not params.allow or any(fnmatch(path, pattern) for pattern in params.allow)
+    return is_requested and not any(fnmatch(path, pattern) for pattern in params.ignore)
 
 
 def _is_safe(path: str, endings: tuple[str, ...]) -> bool:
@@ -174,10 +177,10 @@ def _is_safe(path: str, endings: tuple[str, ...]) -> bool:
 def _left_out(paths: list[str], kind: Kind) -> str:
     pickles = [path for path in paths if PurePosixPath(path).suffix.lower() in PICKLES]
     others = [path for path in paths if path not in pickles]
-    said = [f"left out, since pickled weights can run code: {_few(pickles)}"] if pickles else []
+    message = [f"left out, since pickled weights can run code: {_few(pickles)}"] if pickles else []
     if others:
-        said.append(f"left out, since only {' '.join(kind.endings)} are fetched: {_few(others)}")
-    return "; ".join(said)
+        message.append(f"left out, since only {' '.join(kind.endings)} are fetched: {_few(others)}")
+    return "; ".join(message)
 
 
 def _few(paths: list[str]) -> str:
@@ -190,10 +193,10 @@ def _room_check(fetch: Fetch, parts: Path) -> None:
     needed = fetch.total_bytes - here + SPARE_BYTES
     free = shutil.disk_usage(parts).free
     if needed > free:
-        said = (
+        message = (
             f"{fetch.source} needs {needed / 1e9:.1f} GB more on the worker's disk, which has {free / 1e9:.1f} GB free."
         )
-        raise TrainerError(ReasonCode.DISK_FULL, said)
+        raise TrainerError(ReasonCode.DISK_FULL, message)
 
 
 def _place(part: Path, target: Path) -> None:
@@ -207,7 +210,7 @@ def _place(part: Path, target: Path) -> None:
 
 
 @contextmanager
-def _kept_parts(job: JobContext) -> Iterator[Path]:
+def _requested_parts(job: JobContext) -> Iterator[Path]:
     """Where a broken download is kept on this host for the next attempt, and gone after a whole one.
 
     Who finds another job of the same spec in there uses a folder of its own.

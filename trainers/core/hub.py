@@ -77,12 +77,12 @@ def hub_files(source: Source) -> tuple[str, list[HubFile]]:
     """The commit that the revision means now, and its files."""
     api = HfApi(endpoint=source.endpoint, token=_token())
     info = api.model_info if source.repo_type == "model" else api.dataset_info
-    found = info(source.repo, revision=source.revision, files_metadata=True)
+    digest = info(source.repo, revision=source.revision, files_metadata=True)
     files = []
-    for entry in found.siblings or ():
+    for entry in digest.siblings or ():
         sha256 = entry.lfs.sha256 if entry.lfs else ""
         files.append(HubFile(entry.rfilename, entry.size or 0, sha256, entry.blob_id or ""))
-    return str(found.sha), files
+    return str(digest.sha), files
 
 
 def file_fetch(source: Source, commit: str, file: HubFile, part: Path, on_bytes: Callable[[int], None]) -> None:
@@ -90,11 +90,11 @@ def file_fetch(source: Source, commit: str, file: HubFile, part: Path, on_bytes:
     if part.exists() and part.stat().st_size > file.size:
         part.unlink()
     url = hf_hub_url(source.repo, file.path, repo_type=source.repo_type, revision=commit, endpoint=source.endpoint)
-    found = get_hf_file_metadata(url, token=_token(), endpoint=source.endpoint)
-    headers = {**build_hf_headers(token=_token_for(source, found.location)), "Accept-Encoding": "identity"}
+    digest = get_hf_file_metadata(url, token=_token(), endpoint=source.endpoint)
+    headers = {**build_hf_headers(token=_token_for(source, digest.location)), "Accept-Encoding": "identity"}
     with part.open("ab") as raw:
         counted = cast(BinaryIO, _Counted(raw, file.size, on_bytes))
-        http_get(found.location, counted, resume_size=raw.tell(), headers=headers, expected_size=file.size)
+        http_get(digest.location, counted, resume_size=raw.tell(), headers=headers, expected_size=file.size)
     _digest_check(file, part)
 
 
@@ -108,8 +108,8 @@ class _Counted:
 
     def write(self, data: bytes) -> int:
         if self._raw.tell() + len(data) > self._limit:
-            said = f"The Hub sends more than the {self._limit} bytes that it announced."
-            raise TrainerError(ReasonCode.INPUT_CORRUPT, said)
+            message = f"The Hub sends more than the {self._limit} bytes that it announced."
+            raise TrainerError(ReasonCode.INPUT_CORRUPT, message)
         written = self._raw.write(data)
         self._on_bytes(self._raw.tell())
         return written
@@ -119,11 +119,11 @@ class _Counted:
 
 
 def _digest_check(file: HubFile, part: Path) -> None:
-    found = sha256_of(part) if file.sha256 else _git_sha1(part)
-    if found != (file.sha256 or file.blob):
+    digest = sha256_of(part) if file.sha256 else _git_sha1(part)
+    if digest != (file.sha256 or file.blob):
         part.unlink()
-        said = f"{file.path} arrived with digest {found}, the Hub announced {file.sha256 or file.blob}."
-        raise TrainerError(ReasonCode.INPUT_CORRUPT, said)
+        message = f"{file.path} arrived with digest {digest}, the Hub announced {file.sha256 or file.blob}."
+        raise TrainerError(ReasonCode.INPUT_CORRUPT, message)
 
 
 def _git_sha1(path: Path) -> str:
@@ -142,10 +142,10 @@ def _token() -> str | Literal[False]:
 def _token_for(source: Source, url: str) -> str | Literal[False]:
     """Only the Hub itself gets the token; what it redirects to carries its own permission."""
     try:
-        own = origin_of(url) == origin_of(source.endpoint)
+        same_origin = origin_of(url) == origin_of(source.endpoint)
     except ValueError:
-        own = False  # the guard refuses it when it is asked for
-    return _token() if own else False
+        same_origin = False  # the guard refuses it when it is asked for
+    return _token() if same_origin else False
 
 
 @contextmanager
@@ -155,8 +155,8 @@ def _errors_told(source: Source) -> Iterator[None]:
     except AddressRefusedError as error:
         raise TrainerError(ReasonCode.ADDRESS_REFUSED, f"{source}: {error}.") from None
     except RevisionNotFoundError:
-        said = f"{source.repo} has no revision {source.revision!r}."
-        raise TrainerError(ReasonCode.REVISION_NOT_FOUND, said) from None
+        message = f"{source.repo} has no revision {source.revision!r}."
+        raise TrainerError(ReasonCode.REVISION_NOT_FOUND, message) from None
     except HfHubHTTPError as error:
         raise _refusal(source, error.response.status_code) from None
     except (HTTPError, OSError) as error:

@@ -222,9 +222,9 @@ def _evaluate(
     with _timed(progress, "evaluating"):
         if plan.hooks.validate:
             reporter.emit(Validation(step=progress.step, metrics=plan.hooks.validate(progress.step)))
-        whole = plan.hooks.evaluate(progress.step) if plan.hooks.evaluate else True
+        is_complete = plan.hooks.evaluate(progress.step) if plan.hooks.evaluate else True
     rng_load_state(rng)
-    if not any(processes.agree([int(not whole)])):
+    if not any(processes.agree([int(not is_complete)])):
         progress.evaluated_step = progress.step
     log.resume_clock()
 

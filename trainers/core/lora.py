@@ -97,8 +97,8 @@ def pair_init(layer: LoraLayer, name: str, seed: int) -> None:
 
 
 def lora_layers(unet: nn.Module, name: str) -> list[tuple[str, LoraLayer]]:
-    found = [(n, m) for n, m in unet.named_modules() if isinstance(m, LoraLayer) and name in m.lora_A]
-    return sorted(found, key=lambda item: item[0])
+    layers = [(n, m) for n, m in unet.named_modules() if isinstance(m, LoraLayer) and name in m.lora_A]
+    return sorted(layers, key=lambda item: item[0])
 
 
 def _parts(layer: LoraLayer, name: str) -> list[nn.Module]:

@@ -20,16 +20,16 @@ def betas(config: Mapping[str, Any]) -> Tensor:
     start, end = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
     schedule = config.get("beta_schedule", "linear")
     if config.get("trained_betas") is not None:
-        found = torch.tensor(config["trained_betas"], dtype=torch.float32)
+        betas = torch.tensor(config["trained_betas"], dtype=torch.float32)
     elif schedule == "linear":
-        found = torch.linspace(start, end, count, dtype=torch.float32)
+        betas = torch.linspace(start, end, count, dtype=torch.float32)
     elif schedule == "scaled_linear":
-        found = torch.linspace(start**0.5, end**0.5, count, dtype=torch.float32) ** 2
+        betas = torch.linspace(start**0.5, end**0.5, count, dtype=torch.float32) ** 2
     elif schedule == "squaredcos_cap_v2":
-        found = cosine_betas(count)
+        betas = cosine_betas(count)
     else:
         raise ValueError(f"beta_schedule must be linear, scaled_linear or squaredcos_cap_v2, got {schedule!r}")
-    return rescale_zero_terminal_snr(found) if config.get("rescale_betas_zero_snr") else found
+    return rescale_zero_terminal_snr(betas) if config.get("rescale_betas_zero_snr") else betas
 
 
 def cosine_betas(count: int) -> Tensor:

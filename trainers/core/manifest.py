@@ -19,8 +19,8 @@ PRODUCTS = ("adaptor", "samples", "tensorboard", "wandb", "dataset", "model")
 
 def versions() -> dict[str, str]:
     """Of Python, of Anneal, and of every library that can change a bit of the result."""
-    found = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    return {"python": platform.python_version(), "anneal": _anneal_version(), **found}
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {"python": platform.python_version(), "anneal": _anneal_version(), **versions}
 
 
 def manifest_body(job: JobContext, outcome: Outcome) -> dict[str, Any]:

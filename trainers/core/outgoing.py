@@ -40,11 +40,11 @@ class Guard:
     def address(self, host: str, port: int) -> None:
         """For every connection. Raises AddressRefusedError."""
         try:
-            said = address_refusal(host)
+            refusal = address_refusal(host)
         except ValueError:
             raise AddressRefusedError(f"{host!r} was to be connected to without being resolved first") from None
-        if said and not any(o.port == port and _plain(host) in self._resolve(o.host, port) for o in self._always):
-            raise AddressRefusedError(said)
+        if refusal and not any(o.port == port and _plain(host) in self._resolve(o.host, port) for o in self._always):
+            raise AddressRefusedError(refusal)
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def guarded(guard: Guard) -> Iterator[Guard]:
 def addresses_of(host: str, port: int) -> set[str]:
     """The IP addresses of a name; none where it has none."""
     try:
-        return {_plain(str(found[4][0])) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        return {_plain(str(results[4][0])) for results in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
     except OSError:
         return set()
 
@@ -87,15 +87,15 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 def _plain(address: str) -> str:
     """One spelling; a mapped IPv4 address is the IPv4 address."""
-    found = ipaddress.ip_address(address)
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return str(mapped or found)
+    results = ipaddress.ip_address(address)
+    mapped = results.ipv4_mapped if isinstance(results, ipaddress.IPv6Address) else None
+    return str(mapped or results)
 
 
 def _proxies() -> tuple[Origin, ...]:
-    found = []
+    results = []
     for scheme, url in getproxies().items():
         if scheme in ("http", "https", "all"):
             bare = url.rpartition("@")[2].rpartition("//")[2]
-            found.append(origin_of(f"http://{bare}"))
-    return tuple(found)
+            results.append(origin_of(f"http://{bare}"))
+    return tuple(results)

@@ -43,12 +43,12 @@ def _flat(named: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """A file of tensors holds no two names of one memory, as bitsandbytes' tables are."""
-    seen: set[int] = set()
-    found = {}
+    visited: set[int] = set()
+    unshared = {}
     for name, tensor in tensors.items():
-        found[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
-        seen.add(tensor.data_ptr())
-    return found
+        unshared[name] = tensor.clone() if tensor.data_ptr() in visited else tensor
+        visited.add(tensor.data_ptr())
+    return unshared
 
 
 def rng_state() -> State:

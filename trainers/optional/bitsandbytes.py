@@ -25,7 +25,7 @@ def linear_nf4(layer: nn.Linear, device: torch.device) -> nn.Module:
 
     The bias, and what it computes in, keep their dtype.
     """
-    made = LIBRARY.nn.Linear4bit(
+    linear = LIBRARY.nn.Linear4bit(
         layer.in_features,
         layer.out_features,
         bias=layer.bias is not None,
@@ -33,8 +33,8 @@ def linear_nf4(layer: nn.Linear, device: torch.device) -> nn.Module:
         quant_type="nf4",
         device="meta",
     )
-    made.weight = LIBRARY.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4", module=made)
-    made.bias = layer.bias
-    made.support_avx512bf16_for_cpu = False  # it would lay the weights out anew in evaluation, and give other bits
-    placed: nn.Module = made.requires_grad_(False).to(device)
+    linear.weight = LIBRARY.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4", module=linear)
+    linear.bias = layer.bias
+    linear.support_avx512bf16_for_cpu = False  # it would lay the weights out anew in evaluation, and give other bits
+    placed: nn.Module = linear.requires_grad_(False).to(device)
     return placed

@@ -26,8 +26,8 @@ class TensorBoard:
         elif isinstance(payload, Validation):
             self._scalars("validation", payload.step, payload.metrics)
         elif isinstance(payload, Sample) and payload.path.endswith(".json"):
-            said = f"**{payload.prompt}**\n\n{payload.details.get('text', '')}"
-            self._writer.add_text(payload.label or payload.path, said, payload.step)
+            text = f"**{payload.prompt}**\n\n{payload.details.get('text', '')}"
+            self._writer.add_text(payload.label or payload.path, text, payload.step)
         elif isinstance(payload, Sample):
             with Image.open(self._out / payload.path) as image:
                 pixels = np.asarray(image.convert("RGB"))

@@ -6,5 +6,5 @@ import torch_xla
 
 def device() -> torch.device:
     """The TPU of this process."""
-    found: torch.device = torch_xla.device()
-    return found
+    device: torch.device = torch_xla.device()
+    return device

@@ -35,8 +35,8 @@ class WandB:
         elif isinstance(payload, Validation):
             self._log("validation", payload.step, payload.metrics)
         elif isinstance(payload, Sample) and payload.path.endswith(".json"):
-            said = wandb.Html(html.escape(f"{payload.prompt} -> {payload.details.get('text', '')}"))
-            self._log("samples", payload.step, {payload.label or payload.path: said})
+            text = wandb.Html(html.escape(f"{payload.prompt} -> {payload.details.get('text', '')}"))
+            self._log("samples", payload.step, {payload.label or payload.path: text})
         elif isinstance(payload, Sample):
             image = wandb.Image(str(self._out / payload.path), caption=payload.prompt)
             self._log("samples", payload.step, {payload.label or payload.path: image})

@@ -42,9 +42,9 @@ class Forker:
         self.digest = digest
         self._started = time.monotonic()
         self._output = folder / "output"
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-m", "worker.process.forker", str(os.getpid()), str(theirs.fileno())]
-        with theirs, self._output.open("wb") as output:
+        self._control, other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, "-m", "worker.process.forker", str(os.getpid()), str(other_end.fileno())]
+        with other_end, self._output.open("wb") as output:
             self._process = spawner.start(
                 [*command, ",".join(modules), ROOM],
                 stdin=subprocess.DEVNULL,
@@ -52,7 +52,7 @@ class Forker:
                 stderr=output,
                 cwd=folder,
                 env={**env, **ENVIRONMENT, RESERVED[0]: RESERVED[1]},
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(other_end.fileno(),),
                 start_new_session=True,
             )
         self._control.settimeout(ANSWER_SECONDS)

@@ -17,7 +17,7 @@ class Columns:
 
     def __init__(self) -> None:
         self._rows = 0
-        self._seen: dict[str, Counter[str]] = {}
+        self._kinds_by_column: dict[str, Counter[str]] = {}
         self._expected: dict[str, str | None] = {}
         """Kind by column that is expected of all rows; None = any kind."""
         self._present: Counter[str] = Counter()
@@ -31,8 +31,8 @@ class Columns:
             return
         self._rows += 1
         for name, value in row.items():
-            if value is not None and (name in self._seen or len(self._seen) <= MAX_COLUMNS):
-                self._seen.setdefault(name, Counter())[value_kind(value)] += 1
+            if value is not None and (name in self._kinds_by_column or len(self._kinds_by_column) <= MAX_COLUMNS):
+                self._kinds_by_column.setdefault(name, Counter())[value_kind(value)] += 1
 
     def add_good(self, row: dict[str, Any]) -> None:
         """Counts the keys of a row that stays in the dataset."""
@@ -59,9 +59,9 @@ class Columns:
         return f"the rows do not have the same keys: {names}{more}"
 
     def decide(self, path: str) -> None:
-        if len(self._seen) > MAX_COLUMNS:
+        if len(self._kinds_by_column) > MAX_COLUMNS:
             raise Refused(f"{path}: the rows have more than {MAX_COLUMNS} columns; expected the same few in each")
-        for name, kinds in self._seen.items():
+        for name, kinds in self._kinds_by_column.items():
             if kinds.total() >= USUAL_SHARE * self._rows:
                 kind, count = kinds.most_common(1)[0]
                 self._expected[name] = kind if count >= USUAL_SHARE * kinds.total() else None
@@ -70,7 +70,7 @@ class Columns:
     def shown(self) -> list[dict[str, Any]]:
         return [
             {"name": name, "kind": kinds.most_common(1)[0][0], "in_all_rows": name in self._expected}
-            for name, kinds in self._seen.items()
+            for name, kinds in self._kinds_by_column.items()
         ]
 
     def fault(self, row: Any) -> str | None:

@@ -128,14 +128,14 @@ def _note(first: str, last: str, unreferenced: dict[str, int]) -> None:
     in_range = Q(key__gt=first) & (Q(key__lte=last) if last else Q())
     _forget(set(Unreferenced.objects.filter(in_range).values_list("key", flat=True)) - set(unreferenced))
     at = now()
-    rows = (Unreferenced(key=key, size_bytes=size, seen=at) for key, size in unreferenced.items())
+    rows = (Unreferenced(key=key, size_bytes=size, listed_at=at) for key, size in unreferenced.items())
     Unreferenced.objects.bulk_create(rows, ignore_conflicts=True, batch_size=500)
 
 
 def _remove(keys: Collection[str]) -> list[str]:
     """Deletes those of `keys` whose grace period is over, after another check of the rows: one may name them by now."""
     deadline = now() - timedelta(hours=environment().unreferenced_hours)
-    due = set(Unreferenced.objects.filter(seen__lt=deadline).values_list("key", flat=True)) & set(keys)
+    due = set(Unreferenced.objects.filter(listed_at__lt=deadline).values_list("key", flat=True)) & set(keys)
     removed = sorted(due - keys_referenced(due))
     for key in removed:
         storage().delete(key)

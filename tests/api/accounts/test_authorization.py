@@ -56,8 +56,10 @@ def scene(django_db_setup: None, django_db_blocker: Any) -> Iterator[Scene]:  # 
     with django_db_blocker.unblock(), pytest.MonkeyPatch.context() as patch, transaction.atomic():
         keys = {"secrets_keys": Fernet.generate_key().decode()}
         patch.setattr(settings, "ANNEAL", settings.ANNEAL.model_copy(update=keys))
-        kept_open = SimpleNamespace(close=lambda: None)  # the stream gives its connection back; here it is the test's
-        patch.setattr("api.jobs.streams.views.connection", kept_open)
+        refused_open = SimpleNamespace(
+            close=lambda: None
+        )  # the stream gives its connection back; here it is the test's
+        patch.setattr("api.jobs.streams.views.connection", refused_open)
         yield scene_make()
         transaction.set_rollback(True)
 

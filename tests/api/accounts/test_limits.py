@@ -64,7 +64,7 @@ def test_a_body_that_is_no_login_counts_for_the_address() -> None:
     assert codes(answers) == [400] * 30 + [429]
 
 
-def test_old_counts_are_forgotten_and_names_are_not_kept(minutes: Minutes) -> None:
+def test_old_counts_are_forgotten_and_names_are_not_stored(minutes: Minutes) -> None:
     guess("a password typed as the name")
     assert all(len(key) == 64 for key in RateCount.objects.values_list("key", flat=True))
     minutes.now += 60 * 10

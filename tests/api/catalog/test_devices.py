@@ -99,13 +99,13 @@ def test_a_base_model_of_another_family_is_refused_at_submit(ask: Any) -> None:
 
 
 def test_what_does_nothing_with_the_family_of_the_base_is_refused_at_submit(world: World, user: APIClient) -> None:
-    def said(family: str, **params: Any) -> str:
+    def problem_of(family: str, **params: Any) -> str:
         PretrainedModelVersion.objects.update(family=family)
         data = {**world.request, "params": {**world.request["params"], **params}}
         answer = user.post(JOBS, data, format="json")
         return "" if answer.status_code == 201 else str(answer.json()["message"])
 
-    assert "resolution=520 must be a multiple of 16 for Flux.1; choose 512" in said("flux", resolution=520)
-    assert said("sd1", resolution=520) == ""
-    assert "snr_gamma=5.0 does nothing with Stable Diffusion 3" in said("sd3", snr_gamma=5)
-    assert "timestep_shift" in said("sdxl", timestep_shift=3.0)
+    assert "resolution=520 must be a multiple of 16 for Flux.1; choose 512" in problem_of("flux", resolution=520)
+    assert problem_of("sd1", resolution=520) == ""
+    assert "snr_gamma=5.0 does nothing with Stable Diffusion 3" in problem_of("sd3", snr_gamma=5)
+    assert "timestep_shift" in problem_of("sdxl", timestep_shift=3.0)

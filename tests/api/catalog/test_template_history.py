@@ -58,7 +58,7 @@ def test_restore_makes_an_old_version_the_newest(user: APIClient) -> None:
 
 
 @pytest.mark.usefixtures("changed")
-def test_a_clone_starts_with_what_the_version_said(user: APIClient) -> None:
+def test_a_clone_starts_with_the_parameters_of_the_version(user: APIClient) -> None:
     cloned = user.post(f"{PATH}/fast@1/clone", {"name": "copy"}, format="json")
     assert (cloned.status_code, cloned.json()["version"], cloned.json()["params"]["lora_r"]) == (201, 1, 8)
     assert user.post(f"{PATH}/fast/clone", {"name": "copy"}, format="json").status_code == 409

@@ -21,7 +21,7 @@ def body(world: World) -> dict[str, Any]:  # noqa: ARG001 the dataset and model 
     return {"name": "fast", "method": "image_lora", "params": params, "dataset": "shapes", "model": "base@1"}
 
 
-def test_a_template_is_kept_as_it_was_written(user: APIClient, body: dict[str, Any]) -> None:
+def test_a_template_is_stored_as_it_was_written(user: APIClient, body: dict[str, Any]) -> None:
     full = {**body, "adaptors": [], "resources": {"accelerators": 1}, "pool": "big", "priority": 5}
     created = user.post(PATH, full, format="json")
     assert created.status_code == 201

@@ -297,7 +297,7 @@ def photo() -> bytes:
 
 
 @pytest.mark.parametrize("later", [False, True])
-def test_metadata_is_kept_and_said_or_removed_as_the_upload_asks(
+def test_metadata_stays_with_a_notice_or_is_removed_on_request(
     links: str, later: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     anna, files = person(), {"a.jpg": photo(), "a.txt": b"a wall"}

@@ -32,8 +32,8 @@ def body_of(agent: Agent, outcome: str = "succeeded", folder: str = "dataset", s
     return {**agent.finish_body(outcome, manifest=False), "files": sent, "manifest": manifest}
 
 
-def finish(agent: Agent, outcome: str = "succeeded", **told: Any) -> Any:
-    return agent.post("finish", body_of(agent, outcome, **told))
+def finish(agent: Agent, outcome: str = "succeeded", **reported: Any) -> Any:
+    return agent.post("finish", body_of(agent, outcome, **reported))
 
 
 @pytest.fixture
@@ -59,8 +59,13 @@ def test_a_fetched_dataset_is_checked_and_records_its_source(user: APIClient, ag
     assert version.details["source"] == {**SOURCE, "job": agent.job}
     assert version.details["num_images"] == 1
     events = user.get(f"/api/v1/jobs/{agent.job}/events").json()["results"]
-    (told,) = [event["data"] for event in events if event["kind"] == "version"]
-    assert (told["kind"], told["name"], told["version"], told["source"]["commit"]) == ("datasets", "tiny", 1, COMMIT)
+    (reported,) = [event["data"] for event in events if event["kind"] == "version"]
+    assert (reported["kind"], reported["name"], reported["version"], reported["source"]["commit"]) == (
+        "datasets",
+        "tiny",
+        1,
+        COMMIT,
+    )
     assert Audit.objects.filter(kind="version_created", actor="user:admin-of-default").exists()
     assert user.get("/api/v1/datasets/tiny").json()["num_files"] == 2
 

@@ -29,7 +29,7 @@ def with_key(environ: Environ) -> None:
 
 
 @pytest.fixture
-def kept(user: APIClient) -> None:
+def stored(user: APIClient) -> None:
     """Two secrets of the project: hub and odd."""
     for name, kind, value in (("hub", "hub", VALUE), ("odd", "generic", ODD)):
         answer = user.put(f"/api/v1/secrets/{name}", {"kind": kind, "value": value}, format="json")
@@ -41,7 +41,7 @@ def submit(client: APIClient, *secrets: str, **params: Any) -> Any:
     return client.post("/api/v1/jobs", {"method": "fetch_dataset", "params": fetch_params}, format="json")
 
 
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("stored")
 def test_only_the_claim_has_the_values_and_it_is_audited(user: APIClient, host: Host) -> None:
     job = submit(user, "hub", "odd")
     assert job.status_code == 201
@@ -62,21 +62,21 @@ def test_only_the_claim_has_the_values_and_it_is_audited(user: APIClient, host: 
     assert all(row.data["job"] == job.json()["id"] and row.project_id for row in audits)
 
 
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("stored")
 def test_a_job_that_names_no_secret_gets_none(world: World, user: APIClient, host: Host) -> None:
     user.post("/api/v1/jobs", world.request, format="json")
     assert host.claim().claim["secrets"] == {}
     assert not Audit.objects.filter(kind="secret_given").exists()
 
 
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("stored")
 def test_the_same_claim_again_has_them_again(user: APIClient, host: Host) -> None:
     submit(user, "hub")
     claim_id = "00000000-0000-4000-8000-000000000001"
     assert [host.claim(claim_id=claim_id).claim["secrets"] for _ in range(2)] == [{"HF_TOKEN": VALUE}] * 2
 
 
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("stored")
 def test_a_secret_that_is_gone_or_unreadable_is_missing(user: APIClient, host: Host, environ: Environ) -> None:
     submit(user, "hub", "odd")
     ProjectSecret.objects.get(name="odd").delete()
@@ -85,7 +85,7 @@ def test_a_secret_that_is_gone_or_unreadable_is_missing(user: APIClient, host: H
     assert (claim["secrets"], claim["missing_secrets"]) == ({}, ["hub", "odd"])
 
 
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("stored")
 def test_an_unknown_or_a_doubled_secret_is_refused_at_submit(user: APIClient) -> None:
     user.put("/api/v1/secrets/other", {"kind": "hub", "value": "another-token"}, format="json")
     unknown, doubled = submit(user, "hub", "nope"), submit(user, "hub", "other")
@@ -94,7 +94,7 @@ def test_an_unknown_or_a_doubled_secret_is_refused_at_submit(user: APIClient) ->
     assert not Job.objects.exists()
 
 
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("stored")
 def test_the_secrets_of_another_project_are_unknown(stranger: APIClient) -> None:
     assert submit(stranger, "hub").json()["code"] == "unknown_secret"
 
@@ -105,7 +105,7 @@ def test_without_a_key_no_job_may_name_a_secret(user: APIClient, environ: Enviro
     assert submit(user).status_code == 201
 
 
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("stored")
 def test_a_writer_may_use_a_secret_that_only_admins_may_set(user: APIClient) -> None:
     assert submit(person("default", "writer"), "hub").status_code == 201
     assert user.get("/api/v1/jobs").json()["results"][0]["params"]["secrets"] == ["hub"]
@@ -135,7 +135,7 @@ def test_a_job_that_does_not_connect_needs_no_listed_hub(environ: Environ) -> No
         hub_check(ImportModelParams(name="new", repo="me/tiny"))
 
 
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("stored")
 def test_a_value_in_the_parameters_is_no_name(user: APIClient) -> None:
     answer = submit(user, VALUE.upper())
     assert answer.status_code == 400

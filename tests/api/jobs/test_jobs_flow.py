@@ -84,16 +84,16 @@ def test_a_missing_dataset_is_a_400_that_names_it(world: World, user: APIClient)
 
 
 @pytest.mark.usefixtures("world")
-@pytest.mark.parametrize(("name", "known"), [("a.png", 201), ("./a.png", 201), ("b.png", 400)])
+@pytest.mark.parametrize(("name", "existing"), [("a.png", 201), ("./a.png", 201), ("b.png", 400)])
 def test_an_image_that_the_dataset_lacks_is_refused_before_a_worker_is_needed(
-    user: APIClient, name: str, known: int
+    user: APIClient, name: str, existing: int
 ) -> None:
     request = {"method": "sample_image", "model": "base", "dataset": "shapes", "resources": {"accelerators": 0}}
     body = {**request, "params": {"prompt": "a dog", "input_image": name}}
     answer = user.post("/api/v1/jobs", body, format="json")
     verdict = user.post("/api/v1/templates/validate", {"name": "x", **body}, format="json").json()
-    assert (answer.status_code, verdict["valid"]) == (known, known == 201), answer.content
-    if known == 400:
+    assert (answer.status_code, verdict["valid"]) == (existing, existing == 201), answer.content
+    if existing == 400:
         messages = ["shapes@1 has no file 'b.png'; it has a.png, metadata.jsonl"]
         assert answer.json()["fields"] == verdict["fields"] == {"params.input_image": messages}
         assert Job.objects.count() == 0

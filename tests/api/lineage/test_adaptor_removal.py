@@ -81,7 +81,7 @@ def test_lineage_shows_job_inputs_and_attempts(user: APIClient, train: Any, worl
     parent = train(template="fast")
     again = user.post(f"/api/v1/jobs/{parent['id']}/rerun", {}, format="json").json()
     lineage = user.get(f"{PATH}/shapes@1/lineage").json()
-    assert (lineage["adaptor"], lineage["template"], lineage["template_kept"]) == ("shapes@1", "fast@1", True)
+    assert (lineage["adaptor"], lineage["template"], lineage["template_exists"]) == ("shapes@1", "fast@1", True)
     assert (lineage["job"]["id"], lineage["parent"], [job["id"] for job in lineage["reruns"]]) == (
         parent["id"],
         None,
@@ -92,7 +92,7 @@ def test_lineage_shows_job_inputs_and_attempts(user: APIClient, train: Any, worl
     assert user.post(lineage["rerun_url"], {}, format="json").json()["parent"] == parent["id"]
     user.delete("/api/v1/templates/fast")
     lineage_after = user.get(f"{PATH}/shapes@1/lineage").json()
-    assert (lineage_after["template"], lineage_after["template_kept"]) == ("fast@1", False)
+    assert (lineage_after["template"], lineage_after["template_exists"]) == ("fast@1", False)
 
 
 def test_inputs_say_who_uses_them(user: APIClient, train: Any, world: World) -> None:

@@ -60,7 +60,7 @@ def page(record: Any) -> str:
     return reverse(f"admin:{record._meta.app_label}_{record._meta.model_name}_change", args=[record.pk])
 
 
-def said(response: Any) -> list[str]:
+def messages_of(response: Any) -> list[str]:
     return [str(message) for message in response.context["messages"]]
 
 
@@ -114,7 +114,7 @@ def test_a_job_is_cancelled_from_its_page_after_a_question(root: Client) -> None
     job.refresh_from_db()
     assert job.stop_requested == ""
     done = root.post(button, {"confirmed": "yes"}, follow=True)
-    assert said(done) == ["first is asked to stop."]
+    assert messages_of(done) == ["first is asked to stop."]
     assert Audit.objects.filter(actor="user:root", kind="job_cancel_requested", object=f"job:{job.pk}").count() == 1
 
 
@@ -128,7 +128,7 @@ def test_the_list_confirms_a_cancel_and_reports_refusals(
     assert Job.objects.get(pk=waiting).state == "queued"
     answer = root.post(listed(Job), {**chosen, "confirmed": "yes"}, follow=True)
     assert Job.objects.get(pk=waiting).state == "cancelled"
-    assert any("done" in line and "succeeded, so it cannot become cancelled" in line for line in said(answer))
+    assert any("done" in line and "succeeded, so it cannot become cancelled" in line for line in messages_of(answer))
 
 
 def test_pause_and_requeue(root: Client, world: World, user: APIClient) -> None:
@@ -159,7 +159,7 @@ def test_a_member_gets_a_role_and_the_last_admin_keeps_it(root: Client, project:
     second.refresh_from_db()
     assert second.role == "writer"
     answer = root.post(reverse("admin:accounts_membership_leave_this", args=[first.pk]), follow=True)
-    assert "The last admin of a project stays its admin" in said(answer)[-1] and project.memberships.count() == 2
+    assert "The last admin of a project stays its admin" in messages_of(answer)[-1] and project.memberships.count() == 2
     root.post(reverse("admin:accounts_membership_leave_this", args=[second.pk]))
     assert list(project.memberships.all()) == [first]
 
@@ -201,9 +201,9 @@ def test_the_dashboard_shows_states_queue_workers_and_infrastructure(root: Clien
 def queries(client: Client, url: str) -> int:
     with CaptureQueriesContext(
         connection,
-    ) as seen:
+    ) as observed:
         assert client.get(url).status_code == 200
-    return len(seen)
+    return len(observed)
 
 
 @pytest.mark.usefixtures("agent")

@@ -73,7 +73,7 @@ def jobs_make(world: World, user: APIClient, host: Host) -> None:
 
 def test_every_page_is_drawn_without_a_complaint_of_the_browser(page: Any) -> None:
     complaints: list[str] = []
-    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     job = Job.objects.get(name="portrait lora")
     shown = {

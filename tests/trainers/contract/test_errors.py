@@ -26,6 +26,6 @@ def test_a_trainer_error_carries_its_reason() -> None:
 
 
 def test_a_reason_survives_json_and_ignores_unknown_keys() -> None:
-    told = reason(ReasonCode.WORKER_LOST, detail="last seen 12:00")
-    assert Reason.model_validate_json(told.model_dump_json()) == told
-    assert Reason.model_validate({**told.model_dump(), "of_a_newer_release": 1}) == told
+    reported = reason(ReasonCode.WORKER_LOST, detail="last seen 12:00")
+    assert Reason.model_validate_json(reported.model_dump_json()) == reported
+    assert Reason.model_validate({**reported.model_dump(), "of_a_newer_release": 1}) == reported

@@ -167,19 +167,19 @@ def test_a_warm_up_as_long_as_the_job_warns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"optimizer": "prodigy", "learning_rate": 1e-4}, "learning_rate=0.0001 scales down"),
         ({"optimizer": "lion"}, "0.99 is usual"),
         ({"eval_prompt": "a", "eval_every_steps": 100}, "evaluating every 100 steps takes 50%"),
     ],
 )
-def test_what_is_probably_not_meant_is_said_at_submit(values: dict[str, Any], said: str) -> None:
-    assert said in " ".join(ImageLoraParams(adaptor_name="a", **values).warnings())
+def test_probable_mistakes_are_warned_of_at_submit(values: dict[str, Any], message: str) -> None:
+    assert message in " ".join(ImageLoraParams(adaptor_name="a", **values).warnings())
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"eval_num_inference_steps": 20}, "eval_num_inference_steps=20 does nothing without eval_prompt"),
         ({"eval_seed": 7}, "eval_seed=7 does nothing without eval_prompt"),
@@ -193,8 +193,8 @@ def test_what_is_probably_not_meant_is_said_at_submit(values: dict[str, Any], sa
         ),
     ],
 )
-def test_settings_of_samples_that_are_not_made_are_refused(values: dict[str, Any], said: str) -> None:
-    assert said in refusal(**values)
+def test_settings_of_samples_that_are_not_made_are_refused(values: dict[str, Any], message: str) -> None:
+    assert message in refusal(**values)
 
 
 def test_what_a_family_has_not_is_named_at_submit() -> None:
@@ -210,8 +210,8 @@ def test_flux_is_told_its_guidance_in_one_forward() -> None:
     params = ImageLoraParams(adaptor_name="a", eval_prompt="a", eval_num_inference_steps=20)
     assert (params.eval_guidance("flux"), params.eval_guidance("sdxl")) == (3.5, 7.5)
     assert (params.evaluation_forwards("flux"), params.evaluation_forwards("sdxl")) == (20, 40)
-    asked = params.model_copy(update={"eval_guidance_scale": 2.0})
-    assert asked.eval_guidance("flux") == asked.eval_guidance("sd1") == 2.0
+    requests = params.model_copy(update={"eval_guidance_scale": 2.0})
+    assert requests.eval_guidance("flux") == requests.eval_guidance("sd1") == 2.0
 
 
 def test_where_epochs_count_the_job_itself_warns_of_much_evaluation() -> None:

@@ -187,10 +187,10 @@ def test_a_base_model_of_another_family_is_refused_with_both_names(monkeypatch: 
 def test_a_length_above_the_positions_of_the_base_model_is_refused() -> None:
     rows = {"name": "sums@1", "key": "datasets/1", "sha256": SHA, "details": {"kind": "text"}}
     bert = MODEL | {"details": {"family": "bert", "max_positions": 512}}
-    asked = {"method": "masked_text", "inputs": {"model": bert, "dataset": rows}}
-    message = refusal(**asked, params={"adaptor_name": "sums", "max_length": 513})
+    requests = {"method": "masked_text", "inputs": {"model": bert, "dataset": rows}}
+    message = refusal(**requests, params={"adaptor_name": "sums", "max_length": 513})
     assert "max_length=513 is more than the 512 positions of tiny@1" in message
-    assert spec(**asked, params={"adaptor_name": "sums", "max_length": 512})
+    assert spec(**requests, params={"adaptor_name": "sums", "max_length": 512})
 
 
 def test_every_dataset_of_a_job_must_be_of_the_kind_that_its_method_reads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,8 +198,8 @@ def test_every_dataset_of_a_job_must_be_of_the_kind_that_its_method_reads(monkey
     monkeypatch.setattr(method, "accepts", ("dataset", "further_datasets", "class_dataset"))
     monkeypatch.setattr(method, "dataset_kind", "images")
     rows = {"name": "sums@1", "key": "datasets/1", "sha256": SHA, "details": {"kind": "text"}}
-    for given in ({"dataset": rows}, {"further_datasets": [rows]}, {"class_dataset": rows}):
-        assert "needs a dataset of images, but sums@1 holds text" in refusal(inputs={"model": MODEL, **given})
+    for arguments in ({"dataset": rows}, {"further_datasets": [rows]}, {"class_dataset": rows}):
+        assert "needs a dataset of images, but sums@1 holds text" in refusal(inputs={"model": MODEL, **arguments})
 
 
 def test_further_datasets_are_refused_where_a_method_reads_none() -> None:
@@ -210,17 +210,17 @@ def test_further_datasets_are_refused_where_a_method_reads_none() -> None:
 
 def test_repeats_are_one_for_each_dataset() -> None:
     shapes = {"name": "shapes@1", "key": "datasets/1", "sha256": SHA}
-    asked = {"method": "image_lora", "inputs": {"model": MODEL, "dataset": shapes, "further_datasets": [shapes]}}
-    assert "repeats has 1 values for 2 datasets" in refusal(**asked, params={"adaptor_name": "a", "repeats": [2]})
-    assert spec(**asked, params={"adaptor_name": "a", "repeats": [2, 1]}).inputs.further_datasets
+    requests = {"method": "image_lora", "inputs": {"model": MODEL, "dataset": shapes, "further_datasets": [shapes]}}
+    assert "repeats has 1 values for 2 datasets" in refusal(**requests, params={"adaptor_name": "a", "repeats": [2]})
+    assert spec(**requests, params={"adaptor_name": "a", "repeats": [2, 1]}).inputs.further_datasets
 
 
 def test_a_class_dataset_that_would_do_nothing_is_refused() -> None:
     shapes = {"name": "shapes@1", "key": "datasets/1", "sha256": SHA}
-    asked = {"method": "image_lora", "inputs": {"model": MODEL, "dataset": shapes, "class_dataset": shapes}}
-    assert "nothing with prior_preservation=false" in refusal(**asked, params={"adaptor_name": "a"})
+    requests = {"method": "image_lora", "inputs": {"model": MODEL, "dataset": shapes, "class_dataset": shapes}}
+    assert "nothing with prior_preservation=false" in refusal(**requests, params={"adaptor_name": "a"})
     prior = {"adaptor_name": "a", "prior_preservation": True, "class_prompt": "a dog"}
-    assert spec(**asked, params=prior).inputs.class_dataset
+    assert spec(**requests, params=prior).inputs.class_dataset
 
 
 def test_an_adaptor_of_another_base_model_is_refused_with_all_three_names() -> None:
@@ -260,17 +260,17 @@ def test_a_training_method_that_the_base_model_is_not_for_names_those_that_are(
     model = {"name": "m@1", "key": "m/1", "sha256": "ab" * 32, "details": {"family": family}}
     inputs = {"model": model, "dataset": {"name": "d@1", "key": "d/1", "sha256": "ab" * 32}}
     params = {"adaptor_name": "a", "training_method": training_method}
-    said = refusal(method="masked_text", params=params, inputs=inputs)
-    assert f"the base model is of the family {family}; choose {fitting}" in said
+    message = refusal(method="masked_text", params=params, inputs=inputs)
+    assert f"the base model is of the family {family}; choose {fitting}" in message
 
 
 def test_an_unknown_parameter_is_told_the_closest_that_there_is() -> None:
     with pytest.raises(ValidationError) as caught:
         spec(params={"prompt": "a dog", "num_inference_step": 4, "zzz": 1, "seed": -1})
-    told = {error["loc"]: error["msg"] for error in caught.value.errors()}
-    assert told[("params", "num_inference_step")] == "is not known here; did you mean num_inference_steps?"
-    assert set(told) == {("params", name) for name in ("num_inference_step", "zzz", "seed")}
-    assert "did you mean" not in told[("params", "zzz")]
+    reported = {error["loc"]: error["msg"] for error in caught.value.errors()}
+    assert reported[("params", "num_inference_step")] == "is not known here; did you mean num_inference_steps?"
+    assert set(reported) == {("params", name) for name in ("num_inference_step", "zzz", "seed")}
+    assert "did you mean" not in reported[("params", "zzz")]
 
 
 @pytest.mark.parametrize(

@@ -50,10 +50,10 @@ class Hub:
 
     def _sibling(self, path: str, data: bytes) -> dict[str, Any]:
         size = self.sizes.get(path, len(data))
-        found = {"rfilename": path, "size": size, "blobId": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
+        result = {"rfilename": path, "size": size, "blobId": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
         if len(data) >= LARGE_BYTES:
-            found["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": size, "pointerSize": 134}
-        return found
+            result["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": size, "pointerSize": 134}
+        return result
 
     def ranges(self) -> list[str]:
         return [headers["range"] for _, _, headers in self.requests if "range" in headers]

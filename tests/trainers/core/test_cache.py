@@ -22,7 +22,7 @@ def entries(cache: Path) -> dict[str, int]:
 
 
 @pytest.fixture
-def own(tmp_path: Path, tiny_sd: Path) -> Callable[..., Job]:
+def local(tmp_path: Path, tiny_sd: Path) -> Callable[..., Job]:
     """Jobs that share a cache of this test alone."""
 
     def make(name: str, count: int = 3) -> Job:
@@ -31,8 +31,8 @@ def own(tmp_path: Path, tiny_sd: Path) -> Callable[..., Job]:
     return make
 
 
-def test_a_second_job_encodes_only_what_is_new(own: Callable[..., Job]) -> None:
-    first, second = own("first"), own("second", count=4)
+def test_a_second_job_encodes_only_what_is_new(local: Callable[..., Job]) -> None:
+    first, second = local("first"), local("second", count=4)
     assert first.run() == 0
     before = entries(first.cache)
     assert len(before) == 3
@@ -41,8 +41,8 @@ def test_a_second_job_encodes_only_what_is_new(own: Callable[..., Job]) -> None:
     assert before.items() <= entries(first.cache).items()
 
 
-def test_a_deleted_or_damaged_cache_is_rebuilt_to_the_same_bits(own: Callable[..., Job]) -> None:
-    first, second = own("first"), own("second")
+def test_a_deleted_or_damaged_cache_is_rebuilt_to_the_same_bits(local: Callable[..., Job]) -> None:
+    first, second = local("first"), local("second")
     assert first.run() == 0
     gone, damaged, *_ = sorted(first.cache.glob("latents/*"))
     gone.unlink()
@@ -52,23 +52,23 @@ def test_a_deleted_or_damaged_cache_is_rebuilt_to_the_same_bits(own: Callable[..
     assert second.losses() == first.losses()
 
 
-def test_moments_do_not_depend_on_the_other_images(own: Callable[..., Job]) -> None:
-    few, many = own("few", count=1), own("many", count=3)
+def test_moments_do_not_depend_on_the_other_images(local: Callable[..., Job]) -> None:
+    few, many = local("few", count=1), local("many", count=3)
     object.__setattr__(many, "cache", many.root / "cache")
     assert few.run() == many.run() == 0
     (entry,) = few.cache.glob("latents/*")
     assert (many.cache / "latents" / entry.name).read_bytes() == entry.read_bytes()
 
 
-def test_crops_and_flips_are_encoded_as_variants(own: Callable[..., Job]) -> None:
-    job = own("job").spec(center_crop=False, random_flip=True)
+def test_crops_and_flips_are_encoded_as_variants(local: Callable[..., Job]) -> None:
+    job = local("job").spec(center_crop=False, random_flip=True)
     assert job.run() == 0
     assert 3 * 2 * 2 <= len(entries(job.cache)) <= 3 * 2 * 4  # two of four places may fall together
 
 
 @pytest.mark.slow
-def test_two_jobs_at_once_share_it(own: Callable[..., Job]) -> None:
-    jobs = [own(name, count=4) for name in ("first", "second")]
+def test_two_jobs_at_once_share_it(local: Callable[..., Job]) -> None:
+    jobs = [local(name, count=4) for name in ("first", "second")]
     for job in jobs:
         job.start()
     for job in jobs:
@@ -86,8 +86,8 @@ def test_ranks_of_a_host_make_each_entry_once_and_all_read_all(tmp_path: Path) -
     for process in ranks:
         process.join()
         assert process.exitcode == 0
-    made = [(tmp_path / f"made-by-{rank}").read_text().split() for rank in range(2)]
-    assert made == [["0", "2", "4"], ["1", "3"]]
+    created = [(tmp_path / f"made-by-{rank}").read_text().split() for rank in range(2)]
+    assert created == [["0", "2", "4"], ["1", "3"]]
     assert [(tmp_path / f"read-by-{rank}").read_text() for rank in range(2)] == ["0 1 2 3 4"] * 2
 
 

@@ -26,7 +26,7 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     assert loaded.tensors["rng"]["0.torch"].dtype == torch.uint8
 
 
-def test_only_the_latest_are_kept(tmp_path: Path) -> None:
+def test_only_the_latest_remain(tmp_path: Path) -> None:
     for step in (5, 10, 100):
         save(tmp_path, step, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000100"]
@@ -39,13 +39,13 @@ def test_a_step_saved_twice_is_replaced(tmp_path: Path) -> None:
 
 
 def test_the_newest_whole_one_is_found_wherever_it_lies(tmp_path: Path) -> None:
-    given, own = save(tmp_path / "in", 7), tmp_path / "out"
-    assert newest_checkpoint(None, own) is None
-    assert newest_checkpoint(given, own) == given
-    later = save(own, 9)
-    assert newest_checkpoint(given, own) == later
+    arguments, local = save(tmp_path / "in", 7), tmp_path / "out"
+    assert newest_checkpoint(None, local) is None
+    assert newest_checkpoint(arguments, local) == arguments
+    later = save(local, 9)
+    assert newest_checkpoint(arguments, local) == later
     later.joinpath("manifest.json").unlink()
-    assert newest_checkpoint(given, own) == given
+    assert newest_checkpoint(arguments, local) == arguments
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "rng.safetensors", "state.json"])

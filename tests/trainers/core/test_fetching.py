@@ -47,8 +47,8 @@ def fetch(hub: Hub, tmp_path: Path) -> Fetch:
     def make(method: str = "fetch_model", folder: str = "job", **params: Any) -> Job:
         job = Job(tmp_path / folder, tmp_path / "cache")
         job.inputs.mkdir(parents=True, exist_ok=True)
-        wanted = {"name": "tiny", "repo": "me/tiny", "endpoint": hub.url, **params}
-        job.root.joinpath("spec.json").write_text(json.dumps({"name": "job", "method": method, "params": wanted}))
+        expected = {"name": "tiny", "repo": "me/tiny", "endpoint": hub.url, **params}
+        job.root.joinpath("spec.json").write_text(json.dumps({"name": "job", "method": method, "params": expected}))
         return job
 
     return make
@@ -75,8 +75,8 @@ def test_a_model_arrives_without_pickles_and_code_and_says_where_it_came_from(fe
     assert "pipeline.py" in warning.message
     assert job.of_kind("progress")[-1].done == sum(len(data) for data in MODEL.values())
     assert not list((job.cache / "fetch").glob("*/*")), "nothing is kept of a whole download"
-    asked = [path for _, path, _ in hub.requests]
-    assert not any(name in path for path in asked for name in ("model.bin", "pipeline.py"))
+    requests = [path for _, path, _ in hub.requests]
+    assert not any(name in path for path in requests for name in ("model.bin", "pipeline.py"))
 
 
 def test_a_dataset_arrives_with_its_images_and_captions(fetch: Fetch, hub: Hub) -> None:
@@ -120,8 +120,8 @@ def _run(root: Path, cache: Path) -> None:
 
 def _parts(job: Job) -> list[Path]:
     """The largest first."""
-    found = [path for path in (job.cache / "fetch").glob("*/*") if path.is_file()]
-    return sorted(found, key=lambda path: -path.stat().st_size)
+    result = [path for path in (job.cache / "fetch").glob("*/*") if path.is_file()]
+    return sorted(result, key=lambda path: -path.stat().st_size)
 
 
 def test_a_connection_that_breaks_is_taken_up_again(fetch: Fetch, hub: Hub) -> None:
@@ -173,18 +173,18 @@ def test_the_width_of_the_text_encoder_tells_stable_diffusion_2_from_1(fetch: Fe
 
 
 def test_a_language_model_comes_with_its_tokenizer(fetch: Fetch, hub: Hub) -> None:
-    kept = {"config.json": b'{"model_type": "LLaDA"}', "model.safetensors": os.urandom(2000), "merges.txt": b"a b"}
-    kept |= {"tokenizer.model": b"spiece", "chat_template.jinja": b"{{ messages }}"}
-    hub.files = kept | {"modeling_llada.py": b"print()"}
+    stored = {"config.json": b'{"model_type": "LLaDA"}', "model.safetensors": os.urandom(2000), "merges.txt": b"a b"}
+    stored |= {"tokenizer.model": b"spiece", "chat_template.jinja": b"{{ messages }}"}
+    hub.files = stored | {"modeling_llada.py": b"print()"}
     job = fetch(family="llada")
     assert job.run() == 0
-    assert fetched(job) == kept
+    assert fetched(job) == stored
     hub.files = {**hub.files, "config.json": b'{"model_type": "gpt2"}'}
     assert "model_type is 'gpt2', expected one of llada" in failed(fetch(folder="other")).message
 
 
 @pytest.mark.parametrize(
-    ("switch", "params", "code", "said"),
+    ("switch", "params", "code", "message"),
     [
         ({}, {"repo": "me/nothing"}, "repo_not_found", "me/nothing"),
         ({}, {"revision": "v9"}, "revision_not_found", "'v9'"),
@@ -200,16 +200,16 @@ def test_a_language_model_comes_with_its_tokenizer(fetch: Fetch, hub: Hub) -> No
     ],
 )
 def test_each_way_to_fail_has_its_reason(
-    fetch: Fetch, hub: Hub, switch: dict[str, Any], params: dict[str, Any], code: str, said: str
+    fetch: Fetch, hub: Hub, switch: dict[str, Any], params: dict[str, Any], code: str, message: str
 ) -> None:
     vars(hub).update(switch)
     job = fetch(**params)
     reason = failed(job)
-    assert (reason.code, said in reason.message) == (code, True), reason
+    assert (reason.code, message in reason.message) == (code, True), reason
     assert not (job.out / "manifest.json").exists()
 
 
-def test_a_hub_that_does_not_answer_is_said_and_a_retry_can_help(fetch: Fetch) -> None:
+def test_an_unreachable_hub_is_reported_as_retryable(fetch: Fetch) -> None:
     reason = failed(fetch(endpoint="http://127.0.0.1:1"))
     assert (reason.code, reason.retry_helps) == ("hub_unreachable", True)
 
@@ -228,8 +228,8 @@ def test_a_token_is_sent_to_the_hub_and_to_nobody_else(
     again = fetch(folder="again")
     assert again.run() == 0
     assert TOKEN not in "".join(path.read_text(errors="replace") for path in again.out.rglob("*") if path.is_file())
-    told = capfd.readouterr()
-    assert TOKEN not in told.out + told.err
+    reported = capfd.readouterr()
+    assert TOKEN not in reported.out + reported.err
 
 
 def test_a_file_elsewhere_is_fetched_without_the_token(fetch: Fetch, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

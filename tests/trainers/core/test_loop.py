@@ -77,17 +77,17 @@ class Bench:
 
 
 def test_the_loss_is_the_mean_over_the_global_batch_however_it_is_cut(tmp_path: Path) -> None:
-    found = []
+    result = []
     for index, cut in enumerate(([[1.0, 2.0, 6.0]], [[1.0], [2.0, 6.0]], [[1.0], [2.0], [6.0]])):
         folder = tmp_path / str(index)
         folder.mkdir()
         bench = Bench(folder, lambda _, cut=cut: cut)  # type: ignore[misc]
         bench.fit()
-        found.append([(step.metrics["loss"], step.metrics["grad_norm"]) for step in bench.steps()])
-    assert found[0][0] == (6.0, 3.0)  # 2 x (1 + 2 + 6) / 3, and its slope
-    for other in found[1:]:
-        assert [loss for loss, _ in other] == pytest.approx([loss for loss, _ in found[0]], rel=PRODUCT["rtol"])
-        assert [norm for _, norm in other] == pytest.approx([norm for _, norm in found[0]], rel=PRODUCT["rtol"])
+        result.append([(step.metrics["loss"], step.metrics["grad_norm"]) for step in bench.steps()])
+    assert result[0][0] == (6.0, 3.0)  # 2 x (1 + 2 + 6) / 3, and its slope
+    for other in result[1:]:
+        assert [loss for loss, _ in other] == pytest.approx([loss for loss, _ in result[0]], rel=PRODUCT["rtol"])
+        assert [norm for _, norm in other] == pytest.approx([norm for _, norm in result[0]], rel=PRODUCT["rtol"])
 
 
 def test_further_sums_are_reported_as_means(tmp_path: Path) -> None:
@@ -241,8 +241,10 @@ def test_a_refused_step_is_named_also_where_it_would_not_be_told(tmp_path: Path)
 
 
 def test_each_update_is_followed_by_the_call_with_its_step(tmp_path: Path) -> None:
-    bench, seen = Bench(tmp_path, lambda _: [[1.0]]), []
+    bench, observed = Bench(tmp_path, lambda _: [[1.0]]), []
     bench.fit(
-        replace(bench.plan, hooks=Hooks(after_update=lambda step: seen.append((step, round(bench.weight.item(), 3)))))
+        replace(
+            bench.plan, hooks=Hooks(after_update=lambda step: observed.append((step, round(bench.weight.item(), 3))))
+        )
     )
-    assert seen == [(1, 1.9), (2, 1.8), (3, 1.7), (4, 1.6)]
+    assert observed == [(1, 1.9), (2, 1.8), (3, 1.7), (4, 1.6)]

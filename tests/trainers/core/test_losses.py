@@ -44,8 +44,8 @@ def test_an_unknown_schedule_is_refused_by_name() -> None:
 
 
 def test_snr_of_stable_diffusion_is_the_reference() -> None:
-    found = losses.snr(losses.alphas_cumprod(SD)[TIMESTEPS])
-    assert torch.allclose(found, torch.tensor([1175.4, 103.51, 0.38185, 0.0046819]), rtol=5e-5)
+    result = losses.snr(losses.alphas_cumprod(SD)[TIMESTEPS])
+    assert torch.allclose(result, torch.tensor([1175.4, 103.51, 0.38185, 0.0046819]), rtol=5e-5)
 
 
 def test_noising_and_velocity_are_those_of_ddpm() -> None:
@@ -85,9 +85,9 @@ def test_noise_offset_shifts_each_channel_of_each_image_as_a_whole() -> None:
 
 def test_means_are_per_sample_and_in_fp32() -> None:
     predicted = torch.stack([torch.full((4, 2, 2), 1.0), torch.full((4, 2, 2), 3.0)]).half()
-    found = losses.sample_means(losses.squared(predicted, torch.zeros(2, 4, 2, 2)))
-    assert found.tolist() == [1.0, 9.0]
-    assert found.dtype == torch.float32
+    result = losses.sample_means(losses.squared(predicted, torch.zeros(2, 4, 2, 2)))
+    assert result.tolist() == [1.0, 9.0]
+    assert result.dtype == torch.float32
 
 
 def test_a_mask_weighs_places() -> None:
@@ -97,11 +97,11 @@ def test_a_mask_weighs_places() -> None:
 
 def test_huber_is_the_formula_and_lies_between_square_and_line() -> None:
     difference = torch.tensor([0.0, 0.001, 0.3, 50.0]).view(1, 1, 2, 2)
-    found = losses.huber(difference, torch.zeros(1, 1, 2, 2), 0.1).flatten()
+    result = losses.huber(difference, torch.zeros(1, 1, 2, 2), 0.1).flatten()
     c, d = 0.1, difference.flatten()
-    assert torch.allclose(found, 2 * c * ((d**2 + c**2).sqrt() - c), rtol=1e-4, atol=1e-8)
-    assert found[1] == pytest.approx(0.001**2, rel=1e-2)
-    assert found[3] == pytest.approx(2 * c * (50 - c), rel=1e-3)
+    assert torch.allclose(result, 2 * c * ((d**2 + c**2).sqrt() - c), rtol=1e-4, atol=1e-8)
+    assert result[1] == pytest.approx(0.001**2, rel=1e-2)
+    assert result[3] == pytest.approx(2 * c * (50 - c), rel=1e-3)
 
 
 def test_flow_noising_runs_straight_from_image_to_noise_at_the_targets_velocity() -> None:
@@ -122,11 +122,11 @@ def test_flow_noising_is_that_of_diffusers() -> None:
 
 def test_times_of_sd3_are_those_of_diffusers_training() -> None:
     draws = torch.randn(64, generator=torch.Generator().manual_seed(0))
-    theirs = density("logit_normal", logit_mean=0.0, logit_std=1.0)
-    assert_near(torch.tensor([losses.logit_normal_time(float(n)) for n in draws]), theirs, PRODUCT)
+    reference = density("logit_normal", logit_mean=0.0, logit_std=1.0)
+    assert_near(torch.tensor([losses.logit_normal_time(float(n)) for n in draws]), reference, PRODUCT)
     uniforms = torch.rand(64, generator=torch.Generator().manual_seed(0))
-    theirs = density("mode", mode_scale=1.29)
-    assert_near(torch.tensor([losses.mode_time(float(u)) for u in uniforms]), theirs, PRODUCT)
+    reference = density("mode", mode_scale=1.29)
+    assert_near(torch.tensor([losses.mode_time(float(u)) for u in uniforms]), reference, PRODUCT)
 
 
 def density(scheme: str, **options: float) -> torch.Tensor:
@@ -137,9 +137,9 @@ def density(scheme: str, **options: float) -> torch.Tensor:
 
 def test_cosmap_weights_are_those_of_diffusers_training_and_have_mean_1() -> None:
     times = (torch.arange(1000) + 0.5) / 1000
-    found = torch.tensor([losses.cosmap_weight(float(time)) for time in times])
-    assert_near(found, compute_loss_weighting_for_sd3("cosmap", times), PRODUCT)
-    assert found.mean() == pytest.approx(1.0, abs=1e-4)
+    result = torch.tensor([losses.cosmap_weight(float(time)) for time in times])
+    assert_near(result, compute_loss_weighting_for_sd3("cosmap", times), PRODUCT)
+    assert result.mean() == pytest.approx(1.0, abs=1e-4)
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
@@ -155,6 +155,6 @@ def test_mu_of_flux_and_its_shift_are_those_of_diffusers(tokens: int) -> None:
     assert losses.flux_mu(tokens) == pytest.approx(calculate_shift(tokens), rel=1e-6)
     scheduler: Any = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)  # type: ignore[no-untyped-call]
     times = torch.tensor([0.1, 0.5, 1.0])
-    theirs = scheduler.time_shift(losses.flux_mu(tokens), 1.0, times)
+    reference = scheduler.time_shift(losses.flux_mu(tokens), 1.0, times)
     ours = [losses.shifted_time(float(time), math.exp(losses.flux_mu(tokens))) for time in times]
-    assert_near(torch.tensor(ours), theirs, PRODUCT)
+    assert_near(torch.tensor(ours), reference, PRODUCT)

@@ -24,8 +24,8 @@ PINNED: list[tuple[ScheduleName, list[float]]] = [
 @pytest.mark.parametrize(("name", "multipliers"), PINNED)
 def test_schedules_have_their_closed_form(name: ScheduleName, multipliers: list[float]) -> None:
     warmup = 0 if name == "constant" else 2
-    found = [schedule(name, warmup_steps=warmup, total_steps=6)(step) for step in range(7)]
-    assert found == pytest.approx(multipliers, abs=1e-7)
+    result = [schedule(name, warmup_steps=warmup, total_steps=6)(step) for step in range(7)]
+    assert result == pytest.approx(multipliers, abs=1e-7)
 
 
 def test_without_warmup_the_first_step_has_the_full_rate() -> None:
@@ -89,8 +89,8 @@ def test_every_optimizer_goes_downhill(name: OptimizerName) -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_state_through_a_checkpoint_goes_on_to_the_same_bits(name: OptimizerName, tmp_path: Path) -> None:
-    whole, first, second = (optimizer_on(name, (128, 64), (8, 4)) for _ in range(3))
-    descend(whole, 5)
+    complete, first, second = (optimizer_on(name, (128, 64), (8, 4)) for _ in range(3))
+    descend(complete, 5)
     descend(first, 2)
     state = optimizer_state(first)
     checkpoint_save(tmp_path, step=2, tensors={"optimizer": state.tensors}, state={"o": state.values}, keep=1)
@@ -100,7 +100,7 @@ def test_a_state_through_a_checkpoint_goes_on_to_the_same_bits(name: OptimizerNa
             weight.copy_(value)
     optimizer_load_state(second, State(loaded.tensors["optimizer"], loaded.state["o"]))
     descend(second, 3)
-    assert all(torch.equal(a, b) for a, b in zip(weights_of(second), weights_of(whole), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(weights_of(second), weights_of(complete), strict=True))
 
 
 def test_adamw8bit_keeps_large_moments_in_8_bits() -> None:

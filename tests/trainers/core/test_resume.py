@@ -41,7 +41,7 @@ MUCH_EVALUATION = "sample images every 2 steps take 50% of the network's forward
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path, shared_cache: Path) -> Job:
+def complete(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path, shared_cache: Path) -> Job:
     """The job that nothing interrupts."""
     job = new_job(tmp_path_factory.mktemp("whole"), tiny_sd, shared_cache).spec(**DEMANDING)
     assert job.run() == 0
@@ -61,30 +61,32 @@ def go_on_elsewhere(job: Job, make_job: Callable[..., Job]) -> Job:
     return other
 
 
-def assert_equal(resumed: Job, whole: Job) -> None:
-    assert resumed.losses() == {step: loss for step, loss in whole.losses().items() if step in resumed.losses()}
-    assert resumed.manifest["steps"] == max(whole.losses())  # no step of its own where the last checkpoint was the end
-    assert resumed.adaptor == whole.adaptor
-    expected = {sample.path: (whole.out / sample.path).read_bytes() for sample in whole.of_kind("sample")}
+def assert_equal(resumed: Job, complete: Job) -> None:
+    assert resumed.losses() == {step: loss for step, loss in complete.losses().items() if step in resumed.losses()}
+    assert resumed.manifest["steps"] == max(
+        complete.losses()
+    )  # no step of its own where the last checkpoint was the end
+    assert resumed.adaptor == complete.adaptor
+    expected = {sample.path: (complete.out / sample.path).read_bytes() for sample in complete.of_kind("sample")}
     assert all((resumed.out / s.path).read_bytes() == expected[s.path] for s in resumed.of_kind("sample"))
-    validation = {event.step: event.metrics for event in whole.of_kind("validation")}
+    validation = {event.step: event.metrics for event in complete.of_kind("validation")}
     assert all(event.metrics == validation[event.step] for event in resumed.of_kind("validation"))
     assert {warning.message for warning in resumed.of_kind("warning")} <= {MUCH_EVALUATION}
 
 
 @pytest.mark.numeric
-def test_a_job_killed_at_a_step_goes_on_to_the_same_bits(whole: Job, make_job: Callable[..., Job]) -> None:
+def test_a_job_killed_at_a_step_goes_on_to_the_same_bits(complete: Job, make_job: Callable[..., Job]) -> None:
     job = make_job("killed", sizes=((80, 64),) * 5).spec(**DEMANDING)
     (process,) = job.start(at_step=AtStep(3, "kill"))
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert not (job.out / "manifest.json").exists()
     assert job.run() == 0
-    assert_equal(job, whole)
+    assert_equal(job, complete)
     assert job.of_kind("started")[-1].step in (2, 4)
 
 
-def test_a_job_stopped_by_command_goes_on_in_another_folder(whole: Job, make_job: Callable[..., Job]) -> None:
+def test_a_job_stopped_by_command_goes_on_in_another_folder(complete: Job, make_job: Callable[..., Job]) -> None:
     job = make_job("stopped", sizes=((80, 64),) * 5).spec(**DEMANDING)
     job.start(at_step=AtStep(3, "stop"))
     job.processes[0].join()
@@ -98,7 +100,7 @@ def test_a_job_stopped_by_command_goes_on_in_another_folder(whole: Job, make_job
     resumed.command(1, "stop")  # the old command is still there: it counts as obeyed
     assert resumed.run() == 0
     assert min(resumed.losses()) == step + 1
-    assert_equal(resumed, whole)
+    assert_equal(resumed, complete)
 
 
 def test_sigterm_means_stop(make_job: Callable[..., Job]) -> None:
@@ -182,7 +184,7 @@ def test_a_global_batch_that_the_processes_cannot_make_is_refused(make_job: Call
     assert "another number of processes (1)" in reason.message
 
 
-def test_what_auto_chose_is_recorded_and_kept_on_another_device(
+def test_the_choice_of_auto_is_recorded_and_stays_on_another_device(
     make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job begun where bf16 is chosen goes on in bf16 where the first start would choose otherwise."""
@@ -254,14 +256,14 @@ def test_a_cache_rebuilt_to_other_bits_gives_a_warning(make_job: Callable[..., J
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 4, 6, *(pytest.param(step, marks=pytest.mark.long) for step in (2, 3, 5))])
-def test_killed_at_every_step(step: int, whole: Job, make_job: Callable[..., Job]) -> None:
+def test_killed_at_every_step(step: int, complete: Job, make_job: Callable[..., Job]) -> None:
     job = make_job("killed", sizes=((80, 64),) * 5).spec(**DEMANDING)
     (process,) = job.start(at_step=AtStep(step, "kill"))
     process.join()
     assert process.exitcode == -signal.SIGKILL
     resumed = go_on_elsewhere(job, make_job).spec(**DEMANDING)
     assert resumed.run() == 0
-    assert_equal(resumed, whole)
+    assert_equal(resumed, complete)
 
 
 def ended_or_grown(process: ForkServerProcess, events: Path, size: int) -> bool:
@@ -270,7 +272,7 @@ def ended_or_grown(process: ForkServerProcess, events: Path, size: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 12))])
-def test_killed_again_and_again_at_any_moment(seed: int, whole: Job, make_job: Callable[..., Job]) -> None:
+def test_killed_again_and_again_at_any_moment(seed: int, complete: Job, make_job: Callable[..., Job]) -> None:
     """Killed once a random number of bytes of events was written: in the cache, a checkpoint, a sample, the export."""
     draw = random.Random(seed)
     job = make_job("killed", sizes=((80, 64),) * 5).spec(**DEMANDING)
@@ -278,15 +280,15 @@ def test_killed_again_and_again_at_any_moment(seed: int, whole: Job, make_job: C
     for _ in range(4):
         (process,) = job.start()
         size = events.stat().st_size if events.exists() else 0
-        wanted = size + draw.randrange(4000)
-        job.wait_until(partial(ended_or_grown, process, events, wanted))
+        expected = size + draw.randrange(4000)
+        job.wait_until(partial(ended_or_grown, process, events, expected))
         process.kill()
         process.join()
         if process.exitcode == 0:
             break
     if not (job.out / "manifest.json").exists():
         assert job.run() == 0
-    assert_equal(job, whole)
+    assert_equal(job, complete)
 
 
 OF_DATA: dict[str, Any] = {
@@ -372,20 +374,20 @@ def test_whatever_a_job_keeps_it_goes_on_to_the_same_bits(
 ) -> None:
     kind, settings = {**WITH_MORE_STATE, **SLOWLY}[name]
     sizes = ((96, 64), (64, 80), (64, 64), (64, 96), (64, 64))
-    whole, resumed = (
+    complete, resumed = (
         job_make(tmp_path / job, tiny_base(kind), tmp_path / "cache", sizes=sizes).spec(
             max_train_steps=4, train_batch_size=2, checkpoint_every_steps=2, **settings
         )
         for job in ("whole", "resumed")
     )
-    assert whole.run() == 0
-    shutil.copytree(whole.out / "checkpoints" / "step-00000002", resumed.inputs / "checkpoint")
+    assert complete.run() == 0
+    shutil.copytree(complete.out / "checkpoints" / "step-00000002", resumed.inputs / "checkpoint")
     assert resumed.run() == 0
-    assert resumed.losses() == {step: loss for step, loss in whole.losses().items() if step > 2}
-    assert resumed.adaptor == whole.adaptor
+    assert resumed.losses() == {step: loss for step, loss in complete.losses().items() if step > 2}
+    assert resumed.adaptor == complete.adaptor
     last = [
         {entry["path"]: entry["sha256"] for entry in file_list(job.out / "checkpoints" / "step-00000004")}
-        for job in (whole, resumed)
+        for job in (complete, resumed)
     ]
     parts = {"weights.safetensors", "optimizer.safetensors", *(["ema.safetensors"] if settings.get("use_ema") else [])}
     assert parts <= last[0].keys()

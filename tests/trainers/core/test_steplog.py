@@ -20,27 +20,27 @@ class Told(Reporter):
 def test_documents_per_second_stand_beside_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    told = Told()
-    log = StepLog(told, total=4, unit="tokens", device=torch.device("cpu"), log_every=2)
+    reported = Told()
+    log = StepLog(reported, total=4, unit="tokens", device=torch.device("cpu"), log_every=2)
     for step, seconds in enumerate((1, 2, 3, 5), 1):
         now += seconds
         log.add(Entry(step, 0.0, 100 * step, 4, {}, {"loss": torch.tensor(0.5)}, torch.tensor(0.0)))
-    said = [
+    message = [
         (payload.per_second, payload.metrics["documents_per_second"])
-        for payload in told.payloads
+        for payload in reported.payloads
         if payload.kind == "step"
     ]
-    assert said == [(100, 4), (100, 2), (87.5, 1)]
+    assert message == [(100, 4), (100, 2), (87.5, 1)]
 
 
 def test_the_time_left_does_not_count_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """A first step of 100 s, which compiles, then steps of 2 s."""
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    told = Told()
-    log = StepLog(told, total=10, unit="images", device=torch.device("cpu"))
+    reported = Told()
+    log = StepLog(reported, total=10, unit="images", device=torch.device("cpu"))
     for step, seconds in enumerate((100, 2, 2, 2), 1):
         now += seconds
         log.add(Entry(step, 0.0, 4, 0, {"lr": 1e-4}, {"loss": torch.tensor(0.5)}, torch.tensor(0.0)))
-    said = [(payload.eta_seconds, payload.per_second) for payload in told.payloads if payload.kind == "step"]
-    assert said == [(900, 0.04), (16, 2), (14, 2), (12, 2)]
+    message = [(payload.eta_seconds, payload.per_second) for payload in reported.payloads if payload.kind == "step"]
+    assert message == [(900, 0.04), (16, 2), (14, 2), (12, 2)]

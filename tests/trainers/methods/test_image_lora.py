@@ -93,7 +93,7 @@ def test_real_photos_are_trained_on(name: str, make_job: Callable[..., Job], sha
     assert len(job.of_kind("validation")) == 2
 
 
-def test_a_caption_that_is_cut_is_said(job: Job) -> None:
+def test_a_cut_caption_is_warned_of(job: Job) -> None:
     job.dataset.joinpath("1.txt").write_text("a very long caption " * 30)
     assert job.run() == 0
     (warning,) = job.of_kind("warning")

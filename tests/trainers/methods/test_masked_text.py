@@ -216,18 +216,18 @@ def test_a_resumed_job_is_bit_exact(lora: bool, make: Make) -> None:
         assert (other.out / sample.path).read_bytes() == (complete.out / sample.path).read_bytes()
 
 
-@pytest.mark.long(smaller="test_a_job_goes_on_from_its_checkpoint_to_the_same_bits")
+@pytest.mark.long(smaller="test_a_resumed_job_is_bit_exact")
 @pytest.mark.parametrize("step", range(1, 7))
 def test_killed_at_every_step(step: int, make: Make) -> None:
-    whole = make("whole", "dream", **DEMANDING).finished()
+    complete = make("whole", "dream", **DEMANDING).finished()
     job = make("killed", "dream", **DEMANDING)
     (process,) = job.start(at_step=AtStep(step, "kill"))
     process.join()
     assert process.exitcode == -signal.SIGKILL
     job.finished()
-    assert job.losses() == whole.losses()
-    assert validations(job) == validations(whole)
-    adaptors = [(one.out / "adaptor" / "adapter_model.safetensors").read_bytes() for one in (job, whole)]
+    assert job.losses() == complete.losses()
+    assert validations(job) == validations(complete)
+    adaptors = [(one.out / "adaptor" / "adapter_model.safetensors").read_bytes() for one in (job, complete)]
     assert adaptors[0] == adaptors[1]
 
 

@@ -42,7 +42,7 @@ def test_a_merged_model_answers_as_base_and_adaptor_at_its_scale(tmp_path: Path,
     assert (work.out / "model" / "original").is_dir() == (family in ("llada", "dream"))
 
 
-def test_a_grown_vocabulary_and_the_shift_are_kept(tmp_path: Path) -> None:
+def test_a_grown_vocabulary_and_the_shift_survive(tmp_path: Path) -> None:
     folder = build_tiny_llama(tmp_path / "base", spare_rows=0, tied=True)
     product = save_adaptor(folder, tmp_path / "product", mask_row=True, training_method="dream")
     work = workspace(tmp_path / "job", "merge", folder, adaptors=[product], name="fused")

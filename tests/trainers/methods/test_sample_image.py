@@ -158,7 +158,7 @@ def test_an_image_is_painted_from_another(make: Make) -> None:
     assert json.loads(info["parameters"])["input_image"] == "photo.png"
 
 
-def test_without_a_strength_a_fifth_of_the_image_is_kept_and_with_a_mask_nothing(make: Make) -> None:
+def test_strength_defaults_to_four_fifths_and_to_one_with_a_mask(make: Make) -> None:
     for params, steps in (({}, 8), ({"mask_image": "right.png"}, 10)):
         work = make(input_image="photo.png", num_inference_steps=10, **params)
         sample(work)
@@ -247,7 +247,7 @@ def test_an_input_image_needs_its_dataset_and_a_dataset_its_image() -> None:
         ("flux", {"scheduler": "euler", "guidance_scale": 2.0, "max_sequence_length": 64}, ""),
     ],
 )
-def test_what_a_family_cannot_take_is_said_at_submit(family: str, params: dict[str, Any], message: str) -> None:
+def test_options_that_a_family_lacks_are_refused_at_submit(family: str, params: dict[str, Any], message: str) -> None:
     sized = SampleImageParams.model_validate({"prompt": "a dog"} | params)
     assert sized.family_problem(family).startswith(message) and bool(sized.family_problem(family)) == bool(message)
     model = MODEL | {"details": {"family": family}}

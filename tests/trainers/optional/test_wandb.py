@@ -38,28 +38,28 @@ def records(path: Path) -> Iterator[Any]:
 
 def history(path: Path) -> dict[str, dict[int, Any]]:
     """By metric, then by step."""
-    found: dict[str, dict[int, Any]] = {}
+    result: dict[str, dict[int, Any]] = {}
     for row in (record.history for record in records(path) if record.WhichOneof("record_type") == "history"):
         values = {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in row.item}
         for name, value in values.items():
-            found.setdefault(name, {})[row.step.num] = value
-    return found
+            result.setdefault(name, {})[row.step.num] = value
+    return result
 
 
 def test_a_job_without_a_key_keeps_its_run_in_files(make_job: Callable[..., Job]) -> None:
-    silent, told = make_job("silent"), make_job("told")
+    silent, reported = make_job("silent"), make_job("told")
     assert silent.spec(max_train_steps=1).run() == 0
     assert not (silent.out / "wandb").exists()
     evaluation = {"eval_prompt": "a cat", "eval_num_inference_steps": 1, "validation_split": 0.25}
-    assert told.spec(max_train_steps=2, log_to_wandb=True, wandb_project="dogs", **evaluation).run() == 0
-    (path,) = (told.out / "wandb").rglob("*.wandb")
+    assert reported.spec(max_train_steps=2, log_to_wandb=True, wandb_project="dogs", **evaluation).run() == 0
+    (path,) = (reported.out / "wandb").rglob("*.wandb")
     assert {r.run.project for r in records(path) if r.WhichOneof("record_type") == "run"} == {"dogs"}
     metrics = history(path)
-    assert metrics["train/loss"] == pytest.approx(told.losses())
+    assert metrics["train/loss"] == pytest.approx(reported.losses())
     assert set(metrics["validation/loss"]) == {0, 2}
-    assert len(list((told.out / "wandb").rglob("*.png"))) == 2
-    assert not any(found.is_symlink() for found in (told.out / "wandb").rglob("*"))
-    listed = [entry["path"] for entry in told.manifest["files"] if entry["path"].startswith("wandb/")]
+    assert len(list((reported.out / "wandb").rglob("*.png"))) == 2
+    assert not any(result.is_symlink() for result in (reported.out / "wandb").rglob("*"))
+    listed = [entry["path"] for entry in reported.manifest["files"] if entry["path"].startswith("wandb/")]
     assert any(name.endswith(".wandb") for name in listed)
     assert not any(name.endswith(".log") for name in listed)
 

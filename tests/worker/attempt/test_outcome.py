@@ -9,7 +9,7 @@ from worker.process.supervise import Exit
 WHOLE = Manifest({}, "succeeded", ())
 PARTIAL = Manifest({}, "stopped", ())
 NONE = "there is no manifest.json"
-SAID = reason(ReasonCode.BAD_DATASET, "row 3")
+MESSAGES = reason(ReasonCode.BAD_DATASET, "row 3")
 TORCHRUN = "root cause\n  exitcode  : -9 (pid: 12)\n"
 
 TABLE = [
@@ -21,10 +21,10 @@ TABLE = [
     ("pause", Ending(Exit(0), PARTIAL, stop="pause"), "stopped", "paused"),
     ("drain", Ending(Exit(0), PARTIAL, stop="drain"), "drained", "drained"),
     ("cancel, killed after the grace", Ending(Exit(-9), NONE, stop="cancel", forced=True), "stopped", "cancelled"),
-    ("what a forced trainer says", Ending(Exit(1), NONE, SAID, stop="cancel", forced=True), "stopped", "cancelled"),
-    ("failed while it stopped by itself", Ending(Exit(1), NONE, SAID, stop="pause"), "failed", "bad_dataset"),
+    ("what a forced trainer says", Ending(Exit(1), NONE, MESSAGES, stop="cancel", forced=True), "stopped", "cancelled"),
+    ("failed while it stopped by itself", Ending(Exit(1), NONE, MESSAGES, stop="pause"), "failed", "bad_dataset"),
     ("told to stop from outside", Ending(Exit(0), PARTIAL), "drained", "preempted"),
-    ("said why", Ending(Exit(1), NONE, SAID), "failed", "bad_dataset"),
+    ("said why", Ending(Exit(1), NONE, MESSAGES), "failed", "bad_dataset"),
     ("exit 0, no manifest", Ending(Exit(0), NONE), "failed", "no_manifest"),
     ("killed from outside", Ending(Exit(-9), NONE), "lost", "worker_lost"),
     ("no room to say why", Ending(Exit(1), NONE, disk_full=True), "failed", "disk_full"),

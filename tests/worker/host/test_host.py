@@ -47,7 +47,7 @@ def test_hello_is_repeated_while_the_identity_is_taken(api: FakeApi, start_host:
     assert finished(api).finish["outcome"] == "succeeded"
 
 
-def test_a_wrong_token_is_said_in_a_sentence(start_host: StartHost) -> None:
+def test_a_wrong_token_ends_with_one_sentence(start_host: StartHost) -> None:
     host = start_host(ANNEAL_WORKER_TOKEN="anw_wrong")
     assert host.wait() == 2
     assert "check ANNEAL_WORKER_TOKEN" in host.log.read_text()

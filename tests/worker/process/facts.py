@@ -17,7 +17,7 @@ def main() -> None:
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     death, marks = ctypes.c_int(), Path("/proc/self/environ").read_bytes().split(b"\0")
     ctypes.CDLL(None).prctl(2, ctypes.byref(death), 0, 0, 0)
-    own = {ATTEMPT_MARK, "ANNEAL_PARENT_PID"}
+    local = {ATTEMPT_MARK, "ANNEAL_PARENT_PID"}
     facts = {
         ATTEMPT_MARK: os.environ[ATTEMPT_MARK],
         "marks": sorted(mark.decode().split("=")[0] for mark in marks if mark.startswith(b"ANNEAL_A")),
@@ -28,7 +28,7 @@ def main() -> None:
         "dumpable": ctypes.CDLL(None).prctl(3, 0, 0, 0, 0),
         "child of the shim": os.getppid() == int(os.environ["ANNEAL_PARENT_PID"]),
         "in the shim's group": (os.getpgid(0), os.getsid(0)) == (os.getppid(), os.getppid()),
-        "environment": {name: value for name, value in os.environ.items() if name not in own},
+        "environment": {name: value for name, value in os.environ.items() if name not in local},
         "descriptors": sorted(path.name for path in Path("/proc/self/fd").iterdir()),
         "kinds": [os.readlink(f"/proc/self/fd/{number}").split(":")[0] for number in range(3)],  # noqa: PTH115
         "limits": {str(number): resource.getrlimit(number) for number in range(16)},

@@ -27,7 +27,7 @@ def test_the_machines_counter_stands_in(tmp_path: Path, monkeypatch: pytest.Monk
     assert oom.oom_kills() == 7
 
 
-def test_nothing_is_said_where_the_kernel_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_kill_is_reported_where_the_kernel_counts_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _places(monkeypatch, tmp_path, "")
     assert oom.oom_kills() is None
 

@@ -32,24 +32,24 @@ LIMITS = Confinement(limits={"CORE": 0, "NOFILE": 1000})
 
 @pytest.fixture
 def spawner() -> Iterator[Spawner]:
-    made = Spawner()
-    yield made
-    made.close()
+    created = Spawner()
+    yield created
+    created.close()
 
 
 @contextmanager
 def prepared_process(spawner: Spawner, folder: Path, modules: Sequence[str] = (), **env: str) -> Iterator[Prepared]:
     folder.mkdir(exist_ok=True)
-    made = Prepared(spawner, folder=folder, env={**ENV, **env}, modules=modules)
-    eventually(lambda: not made.is_preparing(), what="the prepared process is ready")
-    yield made
-    made.close()
+    created = Prepared(spawner, folder=folder, env={**ENV, **env}, modules=modules)
+    eventually(lambda: not created.is_preparing(), what="the prepared process is ready")
+    yield created
+    created.close()
 
 
 @pytest.fixture
 def prepared(spawner: Spawner, tmp_path: Path) -> Iterator[Prepared]:
-    with prepared_process(spawner, tmp_path / "prepared") as made:
-        yield made
+    with prepared_process(spawner, tmp_path / "prepared") as created:
+        yield created
 
 
 class Trainer:

@@ -271,9 +271,9 @@ def settings_in(folder: Path, **more: str) -> Any:
 
 LIMITED = """
 import os
-for deed in (lambda: open("big", "wb").truncate(2 << 20), lambda: bytes(256 << 20), lambda: os.dup2(1, 300)):
+for action in (lambda: open("big", "wb").truncate(2 << 20), lambda: bytes(256 << 20), lambda: os.dup2(1, 300)):
     try:
-        deed()
+        action()
     except (OSError, MemoryError) as error:
         print(type(error).__name__, flush=True)
 """

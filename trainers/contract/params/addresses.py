@@ -30,8 +30,8 @@ def url_check(url: str, trusted: tuple[Origin, ...] = ()) -> Origin:
         return origin
     if origin.scheme != "https":
         raise ValueError(f"expected https://, got {origin.scheme}://{origin.host}")
-    if (literal := _literal(origin.host)) and (said := address_refusal(literal)):
-        raise ValueError(said)
+    if (literal := _literal(origin.host)) and (refusal := address_refusal(literal)):
+        raise ValueError(refusal)
     return origin
 
 
@@ -51,9 +51,9 @@ def origin_of(url: str) -> Origin:
 
 def address_refusal(address: str) -> str:
     """Why nobody may be sent to this IP address; empty for one of the public internet."""
-    found = ipaddress.ip_address(address)
-    inner = _inner(found)
-    if any(_is_ours(one) for one in (found, *inner)):
+    addresses = ipaddress.ip_address(address)
+    inner = _inner(addresses)
+    if any(_is_ours(one) for one in (addresses, *inner)):
         return f"{address} is an address of a private, local or reserved network"
     return ""
 
@@ -74,10 +74,10 @@ def _inner(address: IPv4 | IPv6) -> list[IPv4]:
     """The IPv4 addresses that an IPv6 address stands for: mapped, 6to4, Teredo, NAT64."""
     if isinstance(address, IPv4):
         return []
-    found = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    addresses = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
     if address in NAT64:
-        found.append(IPv4(int(address) & 0xFFFFFFFF))
-    return [one for one in found if one is not None]
+        addresses.append(IPv4(int(address) & 0xFFFFFFFF))
+    return [one for one in addresses if one is not None]
 
 
 def _is_ours(address: IPv4 | IPv6) -> bool:

@@ -119,8 +119,8 @@ class Params(BaseModel):
     def changed(self, *names: str) -> str:
         """The first of these fields that is not at its default, as `name=value`; "" where all are."""
         fields = type(self).model_fields
-        found = [name for name in names if getattr(self, name) != fields[name].get_default(call_default_factory=True)]
-        return f"{found[0]}={as_typed(getattr(self, found[0]))}" if found else ""
+        changed = [name for name in names if getattr(self, name) != fields[name].get_default(call_default_factory=True)]
+        return f"{changed[0]}={as_typed(getattr(self, changed[0]))}" if changed else ""
 
     def family_problem(self, family: str) -> str:  # noqa: ARG002 - for those who care
         """Which of these parameters a base model of that family cannot take, and why; "" where all fit."""

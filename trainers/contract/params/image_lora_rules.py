@@ -84,29 +84,31 @@ def family_problem(params: "ImageLoraParams", family: str) -> str:
         return f"{idle} does nothing with {title}; leave it at its default"
     if is_flow and params.resolution % FLOW_MULTIPLE:
         nearest = round(params.resolution / FLOW_MULTIPLE) * FLOW_MULTIPLE
-        said = f"resolution={params.resolution} must be a multiple of {FLOW_MULTIPLE} for {title}"
-        return f"{said}; choose {nearest}"
+        message = f"resolution={params.resolution} must be a multiple of {FLOW_MULTIPLE} for {title}"
+        return f"{message}; choose {nearest}"
     return ""
 
 
 def probably_not_meant(params: "ImageLoraParams") -> list[str]:
-    found = []
+    messages = []
     if params.eval_prompts and params.eval_num_inference_steps < 10:
-        found.append(f"eval_num_inference_steps={params.eval_num_inference_steps} is below 10: samples will be rough")
+        messages.append(
+            f"eval_num_inference_steps={params.eval_num_inference_steps} is below 10: samples will be rough"
+        )
     if params.max_train_steps and params.warmup_steps >= params.max_train_steps:
-        found.append(
+        messages.append(
             f"the warm-up of {params.warmup_steps} steps fills all {params.max_train_steps} steps, so learning_rate is "
             "hardly reached; lower lr_warmup_steps"
         )
     if params.optimizer == "prodigy" and params.rate < 0.1:
-        found.append(
+        messages.append(
             f"learning_rate={params.rate:g} scales down the rate that prodigy finds by itself; leave it empty (1.0)"
         )
     if params.optimizer == "lion" and params.adam_beta2 > 0.99:
-        found.append(f"adam_beta2={params.adam_beta2:g} is slow for lion; 0.99 is usual")
+        messages.append(f"adam_beta2={params.adam_beta2:g} is slow for lion; 0.99 is usual")
     if params.eval_prompts:
-        found += _evaluation_warnings(params)
-    return found
+        messages += _evaluation_warnings(params)
+    return messages
 
 
 def _duration_agrees(params: "ImageLoraParams") -> None:
@@ -154,10 +156,10 @@ def _is_not_idle(params: "ImageLoraParams", name: str, switch: Switch) -> None:
     """A value other than the default must be able to do something."""
     setting, idle = getattr(params, switch.field), params.changed(name)
     if idle and setting not in switch.values:
-        wanted = " or ".join(as_typed(one) for one in switch.values)
+        required = " or ".join(as_typed(one) for one in switch.values)
         raise ValueError(
             f"{idle} does nothing with {switch.field}={as_typed(setting)}; "
-            f"choose {switch.field}={wanted}, or leave {name} at its default"
+            f"choose {switch.field}={required}, or leave {name} at its default"
         )
 
 

@@ -212,8 +212,8 @@ class MaskedTextParams(Params):
         return self
 
     def _lora_faults(self) -> str:
-        if not self.lora and (given := self.changed(*OF_LORA)):
-            return f"{given} needs lora=true, got lora=false, which trains all weights; set lora, or leave it out"
+        if not self.lora and (value := self.changed(*OF_LORA)):
+            return f"{value} needs lora=true, got lora=false, which trains all weights; set lora, or leave it out"
         return ""
 
     def _idle_faults(self) -> str:
@@ -230,12 +230,12 @@ class MaskedTextParams(Params):
 
     def _dream_faults(self) -> str:
         cart = bool(self.loss_weight_type and CART.match(self.loss_weight_type))
-        for name, given in (
+        for name, value in (
             ("perbatch_cutoff", self.perbatch_cutoff is not None),
             ("resp_cutoff_ratio", self.resp_cutoff_ratio is not None),
             ("loss_weight_type", cart),
         ):
-            if given and self.training_method != "dream":
+            if value and self.training_method != "dream":
                 return (
                     f"{name}={getattr(self, name)!r} is for training_method='dream', got "
                     f"training_method={self.training_method!r}; leave {name} out"
@@ -270,8 +270,8 @@ class MaskedTextParams(Params):
     @property
     def geo_p(self) -> float | None:
         """P of cart[geo_p:P]; None for another weighting."""
-        found = CART.match(self.weighting)
-        return float(found[1]) if found else None
+        messages = CART.match(self.weighting)
+        return float(messages[1]) if messages else None
 
     @property
     def cuts_per_batch(self) -> bool:
@@ -348,12 +348,12 @@ class MaskedTextParams(Params):
         return ("adaptor", "model") if self.fuse else ("adaptor",)
 
     def warnings(self) -> list[str]:
-        found = []
+        messages = []
         if self.cuts_per_batch and self.cut_ratio > MAX_CUT:
-            found.append(
+            messages.append(
                 f"perbatch_cutoff and resp_cutoff_ratio={self.cut_ratio} both cut responses; "
                 f"above {MAX_CUT} together few whole ones are seen"
             )
         if self.dtype == "float16" and self.train_device == "cpu":
-            found.append("dtype=float16 is slow on a CPU; bfloat16 or float32 suits it better")
-        return found
+            messages.append("dtype=float16 is slow on a CPU; bfloat16 or float32 suits it better")
+        return messages

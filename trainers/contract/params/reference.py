@@ -30,9 +30,9 @@ LEAVES = {
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m trainers.contract.params.reference", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where the page is not current")
-    given = parser.parse_args(arguments)
+    arguments_parsed = parser.parse_args(arguments)
     page = reference_page()
-    if given.check:
+    if arguments_parsed.check:
         current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == page
         print(f"{PAGE} is {'current' if current else 'not current; run python -m trainers.contract.params.reference'}")
         return 0 if current else 1

@@ -76,9 +76,9 @@ class SampleTextParams(DecodingParams):
         - One of `prompts`, `messages` and `infill_texts` is given.
         - `infill_texts` say themselves how many masks they have: `max_new_tokens` has no say.
         """
-        given = [name for name in ("prompts", "messages", "infill_texts") if getattr(self, name)]
-        if len(given) != 1:
-            raise ValueError(f"give one of prompts, messages and infill_texts, got {' and '.join(given) or 'none'}")
+        sources = [name for name in ("prompts", "messages", "infill_texts") if getattr(self, name)]
+        if len(sources) != 1:
+            raise ValueError(f"give one of prompts, messages and infill_texts, got {' and '.join(sources) or 'none'}")
         if self.infill_texts and self.max_new_tokens is not None:
             raise ValueError(f"max_new_tokens={self.max_new_tokens} does nothing with infill_texts; write [MASK:n]")
         return self

@@ -26,30 +26,30 @@ def dialogues_of(rows: Sequence[Row], *, input_template: str = "", output_templa
     if input_template:
         return _by_templates(rows, {"input_template": input_template, "output_template": output_template})
     read = _by_columns(rows[0])
-    found, faults = [], []
+    dialogues, faults = [], []
     for row in rows:
         try:
-            found.append(Dialogue(row.where, tuple(read(row.columns))))
+            dialogues.append(Dialogue(row.where, tuple(read(row.columns))))
         except ValueError as error:
             faults.append(f"{row.where}: {error}")
-    return _without_faults(found, faults)
+    return _without_faults(dialogues, faults)
 
 
 def _by_templates(rows: Sequence[Row], templates: Mapping[str, str]) -> list[Dialogue]:
-    found, faults = [], []
+    dialogues, faults = [], []
     for row, texts in zip(rows, templates_render(templates, [row.columns for row in rows]), strict=True):
         if isinstance(texts, str):
             faults.append(f"{row.where}: {texts}")
         else:
-            found.append(Dialogue(row.where, tuple(_pair(*texts))))
-    return _without_faults(found, faults)
+            dialogues.append(Dialogue(row.where, tuple(_pair(*texts))))
+    return _without_faults(dialogues, faults)
 
 
-def _without_faults(found: list[Dialogue], faults: list[str]) -> list[Dialogue]:
+def _without_faults(dialogues: list[Dialogue], faults: list[str]) -> list[Dialogue]:
     if faults:
         more = f" and {len(faults) - NAMED_FAULTS} more" if len(faults) > NAMED_FAULTS else ""
         raise bad_rows("; ".join(faults[:NAMED_FAULTS]) + more)
-    return found
+    return dialogues
 
 
 Read = Callable[[Mapping[str, Any]], list[Turn]]

@@ -21,8 +21,8 @@ def unpacked(tmp_path: Path, data: bytes) -> tuple[dict[str, bytes], Notices]:
     (tmp_path / "x.zip").write_bytes(data)
     notices = Notices()
     archive_unpack(tmp_path / "x.zip", "x.zip", tmp_path / "files", notices)
-    found = (path for path in sorted((tmp_path / "files").rglob("*")) if path.is_file())
-    return {path.relative_to(tmp_path / "files").as_posix(): path.read_bytes() for path in found}, notices
+    result = (path for path in sorted((tmp_path / "files").rglob("*")) if path.is_file())
+    return {path.relative_to(tmp_path / "files").as_posix(): path.read_bytes() for path in result}, notices
 
 
 def refusal(tmp_path: Path, data: bytes) -> str:

@@ -18,7 +18,7 @@ TOKENIZER = {"tokenizer.json": b"{}"}
 def pipeline_model(name: str, configs: dict[str, dict[str, Any]] | None = None, **index: Any) -> Files:
     """A folder with every part of the pipeline `name`; `index` changes model_index.json."""
     parts = {part: classes[0] for part, classes in FAMILIES[str(family_of(name))].parts.items()}
-    named = {"_class_name": name, **{part: ["library", own] for part, own in parts.items()}, **index}
+    named = {"_class_name": name, **{part: ["library", local] for part, local in parts.items()}, **index}
     files: Files = {"model_index.json": json.dumps(named).encode()}
     for part in parts:
         if named[part] == [None, None]:
@@ -76,8 +76,8 @@ def test_a_scheduler_that_no_trainer_knows_is_refused(work_of: WorkOf) -> None:
 def test_a_scheduler_of_another_objective_is_refused(work_of: WorkOf) -> None:
     files = pipeline_model("FluxPipeline")
     files["scheduler/scheduler_config.json"] = b'{"_class_name": "DDIMScheduler"}'
-    said = "scheduler_config.json: expected _class_name to be FlowMatchEulerDiscreteScheduler, got 'DDIMScheduler'"
-    with pytest.raises(Refused, match=said):
+    message = "scheduler_config.json: expected _class_name to be FlowMatchEulerDiscreteScheduler, got 'DDIMScheduler'"
+    with pytest.raises(Refused, match=message):
         check(work_of(files))
 
 
@@ -87,7 +87,7 @@ def test_stable_diffusion_3_may_come_without_its_t5(work_of: WorkOf) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "configs", "said"),
+    ("name", "configs", "message"),
     [
         (
             "StableDiffusionXLPipeline",
@@ -115,15 +115,15 @@ def test_stable_diffusion_3_may_come_without_its_t5(work_of: WorkOf) -> None:
         ),
     ],
 )
-def test_parts_of_different_models_are_refused(work_of: WorkOf, name: str, configs: Any, said: str) -> None:
+def test_parts_of_different_models_are_refused(work_of: WorkOf, name: str, configs: Any, message: str) -> None:
     with pytest.raises(Refused) as caught:
         check(work_of(pipeline_model(name, configs)))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def text_model(model_type: Any = "llama", **config: Any) -> Files:
-    told = {"model_type": model_type, **config}
-    return {"config.json": json.dumps(told).encode(), "model.safetensors": safetensors(), **TOKENIZER}
+    reported = {"model_type": model_type, **config}
+    return {"config.json": json.dumps(reported).encode(), "model.safetensors": safetensors(), **TOKENIZER}
 
 
 @pytest.mark.parametrize("name", ["LLaDA", "Dream", "bert", "modernbert", "llama", "qwen2", "qwen3"])
@@ -165,12 +165,12 @@ def sharded(weight_map: dict[str, Any]) -> Files:
     return {**files, "model.safetensors.index.json": index, "model-1.safetensors": safetensors()}
 
 
-def test_a_model_cut_into_files_is_whole_when_its_index_is_kept(work_of: WorkOf) -> None:
+def test_a_sharded_model_is_complete_with_its_index(work_of: WorkOf) -> None:
     assert check(work_of(sharded({"weight": "model-1.safetensors"})))["family"] == "llama"
 
 
 @pytest.mark.parametrize(
-    ("places", "said"),
+    ("places", "message"),
     [
         (
             {"weight": "model-1.safetensors", "more": "model-2.safetensors"},
@@ -184,8 +184,8 @@ def test_a_model_cut_into_files_is_whole_when_its_index_is_kept(work_of: WorkOf)
         ({}, "expected weight_map"),
     ],
 )
-def test_an_index_that_is_not_kept_is_refused(work_of: WorkOf, places: Any, said: str) -> None:
-    with pytest.raises(Refused, match=said):
+def test_an_index_that_does_not_match_is_refused(work_of: WorkOf, places: Any, message: str) -> None:
+    with pytest.raises(Refused, match=message):
         check(work_of(sharded(places)))
 
 

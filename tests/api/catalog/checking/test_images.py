@@ -100,9 +100,9 @@ def test_odd_captions_are_noticed(work_of: WorkOf, files: Files, codes: list[str
 def test_a_long_caption_says_what_is_lost(work_of: WorkOf) -> None:
     work = work_of({"a.png": png(), "a.txt": b"word " * 100})
     check(work)
-    said = work.notices.listed[0]["message"]
-    assert "499 characters, 100 tokens or more" in said
-    assert "25 or more are lost" in said
+    message = work.notices.listed[0]["message"]
+    assert "499 characters, 100 tokens or more" in message
+    assert "25 or more are lost" in message
 
 
 def test_a_caption_in_latin_1_is_refused_with_its_byte(work_of: WorkOf) -> None:
@@ -111,18 +111,18 @@ def test_a_caption_in_latin_1_is_refused_with_its_byte(work_of: WorkOf) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({"file_name": "a.png"}, "expected text in 'text', got nothing"),
         ({"file_name": "a.png", "text": ["list"]}, "expected text in 'text', got list"),
         ({"file_name": "..\\..\\x.png", "text": "x"}, "expected a file of this folder"),
     ],
 )
-def test_a_row_without_a_caption_is_refused_by_line(work_of: WorkOf, row: Any, said: str) -> None:
+def test_a_row_without_a_caption_is_refused_by_line(work_of: WorkOf, row: Any, message: str) -> None:
     files = {"a.png": png(), "b.png": png(), "metadata.jsonl": metadata([{"file_name": "b.png", "text": "x"}, row])}
     with pytest.raises(Refused, match=r"metadata\.jsonl line 2") as caught:
         check(work_of(files))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_notices_are_bounded_and_all_counted(work_of: WorkOf) -> None:
@@ -141,10 +141,10 @@ def test_metadata_below_the_top_is_read_as_hub_datasets_have_it(work_of: WorkOf)
     work = work_of({**files, "test/2.png": png(8, 8, 1)})
     details = check(work)
     assert (details["num_images"], details["num_captions"]) == (2, 1)
-    said = [(notice["file"], notice["message"]) for notice in work.notices.listed]
+    message = [(notice["file"], notice["message"]) for notice in work.notices.listed]
     assert details["splits"] == {"train": 1, "test": 1}
     both = "test/metadata.csv and train/metadata.csv"
-    assert ("test/2.png", f"test/2.png has no row in {both} and is not used") in said
+    assert ("test/2.png", f"test/2.png has no row in {both} and is not used") in message
 
 
 def test_the_pixels_of_an_upload_are_bounded_together(work_of: WorkOf, monkeypatch: pytest.MonkeyPatch) -> None:

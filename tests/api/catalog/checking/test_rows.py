@@ -36,14 +36,14 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("row", "said"), BAD)
-def test_a_faulty_line_is_left_out_with_a_notice(work_of: WorkOf, row: Any, said: str) -> None:
+@pytest.mark.parametrize(("row", "message"), BAD)
+def test_a_faulty_line_is_left_out_with_a_notice(work_of: WorkOf, row: Any, message: str) -> None:
     work = work_of({"a.jsonl": lines(*GOOD, row, b"", *GOOD), "b.jsonl": lines(*GOOD)})
     details = check(work)
     assert (details["kind"], details["num_rows"], details["num_skipped"]) == ("text", 30, 1)
     (notice,) = work.notices.listed
     assert (notice["file"], notice["line"]) == ("a.jsonl", 11)
-    assert said in notice["message"]
+    assert message in notice["message"]
     assert [file["path"] for file in work.files] == ["a.jsonl", "b.jsonl"]
     assert work.open("a.jsonl").read_bytes() == lines(*GOOD, *GOOD)
     assert work.open("b.jsonl").read_bytes() == lines(*GOOD)
@@ -75,16 +75,16 @@ CHATS = [
 ]
 
 
-@pytest.mark.parametrize(("turns", "said"), CHATS)
+@pytest.mark.parametrize(("turns", "message"), CHATS)
 @pytest.mark.parametrize("names", [("role", "content"), ("from", "value")])
-def test_roles_of_chats_are_checked(work_of: WorkOf, turns: Any, said: str | None, names: tuple[str, str]) -> None:
+def test_roles_of_chats_are_checked(work_of: WorkOf, turns: Any, message: str | None, names: tuple[str, str]) -> None:
     def chat(turns: Any) -> dict[str, Any]:
         return {"messages": [dict(zip(names, turn, strict=True)) for turn in turns]}
 
     work = work_of({"a.jsonl": lines(chat(CHATS[0][0]), chat(turns))})
     details = check(work)
-    assert (details["chat"], details["num_skipped"]) == (True, 1 if said else 0)
-    assert (said or "") in json.dumps(work.notices.listed)
+    assert (details["chat"], details["num_skipped"]) == (True, 1 if message else 0)
+    assert (message or "") in json.dumps(work.notices.listed)
 
 
 REFUSED = [
@@ -105,11 +105,11 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("path", "data", "said"), REFUSED)
-def test_what_cannot_be_mended_is_refused_and_named(work_of: WorkOf, path: str, data: bytes, said: str) -> None:
+@pytest.mark.parametrize(("path", "data", "message"), REFUSED)
+def test_what_cannot_be_mended_is_refused_and_named(work_of: WorkOf, path: str, data: bytes, message: str) -> None:
     with pytest.raises(Refused) as caught:
         check(work_of({path: data}))
-    assert said in json.dumps(caught.value.body(), ensure_ascii=False)
+    assert message in json.dumps(caught.value.body(), ensure_ascii=False)
 
 
 def test_other_kinds_of_files_are_read_alike(work_of: WorkOf) -> None:

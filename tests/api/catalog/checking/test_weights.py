@@ -38,8 +38,8 @@ def raw_file(header: Any, data: bytes) -> bytes:
 @given(values=st.lists(st.floats(width=16), max_size=40))
 def test_what_is_not_finite_is_counted(dtype: str, values: list[float]) -> None:
     raw = struct.pack(f"<{len(values)}{FORMATS[dtype]}", *values)
-    wanted = sum(not math.isfinite(value) for value in values)
-    assert nonfinite_count(BytesIO(raw), 0, len(raw), dtype) == wanted
+    expected = sum(not math.isfinite(value) for value in values)
+    assert nonfinite_count(BytesIO(raw), 0, len(raw), dtype) == expected
 
 
 @given(words=st.lists(st.integers(0, 0xFFFF), max_size=60))
@@ -95,7 +95,7 @@ def test_a_header_that_lies_is_refused(work_of: WorkOf, header: Any, data: bytes
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         (
             {"unet/config.json": b'{"cross_attention_dim": 768}', "text_encoder/config.json": b'{"hidden_size": 32}'},
@@ -114,10 +114,10 @@ def test_a_header_that_lies_is_refused(work_of: WorkOf, header: Any, data: bytes
         ),
     ],
 )
-def test_parts_of_different_models_are_refused(work_of: WorkOf, files: Files, said: str) -> None:
+def test_parts_of_different_models_are_refused(work_of: WorkOf, files: Files, message: str) -> None:
     with pytest.raises(Refused, match="the parts are of different models") as caught:
         check(work_of({**base_model(), **files}))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def lora(width: int, rank: int = 2, up_rank: int = 2) -> bytes:
@@ -134,11 +134,11 @@ def test_a_lora_beside_the_weights_must_fit_them(work_of: WorkOf) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"), [(lora(7), r"\[7, 7\].*\[6, 6\]"), (lora(6, up_rank=3), "rank of its down matrix")]
+    ("data", "message"), [(lora(7), r"\[7, 7\].*\[6, 6\]"), (lora(6, up_rank=3), "rank of its down matrix")]
 )
-def test_a_lora_of_another_model_is_refused(work_of: WorkOf, data: bytes, said: str) -> None:
+def test_a_lora_of_another_model_is_refused(work_of: WorkOf, data: bytes, message: str) -> None:
     files = {**base_model(), UNET: weights(**{"to_q.weight": ("F16", (6, 6), bytes(72))}), "x.safetensors": data}
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(Refused, match=message):
         check(work_of(files))
 
 

@@ -108,7 +108,7 @@ class TestAugmentation:
 
 
 class TestTexts:
-    def test_a_trained_text_encoder_gets_token_ids_and_it_is_said(
+    def test_a_trained_text_encoder_gets_token_ids_and_a_warning(
         self, make: Make, folder: Path, tmp_path: Path
     ) -> None:
         cached_data = make(folder, train_batch_size=2)
@@ -123,7 +123,7 @@ class TestTexts:
             embedded = family_module("sd1").embed(ids.base, other.text, TextSettings())["prompt"]
             assert torch.allclose(embedded, one.text["prompt"], atol=1e-5)
 
-    def test_a_shuffled_caption_comes_in_other_orders_behind_what_is_kept(self, make: Make, folder: Path) -> None:
+    def test_a_shuffled_caption_changes_order_behind_its_fixed_part(self, make: Make, folder: Path) -> None:
         shuffled = make(folder, caption_shuffle=True, keep_tokens=1, trigger_word="sks")
         assert shuffled.examples.rows[0].texts == ["sks, cat 0, dog 0, photo 0", "sks, cat 0, photo 0, dog 0"]
         plain = make(folder, trigger_word="sks")
@@ -165,7 +165,7 @@ class TestMaskedLoss:
         fresh = make(masked, unmasked_weight=0.25, train_batch_size=2, cache_latents=False, **settings)
         assert torch.equal(fresh.step(0).micro_batches[0].mask_B1HW, micro.mask_B1HW)  # type: ignore[arg-type]
 
-    def test_images_without_alpha_are_said(self, make: Make, folder: Path) -> None:
+    def test_images_without_alpha_are_warned_of(self, make: Make, folder: Path) -> None:
         data = make(folder, masked_loss="alpha")
         assert data.warnings == [
             "5 images have no alpha channel, so all of them counts; the first is 0.png",

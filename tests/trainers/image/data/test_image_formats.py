@@ -118,7 +118,7 @@ def test_repeats_are_read_from_the_folder_as_kohya_writes_them(path: str, times:
     assert folder_repeats(path) == times
 
 
-def test_repeats_of_folders_are_said_at_upload_and_reach_the_trainer(tmp_path: Path) -> None:
+def test_repeats_of_folders_are_noticed_at_upload_and_reach_the_trainer(tmp_path: Path) -> None:
     names = ("10_sks dog/a", "10_sks dog/b", "1_dog/c")
     files = {f"{name}.png": saved("PNG", (64 + index, 64)) for index, name in enumerate(names)}
     work = work_on(tmp_path, files | {f"{name}.txt": b"a dog" for name in names})

@@ -112,7 +112,7 @@ class TestSidecars:
         assert "1 of 2 images have no caption" in refusal(folder, trigger="sks")
         assert refusal(folder).endswith(": b.png; write them")
 
-    def test_no_captions_at_all_are_fine_with_a_trigger_word_and_said(self, folder: Path) -> None:
+    def test_no_captions_are_fine_with_a_trigger_word_and_a_warning(self, folder: Path) -> None:
         assert "2 of 2 images have no caption" in refusal(folder)
         assert "trigger word 'sks' alone" in read(folder, trigger="sks").warnings[0]
 

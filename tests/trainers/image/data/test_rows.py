@@ -24,7 +24,7 @@ def test_many_parts_have_a_fixed_number_of_orders_that_the_caption_alone_decides
     assert caption_orders("h, " + caption[:-3], 0) != orders
 
 
-def test_kept_parts_and_the_trigger_word_stay_in_front() -> None:
+def test_fixed_parts_and_the_trigger_word_stay_in_front() -> None:
     orders = texts_of("a, b, c, d", "sks", shuffle=True, keep_tokens=2)
     assert orders == ["sks, a, b, c, d", "sks, a, b, d, c"]
     assert texts_of("a, b", "sks", shuffle=True, keep_tokens=2) == ["sks, a, b"]

@@ -67,7 +67,7 @@ PARTS = ("unet.", "text_encoder.")
 
 
 class TestEma:
-    def test_the_average_is_shown_and_given_away_and_the_raw_weights_are_kept(
+    def test_the_average_is_exported_and_the_raw_weights_stay(
         self, make_job: Callable[..., Job], tiny_sd: Path
     ) -> None:
         held_out: dict[str, Any] = {"validation_split": 0.25, "eval_every_steps": 2}

@@ -64,8 +64,8 @@ IN_OTHER_FILES = {
     "random_rotation": (EXAMPLES, "test_rotation_turns_the_stated_share_by_the_stated_angle"),
     "rotation_degrees": (EXAMPLES, "test_rotation_turns_the_stated_share_by_the_stated_angle"),
     "rotation_prob": (EXAMPLES, "test_rotation_turns_the_stated_share_by_the_stated_angle"),
-    "caption_shuffle": (EXAMPLES, "test_a_shuffled_caption_comes_in_other_orders_behind_what_is_kept"),
-    "keep_tokens": (EXAMPLES, "test_a_shuffled_caption_comes_in_other_orders_behind_what_is_kept"),
+    "caption_shuffle": (EXAMPLES, "test_a_shuffled_caption_changes_order_behind_its_fixed_part"),
+    "keep_tokens": (EXAMPLES, "test_a_shuffled_caption_changes_order_behind_its_fixed_part"),
     "split": ("../../test_splits.py", "test_images_in_folders_of_splits_are_not_pooled"),
     "repeats": (BATCHES, "test_an_epoch_sees_each_dataset_as_often_as_it_repeats"),
     "masked_loss": (EXAMPLES, "test_the_loss_is_weighted_in_latent_resolution"),
@@ -90,7 +90,7 @@ IN_OTHER_FILES = {
     "gradient_checkpointing": (METHOD, "test_checkpointing_computes_blocks_twice_to_the_same_losses"),
     "attention": (METHOD, "test_xformers_that_is_not_there_is_named_with_its_extra"),
     "compile": (METHOD, "test_a_compiled_network_has_the_gradients_of_the_plain_one"),
-    "use_ema": (METHOD, "test_the_average_is_shown_and_given_away_and_the_raw_weights_are_kept"),
+    "use_ema": (METHOD, "test_the_average_is_exported_and_the_raw_weights_stay"),
     "ema_decay": ("../../core/test_ema.py", "test_the_decay_warms_up_to_the_one_asked"),
     "no_metadata": (METHOD, "test_without_metadata_the_kohya_file_tells_nothing_of_the_training"),
     "log_to_wandb": ("../../optional/test_wandb.py", "test_a_job_without_a_key_keeps_its_run_in_files"),
@@ -104,8 +104,8 @@ ELSEWHERE = {
     "adaptor_name": "test_the_header_of_the_adaptor_says_how_to_load_it",
     "num_train_epochs": "test_epochs_become_steps_and_max_train_steps_wins",
     "max_train_steps": "test_epochs_become_steps_and_max_train_steps_wins",
-    "checkpoint_every_steps": "test_checkpoints_are_written_as_often_and_kept_as_many_as_asked",
-    "keep_checkpoints": "test_checkpoints_are_written_as_often_and_kept_as_many_as_asked",
+    "checkpoint_every_steps": "test_checkpoints_follow_their_interval_and_their_limit",
+    "keep_checkpoints": "test_checkpoints_follow_their_interval_and_their_limit",
     "image_column": "test_columns_are_read_by_the_names_given",
     "caption_column": "test_columns_are_read_by_the_names_given",
     "eval_prompt": "test_each_prompt_gives_an_image_at_step_0_each_interval_and_the_end",
@@ -198,7 +198,7 @@ def test_epochs_become_steps_and_max_train_steps_wins(make_job: Callable[..., Jo
     assert list(by_steps.losses()) == [1]
 
 
-def test_checkpoints_are_written_as_often_and_kept_as_many_as_asked(job: Job) -> None:
+def test_checkpoints_follow_their_interval_and_their_limit(job: Job) -> None:
     assert job.spec(max_train_steps=7, checkpoint_every_steps=2, keep_checkpoints=2).run() == 0
     assert [event.step for event in job.of_kind("checkpoint")] == [2, 4, 6, 7]
     checkpoints = sorted(path.name for path in (job.out / "checkpoints").iterdir())
