@@ -15,14 +15,14 @@ from pathlib import Path
 from bench.measure import Row, machine, table
 from bench.overhead_api import claims, events, heartbeats
 from bench.overhead_jobs import one_by_one, throughput
-from bench.overhead_training import training
+from bench.overhead_training import training, ways_of_starting
 from bench.running import bench_platform
 
-PARTS = ("jobs", "claims", "heartbeats", "events", "training")
+PARTS = ("jobs", "claims", "heartbeats", "events", "starts", "training")
 
 
 def rows(database: str, root: Path, parts: list[str], quick: bool) -> Iterator[Row]:
-    """Measures the parts; training only once, since it does not depend on the database."""
+    """Measures the parts; starts and training only once, since they do not depend on the database."""
     with bench_platform(root, database) as platform, platform.client as client:
         samples = 5 if quick else 100
         if "jobs" in parts:
@@ -37,6 +37,8 @@ def rows(database: str, root: Path, parts: list[str], quick: bool) -> Iterator[R
         if "claims" in parts:
             for queued in (10, 300) if quick else (100, 100_000):
                 yield from claims(platform, client, queued, 5 if quick else 200)
+        if "starts" in parts:
+            yield from ways_of_starting(platform, client, root, rounds=1 if quick else 5)
         if "training" in parts:
             yield from training(platform, client, root, steps=2 if quick else 60, rounds=1 if quick else 3)
 
@@ -49,7 +51,7 @@ def main() -> int:
     args = parser.parse_args()
     measured: dict[str, dict[str, Row]] = {}
     for number, database in enumerate(args.databases):
-        parts = [part for part in args.parts if part != "training" or number == 0]
+        parts = [part for part in args.parts if part not in ("starts", "training") or number == 0]
         with tempfile.TemporaryDirectory(prefix="anneal-overhead-") as root:
             for row in rows(database, Path(root), parts, args.quick):
                 print(f"{database}: {row.what}: {row.measured}", file=sys.stderr)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -33,6 +33,10 @@ scipy_hide_unless_used(Path("none"))
 modules_import((JOB, "trainers.methods.image_lora"))
 print(time.perf_counter() - started)
 """
+
+
+FORKS = {"forked": "1", "new programs": "0"}
+"""ANNEAL_PREFORK by the way of starting."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,37 @@ def training(platform: Platform, client: Client, root: Path, *, steps: int, roun
     beyond = first[0] - imports
     what = f"{first[0]:.2f} s, of it {imports:.2f} s imports: {beyond:.2f} s beyond (by hand {first[1]:.2f} s)"
     yield Row("claimed to the end of the first step", what, "< 1 s beyond imports", beyond < 1)
+
+
+def ways_of_starting(platform: Platform, client: Client, root: Path, *, rounds: int) -> Iterator[Row]:
+    """The same short job on two hosts of one platform, in turns; the first round fills the caches, uncounted."""
+    tiny_make(root / "tiny")
+    folder_upload(client, "models", "tiny", root / "tiny")
+    settings = {"ANNEAL_API_URL": f"http://127.0.0.1:{platform.port}", "ANNEAL_TRAINER_COMMAND": ""}
+    seconds: dict[str, list[float]] = {way: [] for way in FORKS}
+    with ExitStack() as open_hosts:
+        hosts = []
+        for number, prefork in enumerate(FORKS.values()):
+            host = Host(platform, root / f"way-{number}", f"way-{number}", ANNEAL_PREFORK=prefork, **settings)
+            hosts.append(open_hosts.enter_context(closing(host)).ready())
+        for _ in range(rounds + 1):
+            for number, way in enumerate(FORKS):
+                name = f"{number}-{len(seconds[way])}"
+                body = {**_body(name, 60), "pool": f"way-{number}"}
+                seconds[way].append(_submit_to_first_step(client, hosts[number], body))
+    medians = {way: statistics.median(values[1:]) for way, values in seconds.items()}
+    what = ", ".join(f"{median:.2f} s {way}" for way, median in medians.items())
+    yield Row("submit to the end of the first step of a second image job", what, "< 3 s forked", medians["forked"] < 3)
+
+
+def _submit_to_first_step(client: Client, host: Host, body: Record) -> float:
+    sent = time.time()
+    job = client.post("jobs", body)["id"]
+    attempts = host.folder / "state" / "attempts"
+    folder = eventually(lambda: next(attempts.glob("*/out/events.jsonl"), None), 120).parents[1]
+    first: float = eventually(lambda: _first_step(folder), 120, "the first step")
+    eventually(lambda: client.get(f"jobs/{job}")["ended"] and not folder.exists(), 300, "the end of the training")
+    return first - sent
 
 
 def _on_platform(client: Client, host: Host, copy: Path, number: int, steps: int) -> Cost:
