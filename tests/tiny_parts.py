@@ -18,6 +18,8 @@ from transformers import (
 from tests.tiny_sd import tiny_tokenizer
 
 T5_PIECES = ["▁", "▁a", "▁cat", "▁dog", "▁photo", "▁of", ",", *"abcdefghijklmnopqrstuvwxyz0123456789.'!-"]
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+"""Projections of the attention of a UNet, as targets of a LoRA."""
 AUTOENCODER: Any = AutoencoderKL  # diffusers' types are of no use to mypy
 FLOW_SCHEDULER: Any = FlowMatchEulerDiscreteScheduler
 

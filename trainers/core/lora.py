@@ -13,7 +13,6 @@ from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model,
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 TRAINED = "default"
 """Name under which the pair in training is known to peft."""
 
@@ -25,7 +24,7 @@ def attach(
     alpha: float,
     dropout: float,
     seed: int,
-    targets: Sequence[str] = TARGETS,
+    targets: Sequence[str],
     conv_rank: int = 0,
     use_dora: bool = False,
 ) -> list[nn.Parameter]:

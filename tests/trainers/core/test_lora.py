@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.tiny_parts import ATTENTION
 from tests.tolerance import PRODUCT, assert_near
 from trainers.core.lora import attach, lora_load_state, lora_state
 from trainers.image.models.base import Base
@@ -22,7 +23,7 @@ def base(tiny_sd: Path) -> Base:
 
 def trained(unet: nn.Module, *, r: int = 4, alpha: float = 8, dropout: float = 0.0) -> list[nn.Parameter]:
     """Attaches pairs and moves them, as some training would."""
-    parameters = attach(unet, r=r, alpha=alpha, dropout=dropout, seed=7)
+    parameters = attach(unet, r=r, alpha=alpha, dropout=dropout, seed=7, targets=ATTENTION)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in parameters:
@@ -50,7 +51,7 @@ def weight_delta(unet: nn.Module, module: str, adapter: str) -> Tensor:
 
 def test_a_fresh_adaptor_changes_nothing_and_a_trained_one_does(base: Base) -> None:
     before = prediction(base.network)
-    parameters = attach(base.network, r=4, alpha=8, dropout=0.0, seed=7)
+    parameters = attach(base.network, r=4, alpha=8, dropout=0.0, seed=7, targets=ATTENTION)
     assert torch.equal(prediction(base.network), before)
     with torch.no_grad():
         parameters[1].add_(1.0)
@@ -58,7 +59,7 @@ def test_a_fresh_adaptor_changes_nothing_and_a_trained_one_does(base: Base) -> N
 
 
 def test_pairs_sit_on_every_attention_projection_and_nowhere_else(base: Base) -> None:
-    attach(base.network, r=4, alpha=8, dropout=0.0, seed=7)
+    attach(base.network, r=4, alpha=8, dropout=0.0, seed=7, targets=ATTENTION)
     modules = {key.rsplit(".lora_", 1)[0] for key in lora_state(base.network)}
     projections = (".to_q", ".to_k", ".to_v", ".to_out.0")
     assert modules == {name for name, _ in base.network.named_modules() if name.endswith(projections)}
@@ -66,7 +67,7 @@ def test_pairs_sit_on_every_attention_projection_and_nowhere_else(base: Base) ->
 
 
 def test_only_the_pairs_are_trainable(base: Base) -> None:
-    parameters = attach(base.network, r=4, alpha=8, dropout=0.0, seed=7)
+    parameters = attach(base.network, r=4, alpha=8, dropout=0.0, seed=7, targets=ATTENTION)
     trainable = {id(parameter) for parameter in base.network.parameters() if parameter.requires_grad}
     assert trainable == {id(parameter) for parameter in parameters}
 
@@ -75,7 +76,7 @@ def test_the_start_depends_on_the_seed_alone(tiny_sd: Path) -> None:
     def start(seed: int, global_seed: int) -> dict[str, Tensor]:
         unet = load_base(tiny_sd, torch.float32).network
         torch.manual_seed(global_seed)
-        attach(unet, r=4, alpha=8, dropout=0.0, seed=seed)
+        attach(unet, r=4, alpha=8, dropout=0.0, seed=seed, targets=ATTENTION)
         return lora_state(unet)
 
     first, again, other = start(7, 1), start(7, 2), start(2**63 - 1, 1)
@@ -84,7 +85,7 @@ def test_the_start_depends_on_the_seed_alone(tiny_sd: Path) -> None:
 
 
 def test_the_start_is_uniform_within_the_square_root_of_the_inputs_and_zero(base: Base) -> None:
-    attach(base.network, r=64, alpha=8, dropout=0.0, seed=7)
+    attach(base.network, r=64, alpha=8, dropout=0.0, seed=7, targets=ATTENTION)
     state = lora_state(base.network)
     a, b = state[f"{LAYER}.lora_A.weight"], state[f"{LAYER}.lora_B.weight"]
     bound = 32**-0.5
@@ -95,14 +96,14 @@ def test_the_start_is_uniform_within_the_square_root_of_the_inputs_and_zero(base
 
 
 def test_two_layers_of_one_shape_start_differently(base: Base) -> None:
-    attach(base.network, r=4, alpha=8, dropout=0.0, seed=7)
+    attach(base.network, r=4, alpha=8, dropout=0.0, seed=7, targets=ATTENTION)
     state = lora_state(base.network)
     assert not torch.equal(state[f"{LAYER}.lora_A.weight"], state[f"{LAYER[:-1]}v.lora_A.weight"])
 
 
 def test_attaching_leaves_the_global_random_state_alone(base: Base) -> None:
     before = torch.get_rng_state()
-    attach(base.network, r=4, alpha=8, dropout=0.0, seed=7)
+    attach(base.network, r=4, alpha=8, dropout=0.0, seed=7, targets=ATTENTION)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -143,7 +144,7 @@ def test_dropout_works_in_training_and_not_in_evaluation(base: Base) -> None:
 def test_the_state_goes_out_and_back_to_the_last_bit(base: Base, tiny_sd: Path) -> None:
     trained(base.network)
     other = load_base(tiny_sd, torch.float32).network
-    attach(other, r=4, alpha=8, dropout=0.0, seed=99)
+    attach(other, r=4, alpha=8, dropout=0.0, seed=99, targets=ATTENTION)
     lora_load_state(other, lora_state(base.network))
     assert torch.equal(prediction(other), prediction(base.network))
 
@@ -151,6 +152,6 @@ def test_the_state_goes_out_and_back_to_the_last_bit(base: Base, tiny_sd: Path) 
 def test_a_state_of_another_rank_is_refused_with_both_shapes(base: Base, tiny_sd: Path) -> None:
     trained(base.network, r=4)
     other = load_base(tiny_sd, torch.float32).network
-    attach(other, r=8, alpha=8, dropout=0.0, seed=7)
+    attach(other, r=8, alpha=8, dropout=0.0, seed=7, targets=ATTENTION)
     with pytest.raises(ValueError, match=r"expected .* of shape torch.Size\(\[8, 32\]\), got torch.Size\(\[4, 32\]\)"):
         lora_load_state(other, lora_state(base.network))

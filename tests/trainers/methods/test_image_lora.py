@@ -10,6 +10,7 @@ import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 from PIL import Image
 
+from tests.tiny_parts import ATTENTION
 from tests.tolerance import CURVE
 from tests.trainers.job import WORDS, Job
 from trainers.core.lora import attach
@@ -21,7 +22,7 @@ def reference_losses(base: Path, dataset: Path, *, steps: int, batch: int, gamma
     classes: tuple[Any, Any] = StableDiffusionPipeline, DDPMScheduler  # diffusers has no types
     pipeline, seed, losses = classes[0].from_pretrained(base, safety_checker=None), 42, []
     unet, vae, scheduler = pipeline.unet, pipeline.vae, classes[1].from_config(pipeline.scheduler.config)
-    lora = attach(unet, r=8, alpha=16, dropout=0.0, seed=integer(2**63 - 1, seed, Purpose.LORA_INIT))
+    lora = attach(unet, r=8, alpha=16, dropout=0.0, seed=integer(2**63 - 1, seed, Purpose.LORA_INIT), targets=ATTENTION)
     optimizer = torch.optim.AdamW([p for p in lora if p.requires_grad], lr=1e-2, weight_decay=0.01)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, step / 2))
     order = [row for epoch in range(steps) for row in permutation(4, seed, Purpose.ORDER, epoch)]

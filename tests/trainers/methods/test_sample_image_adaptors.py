@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
+from tests.tiny_parts import ATTENTION
 from tests.tolerance import assert_same_image
 from tests.trainers.image.sampling.scene import (
     ADAPTOR,
@@ -189,7 +190,7 @@ def test_an_adaptor_of_the_text_encoder_counts_and_is_taken_off_again(
     base = load_base(tiny_sd, torch.float32)
     encoder = base.text_encoders[0]
     with torch.no_grad():
-        for parameter in attach(base.network, r=4, alpha=8, dropout=0.0, seed=1):
+        for parameter in attach(base.network, r=4, alpha=8, dropout=0.0, seed=1, targets=ATTENTION):
             parameter.mul_(0)
         for parameter in attach(encoder, r=4, alpha=8, dropout=0.0, seed=2, targets=sd1.text_targets(encoder)):
             parameter.add_(0.3)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.tiny_parts import ATTENTION
 from tests.trainers.context import context_make
 from tests.trainers.image.sampling.test_families import half_mask, photo
 from trainers.contract.errors import TrainerError
@@ -71,7 +72,7 @@ def save_adaptor(tiny_sd: Path, folder: Path, **metadata: str) -> Path:
     base = load_base(tiny_sd, torch.float32)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in attach(base.network, r=4, alpha=8, dropout=0.0, seed=1):
+        for parameter in attach(base.network, r=4, alpha=8, dropout=0.0, seed=1, targets=ATTENTION):
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     adaptor_save(base, folder, metadata=metadata)
     return folder

@@ -8,6 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
+from tests.tiny_parts import ATTENTION
 from tests.tiny_sd import build_tiny_sd
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.core.lora import attach
@@ -98,7 +99,7 @@ def test_the_global_random_state_is_left_alone(base: Base) -> None:
 def test_live_weights_are_used_without_dropout_and_train_mode_is_put_back(tiny_sd: Path) -> None:
     base = load_base(tiny_sd, torch.float32)
     (before,) = draw(base)
-    parameters = attach(base.network, r=4, alpha=8, dropout=0.5, seed=0)
+    parameters = attach(base.network, r=4, alpha=8, dropout=0.5, seed=0, targets=ATTENTION)
     with torch.no_grad():
         for parameter in parameters:
             parameter.add_(0.1)

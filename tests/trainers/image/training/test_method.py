@@ -14,6 +14,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from tests.tiny_parts import ATTENTION
 from tests.trainers.job import Job, adaptor_of, job_make
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.core.checkpoint import checkpoint_load
@@ -158,7 +159,7 @@ class TestMemory:
 def gradients(folder: Path, *, compile_: bool) -> dict[str, Tensor]:
     """Of every LoRA pair for one fixed input, on the GPU."""
     network = load_base(folder, torch.float32, "cuda").network
-    parameters = attach(network, r=8, alpha=8, dropout=0.0, seed=0)
+    parameters = attach(network, r=8, alpha=8, dropout=0.0, seed=0, targets=ATTENTION)
     if compile_:
         network.compile()
     draw = torch.Generator().manual_seed(0)
