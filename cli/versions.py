@@ -36,7 +36,6 @@ HELPERS = (SAMPLING_INPUTS, ADAPTOR_IMPORTS)
 def add_commands(app: typer.Typer, collection: str, content: str, *, with_add: bool = True) -> None:
     """Adds the commands for `collection` ("datasets" or "models") to `app`; `content` says what a folder holds."""
     ref = typer.Argument(help="Name, or name@version.", autocompletion=names_of(collection))
-    one = collection.removesuffix("s")
 
     @app.command("list")
     def list_(
@@ -87,13 +86,7 @@ def add_commands(app: typer.Typer, collection: str, content: str, *, with_add: b
     @app.command("used-by")
     def used_by(name: Annotated[str, ref], as_json: Json = False) -> None:
         """Jobs, templates and adaptors that a version is in."""
-        with connect() as client:
-            uses = client.get(f"{collection}/{name}/used-by")
-        if as_json:
-            print_json(uses)
-            return
-        print_record(uses, ("num_jobs", "templates", "adaptors"))
-        print_table(uses["jobs"], {"job": "id", "name": "name", "state": "state"})
+        uses_print(collection, name, as_json=as_json)
 
     @app.command("delete")
     def delete(
@@ -102,15 +95,29 @@ def add_commands(app: typer.Typer, collection: str, content: str, *, with_add: b
         as_json: Json = False,
     ) -> None:
         """Delete a version that nothing uses, as in `NAME@3`."""
-        if all_versions == ("@" in name):
-            raise CliError(
-                f"expected name@version, or a name with --all-versions, got {name!r}",
-                f"`anneal {one} show {name.partition('@')[0]}` lists its versions.",
-                exit_code=Exit.USAGE,
-            )
-        with connect() as client:
-            client.delete(f"{collection}/{name}")
-        print_done({"deleted": name}, f"deleted {name}", as_json=as_json)
+        version_delete(collection, name, all_versions=all_versions, as_json=as_json)
+
+
+def uses_print(collection: str, name: str, *, as_json: bool) -> None:
+    with connect() as client:
+        uses = client.get(f"{collection}/{name}/used-by")
+    if as_json:
+        print_json(uses)
+        return
+    print_record(uses, ("num_jobs", "templates", "adaptors"))
+    print_table(uses["jobs"], {"job": "id", "name": "name", "state": "state"})
+
+
+def version_delete(collection: str, name: str, *, all_versions: bool, as_json: bool) -> None:
+    if all_versions == ("@" in name):
+        raise CliError(
+            f"expected name@version, or a name with --all-versions, got {name!r}",
+            f"`anneal {collection.removesuffix('s')} show {name.partition('@')[0]}` lists its versions.",
+            exit_code=Exit.USAGE,
+        )
+    with connect() as client:
+        client.delete(f"{collection}/{name}")
+    print_done({"deleted": name}, f"deleted {name}", as_json=as_json)
 
 
 def add_help(content: str) -> str:

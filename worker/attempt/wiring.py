@@ -112,23 +112,13 @@ def parts_of(tools: Tools, claim: Claim, folder: Path, sent_at: float) -> Attemp
         ),
     )
 
-    def obey(answer: dict[str, Any]) -> None:
-        """Carries out what the answer to a heartbeat requests."""
-        if answer.get("stop"):
-            stop_request.stop(answer["stop"])
-        if command := answer.get("control"):
-            try:
-                control.request(command["command"], command["seq"])
-            except OSError as error:  # the next heartbeat requests it again; the heartbeat must not stop for it
-                log.warning("control_not_written", command=command["command"], error=str(error))
-
     heartbeat = Heartbeat(
         api,
         lease,
         fence=claim.attempt.fence,
         interval_seconds=times.heartbeat_seconds,
         progress_seq=lambda: monitor.progress_seq,
-        on_answer=obey,
+        on_answer=lambda answer: _obey(answer, stop_request, control),
     )
     return AttemptParts(
         reuse_key=key,
@@ -146,6 +136,17 @@ def parts_of(tools: Tools, claim: Claim, folder: Path, sent_at: float) -> Attemp
         heartbeat=heartbeat,
         deadlines=Deadlines(lease, stop_request),
     )
+
+
+def _obey(answer: dict[str, Any], stop_request: StopRequest, control: ControlFile) -> None:
+    """Carries out what the answer to a heartbeat requests."""
+    if answer.get("stop"):
+        stop_request.stop(answer["stop"])
+    if command := answer.get("control"):
+        try:
+            control.request(command["command"], command["seq"])
+        except OSError as error:  # the next heartbeat requests it again; the heartbeat must not stop for it
+            log.warning("control_not_written", command=command["command"], error=str(error))
 
 
 def launch_of(tools: Tools, claim: Claim, folder: Path, parts: AttemptParts) -> Launch:
