@@ -192,7 +192,7 @@ def test_a_column_of_another_name_is_left_to_the_trainer(anna: APIClient, links:
     rows = metadata([{"photo": "a.png", "text": "a cat"}])
     created = upload(anna, links, "datasets", "cats", {"a.png": png(), "metadata.jsonl": rows}).json()
     assert created["warnings"] == ["no column of images: metadata.jsonl"]
-    message = "metadata.jsonl has no column file_name or image; jobs must set image_column"
+    message = "metadata.jsonl has no column image or file_name; jobs must set image_column"
     assert [notice["message"] for notice in created["notices"]] == [message]
 
 

@@ -53,7 +53,7 @@ def test_a_worker_reports_that_the_api_is_too_old() -> None:
     with fake_api() as api, structlog.testing.capture_logs() as logs:
         api.protocol = 1
         registration = Registration(Api(api.url, WORKER), worker="w", boot="b", description={})
-        assert registration.hello([]) is None and not registration.known
+        assert registration.hello([]) is None and not registration.is_registered
         assert "this worker (protocol 2) needs 2 or newer; update the API" in logs[0]["error"]
         api.protocol = 3
         assert registration.hello([]) is not None

@@ -156,7 +156,7 @@ def test_an_event_that_never_gets_through_is_left_out_while_the_api_answers(
         ended.set()
         sender.run(ended, pause_and_beat)
     assert curve(user, job) == [1, 2]
-    assert [message[:34] for message in warnings_of(user, job)] == ["An event of kind warning was left "]
+    assert [message[:37] for message in warnings_of(user, job)] == ["An event of kind warning was dropped "]
 
 
 def _description() -> dict[str, Any]:

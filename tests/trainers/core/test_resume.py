@@ -189,7 +189,7 @@ def test_the_choice_of_auto_is_recorded_and_stays_on_another_device(
 ) -> None:
     """A job begun where bf16 is chosen goes on in bf16 where the first start would choose otherwise."""
     settings: dict[str, Any] = {"mixed_precision": "auto", "max_train_steps": 4, "checkpoint_every_steps": 2}
-    monkeypatch.setattr("trainers.methods.image_lora.precision_on", lambda _: "bf16")
+    monkeypatch.setattr("trainers.methods.image_lora.auto_precision", lambda _: "bf16")
     begun = make_job("begun").spec(**settings)
     assert begun.run() == 0
     monkeypatch.undo()

@@ -48,7 +48,7 @@ def test_an_attempt_whose_secret_is_gone_fails_before_its_trainer_starts(api: Fa
     api.queue[0]["missing_secrets"] = ["hub"]
     host = start_host()
     reason = ended(api).finish["reason"]
-    assert reason["code"] == "bad_parameters" and "secret hub is gone" in reason["message"]
+    assert reason["code"] == "bad_parameters" and "secret hub is missing" in reason["message"]
     assert not host.stamped("start")
 
 
