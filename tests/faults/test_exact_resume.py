@@ -30,7 +30,7 @@ MOMENTS = {
     "in the first checkpoint, with one part written": ("trainers.core.checkpoint", "save_file", 2),
     "in a later checkpoint, with one part written": ("trainers.core.checkpoint", "save_file", 5),
     "in a checkpoint, before its manifest": ("trainers.core.checkpoint", "file_list", 2),
-    "in the export of the adaptor": ("trainers.methods.image_lora", "adaptor_save", 1),
+    "in the export of the adaptor": ("trainers.image.training.export", "adaptor_save", 1),
     "before the manifest": ("trainers.job", "manifest_write", 1),
 }
 """Where the trainer gets kill -9: at the start of the so-manieth call of a function."""
