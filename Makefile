@@ -16,7 +16,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 EXTRAS := api,s3,postgres,worker,train,quantization,optimizers,wandb,embedded,dev
 PYTEST := $(BIN)/python -m pytest --durations=20 -rs --no-fold-skipped
-PARALLEL ?= -n 3  # on two cores: whole flows and faults mostly wait
+PARALLEL ?= -n 2
 IN_TEST := not slow and not long
 IN_SLOW := slow and not long
 TYPED := api worker trainers storage cli foundation formats
