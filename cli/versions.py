@@ -46,12 +46,7 @@ def add_commands(app: typer.Typer, collection: str, content: str, *, with_add: b
         as_json: Json = False,
     ) -> None:
         """Names with their latest version."""
-        with connect() as client:
-            rows = list(client.pages(collection, search=search))
-        if collection == "datasets" and not (all_names or search or as_json):
-            rows = [row for row in rows if row["name"] not in HELPERS]
-        columns = {"name": "name", "version": "version", "files": "num_files", "size": "size", "created": "created"}
-        print_rows(rows if as_json else [sized(row) for row in rows], columns, as_json=as_json)
+        names_print(collection, search, all_names=all_names, as_json=as_json)
 
     @app.command("show")
     def show(name: Annotated[str, ref], as_json: Json = False) -> None:
@@ -96,6 +91,15 @@ def add_commands(app: typer.Typer, collection: str, content: str, *, with_add: b
     ) -> None:
         """Delete a version that nothing uses, as in `NAME@3`."""
         version_delete(collection, name, all_versions=all_versions, as_json=as_json)
+
+
+def names_print(collection: str, search: str | None, *, all_names: bool, as_json: bool) -> None:
+    with connect() as client:
+        rows = list(client.pages(collection, search=search))
+    if collection == "datasets" and not (all_names or search or as_json):
+        rows = [row for row in rows if row["name"] not in HELPERS]
+    columns = {"name": "name", "version": "version", "files": "num_files", "size": "size", "created": "created"}
+    print_rows(rows if as_json else [sized(row) for row in rows], columns, as_json=as_json)
 
 
 def uses_print(collection: str, name: str, *, as_json: bool) -> None:
