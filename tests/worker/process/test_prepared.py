@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.patience import PATIENCE_SECONDS
 from tests.worker.conftest import eventually
@@ -178,17 +179,18 @@ def test_it_is_renewed_when_what_is_installed_changes(prepared: Prepared, monkey
 
 @pytest.mark.parametrize("name", ["thread", "file", "error"])
 def test_what_is_unfit_for_a_fork_is_given_up_and_jobs_start_anew(
-    spawner: Spawner, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+    spawner: Spawner, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A library that starts a thread, or opens a device, where it is imported; one that cannot be imported."""
+    log = structlog.testing.CapturingLogger()
+    monkeypatch.setattr(module, "log", log)
     unfit = "tests.worker.process.unfit"
     with prepared_process(spawner, tmp_path / "prepared", [unfit], UNFIT=name) as prepared:
         trainer = Trainer(prepared, tmp_path / "attempt", script(tmp_path, "print('done')"), UNFIT=name)
         assert trainer.end().code == 0 and not trainer.is_forked and trainer.log.read_text() == "done\n"
         assert not prepared.is_preparing() and prepared._forker is None, "it is not tried again"
-    output = "".join(capsys.readouterr())  # which stream depends on what configured the logs before
-    (line,) = [line for line in output.splitlines() if "no_prepared_process" in line]
-    assert {"thread": "2 threads", "file": "/dev/full", "error": "no such library"}[name] in line
+    (call,) = [call for call in log.calls if call.args == ("no_prepared_process",)]
+    assert {"thread": "2 threads", "file": "/dev/full", "error": "no such library"}[name] in str(call.kwargs)
 
 
 def test_the_prepared_process_has_no_mark_and_no_token(prepared: Prepared, tmp_path: Path) -> None:
