@@ -10,7 +10,7 @@ from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
 
 from api.server.body_limit import DEFAULT, BodyLimit, body_limit_for
-from foundation.clean_text import value_clean
+from foundation.plain_text import value_clean
 
 MAX_DEPTH = 100
 MAX_KEYS = 10_000

@@ -10,7 +10,7 @@ from cli.errors import Exit
 from cli.follow import job_events
 from cli.http import Client, Record
 from cli.output import err, print_json_line
-from foundation.phases import LOADING, SENTENCES
+from foundation.protocol import LOADING, SENTENCES
 
 Show = Callable[[Record], None]
 UNSHOWN = ("progress", "sample", "checkpoint", "finished", "failed")

@@ -1,1 +1,0 @@
-"""The lowest package: imports none of the others."""

@@ -1,9 +1,10 @@
-"""The interface of storage backends."""
+"""The interface of storage backends, and what all of them share: keys, errors, sizes of parts."""
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 PIECE_BYTES = 1 << 20
 """Size of the pieces in which bytes are moved, so that memory use does not depend on the file."""
@@ -69,7 +70,7 @@ class Capabilities:
 
 
 class Storage(Protocol):
-    """Keys follow `storage.keys`; a bad key raises ValueError, a missing one FileNotFoundError.
+    """Keys follow `key_check`; a bad key raises ValueError, a missing one FileNotFoundError.
 
     Writes are atomic: an object becomes visible as a whole, once its bytes are durable.
     """
@@ -138,3 +139,68 @@ def part_sizes(size: int, part_bytes: int = PART_BYTES) -> list[int]:
     part_bytes = max(part_bytes, -(-size // MAX_PARTS))
     count, rest = divmod(size, part_bytes)
     return [part_bytes] * count + ([rest] if rest else [])
+
+
+Checksums = Literal["auto", "always", "never"]
+Addressing = Literal["path", "virtual"]
+
+
+@dataclass(frozen=True)
+class S3Options:
+    """How to reach an S3 server, in addition to `s3://bucket/prefix`."""
+
+    endpoint: str = ""
+    """URL by which the API reaches the server; empty: Amazon's."""
+    public_endpoint: str = ""
+    """URL by which users and workers reach it, used in signed links; empty: `endpoint`."""
+    region: str = "us-east-1"
+    access_key: str = ""
+    """Empty: boto3's default, such as the host's role."""
+    secret_key: str = ""
+    addressing: Addressing = "path"
+    """path: host/bucket/key; virtual: bucket.host/key."""
+    checksums: Checksums = "auto"
+    """Whether signed PUTs have a SHA-256 for the server to verify; auto: if a probe shows that it does."""
+
+
+MAX_KEY_BYTES = 1024
+MAX_PART_BYTES = 255
+
+
+def key_check(key: str) -> str:
+    """Returns `key`. Raises ValueError unless it is a relative path of valid parts joined by "/".
+
+    One rule for all backends, so that a key works in all or none.
+    """
+    if not key:
+        raise ValueError("expected a path, got an empty one")
+    try:
+        size_bytes = len(key.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"path {key!a} is not valid Unicode") from None
+    if size_bytes > MAX_KEY_BYTES:
+        raise ValueError(f"path of {size_bytes} bytes is longer than {MAX_KEY_BYTES}: {key[:80]!r}...")
+    if key.startswith("/"):
+        raise ValueError(f"path {key!r} is absolute; expected a relative one")
+    for part in key.split("/"):
+        _part_check(part, key)
+    return key
+
+
+def prefix_check(prefix: str) -> str:
+    """Returns `prefix`, which is a key with "/" at its end. Raises ValueError otherwise."""
+    if not prefix.endswith("/"):
+        raise ValueError(f"expected a prefix that ends with '/', got {prefix!r}")
+    key_check(prefix[:-1])
+    return prefix
+
+
+def _part_check(part: str, key: str) -> None:
+    if part in ("", ".", ".."):
+        raise ValueError(f"path {key!r} has the part {part!r}, which is not allowed")
+    if len(part.encode()) > MAX_PART_BYTES:
+        raise ValueError(f"path {key[:80]!r}... has a part longer than {MAX_PART_BYTES} bytes")
+    if "\\" in part or any(unicodedata.category(c) in ("Cc", "Cs") for c in part):
+        raise ValueError(f"path {key!a} has a backslash or a control character")
+    if part != part.strip():
+        raise ValueError(f"path {key!r} has a part that starts or ends with a space")

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from storage.base import PIECE_BYTES, Capabilities, PartLinks, SignedRequest, Stat
+from storage.base import PIECE_BYTES, Capabilities, PartLinks, SignedRequest, Stat, key_check, prefix_check
 from storage.incoming import Incoming, Mark, file_mark, folder_sync
-from storage.keys import key_check, prefix_check
 from storage.signing import Grant, link_make
 
 STALE_SECONDS = 7 * 24 * 3600

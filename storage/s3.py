@@ -16,8 +16,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from storage.base import PART_BYTES, PIECE_BYTES, StorageUnavailableError
-from storage.options import S3Options
+from storage.base import PART_BYTES, PIECE_BYTES, S3Options, StorageUnavailableError
 
 MISSING = ("404", "NoSuchKey", "NotFound")
 BAD_PARTS = ("NoSuchUpload", "InvalidPart", "InvalidPartOrder", "EntityTooSmall")

@@ -2,17 +2,36 @@
 
 import hashlib
 import json
+import secrets
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from threading import Lock
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
 
-from storage.base import PART_BYTES, Capabilities, DigestMismatchError, PartLinks, SignedRequest, Stat
-from storage.keys import key_check, prefix_check
+from storage.base import (
+    PART_BYTES,
+    Capabilities,
+    DigestMismatchError,
+    PartLinks,
+    S3Options,
+    SignedRequest,
+    Stat,
+    StorageUnavailableError,
+    key_check,
+    prefix_check,
+)
 from storage.media import disposition, named_type
-from storage.options import S3Options
 from storage.s3 import Bucket, Head, checksum_header
-from storage.s3_probe import probe
+
+S3_MIN_PART_BYTES = 5 << 20
+PROBE = b"probe"
+PROBE_LINK_SECONDS = 60
+PROBE_HTTP_SECONDS = 30
+PROBE_OPENER = build_opener(ProxyHandler({}))  # the server is ours: use no proxy
 
 
 class S3Storage:
@@ -172,3 +191,76 @@ def _object(key: str) -> str:
 
 def _object_prefix(prefix: str) -> str:
     return f"objects/{prefix_check(prefix)}"
+
+
+def probe(bucket: Bucket) -> Capabilities:
+    """The actual behaviour of the server, which may differ from what it documents.
+
+    Writes a few objects below `probe/` and removes them. Raises StorageUnavailableError if even a put fails.
+    """
+    folder = f"probe/{secrets.token_hex(8)}"
+    try:
+        bucket.put(f"{folder}/plain", PROBE)
+        parts = _parts(bucket, f"{folder}/parts")
+        return Capabilities(
+            if_absent=_if_absent(bucket, f"{folder}/absent"),
+            put_checks_sha256=_checks_sha256(bucket, folder),
+            min_part_bytes=S3_MIN_PART_BYTES,
+            ranges=b"".join(bucket.get(f"{folder}/plain", 1, 2)) == PROBE[1:3],
+            parts=parts,
+        )
+    finally:
+        bucket.delete([key for key, _ in bucket.list(f"{folder}/")])
+
+
+def _if_absent(bucket: Bucket, key: str) -> bool:
+    """Servers without If-None-Match overwrite, or respond that it is not implemented."""
+    try:
+        return bucket.put(key, PROBE, if_absent=True) and not bucket.put(key, b"other", if_absent=True)
+    except StorageUnavailableError:
+        return False
+
+
+def _checks_sha256(bucket: Bucket, folder: str) -> bool:
+    """Accepts the right content by a signed PUT, reports its SHA-256, and rejects other content."""
+    right, wrong = f"{folder}/right", f"{folder}/wrong"
+    sha256 = hashlib.sha256(PROBE).hexdigest()
+    if _put(bucket, right, PROBE, sha256)[0] != HTTPStatus.OK or bucket.head(right).sha256 != sha256:
+        return False
+    return _put(bucket, wrong, PROBE[::-1], sha256)[0] >= HTTPStatus.BAD_REQUEST
+
+
+def _parts(bucket: Bucket, key: str) -> bool:
+    """One signed part, joined."""
+    try:
+        upload_id = bucket.parts_open(key)
+        arguments = {"UploadId": upload_id, "PartNumber": 1, "ContentLength": len(PROBE)}
+        url = bucket.sign("upload_part", key, arguments=arguments, expires_seconds=PROBE_LINK_SECONDS, internal=True)
+        status, etag = _send(url, PROBE, {})
+        if status != HTTPStatus.OK or not etag:
+            bucket.parts_drop(key, upload_id)
+            return False
+        bucket.parts_join(key, upload_id, [etag])
+    except (StorageUnavailableError, ValueError):
+        return False
+    return bucket.head(key).size == len(PROBE)
+
+
+def _put(bucket: Bucket, key: str, data: bytes, sha256: str) -> tuple[int, str]:
+    checksum = checksum_header(sha256)
+    arguments: dict[str, Any] = {"ContentLength": len(data), "ChecksumSHA256": checksum}
+    url = bucket.sign("put_object", key, arguments=arguments, expires_seconds=PROBE_LINK_SECONDS, internal=True)
+    return _send(url, data, {"x-amz-checksum-sha256": checksum})
+
+
+def _send(url: str, data: bytes, headers: dict[str, str]) -> tuple[int, str]:
+    """(status, ETag) of a PUT."""
+    kind = {"Content-Type": "application/octet-stream"}  # otherwise urllib sends a form
+    request = Request(url, data=data, method="PUT", headers={**kind, **headers})
+    try:
+        with PROBE_OPENER.open(request, timeout=PROBE_HTTP_SECONDS) as response:
+            return response.status, response.headers.get("ETag", "")
+    except HTTPError as error:
+        return error.code, ""
+    except OSError as error:
+        raise StorageUnavailableError(f"the storage does not answer: {error}") from error

@@ -16,7 +16,7 @@ import torch
 from pydantic import ValidationError
 
 from foundation.atomic import json_write
-from foundation.phases import LOADING
+from foundation.protocol import LOADING
 from trainers.contract.errors import Reason, ReasonCode, TrainerError, reason
 from trainers.contract.events import EventWriter, Failed, Finished, Progress
 from trainers.contract.spec import JobSpec, Resources, spec_load

@@ -207,7 +207,7 @@ class Attempt(models.Model):
     progress_seq = models.PositiveBigIntegerField(default=0)
     progress_at = models.DateTimeField(null=True)
     phase = models.CharField(max_length=20, default="", blank=True)
-    """What it does before its first step, as last reported (foundation.phases); "" = of an older worker."""
+    """What it does before its first step, as last reported (foundation.protocol); "" = of an older worker."""
     log_bytes = models.PositiveBigIntegerField(default=0)
     log_stored = models.PositiveBigIntegerField(default=0)
     """How many of them are in the storage, as LogPieces; the rest are LogChunks."""

@@ -19,7 +19,7 @@ from cli.http import Client, Record
 from cli.output import Json, connect, err, print_json
 from cli.requests import JobRef
 from cli.transfers import file_download
-from foundation.live_files import LIVE
+from foundation.protocol import LIVE
 
 LIBRARY = "tensorboard"
 

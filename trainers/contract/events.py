@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from foundation.clean_text import value_clean
+from foundation.plain_text import value_clean
 from trainers.contract.errors import Reason
 from trainers.contract.spec import MAX_BIGINT, MAX_INT
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from foundation.phases import IMPORTING
+from foundation.protocol import IMPORTING
 from foundation.retry import backoff
 from trainers.contract.errors import Reason, ReasonCode, reason
 from trainers.contract.events import Step

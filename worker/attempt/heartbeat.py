@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from foundation.phases import FETCHING
+from foundation.protocol import FETCHING
 from worker.client.api import AttemptApi
 from worker.client.lease import Lease, boottime
 from worker.errors import FencedError, RefusedError, UnreachableError

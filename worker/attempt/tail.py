@@ -6,7 +6,7 @@ import time
 import structlog
 from pydantic import ValidationError
 
-from foundation.clean_text import value_clean
+from foundation.plain_text import value_clean
 from trainers.contract.events import EVENTS, Event, Warning_
 from worker.attempt.logs import Masker
 from worker.transfer.out_folder import OutFolder, UnsafeFileError

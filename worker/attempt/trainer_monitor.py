@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 import structlog
 
-from foundation.live_files import LIVE
+from foundation.protocol import LIVE
 from trainers.contract.errors import Reason
 from trainers.contract.events import Event, Step, Warning_, event_fit
 from worker.attempt.control import ControlFile

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import structlog
 
-from foundation.phases import LOADING
+from foundation.protocol import LOADING
 from trainers.contract.params import params_class
 from worker.attempt.control import ControlFile
 from worker.attempt.deadlines import Deadlines, StopRequest

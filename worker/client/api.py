@@ -7,7 +7,7 @@ import httpx
 import structlog
 from tenacity import retry_if_exception_type
 
-from foundation.clean_text import value_clean
+from foundation.plain_text import value_clean
 from foundation.protocol import PROTOCOL_HEADER
 from foundation.retry import Pause, repeat
 from worker.client.lease import Lease

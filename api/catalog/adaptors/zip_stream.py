@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import IO, cast
 
-from storage.keys import key_check
+from storage.base import key_check
 
 MODE_FILE = 0o100644
 

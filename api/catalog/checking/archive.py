@@ -10,7 +10,7 @@ from pathlib import Path
 
 from api.catalog.checking.report import Notices, Refused
 from foundation.plain_text import line_check
-from storage.keys import key_check
+from storage.base import key_check
 
 MAX_ENTRIES = 50_000
 MAX_TOTAL_BYTES = 64 << 30

@@ -18,7 +18,7 @@ from api.jobs.schemas import Incoming
 from api.jobs.services.budgets import failure_columns, worker_end_record
 from api.jobs.states import LIVE, Outcome, State, Stop
 from api.jobs.transitions import IDLE, event_add, job_lock, job_move
-from foundation.phases import SENTENCES
+from foundation.protocol import SENTENCES
 from trainers.contract.errors import Reason, ReasonCode
 from trainers.contract.errors import reason as reason_of
 from trainers.contract.spec import MAX_BIGINT, MAX_INT

@@ -16,8 +16,8 @@ from api.jobs.transitions import event_add, job_audit
 from api.parallel import in_parallel
 from api.storage import storage
 from api.upload_links import Parts, UploadLinkShape, links_check, parts_join, upload_link
-from foundation.live_files import LIVE
-from storage.keys import key_check
+from foundation.protocol import LIVE
+from storage.base import key_check
 from trainers.contract.spec import MAX_FILE_BYTES, MAX_INT, Sha256, folder_digest
 
 MAX_FILES = 1000
