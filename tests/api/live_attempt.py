@@ -15,9 +15,8 @@ from tests.api.served import served
 from tests.faults.proxy import Proxy
 from worker.attempt.control import ControlFile
 from worker.attempt.event_sender import EventSender
-from worker.attempt.logs import LogSpool, Masker
-from worker.attempt.outbox import Outbox, resend_with
-from worker.attempt.refused import RefusedResults
+from worker.attempt.outbox import Outbox, RefusedResults, resend_with
+from worker.attempt.output import LogSpool, Masker
 from worker.client.api import Api
 from worker.client.lease import Lease, boottime
 from worker.settings import Settings

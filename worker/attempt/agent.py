@@ -15,13 +15,12 @@ from foundation.protocol import IMPORTING
 from foundation.retry import backoff
 from trainers.contract.errors import Reason, ReasonCode, reason
 from trainers.contract.events import Step
-from worker.attempt.deadlines import StopRequest
-from worker.attempt.outcome import STOP_REASONS, Ending, Manifest, Verdict, manifest_read, verdict_of
+from worker.attempt.control import StopRequest
+from worker.attempt.outcome import STOP_REASONS, Ending, Manifest, Verdict, manifest_read, oom_kills, verdict_of
 from worker.attempt.wiring import Tools, can_be_forked, launch_of, parts_of
 from worker.client.lease import boottime
 from worker.client.payloads import Claim
 from worker.errors import AttemptError, FencedError, RefusedError, StopError
-from worker.process.oom import oom_kills
 from worker.process.supervise import Exit
 from worker.transfer.files import disk_is_full, remove_tree, room_left, write_json
 from worker.transfer.inputs import InputFetcher

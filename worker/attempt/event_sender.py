@@ -11,7 +11,7 @@ import structlog
 from foundation.retry import Pause, backoff
 from trainers.contract.events import Event, Warning_
 from worker.attempt.control import ControlFile
-from worker.attempt.logs import LogSpool
+from worker.attempt.output import LogSpool
 from worker.attempt.publish import Artifact
 from worker.client.api import EVENT_LIMIT, LOG_LIMIT, AttemptApi
 from worker.errors import RefusedError, UnreachableError

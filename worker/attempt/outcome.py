@@ -4,6 +4,7 @@ import json
 import re
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -163,3 +164,34 @@ def _signal(ending: Ending) -> int | None:
 
 def _signal_name(number: int) -> str:
     return signal.Signals(number).name if number in {member.value for member in signal.Signals} else f"signal {number}"
+
+
+CGROUP = Path("/proc/self/cgroup")
+ROOT = Path("/sys/fs/cgroup")
+VMSTAT = Path("/proc/vmstat")
+
+
+def oom_kills() -> int | None:
+    """How many processes of our control group (or else of this machine) the kernel killed for memory so far.
+
+    None where it does not say.
+    """
+    for path in (*_counters(), VMSTAT):
+        if path.is_file():
+            for line in path.read_text().splitlines():
+                name, _, value = line.partition(" ")
+                if name == "oom_kill":
+                    return int(value)
+    return None
+
+
+def _counters() -> list[Path]:
+    counters = []
+    for line in CGROUP.read_text().splitlines() if CGROUP.is_file() else ():
+        _, controllers, path = line.split(":", 2)
+        below = path.lstrip("/")
+        if controllers == "memory":
+            counters += [ROOT / "memory" / below / "memory.oom_control", ROOT / "memory" / "memory.oom_control"]
+        elif not controllers:
+            counters += [ROOT / below / "memory.events", ROOT / "memory.events"]
+    return counters

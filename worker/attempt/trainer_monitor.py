@@ -9,11 +9,10 @@ import structlog
 from foundation.protocol import LIVE
 from trainers.contract.errors import Reason
 from trainers.contract.events import Event, Step, Warning_, event_fit
-from worker.attempt.control import ControlFile
-from worker.attempt.deadlines import StopRequest
+from worker.attempt.control import ControlFile, StopRequest
 from worker.attempt.event_sender import EventSender
+from worker.attempt.output import EventTail
 from worker.attempt.publish import Artifact, Publisher
-from worker.attempt.tail import EventTail
 from worker.client.lease import Lease, boottime
 from worker.process.launch import Running
 from worker.process.supervise import Exit

@@ -11,23 +11,17 @@ import structlog
 
 from foundation.protocol import LOADING
 from trainers.contract.params import params_class
-from worker.attempt.control import ControlFile
-from worker.attempt.deadlines import Deadlines, StopRequest
+from worker.attempt.control import ControlFile, Deadlines, StopRequest
 from worker.attempt.event_sender import EventSender
 from worker.attempt.heartbeat import Heartbeat
-from worker.attempt.logs import LogSpool, Masker
-from worker.attempt.outbox import Outbox
+from worker.attempt.outbox import Outbox, RefusedResults
+from worker.attempt.output import EventTail, LogSpool, Masker
 from worker.attempt.publish import Publisher
-from worker.attempt.refused import RefusedResults
-from worker.attempt.tail import EventTail
 from worker.attempt.trainer_monitor import LiveFiles, TrainerMonitor
 from worker.client.api import Api, AttemptApi
 from worker.client.lease import Lease
 from worker.client.payloads import Claim, Timings
-from worker.executors.base import Executor
-from worker.process.environment import secrets_in
-from worker.process.launch import Launch
-from worker.process.places import Places, Room, places_in, room_in
+from worker.process.launch import Executor, Launch, Places, Room, places_in, room_in, secrets_in
 from worker.sandbox.confine import Network
 from worker.sandbox.wall import Wall
 from worker.settings import Settings

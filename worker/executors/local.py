@@ -4,12 +4,10 @@ from collections.abc import Mapping
 
 import structlog
 
-from worker.process.environment import trainer_environment
-from worker.process.launch import Launch, Running
+from worker.process.launch import Launch, Running, trainer_command, trainer_environment
 from worker.process.prepared import Prepared, prepared_problem
 from worker.process.residents import Residents
 from worker.process.supervise import ShimSource, Spawner, Supervisor
-from worker.process.trainer_command import trainer_command
 from worker.process.tree import ATTEMPT_MARK, WORKER_MARK
 from worker.sandbox.wall import Wall
 from worker.settings import Settings

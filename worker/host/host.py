@@ -14,21 +14,17 @@ import structlog
 from trainers.contract.errors import ReasonCode, reason
 from trainers.contract.events import Step
 from worker.attempt.agent import Agent
-from worker.attempt.outbox import Outbox, resend_with
-from worker.attempt.refused import RefusedResults
+from worker.attempt.outbox import Outbox, RefusedResults, resend_with
 from worker.attempt.wiring import Tools
 from worker.client.api import Api
 from worker.client.payloads import Claim, Timings
 from worker.errors import RefusedError, UnreachableError
 from worker.executors.local import LocalExecutor
-from worker.host.accelerators import accelerators_of, self_check
 from worker.host.claims import Claimer, UnknownClaimError
-from worker.host.consumer import Consumer
-from worker.host.load import LoadMeter
-from worker.host.metrics import CacheCollector, CardCollector, Metrics, TrainingCollector
+from worker.host.metrics import CacheCollector, CardCollector, LoadMeter, Metrics, TrainingCollector
 from worker.host.registration import Identity, Pulse, Registration, sweep_earlier_boots
-from worker.host.slots import Slots
-from worker.host.wake import WakeServer, WakeupPipe, answer
+from worker.host.slots import Slots, accelerators_of, self_check
+from worker.host.wake import Consumer, WakeServer, WakeupPipe, answer
 from worker.process.supervise import Spawner
 from worker.sandbox.wall_check import wall_here
 from worker.settings import Settings

@@ -1,10 +1,10 @@
-"""NVIDIA's management library: the one module that imports it, loaded by name in `worker.host.load`."""
+"""NVIDIA's management library: the one module that imports it, loaded by name in `worker.host.metrics`."""
 
 from collections.abc import Iterator
 
 import pynvml
 
-from worker.host.load import Load
+from worker.host.metrics import Load
 
 
 def loads() -> list[Load]:

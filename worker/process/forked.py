@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from worker.process.process_title import RESERVED, ROOM
 from worker.process.supervise import Spawner, sweep
+from worker.process.tree import RESERVED, ROOM
 
 ENVIRONMENT = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """For the prepared process alone: pyarrow starts a thread when it is imported."""

@@ -26,9 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foundation.lifeline import die_with_parent
-from worker.process.process_title import Title, title_open
 from worker.process.shim import TrainerStart, shim_parse, shim_run
-from worker.process.tree import ATTEMPT_MARK, RESIDENT_MARK, WORKER_MARK
+from worker.process.tree import ATTEMPT_MARK, RESIDENT_MARK, WORKER_MARK, Title, title_open
 
 MESSAGE_BYTES = 1 << 20
 LARGEST_DESCRIPTOR = 1 << 20

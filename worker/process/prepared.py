@@ -4,15 +4,16 @@ One for the host, started in the background. A job is forked from it only where 
 see `Prepared.shim`. Whatever goes wrong with it, jobs start anew as if there were none.
 """
 
+import hashlib
+import importlib.util
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import structlog
 
 from worker.process.forked import Forker, ForkError, RefusedForkError
-from worker.process.installed import installed_digest
 from worker.process.supervise import ShimProcess, Spawner
 from worker.settings import Settings
 
@@ -107,3 +108,32 @@ class Prepared:
 
 def _of_all_jobs(env: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if name not in OF_THE_JOB}
+
+
+OURS = ("foundation", "formats", "trainers", "worker")
+
+
+def installed_digest() -> str:
+    """Changes with each installation, update or removal of a package, and with each change of a file of ours."""
+    digest = hashlib.sha256()
+    for line in (*_packages(), *_own_files()):
+        digest.update(f"{line}\n".encode())
+    return digest.hexdigest()
+
+
+def _packages() -> Iterator[str]:
+    """Each installed package has a folder with its version in its name, written anew when it is installed again."""
+    for folder in map(Path, sys.path):
+        if folder.name in ("site-packages", "dist-packages") and folder.is_dir():
+            for path in sorted(folder.iterdir()):
+                if path.suffix in (".dist-info", ".egg-info", ".pth"):
+                    yield f"{path} {path.stat().st_mtime_ns}"
+
+
+def _own_files() -> Iterator[str]:
+    for name in OURS:
+        spec = importlib.util.find_spec(name)
+        for place in (spec.submodule_search_locations or ()) if spec else ():
+            for path in sorted(Path(place).rglob("*.py")):
+                status = path.stat()
+                yield f"{path} {status.st_size} {status.st_mtime_ns}"

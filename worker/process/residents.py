@@ -12,12 +12,9 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from worker.process.environment import trainer_environment
-from worker.process.launch import Launch, Running
-from worker.process.places import room_in
+from worker.process.launch import Launch, Running, room_in, serving_command, trainer_environment
 from worker.process.resident import Resident
 from worker.process.supervise import ShimSource
-from worker.process.trainer_command import serving_command
 from worker.process.tree import RESIDENT_MARK, WORKER_MARK
 from worker.sandbox.wall import Wall
 from worker.settings import Settings

@@ -156,7 +156,7 @@ def test_a_refusal_on_a_full_disk_still_ends_the_job(
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("worker.attempt.outbox.write_json", full)
-        monkeypatch.setattr("worker.attempt.refused.write_json", full)
+        monkeypatch.setattr("worker.attempt.outbox.write_json", full)
         assert scene.deliver() == 1
         assert scene.refused.count() == 1
     assert Job.objects.get(pk=job).state == "failed"

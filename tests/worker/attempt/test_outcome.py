@@ -1,9 +1,11 @@
 """The table of ends: why we stopped, what was left, and only then the exit status."""
 
+from pathlib import Path
+
 import pytest
 
 from trainers.contract.errors import ReasonCode, reason
-from worker.attempt.outcome import Ending, Manifest, verdict_of
+from worker.attempt.outcome import Ending, Manifest, oom_kills, verdict_of
 from worker.process.supervise import Exit
 
 WHOLE = Manifest({}, "succeeded", ())
@@ -49,3 +51,35 @@ def test_an_end_means(ending: Ending, outcome: str, code: str | None) -> None:
 def test_the_reason_names_the_signal() -> None:
     result = verdict_of(Ending(Exit(-11), NONE)).reason
     assert result and "SIGSEGV" in result.message
+
+
+def test_version_2_groups_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _places(monkeypatch, tmp_path, "0::/jobs/a\n")
+    (tmp_path / "sys/jobs/a").mkdir(parents=True)
+    (tmp_path / "sys/jobs/a/memory.events").write_text("low 0\noom 2\noom_kill 3\n")
+    assert oom_kills() == 3
+
+
+def test_version_1_groups_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _places(monkeypatch, tmp_path, "4:memory:/x\n1:cpu:/\n")
+    (tmp_path / "sys/memory/x").mkdir(parents=True)
+    (tmp_path / "sys/memory/x/memory.oom_control").write_text("oom_kill_disable 0\noom_kill 1\n")
+    assert oom_kills() == 1
+
+
+def test_the_machines_counter_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _places(monkeypatch, tmp_path, "")
+    (tmp_path / "vmstat").write_text("nr_free_pages 5\noom_kill 7\n")
+    assert oom_kills() == 7
+
+
+def test_no_kill_is_reported_where_the_kernel_counts_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _places(monkeypatch, tmp_path, "")
+    assert oom_kills() is None
+
+
+def _places(monkeypatch: pytest.MonkeyPatch, folder: Path, cgroup: str) -> None:
+    (folder / "cgroup").write_text(cgroup)
+    monkeypatch.setattr("worker.attempt.outcome.CGROUP", folder / "cgroup")
+    monkeypatch.setattr("worker.attempt.outcome.ROOT", folder / "sys")
+    monkeypatch.setattr("worker.attempt.outcome.VMSTAT", folder / "vmstat")

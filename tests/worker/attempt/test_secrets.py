@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from tests.worker.conftest import HostProcess, eventually
 from tests.worker.fake_api import Attempt, FakeApi
-from worker.attempt.logs import Masker
+from worker.attempt.output import Masker
 from worker.client.payloads import Claim
 
 TOKEN = "plain-looking-token-of-a-hub"

@@ -10,8 +10,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from trainers.contract.events import Step
-from worker.host.load import Load, LoadMeter
-from worker.host.metrics import CacheCollector, CardCollector, Metrics, TrainingCollector
+from worker.host.metrics import CacheCollector, CardCollector, Load, LoadMeter, Metrics, TrainingCollector
 from worker.transfer.cache import InputCache
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"

@@ -12,10 +12,9 @@ import pytest
 
 from tests.worker.fake_api import FakeApi
 from trainers.contract.events import Step, Warning_
-from worker.attempt.logs import Masker
 from worker.attempt.outcome import MAX_BYTES, Manifest, manifest_read
+from worker.attempt.output import LINE_BYTES, PIECE_BYTES, EventTail, Masker
 from worker.attempt.publish import Publisher
-from worker.attempt.tail import LINE_BYTES, PIECE_BYTES, EventTail
 from worker.client.api import Api
 from worker.client.lease import Lease
 from worker.transfer.files import remove_tree

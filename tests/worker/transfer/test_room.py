@@ -9,7 +9,7 @@ import pytest
 from trainers.contract.errors import ReasonCode
 from worker.client.payloads import FilePart, InputPart
 from worker.errors import AttemptError
-from worker.host.accelerators import Accelerator, self_check
+from worker.host.slots import Accelerator, self_check
 from worker.transfer.cache import InputCache
 from worker.transfer.room import RESERVE_BYTES, Reserve, Room
 from worker.transfer.transfer import RemoteFile

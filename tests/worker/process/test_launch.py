@@ -2,8 +2,8 @@
 
 import pytest
 
-from worker.host.accelerators import accelerators_of, parse_query
-from worker.process.environment import secrets_in, trainer_environment
+from worker.host.slots import accelerators_of, parse_query
+from worker.process.launch import secrets_in, trainer_environment
 from worker.process.tree import ATTEMPT_MARK, WORKER_MARK
 
 MARKS = {ATTEMPT_MARK: "a", WORKER_MARK: "w"}

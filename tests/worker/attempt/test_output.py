@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 from tests.patience import PATIENCE_SECONDS
-from worker.attempt.logs import LINE_LIMIT, TAIL_BYTES, LogSpool, Masker
+from worker.attempt.output import LINE_LIMIT, TAIL_BYTES, LogSpool, Masker
 
 TOKEN = "ana_" + "abcdefghij" * 3
 
