@@ -22,6 +22,7 @@ INSTALLED = (metadata.distribution("anneal").read_text("top_level.txt") or "").s
 if missing := {"foundation", "formats"} - set(INSTALLED):
     pytest.exit(f"{missing} are newer than .venv; run .venv/bin/pip install -e . --no-deps", returncode=3)
 
+os.fsync = os.fdatasync = lambda _fd: None  # no test cuts the power, and a job waits for the disk 20 times
 gc.disable()  # imports make millions of objects and no garbage: looking for it took a seventh of their time
 
 hypothesis.settings.register_profile("any_machine", deadline=None)  # a slow example is no failure
