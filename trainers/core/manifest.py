@@ -1,5 +1,6 @@
 """The manifest: what a job was, made, and from what. Written last: where it is, the rest is whole."""
 
+import functools
 import importlib.metadata
 import platform
 from pathlib import Path
@@ -17,6 +18,7 @@ PRODUCTS = ("adaptor", "samples", "tensorboard", "wandb", "dataset", "model")
 """Folders of `out/` whose files are listed. Checkpoints have manifests of their own; events.jsonl still grows."""
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Of Python, of Anneal, and of every library that can change a bit of the result."""
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
