@@ -4,9 +4,10 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -57,6 +58,13 @@ def machine() -> str:
     """One line: processor, cores, load, versions of Python and the main packages."""
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     processor = names[0].partition(":")[2].strip() if names else "unknown processor"
-    packages = ", ".join(f"{name} {version(name)}" for name in ("django", "uvicorn", "celery", "torch"))
+    packages = ", ".join(installed("django", "uvicorn", "celery", "torch"))
     load = os.getloadavg()[0]
     return f"{processor}, {os.cpu_count()} cores, load {load:.1f}; Python {sys.version.split()[0]}, {packages}"
+
+
+def installed(*names: str) -> Iterator[str]:
+    """Name and version of each package that is installed."""
+    for name in names:
+        with suppress(PackageNotFoundError):
+            yield f"{name} {version(name)}"

@@ -2,19 +2,19 @@
 
     python -m bench.text_accelerator [--rows llada-1024 llada-4096 modernbert] [--steps N] [--tiny]
 
-Random weights of the real shapes, packed documents of equal length, half of the tokens masked on average, our training
-step (objective, backward, clipping, AdamW). LLaDA 8B: bf16, LoRA r 32 on all linear layers, gradient checkpointing;
-ModernBERT-large: all weights in fp32 under bf16 autocast. Achieved TFLOP/s count required operations: per weight and
-token 2 + 2 for a frozen matrix and 2 + 4 for a trained one, attention within each document, the head at scored tokens;
-recomputation by checkpointing is not counted. The ratio is to a large bf16 matrix product in the same run.
+Random weights of the real shapes, packed documents of equal length, half of the tokens masked on average, in the real
+loop (`trainers.core.loop.fit`) with batches drawn a step ahead. LLaDA 8B: bf16, LoRA r 32 on all linear layers and
+gradient checkpointing; ModernBERT-large: all weights in fp32 under bf16 autocast. Achieved TFLOP/s count required
+operations: per weight and token 2 + 2 for a frozen matrix and 2 + 4 for a trained one, attention within each document,
+the head at scored tokens; recomputation by checkpointing is not counted. The ratio is to a large bf16 matrix product in
+the same run. A row that exceeds its time budget says so.
 --tiny runs tiny networks, also on a CPU, to check that the program works; its numbers have no meaning.
 """
 
 import argparse
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,20 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, ModernBertConfig, ModernBertForMaskedLM
 from transformers.initialization import no_init_weights
 
-from bench.image_accelerator import product_tflops
+from bench.loop_steps import NEVER, loop_run
 from bench.masked_text import recipe
-from bench.measure import machine, table
+from bench.rows import (
+    Measuring,
+    RowWriter,
+    device_here,
+    header,
+    memory_text,
+    product_tflops,
+    row_or_problem,
+    units_per_second,
+)
+from trainers.core.loop import TrainingPlan
+from trainers.core.optim import Group, optimizer_of, schedule
 from trainers.text.adaptors.lora import attach_text_lora
 from trainers.text.data.batches import TextMicroBatch, TextPlan, text_step_batch
 from trainers.text.data.chat import Encoded, Role
@@ -33,6 +44,7 @@ from trainers.text.models.base import TextBase
 from trainers.text.training.unmasking import Unmasking
 
 HEADS = ("network", "documents x length", "tokens/s", "peak memory", "TFLOP/s", "of the matrix product", "target")
+STEPS_OF_DOCUMENTS = 8
 
 
 @dataclass(frozen=True)
@@ -94,57 +106,81 @@ TINY_ROWS = {
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", choices=sorted(ROWS), default=list(ROWS))
-    parser.add_argument("--steps", type=int, default=10, help="measured steps per row")
+    parser.add_argument("--steps", type=int, default=10, help="measured steps per row, at most")
+    parser.add_argument("--seconds", type=float, default=120, help="time budget of a row")
+    parser.add_argument("--out", type=Path, help="file that the rows are appended to")
     parser.add_argument("--tiny", action="store_true", help="tiny networks, to check that the program runs")
     args = parser.parse_args(arguments)
     if not (torch.cuda.is_available() or args.tiny):
         print("nothing measured: no CUDA accelerator here; --tiny checks on the CPU that the program runs")
         return 0
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = list(TINY_ROWS.values()) if args.tiny else [ROWS[name] for name in args.rows]
-    best = product_tflops(device, 256 if args.tiny else 8192)
-    rows = [measured(row, device, args.steps, best) for row in chosen]
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    print(f"{machine()}\n{name}: {best:.0f} TFLOP/s in a bf16 matrix product\n\n{table(HEADS, rows)}")
-    return 0
+    device = device_here()
+    measuring = Measuring(device, product_tflops(device, 256 if args.tiny else 8192), args.steps, args.seconds)
+    print(header(measuring))
+    writer = RowWriter(HEADS, args.out)
+    for row in TINY_ROWS.values() if args.tiny else [ROWS[name] for name in args.rows]:
+        writer.row(measured(row, measuring))
+    return int(writer.has_failed)
 
 
-def measured(row: Row, device: torch.device, steps: int, best: float) -> tuple[str, ...]:
-    shape = f"{row.documents} x {row.length}"
-    try:
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        step, base = training(row, device)
-        rate = tokens_per_second(row, step, steps, device)
-    except torch.cuda.OutOfMemoryError:
-        return (row.title, shape, "out of memory", "", "", "", "")
-    achieved = rate * operations_per_token(row, base) / 1e12
-    memory = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if device.type == "cuda" else ""
-    target = "" if row.target is None else f"{row.target:.2f}" + (" (missed)" if achieved / best < row.target else "")
-    return (row.title, shape, f"{rate:,.0f}", memory, f"{achieved:.1f}", f"{achieved / best:.2f}", target)
+def measured(row: Row, measuring: Measuring) -> tuple[str, ...]:
+    device = measuring.device
+
+    def cells() -> tuple[str, ...]:
+        training = Steps(row, device)
+        rate = units_per_second(training.run, row.documents * row.length, measuring)
+        achieved = rate * operations_per_token(row, training.base) / 1e12
+        ratio = achieved / measuring.best_tflops
+        missed = " (missed)" if row.target is not None and ratio < row.target else ""
+        target = "" if row.target is None else f"{row.target:.2f}{missed}"
+        return f"{rate:,.0f}", memory_text(device), f"{achieved:.1f}", f"{ratio:.2f}", target
+
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return row_or_problem(cells, (row.title, f"{row.documents} x {row.length}"), measuring.seconds)
 
 
-def training(row: Row, device: torch.device) -> tuple[Callable[[int], None], TextBase]:
-    """A function that runs one optimizer step, and the base that it trains."""
-    base = base_of(row, device)
-    if row.lora:
-        parameters = attach_text_lora(
-            base, r=32, alpha=64, dropout=0.0, targets="all-linear", seed=1, train_mask_embedding=False
+class Steps:
+    """A training that runs a number of steps at a time, by the real loop on real batches of random documents."""
+
+    def __init__(self, row: Row, device: torch.device) -> None:
+        self.base = base_of(row, device)
+        self._row = row
+        self._device = device
+        if row.lora:
+            self._parameters = attach_text_lora(
+                self.base, r=32, alpha=64, dropout=0.0, targets="all-linear", seed=1, train_mask_embedding=False
+            )
+            self.base.model.activation_checkpointing_enable({"use_reentrant": False})
+        else:
+            self._parameters = list(self.base.model.requires_grad_(True).train().parameters())
+        self._documents = random_documents(row, self.base.mask_id)
+
+    def run(self, steps: int) -> None:
+        loop_run(self._training_plan(steps), self._device)
+
+    def _training_plan(self, steps: int) -> TrainingPlan[TextMicroBatch]:
+        settings = replace(recipe(packing=True), mask_id=self.base.mask_id)
+        plan = TextPlan(len(self._documents), self._row.documents, 1, 1, seed=1)
+        rows = range(len(self._documents))
+        return TrainingPlan(
+            total_steps=steps,
+            seed=1,
+            batch=lambda step: text_step_batch(self._documents, rows, settings, plan, step, 0),
+            loss=Unmasking(self.base, self._device, torch.bfloat16, None),
+            parameters=self._parameters,
+            optimizer=optimizer_of(
+                "adamw", [Group("weights", self._parameters, 1e-5)], betas=(0.9, 0.999), weight_decay=0.0, epsilon=1e-8
+            ),
+            schedule=schedule("constant", warmup_steps=0, total_steps=steps),
+            max_grad_norm=1.0,
+            scaler=torch.amp.GradScaler(self._device.type, enabled=False),
+            checkpoint_every=NEVER,
+            evaluate_every=NEVER,
+            unit="tokens",
+            save=lambda _progress: None,
+            further_metrics=("masked_nll",),
         )
-        base.model.activation_checkpointing_enable({"use_reentrant": False})
-    else:
-        parameters = list(base.model.requires_grad_(True).train().parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
-    objective = Unmasking(base, device, torch.bfloat16, None)
-
-    def step(index: int) -> None:
-        objective(batch_of(row, base, index))[0].backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step, base
 
 
 def base_of(row: Row, device: torch.device) -> TextBase:
@@ -160,29 +196,14 @@ def base_of(row: Row, device: torch.device) -> TextBase:
     return TextBase(row.family, model.requires_grad_(False).eval(), None, last, 1, 0, None, False, False, row.length)
 
 
-def batch_of(row: Row, base: TextBase, step: int) -> TextMicroBatch:
-    generator = np.random.default_rng(step)
-    documents = [
-        Encoded(
-            generator.integers(3, base.mask_id, row.length).astype(np.int32),
-            np.full(row.length, Role.RESPONSE, np.uint8),
-        )
-        for _ in range(row.documents)
+def random_documents(row: Row, mask_id: int) -> list[Encoded]:
+    """Documents of equal length for several steps, all of it a response."""
+    generator = np.random.default_rng(1)
+    roles_L = np.full(row.length, Role.RESPONSE, np.uint8)
+    return [
+        Encoded(generator.integers(3, mask_id, row.length).astype(np.int32), roles_L)
+        for _ in range(STEPS_OF_DOCUMENTS * row.documents)
     ]
-    settings = replace(recipe(packing=True), mask_id=base.mask_id)
-    plan = TextPlan(row.documents, row.documents, 1, 1, seed=1)
-    step_batch = text_step_batch(documents, range(row.documents), settings, plan, step, 0)
-    return step_batch.micro_batches[0]
-
-
-def tokens_per_second(row: Row, step: Callable[[int], None], steps: int, device: torch.device) -> float:
-    step(0)  # warms up
-    _wait(device)
-    started = time.perf_counter()
-    for index in range(1, steps + 1):
-        step(index)
-    _wait(device)
-    return steps * row.documents * row.length / (time.perf_counter() - started)
 
 
 def operations_per_token(row: Row, base: TextBase) -> float:
@@ -196,11 +217,6 @@ def operations_per_token(row: Row, base: TextBase) -> float:
     window = getattr(config, "local_attention", row.length)
     attended = sum(row.length if kind == "full_attention" else min(row.length, window) for kind in kinds)
     return per_weight * (inner + head / 2) + 12 * config.hidden_size * attended
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

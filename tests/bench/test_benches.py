@@ -111,18 +111,6 @@ def test_our_image_loop_is_measured_beside_a_plain_one(shared_data: Path, run_he
 
 
 @pytest.mark.slow
-def test_the_accelerators_bench_runs_on_a_cpu_with_tiny_networks(run_here: RunHere) -> None:
-    code, output = run_here(image_accelerator.main, "--tiny", "--steps", "2", "--no-compile")
-    assert code == 0
-    lines = output.splitlines()
-    assert [line.split(" | ")[:2] for line in lines if line.startswith("| tiny") and line.count("|") == 9] == [
-        ["| tiny sd", "1"],
-        ["| tiny sd", "2"],
-        ["| tiny flux", "2"],
-    ]
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says so only where there is no accelerator")
 def test_the_accelerators_bench_says_that_it_needs_one(run_here: RunHere) -> None:
     code, output = run_here(image_accelerator.main)
