@@ -200,17 +200,23 @@ def validations(job: TextJob) -> dict[int, dict[str, float]]:
     return {event.step: event.metrics for event in job.of_kind("validation")}
 
 
-@pytest.mark.parametrize("lora", [True, False])
-def test_a_resumed_job_is_bit_exact(lora: bool, make: Make) -> None:
-    full = {"lora": False, "dtype": "float16", "optimizer": "adamw8bit", "eval_prompts": [], "lora_dropout": 0.05}
-    params = DEMANDING if lora else DEMANDING | full
+FULL = {"lora": False, "eval_prompts": [], "lora_dropout": 0.05}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, FULL | {"dtype": "float16", "optimizer": "adamw8bit"}, FULL | {"optimizer": "muon"}],
+    ids=["lora", "adamw8bit", "muon"],
+)
+def test_a_resumed_job_is_bit_exact(change: dict[str, Any], make: Make) -> None:
+    params = DEMANDING | change
     complete = make("whole", "dream", **params).finished()
     other = make("other", "dream", **params)
     shutil.copytree(complete.out / "checkpoints" / "step-00000002", other.inputs / "checkpoint")
     other.finished()
     assert other.losses() == {step: loss for step, loss in complete.losses().items() if step > 2}
     assert validations(other) == {step: metrics for step, metrics in validations(complete).items() if step >= 2}
-    product = "adaptor/adapter_model.safetensors" if lora else "model/model.safetensors"
+    product = "model/model.safetensors" if change else "adaptor/adapter_model.safetensors"
     assert (other.out / product).read_bytes() == (complete.out / product).read_bytes()
     for sample in other.of_kind("sample"):
         assert (other.out / sample.path).read_bytes() == (complete.out / sample.path).read_bytes()

@@ -69,10 +69,11 @@ class MaskedTextParams(Params):
     """How the rate goes on after the warm-up: linear and cosine fall to 0 at the last step; constant has no warm-up."""
     warmup_ratio: float = Field(0.1, ge=0, le=1)
     """Share of all steps in which the rate rises from 0; the schedule constant has no warm-up."""
-    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
-    """adamw8bit keeps its state in 8 bits; it needs bitsandbytes on the worker."""
+    optimizer: Literal["adamw", "adamw8bit", "muon"] = "adamw"
+    """adamw8bit keeps its state in 8 bits; it needs bitsandbytes on the worker. muon orthogonalizes the updates of
+    linear layers and leaves embeddings, head, norms and biases to AdamW; it needs lora=false."""
     weight_decay: float = Field(0.0, ge=0, le=1)
-    """Decoupled weight decay."""
+    """Decoupled weight decay; muon decays matrices only, never an embedding, a norm or a bias."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this global L2 norm."""
 
@@ -197,7 +198,8 @@ class MaskedTextParams(Params):
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
         """
-        - `load_in_4bit`, `fuse`, `train_mask_embedding`, `target_modules` and all of `lora_*` need `lora`.
+        - `load_in_4bit`, `fuse`, `train_mask_embedding`, `target_modules` and all of `lora_*` need `lora`;
+          `optimizer` muon needs it off.
         - `perbatch_cutoff`, `resp_cutoff_ratio` and cart weights need `training_method` dream.
         - `eos_padding` supervised needs `packing` false.
         - `input_template` and `output_template` go together.
@@ -214,6 +216,8 @@ class MaskedTextParams(Params):
     def _lora_faults(self) -> str:
         if not self.lora and (value := self.changed(*OF_LORA)):
             return f"{value} needs lora=true, got lora=false, which trains all weights; set lora, or leave it out"
+        if self.lora and self.optimizer == "muon":
+            return "optimizer='muon' needs lora=false: it orthogonalizes whole matrices, not LoRA pairs; choose adamw"
         return ""
 
     def _idle_faults(self) -> str:

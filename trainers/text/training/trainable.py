@@ -10,6 +10,7 @@ from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.core.choices import choices_make
 from trainers.core.context import JobContext
 from trainers.core.global_batch import GlobalBatch
+from trainers.core.muon import Muon, iteration_dtype, routes, routes_table
 from trainers.core.noise import Purpose, integer
 from trainers.core.optim import Group, optimizer_of
 from trainers.core.resume import Resumable
@@ -85,18 +86,30 @@ def resumable_of(job: JobContext[MaskedTextParams], trained: TrainableBase) -> R
         job=job,
         weights=trained.state,
         load_weights=trained.load_state,
-        optimizer=optimizer_of(
-            params.optimizer,
-            [Group("weights", trained.parameters, params.rate)],
-            betas=(0.9, 0.999),
-            weight_decay=params.weight_decay,
-            epsilon=1e-8,
-        ),
+        optimizer=_optimizer(job, trained),
         scaler=torch.amp.GradScaler(job.processes.device.type, enabled=params.dtype == "float16"),
         keep=params.keep_checkpoints,
         params=trained.params,
         batch=GlobalBatch(params.batch_size, params.gradient_accumulation_steps, job.processes.world_size),
     )
+
+
+def _optimizer(job: JobContext[MaskedTextParams], trained: TrainableBase) -> torch.optim.Optimizer:
+    params, betas, epsilon = job.params, (0.9, 0.999), 1e-8
+    if params.optimizer == "muon":
+        table = routes(trained.base.model)
+        if job.processes.rank == 0:
+            print(routes_table(table), flush=True)
+        return Muon(
+            table,
+            learning_rate=params.rate,
+            betas=betas,
+            weight_decay=params.weight_decay,
+            epsilon=epsilon,
+            dtype=iteration_dtype(job.processes.device),
+        )
+    groups = [Group("weights", trained.parameters, params.rate)]
+    return optimizer_of(params.optimizer, groups, betas=betas, weight_decay=params.weight_decay, epsilon=epsilon)
 
 
 def _lora_attach(base: TextBase, params: MaskedTextParams) -> list[nn.Parameter]:

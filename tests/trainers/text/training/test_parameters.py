@@ -45,6 +45,7 @@ CHANGES_LATER_LOSSES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "learning_rate_schedule": ("llada", {}, {"learning_rate_schedule": "linear", "warmup_ratio": 0.0}),
     "warmup_ratio": ("llada", {"learning_rate_schedule": "linear", "warmup_ratio": 0.0}, {"warmup_ratio": 0.7}),
     "optimizer": ("llada", {}, {"optimizer": "adamw8bit"}),
+    "muon": ("llada", {}, {"optimizer": "muon"}),
     "weight_decay": ("llada", {}, {"weight_decay": 0.9}),
     "max_grad_norm": ("llada", {}, {"max_grad_norm": 1e-6}),
     "lora": ("llada", {}, LORA),
@@ -239,6 +240,7 @@ def test_the_device_and_the_resources_must_agree(
 @pytest.mark.parametrize(
     ("params", "expected_message"),
     [
+        ({"optimizer": "muon", "lora": True}, "optimizer='muon' needs lora=false"),
         ({"load_in_4bit": True}, "load_in_4bit=true needs lora=true"),
         ({"fuse": True}, "fuse=true needs lora=true"),
         ({"train_mask_embedding": "on"}, "needs lora=true"),
