@@ -29,8 +29,7 @@ from bench.overhead_api import fill, job_body
 from bench.running import bench_platform
 from bench.simulated import SimulatedWorker
 from bench.streams import MIB, rss_bytes
-from cli.follow import parse
-from cli.http import Record
+from cli.http import Record, parse
 from tests.faults.platform import Platform
 
 EVENT, LOG, HEARTBEAT, READS = 2.0, 5.0, 15.0, 10.0

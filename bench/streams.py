@@ -26,8 +26,7 @@ from bench.measure import cpu_seconds, machine, milliseconds, table
 from bench.overhead_api import job_body
 from bench.running import bench_platform
 from bench.simulated import SimulatedWorker
-from cli.follow import parse
-from cli.http import Record
+from cli.http import Record, parse
 from tests.faults.platform import Platform
 
 JOBS = 10

@@ -1,6 +1,11 @@
-"""The REST client: requests with the user's token, errors as one sentence each. `docs/rest.md` lists the calls."""
+"""The REST client: requests with the user's token, errors as one sentence each, a job's events as a stream.
 
-from collections.abc import Iterator
+`docs/rest.md` lists the calls.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -9,7 +14,8 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 
 from cli.config import Login
-from cli.errors import CliError, UnreachableError, api_error
+from cli.errors import ApiError, CliError, ServerError, ThrottledError, UnreachableError, api_error
+from foundation.protocol import PROTOCOL_HEADER
 
 Record = dict[str, Any]
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
@@ -104,3 +110,63 @@ def login(url: str, username: str, password: str, project: str | None = None, *,
     with Client(Login(url=url, token="")) as client:
         answer = client.post("auth/login", body)
     return Login(url=url, token=answer["token"])
+
+
+TERMINAL = ("succeeded", "failed", "cancelled", "paused")
+READ_TIMEOUT_SECONDS = 60.0
+GIVE_UP_SECONDS = 120.0
+
+
+def job_events(client: Client, job: str, after: int = 0) -> Iterator[Record | None]:
+    """Events of `job` from seq `after` + 1 until it ended; None now and then while nothing happens.
+
+    A connection that breaks is opened again with Last-Event-ID, and so is one that a gateway answered in place of the
+    API. Raises the error after GIVE_UP_SECONDS without an answer of the API, and at once where the API itself refuses.
+    """
+    broken_since: float | None = None
+    while True:
+        try:
+            for event in stream(client, job, after):
+                broken_since = None
+                after = event["seq"] if event else after
+                yield event
+            if client.get(f"jobs/{job}")["state"] in TERMINAL:
+                return
+        except (UnreachableError, ApiError) as error:
+            if _refused_by_the_api(error):
+                raise
+            broken_since = broken_since or time.monotonic()
+            if time.monotonic() - broken_since > GIVE_UP_SECONDS:
+                raise
+            yield None
+        time.sleep(0.5)
+
+
+def _refused_by_the_api(error: UnreachableError | ApiError) -> bool:
+    """Whether the response came from the API and a retry cannot help."""
+    if isinstance(error, UnreachableError | ServerError | ThrottledError):
+        return False
+    return PROTOCOL_HEADER in error.headers
+
+
+def stream(client: Client, job: str, after: int) -> Iterator[Record | None]:
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+    timeout = httpx.Timeout(READ_TIMEOUT_SECONDS, connect=5.0)
+    with (
+        reachable(client.login.url),
+        client.http.stream("GET", f"jobs/{job}/stream", headers=headers, timeout=timeout) as response,
+    ):
+        yield from parse(checked(response).iter_lines())
+
+
+def parse(lines: Iterable[str]) -> Iterator[Record | None]:
+    """Server-sent events: a blank line ends one; None for a comment (keep-alive)."""
+    data: list[str] = []
+    for line in lines:
+        if line.startswith("data:"):
+            data.append(line[5:].removeprefix(" "))
+        elif line.startswith(":"):
+            yield None
+        elif not line and data:
+            yield json.loads("\n".join(data))
+            data = []

@@ -17,13 +17,11 @@ from cli.commands import (
     jobs,
     methods,
     models,
+    operations,
     platform,
-    projects,
-    reports,
     sample,
     templates,
     users,
-    workers,
 )
 from cli.errors import CliError, Exit
 from cli.output import out, print_error
@@ -92,10 +90,10 @@ COMMANDS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (TRAINING, "samplings", sample.samplings),
     (PLATFORM, "up", platform.up),
     (PLATFORM, "demo", platform.demo),
-    (PLATFORM, "usage", reports.usage),
+    (PLATFORM, "usage", operations.usage),
     (PEOPLE, "login", users.login),
     (PEOPLE, "logout", users.logout),
-    (PEOPLE, "audit", reports.audit),
+    (PEOPLE, "audit", operations.audit),
 )
 GROUPS = (
     (TRAINING, "template", templates.app, "Saved parameters of a method, with a dataset and a base model."),
@@ -104,8 +102,8 @@ GROUPS = (
     (TRAINING, "job", jobs.app, "Queue, watch, stop and repeat jobs; what they left."),
     (TRAINING, "adaptor", adaptors.app, "What training jobs leave: find, show, download, trace, delete."),
     (TRAINING, "method", methods.app, "What can be run, with every parameter."),
-    (PLATFORM, "worker", workers.app, "The hosts that train: list, show, drain."),
-    (PEOPLE, "project", projects.app, "Whose work lies together: list, show, create."),
+    (PLATFORM, "worker", operations.app, "The hosts that train: list, show, drain."),
+    (PEOPLE, "project", users.project_app, "Whose work lies together: list, show, create."),
     (PEOPLE, "member", users.members_app, "Who may do what in a project."),
     (PEOPLE, "user", users.app, "People: list, create, change your password."),
     (PEOPLE, "token", credentials.app, "What programs and workers log in with."),

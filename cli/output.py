@@ -100,6 +100,13 @@ def print_rows(rows: list[Record], columns: dict[str, str], *, as_json: bool) ->
         print_table(rows, columns)
 
 
+def print_list(path: str, columns: dict[str, str], *, as_json: bool) -> None:
+    """All records of the API's list at `path`."""
+    with connect() as client:
+        rows = list(client.pages(path))
+    print_rows(rows, columns, as_json=as_json)
+
+
 def print_done(answer: Any, sentence: str, *, as_json: bool) -> None:
     """What a change answered, for programs; what was done, for people."""
     if as_json:

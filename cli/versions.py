@@ -1,4 +1,4 @@
-"""Commands that datasets and base models share: list, show, add, used-by, delete."""
+"""Commands that datasets and base models share: list, show, add, used-by, delete, fetch."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cli.completion import names_of
+from cli.completion import SECRETS, names_of
 from cli.errors import CliError, Exit
-from cli.http import Client, Record
+from cli.http import Client, Record, without_none
 from cli.output import (
     Json,
     connect,
@@ -21,7 +21,9 @@ from cli.output import (
     print_table,
     transfer_bar,
 )
+from cli.requests import Pool, Priority
 from cli.transfers import folder_size, folder_upload, version_ready, zip_upload
+from cli.watch import wait
 
 SHOWN = ("name", "version", "state", "versions", "family", "digest", "num_files", "size", "created")
 MOST_NOTICES = 20
@@ -174,3 +176,62 @@ def warnings_say(version: Record) -> None:
 def sized(record: Record) -> Record:
     size = record.get("size_bytes", record.get("size"))
     return {**record, "size": human_bytes(size) if isinstance(size, int) else "-"}
+
+
+Patterns = Annotated[list[str] | None, typer.Option(help="Only files like this, as unet/*; may be repeated.")]
+Ignored = Annotated[list[str] | None, typer.Option(help="No files like this, as *.fp16.*; may be repeated.")]
+Secrets = Annotated[
+    list[str] | None,
+    typer.Option("--secret", help="Project secret with the Hub's token; may be repeated.", autocompletion=SECRETS),
+]
+
+
+def add_fetch(app: typer.Typer, collection: str) -> None:
+    """Adds `fetch` to `app`: a job downloads from a Hub, and its product is a version."""
+    method = f"fetch_{collection.removesuffix('s')}"
+
+    @app.command("fetch")
+    def fetch(
+        name: Annotated[
+            str, typer.Argument(help="Name; adds a version if it exists.", autocompletion=names_of(collection))
+        ],
+        repo: Annotated[str, typer.Argument(help="Repository on the Hub: owner/name.")],
+        revision: Annotated[str | None, typer.Option(help="Branch, tag or commit; main if left out.")] = None,
+        allow: Patterns = None,
+        ignore: Ignored = None,
+        config: Annotated[
+            str | None, typer.Option(help="Configuration of a dataset that has several.", hidden=collection == "models")
+        ] = None,
+        split: Annotated[
+            str | None, typer.Option(help="Only this split of a dataset.", hidden=collection == "models")
+        ] = None,
+        endpoint: Annotated[str | None, typer.Option(help="URL of another Hub that the operator allows.")] = None,
+        secret: Secrets = None,
+        pool: Pool = None,
+        priority: Priority = None,
+        as_json: Json = False,
+    ) -> None:
+        """Download from a Hugging Face Hub as a job, and wait until the version is checked."""
+        options = {"revision": revision, "allow": allow, "ignore": ignore, "endpoint": endpoint, "secrets": secret}
+        params = without_none({"name": name, "repo": repo, "config": config, "split": split, **options})
+        body = without_none(
+            {"name": f"fetch {repo}", "method": method, "params": params, "pool": pool, "priority": priority}
+        )
+        with connect() as client:
+            ended = wait(client, client.post("jobs", {**body, "resources": {"accelerators": 0}}), as_json=as_json)
+            version = version_ready(client, collection, fetched(client, ended, collection))
+        size = human_bytes(version["size_bytes"])
+        message = f"{version['name']}@{version['version']}: {version['num_files']} files, {size}"
+        print_done(version, message, as_json=as_json)
+        if not as_json:
+            warnings_say(version)
+
+
+def fetched(client: Client, job: Record, collection: str) -> Record:
+    """The version that the job's event names."""
+    events = list(client.pages(f"jobs/{job['id']}/events"))
+    versions = [event["data"] for event in events if event["kind"] == "version"]
+    if not versions:
+        raise CliError(f"job {job['id'][:8]} succeeded but names no version", f"anneal job show {job['id'][:8]}")
+    version: Record = client.get(f"{collection}/{versions[-1]['name']}@{versions[-1]['version']}")
+    return version

@@ -6,9 +6,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cli.errors import Exit
-from cli.follow import job_events
-from cli.http import Client, Record
+from cli.errors import CliError, Exit
+from cli.http import Client, Record, job_events
 from cli.output import err, print_json_line
 from foundation.protocol import LOADING, SENTENCES
 
@@ -30,6 +29,16 @@ def job_watch(client: Client, job: Record, *, as_json: bool = False, quiet: bool
             if silences > 1 and not (as_json or quiet):
                 waiting = say_waiting(client, job, waiting)
     ended: Record = client.get(f"jobs/{job['id']}")
+    return ended
+
+
+def wait(client: Client, job: Record, *, as_json: bool) -> Record:
+    """Follows the job; where it did not succeed the command ends with its outcome."""
+    for warning in job.get("warnings") or []:
+        err.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
+    ended = job_watch(client, job, quiet=as_json)
+    if outcome(ended) is not Exit.DONE:
+        raise CliError(ending_sentence(ended), f"anneal job logs {ended['id'][:8]}", exit_code=outcome(ended))
     return ended
 
 

@@ -6,16 +6,15 @@ from typing import Annotated
 
 import typer
 
-from cli.commands.sample import AdaptorScales, adaptors_parse, base_model_of, wait
+from cli.commands.sample import AdaptorScales, adaptors_parse, base_model_of
 from cli.completion import ADAPTORS, MODELS
 from cli.errors import CliError, Exit
-from cli.fetching import fetched
 from cli.http import Client, Record, without_none
 from cli.output import Json, connect, human_bytes, print_done
 from cli.requests import Accelerators, Model, Pool, Priority, Settings, method_schema, request_body, settings_parse
 from cli.transfers import folder_upload, version_ready
-from cli.versions import ADAPTOR_IMPORTS
-from cli.watch import adaptor_ref
+from cli.versions import ADAPTOR_IMPORTS, fetched
+from cli.watch import adaptor_ref, wait
 
 
 def model_merge(

@@ -9,7 +9,7 @@ import typer
 from cli.completion import PROJECTS, SECRETS, TOKENS
 from cli.errors import CliError
 from cli.http import Client, Record
-from cli.output import Json, connect, print_done, print_rows
+from cli.output import Json, connect, print_done, print_list, print_rows
 
 app = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Description of its purpose.")]
@@ -99,10 +99,8 @@ class Kind(StrEnum):
 @secrets_app.command("list")
 def secret_list(as_json: Json = False) -> None:
     """Names and kinds; for admins of the project."""
-    with connect() as client:
-        rows = list(client.pages("secrets"))
     columns = {"name": "name", "kind": "kind", "variable": "variable", "created": "created", "replaced": "rotated"}
-    print_rows(rows, columns, as_json=as_json)
+    print_list("secrets", columns, as_json=as_json)
 
 
 @secrets_app.command("set")

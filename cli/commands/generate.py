@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from cli.commands.sample import AdaptorScales, adaptors_parse, base_model_of, wait
+from cli.commands.sample import AdaptorScales, adaptors_parse, base_model_of
 from cli.downloads import inside, samples_of
 from cli.errors import CliError, Exit
 from cli.http import Client, Record, without_none
@@ -30,6 +30,7 @@ from cli.requests import (
     yaml_load,
 )
 from cli.transfers import file_download
+from cli.watch import wait
 
 METHOD = "sample_text"
 GIVEN = -1

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from cli.commands import job_changes, job_results, job_tensorboard
+from cli.commands import job_changes, job_results
 from cli.completion import ADAPTORS, DATASETS, MODELS, TEMPLATES
 from cli.downloads import job_log
 from cli.errors import CliError, Exit
@@ -277,4 +277,4 @@ app.command("samples")(job_results.job_samples)
 app.command("artifacts")(job_results.job_artifacts)
 app.command("manifest")(job_results.job_manifest)
 app.command("spec")(job_results.job_spec)
-app.command("tensorboard")(job_tensorboard.job_tensorboard)
+app.command("tensorboard")(job_results.job_tensorboard)

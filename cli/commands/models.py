@@ -10,11 +10,10 @@ from rich.markup import escape
 from cli.commands import conversions
 from cli.completion import MODELS
 from cli.errors import CliError, Exit
-from cli.fetching import Secrets, add_fetch
 from cli.http import without_none
 from cli.output import Json, err
 from cli.requests import Pool, Priority
-from cli.versions import add_commands, add_help, version_add
+from cli.versions import Secrets, add_commands, add_fetch, add_help, version_add
 from formats.safetensors_header import HeaderError
 from formats.single_file import Checkpoint, CheckpointError, checkpoint_file
 from formats.single_file_configs import configs_of

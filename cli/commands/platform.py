@@ -7,12 +7,10 @@ import typer
 from rich.markup import escape
 
 from cli.config import Login, config_path, login_save
-from cli.demo import run_demo
-from cli.demo_text import run_text_demo
+from cli.demo import run_demo, run_text_demo
 from cli.output import Json, err, out, print_json_line
 from cli.platform.home import Database, RequestedKinds
-from cli.platform.start import Platform
-from cli.platform.up import platform_run
+from cli.platform.start import Platform, platform_run
 
 
 def up(

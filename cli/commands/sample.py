@@ -12,7 +12,7 @@ from cli.completion import ADAPTORS
 from cli.downloads import samples_of
 from cli.errors import CliError, Exit
 from cli.http import Client, Record, without_none
-from cli.output import Json, connect, err, out, print_json, print_rows
+from cli.output import Json, connect, out, print_json, print_rows
 from cli.requests import (
     Accelerators,
     JobRef,
@@ -27,7 +27,7 @@ from cli.requests import (
 )
 from cli.transfers import file_download, folder_upload, version_ready
 from cli.versions import SAMPLING_INPUTS
-from cli.watch import ending_sentence, job_watch, outcome
+from cli.watch import wait
 
 METHOD = "sample_image"
 AdaptorScales = Annotated[
@@ -142,16 +142,6 @@ def result_print(job: Record, files: list[Path], *, as_json: bool) -> None:
         print_json({"job": job["id"], "files": [str(file) for file in files]})
     else:
         out.print("\n".join(f"wrote {escape(str(file))}" for file in files), soft_wrap=True)
-
-
-def wait(client: Client, job: Record, *, as_json: bool) -> Record:
-    """Follows the job; where it did not succeed the command ends with its outcome."""
-    for warning in job.get("warnings") or []:
-        err.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
-    ended = job_watch(client, job, quiet=as_json)
-    if outcome(ended) is not Exit.DONE:
-        raise CliError(ending_sentence(ended), f"anneal job logs {ended['id'][:8]}", exit_code=outcome(ended))
-    return ended
 
 
 def adaptors_parse(texts: list[str]) -> tuple[list[str], list[float]]:

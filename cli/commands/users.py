@@ -1,4 +1,4 @@
-"""`anneal login`, `anneal user` and `anneal member`: people, and what they may do in a project."""
+"""`anneal login`, `project`, `member` and `user`: people, projects, and who may do what in them."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -6,12 +6,67 @@ from urllib.parse import quote
 
 import typer
 
-from cli.commands.projects import own_project
 from cli.completion import PROJECTS
 from cli.config import Login, config_path, login_load, login_save, login_saved
 from cli.http import Client
 from cli.http import login as login_call
-from cli.output import Json, connect, print_done, print_rows
+from cli.output import Json, connect, print_done, print_json, print_list, print_record, print_rows
+
+project_app = typer.Typer(no_args_is_help=True)
+ProjectName = Annotated[
+    str, typer.Argument(help="Name of the project; the login's own if left out.", autocompletion=PROJECTS)
+]
+
+
+@project_app.command("list")
+def project_list(as_json: Json = False) -> None:
+    """Your projects, with your role in each. A login opens one: `anneal login URL --project NAME` for another."""
+    print_list("projects", {"name": "name", "role": "role", "created": "created"}, as_json=as_json)
+
+
+@project_app.command("show")
+def project_show(project: ProjectName = "", as_json: Json = False) -> None:
+    """One project."""
+    with connect() as client:
+        record = client.get(f"projects/{project or own_project(client)}")
+    if as_json:
+        print_json(record)
+    else:
+        print_record(record, ("name", "role", "created"))
+
+
+@project_app.command("create")
+def project_create(name: Annotated[str, typer.Argument(help="Name of the project.")], as_json: Json = False) -> None:
+    """Create a project and become its admin. A platform setting decides who may."""
+    with connect() as client:
+        created = client.post("projects", {"name": name})
+    print_done(created, f"created project {created['name']}", as_json=as_json)
+
+
+@project_app.command("invitations")
+def project_invitations(as_json: Json = False) -> None:
+    """Projects that you were invited to."""
+    columns = {"project": "project", "role": "role", "by": "by", "created": "created"}
+    print_list("me/invitations", columns, as_json=as_json)
+
+
+@project_app.command("join")
+def project_join(
+    project: Annotated[str, typer.Argument(help="Name of a project that you were invited to.")],
+    decline: Annotated[bool, typer.Option("--decline", help="Do not join; the invitation goes.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Accept an invitation, or decline it."""
+    with connect() as client:
+        client.post("me/invitations", {"project": project, "accept": not decline})
+    done = f"declined {project}" if decline else f"you are a member of {project}; `anneal login` with it opens it"
+    print_done({"project": project, "accepted": not decline}, done, as_json=as_json)
+
+
+def own_project(client: Client) -> str:
+    """Name of the project that the login opens."""
+    return str(client.get("me")["project"])
+
 
 app = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="User name.")]
@@ -26,10 +81,8 @@ class Role(StrEnum):
 @app.command("list")
 def user_list(as_json: Json = False) -> None:
     """All users of the platform; superusers only."""
-    with connect() as client:
-        rows = list(client.pages("users"))
     columns = {"name": "username", "active": "active", "superuser": "superuser", "last login": "last_login"}
-    print_rows(rows, columns, as_json=as_json)
+    print_list("users", columns, as_json=as_json)
 
 
 @app.command("create")

@@ -1,1 +1,0 @@
-"""`anneal up`: the whole platform as processes of one host."""

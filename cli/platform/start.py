@@ -1,10 +1,15 @@
-"""Starts the parts of the platform in order, and makes the first user."""
+"""Brings the embedded platform up, keeps it up, and takes it down in order; makes the first user."""
 
 import json
 import signal
 import subprocess
-from collections.abc import Collection
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
 
 from cli.config import PRIVATE
 from cli.errors import CliError
@@ -16,11 +21,23 @@ from cli.platform.children import (
     answers_ready,
     child_start,
     child_stop,
+    children_check,
     log_tail,
     tie_to_parent,
     wait_until,
 )
-from cli.platform.home import NOTHING_CHOSEN, Home, Kinds, home_ports, secret_key
+from cli.platform.home import (
+    NOTHING_CHOSEN,
+    NOTHING_REQUESTED,
+    Home,
+    Kinds,
+    RequestedKinds,
+    home_locked,
+    home_open,
+    home_ports,
+    kinds_resolve,
+    secret_key,
+)
 from cli.platform.postgres import postgres_start
 from cli.platform.seaweed import saved_ports, seaweed_start
 from cli.platform.services import (
@@ -36,6 +53,8 @@ from cli.platform.services import (
 from foundation.atomic import text_write
 
 BROKER_SECONDS = 5
+CHECK_SECONDS = 0.3
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass
@@ -48,6 +67,57 @@ class Platform:
     """What `setup` made at this start: user, password, token; {} where it was there before."""
     kinds: Kinds = NOTHING_CHOSEN
     children: list[Child] = field(default_factory=list)
+
+
+def platform_run(
+    root: Path, say: Say, on_ready: Callable[[Platform], None], requested: RequestedKinds = NOTHING_REQUESTED
+) -> None:
+    """Runs the platform in `root` until a stop signal. Raises CliError where a part does not start."""
+    home = home_open(root)
+    with home_locked(home), stop_signals() as stops:
+        platform = Platform(home=home, url="", first={}, kinds=kinds_resolve(home, requested))
+        try:
+            platform_start(platform, say)
+            on_ready(platform)
+            while not stops.wait(CHECK_SECONDS):
+                children_check(platform.children, say)
+        finally:
+            platform_stop(platform, say, stops)
+
+
+class Stops(threading.Event):
+    """Set by the first stop signal; `hurry` by the second."""
+
+    hurry = False
+
+    def receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
+        self.hurry = self.is_set()
+        self.set()
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stops]:
+    stops = Stops()
+    before = {number: signal.signal(number, stops.receive) for number in STOP_SIGNALS}
+    try:
+        yield stops
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def platform_stop(platform: Platform, say: Say, stops: Stops) -> None:
+    """The last started first: the worker drains while the API still listens. A second signal hurries it."""
+    for child in reversed(platform.children):
+        if not child.alive:
+            continue
+        say(f"stopping {child.name}")
+        assert child.process is not None
+        child.process.send_signal(child.stop_signal)
+        deadline = time.monotonic() + child.stop_seconds
+        while child.alive and time.monotonic() < deadline and not stops.hurry:
+            time.sleep(0.05)
+        child_stop(child, 10 if stops.hurry else 0)
 
 
 def platform_start(platform: Platform, say: Say) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cli.commands.bundled import bundled
+from cli.commands.templates import bundled
 from trainers.contract.params import params_class
 from trainers.contract.params.image_lora import ImageLoraParams
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cli.commands.job_tensorboard import Mirror
+from cli.commands.job_results import Mirror
 from tests.cli.small_server import Answer, serving
 
 NAME = "events.out.tfevents.1"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cli.commands.jobs import evaluation_text, state_text, step_text
-from cli.commands.reports import fitting
+from cli.commands.operations import fitting
 from cli.watch import sentence, state_sentence
 
 STEP = {"kind": "step", "step": 3, "total": 10}

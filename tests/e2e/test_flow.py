@@ -14,8 +14,7 @@ import pytest
 from PIL import Image
 
 from cli.downloads import samples_of
-from cli.follow import job_events
-from cli.http import Client, Record
+from cli.http import Client, Record, job_events
 from cli.platform.children import Child, child_start, child_stop
 from cli.platform.home import home_open
 from cli.platform.services import PYTHON, worker_env

@@ -7,11 +7,10 @@ import pytest
 import typer
 from rich.console import Console
 
-from cli import report
 from cli.commands import inspections
+from cli.commands.inspections import STYLES, report_print, tokens_text
 from cli.errors import Exit
 from cli.http import Client
-from cli.report import STYLES, report_print, tokens_text
 
 TOKENS = [
     {"text": "What is ", "role": "prompt"},
@@ -27,7 +26,7 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     reported = io.StringIO()
     console = Console(file=reported, width=120)
     for name in ("out", "err"):
-        monkeypatch.setattr(report, name, console)
+        monkeypatch.setattr(inspections, name, console)
     monkeypatch.setattr("cli.output.out", console)
     return reported
 
