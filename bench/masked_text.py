@@ -21,10 +21,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.measure import machine, python, table
 from trainers.text.adaptors.lora import attach_text_lora
-from trainers.text.data.batches import TextMicroBatch, TextPlan, text_step_batch
+from trainers.text.data.batches import Recipe, TextMicroBatch, TextPlan, text_step_batch
 from trainers.text.data.chat import Encoded, Role
-from trainers.text.data.documents import EosPadding
-from trainers.text.data.recipe import Recipe
+from trainers.text.data.dataset import EosPadding
 from trainers.text.models.attention import NAME as ATTENTION
 from trainers.text.models.base import TextBase
 from trainers.text.objective.corruption import cart_weights

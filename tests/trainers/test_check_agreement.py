@@ -13,8 +13,7 @@ from trainers.contract.errors import TrainerError
 from trainers.image.data.decoding import decode
 from trainers.image.data.image_rows import Columns
 from trainers.image.data.images import images_read
-from trainers.text.data.dialogues import dialogues_of
-from trainers.text.data.rows import rows_read
+from trainers.text.data.rows import dialogues_of, rows_read
 
 FOLDERS = (
     "hostile/captions",

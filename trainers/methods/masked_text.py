@@ -15,14 +15,13 @@ from trainers.core.optim import schedule
 from trainers.core.reporting import Reporter
 from trainers.core.resume import Resumable
 from trainers.optional.module import optional_module
-from trainers.text.data.batches import TextMicroBatch, TextPlan, text_step_batch
+from trainers.text.data.batches import TextMicroBatch, TextPlan, recipe_of, text_step_batch
 from trainers.text.data.chat import prompt_ids
 from trainers.text.data.dataset import TextDataset, dataset_read
-from trainers.text.data.recipe import recipe_of
 from trainers.text.models.base import TextBase
+from trainers.text.models.load import DTYPES
 from trainers.text.sampling.texts import Decoding, answers_sample, text_write
-from trainers.text.training.export import manifest_facts, outputs_write
-from trainers.text.training.trainable import DTYPES, TrainableBase, resumable_of, trainable_load
+from trainers.text.training.trainable import TrainableBase, manifest_facts, outputs_write, resumable_of, trainable_load
 from trainers.text.training.unmasking import Unmasking, validate
 
 NEVER = 1 << 62

@@ -18,11 +18,13 @@ from trainers.image.adaptors.pairs import difference, layers, roots
 from trainers.image.models.base import Base
 from trainers.image.models.families import family_module, load_base
 from trainers.image.models.parts import stored_dtype
-from trainers.text.adaptors.merge import merge_text
+from trainers.text.adaptors.lora import lora_merge, text_adaptors_apply
+from trainers.text.models.load import config_dtype, load_text
+from trainers.text.models.weights import model_write
 
 
 def merge(job: JobContext) -> Outcome:
-    """Writes out/model in the base's layout and dtype. Image models here, text models in `merge_text`."""
+    """Writes out/model in the base's layout and dtype."""
     params, adaptors = job.spec.params, job.spec.inputs.adaptors
     assert isinstance(params, MergeParams)
     scales = params.scales or (1.0,) * len(adaptors)
@@ -31,7 +33,7 @@ def merge(job: JobContext) -> Outcome:
     ]
     if (job.model / "model_index.json").is_file():
         return _merge_image(job, scales)
-    return merge_text(job)
+    return _merge_text(job, scales)
 
 
 def _merge_image(job: JobContext, scales: Sequence[float]) -> Outcome:
@@ -43,6 +45,19 @@ def _merge_image(job: JobContext, scales: Sequence[float]) -> Outcome:
     merged = replace(base, scheduler_config=base.scheduler_config | override)
     family_module(base.family).save(merged, job.out / "model")
     job.facts.update(family=base.family, **override)
+    return "succeeded"
+
+
+def _merge_text(job: JobContext, scales: Sequence[float]) -> Outcome:
+    inputs = job.spec.inputs
+    assert inputs.model is not None
+    dtype = config_dtype(job.model)
+    base = load_text(job.model, dtype)
+    folders = [job.adaptor(index) for index in range(len(inputs.adaptors))]
+    text_adaptors_apply(base, inputs.model, inputs.adaptors, folders, scales)
+    lora_merge(base)
+    model_write(base, job.out / "model")
+    job.facts.update(family=base.family, was_causal=False, shift=base.shift, dtype=str(dtype).removeprefix("torch."))
     return "succeeded"
 
 

@@ -13,8 +13,16 @@ from trainers.contract.params.sample_text import SampleTextParams
 from trainers.core.context import JobContext, Outcome
 from trainers.text.data.chat import ChatTokenizer, chat_tokenizer_of, prompt_ids, shift_begin
 from trainers.text.models.base import TextBase
-from trainers.text.sampling.job import DEFAULT_NEW_TOKENS, base_with_adaptors, decoding_of, suppressed_check
-from trainers.text.sampling.texts import Text, answers_sample, masks_fill, text_write
+from trainers.text.sampling.texts import (
+    DEFAULT_NEW_TOKENS,
+    Text,
+    answers_sample,
+    base_with_adaptors,
+    decoding_of,
+    masks_fill,
+    suppressed_check,
+    text_write,
+)
 
 
 @dataclass(frozen=True)

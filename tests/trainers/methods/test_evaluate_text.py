@@ -20,11 +20,12 @@ from trainers.methods.evaluate_text import (
     encoded_row,
     evaluate,
     final_number,
+    likelihood_bound,
+    noised,
     normalized_answer,
     rows_of,
 )
 from trainers.text.data.chat import chat_tokenizer_of
-from trainers.text.evaluation.likelihood import likelihood_bound, noised
 from trainers.text.models.base import TextBase, body, hidden_padded, logits
 from trainers.text.models.load import load_text
 from trainers.text.sampling.texts import Text, answer_decode

@@ -1,10 +1,11 @@
-"""LoRA on a text model: attaches, saves, loads and removes adaptors in PEFT's format.
+"""LoRA on a text model: attaches, saves, loads, merges and removes adaptors in PEFT's format.
 
 A folder holds adapter_config.json and adapter_model.safetensors; PEFT opens it on the stock model with equal logits.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
@@ -24,6 +25,7 @@ from trainers.text.models.base import (
     input_embedding,
     mask_row_attach,
     mask_row_load,
+    mask_row_merge,
     mask_row_of,
     mask_row_remove,
 )
@@ -147,6 +149,19 @@ def text_adaptor_load(base: TextBase, folder: Path, name: str, scale: float) -> 
     return file.metadata
 
 
+@torch.no_grad()
+def lora_merge(base: TextBase) -> None:
+    """Replaces W by W + scaling B A, computed in fp32, for every active pair and removes the pairs.
+
+    Raises TrainerError(BAD_PARAMETERS) for 4-bit weights.
+    """
+    for name, layer in list(base.model.named_modules()):
+        if isinstance(layer, LoraLayer):
+            _merge_layer(name, layer, layer.get_base_layer())
+    mask_row_merge(base)
+    lora_remove(base)
+
+
 def lora_remove(base: TextBase) -> None:
     """Removes every adaptor from `base`, which restores its original outputs."""
     for name, layer in list(base.model.named_modules()):
@@ -194,3 +209,15 @@ def text_adaptors_apply(
     if shifts:
         base.shift = shifts[0][1]
         base.bos_first = bos_first.pop()
+
+
+def _merge_layer(name: str, layer: Any, linear: Any) -> None:
+    if not linear.weight.is_floating_point():
+        raise TrainerError(
+            ReasonCode.BAD_PARAMETERS, f"{name} has 4-bit weights; load the base without quantization to merge"
+        )
+    weight = linear.weight.float()
+    for adaptor in layer.active_adapters:
+        pair = layer.lora_B[adaptor].weight.float() @ layer.lora_A[adaptor].weight.float()
+        weight += layer.scaling[adaptor] * pair
+    linear.weight.copy_(weight)

@@ -8,7 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +22,58 @@ from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.contract.spec import canonical_json
 from trainers.core.context import JobContext
 from trainers.core.split import split
-from trainers.text.data.chat import ChatTokenizer, Encoded, chat_tokenizer_of, encode_chat, encode_plain
-from trainers.text.data.dialogues import Dialogue, dialogues_of
-from trainers.text.data.documents import Counts, EosPadding, documents_of
-from trainers.text.data.rows import bad_rows, rows_read, split_counts
+from trainers.text.data.chat import ChatTokenizer, Encoded, Role, chat_tokenizer_of, encode_chat, encode_plain
+from trainers.text.data.rows import Dialogue, bad_rows, dialogues_of, rows_read, split_counts
 from trainers.text.models.base import TextBase
 
 FEWEST_ROWS = 10
 """With fewer rows nothing is held out."""
 USUAL_LENGTH = 1024
+VERSION = 1
+"""Version of the encoding, part of the cache key."""
+
+
+@dataclass(frozen=True)
+class EosPadding:
+    """End tokens added after a response; `count` is the argument of block and cap."""
+
+    kind: Literal["block", "supervised", "masked", "single", "cap"]
+    count: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> "EosPadding":
+        kind, _, count = text.partition(":")
+        return cls(kind, int(count or 0))  # type: ignore[arg-type]  # the parameter's pattern holds it
+
+    def fill_of(self, document: Encoded, eos_id: int) -> int:
+        """End tokens added to a document independently of its batch."""
+        if self.kind == "block":
+            return -response_length(document) % self.count
+        return int(self.kind == "single" and document.ids_L[-1] != eos_id)
+
+    def fill_in_batch(self, lengths: Sequence[int]) -> list[int]:
+        """End tokens added to each document of a batch."""
+        if self.kind == "supervised":
+            return [max(lengths) - length for length in lengths]
+        if self.kind == "cap":
+            return [min(self.count, max(lengths) - length) for length in lengths]
+        return [0] * len(lengths)
+
+
+@dataclass
+class Counts:
+    """Numbers of rows by what happened to them."""
+
+    rows: int = 0
+    documents: int = 0
+    truncated: int = 0
+    """Truncated to max_length."""
+    filtered: int = 0
+    """Dropped, longer than max_length."""
+    without_response: int = 0
+    """Dropped, since truncation would remove the complete response."""
+    tokens: int = 0
+    """Tokens of all documents."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +172,6 @@ def _warn(job: JobContext[MaskedTextParams], message: str) -> None:
     job.reporter.emit(Warning_(message=message))
 
 
-VERSION = 1
-"""Version of the encoding, part of the cache key."""
 ROWS_PER_PROCESS = 8192
 """With fewer rows a process costs more time than it saves."""
 SPAWN = multiprocessing.get_context("spawn")
@@ -211,3 +252,55 @@ def _cache_read(path: Path) -> list[Encoded] | None:
         ]
     except (FileNotFoundError, SafetensorError, KeyError, ValueError):
         return None
+
+
+def documents_of(
+    rows: Sequence[Encoded],
+    *,
+    max_length: int,
+    truncation: Literal["filter", "right"],
+    padding: EosPadding,
+    eos_id: int,
+) -> tuple[list[Encoded], list[int], Counts]:
+    """The documents, the row number of each, and the counts."""
+    counts = Counts(rows=len(rows))
+    documents, origins = [], []
+    for number, row in enumerate(rows):
+        if document := _truncate(row, max_length, truncation, counts):
+            documents.append(
+                eos_append(document, min(padding.fill_of(document, eos_id), max_length - len(document.ids_L)), eos_id)
+            )
+            origins.append(number)
+    counts.documents = len(documents)
+    counts.tokens = sum(len(document.ids_L) for document in documents)
+    return documents, origins, counts
+
+
+def response_length(document: Encoded) -> int:
+    """Tokens from the first response token to the end; 0 without a response."""
+    learned = np.flatnonzero(document.roles_L >= Role.RESPONSE)
+    return len(document.ids_L) - int(learned[0]) if len(learned) else 0
+
+
+def eos_append(document: Encoded, count: int, eos_id: int) -> Encoded:
+    """The document with `count` more end tokens."""
+    if count <= 0:
+        return document
+    return Encoded(
+        np.concatenate([document.ids_L, np.full(count, eos_id, np.int32)]),
+        np.concatenate([document.roles_L, np.full(count, Role.FILL, np.uint8)]),
+    )
+
+
+def _truncate(row: Encoded, max_length: int, truncation: str, counts: Counts) -> Encoded | None:
+    """The row at most `max_length` long, or None if it is dropped; updates `counts`."""
+    too_long = len(row.ids_L) > max_length
+    if too_long and truncation == "filter":
+        counts.filtered += 1
+        return None
+    document = Encoded(row.ids_L[:max_length], row.roles_L[:max_length])
+    if not response_length(document):
+        counts.without_response += 1
+        return None
+    counts.truncated += too_long
+    return document

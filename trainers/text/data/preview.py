@@ -10,10 +10,9 @@ from trainers.contract.params.inspect_dataset import InspectDatasetParams
 from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.core.context import JobContext
 from trainers.core.noise import Purpose
-from trainers.text.data.batches import Noised, TextPlan, noised_at, prepare_batch
+from trainers.text.data.batches import Noised, TextPlan, family_check, noised_at, prepare_batch, recipe_base, recipe_of
 from trainers.text.data.chat import Encoded, Role, token_texts
 from trainers.text.data.dataset import TextDataset, dataset_read
-from trainers.text.data.recipe import family_check, recipe_base, recipe_of
 from trainers.text.models.base import TextBase
 from trainers.text.models.load import load_tokens
 from trainers.text.objective.corruption import mask_draw

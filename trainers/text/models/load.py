@@ -20,6 +20,9 @@ from trainers.text.models.base import TextBase
 from trainers.text.models.families import SpecialIds, TextFamily, config_read, family_of, same_name
 from trainers.text.models.weights import weights_fill
 
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+"""By the values of the parameter `dtype`."""
+
 
 def load_text(
     folder: Path,
@@ -85,6 +88,13 @@ def _network(family: TextFamily, raw: dict[str, Any], dtype: torch.dtype, device
         config.update({MARK: {"family": family.name, "original_config": raw}})
     with no_init_weights(), torch.device(device):
         return family.model_class._from_config(config, dtype=dtype, attn_implementation=ATTENTION)
+
+
+def config_dtype(folder: Path) -> torch.dtype:
+    """The dtype in the checkpoint's config; fp32 if it has none."""
+    raw = config_read(folder)
+    named = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype") or "float32"), None)
+    return named if isinstance(named, torch.dtype) and named.is_floating_point else torch.float32
 
 
 def ids_of(

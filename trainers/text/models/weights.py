@@ -24,6 +24,12 @@ SHOWN = 3
 """Maximum number of tensor names in an error message."""
 
 
+ORIGINAL = "original"
+"""Folder in a fused model with the same weights in the authors' format."""
+RENAMED = ("llada", "dream")
+"""Families whose original format differs from that of the transformers class."""
+
+
 def weights_fill(model: Any, folder: Path, native_name: Callable[[str], str | None]) -> None:
     """Copies every tensor of `folder` to the parameter that `native_name` gives, in the parameter's dtype and device.
 
@@ -97,6 +103,13 @@ def _bad(message: str) -> TrainerError:
 
 
 SHARD = "4GB"
+
+
+def model_write(base: TextBase, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+    """Writes a fused model in our format, and in `original/` in the authors' format where it differs."""
+    save_text(base, folder, dtype=dtype)
+    if base.family in RENAMED:
+        export_original(base, folder / ORIGINAL, dtype=dtype)
 
 
 def save_text(base: TextBase, folder: Path, *, dtype: torch.dtype | None = None) -> None:

@@ -1,17 +1,20 @@
 """Denoises masked text block by block: predicts every mask, commits some, repeats until no mask is left.
 
-A pure loop over a function that computes logits. `Pick` and `Select` decide which tokens are predicted and committed;
-decoding_rules.py implements them.
+A pure loop over a function that computes logits, with or without cache and guidance. `Pick` and `Select` decide which
+tokens are predicted and committed; decoding_rules.py implements them.
 """
 
-# B batch, L length of the longest row, S columns of the block, V vocabulary
+# B batch, L length of the longest row, S columns of the block, D width, V vocabulary
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+
+from trainers.text.models.attention import Cache
+from trainers.text.models.base import TextBase, cache_fill, hidden_cached, hidden_padded, logits
 
 FROM_INPUT = -1
 """In a trace: the token was not a mask in the input."""
@@ -166,3 +169,61 @@ def _commit(target_BL: Tensor, columns_BS: Tensor, values_BS: Tensor, commit_BS:
     """Writes committed positions only, since clamped columns may repeat a position."""
     rows_BS = torch.arange(len(target_BL), device=target_BL.device)[:, None].expand_as(columns_BS)
     target_BL[rows_BS[commit_BS], columns_BS[commit_BS]] = values_BS[commit_BS].to(target_BL.dtype)
+
+
+def plain_logits(base: TextBase, attention_BL: Tensor) -> Logits:
+    """Every step computes complete rows; the head only computes `columns_BS`."""
+
+    def compute(ids_BL: Tensor, columns_BS: Tensor, fresh: bool) -> Tensor:  # noqa: ARG001 - nothing is cached
+        hidden_BLD = hidden_padded(base, ids_BL, attention_BL)
+        return logits(base, _at(hidden_BLD, _heads(base, columns_BS)))
+
+    return compute
+
+
+def cached_logits(base: TextBase, attention_BL: Tensor, kind: Literal["prefix", "dual"]) -> Logits:
+    """The first step of a block computes complete rows; later steps compute some columns and cache the rest.
+
+    prefix: computes the block and everything after it; dual: only the block (Wu et al. 2025, "Fast-dLLM"). With Dream's
+    shift also the column before the block, which predicts the block's first token.
+    """
+    caches: dict[str, Cache] = {}
+    last_B1 = attention_BL.sum(1, keepdim=True) - 1
+
+    def compute(ids_BL: Tensor, columns_BS: Tensor, fresh: bool) -> Tensor:
+        heads_BS = _heads(base, columns_BS)
+        if fresh:
+            hidden_BLD, caches["cache"] = cache_fill(base, ids_BL, attention_BL)
+            return logits(base, _at(hidden_BLD, heads_BS))
+        first_B1 = heads_BS[:, :1]
+        stop_B1 = last_B1 if kind == "prefix" else columns_BS[:, -1:]
+        width = int((stop_B1 - first_B1).max()) + 1
+        active_BS = torch.minimum(first_B1 + torch.arange(width, device=ids_BL.device), stop_B1)
+        hidden_BSD = hidden_cached(base, ids_BL.gather(1, active_BS), active_BS, caches["cache"])
+        return logits(base, _at(hidden_BSD, heads_BS - first_B1))
+
+    return compute
+
+
+def guided_logits(both: Logits, input_BL: Tensor, *, mask_id: int, scale: float) -> Logits:
+    """Classifier-free guidance: u + (scale + 1)(c - u), where u is computed with the input tokens masked (LLaDA).
+
+    `both` computes 2 B rows: the conditional ones, then the unconditional ones.
+    """
+
+    def compute(ids_BL: Tensor, columns_BS: Tensor, fresh: bool) -> Tensor:
+        unconditional_BL = ids_BL.masked_fill(input_BL, mask_id)
+        logits_BSV = both(torch.cat([ids_BL, unconditional_BL]), torch.cat([columns_BS, columns_BS]), fresh)
+        conditional, unconditional = logits_BSV.double().chunk(2)
+        return unconditional + (scale + 1) * (conditional - unconditional)
+
+    return compute
+
+
+def _heads(base: TextBase, columns_BS: Tensor) -> Tensor:
+    """Columns of the hidden states that predict `columns_BS`: with a shift one to the left, except column 0."""
+    return (columns_BS - 1).clamp(min=0) if base.shift else columns_BS
+
+
+def _at(hidden_BLD: Tensor, columns_BS: Tensor) -> Tensor:
+    return hidden_BLD.gather(1, columns_BS[..., None].expand(-1, -1, hidden_BLD.shape[-1]))

@@ -1,8 +1,10 @@
-"""Samples answers to prompts and fills masks in texts, for `sample_text`, `evaluate_text` and eval prompts."""
+"""Samples answers to prompts and fills masks in texts, for `sample_text`, `evaluate_text` and eval prompts.
 
-# B batch, L length, S columns, D width, V vocabulary
+`base_with_adaptors` and `decoding_of` set up the jobs of the first two.
+"""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +14,28 @@ from torch import Tensor
 
 from foundation.atomic import json_write
 from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.contract.params.decoding import DecodingParams
+from trainers.core.context import JobContext
+from trainers.core.distributed import single_process_check
+from trainers.text.adaptors.lora import lora_remove, text_adaptors_apply
 from trainers.text.data.chat import token_texts
-from trainers.text.models.attention import Cache
-from trainers.text.models.base import TextBase, cache_fill, hidden_cached, hidden_padded, logits
+from trainers.text.models.base import TextBase
+from trainers.text.models.load import DTYPES, load_text
 from trainers.text.sampling.decoding_rules import pick_dream, pick_llada, select_above, select_dream, select_evenly
-from trainers.text.sampling.masked import FROM_INPUT, Canvas, Logits, Pick, Select, canvas_of, denoise
+from trainers.text.sampling.masked import (
+    FROM_INPUT,
+    Canvas,
+    Logits,
+    Pick,
+    Select,
+    cached_logits,
+    canvas_of,
+    denoise,
+    guided_logits,
+    plain_logits,
+)
+
+DEFAULT_NEW_TOKENS = 128
 
 
 @dataclass(frozen=True)
@@ -193,59 +212,68 @@ def text_write(path: Path, base: TextBase, text: Text, facts: Mapping[str, Any])
     json_write(path, text_record(base, text, facts))
 
 
-def plain_logits(base: TextBase, attention_BL: Tensor) -> Logits:
-    """Every step computes complete rows; the head only computes `columns_BS`."""
-
-    def compute(ids_BL: Tensor, columns_BS: Tensor, fresh: bool) -> Tensor:  # noqa: ARG001 - nothing is cached
-        hidden_BLD = hidden_padded(base, ids_BL, attention_BL)
-        return logits(base, _at(hidden_BLD, _heads(base, columns_BS)))
-
-    return compute
-
-
-def cached_logits(base: TextBase, attention_BL: Tensor, kind: Literal["prefix", "dual"]) -> Logits:
-    """The first step of a block computes complete rows; later steps compute some columns and cache the rest.
-
-    prefix: computes the block and everything after it; dual: only the block (Wu et al. 2025, "Fast-dLLM"). With Dream's
-    shift also the column before the block, which predicts the block's first token.
-    """
-    caches: dict[str, Cache] = {}
-    last_B1 = attention_BL.sum(1, keepdim=True) - 1
-
-    def compute(ids_BL: Tensor, columns_BS: Tensor, fresh: bool) -> Tensor:
-        heads_BS = _heads(base, columns_BS)
-        if fresh:
-            hidden_BLD, caches["cache"] = cache_fill(base, ids_BL, attention_BL)
-            return logits(base, _at(hidden_BLD, heads_BS))
-        first_B1 = heads_BS[:, :1]
-        stop_B1 = last_B1 if kind == "prefix" else columns_BS[:, -1:]
-        width = int((stop_B1 - first_B1).max()) + 1
-        active_BS = torch.minimum(first_B1 + torch.arange(width, device=ids_BL.device), stop_B1)
-        hidden_BSD = hidden_cached(base, ids_BL.gather(1, active_BS), active_BS, caches["cache"])
-        return logits(base, _at(hidden_BSD, heads_BS - first_B1))
-
-    return compute
+@contextmanager
+def base_with_adaptors(job: JobContext[DecodingParams]) -> Iterator[TextBase]:
+    """The job's base with every adaptor at its scale; removes the adaptors at the end, since the base is cached."""
+    single_process_check(job.processes, job.spec.method)
+    base = _base_of(job)
+    before = base.shift, base.bos_first
+    try:
+        _adaptors_apply(job, base)
+        if problem := job.params.shift_problem(base.shift):
+            raise TrainerError(ReasonCode.BAD_PARAMETERS, problem)
+        yield base
+    finally:
+        lora_remove(base)
+        base.shift, base.bos_first = before
 
 
-def guided_logits(both: Logits, input_BL: Tensor, *, mask_id: int, scale: float) -> Logits:
-    """Classifier-free guidance: u + (scale + 1)(c - u), where u is computed with the input tokens masked (LLaDA).
+def decoding_of(params: DecodingParams) -> Decoding:
+    """Decoding parameters of the job, with defaults where `params` has none."""
+    return Decoding(
+        max_new_tokens=params.max_new_tokens or DEFAULT_NEW_TOKENS,
+        steps=params.steps,
+        block_size=params.block_size,
+        remasking=params.remasking or "low_confidence",
+        alg=params.alg or ("entropy" if params.threshold is None else "maskgit_plus"),
+        temperature=params.temperature,
+        cfg_scale=params.cfg_scale,
+        suppress_tokens=params.suppress_tokens,
+        alg_temp=params.alg_temp or 0.0,
+        top_p=params.top_p or 1.0,
+        top_k=params.top_k or 0,
+        eps=params.eps or 1e-3,
+        cache=params.cache,
+        threshold=params.threshold,
+    )
 
-    `both` computes 2 B rows: the conditional ones, then the unconditional ones.
-    """
 
-    def compute(ids_BL: Tensor, columns_BS: Tensor, fresh: bool) -> Tensor:
-        unconditional_BL = ids_BL.masked_fill(input_BL, mask_id)
-        logits_BSV = both(torch.cat([ids_BL, unconditional_BL]), torch.cat([columns_BS, columns_BS]), fresh)
-        conditional, unconditional = logits_BSV.double().chunk(2)
-        return unconditional + (scale + 1) * (conditional - unconditional)
-
-    return compute
-
-
-def _heads(base: TextBase, columns_BS: Tensor) -> Tensor:
-    """Columns of the hidden states that predict `columns_BS`: with a shift one to the left, except column 0."""
-    return (columns_BS - 1).clamp(min=0) if base.shift else columns_BS
+def suppressed_check(params: DecodingParams, base: TextBase) -> None:
+    """Raises TrainerError(BAD_PARAMETERS) if a token of suppress_tokens does not exist, or if no token is left."""
+    if unknown := [token for token in params.suppress_tokens if not 0 <= token < base.vocab_size]:
+        raise TrainerError(
+            ReasonCode.BAD_PARAMETERS,
+            f"suppress_tokens has {unknown[0]}, but the base model's tokens are 0 to {base.vocab_size - 1}",
+        )
+    if len({*params.suppress_tokens, base.mask_id}) >= base.vocab_size:
+        raise TrainerError(ReasonCode.BAD_PARAMETERS, "suppress_tokens leaves no token to choose")
 
 
-def _at(hidden_BLD: Tensor, columns_BS: Tensor) -> Tensor:
-    return hidden_BLD.gather(1, columns_BS[..., None].expand(-1, -1, hidden_BLD.shape[-1]))
+def _base_of(job: JobContext[DecodingParams]) -> TextBase:
+    model, params, device = job.spec.inputs.model, job.params, job.processes.device
+    assert model is not None, "JobSpec requires a base model"
+    dtype = DTYPES[params.dtype]
+
+    def load() -> TextBase:
+        return load_text(job.model, dtype, device, quantization="nf4" if params.load_in_4bit else "none")
+
+    base: TextBase = job.models.get((model.sha256, dtype, params.load_in_4bit, device), load)
+    return base
+
+
+def _adaptors_apply(job: JobContext[DecodingParams], base: TextBase) -> None:
+    inputs = job.spec.inputs
+    assert inputs.model is not None
+    folders = [job.adaptor(index) for index in range(len(inputs.adaptors))]
+    scales = job.params.adaptor_scales or (1.0,) * len(folders)
+    text_adaptors_apply(base, inputs.model, inputs.adaptors, folders, scales)

@@ -1,25 +1,39 @@
-"""The base model of a `masked_text` job set up for training: LoRA or full weights, optimizer, checkpoints."""
+"""The base model of a `masked_text` job in training: LoRA or full weights, optimizer, checkpoints, outputs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from foundation.atomic import bytes_write
 from trainers.contract.params.masked_text import MaskedTextParams
+from trainers.core.card import base_name, parameters_table, quoted, table
 from trainers.core.choices import choices_make
-from trainers.core.context import JobContext
+from trainers.core.context import JobContext, Outcome
 from trainers.core.global_batch import GlobalBatch
+from trainers.core.loop import Progress
+from trainers.core.manifest import manifest_body
 from trainers.core.muon import Muon, iteration_dtype, routes, routes_table
 from trainers.core.noise import Purpose, integer
 from trainers.core.optim import Group, optimizer_of
 from trainers.core.resume import Resumable
-from trainers.text.adaptors.lora import attach_text_lora, text_lora_load_state, text_lora_state
-from trainers.text.data.recipe import family_check, recipe_base
+from trainers.text.adaptors.lora import (
+    attach_text_lora,
+    lora_merge,
+    text_adaptor_load,
+    text_adaptor_save,
+    text_lora_load_state,
+    text_lora_state,
+)
+from trainers.text.data.batches import family_check, recipe_base
+from trainers.text.data.dataset import TextDataset, max_length_of
 from trainers.text.models.base import TextBase, dropout_set
-from trainers.text.models.load import load_text
+from trainers.text.models.load import DTYPES, config_dtype, load_text
+from trainers.text.models.weights import model_write
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CHECKPOINTED_WEIGHTS = 500_000_000
 """gradient_checkpointing=auto is on above this number of parameters."""
 
@@ -122,3 +136,79 @@ def _lora_attach(base: TextBase, params: MaskedTextParams) -> list[nn.Parameter]
         seed=integer(2**63 - 1, params.seed, Purpose.LORA_INIT),
         train_mask_embedding=params.train_mask_embedding == "on",
     )
+
+
+def outputs_write(
+    job: JobContext[MaskedTextParams], trained: TrainableBase, progress: Progress, outcome: Outcome
+) -> None:
+    """Writes out/adaptor for LoRA, out/model for full fine-tuning, both with `fuse`."""
+    params = job.params
+    if not params.lora:
+        model_write(trained.base, job.out / "model", dtype=DTYPES[params.dtype])
+        return
+    text_adaptor_save(
+        trained.base, job.out / "adaptor", _adaptor_metadata(job, progress, bos_first=trained.base.bos_first)
+    )
+    text_card_write(job.out / "adaptor", manifest_body(job, outcome))
+    if params.fuse:
+        fused = load_text(job.model, config_dtype(job.model))
+        text_adaptor_load(fused, job.out / "adaptor", "fuse", 1.0)
+        lora_merge(fused)
+        fused.shift, fused.bos_first = trained.base.shift, trained.base.bos_first
+        model_write(fused, job.out / "model")
+
+
+def manifest_facts(params: MaskedTextParams, base: TextBase, dataset: TextDataset) -> dict[str, Any]:
+    """Facts for the manifest: resolved parameters, special tokens, counts of the dataset."""
+    return {
+        "family": base.family,
+        "training_method": params.training_method,
+        "perbatch_cutoff": params.cuts_per_batch,
+        "resp_cutoff_ratio": params.cut_ratio,
+        "loss_weight_type": params.weighting,
+        "geo_p": params.geo_p,
+        "loss_norm_type": params.loss_norm_type,
+        "mask_prompt_loss": params.mask_prompt_loss,
+        "eos_padding": params.eos_padding,
+        "eos_token": base.tokenizer.convert_ids_to_tokens(base.eos_id),
+        "pad_token": base.tokenizer.convert_ids_to_tokens(base.pad_id),
+        "mask_token": base.tokenizer.convert_ids_to_tokens(base.mask_id),
+        "max_length": max_length_of(params, base),
+        "dataset": dataset.facts(),
+        "equal_on_any_processes": not params.model_dropout and not (params.lora and params.lora_dropout),
+    }
+
+
+def _adaptor_metadata(job: JobContext[MaskedTextParams], progress: Progress, *, bos_first: bool) -> dict[str, str]:
+    model = job.spec.inputs.model
+    assert model is not None
+    return {
+        "base_sha256": model.sha256,
+        "base_name": model.name,
+        "base_model": model.name,
+        "name": job.params.adaptor_name,
+        "training_method": job.params.training_method,
+        **({"bos_first": "true"} if bos_first else {}),
+        "step": str(progress.step),
+    }
+
+
+def text_card_write(folder: Path, manifest: dict[str, Any]) -> Path:
+    """Writes the model card to `folder/README.md` from the manifest's `params`, `inputs`, `outcome`, `validation`."""
+    params = manifest["params"]
+    base = base_name(manifest)
+    head = ["---", f"base_model: {quoted(base)}", "library_name: peft", "pipeline_tag: text-generation"]
+    sections = [
+        "\n".join([*head, "tags:", "- lora", "- text-diffusion", "---"]),
+        f"# {params['adaptor_name']}\n\nA LoRA adaptor of {base} for text by denoising, trained with Anneal.",
+        "**The training was stopped before its end; this is what it had reached.**"
+        if manifest.get("outcome") == "stopped"
+        else "",
+        "## Files\n\n- `adapter_model.safetensors`, `adapter_config.json`: for peft, and for `anneal generate`.",
+        "## Use\n\n```python\nfrom peft import PeftModel\n\n"
+        f'model = PeftModel.from_pretrained(base, "path/to/this/folder")  # base: the model {base}\n```',
+        parameters_table(params),
+        table("Result", [(name, str(value)) for name, value in (manifest.get("validation") or {}).items()]),
+    ]
+    bytes_write(folder / "README.md", ("\n\n".join(section for section in sections if section) + "\n").encode())
+    return folder / "README.md"

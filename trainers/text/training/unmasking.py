@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from trainers.core.distributed import Processes
-from trainers.text.data.batches import GRID, TextMicroBatch, grid, maskable, validation_batch
+from trainers.text.data.batches import GRID, Recipe, TextMicroBatch, grid, maskable, validation_batch
 from trainers.text.data.chat import Encoded
-from trainers.text.data.recipe import Recipe
 from trainers.text.models.base import TextBase, head_features, head_weight, hidden_packed, hidden_padded
 from trainers.text.objective.corruption import norm_scales, scheduler_weight
 from trainers.text.objective.linear_cross_entropy import Predicted, linear_cross_entropy, linear_predicted

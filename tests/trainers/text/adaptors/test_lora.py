@@ -12,16 +12,16 @@ from tests.tolerance import assert_near
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.text.adaptors.lora import (
     attach_text_lora,
+    lora_merge,
     targets_of,
     text_adaptor_load,
     text_adaptor_save,
     text_lora_load_state,
     text_lora_state,
 )
-from trainers.text.adaptors.merge import lora_merge, model_write, stored_dtype
 from trainers.text.models.base import TextBase, hidden_padded, input_embedding, logits, mask_row_of
-from trainers.text.models.load import load_text
-from trainers.text.models.weights import save_text
+from trainers.text.models.load import config_dtype, load_text
+from trainers.text.models.weights import model_write, save_text
 
 pytestmark = pytest.mark.numeric
 
@@ -225,7 +225,7 @@ def test_half_precision_weights_are_rounded_once(folders: dict[str, Path], tmp_p
     exact = weight + 2.0 * state[f"{name}B.weight"] @ state[f"{name}A.weight"]
     assert torch.equal(base.model.model.layers[0].mlp.up_proj.weight, exact.to(torch.bfloat16))
     save_text(base, tmp_path / "half")
-    assert stored_dtype(tmp_path / "half") == torch.bfloat16
+    assert config_dtype(tmp_path / "half") == torch.bfloat16
 
 
 def test_saving_an_adaptor_is_deterministic(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainers.text.data.batches import TextMicroBatch, TextPlan, document_noised, prepare_batch, text_step_batch
+from trainers.text.data.batches import Recipe, TextMicroBatch, TextPlan, document_noised, prepare_batch, text_step_batch
 from trainers.text.data.chat import Encoded, Role
-from trainers.text.data.documents import EosPadding, documents_of, response_length
-from trainers.text.data.recipe import Recipe
+from trainers.text.data.dataset import EosPadding, documents_of, response_length
 from trainers.text.objective.corruption import cart_weights, document_time
 
 MASK, EOS, PAD, BOS = 90, 91, 92, 93

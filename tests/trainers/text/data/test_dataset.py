@@ -15,7 +15,7 @@ from trainers.contract.errors import TrainerError
 from trainers.text.data import dataset
 from trainers.text.data.chat import ChatTokenizer, chat_tokenizer_of
 from trainers.text.data.dataset import dialogues_encode, encode_in_processes
-from trainers.text.data.dialogues import Dialogue
+from trainers.text.data.rows import Dialogue
 from trainers.text.models.load import load_text
 
 DIALOGUES = [

@@ -13,10 +13,9 @@ from formats.chats import Turn
 from tests.tolerance import GRADIENT, PRODUCT
 from tests.trainers.text.data.test_batches import RECIPE
 from trainers.core.distributed import Processes
-from trainers.text.data.batches import GRID, TextMicroBatch, TextPlan, text_step_batch
+from trainers.text.data.batches import GRID, Recipe, TextMicroBatch, TextPlan, text_step_batch
 from trainers.text.data.chat import Encoded, Role, chat_tokenizer_of, encode_chat
-from trainers.text.data.documents import EosPadding, documents_of
-from trainers.text.data.recipe import Recipe
+from trainers.text.data.dataset import EosPadding, documents_of
 from trainers.text.models.base import TextBase, logits
 from trainers.text.models.load import load_text
 from trainers.text.training.unmasking import Unmasking, validate
