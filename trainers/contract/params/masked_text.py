@@ -112,7 +112,7 @@ class MaskedTextParams(Params):
     """Split of the dataset that is trained on, of those that its files are named by: train, validation, test, ...
     A dataset whose files name none is read as a whole."""
     num_proc: int = Field(4, ge=1, le=64)
-    """Processes that tokenize."""
+    """Threads that tokenize."""
     validation_split: float = Field(0.1, ge=0, le=0.5)
     """Share of the rows held out for validation; below 10 rows none is."""
     max_validation_rows: int = Field(256, ge=1, le=1_000_000)

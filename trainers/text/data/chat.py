@@ -5,10 +5,10 @@ Pieces are tokenized separately: templates may give special tokens, user text ne
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,17 +105,39 @@ class ChatTokenizer:
     bos_id: int | None
     begins_plain: bool
     """BERT's plain texts begin with [CLS]."""
+    _template_ids: dict[str, list[int]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def special(self, template: str) -> list[int]:
-        """Ids of a template, special tokens included; {end} is the end-of-text token."""
-        if template == "{end}":
-            return [self.eos_id]
-        return list(self.tokenizer(template, add_special_tokens=False).input_ids) if template else []
+        """Ids of a template, special tokens included; {end} is the end-of-text token. Callers must not mutate them."""
+        if template not in self._template_ids:
+            self._template_ids[template] = self._tokenize_template(template)
+        return self._template_ids[template]
 
     def text(self, text: str) -> list[int]:
         """Ids of user text, in which nothing is a special token."""
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
         return list(ids)
+
+    def texts(self, texts: Sequence[str]) -> list[list[int]]:
+        """`text` of each, in one call of the tokenizer."""
+        if not texts or not self.tokenizer.is_fast:
+            return [self.text(text) for text in texts]
+        ids: list[list[int]] = self.tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            split_special_tokens=True,
+            verbose=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        ).input_ids
+        return ids
+
+    def prepare_threads(self) -> None:
+        """Tokenizes the templates and sets the tokenizer's flags for `texts`, which threads must not change."""
+        form = self.format
+        for template in (form.begin, *form.heads.values(), *form.tails.values(), form.between):
+            self.special(template)
+        self.text("")
 
     def digest(self) -> str:
         """SHA-256 of everything that the ids depend on."""
@@ -124,6 +146,11 @@ class ChatTokenizer:
         return hashlib.sha256(
             repr((table, self.format, self.eos_id, self.bos_id, self.begins_plain)).encode()
         ).hexdigest()
+
+    def _tokenize_template(self, template: str) -> list[int]:
+        if template == "{end}":
+            return [self.eos_id]
+        return list(self.tokenizer(template, add_special_tokens=False).input_ids) if template else []
 
 
 def chat_tokenizer_of(base: TextBase) -> ChatTokenizer:
@@ -155,7 +182,7 @@ def prompt_ids(base: TextBase, prompt: str | Sequence[Mapping[str, Any]]) -> lis
     if turns[-1].role != "user":
         raise ValueError(f"expected the last turn to be the user's, got {turns[-1].role}")
     chat_tokenizer = chat_tokenizer_of(base)
-    pieces = _chat_pieces(chat_tokenizer, turns, learned=frozenset())
+    pieces = _chat_pieces(chat_tokenizer, turns, chat_tokenizer.text, learned=frozenset())
     return [
         *shift_begin(base, learned=False),
         *(i for piece, _ in pieces for i in piece),
@@ -163,33 +190,54 @@ def prompt_ids(base: TextBase, prompt: str | Sequence[Mapping[str, Any]]) -> lis
     ]
 
 
-def encode_chat(chat_tokenizer: ChatTokenizer, turns: Sequence[Turn], *, supervise_all: bool) -> Encoded:
+TextIds = Callable[[str], list[int]]
+"""Ids of user text: `ChatTokenizer.text`, or a lookup of texts that are tokenized already."""
+
+
+def encode_rows(chat_tokenizer: ChatTokenizer, rows: Sequence[Sequence[Turn]], *, supervise_all: bool) -> list[Encoded]:
+    """`encode_plain` or `encode_chat` of each row, with all texts tokenized in one call."""
+    texts = list(dict.fromkeys(turn.text for turns in rows for turn in turns))
+    ids_of = dict(zip(texts, chat_tokenizer.texts(texts), strict=True)).__getitem__
+    return [
+        encode_plain(chat_tokenizer, turns[0].text, ids_of)
+        if turns[0].role == ""
+        else encode_chat(chat_tokenizer, turns, supervise_all=supervise_all, ids_of=ids_of)
+        for turns in rows
+    ]
+
+
+def encode_chat(
+    chat_tokenizer: ChatTokenizer, turns: Sequence[Turn], *, supervise_all: bool, ids_of: TextIds | None = None
+) -> Encoded:
     """Encodes a dialogue. The last answer is learned, or with `supervise_all` every answer; other turns are prompts."""
     answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
     learned = frozenset(answers if supervise_all else answers[-1:])
-    return _joined(_chat_pieces(chat_tokenizer, turns, learned=learned))
+    return _joined(_chat_pieces(chat_tokenizer, turns, ids_of or chat_tokenizer.text, learned=learned))
 
 
-def encode_plain(chat_tokenizer: ChatTokenizer, text: str) -> Encoded:
+def encode_plain(chat_tokenizer: ChatTokenizer, text: str, ids_of: TextIds | None = None) -> Encoded:
     """Encodes a text without turns, which is learned completely with its end token."""
     begin = (
         [([chat_tokenizer.bos_id], Role.SPECIAL)]
         if chat_tokenizer.begins_plain and chat_tokenizer.bos_id is not None
         else []
     )
-    return _joined([*begin, (chat_tokenizer.text(text), Role.RESPONSE), ([chat_tokenizer.eos_id], Role.RESPONSE)])
+    ids = (ids_of or chat_tokenizer.text)(text)
+    return _joined([*begin, (ids, Role.RESPONSE), ([chat_tokenizer.eos_id], Role.RESPONSE)])
 
 
 Piece = tuple[list[int], Role]
 
 
-def _chat_pieces(chat_tokenizer: ChatTokenizer, turns: Sequence[Turn], *, learned: frozenset[int]) -> list[Piece]:
+def _chat_pieces(
+    chat_tokenizer: ChatTokenizer, turns: Sequence[Turn], ids_of: TextIds, *, learned: frozenset[int]
+) -> list[Piece]:
     form = chat_tokenizer.format
     pieces: list[Piece] = [(chat_tokenizer.special(form.begin), Role.SPECIAL)]
     for index, (role, text) in enumerate(turns):
         content, end = (Role.RESPONSE, Role.RESPONSE) if index in learned else (Role.PROMPT, Role.SPECIAL)
         pieces.append((chat_tokenizer.special(form.heads[role]), Role.SPECIAL))
-        pieces.append((chat_tokenizer.text(text), content))
+        pieces.append((ids_of(text), content))
         pieces.append((chat_tokenizer.special(form.tails[role]), end))
         if role == "assistant" and index + 1 < len(turns):
             pieces.append((chat_tokenizer.special(form.between), Role.SPECIAL))
@@ -197,9 +245,9 @@ def _chat_pieces(chat_tokenizer: ChatTokenizer, turns: Sequence[Turn], *, learne
 
 
 def _joined(pieces: Sequence[Piece]) -> Encoded:
-    ids = [i for piece, _ in pieces for i in piece]
-    roles = [role for piece, role in pieces for _ in piece]
-    return Encoded(np.array(ids, np.int32), np.array(roles, np.uint8))
+    lengths = [len(ids) for ids, _ in pieces]
+    ids_L = np.fromiter(chain.from_iterable(ids for ids, _ in pieces), np.int32, sum(lengths))
+    return Encoded(ids_L, np.repeat(np.array([role for _, role in pieces], np.uint8), lengths))
 
 
 WINDOW = 64

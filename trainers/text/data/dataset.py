@@ -1,12 +1,11 @@
 """The dataset of a `masked_text` job: reads rows, encodes them (cached by content), truncates and splits."""
 
 import hashlib
-import multiprocessing
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +21,7 @@ from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.contract.spec import canonical_json
 from trainers.core.context import JobContext
 from trainers.core.split import split
-from trainers.text.data.chat import ChatTokenizer, Encoded, Role, chat_tokenizer_of, encode_chat, encode_plain
+from trainers.text.data.chat import ChatTokenizer, Encoded, Role, chat_tokenizer_of, encode_rows
 from trainers.text.data.rows import Dialogue, bad_rows, dialogues_of, rows_read, split_counts
 from trainers.text.models.base import TextBase
 
@@ -31,6 +30,9 @@ FEWEST_ROWS = 10
 USUAL_LENGTH = 1024
 VERSION = 1
 """Version of the encoding, part of the cache key."""
+ROWS_PER_CALL = 1024
+"""Rows that a thread tokenizes at a time."""
+PARALLELISM = "TOKENIZERS_PARALLELISM"
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,9 @@ def dataset_read(job: JobContext[MaskedTextParams], base: TextBase) -> TextDatas
         input_template=job.params.input_template,
         output_template=job.params.output_template,
     )
-    if job.processes.rank == 0:
-        _encode(job, base, dialogues)
+    rows = _encode(job, base, dialogues) if job.processes.rank == 0 else []
     job.processes.barrier()
-    rows = _encode(job, base, dialogues)
+    rows = rows or _encode(job, base, dialogues)
     padding = EosPadding.parse(job.params.eos_padding)
     documents, origins, counts = documents_of(
         rows,
@@ -138,7 +139,7 @@ def _encode(job: JobContext[MaskedTextParams], base: TextBase, dialogues: Sequen
         chat_tokenizer_of(base),
         dialogues,
         supervise_all=job.params.supervise_turns == "all",
-        num_proc=job.params.num_proc,
+        num_threads=job.params.num_proc,
         cache=job.cache,
     )
 
@@ -172,57 +173,44 @@ def _warn(job: JobContext[MaskedTextParams], message: str) -> None:
     job.reporter.emit(Warning_(message=message))
 
 
-ROWS_PER_PROCESS = 8192
-"""With fewer rows a process costs more time than it saves."""
-SPAWN = multiprocessing.get_context("spawn")
-"""Not fork: this process has threads, whose locks would stay locked in a forked child."""
-
-
 def dialogues_encode(
-    chat_tokenizer: ChatTokenizer, dialogues: Sequence[Dialogue], *, supervise_all: bool, num_proc: int, cache: Path
+    chat_tokenizer: ChatTokenizer, dialogues: Sequence[Dialogue], *, supervise_all: bool, num_threads: int, cache: Path
 ) -> list[Encoded]:
     """Ids and roles of every dialogue, in order, from `cache/tokens` if present."""
     path = cache / "tokens" / f"{_digest(chat_tokenizer, dialogues, supervise_all)}.safetensors"
     encoded = _cache_read(path)
     if encoded is None:
-        encoded = encode_in_processes(chat_tokenizer, dialogues, supervise_all=supervise_all, num_proc=num_proc)
+        encoded = encode_in_threads(chat_tokenizer, dialogues, supervise_all=supervise_all, num_threads=num_threads)
         _cache_write(path, encoded)
     return encoded
 
 
-def encode_in_processes(
-    chat_tokenizer: ChatTokenizer,
-    dialogues: Sequence[Dialogue],
-    *,
-    supervise_all: bool,
-    num_proc: int,
-    rows_per_process: int = ROWS_PER_PROCESS,
+def encode_in_threads(
+    chat_tokenizer: ChatTokenizer, dialogues: Sequence[Dialogue], *, supervise_all: bool, num_threads: int
 ) -> list[Encoded]:
-    """Encodes in up to `num_proc` processes, each with at least `rows_per_process` rows; the result is the same.
+    """Ids and roles of every dialogue, in order. The tokenizer releases the interpreter while it works."""
+    chat_tokenizer.prepare_threads()
+    parts = [dialogues[start : start + ROWS_PER_CALL] for start in range(0, len(dialogues), ROWS_PER_CALL)]
 
-    Raises TrainerError(OUT_OF_MEMORY) if a process was killed, as the kernel does when memory runs out.
-    """
-    count = min(num_proc, -(-len(dialogues) // rows_per_process))
-    if count <= 1:
-        return _encode_part(chat_tokenizer, dialogues, supervise_all)
-    size = -(-len(dialogues) // count)
-    parts = [dialogues[start : start + size] for start in range(0, len(dialogues), size)]
+    def encode(part: Sequence[Dialogue]) -> list[Encoded]:
+        return encode_rows(chat_tokenizer, [dialogue.turns for dialogue in part], supervise_all=supervise_all)
+
+    with _serial_tokenizers(), ThreadPoolExecutor(num_threads) as pool:
+        return [encoded for part in pool.map(encode, parts) for encoded in part]
+
+
+@contextmanager
+def _serial_tokenizers() -> Iterator[None]:
+    """Keeps the tokenizers library from starting threads of its own, one per core."""
+    before = os.environ.get(PARALLELISM)
+    os.environ[PARALLELISM] = "false"
     try:
-        with ProcessPoolExecutor(len(parts), mp_context=SPAWN) as pool:
-            results = list(pool.map(_encode_part, repeat(chat_tokenizer), parts, repeat(supervise_all)))
-    except BrokenProcessPool as error:
-        message = f"one of {len(parts)} processes that tokenized was killed; set num_proc to fewer"
-        raise TrainerError(ReasonCode.OUT_OF_MEMORY, message) from error
-    return [encoded for part in results for encoded in part]
-
-
-def _encode_part(chat_tokenizer: ChatTokenizer, dialogues: Iterable[Dialogue], supervise_all: bool) -> list[Encoded]:
-    return [
-        encode_plain(chat_tokenizer, dialogue.turns[0].text)
-        if dialogue.is_plain
-        else encode_chat(chat_tokenizer, dialogue.turns, supervise_all=supervise_all)
-        for dialogue in dialogues
-    ]
+        yield
+    finally:
+        if before is None:
+            del os.environ[PARALLELISM]
+        else:
+            os.environ[PARALLELISM] = before
 
 
 def _digest(chat_tokenizer: ChatTokenizer, dialogues: Sequence[Dialogue], supervise_all: bool) -> str:

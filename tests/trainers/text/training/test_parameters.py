@@ -66,7 +66,7 @@ ELSEWHERE = {
     "truncation": "test_long_rows_are_truncated_or_dropped_and_counted_in_the_manifest",
     "packing": "test_packing_does_not_change_the_loss",
     "split": "test_splits.test_a_training_records_the_split_it_read",
-    "num_proc": "test_tokens.test_processes_are_limited_by_num_proc_and_rows_per_process",
+    "num_proc": "test_dataset.test_threads_are_limited_by_num_proc",
     "validation_split": "test_masked_text.test_a_job_of_nine_rows_has_no_validation_and_warns",
     "max_validation_rows": "test_masked_text.test_a_job_of_nine_rows_has_no_validation_and_warns",
     "input_template": "test_templates_make_the_rows",
