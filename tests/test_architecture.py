@@ -209,7 +209,7 @@ def test_every_package_is_walked() -> None:
         ("trainers/methods/image_lora.py", "from trainers.methods.sample_image import sample"),
         ("trainers/image/sampling/sampler.py", "from trainers.methods.image_lora import train"),
         ("trainers/core/loop.py", "from trainers.image.models import base"),
-        ("trainers/text/data/rows.py", "from trainers.image.data.rows import rows_read"),
+        ("trainers/text/data/rows.py", "from trainers.image.data.dataset import rows_read"),
         ("trainers/image/models/base.py", "import trainers.image.sampling.sampler"),
         ("trainers/image/adaptors/load.py", "from trainers.image.training import load"),
         ("trainers/text/sampling/masked.py", "from trainers.text.training.unmasking import validate"),

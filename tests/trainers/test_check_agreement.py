@@ -10,8 +10,7 @@ from api.catalog.checking.dataset import check
 from api.catalog.checking.report import Refused
 from api.catalog.checking.work import Work
 from trainers.contract.errors import TrainerError
-from trainers.image.data.decoding import decode
-from trainers.image.data.image_rows import Columns
+from trainers.image.data.image_rows import Columns, decode
 from trainers.image.data.images import images_read
 from trainers.text.data.rows import dialogues_of, rows_read
 

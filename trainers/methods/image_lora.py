@@ -17,9 +17,8 @@ from trainers.core.loop import Hooks, Progress, StepBatch, TrainingPlan, fit
 from trainers.core.optim import Group, optimizer_of, schedule
 from trainers.core.resume import Resumable
 from trainers.image.data.batches import MicroBatch, step_batch, validation_batches
-from trainers.image.data.dataset import batch_of, draw_settings_of, plan_of, rows_encode
+from trainers.image.data.dataset import Rows, batch_of, draw_settings_of, plan_of, rows_encode, rows_read
 from trainers.image.data.examples import Examples
-from trainers.image.data.rows import Rows, rows_read
 from trainers.image.models.base import Base
 from trainers.image.sampling.denoise import Prompts
 from trainers.image.training.denoising import denoising, validation_loss

@@ -16,9 +16,8 @@ from trainers.core.reporting import Reporter
 from trainers.image.adaptors.apply import Adapted, adaptors_apply, adaptors_remove, adaptors_switch
 from trainers.image.models.base import Base, TextSettings
 from trainers.image.models.families import family_module, load_base
-from trainers.image.sampling.init_image import init_image_read
 from trainers.image.sampling.sample_writer import Column, SampleWriter, columns_of, seeds_of
-from trainers.image.sampling.sampler import InitImage, Previews, sample_images
+from trainers.image.sampling.sampler import InitImage, Previews, init_image_read, sample_images
 
 
 class ModelKey(NamedTuple):

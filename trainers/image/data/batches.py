@@ -1,24 +1,36 @@
-"""Micro-batches of `image_lora`: which rows make up which step, and every draw, from (seed, step, position) alone."""
+"""Micro-batches of `image_lora`: which rows make up which step, and every draw, from (seed, step, position) alone.
+
+Times are timesteps (DDPM) or shifted s in (0, 1] (flow matching). Shifts are applied only here: the sigmas in a
+diffusers scheduler for SD3 are shifted already.
+"""
 
 # B batch, C channels, H height, W width (of latents)
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.core.loop import StepBatch
-from trainers.core.losses import offset_noise
-from trainers.core.noise import Purpose, integer, normal, permutation, uniform
-from trainers.image.data.crops import Augment, draw_change
+from trainers.core.losses import (
+    alphas_cumprod,
+    cosmap_weight,
+    flux_mu,
+    logit_normal_time,
+    mode_time,
+    offset_noise,
+    shifted_time,
+)
+from trainers.core.noise import Purpose, integer, normal, permutation, stream, uniform
 from trainers.image.data.examples import CaptionedImage, Examples
-from trainers.image.data.framing import Crop
-from trainers.image.data.timesteps import Times
+from trainers.image.data.framing import Augment, Crop, draw_change
+from trainers.image.models.base import Base
 from trainers.image.models.text_encoders import Text, text_stack
 
 
@@ -95,6 +107,63 @@ def _order(plan: Plan, epoch: int) -> list[int]:
 @lru_cache(maxsize=4)
 def _class_order(plan: Plan, round_: int) -> list[int]:
     return permutation(plan.num_class_rows, plan.seed, Purpose.CLASS_ORDER, round_)
+
+
+Shift = Callable[[int, int], float]
+"""(height, width) of a latent -> its shift factor."""
+AUTO_SHIFTS: dict[str, Shift] = {
+    "sd3": lambda _height, _width: 3.0,
+    "flux": lambda height, width: math.exp(flux_mu((height // 2) * (width // 2))),
+}
+
+
+@dataclass(frozen=True)
+class DdpmTimes:
+    """Whole timesteps 0..num_timesteps-1, uniform."""
+
+    num_timesteps: int
+
+    def draw(self, seed: int, step: int, position: int, _height: int, _width: int) -> tuple[int, float]:
+        """(timestep, weight of its loss)"""
+        return integer(self.num_timesteps, seed, Purpose.TIMESTEP, step, position), 1.0
+
+    def fixed(self, share: float, _height: int, _width: int) -> int:
+        """The timestep at `share` in (0, 1) of the way."""
+        return int(share * self.num_timesteps)
+
+
+@dataclass(frozen=True)
+class FlowTimes:
+    """Times s in (0, 1]; height and width are the latent's."""
+
+    sampling: Literal["uniform", "logit_normal", "mode", "cosmap"]
+    shift: Shift
+
+    def draw(self, seed: int, step: int, position: int, height: int, width: int) -> tuple[float, float]:
+        """(shifted time, weight of its loss): for cosmap the weight of the time before the shift, else 1."""
+        if self.sampling == "logit_normal":
+            time = logit_normal_time(float(stream(seed, Purpose.TIMESTEP, step, position).standard_normal()))
+        elif self.sampling == "mode":
+            time = mode_time(uniform(seed, Purpose.TIMESTEP, step, position))
+        else:
+            time = 1 - uniform(seed, Purpose.TIMESTEP, step, position)
+        weight = cosmap_weight(time) if self.sampling == "cosmap" else 1.0
+        return shifted_time(time, self.shift(height, width)), weight
+
+    def fixed(self, share: float, height: int, width: int) -> float:
+        """The shifted time of `share` in (0, 1)."""
+        return shifted_time(share, self.shift(height, width))
+
+
+Times = DdpmTimes | FlowTimes
+
+
+def times_of(base: Base, params: ImageLoraParams) -> Times:
+    """The time distribution of a job on `base`."""
+    if base.family not in AUTO_SHIFTS:
+        return DdpmTimes(len(alphas_cumprod(base.scheduler_config)))
+    shift = params.timestep_shift
+    return FlowTimes(params.timestep_sampling, AUTO_SHIFTS[base.family] if shift is None else lambda _h, _w: shift)
 
 
 @dataclass(frozen=True)

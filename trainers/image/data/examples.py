@@ -12,8 +12,18 @@ from torch import Tensor
 
 from trainers.core.cache import Store, Tensors, cache_key, stores_digest, weights_digest
 from trainers.core.encoding_cache import EncodingCache
-from trainers.image.data.crops import UNCHANGED, Change, MaskKind, mask_of, mask_source, pixels
-from trainers.image.data.framing import Crop, Framing, View, view_of
+from trainers.image.data.framing import (
+    UNCHANGED,
+    Change,
+    Crop,
+    Framing,
+    MaskKind,
+    View,
+    mask_of,
+    mask_source,
+    pixels,
+    view_of,
+)
 from trainers.image.data.image_rows import ImageRow, source_sha256
 from trainers.image.models.base import Base, TextSettings
 from trainers.image.models.families import family_module

@@ -14,23 +14,24 @@ from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.params.inspect_dataset import InspectDatasetParams
 from trainers.core.context import JobContext
 from trainers.image.data.batches import Plan, draw_crop, draw_text
-from trainers.image.data.crops import crop_image, draw_change, mask_image
 from trainers.image.data.dataset import (
+    Rows,
     augment_of,
     batch_of,
+    captioned_images,
     dropout_of,
     framing_of,
+    images_with_repeats,
     limit_of,
     opaque_images,
     plan_for,
+    rows_of,
     token_counts,
 )
-from trainers.image.data.decoding import ImageHeader, decode, header_read
 from trainers.image.data.examples import CaptionedImage
-from trainers.image.data.framing import Framing, View, cropped_share, view_of
-from trainers.image.data.image_rows import Faults, ImageRow
+from trainers.image.data.framing import Framing, View, crop_image, cropped_share, draw_change, mask_image, view_of
+from trainers.image.data.image_rows import Faults, ImageHeader, ImageRow, decode, header_read
 from trainers.image.data.images import tables_of
-from trainers.image.data.rows import Rows, captioned_images, images_with_repeats, rows_of
 from trainers.image.models.families import family_of
 from trainers.image.png import image_write
 

@@ -8,7 +8,7 @@ from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.params.sample_image import DEFAULT_FLUX_GUIDANCE, DEFAULT_GUIDANCE
 from trainers.core.cache import cache_key
 from trainers.core.context import JobContext
-from trainers.image.data.rows import Rows, class_images_missing, with_class_images
+from trainers.image.data.dataset import Rows, class_images_missing, with_class_images
 from trainers.image.models.base import Base, TextSettings
 from trainers.image.png import image_write
 from trainers.image.sampling.denoise import Prompts, is_guided, prompts_encode

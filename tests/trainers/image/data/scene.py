@@ -16,9 +16,16 @@ from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.spec import JobSpec
 from trainers.core.loop import StepBatch
 from trainers.image.data.batches import DrawSettings, MicroBatch, Plan, step_batch
-from trainers.image.data.dataset import batch_of, draw_settings_of, plan_of, rows_encode
+from trainers.image.data.dataset import (
+    Rows,
+    batch_of,
+    draw_settings_of,
+    plan_of,
+    rows_encode,
+    rows_read,
+    with_class_images,
+)
 from trainers.image.data.examples import Examples
-from trainers.image.data.rows import Rows, rows_read, with_class_images
 from trainers.image.models.base import Base
 
 PLAIN = {"adaptor_name": "tiny", "resolution": 64, "center_crop": True}

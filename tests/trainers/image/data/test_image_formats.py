@@ -14,9 +14,8 @@ from api.catalog.checking.decode import MAX_PIXELS, small_rgb
 from api.catalog.checking.report import Refused
 from api.catalog.checking.work import Work
 from formats.images import FORMAT_ENDINGS, folder_repeats, image_format
-from trainers.image.data import decoding
-from trainers.image.data.decoding import decode, header_read, to_rgb
-from trainers.image.data.image_rows import Columns, ImageRow, ImageRows
+from trainers.image.data import image_rows
+from trainers.image.data.image_rows import Columns, ImageRow, ImageRows, decode, header_read, to_rgb
 from trainers.image.data.images import images_read
 
 pillow_heif.register_heif_opener()
@@ -169,4 +168,4 @@ def test_a_small_image_is_what_the_trainer_sees(mode: str) -> None:
 
 
 def test_both_refuse_the_same_sizes() -> None:
-    assert MAX_PIXELS == decoding.MAX_PIXELS
+    assert MAX_PIXELS == image_rows.MAX_PIXELS

@@ -12,10 +12,8 @@ from PIL import Image
 from tests.tolerance import PRODUCT, assert_near
 from tests.trainers.job import image_make
 from trainers.contract.errors import TrainerError
-from trainers.image.data.crops import pixels
-from trainers.image.data.decoding import decode, image_size
-from trainers.image.data.framing import Crop, Shape, resized_size
-from trainers.image.data.image_rows import Columns, ImageRow, ImageRows
+from trainers.image.data.framing import Crop, Shape, pixels, resized_size
+from trainers.image.data.image_rows import Columns, ImageRow, ImageRows, decode, image_size
 from trainers.image.data.images import images_read
 
 SQUARE = Shape(64, 64)

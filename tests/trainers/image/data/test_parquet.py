@@ -14,8 +14,7 @@ from pyarrow import parquet
 
 from tests.trainers.job import image_make
 from trainers.contract.errors import TrainerError
-from trainers.image.data.decoding import decode, image_size
-from trainers.image.data.image_rows import Cell, Columns, ImageRows
+from trainers.image.data.image_rows import Cell, Columns, ImageRows, decode, image_size
 from trainers.image.data.images import images_read
 
 

@@ -1,6 +1,6 @@
 """Texts that an image is trained with."""
 
-from trainers.image.data.rows import ORDERS, caption_orders, caption_with_trigger, texts_of
+from trainers.image.data.dataset import ORDERS, caption_orders, caption_with_trigger, texts_of
 
 
 def test_the_trigger_word_stands_in_front_with_a_comma_only_where_both_are_there() -> None:
