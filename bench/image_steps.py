@@ -16,7 +16,7 @@ from trainers.core.lora import attach
 from trainers.core.optim import Group, optimizer_of, schedule
 from trainers.image.data.batches import MicroBatch, Plan, step_batch
 from trainers.image.data.dataset import draw_settings_of
-from trainers.image.models.families import family_module
+from trainers.image.models.families import image_family
 from trainers.image.training.denoising import denoising
 
 
@@ -31,7 +31,7 @@ class Steps:
         )
         vae = SimpleNamespace(config=FrozenDict(scaling_factor=0.18215))
         self._base = replace(base_of(shape, network_make(shape, device)), vae=vae)
-        targets = family_module(shape.family).targets(self._base.network, "attention", False)
+        targets = image_family(shape.family).targets(self._base.network, "attention", False)
         self._parameters = attach(self._base.network, r=16, alpha=16, dropout=0.0, seed=0, targets=targets)
         if shape.checkpointing:
             self._base.network.enable_gradient_checkpointing()

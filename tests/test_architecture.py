@@ -255,7 +255,7 @@ def test_a_planted_violation_is_found(path: str, source: str) -> None:
     [
         ("storage/s3.py", "import boto3"),
         ("formats/kinds.py", "from foundation.strict_json import json_read"),
-        ("trainers/image/models/parts.py", "from formats.kinds import Kind"),
+        ("trainers/image/models/families.py", "from formats.kinds import Kind"),
         ("api/catalog/checking/model.py", "from formats.kinds import Kind"),
         ("api/jobs/queue.py", "from celery import Celery"),
         ("worker/host/app.py", "from celery import Celery"),

@@ -15,8 +15,7 @@ from formats.tokenizer_files import CLASSES
 from tests.tiny_text import BUILDERS, bpe_files_write, build_tiny_bert, byte_tokenizer_write
 from tests.trainers.canaries import PATH_KEYS, replaced, strings_of
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.image.models.families import load_base
-from trainers.image.models.parts import save
+from trainers.image.models.families import base_save, load_base
 from trainers.image.models.text_encoders import clip_tokenizer, t5_tokenizer
 from trainers.text.models.load import load_text, load_tokens
 from trainers.text.models.weights import save_text
@@ -153,7 +152,7 @@ def test_no_string_of_an_image_model_is_opened_as_a_path(
     for path in sorted(folder.rglob("*.json")):
         if path.name.endswith(("config.json", "model_index.json", "special_tokens_map.json")):
             edit(path, **{key: str(secret) for key in (*PATH_KEYS, "_attn_implementation", "quantization_config")})
-    save(load_base(folder, torch.float32), tmp_path / "product")
+    base_save(load_base(folder, torch.float32), tmp_path / "product")
     assert leaks(tmp_path / "product") == []
     assert SECRET not in "".join(capfd.readouterr())
     for part in sorted(path for path in folder.iterdir() if path.name.startswith("tokenizer")):

@@ -19,8 +19,7 @@ from trainers.image.adaptors.load import Adaptor, adaptor_read
 from trainers.image.adaptors.pairs import Pair, Pairs, difference, layers, pair_facts, roots, scaled
 from trainers.image.adaptors.save import adaptor_write, how_to_use
 from trainers.image.models.base import Base
-from trainers.image.models.families import load_base
-from trainers.image.models.parts import stored_dtype
+from trainers.image.models.families import load_base, stored_dtype
 
 
 def extract_adaptor(job: JobContext) -> Outcome:

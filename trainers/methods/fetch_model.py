@@ -22,7 +22,7 @@ def family_check(folder: Path, params: FetchParams) -> None:
     """
     assert isinstance(params, FetchModelParams)
     is_pipeline = (folder / "model_index.json").is_file()
-    family = family_of(folder).NAME if is_pipeline else text_family_of(config_read(folder)).name
+    family = family_of(folder).name if is_pipeline else text_family_of(config_read(folder)).name
     if params.family not in ("", family):
         raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"{params.repo} is of family {family}; expected {params.family}.")
 

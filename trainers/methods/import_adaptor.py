@@ -16,8 +16,7 @@ from trainers.image.adaptors.load import Adaptor, adaptor_read
 from trainers.image.adaptors.pairs import pair_facts
 from trainers.image.adaptors.save import adaptor_write, how_to_use
 from trainers.image.models.base import Base
-from trainers.image.models.families import family_module, load_base
-from trainers.image.models.parts import stored_dtype
+from trainers.image.models.families import image_family, load_base, stored_dtype
 
 
 def import_adaptor(job: JobContext) -> Outcome:
@@ -53,7 +52,7 @@ def _only_file(folder: Path) -> Path:
 def _metadata(base: Base, adaptor: Adaptor, params: ImportAdaptorParams, model: InputRef) -> dict[str, str]:
     """As a training job writes it; with the file's prediction type if the family can have several."""
     prediction, skip = prediction_type_of(adaptor.metadata), clip_skip_of(adaptor.metadata, base.family)
-    has_prediction = prediction and not family_module(base.family).IS_FLOW
+    has_prediction = prediction and not image_family(base.family).is_flow
     return {
         "base_sha256": model.sha256,
         "base_name": model.name,

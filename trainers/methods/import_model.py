@@ -22,8 +22,7 @@ from trainers.contract.params.fetch import FetchModelParams
 from trainers.contract.params.import_model import ImportModelParams
 from trainers.core.context import JobContext, Outcome
 from trainers.core.fetching import Kind, files_fetch
-from trainers.image.models.families import family_of, load_base
-from trainers.image.models.parts import stored_dtype
+from trainers.image.models.families import family_of, load_base, stored_dtype
 from trainers.image.models.single_file import part_tensors
 
 COPIED = ("*.safetensors", "*.json", "*.txt", "*.model")
@@ -68,7 +67,7 @@ def import_model(job: JobContext[ImportModelParams]) -> Outcome:
     json_write(target / "model_index.json", index_of(plan.checkpoint.family, plan.scheduler, has_t5=has_t5))
     load_base(target, stored_dtype(target))
     job.facts.update(
-        family=family_of(target).NAME,
+        family=family_of(target).name,
         imported={
             "file": plan.path.name,
             "parts": sources,
@@ -81,7 +80,7 @@ def import_model(job: JobContext[ImportModelParams]) -> Outcome:
 def _rest(job: JobContext[ImportModelParams], checkpoint: Checkpoint) -> Rest | None:
     """None where a stop was asked for while it was fetched."""
     if job.spec.inputs.model:
-        _family_check(checkpoint, family_of(job.model).NAME)
+        _family_check(checkpoint, family_of(job.model).name)
         return Rest("base", job.model, shutil.copyfile)
     folder = job.out / "components"
     outcome = _components_fetch(job, checkpoint.missing, folder)

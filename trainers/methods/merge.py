@@ -16,8 +16,7 @@ from trainers.image.adaptors.file import bad
 from trainers.image.adaptors.load import Adaptor, adaptor_read
 from trainers.image.adaptors.pairs import difference, layers, roots
 from trainers.image.models.base import Base
-from trainers.image.models.families import family_module, load_base
-from trainers.image.models.parts import stored_dtype
+from trainers.image.models.families import base_save, load_base, stored_dtype
 from trainers.text.adaptors.lora import lora_merge, text_adaptors_apply
 from trainers.text.models.load import config_dtype, load_text
 from trainers.text.models.weights import model_write
@@ -43,7 +42,7 @@ def _merge_image(job: JobContext, scales: Sequence[float]) -> Outcome:
     override = prediction_override([(ref, adaptor.metadata) for ref, adaptor in pairs])
     add(base, adaptors, scales, job.reporter)
     merged = replace(base, scheduler_config=base.scheduler_config | override)
-    family_module(base.family).save(merged, job.out / "model")
+    base_save(merged, job.out / "model")
     job.facts.update(family=base.family, **override)
     return "succeeded"
 

@@ -15,7 +15,7 @@ from trainers.core.distributed import single_process_check
 from trainers.core.reporting import Reporter
 from trainers.image.adaptors.apply import Adapted, adaptors_apply, adaptors_remove, adaptors_switch
 from trainers.image.models.base import Base, TextSettings
-from trainers.image.models.families import family_module, load_base
+from trainers.image.models.families import image_family, load_base
 from trainers.image.sampling.sample_writer import Column, SampleWriter, columns_of, seeds_of
 from trainers.image.sampling.sampler import InitImage, Previews, init_image_read, sample_images
 
@@ -49,7 +49,7 @@ def sample(job: JobContext[SampleImageParams]) -> Outcome:
 def _sample(job: JobContext[SampleImageParams], bare: Base, *, was_in_memory: bool) -> Outcome:
     params, control = job.params, job.control
     _family_check(bare, params)
-    init = init_image_read(job.dataset, params, family_module(bare.family).PIXEL_MULTIPLE)
+    init = init_image_read(job.dataset, params, image_family(bare.family).pixel_multiple)
     adapted, trained_skip = _with_adaptors(bare, job)
     skip = trained_skip if params.clip_skip is None else params.clip_skip
     settings = TextSettings(skip, params.max_sequence_length)

@@ -31,8 +31,8 @@ from trainers.contract.spec import InputRef
 from trainers.core.lora import attach
 from trainers.core.model_cache import ModelCache
 from trainers.image.adaptors.save import adaptor_save
-from trainers.image.models import sd1
 from trainers.image.models.families import load_base
+from trainers.image.models.stable_diffusion import SD1
 from trainers.image.sampling.sample_writer import columns_of
 from trainers.job import run
 from trainers.methods.sample_image import sample
@@ -192,7 +192,7 @@ def test_an_adaptor_of_the_text_encoder_counts_and_is_taken_off_again(
     with torch.no_grad():
         for parameter in attach(base.network, r=4, alpha=8, dropout=0.0, seed=1, targets=ATTENTION):
             parameter.mul_(0)
-        for parameter in attach(encoder, r=4, alpha=8, dropout=0.0, seed=2, targets=sd1.text_targets(encoder)):
+        for parameter in attach(encoder, r=4, alpha=8, dropout=0.0, seed=2, targets=SD1.text_targets(encoder)):
             parameter.add_(0.3)
     adaptor_save(base, tmp_path / "words", metadata={})
     models = ModelCache()

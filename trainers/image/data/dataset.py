@@ -26,7 +26,7 @@ from trainers.image.data.framing import Augment, Framing, Shape, mask_source, sh
 from trainers.image.data.image_rows import Columns, Faults, ImageRow, ImageRows, bad_dataset, image_size
 from trainers.image.data.images import images_read
 from trainers.image.models.base import Base, TextSettings
-from trainers.image.models.families import family_module
+from trainers.image.models.families import Family, image_family
 from trainers.image.models.text_encoders import MAX_CHUNKS
 
 
@@ -211,7 +211,7 @@ def rows_encode(job: JobContext[ImageLoraParams], base: Base, rows: Rows) -> Exa
 
 def plan_of(params: ImageLoraParams, base: Base, rows: Rows, batch: GlobalBatch) -> Plan:
     """The plan over `rows.trained` and `rows.of_class`."""
-    framing = framing_of(params, family_module(base.family).PIXEL_MULTIPLE)
+    framing = framing_of(params, image_family(base.family).pixel_multiple)
     return plan_for(params, framing, rows, batch)
 
 
@@ -250,7 +250,7 @@ def encoding_of(base: Base, params: ImageLoraParams) -> Encoding:
     augment = augment_of(params)
     frozen_text: TextKind = "cached" if params.cache_text_embeddings else "fresh"
     return Encoding(
-        framing=framing_of(params, family_module(base.family).PIXEL_MULTIPLE),
+        framing=framing_of(params, image_family(base.family).pixel_multiple),
         cache_latents=params.cache_latents and not augment.has_jitter and not augment.has_rotation,
         text="ids" if params.train_text_encoder else frozen_text,
         text_settings=TextSettings(params.clip_skip, params.max_sequence_length),
@@ -322,14 +322,14 @@ def opaque_images(params: ImageLoraParams, images: Sequence[ImageRow]) -> list[I
 
 
 def token_limit(base: Base, params: ImageLoraParams) -> TokenLimit:
-    return limit_of(family_module(base.family), base.tokenizers[-1], params)
+    return limit_of(image_family(base.family), base.tokenizers[-1], params)
 
 
-def limit_of(family: Any, last_tokenizer: Any, params: ImageLoraParams) -> TokenLimit:
+def limit_of(family: Family, last_tokenizer: Any, params: ImageLoraParams) -> TokenLimit:
     """T5's if the base's last tokenizer is T5's; else CLIP's, which takes several chunks except in flow families."""
     if not isinstance(last_tokenizer, CLIPTokenizer):
-        return TokenLimit(last_tokenizer, (params.max_sequence_length or family.T5_TOKENS) - 1)
-    max_chunks = 1 if family.IS_FLOW else MAX_CHUNKS
+        return TokenLimit(last_tokenizer, (params.max_sequence_length or family.t5_tokens) - 1)
+    max_chunks = 1 if family.is_flow else MAX_CHUNKS
     return TokenLimit(last_tokenizer, max_chunks * (last_tokenizer.model_max_length - 2))
 
 

@@ -26,7 +26,7 @@ from trainers.image.data.framing import (
 )
 from trainers.image.data.image_rows import ImageRow, source_sha256
 from trainers.image.models.base import Base, TextSettings
-from trainers.image.models.families import family_module
+from trainers.image.models.families import encode_image, image_family
 from trainers.image.models.text_encoders import Text
 
 TextKind = Literal["cached", "fresh", "ids"]
@@ -148,7 +148,7 @@ class Latents:
 
     def _encode(self, row: int, crop: Crop, change: Change) -> Tensors:
         pixels_CHW = pixels(self._images[row], crop, interpolation=self._framing.interpolation, change=change)
-        mean_BCHW, logvar_BCHW = family_module(self._base.family).encode_image(self._base, pixels_CHW[None])
+        mean_BCHW, logvar_BCHW = encode_image(self._base, pixels_CHW[None])
         return {"moments": torch.stack([mean_BCHW[0], logvar_BCHW[0]])}
 
     def _read_mask(self, row: int, crop: Crop, change: Change) -> Tensors:
@@ -186,7 +186,7 @@ class Texts:
         self._base = base
         self._kind = kind
         self._settings = settings
-        self._family = family_module(base.family)
+        self._family = image_family(base.family)
         distinct = list(dict.fromkeys(texts))
         self._ids = dict(zip(distinct, self._family.tokenize(base, distinct, settings), strict=True))
         self.stores: dict[str, Store] = {}

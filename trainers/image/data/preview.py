@@ -95,7 +95,7 @@ def _refused(message: str, faults: Sequence[str]) -> dict[str, Any]:
 
 
 def _multiple(job: JobContext[InspectDatasetParams]) -> int:
-    return family_of(job.model).PIXEL_MULTIPLE if job.spec.inputs.model else ANY_MULTIPLE
+    return family_of(job.model).pixel_multiple if job.spec.inputs.model else ANY_MULTIPLE
 
 
 def _repeats(images: Sequence[tuple[ImageRow, int]]) -> dict[str, Any]:

@@ -1,94 +1,93 @@
-"""The families of image models: the interface of a family's module, and how a base model folder is opened.
+"""The families of image models: what each does in its own way, and how the folder of a base model is opened.
 
-The family is read from the folder's model_index.json, never from the user.
+The family is read from the folder's model_index.json, never from the user. Parts are opened strictly: safetensors only,
+nothing missing, nothing downloaded, no remote code.
 """
 
 # B batch, L tokens, D text width, P pooled width, C channels, H height, W width
 
 import importlib
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from transformers.utils import logging as transformers_logging
 
-from formats.base_model import pipeline_keys_ignored
+from formats.base_model import json_file_read, pipeline_keys_ignored
+from formats.image_configs import index_clean, part_config_clean
 from formats.image_families import FAMILIES
 from formats.image_families import family_of as pipeline_family
+from formats.safetensors_header import PICKLE_ENDINGS
+from foundation.atomic import bytes_write
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.core.folder_views import bad_files, ignored_log
+from trainers.core.folder_views import bad_files, ignored_log, weights_view
 from trainers.core.special_tokens import special_tokens_check
 from trainers.image.models.base import Base, TargetKind, TextSettings
-from trainers.image.models.parts import model_index, part_config
-from trainers.image.models.text_encoders import Text
+from trainers.image.models.text_encoders import Embed, Text, Tokenize, encode_one_by_one
+
+diffusers_logging.disable_progress_bar()
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+MODULES = {
+    "sd1": "stable_diffusion:SD1",
+    "sd2": "stable_diffusion:SD2",
+    "sdxl": "sdxl:SDXL",
+    "sd3": "sd3:SD3",
+    "flux": "flux:FLUX",
+}
+"""By family: the module of this package, and the name of its `Family`."""
+STORED_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-class Family(Protocol):
-    """A module of this package, named as the family."""
+@dataclass(frozen=True)
+class Family:
+    """What one family does in its own way."""
 
-    NAME: str
-    IS_FLOW: bool
-    """Trained by flow matching, at times in (0, 1]; else by DDPM, at integer timesteps."""
-    PIXEL_MULTIPLE: int
+    name: str
+    pixel_multiple: int
     """The sides of images must be divisible by this."""
+    load: Callable[[Path, torch.dtype, torch.device | str], Base]
+    caption_tokenizer: Callable[[Path], Any]
+    """The last tokenizer of a folder, whose length limits captions."""
+    tokenize: Tokenize
+    """Token ids for each text, without a batch axis: "ids/0" for the first encoder, and so on."""
+    embed: Embed
+    """A batch of token ids -> "prompt" (B, L, D) and, in some families, "pooled" (B, P); differentiable."""
+    predict: Callable[[Base, Tensor, Tensor, Text, Tensor | None, float], Tensor]
+    """(base, noisy_BCHW, times_B, text, sizes_B6, guidance) -> the network's prediction, shaped as the noisy latents.
 
-    def load(self, folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base: ...
+    times_B: timesteps (DDPM), or s in (0, 1] (flow). sizes_B6: original height and width, top and left of the crop,
+    target height and width; only SDXL uses it. guidance: only for Flux with a guidance embedding.
+    """
+    targets: Callable[[nn.Module, TargetKind, bool], list[str]]
+    """(network, kind, with convolutions) -> full names of the modules that get LoRA pairs."""
+    text_targets: Callable[[nn.Module], list[str]]
+    """The same for a text encoder; none for T5, which is not trained."""
+    t5_tokens: int = 0
+    """Tokens of a caption that T5 reads by default; 0: the family has no T5."""
 
-    def caption_tokenizer(self, folder: Path) -> Any:
-        """The last tokenizer, whose length limits captions."""
-        ...
-
-    def tokenize(self, base: Base, texts: Sequence[str], settings: TextSettings) -> list[Text]:
-        """Token ids for each text, without a batch axis: "ids/0" for the first encoder, and so on."""
-        ...
-
-    def embed(self, base: Base, ids: Text, settings: TextSettings) -> Text:
-        """A batch of token ids -> "prompt" (B, L, D) and, in some families, "pooled" (B, P); differentiable."""
-        ...
+    @property
+    def is_flow(self) -> bool:
+        """Trained by flow matching, at times in (0, 1]; else by DDPM, at integer timesteps."""
+        return FAMILIES[self.name].is_flow
 
     def encode_text(self, base: Base, texts: Sequence[str], settings: TextSettings) -> list[Text]:
         """Embeddings for each text, without a batch axis and without gradients, one text at a time."""
-        ...
-
-    def encode_image(self, base: Base, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the VAE's posterior, fp32, unscaled; pixels in [-1, 1]."""
-        ...
-
-    def predict(
-        self,
-        base: Base,
-        noisy_BCHW: Tensor,
-        times_B: Tensor,
-        text: Text,
-        sizes_B6: Tensor | None,
-        guidance: float,
-        /,
-    ) -> Tensor:
-        """The network's prediction for noisy latents, in their shape.
-
-        times_B: timesteps (DDPM), or s in (0, 1] (flow). sizes_B6: original height and width, top and left of the crop,
-        target height and width; only SDXL uses it. guidance: only for Flux with a guidance embedding.
-        """
-        ...
-
-    def targets(self, network: nn.Module, kind: TargetKind, conv: bool) -> list[str]:
-        """Full names of the modules that get LoRA pairs."""
-        ...
-
-    def text_targets(self, encoder: nn.Module) -> list[str]: ...
-
-    def save(self, base: Base, folder: Path) -> None:
-        """Writes a folder that `load` and stock diffusers open."""
-        ...
+        return encode_one_by_one(self.tokenize, self.embed, base, texts, settings)
 
 
 @cache
-def family_module(name: str) -> Family:
+def image_family(name: str) -> Family:
     """Imports one family only: each needs other classes of diffusers and transformers, which take seconds to import."""
-    module: Any = importlib.import_module(f"trainers.image.models.{name}")
-    family: Family = module
+    module, attribute = MODULES[name].split(":")
+    family: Family = getattr(importlib.import_module(f"trainers.image.models.{module}"), attribute)
     return family
 
 
@@ -118,4 +117,123 @@ def family_of(folder: Path) -> Family:
         )
     if name == "sd1" and (folder / "text_encoder").is_dir():
         name = pipeline_family(pipeline, part_config(folder, "text_encoder").get("hidden_size"))
-    return family_module(str(name))
+    return image_family(str(name))
+
+
+def model_index(folder: Path) -> dict[str, Any]:
+    """The keys of model_index.json that we read. Raises TrainerError(BAD_BASE_MODEL)."""
+    path = folder / "model_index.json"
+    if not path.is_file():
+        single = sorted(f.name for f in folder.glob("*.safetensors")) if folder.is_dir() else []
+        present = f"found the single file {single[0]}" if single else "found none"
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL,
+            f"expected a model_index.json (diffusers layout) in the base model folder, {present}",
+        )
+    with bad_files():
+        return index_clean(json_file_read(path, path.name)).values
+
+
+def part_load(cls: Any, folder: Path, part: str, dtype: torch.dtype) -> Any:
+    """`cls` (a diffusers or transformers model) from `folder/part`, in eval mode with its weights frozen."""
+    variant = _variant(folder, part)
+    with bad_files():
+        raw = json_file_read(folder / part / "config.json", f"{part}/config.json")
+        config = part_config_clean(raw, cls.__name__, f"{part}/config.json").values
+    with weights_view(folder, part, config) as view:
+        try:
+            model, info = cls.from_pretrained(
+                view,
+                torch_dtype=dtype,
+                variant=variant,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+            raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"{part} cannot be read: {_first_line(error)}") from error
+    _path_remove(model)
+    if invalid := sorted(str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])):
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL,
+            f"{part} lacks {len(invalid)} weights or has them in another shape, the first is {invalid[0]}",
+        )
+    return model.eval().requires_grad_(False)
+
+
+def part_config(folder: Path, part: str) -> dict[str, Any]:
+    """config.json of a part, for callers that compare single numbers; `part_load` checks all of it."""
+    name = f"{part}/config.json"
+    with bad_files():
+        return json_file_read(folder / part / "config.json", name)
+
+
+def parts_check(folder: Path, parts: tuple[str, ...]) -> None:
+    """Raises TrainerError(BAD_BASE_MODEL) that names every missing part."""
+    if missing := [part for part in parts if not (folder / part).is_dir()]:
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL, f"the base model lacks {', '.join(missing)}; it needs {', '.join(parts)}"
+        )
+
+
+def equal(one: tuple[str, str, Any], other: tuple[str, str, Any]) -> None:
+    """Raises TrainerError(BAD_BASE_MODEL) if two parts disagree: each is (part, name in its config, value)."""
+    if one[2] != other[2]:
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL,
+            f"{one[0]} has {one[1]} {one[2]} but {other[0]} has {other[1]} {other[2]}; they must be equal",
+        )
+
+
+def _variant(folder: Path, part: str) -> str | None:
+    """None for plain weights, "fp16" if there are only half-precision files."""
+    names = [path.name for path in sorted((folder / part).glob("*.safetensors"))]
+    if not names:
+        pickles = sorted(path.name for path in (folder / part).iterdir() if path.suffix in PICKLE_ENDINGS)
+        present = f"found {pickles[0]}, which is pickle and never loaded" if pickles else "found none"
+        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"expected safetensors weights in {part}/, {present}")
+    return "fp16" if all(".fp16." in name for name in names) else None
+
+
+def _path_remove(model: Any) -> None:
+    """Removes the worker's path of the base from the config, which products copy."""
+    if hasattr(model, "register_to_config"):
+        model.register_to_config(_name_or_path="")
+    else:
+        model.config._name_or_path = ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def base_save(base: Base, folder: Path) -> None:
+    """Writes every part as safetensors, and the base's own scheduler config; stock diffusers opens the folder."""
+    base.pipeline().save_pretrained(folder, safe_serialization=True)
+    config = json.dumps(base.scheduler_config, indent=2, sort_keys=True)
+    bytes_write(folder / "scheduler" / "scheduler_config.json", config.encode())
+
+
+def vae_load(folder: Path, dtype: torch.dtype) -> Any:
+    """In `dtype`, but in fp32 instead of fp16 if it would overflow (force_upcast in its config)."""
+    overflows = part_config(folder, "vae").get("force_upcast", True)
+    return part_load(AutoencoderKL, folder, "vae", torch.float32 if dtype == torch.float16 and overflows else dtype)
+
+
+@torch.no_grad()
+def encode_image(base: Base, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log-variance of the VAE's posterior, fp32 (B, C, H/8, W/8), unscaled; pixels in [-1, 1]."""
+    posterior = base.vae.encode(pixels_BCHW.to(base.vae.device, base.vae.dtype)).latent_dist
+    return posterior.mean.float(), posterior.logvar.float()
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The dtype of the first weight of the unet or transformer; fp32 if unclear, so that nothing is rounded."""
+    for path in sorted([*folder.glob("unet/*.safetensors"), *folder.glob("transformer/*.safetensors")]):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for key in sorted(file.keys()):
+                    return STORED_DTYPES.get(file.get_slice(key).get_dtype(), torch.float32)
+        except SafetensorError:
+            break
+    return torch.float32

@@ -2,8 +2,6 @@
 
 # B batch, L tokens, D text width, P pooled width, C channels, H height, W width (of latents), N patches of 2 x 2
 
-# B batch, L tokens, D text width, P pooled width, C channels, H height, W width (of latents), N patches of 2 x 2
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,33 +13,27 @@ from transformers import CLIPTextModel, T5EncoderModel
 
 from formats.image_families import FAMILIES
 from trainers.image.models.base import Base, TargetKind, TextSettings, clip_targets, named_targets, no_convolutions
-from trainers.image.models.parts import (
-    encode_image,
+from trainers.image.models.families import (
+    Family,
     equal,
-    flow_scheduler,
     part_config,
     part_load,
     parts_check,
-    save,
     vae_load,
 )
+from trainers.image.models.schedulers import flow_scheduler
 from trainers.image.models.sd3 import ATTENTION
 from trainers.image.models.sd3 import FEED_FORWARD as DOUBLE_FEED_FORWARD
 from trainers.image.models.text_encoders import (
     Text,
     clip_ids,
     clip_tokenizer,
-    encode_one_by_one,
     t5_ids,
     t5_states,
     t5_tokenizer,
 )
 
-__all__ = ["encode_image", "save"]
-
 NAME = "flux"
-IS_FLOW = FAMILIES[NAME].is_flow
-PIXEL_MULTIPLE = 16
 T5_TOKENS = 512
 FEED_FORWARD = (*DOUBLE_FEED_FORWARD, ".proj_mlp", ".proj_out")
 """Of blocks with two streams, and of those with one."""
@@ -81,10 +73,6 @@ def embed(base: Base, ids: Text, _settings: TextSettings) -> Text:
     clip, t5 = base.text_encoders
     pooled_BP = clip(ids["ids/0"].flatten(0, 1).to(clip.device)).pooler_output
     return {"prompt": t5_states(t5, ids["ids/1"]), "pooled": pooled_BP}
-
-
-def encode_text(base: Base, texts: Sequence[str], settings: TextSettings) -> list[Text]:
-    return encode_one_by_one(tokenize, embed, base, texts, settings)
 
 
 def predict(
@@ -145,3 +133,17 @@ def _check_architecture(folder: Path) -> None:
         (("text_encoder_2", "d_model", t5.get("d_model")), "joint_attention_dim"),
     ):
         equal(actual, ("the transformer", name, transformer.get(name)))
+
+
+FLUX = Family(
+    name=NAME,
+    pixel_multiple=16,
+    load=load,
+    caption_tokenizer=caption_tokenizer,
+    tokenize=tokenize,
+    embed=embed,
+    predict=predict,
+    targets=targets,
+    text_targets=text_targets,
+    t5_tokens=T5_TOKENS,
+)

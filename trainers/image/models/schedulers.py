@@ -1,5 +1,6 @@
-"""Samplers with the noise schedule of a base model."""
+"""Samplers with the noise schedule of a base model, and how its folder describes it."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +16,10 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from formats.scheduler_configs import FLOW
+from formats.base_model import json_file_read
+from formats.scheduler_configs import FLOW, scheduler_config_clean
 from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.core.folder_views import bad_files
 from trainers.core.losses import rescale_zero_terminal_snr
 
 SCHEDULERS: dict[str, Any] = {
@@ -63,6 +66,7 @@ FLOW_SCHEDULE_KEYS = (
     "shift_terminal",
     "time_shift_type",
 )
+PREDICTIONS = ("epsilon", "v_prediction")
 TERMINAL_ALPHA = 2.0**-24
 """abar at the last step for samplers that divide by it, in place of 0 (zero-terminal SNR); as in diffusers' Euler."""
 
@@ -108,3 +112,39 @@ def _rescaled(betas_T: torch.Tensor) -> list[float]:
     rescaled_T = rescale_zero_terminal_snr(betas_T)
     before_last = torch.cumprod(1 - rescaled_T[:-1], 0)[-1]
     return [float(beta) for beta in (*rescaled_T[:-1], 1 - TERMINAL_ALPHA / before_last)]
+
+
+def diffusion_scheduler(folder: Path) -> dict[str, Any]:
+    """The scheduler config of a base that predicts noise or velocity."""
+    config = scheduler_config(folder)
+    name, prediction = config.get("_class_name"), config.get("prediction_type", "epsilon")
+    supported = sorted(set(SCHEDULERS) - {FLOW})
+    if name not in supported:
+        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"expected a scheduler of {', '.join(supported)}, found {name}")
+    if prediction not in PREDICTIONS:
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL, f"expected prediction_type {' or '.join(PREDICTIONS)}, found {prediction}"
+        )
+    if config.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in SCHEDULERS[name]().config:
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL,
+            f"the scheduler config says rescale_betas_zero_snr, which {name} would ignore; use DDIMScheduler",
+        )
+    return config
+
+
+def flow_scheduler(folder: Path) -> dict[str, Any]:
+    """The scheduler config of a base that was trained by flow matching."""
+    config = scheduler_config(folder)
+    if config.get("_class_name") != FLOW:
+        raise TrainerError(
+            ReasonCode.BAD_BASE_MODEL, f"expected the scheduler {FLOW}, found {config.get('_class_name')}"
+        )
+    return config
+
+
+def scheduler_config(folder: Path) -> dict[str, Any]:
+    """The keys of scheduler_config.json that we read."""
+    name = "scheduler/scheduler_config.json"
+    with bad_files():
+        return scheduler_config_clean(json_file_read(folder / name, name, allow_infinity=True), name).values

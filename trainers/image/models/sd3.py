@@ -2,8 +2,6 @@
 
 # B batch, L tokens, D text width, P pooled width, C channels, H height, W width
 
-# B batch, L tokens, D text width, P pooled width, C channels, H height, W width
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,33 +14,27 @@ from transformers import CLIPTextModelWithProjection, T5EncoderModel
 
 from formats.image_families import FAMILIES
 from trainers.image.models.base import Base, TargetKind, TextSettings, clip_targets, named_targets, no_convolutions
-from trainers.image.models.parts import (
-    encode_image,
+from trainers.image.models.families import (
+    Family,
     equal,
-    flow_scheduler,
     model_index,
     part_config,
     part_load,
     parts_check,
-    save,
     vae_load,
 )
+from trainers.image.models.schedulers import flow_scheduler
 from trainers.image.models.text_encoders import (
     Text,
     clip_ids,
     clip_penultimate,
     clip_tokenizer,
-    encode_one_by_one,
     t5_ids,
     t5_states,
     t5_tokenizer,
 )
 
-__all__ = ["encode_image", "save"]
-
 NAME = "sd3"
-IS_FLOW = FAMILIES[NAME].is_flow
-PIXEL_MULTIPLE = 16
 T5_TOKENS = 256
 ATTENTION = tuple(
     f".{name}" for name in ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
@@ -106,10 +98,6 @@ def embed(base: Base, ids: Text, settings: TextSettings) -> Text:
     return {"prompt": torch.cat([padded_BLD, t5_BLD], dim=1), "pooled": torch.cat([first_BP, second_BP], dim=-1)}
 
 
-def encode_text(base: Base, texts: Sequence[str], settings: TextSettings) -> list[Text]:
-    return encode_one_by_one(tokenize, embed, base, texts, settings)
-
-
 def predict(
     base: Base, noisy_BCHW: Tensor, times_B: Tensor, text: Text, _sizes_B6: Tensor | None, _guidance: float
 ) -> Tensor:
@@ -153,3 +141,17 @@ def _check_architecture(folder: Path, has_t5: bool) -> None:
         checks.append((("text_encoder_3", "d_model", t5.get("d_model")), "joint_attention_dim"))
     for actual, name in checks:
         equal(actual, ("the transformer", name, transformer.get(name)))
+
+
+SD3 = Family(
+    name=NAME,
+    pixel_multiple=16,
+    load=load,
+    caption_tokenizer=caption_tokenizer,
+    tokenize=tokenize,
+    embed=embed,
+    predict=predict,
+    targets=targets,
+    text_targets=text_targets,
+    t5_tokens=T5_TOKENS,
+)

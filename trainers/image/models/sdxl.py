@@ -2,8 +2,6 @@
 
 # B batch, L tokens, D text width, P pooled width, C channels, H height, W width
 
-# B batch, L tokens, D text width, P pooled width, C channels, H height, W width
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,25 +14,20 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from formats.image_families import FAMILIES
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.models.base import Base, TextSettings
-from trainers.image.models.parts import (
-    diffusion_scheduler,
-    encode_image,
+from trainers.image.models.families import (
+    Family,
     equal,
     model_index,
     part_config,
     part_load,
     parts_check,
-    save,
     vae_load,
 )
-from trainers.image.models.sd1 import targets, text_targets
-from trainers.image.models.text_encoders import Text, clip_ids, clip_penultimate, clip_tokenizer, encode_one_by_one
-
-__all__ = ["encode_image", "save", "targets", "text_targets"]
+from trainers.image.models.schedulers import diffusion_scheduler
+from trainers.image.models.stable_diffusion import targets, text_targets
+from trainers.image.models.text_encoders import Text, clip_ids, clip_penultimate, clip_tokenizer
 
 NAME = "sdxl"
-IS_FLOW = FAMILIES[NAME].is_flow
-PIXEL_MULTIPLE = 8
 NUM_SIZES = 6
 
 
@@ -79,10 +72,6 @@ def embed(base: Base, ids: Text, settings: TextSettings) -> Text:
     return {"prompt": torch.cat([first_BLD, second_BLD], dim=-1), "pooled": pooled_BP} | masked
 
 
-def encode_text(base: Base, texts: Sequence[str], settings: TextSettings) -> list[Text]:
-    return encode_one_by_one(tokenize, embed, base, texts, settings)
-
-
 def predict(
     base: Base, noisy_BCHW: Tensor, times_B: Tensor, text: Text, sizes_B6: Tensor | None, _guidance: float
 ) -> Tensor:
@@ -113,3 +102,16 @@ def _check_architecture(folder: Path) -> None:
         raise TrainerError(
             ReasonCode.BAD_BASE_MODEL, "expected a vae with a scaling_factor alone, found latents_mean in its config"
         )
+
+
+SDXL = Family(
+    name=NAME,
+    pixel_multiple=8,
+    load=load,
+    caption_tokenizer=caption_tokenizer,
+    tokenize=tokenize,
+    embed=embed,
+    predict=predict,
+    targets=targets,
+    text_targets=text_targets,
+)

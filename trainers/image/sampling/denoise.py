@@ -14,7 +14,7 @@ from torch import Tensor
 from trainers.contract.params.sample_image import strength_steps
 from trainers.core.losses import alphas_cumprod
 from trainers.image.models.base import Base, TextSettings
-from trainers.image.models.families import family_module
+from trainers.image.models.families import image_family
 from trainers.image.models.schedulers import scheduler_of
 from trainers.image.models.text_encoders import Text, text_stack
 
@@ -161,7 +161,7 @@ def _add_noise(base: Base, sampler: Any, latents_BCHW: Tensor, noise_BCHW: Tenso
 
 
 def _is_flow(base: Base) -> bool:
-    return family_module(base.family).IS_FLOW
+    return image_family(base.family).is_flow
 
 
 def _takes_generator(base: Base, sampler: Any) -> bool:
@@ -179,7 +179,7 @@ def guided_denoiser(base: Base, prompts: Prompts, *, guidance_scale: float, guid
     With a negative prompt both halves go through the network as one batch: negative + scale (positive - negative)
     (Ho and Salimans 2022), rescaled as in Lin et al. 2024, section 3.4.
     """
-    family, device, dtype = family_module(base.family), base.network.device, base.network.dtype
+    family, device, dtype = image_family(base.family), base.network.device, base.network.dtype
     positive = _text_to(prompts.positive, device, dtype)
     text = positive
     if prompts.negative is not None:
@@ -246,7 +246,7 @@ def prompts_encode(
 
 def _equal_length_embeddings(base: Base, texts: Sequence[str], settings: TextSettings) -> list[Text]:
     """Shorter texts are padded with empty chunks up to the longest, because the network takes all in one batch."""
-    family = family_module(base.family)
+    family = image_family(base.family)
     embeddings = family.encode_text(base, texts, settings)
     lengths = {text["prompt"].shape[0] for text in embeddings}
     if len(lengths) == 1:

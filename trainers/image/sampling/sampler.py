@@ -19,7 +19,7 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.sample_image import MAX_SIDE, SampleImageParams
 from trainers.image.data.image_rows import decode_with, to_rgb
 from trainers.image.models.base import Base, TextSettings
-from trainers.image.models.families import family_module
+from trainers.image.models.families import encode_image
 from trainers.image.sampling.denoise import (
     InitLatents,
     Prompts,
@@ -134,7 +134,7 @@ def _normal(generators: list[torch.Generator], shape: tuple[int, ...]) -> Tensor
 def _init_latents(base: Base, init: InitImage, generators: list[torch.Generator]) -> InitLatents:
     """The init image in latents; each drawn image has its own sample from the VAE's posterior."""
     pixels_BHWC = torch.from_numpy(np.array(init.image, dtype=np.float32)[None] / 255)
-    mean_BCHW, logvar_BCHW = family_module(base.family).encode_image(base, pixels_BHWC.permute(0, 3, 1, 2) * 2 - 1)
+    mean_BCHW, logvar_BCHW = encode_image(base, pixels_BHWC.permute(0, 3, 1, 2) * 2 - 1)
     noise_BCHW = _normal(generators, tuple(mean_BCHW.shape[1:])).to(mean_BCHW.device)
     latents_BCHW = mean_BCHW + (0.5 * logvar_BCHW).exp() * noise_BCHW
     scaled_BCHW = (latents_BCHW - _shift(base)) * base.vae.config.scaling_factor

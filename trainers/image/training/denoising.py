@@ -25,7 +25,7 @@ from trainers.core.losses import (
 )
 from trainers.image.data.batches import MicroBatch
 from trainers.image.models.base import Base, TextSettings
-from trainers.image.models.families import family_module
+from trainers.image.models.families import image_family
 from trainers.image.models.text_encoders import Text, holds_ids
 
 
@@ -89,7 +89,7 @@ class Denoising:
     def __call__(self, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         device = self.device
         with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
-            predicted_BCHW = family_module(self.base.family).predict(
+            predicted_BCHW = image_family(self.base.family).predict(
                 self.base,
                 _to(self.noising.noisy(batch), device, self.dtype),
                 _to(batch.times_B, device),
@@ -109,7 +109,7 @@ class Denoising:
         """Embeddings on the device; token ids pass through the text encoders, which are trained."""
         text = {key: _to(value, self.device) for key, value in text.items()}
         if holds_ids(text):
-            text = family_module(self.base.family).embed(self.base, text, self.text_settings)
+            text = image_family(self.base.family).embed(self.base, text, self.text_settings)
         return {key: value.to(self.dtype) if value.is_floating_point() else value for key, value in text.items()}
 
 
@@ -122,7 +122,7 @@ def denoising(base: Base, device: torch.device, params: ImageLoraParams, dtype: 
         base=base,
         device=device,
         dtype=dtype,
-        noising=Flow() if family_module(base.family).IS_FLOW else _ddpm(base, params.snr_gamma),
+        noising=Flow() if image_family(base.family).is_flow else _ddpm(base, params.snr_gamma),
         huber_c=params.huber_c if params.loss_type == "huber" else None,
         guidance=params.flux_guidance,
         text_settings=TextSettings(params.clip_skip, params.max_sequence_length),

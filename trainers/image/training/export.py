@@ -11,7 +11,7 @@ from trainers.core.resume import Resumable
 from trainers.image.adaptors.card import card_write
 from trainers.image.adaptors.save import adaptor_save
 from trainers.image.models.base import Base
-from trainers.image.models.families import family_module
+from trainers.image.models.families import image_family
 from trainers.image.training.lora_setup import TrainedModel
 
 
@@ -44,7 +44,7 @@ def adaptor_export(
 
 def _prediction_type(base: Base) -> dict[str, str]:
     """{} for flow families, which have only one."""
-    if family_module(base.family).IS_FLOW:
+    if image_family(base.family).is_flow:
         return {}
     return {"prediction_type": str(base.scheduler_config.get("prediction_type", "epsilon"))}
 

@@ -22,7 +22,7 @@ from trainers.core.quantization import network_quantise
 from trainers.image.adaptors.load import adaptor_read
 from trainers.image.adaptors.pairs import Pair, Pairs, live_pairs, plain_name, roots
 from trainers.image.models.base import Base, part_name
-from trainers.image.models.families import family_module, load_base
+from trainers.image.models.families import image_family, load_base
 from trainers.optional.module import optional_module
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -159,7 +159,7 @@ def encoders_unload(base: Base, *, vae: bool, text: bool) -> None:
 
 def pairs_attach(base: Base, params: ImageLoraParams) -> TrainedLora:
     """Fresh pairs on every layer that `params` train."""
-    family, network = family_module(base.family), base.network
+    family, network = image_family(base.family), base.network
     targets = family.targets(network, params.lora_targets, params.conv_rank > 0)
     modules = {base.network_part: network}
     network_parameters = _attach(network, targets, params, conv_rank=params.conv_rank)

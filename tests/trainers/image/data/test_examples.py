@@ -13,7 +13,7 @@ from tests.trainers.image.data.scene import Data, Make, assert_same, data_maker,
 from trainers.core import cache as cache_module
 from trainers.image.data.batches import validation_batches
 from trainers.image.models.base import Base, TextSettings
-from trainers.image.models.families import family_module, load_base
+from trainers.image.models.families import image_family, load_base
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ class TestTexts:
         assert ids.cached("latents") > 0
         for one, other in zip(cached_data.micro(), ids.micro(), strict=True):
             assert all(name.startswith("ids/") for name in other.text)
-            embedded = family_module("sd1").embed(ids.base, other.text, TextSettings())["prompt"]
+            embedded = image_family("sd1").embed(ids.base, other.text, TextSettings())["prompt"]
             assert torch.allclose(embedded, one.text["prompt"], atol=1e-5)
 
     def test_a_shuffled_caption_changes_order_behind_its_fixed_part(self, make: Make, folder: Path) -> None:

@@ -14,7 +14,7 @@ from tests.tolerance import assert_near
 from trainers.contract.errors import TrainerError
 from trainers.image.models import flux
 from trainers.image.models.base import Base, TextSettings
-from trainers.image.models.families import family_module, load_base
+from trainers.image.models.families import encode_image, image_family, load_base
 from trainers.image.models.text_encoders import text_stack
 
 pytestmark = pytest.mark.numeric
@@ -37,7 +37,7 @@ def loaded(tiny_base: Callable[[str], Path]) -> Callable[[str], Base]:
 
 
 def encoded(base: Base, text: str, settings: TextSettings = PLAIN) -> dict[str, Tensor]:
-    return family_module(base.family).encode_text(base, [text], settings)[0]
+    return image_family(base.family).encode_text(base, [text], settings)[0]
 
 
 def stock_embeddings(base: Base, text: str, **options: Any) -> dict[str, Tensor]:
@@ -77,7 +77,7 @@ def test_clip_skip_of_stable_diffusion_1_takes_earlier_states_through_the_final_
     loaded: Callable[[str], Base],
 ) -> None:
     base = loaded("sd1")  # the pipeline's own clip_skip asks for a module that transformers 5 no longer has
-    encoder, ids = base.text_encoders[0], family_module("sd1").tokenize(base, [PROMPT], PLAIN)[0]["ids/0"]
+    encoder, ids = base.text_encoders[0], image_family("sd1").tokenize(base, [PROMPT], PLAIN)[0]["ids/0"]
     with torch.no_grad():
         states = encoder(ids, output_hidden_states=True).hidden_states
         for skip in (0, 1):
@@ -117,7 +117,7 @@ def test_a_prompt_is_seen_the_same_beside_a_longer_one(kind: str, loaded: Callab
     alone = predict(base, noisy[:1], times[:1], text_stack([short]))
     beside = predict(base, noisy, times, text_stack([short, long]))
     assert_near(alone, beside[:1])
-    family = family_module(base.family)
+    family = image_family(base.family)
     ids = text_stack(family.tokenize(base, ["a dog", "dog " * 80], PLAIN))
     with torch.no_grad():
         trained = family.embed(base, ids, PLAIN)
@@ -137,13 +137,13 @@ def latents(base: Base, batch: int = 1) -> Tensor:
 
 
 def times_of(base: Base, count: int) -> Tensor:
-    return torch.full((count,), 0.4) if family_module(base.family).IS_FLOW else torch.full((count,), 400)
+    return torch.full((count,), 0.4) if image_family(base.family).is_flow else torch.full((count,), 400)
 
 
 @torch.no_grad()
 def predict(base: Base, noisy: Tensor, times: Tensor, text: dict[str, Tensor], guidance: float = GUIDANCE) -> Tensor:
     sizes = torch.tensor([SIZES] * len(noisy))
-    return family_module(base.family).predict(base, noisy, times, text, sizes, guidance)
+    return image_family(base.family).predict(base, noisy, times, text, sizes, guidance)
 
 
 def our_denoising(base: Base, latent: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ def our_denoising(base: Base, latent: Tensor) -> Tensor:
         scheduler.set_timesteps(sigmas=[1 - i / STEPS for i in range(STEPS)], mu=0.5 + 0.65 * (16 - 256) / 3840)
     else:
         scheduler.set_timesteps(STEPS)
-    is_flow = family_module(base.family).IS_FLOW
+    is_flow = image_family(base.family).is_flow
     latent = latent if is_flow else latent * scheduler.init_noise_sigma
     text = text_stack([encoded(base, PROMPT)])
     for time in scheduler.timesteps:
@@ -179,7 +179,7 @@ def stock_denoising(base: Base, latent: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("sizes", [(64.0, 96.0, 8.0, 4.0, 64.0, 64.0), (80.0, 96.0, 0.0, 4.0, 64.0, 64.0)])
 def test_sdxl_sees_the_sizes_of_the_image(sizes: tuple[float, ...], loaded: Callable[[str], Base]) -> None:
-    base, family = loaded("sdxl"), family_module("sdxl")
+    base, family = loaded("sdxl"), image_family("sdxl")
     text, noisy, times = text_stack([encoded(loaded("sdxl"), PROMPT)]), latents(base), times_of(base, 1)
     with torch.no_grad():
         usual = family.predict(base, noisy, times, text, torch.tensor([SIZES]), 1.0)
@@ -209,7 +209,7 @@ def test_packing_of_flux_is_that_of_diffusers_and_has_an_inverse() -> None:
 def test_images_are_encoded_to_the_moments_of_the_vae(kind: str, loaded: Callable[[str], Base]) -> None:
     base = loaded(kind)
     pixels = torch.rand(1, 3, 64, 48, generator=torch.Generator().manual_seed(3)) * 2 - 1
-    mean, logvar = family_module(base.family).encode_image(base, pixels)
+    mean, logvar = encode_image(base, pixels)
     with torch.no_grad():
         reference = base.vae.encode(pixels).latent_dist
     assert_near(mean, reference.mean)
@@ -222,7 +222,7 @@ def test_embeddings_are_differentiable_for_training_of_text_encoders(
     kind: str, tiny_base: Callable[[str], Path]
 ) -> None:
     base = load_base(tiny_base(kind), torch.float32)
-    family = family_module(base.family)
+    family = image_family(base.family)
     weight = next(
         p for n, p in base.text_encoders[0].named_parameters() if n.endswith("layers.0.self_attn.q_proj.weight")
     )

@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.models.base import Base, TargetKind
-from trainers.image.models.families import family_module, load_base
+from trainers.image.models.families import base_save, image_family, load_base
 
 STOCK: Any = DiffusionPipeline
 
@@ -49,7 +49,7 @@ def test_a_saved_base_is_opened_with_equal_weights_by_us_and_by_diffusers(
     kind: str, loaded: Callable[[str], Base], tmp_path: Path
 ) -> None:
     base = loaded(kind)
-    family_module(base.family).save(base, tmp_path)
+    base_save(base, tmp_path)
     ours = load_base(tmp_path, torch.float32)
     absent = {"text_encoder_3": None, "tokenizer_3": None} if kind == "sd3_without_t5" else {}
     stock_base = STOCK.from_pretrained(tmp_path, use_safetensors=True, local_files_only=True, **absent)
@@ -95,7 +95,7 @@ TARGETS = {
 def test_targets_grow_from_attention_to_all_linear_modules(kind: str, loaded: Callable[[str], Base]) -> None:
     base = loaded(kind)
     sizes: tuple[TargetKind, ...] = ("attention", "attention+ff", "all-linear")
-    actual = [family_module(base.family).targets(base.network, size, False) for size in sizes]
+    actual = [image_family(base.family).targets(base.network, size, False) for size in sizes]
     assert set(actual[0]) < set(actual[1]) < set(actual[2])
     for index, ending in enumerate(TARGETS[kind]):
         assert any(name.endswith(ending) for name in actual[index])
@@ -105,18 +105,18 @@ def test_targets_grow_from_attention_to_all_linear_modules(kind: str, loaded: Ca
 
 
 def test_convolutions_are_targets_of_unets_alone(loaded: Callable[[str], Base]) -> None:
-    plain, more = (family_module("sdxl").targets(loaded("sdxl").network, "attention", conv) for conv in (False, True))
+    plain, more = (image_family("sdxl").targets(loaded("sdxl").network, "attention", conv) for conv in (False, True))
     added = set(more) - set(plain)
     assert "down_blocks.0.resnets.0.conv1" in added and not added & {"conv_in", "conv_out"}
     for kind in ("sd3", "flux"):
         with pytest.raises(TrainerError, match="has no convolutions; set conv_rank=0"):
-            family_module(kind).targets(loaded(kind).network, "attention", True)
+            image_family(kind).targets(loaded(kind).network, "attention", True)
 
 
 @pytest.mark.parametrize(("kind", "counts"), [("sd1", [8]), ("sdxl", [12, 12]), ("sd3", [12, 12, 0]), ("flux", [8, 0])])
 def test_text_targets_are_the_attention_of_clip(kind: str, counts: list[int], loaded: Callable[[str], Base]) -> None:
     base = loaded(kind)
-    actual = [family_module(base.family).text_targets(encoder) for encoder in base.text_encoders]
+    actual = [image_family(base.family).text_targets(encoder) for encoder in base.text_encoders]
     assert [len(names) for names in actual] == counts
     assert any(name.endswith("encoder.layers.1.self_attn.out_proj") for name in actual[0])
 

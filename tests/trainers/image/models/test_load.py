@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.image.models import sd1
 from trainers.image.models.base import TextSettings
-from trainers.image.models.families import family_of, load_base
+from trainers.image.models.families import encode_image, family_of, load_base
 from trainers.image.models.schedulers import scheduler_of
+from trainers.image.models.stable_diffusion import SD1
 
 
 @pytest.fixture
@@ -64,15 +64,15 @@ def test_the_pipeline_shares_the_live_parts(tiny_sd: Path) -> None:
 
 def test_text_is_encoded_to_77_states(tiny_sd: Path) -> None:
     base = load_base(tiny_sd, torch.float32)
-    empty, dog = (text["prompt"] for text in sd1.encode_text(base, ["", "a dog"], TextSettings()))
+    empty, dog = (text["prompt"] for text in SD1.encode_text(base, ["", "a dog"], TextSettings()))
     assert empty.shape == dog.shape == (77, 32)
-    assert torch.equal(dog, sd1.encode_text(base, ["a dog"], TextSettings())[0]["prompt"])
+    assert torch.equal(dog, SD1.encode_text(base, ["a dog"], TextSettings())[0]["prompt"])
     assert not torch.equal(empty, dog)
 
 
 def test_images_are_encoded_to_the_moments_of_the_vae(tiny_sd: Path) -> None:
     base = load_base(tiny_sd, torch.bfloat16)
-    mean, logvar = sd1.encode_image(base, torch.zeros(2, 3, 64, 48))
+    mean, logvar = encode_image(base, torch.zeros(2, 3, 64, 48))
     assert mean.shape == logvar.shape == (2, 4, 8, 6)
     assert mean.dtype == logvar.dtype == torch.float32
 
@@ -91,9 +91,9 @@ def test_another_family_is_refused_by_its_name(folder: Path, name: str | None, p
 
 
 def test_stable_diffusion_2_is_told_apart_by_its_text_encoder(folder: Path) -> None:
-    assert family_of(folder).NAME == "sd1"
+    assert family_of(folder).name == "sd1"
     edit(folder / "text_encoder" / "config.json", hidden_size=1024)
-    assert family_of(folder).NAME == "sd2"
+    assert family_of(folder).name == "sd2"
 
 
 def test_an_inpainting_unet_is_refused(folder: Path) -> None:

@@ -17,7 +17,7 @@ from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.core.losses import alphas_cumprod, cosmap_weight, huber, min_snr_weight
 from trainers.image.data.batches import MicroBatch
 from trainers.image.models.base import Base, TextSettings
-from trainers.image.models.families import family_module, load_base
+from trainers.image.models.families import image_family, load_base
 from trainers.image.models.text_encoders import text_stack
 from trainers.image.training.denoising import denoising
 from trainers.image.training.lora_setup import family_check
@@ -40,11 +40,11 @@ def params(**overrides: Any) -> ImageLoraParams:
 
 
 def batch_of(base: Base, **changes: Any) -> MicroBatch:
-    family = family_module(base.family)
+    family = image_family(base.family)
     generator = torch.Generator().manual_seed(11)
     shape = (2, int(base.vae.config.latent_channels), 8, 8)
     x0, noise = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
-    times = torch.tensor([0.2, 0.9]) if family.IS_FLOW else torch.tensor([100, 900])
+    times = torch.tensor([0.2, 0.9]) if family.is_flow else torch.tensor([100, 900])
     text = text_stack(family.encode_text(base, ["a dog", "a cat"], TextSettings()))
     return replace(MicroBatch(x0, noise, times, text, SIZES, torch.ones(2)), **changes)
 
@@ -57,8 +57,8 @@ def loss(base: Base, batch: MicroBatch, **overrides: Any) -> Tensor:
 @torch.no_grad()
 def residuals(base: Base, batch: MicroBatch, guidance: float = 1.0) -> tuple[Tensor, Tensor]:
     """What the network says and what it should say, by diffusers' DDPM or the straight path of flow matching."""
-    family = family_module(base.family)
-    if family.IS_FLOW:
+    family = image_family(base.family)
+    if family.is_flow:
         s = batch.times_B.view(-1, 1, 1, 1)
         noisy, goal = (1 - s) * batch.latents_BCHW + s * batch.noise_BCHW, batch.noise_BCHW - batch.latents_BCHW
     else:
@@ -159,7 +159,7 @@ def test_flux_is_told_the_guidance(loaded: Callable[[str], Base]) -> None:
 @pytest.mark.parametrize("kind", ["sd1", "sdxl", "sd3"])
 def test_a_trained_text_encoder_gets_gradients_through_the_loss(kind: str, tiny_base: Callable[[str], Path]) -> None:
     base = load_base(tiny_base(kind), torch.float32)
-    family = family_module(base.family)
+    family = image_family(base.family)
     embedded = batch_of(base)
     ids = replace(embedded, text=text_stack(family.tokenize(base, ["a dog", "a cat"], TextSettings(clip_skip=1))))
     weights = [

@@ -20,7 +20,7 @@ from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.core.checkpoint import checkpoint_load
 from trainers.core.ema import ema_decay_at
 from trainers.core.lora import TRAINED, attach, lora_layers
-from trainers.image.models import parts
+from trainers.image.models import families
 from trainers.image.models.families import load_base
 from trainers.image.training.drawing import class_image_draw
 from trainers.image.training.lora_setup import pairs_attach
@@ -259,13 +259,13 @@ class TestOutputs:
     def test_an_evaluation_loads_nothing_again(
         self, job: Job, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        real, loaded = parts.part_load, []
+        real, loaded = families.part_load, []
 
         def counting(cls: Any, folder: Path, part: str, dtype: torch.dtype) -> Any:
             loaded.append(part)
             return real(cls, folder, part, dtype)
 
-        for module in ("trainers.image.models.sd1", "trainers.image.models.parts"):
+        for module in ("trainers.image.models.stable_diffusion", "trainers.image.models.families"):
             monkeypatch.setattr(f"{module}.part_load", counting)
         assert job.spec(**QUIET, **EVALUATION).run() == 0
         assert sorted(loaded) == ["text_encoder", "unet", "vae"]

@@ -1,13 +1,10 @@
-"""Stable Diffusion 1.x: one UNet, one CLIP text encoder, one VAE.
-
-`trainers.image.models.families.Family` documents the functions of this module.
-"""
-
-# B batch, L tokens, D text width, C channels, H height, W width
+"""Stable Diffusion 1.x and 2.x: one UNet, one CLIP text encoder, one VAE."""
 
 # B batch, L tokens, D text width, C channels, H height, W width
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +16,22 @@ from transformers import CLIPTextModel
 from formats.image_families import FAMILIES
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.models.base import Base, TargetKind, TextSettings, clip_targets, convolutions, named_targets
-from trainers.image.models.parts import (
-    diffusion_scheduler,
-    encode_image,
+from trainers.image.models.families import (
+    Family,
     equal,
     part_config,
     part_load,
     parts_check,
-    save,
 )
-from trainers.image.models.text_encoders import Text, clip_ids, clip_last, clip_tokenizer, encode_one_by_one
+from trainers.image.models.schedulers import diffusion_scheduler
+from trainers.image.models.text_encoders import Text, clip_ids, clip_last, clip_tokenizer
 
-__all__ = ["encode_image", "save"]
-
-NAME = "sd1"
-IS_FLOW = FAMILIES[NAME].is_flow
-PIXEL_MULTIPLE = 8
 UNCHECKED = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 ATTENTION = (".to_q", ".to_k", ".to_v", ".to_out.0")
 FEED_FORWARD = (".ff.net.0.proj", ".ff.net.2")
 
 
-def load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
-    return load_as(NAME, folder, dtype, device)
-
-
-def load_as(family: str, folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
-    """Stable Diffusion 1.x and 2.x have the same parts."""
+def load(family: str, folder: Path, dtype: torch.dtype, device: torch.device | str) -> Base:
     parts_check(folder, FAMILIES[family].needed)
     _check_widths(part_config(folder, "unet"), part_config(folder, "text_encoder"))
     latents_check(part_config(folder, "unet"), part_config(folder, "vae"))
@@ -74,10 +60,6 @@ def embed(base: Base, ids: Text, settings: TextSettings) -> Text:
     """ "prompt" (B, L, D); L is 77 for each chunk of the longest text."""
     masked = {"mask": ids["mask"]} if "mask" in ids else {}
     return {"prompt": clip_last(base.text_encoders[0], ids["ids/0"], settings.clip_skip)} | masked
-
-
-def encode_text(base: Base, texts: Sequence[str], settings: TextSettings) -> list[Text]:
-    return encode_one_by_one(tokenize, embed, base, texts, settings)
 
 
 def predict(
@@ -116,3 +98,18 @@ def _check_widths(unet: dict[str, Any], text: dict[str, Any]) -> None:
         ("text_encoder", "hidden_size", text.get("hidden_size")),
         ("the unet", "cross_attention_dim", unet.get("cross_attention_dim")),
     )
+
+
+SD1 = Family(
+    name="sd1",
+    pixel_multiple=8,
+    load=partial(load, "sd1"),
+    caption_tokenizer=caption_tokenizer,
+    tokenize=tokenize,
+    embed=embed,
+    predict=predict,
+    targets=targets,
+    text_targets=text_targets,
+)
+SD2 = replace(SD1, name="sd2", load=partial(load, "sd2"))
+"""With the lower 23 layers of OpenCLIP-H as text encoder; its config omits the last layer. Often v-prediction."""
