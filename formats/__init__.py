@@ -1,1 +1,1 @@
-"""How files of base models look, without torch: the API checks uploads with it, trainers read with it."""
+"""How files of datasets and models look, without torch: the API checks uploads with it, trainers read with it."""

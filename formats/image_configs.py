@@ -1,30 +1,36 @@
-"""Configurations of the parts of image models: keys that are read, and their bounds.
+"""Configurations of image models in diffusers' layout: keys that are read, and their bounds.
 
 Facts from the constructors of diffusers' and transformers' classes and from the published models of the five families.
 """
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from formats.image_families import scheduler_config_clean
 from formats.kinds import (
     ACTIVATION,
     COUNT,
     EPSILON,
     HEADS,
+    MAX_INDEX_BYTES,
     PROBABILITY,
     WIDTH,
     WORD,
     YES_NO,
     Cleaned,
-    ConfigError,
     Kinds,
     choice,
     config_clean,
     each,
     integer,
+    json_file_read,
     number,
     one_or_each,
     optional,
+    shard_files,
 )
+from formats.tokenizer_files import tokenizer_files_read
 
 SIDE = integer(1, 16384)
 CHANNELS = integer(1, 4096)
@@ -217,13 +223,32 @@ def index_clean(raw: dict[str, Any]) -> Cleaned:
     return Cleaned(cleaned.values, tuple(key for key in cleaned.ignored if key not in UNIMPORTANT))
 
 
-def shard_files(raw: dict[str, Any], file: str) -> dict[str, str]:
-    """The weight_map of a *.safetensors.index.json: file by tensor. Raises ConfigError for a file in another folder."""
-    places = raw.get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise ConfigError(f"{file}: expected weight_map with the file of each tensor, got {places!r:.60}")
-    for name in places.values():
-        plain = isinstance(name, str) and name.endswith(".safetensors") and not set(name) & set("/\\\0")
-        if not plain or len(name) > 255:
-            raise ConfigError(f"{file}: weight_map names {name!r:.100}, expected a .safetensors file beside the index")
-    return places
+def pipeline_keys_ignored(folder: Path) -> tuple[str, ...]:
+    """Of a model in diffusers' layout. Raises ConfigError or JsonError that name file, key, value and expectation."""
+    raw = json_file_read(folder / "model_index.json", "model_index.json")
+    index, left_out = index_clean(raw)
+    ignored = [f"model_index.json {key}" for key in left_out]
+    for part, entry in index.items():
+        class_name = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+        if not isinstance(class_name, str) or not (folder / part).is_dir():
+            continue
+        if class_name in BY_CLASS:
+            ignored += _part_ignored(folder, part, class_name)
+        elif part.startswith("tokenizer"):
+            ignored += tokenizer_files_read(folder / part, f"{part}/").ignored
+        elif part == "scheduler":
+            ignored += _ignored(folder, "scheduler/scheduler_config.json", scheduler_config_clean, allow_infinity=True)
+    return tuple(ignored)
+
+
+def _part_ignored(folder: Path, part: str, class_name: str) -> list[str]:
+    for path in sorted((folder / part).glob("*.safetensors.index*.json")):
+        name = f"{part}/{path.name}"
+        shard_files(json_file_read(path, name, most=MAX_INDEX_BYTES), name)
+    return _ignored(folder, f"{part}/config.json", lambda raw, name: part_config_clean(raw, class_name, name))
+
+
+def _ignored(folder: Path, name: str, clean: Callable[[dict[str, Any], str], Any], **options: bool) -> list[str]:
+    if not (folder / name).is_file():
+        return []
+    return [f"{name} {key}" for key in clean(json_file_read(folder / name, name, **options), name).ignored]

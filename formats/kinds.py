@@ -1,10 +1,15 @@
-"""What a value in a configuration file may be, and a configuration reduced to the keys that are read."""
+"""Configuration files: what a value may be, and a file reduced to the keys that are read."""
 
 import math
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from foundation.strict_json import json_object_read
+
+MAX_CONFIG_BYTES = 4 << 20
+MAX_INDEX_BYTES = 64 << 20
 MAX_FAULTS = 20
 SHOWN = 80
 """Characters of a value that an error repeats."""
@@ -54,6 +59,26 @@ def config_clean(raw: Mapping[str, Any], kinds: Kinds, file: str) -> Cleaned:
 def value_shown(value: Any) -> str:
     shown = ascii(value)
     return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
+
+
+def json_file_read(path: Path, name: str, *, most: int = MAX_CONFIG_BYTES, **options: bool) -> dict[str, Any]:
+    """The object in `path`. Raises ConfigError or JsonError that begin with `name`, or OSError."""
+    size = path.stat().st_size
+    if size > most:
+        raise ConfigError(f"{name} has {size} bytes; at most {most} are read")
+    return json_object_read(path.read_bytes(), name, **options)
+
+
+def shard_files(raw: dict[str, Any], file: str) -> dict[str, str]:
+    """The weight_map of a *.safetensors.index.json: file by tensor. Raises ConfigError for a file in another folder."""
+    places = raw.get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise ConfigError(f"{file}: expected weight_map with the file of each tensor, got {places!r:.60}")
+    for name in places.values():
+        plain = isinstance(name, str) and name.endswith(".safetensors") and not set(name) & set("/\\\0")
+        if not plain or len(name) > 255:
+            raise ConfigError(f"{file}: weight_map names {name!r:.100}, expected a .safetensors file beside the index")
+    return places
 
 
 def integer(low: int, high: int) -> Kind:

@@ -1,7 +1,16 @@
-"""Rows of a dataset of text and what they may hold: strict JSON, characters that can be stored, finite numbers."""
+"""Rows of a dataset of text: JSON lines, JSON, CSV and plain text, read one row at a time, and what a row may hold.
 
+Parquet has `formats.parquet`. All cells of CSV are text.
+"""
+
+import codecs
+import csv
+import io
 import math
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from itertools import zip_longest
+from pathlib import Path, PurePosixPath
+from typing import Any, TextIO
 
 from foundation.strict_json import JsonError, json_read, text_fault
 
@@ -64,3 +73,251 @@ def value_kind(value: Any) -> str:
 def value_named(value: Any) -> str:
     """For an error: "number 3", "nothing"."""
     return "nothing" if value is None else f"{value_kind(value)} {value!r:.60}"
+
+
+METADATA = ("metadata.jsonl", "metadata.csv")
+"""Names of tables with a row for each image; no rows of text."""
+ROW_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
+PLAIN_ENDING = ".txt"
+NUMBERED = (".json", ".parquet")
+"""Their rows are named by their number, others by their line."""
+LINES = "Save it as JSON lines (.jsonl), then upload again."
+PIECE_BYTES = 1 << 20
+WIDE = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+
+
+def row_files(paths: Iterable[str]) -> list[str]:
+    """Those that hold the rows of a dataset of text. Plain text counts where there is nothing else: beside rows it is a
+    licence or a note."""
+    listed = [path for path in paths if PurePosixPath(path).name not in METADATA]
+    tables = [path for path in listed if _ending(path) in ROW_ENDINGS]
+    return tables or [path for path in listed if _ending(path) == PLAIN_ENDING]
+
+
+def row_place(path: str, number: int) -> str:
+    """ "a.jsonl line 3", "b.parquet row 3"."""
+    return f"{path} {'row' if _ending(path) in NUMBERED else 'line'} {number}"
+
+
+def text_rows(file: Path, name: str, *, max_line_bytes: int | None = None) -> Iterator[Row]:
+    """Of any kind but Parquet. Raises DatasetError, whose message begins with `name`, for what is no row's fault."""
+    if _ending(name) == ".jsonl":
+        return jsonl_rows(file, name, max_line_bytes=max_line_bytes)
+    return READERS[_ending(name)](file, name)
+
+
+def jsonl_rows(file: Path, name: str, *, max_line_bytes: int | None = None) -> Iterator[Row]:
+    """Blank lines are passed over. Raises DatasetError for what is one array, or a line that is too long."""
+    utf8_check(file, name)
+    most = -1 if max_line_bytes is None else max_line_bytes + 1
+    number, first = 0, True
+    with file.open("rb") as opened:
+        while line := opened.readline(most):
+            number += 1
+            if max_line_bytes is not None and len(line) > max_line_bytes:
+                raise DatasetError(f"{name} line {number} has more than {max_line_bytes} bytes")
+            text = line.decode().removeprefix("\ufeff").strip()
+            if not text:
+                continue
+            if first and text.startswith("[") and _is_open(text):
+                hint = "Name it .json, or save one object per line; then upload again."
+                raise DatasetError(f"{name}: this is a JSON array; expected one object per line", hint=hint)
+            first = False
+            yield number, json_value(text)
+
+
+def json_rows(file: Path, name: str) -> Iterator[Row]:
+    """The elements of one array, by their numbers."""
+    utf8_check(file, name)
+    rows = json_value(file.read_text("utf-8-sig"))
+    if isinstance(rows, ValueError):
+        raise DatasetError(f"{name}: {rows}")
+    if not isinstance(rows, list):
+        raise DatasetError(f"{name}: expected an array of objects, got {type(rows).__name__}", hint=LINES)
+    yield from enumerate(rows, start=1)
+
+
+def csv_file_rows(file: Path, name: str, *, lenient: bool = False) -> Iterator[Row]:
+    """As `csv_rows`."""
+    utf8_check(file, name)
+    with file.open(encoding="utf-8-sig", newline="") as opened:
+        yield from csv_rows(opened, name, lenient=lenient)
+
+
+def csv_file_separator(file: Path, name: str) -> str:
+    utf8_check(file, name)
+    with file.open(encoding="utf-8-sig", newline="") as opened:
+        return csv_separator_of(opened, name)
+
+
+def paragraph_rows(file: Path, name: str) -> Iterator[Row]:
+    """Paragraphs, which empty lines part, as rows of one column `text`; each by the line that it starts in."""
+    utf8_check(file, name)
+    number, paragraph = 0, list[str]()
+    with file.open(encoding="utf-8-sig") as opened:
+        for number, line in enumerate(opened, start=1):
+            if line.strip():
+                paragraph.append(line)
+            elif paragraph:
+                yield number - len(paragraph), {"text": "".join(paragraph).rstrip("\n")}
+                paragraph = []
+    if paragraph:
+        yield number - len(paragraph) + 1, {"text": "".join(paragraph).rstrip("\n")}
+
+
+READERS: dict[str, Callable[[Path, str], Iterator[Row]]] = {
+    ".jsonl": jsonl_rows,
+    ".json": json_rows,
+    ".csv": csv_file_rows,
+    ".txt": paragraph_rows,
+}
+
+
+def _is_open(text: str) -> bool:
+    """The first line does not close its array, or holds objects: the file is one array, not lines of arrays."""
+    value = json_value(text)
+    if isinstance(value, ValueError):
+        return "levels" not in str(value)  # nested too deeply: a fault of the line
+    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
+
+
+def _ending(path: str) -> str:
+    return PurePosixPath(path).suffix.lower()
+
+
+def text_read(file: Path, name: str, *, max_bytes: int | None = None) -> str:
+    """The whole text, without its byte order mark. Raises DatasetError, whose message begins with `name`."""
+    if max_bytes is not None and (size := file.stat().st_size) > max_bytes:
+        raise DatasetError(f"{name} has {size} bytes; at most {max_bytes} are read")
+    raw = file.read_bytes()
+    _wide_check(raw, name)
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(name, error.start, raw[error.start]) from None
+
+
+def utf8_check(file: Path, name: str) -> None:
+    """Of a file of any size. Raises DatasetError with the offset of the first byte that is not UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset = 0
+    with file.open("rb") as opened:
+        _wide_check(opened.read(4), name)
+        opened.seek(0)
+        while True:
+            piece = opened.read(PIECE_BYTES)
+            waiting = len(decoder.getstate()[0])
+            try:
+                decoder.decode(piece, final=not piece)
+            except UnicodeDecodeError as error:
+                raise _not_utf8(name, offset - waiting + error.start, error.object[error.start]) from None
+            if not piece:
+                return
+            offset += len(piece)
+
+
+def _wide_check(start: bytes, name: str) -> None:
+    for mark, encoding in WIDE.items():
+        if start.startswith(mark):
+            raise DatasetError(f"{name} is {encoding}; expected UTF-8", hint="Save it as UTF-8, then upload again.")
+
+
+def _not_utf8(name: str, offset: int, byte: int) -> DatasetError:
+    hint = "Save it as UTF-8 (it may be Latin-1), then upload again."
+    return DatasetError(f"{name} is not UTF-8: byte {offset} is 0x{byte:02x}", hint=hint)
+
+
+SEPARATORS = (",", ";", "\t", "|")
+SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+CSV_START = 1 << 16
+"""Characters from the start of a CSV file that its separator is found in."""
+MAX_CELL = 16 << 20
+"""Characters."""
+COMMAS = "Save it with commas between its cells, then upload again."
+
+csv.field_size_limit(MAX_CELL)
+
+
+def csv_rows(opened: TextIO, name: str, *, lenient: bool = False) -> Iterator[Row]:
+    """Rows by the line that they end in. Raises DatasetError where the header or the quotes are wrong.
+
+    `opened` was opened with newline="". A row of another length than the header has a ValueError in its place.
+    `lenient`: as spreadsheets write tables: cells may lack at the end of a row, columns may have no name or share one.
+    """
+    separator = csv_separator_of(opened, name)
+    reader = csv.reader(opened, delimiter=separator, strict=True)
+    try:
+        header = next(reader, [])
+        if not lenient:
+            _header_check(header, name)
+        for cells in reader:
+            if cells:
+                yield reader.line_num, _columns(header, cells, lenient)
+    except csv.Error as error:
+        raise DatasetError(f"{name} line {reader.line_num} is not CSV: {error}") from None
+
+
+def csv_separator_of(opened: TextIO, name: str) -> str:
+    """By the start of the file, to which it goes back. Raises DatasetError."""
+    try:
+        return csv_separator(opened.read(CSV_START))
+    except ValueError as error:
+        raise DatasetError(f"{name}: {error}", hint=COMMAS) from None
+    finally:
+        opened.seek(0)
+
+
+def csv_separator(start: str) -> str:
+    """The separator of a CSV file whose text begins with `start` (CSV_START characters of it are enough).
+
+    Raises ValueError that names the separator where the first rows do not agree on it.
+    """
+    if len(_first_cells(start, ",")) > 1:
+        return ","
+    others = [separator for separator in SEPARATORS[1:] if len(_first_cells(start, separator)) > 1]
+    if not others:
+        return ","
+    names = " or ".join(SEPARATOR_NAMES[separator] for separator in others)
+    if len(others) > 1 or not _rows_agree(start, others[0]):
+        raise ValueError(f"its cells seem to be separated by {names}, but its rows do not agree; expected commas")
+    return others[0]
+
+
+def _header_check(header: list[str], name: str) -> None:
+    if not header or len(set(header)) != len(header) or not all(column.strip() for column in header):
+        raise DatasetError(f"{name} line 1: expected a different name for each column, got {header!r:.200}")
+    if fault := value_fault(header):
+        raise DatasetError(f"{name} line 1: {fault}")
+
+
+def _columns(header: list[str], cells: list[str], lenient: bool) -> Any:
+    if len(cells) > len(header) or (len(cells) < len(header) and not lenient):
+        return ValueError(f"expected {len(header)} cells, got {len(cells)}")
+    return dict(zip_longest(header, cells))
+
+
+def _first_cells(start: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader(io.StringIO(start, newline=""), delimiter=separator, strict=True), [])
+    except csv.Error:
+        return []
+
+
+def _rows_agree(start: str, separator: str) -> bool:
+    """Whether all rows of `start` have as many cells as the first; the last may be cut off."""
+    reader = csv.reader(io.StringIO(start, newline=""), delimiter=separator, strict=True)
+    counts: list[int] = []
+    try:
+        for cells in reader:
+            counts += [len(cells)] if cells else []
+    except csv.Error:
+        if len(start) < CSV_START:
+            return False
+    if len(start) >= CSV_START:
+        counts = counts[:-1] or counts
+    return len(set(counts)) == 1

@@ -9,8 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from formats.image_families import FAMILIES, T5
-from formats.single_file import Checkpoint, CheckpointError, Shaped
-from formats.single_file_pipeline import ACTIVATIONS, Config
+from formats.single_file import ACTIVATIONS, Checkpoint, CheckpointError, Config, Shaped
 
 Shapes = Mapping[str, tuple[int, ...]]
 HEAD_WIDTH = 64

@@ -4,6 +4,7 @@ Facts from the configurations that the models' authors publish and from transfor
 jobs saved has the keys of its native class, and the mark `diffusion` with what that class does not know.
 """
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from formats.kinds import (
@@ -11,6 +12,7 @@ from formats.kinds import (
     COUNT,
     EPSILON,
     HEADS,
+    MAX_INDEX_BYTES,
     PROBABILITY,
     WIDTH,
     WORD,
@@ -24,12 +26,15 @@ from formats.kinds import (
     each,
     either,
     integer,
+    json_file_read,
     left_out,
     number,
     one_or_each,
     optional,
+    shard_files,
     table,
 )
+from formats.tokenizer_files import tokenizer_files_read
 
 MARK = "diffusion"
 """Key in the config.json of a model that we saved: {"family": ..., "mask_id": ..., ...}."""
@@ -268,3 +273,12 @@ def _mark_clean(mark: dict[str, Any], family: str, file: str) -> Cleaned:
         values["original_config"], inner = config_clean(original, kinds, f"{file} {MARK}.original_config")
         ignored = (*ignored, *(f"original_config.{key}" for key in inner))
     return Cleaned(values, ignored)
+
+
+def text_keys_ignored(folder: Path, family: str) -> tuple[str, ...]:
+    """Of a language model of `family`. Raises ConfigError or JsonError."""
+    _, left_out = text_config_clean(json_file_read(folder / "config.json", "config.json"), family)
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shard_files(json_file_read(index, index.name, most=MAX_INDEX_BYTES), index.name)
+    return (*(f"config.json {key}" for key in left_out), *tokenizer_files_read(folder).ignored)

@@ -15,9 +15,8 @@ from cli.output import Json, err
 from cli.requests import Pool, Priority
 from cli.versions import Secrets, add_commands, add_fetch, add_help, version_add
 from formats.safetensors_header import HeaderError
-from formats.single_file import Checkpoint, CheckpointError, checkpoint_file
+from formats.single_file import REPOSITORIES, Checkpoint, CheckpointError, checkpoint_file
 from formats.single_file_configs import configs_of
-from formats.single_file_pipeline import REPOSITORIES
 
 CONTENT = (
     "a folder in diffusers format, a single-file checkpoint, or a language model (config.json, tokenizer, safetensors)"

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from formats.base_model import pipeline_keys_ignored, text_keys_ignored
-from formats.image_configs import BY_CLASS, part_config_clean
+from formats.image_configs import BY_CLASS, part_config_clean, pipeline_keys_ignored
+from formats.image_families import scheduler_config_clean
 from formats.kinds import ConfigError
-from formats.scheduler_configs import scheduler_config_clean
-from formats.text_configs import text_config_clean
+from formats.text_configs import text_config_clean, text_keys_ignored
 from formats.tokenizer_files import tokenizer_files_read
 from foundation.strict_json import JsonError
 

@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 import pytest
 
-from formats.scheduler_configs import scheduler_config_clean
-from formats.single_file import checkpoint_of
-from formats.single_file_pipeline import index_of, scheduler_of
+from formats.image_families import scheduler_config_clean
+from formats.single_file import checkpoint_of, index_of, scheduler_of
 
 UNET = "model.diffusion_model."
 

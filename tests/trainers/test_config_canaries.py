@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from formats.base_model import pipeline_keys_ignored, text_keys_ignored
+from formats.image_configs import pipeline_keys_ignored
 from formats.kinds import ConfigError
+from formats.text_configs import text_keys_ignored
 from formats.tokenizer_files import ROLES
 from foundation.strict_json import JsonError
 from tests.trainers.canaries import Canaries, Place, places_in, places_write

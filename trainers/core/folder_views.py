@@ -11,9 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from formats.base_model import MAX_INDEX_BYTES, json_file_read
-from formats.image_configs import shard_files
-from formats.kinds import ConfigError
+from formats.kinds import MAX_INDEX_BYTES, ConfigError, json_file_read, shard_files
 from formats.tokenizer_files import CONFIG, TokenizerFiles, tokenizer_files_read
 from foundation.strict_json import JsonError
 from trainers.contract.errors import ReasonCode, TrainerError

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from formats.base_model import json_file_read
+from formats.kinds import json_file_read
 
 OPTIONAL = (
     "aim",

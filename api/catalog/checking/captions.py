@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 from api.catalog.checking.configs import SMALL_BYTES
 from api.catalog.checking.report import Refused, dataset_refusals
 from api.catalog.checking.work import Work
-from formats.image_tables import (
+from formats.images import (
     CAPTION_COLUMNS,
     IMAGE,
     PATH_COLUMNS,
+    SIDECARS,
     caption_read,
     cell_text,
     column_names,
@@ -21,7 +22,7 @@ from formats.image_tables import (
     path_below,
     sidecars_of,
 )
-from formats.images import METADATA, SIDECARS
+from formats.rows import METADATA
 
 CLIP_TOKENS = 75
 """What a text encoder of the CLIP family reads; the rest of a caption is cut."""

@@ -9,9 +9,8 @@ from api.catalog.checking.row_set import parquet, rows_check
 from api.catalog.checking.tensor_files import finite_check, tensors_read
 from api.catalog.checking.work import Work, ending
 from formats.adaptors import DOWN, other_kind
-from formats.image_tables import image_paths
-from formats.images import IMAGE_ENDINGS
-from formats.row_files import PLAIN_ENDING, ROW_ENDINGS, row_files
+from formats.images import IMAGE_ENDINGS, image_paths
+from formats.rows import PLAIN_ENDING, ROW_ENDINGS, row_files
 from formats.safetensors_header import Tensors
 from formats.single_file import Checkpoint, CheckpointError, checkpoint_of
 from formats.splits import split_folder, splits_of

@@ -8,8 +8,15 @@ from api.catalog.checking.decoded import PIXEL_BYTES, DecodedBudget, images_budg
 from api.catalog.checking.preview import shortened
 from api.catalog.checking.strip import metadata_strip
 from api.catalog.checking.work import Work, ending
-from formats.image_tables import image_folder, image_paths
-from formats.images import FORMAT_ENDINGS, IMAGE_ENDINGS, SMALL_SIDE, repeats_by_folder, repeats_message
+from formats.images import (
+    FORMAT_ENDINGS,
+    IMAGE_ENDINGS,
+    SMALL_SIDE,
+    image_folder,
+    image_paths,
+    repeats_by_folder,
+    repeats_message,
+)
 from formats.splits import splits_message
 
 

@@ -11,8 +11,7 @@ from pyarrow.parquet import ParquetFile
 
 from api.catalog.checking.decoded import DecodedBudget, rows_budget
 from api.catalog.checking.report import Refused, dataset_refusals
-from formats.image_tables import CAPTION_COLUMNS, FILE_NAME, PATH_COLUMNS
-from formats.images import FORMAT_ENDINGS, IMAGE_NAMES, image_format
+from formats.images import CAPTION_COLUMNS, FILE_NAME, FORMAT_ENDINGS, IMAGE_NAMES, PATH_COLUMNS, image_format
 from formats.parquet import image_bytes, image_columns, parquet_open, parquet_rows, text_columns
 from formats.rows import Row
 

@@ -10,9 +10,7 @@ from api.catalog.checking.columns import Columns
 from api.catalog.checking.preview import shortened
 from api.catalog.checking.report import MAX_NOTICES, Refused, dataset_refusals
 from api.catalog.checking.work import Work, ending
-from formats.csv_tables import SEPARATOR_NAMES
-from formats.row_files import LINES, csv_file_separator, row_place, text_rows
-from formats.rows import Row
+from formats.rows import LINES, SEPARATOR_NAMES, Row, csv_file_separator, row_place, text_rows
 from formats.splits import splits_message, splits_of
 
 MAX_LINE_BYTES = 64 << 20

@@ -8,8 +8,7 @@ from api.catalog.checking.configs import json_object
 from api.catalog.checking.report import HINT, Notices, Refused
 from api.catalog.checking.work import Work, ending
 from formats.adaptors import DOWN, KOHYA_ALPHA, UP
-from formats.image_configs import shard_files
-from formats.kinds import ConfigError
+from formats.kinds import ConfigError, shard_files
 from formats.safetensors_header import HeaderError, Tensors, header_read
 
 INDEX = ".safetensors.index.json"

@@ -11,9 +11,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from api.errors import Problem
-from formats.csv_tables import CSV_START, csv_separator
-from formats.image_tables import CAPTION_COLUMNS, PATH_COLUMNS, metadata_files
-from formats.images import SIDECARS
+from formats.images import CAPTION_COLUMNS, PATH_COLUMNS, SIDECARS, metadata_files
+from formats.rows import CSV_START, csv_separator
 
 Read = Callable[[str], bytes]
 Row = dict[str, Any]

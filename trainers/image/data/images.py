@@ -9,17 +9,21 @@ from typing import Any, NamedTuple
 
 from pyarrow.parquet import ParquetFile
 
-from formats.image_tables import (
+from formats.images import (
+    IMAGE_ENDINGS,
+    SIDECARS,
     caption_read,
     cell_text,
     column_names,
+    folder_repeats,
     image_column,
     image_folder,
     metadata_rows,
     path_below,
+    repeats_by_folder,
+    repeats_message,
     sidecars_of,
 )
-from formats.images import IMAGE_ENDINGS, SIDECARS, folder_repeats, repeats_by_folder, repeats_message
 from formats.parquet import column_values, is_image, is_text, parquet_open
 from formats.rows import DatasetError, value_fault
 from formats.splits import TRAIN, split_chosen
@@ -53,7 +57,7 @@ class Tables(NamedTuple):
 
 
 def tables_of(folder: Path, split_of: ChooseSplit) -> Tables:
-    """The layout from `formats.image_tables.image_folder`, limited to the split that `split_of` chooses.
+    """The layout from `formats.images.image_folder`, limited to the split that `split_of` chooses.
 
     TrainerError BAD_PARAMETERS: the dataset does not have that split.
     """

@@ -21,10 +21,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
-from formats.base_model import json_file_read, pipeline_keys_ignored
-from formats.image_configs import index_clean, part_config_clean
+from formats.image_configs import index_clean, part_config_clean, pipeline_keys_ignored
 from formats.image_families import FAMILIES
 from formats.image_families import family_of as pipeline_family
+from formats.kinds import json_file_read
 from formats.safetensors_header import PICKLE_ENDINGS
 from foundation.atomic import bytes_write
 from trainers.contract.errors import ReasonCode, TrainerError

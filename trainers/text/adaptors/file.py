@@ -12,8 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from formats.adaptors import PEFT_DOWN, PEFT_UP, adaptor_config_clean
-from formats.base_model import json_file_read
-from formats.kinds import ConfigError
+from formats.kinds import ConfigError, json_file_read
 from trainers.contract.errors import ReasonCode, TrainerError
 
 CONFIG = "adapter_config.json"

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 from formats.chats import CHAT_COLUMNS, INPUT, INSTRUCTION, OUTPUT, TEXT, Turn, columns_read, has_answer, turns_of
 from formats.parquet import parquet_rows
-from formats.row_files import PLAIN_ENDING, ROW_ENDINGS, row_files, row_place, text_rows
-from formats.rows import DatasetError, row_fault
+from formats.rows import PLAIN_ENDING, ROW_ENDINGS, DatasetError, row_fault, row_files, row_place, text_rows
 from formats.splits import splits_of
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.text.data.row_templates import templates_render

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from formats import text_configs
-from formats.base_model import json_file_read
+from formats.kinds import json_file_read
 from formats.text_configs import text_config_clean, text_family_of
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.core.folder_views import bad_files

@@ -10,8 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from formats.base_model import MAX_INDEX_BYTES, json_file_read
-from formats.image_configs import shard_files
+from formats.kinds import MAX_INDEX_BYTES, json_file_read, shard_files
 from formats.safetensors_header import PICKLE_ENDINGS
 from formats.text_configs import MARK
 from foundation.atomic import folder_write, json_write

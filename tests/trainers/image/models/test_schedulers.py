@@ -1,6 +1,6 @@
 """The configs that are read name the schedulers that trainers take."""
 
-from formats.scheduler_configs import DIFFUSION, FLOW
+from formats.image_families import DIFFUSION, FLOW
 from trainers.image.models import schedulers
 
 

@@ -21,10 +21,9 @@ from transformers import (
 )
 
 from formats.image_configs import part_config_clean
-from formats.scheduler_configs import scheduler_config_clean
-from formats.single_file import checkpoint_of
+from formats.image_families import scheduler_config_clean
+from formats.single_file import checkpoint_of, index_of, scheduler_of
 from formats.single_file_configs import configs_of
-from formats.single_file_pipeline import index_of, scheduler_of
 from tests.formats.test_real_configs import (
     CLIP_L,
     FLUX_TRANSFORMER,
