@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from formats.image_configs import pipeline_keys_ignored
-from formats.kinds import ConfigError
-from formats.text_configs import text_keys_ignored
-from formats.tokenizer_files import ROLES
+from formats.models.configs import ConfigError
+from formats.models.image_configs import pipeline_keys_ignored
+from formats.models.text_configs import text_keys_ignored
+from formats.models.tokenizer_files import ROLES
 from foundation.strict_json import JsonError
 from tests.trainers.canaries import Canaries, Place, places_in, places_write
 from tests.trainers.job import Job, job_make

@@ -11,7 +11,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from formats.tokenizer_files import CLASSES
+from formats.models.tokenizer_files import CLASSES
 from tests.tiny_text import BUILDERS, bpe_files_write, build_tiny_bert, byte_tokenizer_write
 from tests.trainers.canaries import PATH_KEYS, replaced, strings_of
 from trainers.contract.errors import ReasonCode, TrainerError

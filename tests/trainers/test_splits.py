@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from api.catalog.checking.dataset import check
 from api.catalog.checking.work import Work
-from formats.splits import split_chosen, split_evaluated, splits_of
+from formats.datasets.splits import split_chosen, split_evaluated, splits_of
 from tests.trainers.text.job import TextJob, workspace
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.evaluate_text import EvaluateTextParams

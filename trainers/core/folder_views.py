@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from formats.kinds import MAX_INDEX_BYTES, ConfigError, json_file_read, shard_files
-from formats.tokenizer_files import CONFIG, TokenizerFiles, tokenizer_files_read
+from formats.models.configs import MAX_INDEX_BYTES, ConfigError, json_file_read, shard_files
+from formats.models.tokenizer_files import CONFIG, TokenizerFiles, tokenizer_files_read
 from foundation.strict_json import JsonError
 from trainers.contract.errors import ReasonCode, TrainerError
 

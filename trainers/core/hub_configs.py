@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from formats.splits import TRAIN, WORDS, split_folder, split_name, splits_of
+from formats.datasets.splits import TRAIN, WORDS, split_folder, split_name, splits_of
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.fetch import FetchDatasetParams
 

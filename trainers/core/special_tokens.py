@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from formats.kinds import value_shown
-from formats.tokenizer_files import ROLES
+from formats.models.configs import value_shown
+from formats.models.tokenizer_files import ROLES
 from trainers.contract.errors import ReasonCode, TrainerError
 
 

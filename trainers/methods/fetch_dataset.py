@@ -1,6 +1,6 @@
 """Method `fetch_dataset`: a dataset from a Hub into out/dataset/."""
 
-from formats.images import IMAGE_ENDINGS
+from formats.datasets.images import IMAGE_ENDINGS
 from trainers.contract.errors import ReasonCode
 from trainers.contract.params.fetch import FetchDatasetParams, FetchParams
 from trainers.core.context import JobContext, Outcome

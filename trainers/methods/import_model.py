@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from safetensors.torch import save_file
 from torch import Tensor
 
-from formats.safetensors_header import Header, HeaderError
-from formats.single_file import Checkpoint, CheckpointError, checkpoint_file, index_of, scheduler_of
-from formats.single_file_configs import configs_of
+from formats.models.safetensors_header import Header, HeaderError
+from formats.models.single_file import Checkpoint, CheckpointError, checkpoint_file, index_of, scheduler_of
+from formats.models.single_file_configs import configs_of
 from foundation.atomic import json_write
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.fetch import FetchModelParams

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from formats.kinds import json_file_read
+from formats.models.configs import json_file_read
 
 OPTIONAL = (
     "aim",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from api.catalog.checking.configs import SMALL_BYTES
 from api.catalog.checking.report import Refused, dataset_refusals
 from api.catalog.checking.work import Work
-from formats.images import (
+from formats.datasets.images import (
     CAPTION_COLUMNS,
     IMAGE,
     PATH_COLUMNS,
@@ -22,7 +22,7 @@ from formats.images import (
     path_below,
     sidecars_of,
 )
-from formats.rows import METADATA
+from formats.datasets.rows import METADATA
 
 CLIP_TOKENS = 75
 """What a text encoder of the CLIP family reads; the rest of a caption is cut."""

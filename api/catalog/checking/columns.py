@@ -4,8 +4,8 @@ from collections import Counter
 from typing import Any
 
 from api.catalog.checking.report import MAX_NAMED, Refused
-from formats.chats import CHAT_COLUMNS, columns_read, has_answer, turns_of
-from formats.rows import row_fault, value_kind, value_named
+from formats.datasets.chats import CHAT_COLUMNS, columns_read, has_answer, turns_of
+from formats.datasets.rows import row_fault, value_kind, value_named
 
 USUAL_SHARE = 0.8
 """A column that so many rows have is expected of all; so is a kind of value that so many of them have."""

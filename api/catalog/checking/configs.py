@@ -6,10 +6,10 @@ from typing import Any
 
 from api.catalog.checking.report import Refused, dataset_refusals
 from api.catalog.checking.work import Work
-from formats.image_configs import pipeline_keys_ignored
-from formats.kinds import ConfigError
-from formats.rows import text_read
-from formats.text_configs import text_keys_ignored
+from formats.datasets.rows import text_read
+from formats.models.configs import ConfigError
+from formats.models.image_configs import pipeline_keys_ignored
+from formats.models.text_configs import text_keys_ignored
 from foundation.strict_json import JsonError, json_object_read
 
 NAMED = 40

@@ -8,12 +8,12 @@ from api.catalog.checking.report import Refused
 from api.catalog.checking.row_set import parquet, rows_check
 from api.catalog.checking.tensor_files import finite_check, tensors_read
 from api.catalog.checking.work import Work, ending
-from formats.adaptors import DOWN, other_kind
-from formats.images import IMAGE_ENDINGS, image_paths
-from formats.rows import PLAIN_ENDING, ROW_ENDINGS, row_files
-from formats.safetensors_header import Tensors
-from formats.single_file import Checkpoint, CheckpointError, checkpoint_of
-from formats.splits import split_folder, splits_of
+from formats.datasets.images import IMAGE_ENDINGS, image_paths
+from formats.datasets.rows import PLAIN_ENDING, ROW_ENDINGS, row_files
+from formats.datasets.splits import split_folder, splits_of
+from formats.models.adaptors import DOWN, other_kind
+from formats.models.safetensors_header import Tensors
+from formats.models.single_file import Checkpoint, CheckpointError, checkpoint_of
 
 VECTORS = (".svg", ".svgz", ".eps", ".ai", ".pdf")
 HINT = "Only LoRA files can be imported: diffusers, PEFT or kohya."

@@ -9,7 +9,7 @@ from PIL import AvifImagePlugin, Image, ImageOps
 from api.catalog.checking.header import image_size
 from api.catalog.checking.report import Refused
 from api.catalog.checking.strip import has_gps, has_metadata
-from formats.images import (
+from formats.datasets.images import (
     FORMAT_ENDINGS,
     MAX_ASPECT,
     MAX_PIXELS,

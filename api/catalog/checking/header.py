@@ -2,7 +2,7 @@
 
 import struct
 
-from formats.images import IMAGE_NAMES, image_format
+from formats.datasets.images import IMAGE_NAMES, image_format
 
 JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers of the frame headers, which hold height and width."""

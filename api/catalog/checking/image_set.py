@@ -8,7 +8,7 @@ from api.catalog.checking.decoded import PIXEL_BYTES, DecodedBudget, images_budg
 from api.catalog.checking.preview import shortened
 from api.catalog.checking.strip import metadata_strip
 from api.catalog.checking.work import Work, ending
-from formats.images import (
+from formats.datasets.images import (
     FORMAT_ENDINGS,
     IMAGE_ENDINGS,
     SMALL_SIDE,
@@ -17,7 +17,7 @@ from formats.images import (
     repeats_by_folder,
     repeats_message,
 )
-from formats.splits import splits_message
+from formats.datasets.splits import splits_message
 
 
 def images_check(work: Work) -> dict[str, Any]:

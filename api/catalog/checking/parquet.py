@@ -11,9 +11,9 @@ from pyarrow.parquet import ParquetFile
 
 from api.catalog.checking.decoded import DecodedBudget, rows_budget
 from api.catalog.checking.report import Refused, dataset_refusals
-from formats.images import CAPTION_COLUMNS, FILE_NAME, FORMAT_ENDINGS, IMAGE_NAMES, PATH_COLUMNS, image_format
-from formats.parquet import image_bytes, image_columns, parquet_open, parquet_rows, text_columns
-from formats.rows import Row
+from formats.datasets.images import CAPTION_COLUMNS, FILE_NAME, FORMAT_ENDINGS, IMAGE_NAMES, PATH_COLUMNS, image_format
+from formats.datasets.parquet import image_bytes, image_columns, parquet_open, parquet_rows, text_columns
+from formats.datasets.rows import Row
 
 BATCH_ROWS = 64
 ROW_BYTES = 256

@@ -7,8 +7,8 @@ from api.catalog.checking.configs import json_object, pipeline_configs_check
 from api.catalog.checking.report import Refused
 from api.catalog.checking.tensor_files import is_lora, lora_check, tensor_files_read
 from api.catalog.checking.work import Work, ending
-from formats.image_families import FAMILIES, PIPELINES, WITHOUT_WEIGHTS, family_of
-from formats.safetensors_header import Tensors
+from formats.models.image_families import FAMILIES, PIPELINES, WITHOUT_WEIGHTS, family_of
+from formats.models.safetensors_header import Tensors
 
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 Configs = Mapping[str, Mapping[str, Any]]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from formats.rows import DatasetError
+from formats.datasets.rows import DatasetError
 
 MAX_NOTICES = 200
 """So many notices and faults are kept in full; all are counted."""

@@ -10,8 +10,8 @@ from api.catalog.checking.columns import Columns
 from api.catalog.checking.preview import shortened
 from api.catalog.checking.report import MAX_NOTICES, Refused, dataset_refusals
 from api.catalog.checking.work import Work, ending
-from formats.rows import LINES, SEPARATOR_NAMES, Row, csv_file_separator, row_place, text_rows
-from formats.splits import splits_message, splits_of
+from formats.datasets.rows import LINES, SEPARATOR_NAMES, Row, csv_file_separator, row_place, text_rows
+from formats.datasets.splits import splits_message, splits_of
 
 MAX_LINE_BYTES = 64 << 20
 MAX_JSON_BYTES = 64 << 20

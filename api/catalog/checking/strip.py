@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 from api.catalog.checking.report import Refused
 from api.catalog.checking.work import Work
-from formats.image_metadata import metadata_removed
+from formats.datasets.image_metadata import metadata_removed
 
 GPS_IFD, EXIF_IFD = 0x8825, 0x8769
 TELLING_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)

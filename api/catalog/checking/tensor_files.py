@@ -7,9 +7,9 @@ from typing import BinaryIO, NamedTuple
 from api.catalog.checking.configs import json_object
 from api.catalog.checking.report import HINT, Notices, Refused
 from api.catalog.checking.work import Work, ending
-from formats.adaptors import DOWN, KOHYA_ALPHA, UP
-from formats.kinds import ConfigError, shard_files
-from formats.safetensors_header import HeaderError, Tensors, header_read
+from formats.models.adaptors import DOWN, KOHYA_ALPHA, UP
+from formats.models.configs import ConfigError, shard_files
+from formats.models.safetensors_header import HeaderError, Tensors, header_read
 
 INDEX = ".safetensors.index.json"
 NAMED = 5

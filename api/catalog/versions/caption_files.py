@@ -11,8 +11,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from api.errors import Problem
-from formats.images import CAPTION_COLUMNS, PATH_COLUMNS, SIDECARS, metadata_files
-from formats.rows import CSV_START, csv_separator
+from formats.datasets.images import CAPTION_COLUMNS, PATH_COLUMNS, SIDECARS, metadata_files
+from formats.datasets.rows import CSV_START, csv_separator
 
 Read = Callable[[str], bytes]
 Row = dict[str, Any]

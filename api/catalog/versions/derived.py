@@ -13,7 +13,7 @@ from api.catalog.versions.create import AnyVersion, same_content, version_create
 from api.catalog.versions.filelist import files_check
 from api.errors import Problem
 from api.storage import storage
-from formats.images import IMAGE_ENDINGS
+from formats.datasets.images import IMAGE_ENDINGS
 from trainers.contract.spec import folder_digest
 
 File = dict[str, Any]

@@ -15,7 +15,7 @@ from api.errors import Problem
 from api.jobs.models import Artifact, Job
 from api.jobs.selectors import job_find
 from api.jobs.superseded import samples_shown
-from formats.images import IMAGE_ENDINGS
+from formats.datasets.images import IMAGE_ENDINGS
 from trainers.contract.spec import Contract
 
 MAX_IMAGES = 1000

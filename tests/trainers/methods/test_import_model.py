@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from formats.single_file import REPOSITORIES
+from formats.models.single_file import REPOSITORIES
 from tests.tiny_flux import build_tiny_flux
 from tests.trainers.core.hub_server import COMMIT, Hub, hub_server
 from tests.trainers.image.adaptors.test_jobs import ref

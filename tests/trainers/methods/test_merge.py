@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from formats.text_configs import FAMILIES as DESCRIBED
+from formats.models.text_configs import FAMILIES as DESCRIBED
 from tests.tiny_text import BUILDERS, build_tiny_llama
 from tests.tolerance import assert_near
 from tests.trainers.text.job import save_adaptor, workspace

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from formats.splits import split_chosen
+from formats.datasets.splits import split_chosen
 
 if TYPE_CHECKING:
     from trainers.contract.spec import Inputs, Resources

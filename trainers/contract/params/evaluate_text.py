@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from formats.splits import split_evaluated
+from formats.datasets.splits import split_evaluated
 from trainers.contract.params.base import SPLIT, Product
 from trainers.contract.params.decoding import DECODING, TEXT_FAMILIES, DecodingParams
 

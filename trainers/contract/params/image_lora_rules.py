@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from formats.image_families import FAMILIES, FLOW_FAMILIES
+from formats.models.image_families import FAMILIES, FLOW_FAMILIES
 from trainers.contract.params.base import as_typed
 
 if TYPE_CHECKING:

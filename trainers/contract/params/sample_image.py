@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from formats.image_families import FLOW_FAMILIES
+from formats.models.image_families import FLOW_FAMILIES
 from trainers.contract.params.base import Params, Product, scales_check
 
 if TYPE_CHECKING:

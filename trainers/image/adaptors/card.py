@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from formats.image_families import FAMILIES
+from formats.models.image_families import FAMILIES
 from foundation.atomic import bytes_write
 from trainers.core.card import base_name, parameters_table, quoted, table
 from trainers.image.adaptors.file import KOHYA, WEIGHTS

@@ -9,9 +9,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from formats.adaptors import KOHYA_ALPHA, KOHYA_STARTS, other_kind
-from formats.image_families import FAMILIES
-from formats.safetensors_header import PICKLE_ENDINGS
+from formats.models.adaptors import KOHYA_ALPHA, KOHYA_STARTS, other_kind
+from formats.models.image_families import FAMILIES
+from formats.models.safetensors_header import PICKLE_ENDINGS
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.models.base import Base
 

@@ -15,11 +15,11 @@ import torch
 from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
-from formats.adaptors import KOHYA_ALPHA as ALPHA
-from formats.adaptors import KOHYA_DOWN as DOWN
-from formats.adaptors import KOHYA_MAGNITUDE as MAGNITUDE
-from formats.adaptors import KOHYA_UP as UP
-from formats.adaptors import PEFT_DOWN, PEFT_UP
+from formats.models.adaptors import KOHYA_ALPHA as ALPHA
+from formats.models.adaptors import KOHYA_DOWN as DOWN
+from formats.models.adaptors import KOHYA_MAGNITUDE as MAGNITUDE
+from formats.models.adaptors import KOHYA_UP as UP
+from formats.models.adaptors import PEFT_DOWN, PEFT_UP
 from trainers.image.adaptors.file import AdaptorFile, bad
 from trainers.image.adaptors.kohya_names import Names, flux_names, sd3_names, sdxl_name
 from trainers.image.adaptors.pairs import TEXT_PREFIX, Pair, Pairs, layers, roots, row_norms

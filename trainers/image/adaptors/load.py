@@ -9,7 +9,7 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from formats.adaptors import PEFT_DOWN
+from formats.models.adaptors import PEFT_DOWN
 from trainers.core.lora import inject, lora_layers
 from trainers.image.adaptors.file import AdaptorFile, adaptor_open, bad, family_check
 from trainers.image.adaptors.kohya import kohya_pairs

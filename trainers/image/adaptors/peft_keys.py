@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from formats.adaptors import PEFT_DOWN as A
-from formats.adaptors import PEFT_MAGNITUDE as MAGNITUDE
-from formats.adaptors import PEFT_UP as B
+from formats.models.adaptors import PEFT_DOWN as A
+from formats.models.adaptors import PEFT_MAGNITUDE as MAGNITUDE
+from formats.models.adaptors import PEFT_UP as B
 from foundation.strict_json import JsonError, json_object_read
 from trainers.image.adaptors.file import AdaptorFile, bad
 from trainers.image.adaptors.pairs import TEXT_PREFIX, Pair, Pairs, plain_name

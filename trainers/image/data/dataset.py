@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from transformers import CLIPTokenizer
 
-from formats.splits import TRAIN, split_chosen
+from formats.datasets.splits import TRAIN, split_chosen
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Warning_
 from trainers.contract.params.image_lora import ImageLoraParams

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from formats.images import MAX_PIXELS
+from formats.datasets.images import MAX_PIXELS
 from trainers.core.noise import Purpose, stream, uniform
 from trainers.image.data.image_rows import (
     ImageRow,

@@ -22,8 +22,8 @@ from PIL import Image, ImageOps
 from pyarrow import ArrowException
 from pyarrow.parquet import ParquetFile
 
-from formats.images import MAX_ASPECT, MAX_PIXELS, ORIENTATION, TURNED, depth_fault, frame_count, has_alpha
-from formats.parquet import image_bytes
+from formats.datasets.images import MAX_ASPECT, MAX_PIXELS, ORIENTATION, TURNED, depth_fault, frame_count, has_alpha
+from formats.datasets.parquet import image_bytes
 from foundation.digests import sha256_of
 from trainers.contract.errors import ReasonCode, TrainerError
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pyarrow.parquet import ParquetFile
 
-from formats.images import (
+from formats.datasets.images import (
     IMAGE_ENDINGS,
     SIDECARS,
     caption_read,
@@ -24,9 +24,9 @@ from formats.images import (
     repeats_message,
     sidecars_of,
 )
-from formats.parquet import column_values, is_image, is_text, parquet_open
-from formats.rows import DatasetError, value_fault
-from formats.splits import TRAIN, split_chosen
+from formats.datasets.parquet import column_values, is_image, is_text, parquet_open
+from formats.datasets.rows import DatasetError, value_fault
+from formats.datasets.splits import TRAIN, split_chosen
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.data.image_rows import (
     Cell,
@@ -57,7 +57,7 @@ class Tables(NamedTuple):
 
 
 def tables_of(folder: Path, split_of: ChooseSplit) -> Tables:
-    """The layout from `formats.images.image_folder`, limited to the split that `split_of` chooses.
+    """The layout from `formats.datasets.images.image_folder`, limited to the split that `split_of` chooses.
 
     TrainerError BAD_PARAMETERS: the dataset does not have that split.
     """

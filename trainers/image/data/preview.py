@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from formats.images import FORMAT_ENDINGS
+from formats.datasets.images import FORMAT_ENDINGS
 from trainers.contract.errors import TrainerError
 from trainers.contract.events import Progress, Sample, Started
 from trainers.contract.params.image_lora import ImageLoraParams

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import diffusers
 from torch import nn
 
-from formats.image_families import FAMILIES
+from formats.models.image_families import FAMILIES
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.models.schedulers import scheduler_of
 

@@ -11,7 +11,7 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, T5EncoderModel
 
-from formats.image_families import FAMILIES
+from formats.models.image_families import FAMILIES
 from trainers.image.models.base import Base, TargetKind, TextSettings, clip_targets, named_targets, no_convolutions
 from trainers.image.models.families import (
     Family,

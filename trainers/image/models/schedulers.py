@@ -16,8 +16,8 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from formats.image_families import FLOW, scheduler_config_clean
-from formats.kinds import json_file_read
+from formats.models.configs import json_file_read
+from formats.models.image_families import FLOW, scheduler_config_clean
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.core.folder_views import bad_files
 from trainers.core.losses import rescale_zero_terminal_snr

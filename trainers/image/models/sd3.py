@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import CLIPTextModelWithProjection, T5EncoderModel
 
-from formats.image_families import FAMILIES
+from formats.models.image_families import FAMILIES
 from trainers.image.models.base import Base, TargetKind, TextSettings, clip_targets, named_targets, no_convolutions
 from trainers.image.models.families import (
     Family,

@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from formats.image_families import FAMILIES
+from formats.models.image_families import FAMILIES
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.models.base import Base, TextSettings
 from trainers.image.models.families import (

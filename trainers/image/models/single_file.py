@@ -13,9 +13,9 @@ from diffusers.loaders import single_file_utils
 from safetensors import safe_open
 from torch import Tensor
 
-from formats.image_families import CLIP, FAMILIES
-from formats.single_file import Checkpoint
-from formats.single_file_configs import OPEN_CLIP
+from formats.models.image_families import CLIP, FAMILIES
+from formats.models.single_file import Checkpoint
+from formats.models.single_file_configs import OPEN_CLIP
 from trainers.contract.errors import ReasonCode, TrainerError
 
 CONVERTERS: Any = single_file_utils  # its functions have no types
@@ -65,7 +65,7 @@ BLOCK = re.compile(r"(double|single)_blocks\.(\d+)\.(.+)")
 
 
 def part_tensors(path: Path, checkpoint: Checkpoint, part: str, config: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of `part`, each with its own storage; `config` is the part's, from `formats.single_file_configs`.
+    """The tensors of `part`, each with its own storage; `config` of the part is from `models.single_file_configs`.
 
     Raises TrainerError(BAD_BASE_MODEL) if the part is incomplete or not of that family.
     """

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from formats.image_families import FAMILIES
+from formats.models.image_families import FAMILIES
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.image.models.base import Base, TargetKind, TextSettings, clip_targets, convolutions, named_targets
 from trainers.image.models.families import (

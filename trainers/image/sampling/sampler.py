@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional
 
-from formats.images import IMAGE_ENDINGS
+from formats.datasets.images import IMAGE_ENDINGS
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.sample_image import MAX_SIDE, SampleImageParams
 from trainers.image.data.image_rows import decode_with, to_rgb

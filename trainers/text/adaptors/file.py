@@ -11,8 +11,8 @@ from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from formats.adaptors import PEFT_DOWN, PEFT_UP, adaptor_config_clean
-from formats.kinds import ConfigError, json_file_read
+from formats.models.adaptors import PEFT_DOWN, PEFT_UP, adaptor_config_clean
+from formats.models.configs import ConfigError, json_file_read
 from trainers.contract.errors import ReasonCode, TrainerError
 
 CONFIG = "adapter_config.json"

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.chats import Turn, turns_of
+from formats.datasets.chats import Turn, turns_of
 from trainers.text.models.base import TextBase
 
 

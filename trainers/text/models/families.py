@@ -24,9 +24,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from formats import text_configs
-from formats.kinds import json_file_read
-from formats.text_configs import text_config_clean, text_family_of
+from formats.models import text_configs
+from formats.models.configs import json_file_read
+from formats.models.text_configs import text_config_clean, text_family_of
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.core.folder_views import bad_files
 

@@ -8,7 +8,7 @@ import torch
 import transformers
 from transformers.initialization import no_init_weights
 
-from formats.text_configs import MARK, marked, text_keys_ignored
+from formats.models.text_configs import MARK, marked, text_keys_ignored
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.core.folder_views import bad_files, ignored_log, tokenizer_view
 from trainers.core.quantization import network_quantise

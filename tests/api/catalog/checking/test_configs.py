@@ -10,7 +10,7 @@ from api.catalog.checking.report import Refused
 from tests.api.actors import Files, base_model, safetensors
 from tests.api.catalog.checking.conftest import WorkOf
 from tests.api.catalog.checking.test_weights import UNET, raw_file
-from tests.formats.test_real_configs import PNDM, QWEN3, SD15_UNET, TOKENIZER_CONFIG
+from tests.formats.models.test_real_configs import PNDM, QWEN3, SD15_UNET, TOKENIZER_CONFIG
 
 
 def text_model(config: dict[str, Any], **files: bytes) -> Files:

@@ -7,7 +7,7 @@ import pytest
 
 from api.catalog.checking.model import check
 from api.catalog.checking.report import Refused
-from formats.image_families import FAMILIES, WITHOUT_WEIGHTS, family_of
+from formats.models.image_families import FAMILIES, WITHOUT_WEIGHTS, family_of
 from tests.api.actors import Files, base_model, safetensors
 from tests.api.catalog.checking.conftest import WorkOf
 from tests.api.catalog.checking.test_weights import weights

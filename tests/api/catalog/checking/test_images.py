@@ -10,7 +10,7 @@ from PIL import Image
 from api.catalog.checking.dataset import check
 from api.catalog.checking.decode import image_decode
 from api.catalog.checking.report import MAX_NOTICES, Refused
-from formats.images import FORMAT_ENDINGS
+from formats.datasets.images import FORMAT_ENDINGS
 from tests.api.actors import Files, metadata, png
 from tests.api.catalog.checking.conftest import WorkOf
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageChops, ImageOps, PngImagePlugin
 
 from api.catalog.checking.dataset import check
-from formats.image_metadata import metadata_removed
-from formats.images import FORMAT_ENDINGS
+from formats.datasets.image_metadata import metadata_removed
+from formats.datasets.images import FORMAT_ENDINGS
 from tests.api.catalog.checking.conftest import WorkOf
 
 KINDS = ("JPEG", "PNG", "WEBP", "TIFF", "HEIF", "AVIF")

@@ -13,7 +13,7 @@ from api.catalog.checking.dataset import check
 from api.catalog.checking.decode import MAX_PIXELS, small_rgb
 from api.catalog.checking.report import Refused
 from api.catalog.checking.work import Work
-from formats.images import FORMAT_ENDINGS, folder_repeats, image_format
+from formats.datasets.images import FORMAT_ENDINGS, folder_repeats, image_format
 from trainers.image.data import image_rows
 from trainers.image.data.image_rows import Columns, ImageRow, ImageRows, decode, header_read, to_rgb
 from trainers.image.data.images import images_read

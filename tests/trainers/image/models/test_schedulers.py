@@ -1,6 +1,6 @@
 """The configs that are read name the schedulers that trainers take."""
 
-from formats.image_families import DIFFUSION, FLOW
+from formats.models.image_families import DIFFUSION, FLOW
 from trainers.image.models import schedulers
 
 

@@ -20,11 +20,11 @@ from transformers import (
     T5EncoderModel,
 )
 
-from formats.image_configs import part_config_clean
-from formats.image_families import scheduler_config_clean
-from formats.single_file import checkpoint_of, index_of, scheduler_of
-from formats.single_file_configs import configs_of
-from tests.formats.test_real_configs import (
+from formats.models.image_configs import part_config_clean
+from formats.models.image_families import scheduler_config_clean
+from formats.models.single_file import checkpoint_of, index_of, scheduler_of
+from formats.models.single_file_configs import configs_of
+from tests.formats.models.test_real_configs import (
     CLIP_L,
     FLUX_TRANSFORMER,
     PNDM,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from formats.chats import Turn
+from formats.datasets.chats import Turn
 from trainers.text.data.chat import Role, chat_tokenizer_of, encode_chat, encode_plain, prompt_ids
 from trainers.text.models.base import TextBase
 from trainers.text.models.load import load_text

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from api.catalog.checking.dataset import check
 from api.catalog.checking.report import Refused
 from api.catalog.checking.work import Work
-from formats.rows import MAX_DEPTH, csv_separator, json_value, value_fault
+from formats.datasets.rows import MAX_DEPTH, csv_separator, json_value, value_fault
 from trainers.contract.errors import TrainerError
 from trainers.text.data.rows import rows_read
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from formats.chats import Turn
+from formats.datasets.chats import Turn
 from tests.tolerance import GRADIENT, PRODUCT
 from tests.trainers.text.data.test_batches import RECIPE
 from trainers.core.distributed import Processes

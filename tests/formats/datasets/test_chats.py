@@ -2,7 +2,7 @@
 
 import pytest
 
-from formats.chats import columns_read
+from formats.datasets.chats import columns_read
 
 COLUMNS = [
     (["messages", "prompt", "completion"], ("messages",)),

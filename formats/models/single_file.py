@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from formats.adaptors import is_lora
-from formats.image_families import FAMILIES, FLOW, FLOW_FAMILIES, SD2_TEXT_WIDTH, T5
-from formats.safetensors_header import Header, header_read
+from formats.models.adaptors import is_lora
+from formats.models.image_families import FAMILIES, FLOW, FLOW_FAMILIES, SD2_TEXT_WIDTH, T5
+from formats.models.safetensors_header import Header, header_read
 
 UNET = "model.diffusion_model."
 TRANSFORMER = ("model.diffusion_model.", "")

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from formats.image_families import scheduler_config_clean
-from formats.kinds import (
+from formats.models.configs import (
     ACTIVATION,
     COUNT,
     EPSILON,
@@ -30,7 +29,8 @@ from formats.kinds import (
     optional,
     shard_files,
 )
-from formats.tokenizer_files import tokenizer_files_read
+from formats.models.image_families import scheduler_config_clean
+from formats.models.tokenizer_files import tokenizer_files_read
 
 SIDE = integer(1, 16384)
 CHANNELS = integer(1, 4096)

@@ -8,8 +8,8 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
-from formats.image_families import FAMILIES, T5
-from formats.single_file import ACTIVATIONS, Checkpoint, CheckpointError, Config, Shaped
+from formats.models.image_families import FAMILIES, T5
+from formats.models.single_file import ACTIVATIONS, Checkpoint, CheckpointError, Config, Shaped
 
 Shapes = Mapping[str, tuple[int, ...]]
 HEAD_WIDTH = 64

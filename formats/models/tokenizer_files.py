@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from formats.kinds import (
+from formats.models.configs import (
     WORD,
     YES_NO,
     Cleaned,

@@ -11,7 +11,7 @@ import pyarrow
 from pyarrow import types
 from pyarrow.parquet import ParquetFile
 
-from formats.rows import DatasetError, Row
+from formats.datasets.rows import DatasetError, Row
 
 BATCH_ROWS = 256
 BROKEN = (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError)

@@ -1,10 +1,10 @@
-"""The families of image models: their pipeline in diffusers, the parts of their folders, the keys of their schedulers."""
+"""The families of image models: their pipeline in diffusers, parts of their folders, and keys of their schedulers."""
 
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from formats.kinds import (
+from formats.models.configs import (
     PROBABILITY,
     YES_NO,
     Cleaned,

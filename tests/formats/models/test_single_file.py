@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import pytest
 
-from formats.image_families import scheduler_config_clean
-from formats.single_file import checkpoint_of, index_of, scheduler_of
+from formats.models.image_families import scheduler_config_clean
+from formats.models.single_file import checkpoint_of, index_of, scheduler_of
 
 UNET = "model.diffusion_model."
 

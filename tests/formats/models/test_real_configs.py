@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from formats.image_configs import BY_CLASS, part_config_clean, pipeline_keys_ignored
-from formats.image_families import scheduler_config_clean
-from formats.kinds import ConfigError
-from formats.text_configs import text_config_clean, text_keys_ignored
-from formats.tokenizer_files import tokenizer_files_read
+from formats.models.configs import ConfigError
+from formats.models.image_configs import BY_CLASS, part_config_clean, pipeline_keys_ignored
+from formats.models.image_families import scheduler_config_clean
+from formats.models.text_configs import text_config_clean, text_keys_ignored
+from formats.models.tokenizer_files import tokenizer_files_read
 from foundation.strict_json import JsonError
 
 SD15_UNET: dict[str, Any] = {
@@ -600,7 +600,7 @@ def test_100000_brackets_and_duplicate_keys_are_refused_with_the_file(tmp_path: 
 
 @pytest.mark.parametrize("example", ["shapes", "sums"])
 def test_our_own_examples_pass(example: str) -> None:
-    base = Path(__file__).parents[2] / "examples" / example / "base"
+    base = Path(__file__).parents[3] / "examples" / example / "base"
     ignored = pipeline_keys_ignored(base) if example == "shapes" else text_keys_ignored(base, "llada")
     assert not [key for key in ignored if "vocab" in key.split()[-1]]
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from formats.adaptors import adaptor_config_clean
-from formats.kinds import ConfigError
+from formats.models.adaptors import adaptor_config_clean
+from formats.models.configs import ConfigError
 
 PEFT: dict[str, Any] = {
     "alpha_pattern": {"^model.layers.0.mlp.up_proj": 8},

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from formats.images import image_column, image_folder, metadata_rows, path_below
+from formats.datasets.images import image_column, image_folder, metadata_rows, path_below
 
 
 def test_metadata_at_the_top_wins_and_has_no_splits() -> None:

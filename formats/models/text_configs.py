@@ -7,7 +7,7 @@ jobs saved has the keys of its native class, and the mark `diffusion` with what 
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from formats.kinds import (
+from formats.models.configs import (
     ACTIVATION,
     COUNT,
     EPSILON,
@@ -34,7 +34,7 @@ from formats.kinds import (
     shard_files,
     table,
 )
-from formats.tokenizer_files import tokenizer_files_read
+from formats.models.tokenizer_files import tokenizer_files_read
 
 MARK = "diffusion"
 """Key in the config.json of a model that we saved: {"family": ..., "mask_id": ..., ...}."""

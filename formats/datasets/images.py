@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from formats.rows import (
+from formats.datasets.rows import (
     METADATA,
     DatasetError,
     Row,
@@ -19,7 +19,7 @@ from formats.rows import (
     value_fault,
     value_named,
 )
-from formats.splits import splits_of
+from formats.datasets.splits import splits_of
 
 FORMAT_ENDINGS = {
     "PNG": (".png",),

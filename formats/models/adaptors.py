@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from formats.kinds import (
+from formats.models.configs import (
     YES_NO,
     Cleaned,
     Kinds,

@@ -1,6 +1,6 @@
 """Rows of a dataset of text: JSON lines, JSON, CSV and plain text, read one row at a time, and what a row may hold.
 
-Parquet has `formats.parquet`. All cells of CSV are text.
+Parquet has `formats.datasets.parquet`. All cells of CSV are text.
 """
 
 import codecs
