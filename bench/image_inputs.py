@@ -11,9 +11,8 @@ from torch import Tensor
 
 from bench.image_shapes import Shape
 from trainers.core.cache import Store, Tensors
-from trainers.image.data.framing import UNCHANGED, Change
 from trainers.image.data.examples import CaptionedImage, Encoding, Examples
-from trainers.image.data.framing import Crop, Framing, View
+from trainers.image.data.framing import UNCHANGED, Change, Crop, Framing, View
 from trainers.image.data.framing import Shape as Pixels
 from trainers.image.models.base import TextSettings
 

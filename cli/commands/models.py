@@ -14,9 +14,9 @@ from cli.http import without_none
 from cli.output import Json, err
 from cli.requests import Pool, Priority
 from cli.versions import Secrets, add_commands, add_fetch, add_help, version_add
-from formats.safetensors_header import HeaderError
-from formats.single_file import REPOSITORIES, Checkpoint, CheckpointError, checkpoint_file
-from formats.single_file_configs import configs_of
+from formats.models.safetensors_header import HeaderError
+from formats.models.single_file import REPOSITORIES, Checkpoint, CheckpointError, checkpoint_file
+from formats.models.single_file_configs import configs_of
 
 CONTENT = (
     "a folder in diffusers format, a single-file checkpoint, or a language model (config.json, tokenizer, safetensors)"

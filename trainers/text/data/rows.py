@@ -5,10 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from formats.chats import CHAT_COLUMNS, INPUT, INSTRUCTION, OUTPUT, TEXT, Turn, columns_read, has_answer, turns_of
-from formats.parquet import parquet_rows
-from formats.rows import PLAIN_ENDING, ROW_ENDINGS, DatasetError, row_fault, row_files, row_place, text_rows
-from formats.splits import splits_of
+from formats.datasets.chats import (
+    CHAT_COLUMNS,
+    INPUT,
+    INSTRUCTION,
+    OUTPUT,
+    TEXT,
+    Turn,
+    columns_read,
+    has_answer,
+    turns_of,
+)
+from formats.datasets.parquet import parquet_rows
+from formats.datasets.rows import PLAIN_ENDING, ROW_ENDINGS, DatasetError, row_fault, row_files, row_place, text_rows
+from formats.datasets.splits import splits_of
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.text.data.row_templates import templates_render
 

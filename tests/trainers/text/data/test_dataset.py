@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from formats.chats import Turn
+from formats.datasets.chats import Turn
 from tests.tiny_tokenizers import KINDS
 from trainers.text.data import dataset
 from trainers.text.data.chat import PLAIN, ChatTokenizer, Encoded, chat_tokenizer_of, encode_chat, encode_plain
