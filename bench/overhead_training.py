@@ -27,7 +27,7 @@ import time
 started = time.perf_counter()
 from pathlib import Path
 from trainers.run import JOB, modules_import
-from trainers.optional.hidden import libraries_hide, scipy_hide_unless_used
+from trainers.optional.libraries import libraries_hide, scipy_hide_unless_used
 libraries_hide(())
 scipy_hide_unless_used(Path("none"))
 modules_import((JOB, "trainers.methods.image_lora"))

@@ -22,7 +22,7 @@ OPTIONAL = (
     "lion_pytorch",
     "torchao",
 )
-"""Optional libraries live in one adapter module each."""
+"""Imported by one module each; `optional_module` loads the others once a job's parameters ask for them."""
 
 
 @dataclass(frozen=True)

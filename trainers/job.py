@@ -20,11 +20,10 @@ from foundation.protocol import LOADING
 from trainers.contract.errors import Reason, ReasonCode, TrainerError, reason
 from trainers.contract.events import EventWriter, Failed, Finished, Progress
 from trainers.contract.spec import JobSpec, Resources, spec_load
-from trainers.core.context import JobContext, Outcome, job_context
+from trainers.core.context import JobContext, ModelCache, Outcome, job_context
 from trainers.core.distributed import stop_processes
 from trainers.core.manifest import manifest_write
-from trainers.core.model_cache import ModelCache
-from trainers.core.panic import PANIC
+from trainers.core.model_files import PANIC
 
 DETAIL_CHARACTERS = 4000
 

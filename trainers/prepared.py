@@ -10,7 +10,7 @@ import numpy
 import torch
 
 from trainers.contract.params import METHODS
-from trainers.optional.hidden import libraries_hide
+from trainers.optional.libraries import libraries_hide
 
 libraries_hide(())
 for _params in METHODS.values():

@@ -13,12 +13,12 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from foundation.lifeline import tie_to_parent
 from trainers.contract.errors import Reason
 from trainers.contract.spec import spec_load
-from trainers.core.model_cache import ModelCache
-from trainers.optional.hidden import libraries_hide, scipy_hide_unless_used
+from trainers.optional.libraries import libraries_hide, scipy_hide_unless_used
 from trainers.serve import Line, serve
 
 JOB = "trainers.job"
@@ -111,11 +111,13 @@ def _serve(arguments: list[str]) -> int:
     parser.add_argument("cache", type=Path, help="latents and text embeddings, safe to delete")
     cache: Path = parser.parse_args(arguments).cache
     tie_to_parent()
-    models = ModelCache()
+    models: Any = None
 
     def run_one(line: Line) -> Reason | None:
+        nonlocal models
         libraries_load(line.spec)
         job = importlib.import_module(JOB)
+        models = models or job.ModelCache()
         failure: Reason | None = job.job_run(line.spec, line.inputs, line.out, cache, models)
         job.memory_release()
         return failure

@@ -13,7 +13,7 @@ from api.accounts.secrets import secret_delete, secret_or_404, secret_put, secre
 from api.errors import ErrorShape, Problem
 from api.openapi import page_of
 from api.paging import PAGE, Cursor
-from trainers.contract.params.secrets import SECRET_NAME
+from trainers.contract.params.base import SECRET_NAME
 
 NAME = OpenApiParameter(
     "name", {"type": "string", "pattern": SECRET_NAME}, OpenApiParameter.PATH, description="Lower case."

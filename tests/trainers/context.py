@@ -6,10 +6,9 @@ import torch
 
 from trainers.contract.events import EventWriter
 from trainers.contract.spec import JobSpec
-from trainers.core.context import JobContext
+from trainers.core.context import JobContext, ModelCache
 from trainers.core.control import Control
 from trainers.core.distributed import Processes
-from trainers.core.model_cache import ModelCache
 from trainers.core.reporting import Reporter
 
 

@@ -20,7 +20,7 @@ from tests.patience import PATIENCE_SECONDS
 from tests.trainers.job import Job
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.job import reason_of
-from trainers.optional.hidden import OPTIONAL
+from trainers.optional.libraries import OPTIONAL
 
 UNUSED = (
     "diffusers.loaders.textual_inversion",

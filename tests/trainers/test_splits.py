@@ -19,9 +19,9 @@ from api.catalog.checking.work import Work
 from formats.datasets.splits import split_chosen, split_evaluated, splits_of
 from tests.trainers.text.job import TextJob, workspace
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.contract.params.evaluate_text import EvaluateTextParams
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.params.masked_text import MaskedTextParams
+from trainers.contract.params.sample_text import EvaluateTextParams
 from trainers.contract.spec import JobSpec
 from trainers.image.data.image_rows import Columns
 from trainers.image.data.images import images_read

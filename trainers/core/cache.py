@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -125,3 +125,22 @@ def _read_or_make(path: Path, make: Callable[[], Tensors]) -> Tensors:
 def _bytes(tensor: Tensor) -> bytes:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+
+
+class EncodingCache(NamedTuple):
+    cache: Path
+    """Of this host, shared by jobs and ranks."""
+    processes: Processes
+    control: Control
+    reporter: Reporter
+
+    def keep(self, name: str, stage: str, makers: Makers) -> Store | None:
+        """The tensors of each key, made where the cache lacks them; None: a stop was wanted meanwhile."""
+        return tensors_cached(
+            self.cache / name,
+            makers,
+            stage=stage,
+            processes=self.processes,
+            control=self.control,
+            reporter=self.reporter,
+        )

@@ -1,6 +1,6 @@
 """What every method gets, made once by `trainers.run`: its spec and folders, its ranks, and a way to report."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,12 +13,30 @@ from trainers.contract.params.base import Params
 from trainers.contract.spec import JobSpec
 from trainers.core.control import Control
 from trainers.core.distributed import Processes, start_processes
-from trainers.core.model_cache import ModelCache
 from trainers.core.reporting import Reporter
 
 P = TypeVar("P", bound=Params, default=Any, covariant=True)
 Q = TypeVar("Q", bound=Params)
 Outcome = Literal["succeeded", "stopped"]
+
+
+class ModelCache:
+    """One thing at a time, by key. A process that runs one job keeps nothing that anybody asks for again."""
+
+    def __init__(self) -> None:
+        self._key: Hashable = None
+        self._thing: Any = None
+
+    def holds(self, key: Hashable) -> bool:
+        return self._thing is not None and self._key == key
+
+    def get(self, key: Hashable, load: Callable[[], Any]) -> Any:
+        """The thing of `key`; another one is let go of before `load` makes it. Whoever gets it leaves it as it was."""
+        if self._key != key:
+            self._key = self._thing = None
+            self._thing = load()
+            self._key = key
+        return self._thing
 
 
 @dataclass(frozen=True)

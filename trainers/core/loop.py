@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from trainers.contract.events import Validation
+from trainers.core.checkpoint import rng_load_state, rng_state
 from trainers.core.context import Outcome
 from trainers.core.control import Command, Control
 from trainers.core.distributed import Processes
 from trainers.core.noise import Purpose, integer
 from trainers.core.optim import Schedule, skips_on_device
-from trainers.core.reporting import Reporter
-from trainers.core.state import rng_load_state, rng_state
-from trainers.core.steplog import Entry, StepLog
+from trainers.core.reporting import Entry, Reporter, StepLog
 
 Micro = TypeVar("Micro")
 SMALLEST_LOSS_SCALE = 2.0**-10

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from trainers.optional.module import optional_module
+from trainers.optional.libraries import optional_module
 
 Quantization = Literal["int8", "nf4"]
 
@@ -17,10 +17,10 @@ def network_quantise(network: Any, kind: Quantization, device: torch.device) -> 
     not repeated (embeddings of time and position, the last projection) is small and matters most: it stays as it is.
     """
     if kind == "nf4":
-        quantise = optional_module("trainers.optional.bitsandbytes", "quantization").linear_nf4
+        quantise = linear_nf4
         network.is_loaded_in_4bit = True  # peft looks here before it looks at the layers
     else:
-        quantise = optional_module("trainers.optional.torchao", "quantization").linear_int8
+        quantise = linear_int8
     for name in repeated_linears(network):
         parent, _, child = name.rpartition(".")
         setattr(network.get_submodule(parent), child, quantise(network.get_submodule(name), device))
@@ -41,3 +41,32 @@ def _rest_move(network: nn.Module, device: torch.device) -> None:
                 parameter.data = parameter.data.to(device)
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(device))
+
+
+def linear_nf4(layer: nn.Linear, device: torch.device) -> nn.Module:
+    """`layer` on `device` with its weight in 4-bit NormalFloat (Dettmers et al. 2023, "QLoRA"), frozen.
+
+    The bias, and what it computes in, keep their dtype.
+    """
+    library = optional_module("bitsandbytes", "quantization")
+    linear = library.nn.Linear4bit(
+        layer.in_features,
+        layer.out_features,
+        bias=layer.bias is not None,
+        compute_dtype=layer.weight.dtype,
+        quant_type="nf4",
+        device="meta",
+    )
+    linear.weight = library.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4", module=linear)
+    linear.bias = layer.bias
+    linear.support_avx512bf16_for_cpu = False  # it would lay the weights out anew in evaluation, and give other bits
+    placed: nn.Module = linear.requires_grad_(False).to(device)
+    return placed
+
+
+def linear_int8(layer: nn.Linear, device: torch.device) -> nn.Module:
+    """`layer` on `device` with its weight in 8 bits, one scale per output, frozen; activations keep their dtype."""
+    library = optional_module("torchao.quantization", "quantization")
+    holder = nn.Sequential(layer.to(device))
+    library.quantize_(holder, library.Int8WeightOnlyConfig())
+    return holder[0].requires_grad_(False)

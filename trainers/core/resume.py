@@ -1,9 +1,10 @@
 """What a job needs to go on exactly where it stopped: gathers it into a checkpoint, and puts it back."""
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,14 +13,22 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Checkpoint, Warning_
 from trainers.contract.params.base import Params
 from trainers.contract.spec import InputRef, JobSpec, canonical_json
-from trainers.core.checkpoint import Loaded, checkpoint_load, checkpoint_save, newest_checkpoint
-from trainers.core.choices import choices_of
+from trainers.core.checkpoint import (
+    Loaded,
+    State,
+    checkpoint_load,
+    checkpoint_save,
+    newest_checkpoint,
+    optimizer_load_state,
+    optimizer_state,
+    rng_load_state,
+    rng_state,
+)
 from trainers.core.context import JobContext
-from trainers.core.ema import Ema
-from trainers.core.global_batch import GlobalBatch
+from trainers.core.distributed import GlobalBatch
 from trainers.core.loop import Progress
 from trainers.core.manifest import versions
-from trainers.core.state import State, optimizer_load_state, optimizer_state, rng_load_state, rng_state
+from trainers.core.optim import Ema
 
 
 @dataclass
@@ -199,3 +208,30 @@ def _difference(value: Any, other: Any) -> Any:
     if isinstance(value, dict) and isinstance(other, dict):
         return {name: entry for name, entry in value.items() if other.get(name) != entry}
     return value
+
+
+AnyParams = TypeVar("AnyParams", bound=Params)
+AUTO = "auto"
+
+
+def choices_make(job: JobContext, params: AnyParams, here: Mapping[str, str]) -> AnyParams:
+    """`params` with each `auto` replaced: by what the newest checkpoint was trained with, else by what `here` says."""
+    before = _recorded(job)
+    names = [name for name in here if getattr(params, name) == AUTO]
+    return params.model_copy(update={name: before.get(name, here[name]) for name in names})
+
+
+def choices_of(requested: Params, params: Params) -> dict[str, str]:
+    """What stands in `params` where `auto` was requested."""
+    values = {name: getattr(params, name) for name in type(params).model_fields if getattr(requested, name) == AUTO}
+    return {name: value for name, value in values.items() if value != AUTO}
+
+
+def _recorded(job: JobContext) -> dict[str, str]:
+    """{} at a first start, and where the checkpoint cannot be read, which the restore refuses in its own words."""
+    folder = newest_checkpoint(job.checkpoint, job.out / "checkpoints")
+    try:
+        choices = json.loads((folder / "state.json").read_bytes()).get("choices", {}) if folder else {}
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return dict(choices)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from foundation.atomic import json_write
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Progress, Sample, Started, Validation, Warning_
-from trainers.contract.params.evaluate_text import EvaluateTextParams
+from trainers.contract.params.sample_text import EvaluateTextParams
 from trainers.core.context import JobContext, Outcome
 from trainers.core.noise import Purpose, stream
 from trainers.text.data.chat import Encoded, Role, chat_tokenizer_of, encode_chat, encode_plain, prompt_ids, shift_begin

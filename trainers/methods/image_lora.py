@@ -9,13 +9,11 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Started, Warning_
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.params.image_lora_rules import EVALUATION_SHARE
-from trainers.core.choices import choices_make
 from trainers.core.context import JobContext, Outcome
-from trainers.core.ema import Ema
-from trainers.core.listeners import listeners_attach
 from trainers.core.loop import Hooks, Progress, StepBatch, TrainingPlan, fit
-from trainers.core.optim import Group, optimizer_of, schedule
-from trainers.core.resume import Resumable
+from trainers.core.optim import Ema, Group, optimizer_of, schedule
+from trainers.core.reporting import listeners_attach
+from trainers.core.resume import Resumable, choices_make
 from trainers.image.data.batches import MicroBatch, step_batch, validation_batches
 from trainers.image.data.dataset import Rows, batch_of, draw_settings_of, plan_of, rows_encode, rows_read
 from trainers.image.data.examples import Examples

@@ -17,8 +17,7 @@ from formats.models.single_file import Checkpoint, CheckpointError, checkpoint_f
 from formats.models.single_file_configs import configs_of
 from foundation.atomic import json_write
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.contract.params.fetch import FetchModelParams
-from trainers.contract.params.import_model import ImportModelParams
+from trainers.contract.params.fetch import FetchModelParams, ImportModelParams
 from trainers.core.context import JobContext, Outcome
 from trainers.core.fetching import Kind, files_fetch
 from trainers.image.models.families import family_of, load_base, stored_dtype

@@ -9,12 +9,11 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Progress, Sample, Started, Warning_
 from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.core.context import JobContext, Outcome
-from trainers.core.listeners import listeners_attach
 from trainers.core.loop import Hooks, StepBatch, TrainingPlan, fit
 from trainers.core.optim import schedule
-from trainers.core.reporting import Reporter
+from trainers.core.reporting import Reporter, listeners_attach
 from trainers.core.resume import Resumable
-from trainers.optional.module import optional_module
+from trainers.optional.libraries import optional_module
 from trainers.text.data.batches import TextMicroBatch, TextPlan, recipe_of, text_step_batch
 from trainers.text.data.chat import prompt_ids
 from trainers.text.data.dataset import TextDataset, dataset_read
@@ -143,7 +142,7 @@ def job_on_device(job: JobContext[MaskedTextParams]) -> JobContext[MaskedTextPar
     if job.params.train_device != "tpu":
         return job
     try:
-        library = optional_module("trainers.optional.torch_xla", "tpu")
+        library = optional_module("torch_xla", "tpu")
     except TrainerError as error:
         raise TrainerError(
             ReasonCode.MISSING_LIBRARY,

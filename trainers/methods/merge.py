@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from trainers.contract.events import Progress
-from trainers.contract.params.merge import MergeParams
-from trainers.core.adaptor_inputs import base_check, weights_folder
+from trainers.contract.params.adaptors import MergeParams
+from trainers.core.adaptor_files import base_check, weights_folder
 from trainers.core.context import JobContext, Outcome
 from trainers.core.reporting import Reporter
 from trainers.image.adaptors.apply import prediction_override

@@ -16,7 +16,7 @@ from tests.api.accounts.test_secrets import database_dump
 from tests.api.actors import person
 from tests.api.host import Host, event
 from tests.api.world import Environ, World
-from trainers.contract.params.import_model import ImportModelParams
+from trainers.contract.params.fetch import ImportModelParams
 
 pytestmark = pytest.mark.django_db
 VALUE, ODD = "hf_" + "s3cret" * 6, "generic-s3cret-value"

@@ -6,11 +6,11 @@ from pydantic import ValidationError
 
 from trainers.contract.params import METHODS, params_class
 from trainers.contract.params.base import Params
-from trainers.contract.params.decoding import DecodingParams
 from trainers.contract.params.fetch import FetchParams
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.params.image_lora_rules import SWITCHES
 from trainers.contract.params.masked_text import MaskedTextParams
+from trainers.contract.params.sample_text import DecodingParams
 
 
 def refusal(**values: Any) -> str:

@@ -7,9 +7,16 @@ import pytest
 import torch
 
 from trainers.contract.errors import TrainerError
-from trainers.core.checkpoint import checkpoint_load, checkpoint_save, newest_checkpoint
+from trainers.core.checkpoint import (
+    checkpoint_load,
+    checkpoint_save,
+    newest_checkpoint,
+    optimizer_load_state,
+    optimizer_state,
+    rng_load_state,
+    rng_state,
+)
 from trainers.core.optim import Group, optimizer_of
-from trainers.core.state import optimizer_load_state, optimizer_state, rng_load_state, rng_state
 
 TENSORS = {"weights": {"a": torch.arange(6.0).view(2, 3)}, "rng": {"0.torch": torch.tensor([1, 2], dtype=torch.uint8)}}
 

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, Qwen3Config, Qwen3ForCausalLM
 
 from tests.tolerance import PRODUCT, assert_near
+from trainers.core.checkpoint import optimizer_load_state, optimizer_state
 from trainers.core.muon import Muon, batch_size, newton_schulz, orthogonalized, routes, routes_table
-from trainers.core.state import optimizer_load_state, optimizer_state
 
 pytestmark = pytest.mark.numeric
 

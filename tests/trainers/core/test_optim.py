@@ -6,10 +6,9 @@ import torch
 
 from tests.tolerance import PRODUCT, assert_near
 from trainers.contract.errors import TrainerError
-from trainers.core.checkpoint import checkpoint_load, checkpoint_save
-from trainers.core.optim import Group, OptimizerName, ScheduleName, optimizer_of, schedule
-from trainers.core.state import State, optimizer_load_state, optimizer_state
-from trainers.optional.module import optional_module
+from trainers.core.checkpoint import State, checkpoint_load, checkpoint_save, optimizer_load_state, optimizer_state
+from trainers.core.optim import Ema, Group, OptimizerName, ScheduleName, ema_decay_at, optimizer_of, schedule
+from trainers.optional.libraries import optional_module
 
 pytestmark = pytest.mark.numeric
 
@@ -158,7 +157,6 @@ def test_groups_have_their_rates_and_names_where_there_are_several() -> None:
 
 
 def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "trainers.optional.lion", raising=False)
     monkeypatch.setitem(sys.modules, "lion_pytorch", None)
     with pytest.raises(TrainerError, match=r"lion_pytorch is not installed .* install anneal\[optimizers\]") as caught:
         optimizer_on("lion", (2,))
@@ -168,3 +166,40 @@ def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.M
 def test_a_broken_import_of_ours_is_not_called_a_missing_library() -> None:
     with pytest.raises(ModuleNotFoundError):
         optional_module("trainers.with_nothing", "optimizers")
+
+
+def test_the_decay_warms_up_to_the_one_asked() -> None:
+    assert [ema_decay_at(0.9, step) for step in (1, 10, 1000)] == pytest.approx([2 / 11, 11 / 20, 0.9])
+
+
+def test_the_average_is_its_recurrence() -> None:
+    weight = torch.nn.Parameter(torch.tensor([1.0, 5.0]))
+    ema, expected = Ema([weight], 0.9999), weight.detach().clone()
+    for step in range(1, 6):
+        weight.data += 0.5
+        ema.update(step)
+        decay = (1 + step) / (10 + step)
+        expected = decay * expected + (1 - decay) * weight.detach()
+    with ema.applied():
+        assert_near(weight.detach(), expected, PRODUCT)
+    assert weight.tolist() == [3.5, 7.5]
+
+
+def test_the_weights_come_back_after_a_failure_too() -> None:
+    weight = torch.nn.Parameter(torch.tensor([1.0]))
+    ema = Ema([weight], 0.9)
+    weight.data.fill_(3.0)
+    with pytest.raises(RuntimeError), ema.applied():
+        assert weight.item() == 1.0
+        raise RuntimeError
+    assert weight.item() == 3.0
+
+
+def test_a_state_put_back_is_the_same_average() -> None:
+    weight = torch.nn.Parameter(torch.randn(3, 2))
+    ema = Ema([weight], 0.99)
+    weight.data += 1
+    ema.update(1)
+    other = Ema([weight], 0.99)
+    other.load_state({name: value.clone() for name, value in ema.state().items()})
+    assert all(torch.equal(value, ema.state()[name]) for name, value in other.state().items())

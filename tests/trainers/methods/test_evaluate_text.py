@@ -14,7 +14,7 @@ from tests.tiny_text import BUILDERS
 from tests.trainers.text.job import Make, events_of, save_adaptor, workspace
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Validation
-from trainers.contract.params.evaluate_text import EvaluateTextParams
+from trainers.contract.params.sample_text import EvaluateTextParams
 from trainers.methods.evaluate_text import (
     answers_equal,
     encoded_row,

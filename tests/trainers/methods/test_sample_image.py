@@ -31,7 +31,7 @@ from trainers.contract.errors import ReasonCode
 from trainers.contract.events import Event, EventWriter, Payload, Sample
 from trainers.contract.params.sample_image import SampleImageParams
 from trainers.contract.spec import JobSpec
-from trainers.core.model_cache import ModelCache
+from trainers.core.context import ModelCache
 from trainers.methods.sample_image import sample
 
 

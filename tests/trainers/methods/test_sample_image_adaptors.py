@@ -28,8 +28,8 @@ from trainers.contract.errors import ReasonCode
 from trainers.contract.events import Sample
 from trainers.contract.params.sample_image import SampleImageParams
 from trainers.contract.spec import InputRef
+from trainers.core.context import ModelCache
 from trainers.core.lora import attach
-from trainers.core.model_cache import ModelCache
 from trainers.image.adaptors.save import adaptor_save
 from trainers.image.models.families import load_base
 from trainers.image.models.stable_diffusion import SD1

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from formats.datasets.splits import split_chosen
@@ -145,3 +145,7 @@ def scales_check(field: str, scales: Sequence[float], inputs: "Inputs") -> None:
 def as_typed(value: Any) -> str:
     """A value as a person writes it in JSON or YAML: true, not True."""
     return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+SECRET_NAME = r"^[a-z][a-z0-9_]{0,49}$"
+SecretNames = Annotated[tuple[Annotated[str, Field(pattern=SECRET_NAME)], ...], Field(max_length=10)]

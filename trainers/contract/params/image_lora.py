@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from foundation.plain_text import PlainLine
-from trainers.contract.params.base import SPLIT, Params, Product
+from trainers.contract.params.base import SPLIT, Params, Product, SecretNames
 from trainers.contract.params.image_lora_rules import (
     family_problem,
     fields_agree,
@@ -14,7 +14,6 @@ from trainers.contract.params.image_lora_rules import (
     without_form_warmup,
 )
 from trainers.contract.params.sample_image import DEFAULT_FLUX_GUIDANCE, DEFAULT_GUIDANCE
-from trainers.contract.params.secrets import SecretNames
 
 if TYPE_CHECKING:
     from trainers.contract.spec import Inputs

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.contract.params.base import SPLIT, Params, Product
-from trainers.contract.params.secrets import SecretNames
+from trainers.contract.params.base import SPLIT, Params, Product, SecretNames
 
 if TYPE_CHECKING:
     from trainers.contract.spec import Inputs, Resources

@@ -9,7 +9,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.spec import InputRef
-from trainers.core.adaptor_inputs import base_check, weights_folder
+from trainers.core.adaptor_files import base_check, weights_folder
 from trainers.image.adaptors.file import clip_skip_of
 from trainers.image.adaptors.load import adaptor_load
 from trainers.image.models.base import Base

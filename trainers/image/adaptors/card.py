@@ -7,7 +7,7 @@ from typing import Any
 
 from formats.models.image_families import FAMILIES
 from foundation.atomic import bytes_write
-from trainers.core.card import base_name, parameters_table, quoted, table
+from trainers.core.manifest import base_name, parameters_table, quoted, table
 from trainers.image.adaptors.file import KOHYA, WEIGHTS
 
 ORIGINS = {"import_adaptor": "imported", "extract_adaptor": "made from another adaptor"}

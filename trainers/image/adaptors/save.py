@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from foundation.atomic import bytes_write
+from trainers.core.adaptor_files import file_bytes
 from trainers.core.lora import TRAINED
-from trainers.core.safetensors_file import file_bytes
 from trainers.image.adaptors.file import CLIP_SKIP_FAMILIES, KOHYA, WEIGHTS
 from trainers.image.adaptors.kohya import kohya_tensors
 from trainers.image.adaptors.pairs import Pairs, live_pairs

@@ -15,11 +15,10 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Warning_
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.spec import InputRef
+from trainers.core.cache import EncodingCache
 from trainers.core.context import JobContext
-from trainers.core.encoding_cache import EncodingCache
-from trainers.core.global_batch import GlobalBatch
-from trainers.core.noise import Purpose, stream
-from trainers.core.split import split
+from trainers.core.distributed import GlobalBatch
+from trainers.core.noise import Purpose, split, stream
 from trainers.image.data.batches import DrawSettings, Dropout, Plan, times_of
 from trainers.image.data.examples import CaptionedImage, Encoding, Examples, TextKind, examples_encode
 from trainers.image.data.framing import Augment, Framing, Shape, mask_source, shape_for, shapes_of

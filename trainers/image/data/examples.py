@@ -10,8 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from trainers.core.cache import Store, Tensors, cache_key, stores_digest, weights_digest
-from trainers.core.encoding_cache import EncodingCache
+from trainers.core.cache import EncodingCache, Store, Tensors, cache_key, stores_digest, weights_digest
 from trainers.image.data.framing import (
     UNCHANGED,
     Change,

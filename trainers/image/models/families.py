@@ -28,8 +28,7 @@ from formats.models.image_families import family_of as pipeline_family
 from formats.models.safetensors_header import PICKLE_ENDINGS
 from foundation.atomic import bytes_write
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.core.folder_views import bad_files, ignored_log, weights_view
-from trainers.core.special_tokens import special_tokens_check
+from trainers.core.model_files import bad_files, ignored_log, special_tokens_check, weights_view
 from trainers.image.models.base import Base, TargetKind, TextSettings
 from trainers.image.models.text_encoders import Embed, Text, Tokenize, encode_one_by_one
 

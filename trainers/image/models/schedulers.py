@@ -19,8 +19,8 @@ from diffusers import (
 from formats.models.configs import json_file_read
 from formats.models.image_families import FLOW, scheduler_config_clean
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.core.folder_views import bad_files
 from trainers.core.losses import rescale_zero_terminal_snr
+from trainers.core.model_files import bad_files
 
 SCHEDULERS: dict[str, Any] = {
     cls.__name__: cls

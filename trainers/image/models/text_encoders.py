@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer, T5Tokenizer
 
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.core.tokenizer_open import tokenizer_open
+from trainers.core.model_files import tokenizer_open
 from trainers.image.models.base import Base, TextSettings
 
 MAX_CHUNKS = 3

@@ -4,7 +4,7 @@ from typing import Any
 
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.core.context import JobContext, Outcome
-from trainers.core.global_batch import GlobalBatch
+from trainers.core.distributed import GlobalBatch
 from trainers.core.loop import Progress
 from trainers.core.manifest import manifest_body
 from trainers.core.resume import Resumable

@@ -13,17 +13,17 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Warning_
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.spec import InputRef
-from trainers.core.adaptor_inputs import base_check, weights_folder
+from trainers.core.adaptor_files import base_check, weights_folder
 from trainers.core.context import JobContext
-from trainers.core.ema import Ema
 from trainers.core.lora import TRAINED, attach, lora_layers, lora_load_state, lora_state
 from trainers.core.noise import Purpose, integer
+from trainers.core.optim import Ema
 from trainers.core.quantization import network_quantise
 from trainers.image.adaptors.load import adaptor_read
 from trainers.image.adaptors.pairs import Pair, Pairs, live_pairs, plain_name, roots
 from trainers.image.models.base import Base, part_name
 from trainers.image.models.families import image_family, load_base
-from trainers.optional.module import optional_module
+from trainers.optional.libraries import optional_module
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 CLIP = (CLIPTextModel, CLIPTextModelWithProjection)
@@ -108,7 +108,8 @@ def base_load(job: JobContext[ImageLoraParams]) -> Base:
     base = _load_quantized(job)
     family_check(base, params)
     if params.attention == "xformers":
-        optional_module("trainers.optional.xformers", "xformers").attention_use(base.network)
+        optional_module("xformers", "xformers")
+        base.network.enable_xformers_memory_efficient_attention()
     if params.gradient_checkpointing:
         base.network.enable_gradient_checkpointing()
     return base

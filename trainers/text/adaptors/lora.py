@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from foundation.atomic import bytes_write, json_write
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.spec import InputRef
-from trainers.core.adaptor_inputs import base_check, weights_folder
+from trainers.core.adaptor_files import base_check, file_bytes, weights_folder
 from trainers.core.lora import TRAINED, inject, lora_layers, pair_init
-from trainers.core.safetensors_file import file_bytes
 from trainers.text.adaptors.file import CONFIG, PREFIX, ROW_SUFFIX, WEIGHTS, text_adaptor_read
 from trainers.text.models.base import (
     TextBase,

@@ -20,7 +20,7 @@ from trainers.contract.events import Warning_
 from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.contract.spec import canonical_json
 from trainers.core.context import JobContext
-from trainers.core.split import split
+from trainers.core.noise import split
 from trainers.text.data.chat import ChatTokenizer, Encoded, Role, chat_tokenizer_of, encode_rows
 from trainers.text.data.rows import Dialogue, bad_rows, dialogues_of, rows_read, split_counts
 from trainers.text.models.base import TextBase

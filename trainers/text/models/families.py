@@ -28,7 +28,7 @@ from formats.models import text_configs
 from formats.models.configs import json_file_read
 from formats.models.text_configs import text_config_clean, text_family_of
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.core.folder_views import bad_files
+from trainers.core.model_files import bad_files
 
 BERT_SKIPPED = re.compile(r"bert\.pooler\.|cls\.seq_relationship\.|bert\.embeddings\.position_ids$")
 """Heads of other tasks, and a buffer in old checkpoints."""

@@ -15,7 +15,7 @@ from formats.models.safetensors_header import PICKLE_ENDINGS
 from formats.models.text_configs import MARK
 from foundation.atomic import folder_write, json_write
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.core.folder_views import bad_files
+from trainers.core.model_files import bad_files
 from trainers.text.models.base import TextBase, mask_row_of
 from trainers.text.models.families import FAMILIES
 

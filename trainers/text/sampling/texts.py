@@ -14,7 +14,7 @@ from torch import Tensor
 
 from foundation.atomic import json_write
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.contract.params.decoding import DecodingParams
+from trainers.contract.params.sample_text import DecodingParams
 from trainers.core.context import JobContext
 from trainers.core.distributed import single_process_check
 from trainers.text.adaptors.lora import lora_remove, text_adaptors_apply

@@ -10,16 +10,14 @@ from torch import Tensor, nn
 
 from foundation.atomic import bytes_write
 from trainers.contract.params.masked_text import MaskedTextParams
-from trainers.core.card import base_name, parameters_table, quoted, table
-from trainers.core.choices import choices_make
 from trainers.core.context import JobContext, Outcome
-from trainers.core.global_batch import GlobalBatch
+from trainers.core.distributed import GlobalBatch
 from trainers.core.loop import Progress
-from trainers.core.manifest import manifest_body
+from trainers.core.manifest import base_name, manifest_body, parameters_table, quoted, table
 from trainers.core.muon import Muon, iteration_dtype, routes, routes_table
 from trainers.core.noise import Purpose, integer
 from trainers.core.optim import Group, optimizer_of
-from trainers.core.resume import Resumable
+from trainers.core.resume import Resumable, choices_make
 from trainers.text.adaptors.lora import (
     attach_text_lora,
     lora_merge,

@@ -27,8 +27,7 @@ from trainers.image.adaptors.save import adaptor_write
 from trainers.image.models.base import Base
 from trainers.image.models.families import load_base
 from trainers.job import run
-from trainers.methods.extract_adaptor import lower_rank
-from trainers.methods.import_adaptor import trigger_of
+from trainers.methods.adaptors import lower_rank, trigger_of
 
 SHA256 = "1" * 64
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"

@@ -15,8 +15,7 @@ from tests.trainers.image.data.scene import PLAIN, SIZES, Make, assert_same, dat
 from trainers.contract.errors import TrainerError
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.core.losses import cosmap_weight, shifted_time
-from trainers.core.noise import Purpose, integer, uniform
-from trainers.core.split import split
+from trainers.core.noise import Purpose, integer, split, uniform
 from trainers.image.data.batches import DdpmTimes, FlowTimes, MicroBatch, Plan, times_of
 from trainers.image.data.dataset import class_images_missing
 from trainers.image.models.base import Base

@@ -15,9 +15,8 @@ from tests.trainers.image.sampling.test_families import half_mask, photo
 from trainers.contract.errors import TrainerError
 from trainers.contract.events import EventWriter, read_events
 from trainers.contract.spec import JobSpec
-from trainers.core.context import JobContext
+from trainers.core.context import JobContext, ModelCache
 from trainers.core.lora import attach
-from trainers.core.model_cache import ModelCache
 from trainers.image.adaptors.save import adaptor_save
 from trainers.image.models.families import load_base
 from trainers.methods.sample_image import sample

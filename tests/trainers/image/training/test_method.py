@@ -18,8 +18,8 @@ from tests.tiny_parts import ATTENTION
 from tests.trainers.job import Job, adaptor_of, job_make
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.core.checkpoint import checkpoint_load
-from trainers.core.ema import ema_decay_at
 from trainers.core.lora import TRAINED, attach, lora_layers
+from trainers.core.optim import ema_decay_at
 from trainers.image.models import families
 from trainers.image.models.families import load_base
 from trainers.image.training.drawing import class_image_draw

@@ -91,7 +91,7 @@ IN_OTHER_FILES = {
     "attention": (METHOD, "test_xformers_that_is_not_there_is_named_with_its_extra"),
     "compile": (METHOD, "test_a_compiled_network_has_the_gradients_of_the_plain_one"),
     "use_ema": (METHOD, "test_the_average_is_exported_and_the_raw_weights_stay"),
-    "ema_decay": ("../../core/test_ema.py", "test_the_decay_warms_up_to_the_one_asked"),
+    "ema_decay": ("../../core/test_optim.py", "test_the_decay_warms_up_to_the_one_asked"),
     "no_metadata": (METHOD, "test_without_metadata_the_kohya_file_tells_nothing_of_the_training"),
     "log_to_wandb": ("../../optional/test_wandb.py", "test_a_job_without_a_key_keeps_its_run_in_files"),
     "wandb_project": ("../../optional/test_wandb.py", "test_a_job_without_a_key_keeps_its_run_in_files"),

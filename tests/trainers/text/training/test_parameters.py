@@ -315,7 +315,6 @@ def test_frozen_weights_have_the_dtype_and_trained_ones_are_fp32(make: Make) -> 
 
 
 def test_load_in_4bit_without_its_library_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "trainers.optional.bitsandbytes", raising=False)
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as if it were not installed
     job = make(load_in_4bit=True, **LORA)
     assert job.run() == 1

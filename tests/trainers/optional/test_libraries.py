@@ -11,7 +11,7 @@ from trainers.contract.params.base import Params
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.contract.params.sample_text import SampleTextParams
-from trainers.optional import hidden
+from trainers.optional import libraries
 
 UNUSED = "antigravity_of_nobody"
 
@@ -21,27 +21,27 @@ def library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """An installed module that nothing has imported, and the only optional one."""
     (tmp_path / f"{UNUSED}.py").write_text("VALUE = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(hidden, "OPTIONAL", (UNUSED,))
+    monkeypatch.setattr(libraries, "OPTIONAL", (UNUSED,))
     yield UNUSED
     sys.modules.pop(UNUSED, None)
 
 
 def test_a_library_that_was_not_requested_looks_uninstalled(library: str) -> None:
-    hidden.libraries_hide([])
+    libraries.libraries_hide([])
     assert importlib.util.find_spec(library) is None
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module(library)
 
 
 def test_a_requested_library_can_be_imported_also_after_it_was_hidden(library: str) -> None:
-    hidden.libraries_hide([])
-    hidden.libraries_hide([library])
+    libraries.libraries_hide([])
+    libraries.libraries_hide([library])
     assert importlib.import_module(library).VALUE == 1
 
 
 def test_a_library_that_is_imported_already_stays(library: str) -> None:
     module = importlib.import_module(library)
-    hidden.libraries_hide([])
+    libraries.libraries_hide([])
     assert importlib.import_module(library) is module
 
 
@@ -61,13 +61,13 @@ def test_scipy_stays_for_schedulers_that_compute_with_it(
     (tmp_path / "scheduler").mkdir()
     if config:
         (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
-    hidden.scipy_hide_unless_used(tmp_path)
+    libraries.scipy_hide_unless_used(tmp_path)
     assert ("scipy" in sys.modules) is is_hidden
     sys.modules.pop("scipy", None)
 
 
 @pytest.mark.parametrize(
-    ("params", "libraries"),
+    ("params", "expected"),
     [
         (ImageLoraParams(adaptor_name="a"), set()),
         (ImageLoraParams(adaptor_name="a", optimizer="adamw8bit"), {"bitsandbytes"}),
@@ -82,5 +82,5 @@ def test_scipy_stays_for_schedulers_that_compute_with_it(
         (SampleTextParams(prompts=["a"]), set()),
     ],
 )
-def test_parameters_name_the_libraries_that_they_ask_for(params: Params, libraries: set[str]) -> None:
-    assert set(params.libraries()) == libraries <= set(hidden.OPTIONAL)
+def test_parameters_name_the_libraries_that_they_ask_for(params: Params, expected: set[str]) -> None:
+    assert set(params.libraries()) == expected <= set(libraries.OPTIONAL)

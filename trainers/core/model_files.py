@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from formats.models.configs import MAX_INDEX_BYTES, ConfigError, json_file_read, shard_files
-from formats.models.tokenizer_files import CONFIG, TokenizerFiles, tokenizer_files_read
+from formats.models.configs import MAX_INDEX_BYTES, ConfigError, json_file_read, shard_files, value_shown
+from formats.models.tokenizer_files import CONFIG, ROLES, TokenizerFiles, tokenizer_files_read
 from foundation.strict_json import JsonError
 from trainers.contract.errors import ReasonCode, TrainerError
 
@@ -69,3 +69,34 @@ def ignored_log(ignored: tuple[str, ...]) -> None:
     if ignored:
         more = f" and {len(ignored) - NAMED} more" if len(ignored) > NAMED else ""
         LOG.warning("keys of the base model's files that are not read: %s%s", ", ".join(ignored[:NAMED]), more)
+
+
+def tokenizer_open(cls: Any, folder: Path, part: str) -> Any:
+    """The tokenizer in `folder/part` by `cls` of transformers. Raises TrainerError(BAD_BASE_MODEL)."""
+    with tokenizer_view(folder, part) as (view, _):
+        return from_view(cls, view, part)
+
+
+def from_view(cls: Any, view: Path, name: str) -> Any:
+    try:
+        return cls.from_pretrained(view, local_files_only=True)
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+            raise
+        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"{name} cannot be read as {cls.__name__}: {error}") from error
+
+
+def special_tokens_check(tokenizer: Any, vocab_size: int, name: str) -> None:
+    """Raises TrainerError(BAD_BASE_MODEL) for a special token of `tokenizer` with an id of `vocab_size` or more."""
+    for role in ROLES:
+        index = getattr(tokenizer, f"{role}_id", None)
+        if index is not None and index >= vocab_size:
+            shown = value_shown(getattr(tokenizer, role))
+            raise TrainerError(
+                ReasonCode.BAD_BASE_MODEL,
+                f"{name}: {role} {shown} has the id {index}, expected one below the network's {vocab_size} rows",
+            )
+
+
+PANIC = "PanicException"
+"""Name of the class that pyo3 raises. It cannot be imported, and is no Exception."""

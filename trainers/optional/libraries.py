@@ -1,15 +1,18 @@
-"""Hides the libraries that a job does not use, before the libraries that it does use are imported.
+"""Optional libraries: hidden from a job that does not use them, loaded for one whose parameters ask for them.
 
 transformers, diffusers, peft, accelerate and tensorboard import many libraries wherever they are installed, for
 features that no job here uses. Such an import costs seconds, prints warnings into the job's log (bitsandbytes without
 kernels for the machine) and fails where the library does not fit torch.
 """
 
+import importlib
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from types import ModuleType
 
 from formats.models.configs import json_file_read
+from trainers.contract.errors import ReasonCode, TrainerError
 
 OPTIONAL = (
     "aim",
@@ -83,3 +86,16 @@ def scipy_hide_unless_used(model: Path) -> None:
         config = {}  # a base without a scheduler; what is wrong with one is reported when the base is loaded
     if config.get("_class_name") != "LMSDiscreteScheduler" and not config.get("use_beta_sigmas"):
         sys.modules.setdefault("scipy", None)  # type: ignore[arg-type]  # as above
+
+
+def optional_module(path: str, extra: str) -> ModuleType:
+    """The module at `path`: a library, or our adapter of one. TrainerError MISSING_LIBRARY names the extra."""
+    try:
+        return importlib.import_module(path)
+    except ImportError as error:
+        if error.name is None or error.name.partition(".")[0] == "trainers":
+            raise  # our own mistake
+        raise TrainerError(
+            ReasonCode.MISSING_LIBRARY,
+            f"{error.name} is not installed on this worker; install anneal[{extra}] there",
+        ) from error
