@@ -6,11 +6,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from api.errors import Problem
-from trainers.contract.params import METHODS
-from trainers.contract.params.base import Params
+from trainers.contract.params import METHODS, params_class
+from trainers.contract.params.base import AcceleratorChoice, Params
 
-WORDS = ("train_device", "gpu_ids")
-"""Parameters that select accelerators, in methods that have them."""
 Resources = dict[str, Any]
 
 
@@ -25,42 +23,39 @@ def resources_for(
     If neither selects accelerators, the job gets `default_count()` of the claiming worker's free ones.
     """
     resources = dict(requested or {})
-    parsed = _params(method, params)
-    if parsed is None:
+    choice = _choice(method, params)
+    if choice is None:
         return {"accelerators": default_count(), **resources}
     requested_count = resources.get("accelerators")
-    if parsed.gpu_ids != "auto":
-        return _exactly([int(index) for index in parsed.gpu_ids.split(",")], requested_count, resources)
-    if parsed.train_device in ("cpu", "tpu") and _count(requested_count):
-        raise _conflict(
-            f"params.train_device={parsed.train_device!r} uses none, but resources.accelerators={requested_count}"
-        )
-    if parsed.train_device == "cuda" and requested_count == 0:
-        raise _conflict("params.train_device='cuda' needs one, but resources.accelerators=0")
-    count = {"auto": default_count(), "cuda": 1}.get(parsed.train_device, 0)
-    return {"accelerators": count, **resources}
+    if choice.indices:
+        return _exactly(choice.parameter, list(choice.indices), requested_count, resources)
+    if not choice.num_accelerators and _count(requested_count):
+        raise _conflict(f"params.{choice.parameter} uses none, but resources.accelerators={requested_count}")
+    if choice.num_accelerators and requested_count == 0:
+        raise _conflict(f"params.{choice.parameter} needs one, but resources.accelerators=0")
+    return {"accelerators": choice.num_accelerators, **resources}
 
 
-def _exactly(indices: list[int], requested: Any, resources: Resources) -> Resources:
-    """Those of params.gpu_ids; several run by ddp."""
+def _exactly(parameter: str, indices: list[int], requested: Any, resources: Resources) -> Resources:
+    """Those that the parameter lists; several run by ddp."""
     is_list = _is_list(requested)
     if requested is not None and (set(requested) != set(indices) if is_list else requested != len(indices)):
-        raise _conflict(f"params.gpu_ids names {indices}, but resources.accelerators={requested}")
+        raise _conflict(f"params.{parameter} names {indices}, but resources.accelerators={requested}")
     return {"strategy": "ddp" if len(indices) > 1 else "single", **resources, "accelerators": indices}
 
 
-def devices_named(params: Mapping[str, Any]) -> bool:
+def devices_named(method: str, params: Mapping[str, Any]) -> bool:
     """Whether the parameters of a request select accelerators."""
-    return any(word in params for word in WORDS)
+    return any(name in params for name in params_class(method).device_fields)
 
 
-def _params(method: str | None, params: Mapping[str, Any]) -> Any:
-    """With all defaults; None if the method has no such parameters, or the spec is invalid and will be rejected."""
+def _choice(method: str | None, params: Mapping[str, Any]) -> AcceleratorChoice | None:
+    """None if the parameters leave it to the resources, or are invalid and will be rejected."""
     kind: type[Params] | None = METHODS.get(method or "")
-    if kind is None or not set(WORDS) <= set(kind.model_fields):
+    if kind is None or not kind.device_fields:
         return None
     try:
-        return kind.model_validate(params)
+        return kind.model_validate(params).accelerators()
     except ValidationError:
         return None
 

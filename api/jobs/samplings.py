@@ -10,10 +10,10 @@ from pydantic import BaseModel
 from api.environment import environment
 from api.jobs.filters import ref_condition
 from api.jobs.models import Artifact, Job, JobInput
+from api.jobs.selectors import params_stored
 from api.jobs.superseded import samples_shown
 from api.storage import storage
-
-METHOD = "sample_image"
+from trainers.contract.params import METHODS
 
 
 class SampledAdaptor(BaseModel):
@@ -55,23 +55,24 @@ class SamplingShape(BaseModel):
 
     @classmethod
     def of(cls, job: Job, images: list[Artifact]) -> Self:
-        params, inputs = job.spec["params"], job.spec["inputs"]
+        sampling, inputs = params_stored(job).image_sampling(), job.spec["inputs"]
+        assert sampling is not None, f"{job.method} samples no images"
         adaptors = inputs.get("adaptors", [])
-        scales = params["adaptor_scales"] or [1.0] * len(adaptors)
+        scales = sampling.adaptor_scales or (1.0,) * len(adaptors)
         return cls(
             job=job.pk,
             name=job.name,
             state=job.state,
             created=job.created,
-            prompt=params["prompt"],
-            negative_prompt=params["negative_prompt"],
-            seeds=[params["seed"] + index for index in range(params["num_images"])],
-            compare=params["compare"],
+            prompt=sampling.prompt,
+            negative_prompt=sampling.negative_prompt,
+            seeds=list(sampling.seeds),
+            compare=sampling.compare,
             model=inputs["model"]["name"] if inputs.get("model") else None,
             adaptors=[
                 SampledAdaptor(name=ref["name"], scale=scale) for ref, scale in zip(adaptors, scales, strict=True)
             ],
-            params=params,
+            params=job.spec["params"],
             images=[SampledImage.of(artifact, file) for artifact in images for file in artifact.files],
             rerun_url=f"/api/v1/jobs/{job.pk}/rerun",
         )
@@ -79,13 +80,18 @@ class SamplingShape(BaseModel):
 
 def samplings_filter(jobs: QuerySet[Job], *, adaptor: str, model: str, search: str) -> QuerySet[Job]:
     """Sampling jobs whose prompt or name contains `search` and that used the adaptor and base model. Raises Problem."""
-    samplings = jobs.filter(method=METHOD)
+    prompt_fields = {name: method.prompt_field for name, method in METHODS.items() if method.prompt_field}
+    samplings = jobs.filter(method__in=prompt_fields)
     for role, ref in (("adaptor", adaptor), ("model", model)):
         if ref:
             used = JobInput.objects.filter(ref_condition("name", ref, role), job=OuterRef("pk"), role=role)
             samplings = samplings.filter(Exists(used))
-    matches = Q(spec__params__prompt__icontains=search) | Q(name__icontains=search)
-    return samplings.filter(matches) if search else samplings
+    if not search:
+        return samplings
+    matches = Q(name__icontains=search)
+    for method, field in prompt_fields.items():
+        matches |= Q(("method", method), (f"spec__params__{field}__icontains", search))
+    return samplings.filter(matches)
 
 
 def sampling_schemas(jobs: list[Job]) -> list[SamplingShape]:

@@ -74,6 +74,11 @@ def params_of(job: Job) -> Params:
     return params_class(job.method).model_validate(job.spec["params"])
 
 
+def params_stored(job: Job) -> Params:
+    """As they were validated when the job was submitted."""
+    return params_class(job.method).stored(job.spec["params"])
+
+
 def due(pool: str, at: datetime) -> QuerySet[Job]:
     """Queued jobs that may start now."""
     may_start = Q(not_before=None) | Q(not_before__lte=at)

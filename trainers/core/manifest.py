@@ -37,7 +37,7 @@ def manifest_body(job: JobContext, outcome: Outcome) -> dict[str, Any]:
         "inputs": spec.inputs.model_dump(mode="json"),
         "resources": spec.resources.model_dump(mode="json"),
         "spec_digest": spec.digest(exclude_unset=True),
-        "seed": getattr(spec.params, "seed", None),
+        "seed": spec.params.random_seed,
         "outcome": outcome,
         "versions": versions(),
         "thread_count": torch.get_num_threads(),

@@ -13,6 +13,8 @@ from api.catalog.models import Adaptor, AdaptorName, AdaptorTag, PretrainedModel
 from api.catalog.versions.filelist import files_check
 from api.errors import Problem
 from foundation.plain_text import PlainText, line_clean
+from trainers.contract.params import params_class
+from trainers.contract.params.base import Params
 from trainers.contract.spec import Contract, folder_digest
 
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:/-]{0,49}$")]
@@ -46,8 +48,9 @@ def adaptor_publish(
     if not listed:
         raise Problem("no_adaptor", "The finished attempt lists no file below adaptor/, so there is no adaptor.")
     listed = files_check(listed)
-    params, base = job.spec["params"], job.spec["inputs"].get("model")
-    name = str(params["adaptor_name"])
+    params, base = params_class(job.method).stored(job.spec["params"]), job.spec["inputs"].get("model")
+    name = params.product_name
+    trigger_word = _trigger_word(params, manifest)
     return Adaptor.objects.create(
         project_id=job.project_id,
         name=name,
@@ -56,14 +59,14 @@ def adaptor_publish(
         attempt=attempt,
         method=job.method,
         base_model=PretrainedModelVersion.objects.filter(key=base["key"]).first() if base else None,
-        trigger_word=_trigger_word(params, manifest),
+        trigger_word=trigger_word,
         partial=partial,
         key=f"{attempt.prefix}/adaptor",
         digest=folder_digest(listed),
         files=listed,
         size_bytes=sum(file["size"] for file in listed),
         manifest=dict(manifest),
-        details=_details(job, manifest, partial),
+        details=_details(job, manifest, trigger_word, partial),
     )
 
 
@@ -89,12 +92,12 @@ def _is_adaptor_file(file: Mapping[str, Any]) -> bool:
     return str(file["path"]).startswith("adaptor/")
 
 
-def _details(job: Any, manifest: Mapping[str, Any], partial: bool) -> dict[str, Any]:
-    params, base = job.spec["params"], job.spec["inputs"].get("model")
+def _details(job: Any, manifest: Mapping[str, Any], trigger_word: str, partial: bool) -> dict[str, Any]:
+    base = job.spec["inputs"].get("model")
     prediction = manifest.get("prediction_type")
     return {
         "method": job.method,
-        "trigger_word": _trigger_word(params, manifest),
+        "trigger_word": trigger_word,
         "base_sha256": base["sha256"] if base else None,
         "base_name": base["name"] if base else None,
         "partial": partial,
@@ -102,9 +105,9 @@ def _details(job: Any, manifest: Mapping[str, Any], partial: bool) -> dict[str, 
     }
 
 
-def _trigger_word(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+def _trigger_word(params: Params, manifest: Mapping[str, Any]) -> str:
     """Of the parameters, else of the manifest, where the trainer writes that of an imported file."""
-    word = params.get("trigger_word") or manifest.get("trigger_word")
+    word = params.product_trigger_word or manifest.get("trigger_word")
     return line_clean(word)[:MAX_TRIGGER] if isinstance(word, str) else ""
 
 

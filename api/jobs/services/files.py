@@ -11,6 +11,7 @@ from api.catalog.removals import removal_add
 from api.errors import Problem
 from api.jobs.models import Artifact, Attempt, Job
 from api.jobs.schemas import Incoming
+from api.jobs.selectors import params_stored
 from api.jobs.services.attempt_lifecycle import live_lock, require_live
 from api.jobs.transitions import event_add, job_audit
 from api.parallel import in_parallel
@@ -176,11 +177,11 @@ def _resume_from(job: Job, artifact: Artifact) -> None:
 
 
 def checkpoints_prune(*, job: Job) -> int:
-    """Removes checkpoints over `keep_checkpoints` and damaged ones, except those that a live attempt may be fetching.
+    """Removes damaged checkpoints and those beyond `num_checkpoints_kept`, except what a live attempt may be fetching.
 
     The row goes before its files, so that no job resumes from an incomplete checkpoint. Returns their number.
     """
-    num_newest = int(job.spec["params"].get("keep_checkpoints", 1))
+    num_newest = params_stored(job).num_checkpoints_kept
     rows = Artifact.objects.filter(job=job, kind=Artifact.Kind.CHECKPOINT).select_related("attempt")
     fetched = set(Attempt.objects.filter(job=job, ended_at=None).values_list("checkpoint", flat=True))
     damaged = [*rows.exclude(damaged="")]

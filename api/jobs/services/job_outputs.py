@@ -11,7 +11,6 @@ from api.jobs.models import Attempt, Job
 from api.jobs.selectors import params_of
 from api.jobs.transitions import event_add
 from trainers.contract.params.base import Product
-from trainers.contract.params.fetch import FetchParams
 
 KIND_OF_PRODUCT: dict[Product, str] = {"dataset": "datasets", "model": "models"}
 """Products that become a version; each is in the folder of its name below out/."""
@@ -36,16 +35,16 @@ def version_publish(
 
     `files`: [{path, size, sha256}] below the attempt's prefix. Call within the transaction of the finish.
     """
-    kind = KIND_OF_PRODUCT[product]
-    record, _ = KINDS[kind][0].objects.get_or_create(project_id=job.project_id, name=params_of(job).product_name)
+    kind, params = KIND_OF_PRODUCT[product], params_of(job)
+    record, _ = KINDS[kind][0].objects.get_or_create(project_id=job.project_id, name=params.product_name)
     product_files = [
         {**file, "path": file["path"].removeprefix(f"{product}/")}
         for file in files
         if file["path"].startswith(f"{product}/")
     ]
-    source = {} if isinstance(params_of(job), FetchParams) else _method_source(job)
-    if job.spec["params"].get("repo"):
-        source |= _hub_source(job, manifest)
+    source = _method_source(job) if params.requires else {}
+    if hub_source := params.hub_source():
+        source |= _hub_source(job, manifest, hub_source)
     key = f"{attempt.prefix}/{product}"
     version = version_from_files(record=record, key=key, files=product_files, source=source, by=job.actor)
     data = {"kind": kind, "name": record.name, "version": version.version, "state": version.state, "source": source}
@@ -53,15 +52,12 @@ def version_publish(
     return version
 
 
-def _hub_source(job: Job, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _hub_source(job: Job, manifest: Mapping[str, Any], requested: Mapping[str, str]) -> dict[str, Any]:
     """Where the files came from: by the job's parameters, except for the commit, which the trainer resolved."""
-    params = job.spec["params"]
     source = manifest.get("source")
     commit = source.get("commit") if isinstance(source, Mapping) else None
     if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
         raise ValueError(f"the manifest's source.commit must be 40 hexadecimal digits, got {commit!r:.60}")
-    requested = {name: params[name] for name in ("endpoint", "repo", "revision")}
-    requested |= {name: params[name] for name in ("config", "split") if params.get(name)}
     return {**requested, "commit": commit, "job": str(job.pk)}
 
 

@@ -47,7 +47,7 @@ def job_rerun(*, parent: Job, request: RerunRequest, by: str, idempotency_key: s
 def _resolve(parent: Job, request: RerunRequest) -> JobDraft:
     spec, pool = parent.spec, request.pool or parent.pool
     params = params_laid(spec["params"], request.params)
-    resources = {} if devices_named(request.params) else spec["resources"]
+    resources = {} if devices_named(parent.method, request.params) else spec["resources"]
     changed = {
         "name": request.name or spec["name"],
         "params": params,

@@ -12,6 +12,7 @@ from api.audit.clock import now
 from api.audit.services import audit_add
 from api.errors import Problem
 from api.jobs.models import Attempt
+from api.jobs.selectors import params_stored
 from trainers.contract.params.base import Params
 
 
@@ -25,7 +26,7 @@ class AttemptSecrets:
 
 def secrets_check(project: Project, params: Params) -> None:
     """Raises Problem that names the field if a job names a secret that it cannot get."""
-    names = names_in(params.model_dump())
+    names = _names_in(params)
     if not names:
         return
     cipher()
@@ -41,15 +42,13 @@ def secrets_check(project: Project, params: Params) -> None:
 
 def secrets_open(*, attempt: Attempt) -> AttemptSecrets:
     """The secrets that the attempt's job names, with an audit row for each."""
-    names = names_in(attempt.job.spec["params"])
+    names = _names_in(params_stored(attempt.job))
     return _open(attempt, names) if names else AttemptSecrets()
 
 
-def names_in(params: dict[str, object]) -> list[str]:
-    """From parameters as JSON; in their order, without duplicates."""
-    names = params.get("secrets") or ()
-    assert isinstance(names, (list, tuple)), f"expected a list of names of secrets, got {type(names).__name__}"
-    return list(dict.fromkeys(str(name) for name in names))
+def _names_in(params: Params) -> list[str]:
+    """In their order, without duplicates."""
+    return list(dict.fromkeys(params.secret_names))
 
 
 @transaction.atomic

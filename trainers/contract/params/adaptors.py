@@ -29,6 +29,14 @@ class ImportAdaptorParams(Params):
     no_metadata: bool = False
     """Leave out of the header of the kohya file what it is, of which base and how it is called."""
 
+    @property
+    def product_name(self) -> str:
+        return self.adaptor_name
+
+    @property
+    def product_trigger_word(self) -> str:
+        return self.trigger_word
+
 
 class ExtractAdaptorParams(Params):
     """Makes a new adaptor of another one: at another strength, of a lower rank, or both."""
@@ -50,6 +58,10 @@ class ExtractAdaptorParams(Params):
     """What the update is multiplied by; at scale 1 the new adaptor does what the old one did at this scale."""
     no_metadata: bool = False
     """Leave out of the header of the kohya file what it is, of which base and how it is called."""
+
+    @property
+    def product_name(self) -> str:
+        return self.adaptor_name
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
@@ -82,6 +94,10 @@ class MergeParams(Params):
     """Name of the base model that the job makes; a second job of the same name makes its next version."""
     scales: tuple[float, ...] = ()
     """Strength of each adaptor in the order of the job's adaptors; empty = 1.0 each."""
+
+    @property
+    def product_name(self) -> str:
+        return self.name
 
     def check_inputs(self, inputs: "Inputs") -> None:
         scales_check("scales", self.scales, inputs)

@@ -2,18 +2,40 @@
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
-
-from formats.datasets.splits import split_chosen
 
 if TYPE_CHECKING:
     from trainers.contract.spec import Inputs, Resources
 
 SPLIT = r"^[A-Za-z0-9][\w.-]{0,99}$"
+SECRET_NAME = r"^[a-z][a-z0-9_]{0,49}$"
+SecretNames = Annotated[tuple[Annotated[str, Field(pattern=SECRET_NAME)], ...], Field(max_length=10)]
 Product = Literal["adaptor", "samples", "dataset", "model"]
+
+
+class AcceleratorChoice(NamedTuple):
+    """The accelerators that a job's parameters ask for."""
+
+    parameter: str
+    """What asks for them, for errors: `gpu_ids`, `train_device='cpu'`."""
+    num_accelerators: int
+    indices: tuple[int, ...] = ()
+    """Exactly these; empty = any."""
+
+
+class ImageSampling(NamedTuple):
+    """What a job that makes images from a prompt was asked for."""
+
+    prompt: str
+    negative_prompt: str
+    seeds: tuple[int, ...]
+    """One for each image, or for each row of a comparison."""
+    compare: bool
+    adaptor_scales: tuple[float, ...]
+    """In the order of the job's adaptors; empty = 1.0 each."""
 
 
 class Params(BaseModel):
@@ -54,9 +76,18 @@ class Params(BaseModel):
     """Whether the parameters may name a sampler other than the base model's; one of them needs scipy."""
     dataset_files: ClassVar[tuple[str, ...]] = ()
     """Fields that name a file of the job's dataset."""
+    device_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields that `accelerators` reads."""
+    prompt_field: ClassVar[str] = ""
+    """Field with the prompt that images are made from; empty = the method has no `image_sampling`."""
 
     foreign_names: ClassVar[dict[str, str]] = {}
     """Names that another tool gives to parameters of ours; the refusal of one names ours."""
+
+    @classmethod
+    def stored(cls, values: Mapping[str, Any]) -> Self:
+        """The parameters of a stored job; not validated again, since this release may be stricter than the job's."""
+        return cast(Self, cls.model_construct(**values))  # pydantic's mypy plugin takes it for Params
 
     @model_validator(mode="wrap")
     @classmethod
@@ -97,14 +128,25 @@ class Params(BaseModel):
         """Address of the Hub that the job fetches from; None = it fetches from none."""
         return None
 
+    def hub_source(self) -> dict[str, str]:
+        """What the job fetches from a Hub, as recorded with the version that it leaves; empty = nothing."""
+        return {}
+
     def connects(self) -> bool:
         """Whether a job with these parameters speaks with services outside of its host."""
         return False
 
-    def split_of(self, splits: Sequence[str]) -> str:
+    def split_of(self, splits: Sequence[str]) -> str:  # noqa: ARG002 - for methods that choose
         """Which of a dataset's `splits` is read, "" for all that is there. Raises ValueError that names them."""
-        split = getattr(self, "split", None)
-        return "" if split is None else split_chosen(splits, str(split))
+        return ""
+
+    def accelerators(self) -> AcceleratorChoice | None:
+        """The accelerators that these parameters ask for; None = those that the job's resources name."""
+        return None
+
+    def image_sampling(self) -> ImageSampling | None:
+        """What images the job makes from a prompt; None = it is no sampling of images."""
+        return None
 
     def check_inputs(self, inputs: "Inputs") -> None:
         """Raises ValueError where these parameters and the job's inputs contradict each other."""
@@ -129,7 +171,27 @@ class Params(BaseModel):
     @property
     def product_name(self) -> str:
         """Name in the catalog of the adaptor, dataset or base model that the job leaves; "" where it leaves none."""
-        return str(getattr(self, "adaptor_name", "") or getattr(self, "name", ""))
+        return ""
+
+    @property
+    def product_trigger_word(self) -> str:
+        """What calls the adaptor in a prompt; "" where the parameters do not set it."""
+        return ""
+
+    @property
+    def random_seed(self) -> int | None:
+        """Seed of every random draw; None = the method draws nothing."""
+        return None
+
+    @property
+    def num_checkpoints_kept(self) -> int:
+        """How many of the latest checkpoints stay."""
+        return 1
+
+    @property
+    def secret_names(self) -> SecretNames:
+        """Project secrets that the job is given."""
+        return ()
 
     def warnings(self) -> list[str]:
         """Sentences shown at submit: allowed, but probably not meant."""
@@ -145,7 +207,3 @@ def scales_check(field: str, scales: Sequence[float], inputs: "Inputs") -> None:
 def as_typed(value: Any) -> str:
     """A value as a person writes it in JSON or YAML: true, not True."""
     return str(value).lower() if isinstance(value, bool) else repr(value)
-
-
-SECRET_NAME = r"^[a-z][a-z0-9_]{0,49}$"
-SecretNames = Annotated[tuple[Annotated[str, Field(pattern=SECRET_NAME)], ...], Field(max_length=10)]

@@ -39,8 +39,19 @@ class FetchParams(Params):
     max_gigabytes: float = Field(200, gt=0, le=10_000)
     """Refuse a repository whose chosen files are larger together, in units of 1e9 bytes."""
 
+    @property
+    def product_name(self) -> str:
+        return self.name
+
+    @property
+    def secret_names(self) -> SecretNames:
+        return self.secrets
+
     def hub(self) -> str | None:
         return self.endpoint
+
+    def hub_source(self) -> dict[str, str]:
+        return {"endpoint": self.endpoint, "repo": self.repo, "revision": self.revision}
 
     def connects(self) -> bool:
         return True
@@ -72,6 +83,10 @@ class FetchDatasetParams(FetchParams):
     """Configuration of a repository that has several, as main or socratic; empty = its default one."""
     split: str = Field("", pattern=rf"^$|{SPLIT}")
     """Only this split, as train or test; empty = all, each kept apart."""
+
+    def hub_source(self) -> dict[str, str]:
+        chosen = {"config": self.config, "split": self.split}
+        return super().hub_source() | {name: value for name, value in chosen.items() if value}
 
 
 if TYPE_CHECKING:
@@ -105,8 +120,19 @@ class ImportModelParams(Params):
     max_gigabytes: float = Field(200, gt=0, le=10_000)
     """Refuse a repository whose missing parts are larger together, in units of 1e9 bytes."""
 
+    @property
+    def product_name(self) -> str:
+        return self.name
+
+    @property
+    def secret_names(self) -> SecretNames:
+        return self.secrets
+
     def hub(self) -> str | None:
         return self.endpoint
+
+    def hub_source(self) -> dict[str, str]:
+        return {} if not self.repo else {"endpoint": self.endpoint, "repo": self.repo, "revision": self.revision}
 
     def connects(self) -> bool:
         return bool(self.repo)

@@ -1,10 +1,11 @@
 """Parameters of `image_lora`. Only what the trainer implements is listed; rules between fields: image_lora_rules.py."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from formats.datasets.splits import split_chosen
 from foundation.plain_text import PlainLine
 from trainers.contract.params.base import SPLIT, Params, Product, SecretNames
 from trainers.contract.params.image_lora_rules import (
@@ -264,6 +265,29 @@ class ImageLoraParams(Params):
     @classmethod
     def imported(cls, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         return without_form_warmup(values)
+
+    @property
+    def product_name(self) -> str:
+        return self.adaptor_name
+
+    @property
+    def product_trigger_word(self) -> str:
+        return self.trigger_word
+
+    @property
+    def random_seed(self) -> int:
+        return self.seed
+
+    @property
+    def num_checkpoints_kept(self) -> int:
+        return self.keep_checkpoints
+
+    @property
+    def secret_names(self) -> SecretNames:
+        return self.secrets
+
+    def split_of(self, splits: Sequence[str]) -> str:
+        return split_chosen(splits, self.split)
 
     @property
     def rate(self) -> float:

@@ -1,12 +1,14 @@
 """Parameters of `masked_text`. Only what the trainer implements today is listed."""
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from formats.datasets.splits import split_chosen
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.contract.params.base import SPLIT, Params, Product, SecretNames
+from trainers.contract.params.base import SPLIT, AcceleratorChoice, Params, Product, SecretNames
 
 if TYPE_CHECKING:
     from trainers.contract.spec import Inputs, Resources
@@ -40,6 +42,7 @@ class MaskedTextParams(Params):
     requires: ClassVar[tuple[str, ...]] = ("dataset", "model")
     dataset_kind: ClassVar[Literal["images", "text"] | None] = "text"
     model_families: ClassVar[tuple[str, ...]] = ("bert", "modernbert", "llada", "dream", "llama", "qwen2", "qwen3")
+    device_fields: ClassVar[tuple[str, ...]] = ("train_device", "gpu_ids")
 
     adaptor_name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the adaptor or fused model that the job makes; a second job of the same name makes its next version."""
@@ -261,6 +264,25 @@ class MaskedTextParams(Params):
         return ""
 
     @property
+    def product_name(self) -> str:
+        return self.adaptor_name
+
+    @property
+    def random_seed(self) -> int:
+        return self.seed
+
+    @property
+    def num_checkpoints_kept(self) -> int:
+        return self.keep_checkpoints
+
+    @property
+    def secret_names(self) -> SecretNames:
+        return self.secrets
+
+    def split_of(self, splits: Sequence[str]) -> str:
+        return split_chosen(splits, self.split)
+
+    @property
     def rate(self) -> float:
         """Learning rate after the warm-up."""
         return self.learning_rate or (1e-4 if self.lora else 2e-5)
@@ -319,6 +341,14 @@ class MaskedTextParams(Params):
             raise ValueError(
                 f"max_length={self.max_length} is more than the {positions} positions of {inputs.model.name}; lower it"
             )
+
+    def accelerators(self) -> AcceleratorChoice | None:
+        if self.gpu_ids != "auto":
+            indices = tuple(int(index) for index in self.gpu_ids.split(","))
+            return AcceleratorChoice("gpu_ids", len(indices), indices)
+        if self.train_device == "auto":
+            return None
+        return AcceleratorChoice(f"train_device={self.train_device!r}", 1 if self.train_device == "cuda" else 0)
 
     def resources_check(self, resources: "Resources") -> None:
         """Raises TrainerError where `train_device` or `gpu_ids` and `resources.accelerators` contradict each other."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from formats.models.image_families import FLOW_FAMILIES
-from trainers.contract.params.base import Params, Product, scales_check
+from trainers.contract.params.base import ImageSampling, Params, Product, scales_check
 
 if TYPE_CHECKING:
     from trainers.contract.spec import Inputs
@@ -33,6 +33,7 @@ class SampleImageParams(Params):
     model_families: ClassVar[tuple[str, ...]] = ("sd1", "sd2", "sdxl", "sd3", "flux")
     dataset_files: ClassVar[tuple[str, ...]] = ("input_image", "mask_image")
     chooses_sampler: ClassVar[bool] = True
+    prompt_field: ClassVar[str] = "prompt"
     resident_fields: ClassVar[tuple[str, ...]] = ("mixed_precision",)
 
     prompt: str = Field(min_length=1, max_length=2000)
@@ -84,6 +85,14 @@ class SampleImageParams(Params):
             )
         if inputs.dataset and not self.input_image:
             raise ValueError("there is a dataset, but input_image is empty; name the image to start from")
+
+    @property
+    def random_seed(self) -> int:
+        return self.seed
+
+    def image_sampling(self) -> ImageSampling:
+        seeds = tuple(self.seed + index for index in range(self.num_images))
+        return ImageSampling(self.prompt, self.negative_prompt, seeds, self.compare, self.adaptor_scales)
 
     @property
     def start_strength(self) -> float:

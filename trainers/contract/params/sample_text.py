@@ -76,6 +76,10 @@ class DecodingParams(Params):
     def check_inputs(self, inputs: "Inputs") -> None:
         scales_check("adaptor_scales", self.adaptor_scales, inputs)
 
+    @property
+    def random_seed(self) -> int:
+        return self.seed
+
     def libraries(self) -> tuple[str, ...]:
         return ("bitsandbytes",) if self.load_in_4bit else ()
 
