@@ -1,4 +1,4 @@
-"""Reasons: what a person reads when a job does not end well. Standard library and pydantic only."""
+"""Reasons: what a person reads when a job does not succeed. Standard library and pydantic only."""
 
 from enum import StrEnum
 from typing import NamedTuple
@@ -39,18 +39,18 @@ class ReasonCode(StrEnum):
 
 
 class Retry(StrEnum):
-    """What becomes of a job whose attempt ended for a reason. The API counts the tries and chooses the pauses."""
+    """What happens to a job whose attempt ended for a reason. The API counts the tries and chooses the pauses."""
 
     NEVER = "never"
     """The job fails: its owner changes something first."""
     LATER = "later"
     """Back to the queue after growing pauses; the cause lies outside the job and the worker."""
     ELSEWHERE = "elsewhere"
-    """Back to the queue for another worker, since this one is the cause; later here too where there is no other."""
+    """Back to the queue for another worker, since this one is the cause; later also this one if there is no other."""
     ONLY_ELSEWHERE = "only_elsewhere"
-    """Back to the queue for another worker; the job fails where none is left, since waiting mends nothing here."""
+    """Back to the queue for another worker; the job fails if none is left, since waiting does not help here."""
     OLDER_CHECKPOINT = "older_checkpoint"
-    """Back to the queue with the checkpoint before; the job fails where none is left."""
+    """Back to the queue with the previous checkpoint; the job fails if none is left."""
     LOSS = "loss"
     """Back to the queue; several in a row without a new checkpoint are poison."""
     FREE = "free"
@@ -58,7 +58,7 @@ class Retry(StrEnum):
 
 
 WORKER_SIDE = (Retry.ELSEWHERE, Retry.ONLY_ELSEWHERE)
-"""Policies of reasons that count against the worker."""
+"""Policies whose reasons count against the worker."""
 
 
 class Meaning(NamedTuple):
@@ -188,7 +188,7 @@ MEANINGS: dict[ReasonCode, Meaning] = {
 
 
 class Reason(BaseModel):
-    """Why a job did not simply succeed: `code` for programs, the rest for people."""
+    """Why a job did not succeed: `code` for programs, the rest for people."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -197,11 +197,11 @@ class Reason(BaseModel):
     hint: str
     retry_helps: bool
     detail: str = ""
-    """End of the log, or what was expected, what came, and where."""
+    """End of the log; or what was expected, what was received, and where."""
 
 
 def reason(code: ReasonCode, message: str = "", detail: str = "") -> Reason:
-    """The Reason for `code`; `message` says what exactly happened, the enum's sentence stands in where it is empty."""
+    """The Reason for `code`. `message` says what exactly happened; empty = the sentence of MEANINGS."""
     meaning = MEANINGS[code]
     return Reason(
         code=code,
@@ -213,7 +213,7 @@ def reason(code: ReasonCode, message: str = "", detail: str = "") -> Reason:
 
 
 class TrainerError(Exception):
-    """Raised inside a trainer where the cause is known; `trainers.run` turns it into the event `failed`."""
+    """Raised inside a trainer if the cause is known; `trainers.job` turns it into the event `failed`."""
 
     def __init__(self, code: ReasonCode, message: str, detail: str = "") -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Events: what a trainer says while it runs, one JSON object a line in `out/events.jsonl`.
+"""Events: what a trainer reports while it runs, one JSON object per line of `out/events.jsonl`.
 
 Standard library and pydantic only: the worker and the API read the same classes.
 """
@@ -19,11 +19,11 @@ Count = Annotated[int, Field(ge=0, le=MAX_INT)]
 """Of steps and the like: what a column holds."""
 
 EVENT_BYTES = 64 * 1024
-"""Most bytes of one event as JSON; larger ones are cut where they are made."""
+"""Limit of one event as JSON; larger ones are cut by `event_fit`."""
 TEXT_CHARS = 2000
-"""Characters that are left of a long text in an event that is too large."""
+"""Characters of a long text that stay in an event that is too large."""
 MAX_METRICS = 300
-"""Metrics that are left of such an event."""
+"""Metrics that stay in such an event."""
 
 
 class Payload(BaseModel):
@@ -35,13 +35,13 @@ class Started(Payload):
     total: Count
     """Optimizer steps (training) or images/texts (sampling) that the job will make."""
     step: Count = 0
-    """Step that the attempt goes on from; 0 for a fresh start."""
+    """Step that the attempt resumes from; 0 for a fresh start."""
     details: dict[str, Any] = {}
     """What was decided at start: device, processes, trainable parameters, cache digests."""
 
 
 class Progress(Payload):
-    """Work before the first step or beside the steps, so that a long cache build is not taken for a hang."""
+    """Work before or between steps, so that a long cache build is not taken for a hang."""
 
     kind: Literal["progress"] = "progress"
     stage: str
@@ -83,7 +83,7 @@ class Checkpoint(Payload):
     kind: Literal["checkpoint"] = "checkpoint"
     step: Count
     path: str
-    """Folder relative to `out/`; whole, since its own manifest.json is written last."""
+    """Folder relative to `out/`; complete, since its own manifest.json is written last."""
 
 
 class Control(Payload):
@@ -144,7 +144,7 @@ EVENTS = TypeAdapter(Event)
 
 
 def event_fit(event: Event) -> tuple[Event, str]:
-    """`event` as the API takes it: clean text, finite numbers, at most EVENT_BYTES; and what was left out, or ""."""
+    """`event` as the API accepts it: clean text, finite numbers, at most EVENT_BYTES; and what was left out, or ""."""
     data = value_clean(_finite(event.data.model_dump()))
     fitting = Event(seq=event.seq, time=event.time if math.isfinite(event.time) else 0.0, data=data)
     size = len(fitting.model_dump_json())
@@ -160,14 +160,14 @@ def event_fit(event: Event) -> tuple[Event, str]:
 
 
 def _finite(data: dict[str, Any]) -> dict[str, Any]:
-    """A metric that is not finite is no point of a curve; any other number becomes 0."""
+    """Drops metrics that are not finite; sets other such numbers to 0."""
     numbers = {name: 0.0 for name, value in data.items() if isinstance(value, float) and not math.isfinite(value)}
     metrics = {name: value for name, value in data.get("metrics", {}).items() if math.isfinite(value)}
     return {**data, **numbers, **({"metrics": metrics} if "metrics" in data else {})}
 
 
 def _cut(data: dict[str, Any]) -> dict[str, Any]:
-    """Long texts are cut, `details` goes where it is large, and a curve's point keeps its first metrics."""
+    """Cuts long texts, drops large `details`, and keeps the first MAX_METRICS metrics."""
     cut: dict[str, Any] = {}
     for name, value in data.items():
         if isinstance(value, str) and name != "path" and len(value) > TEXT_CHARS:
@@ -182,7 +182,7 @@ def _cut(data: dict[str, Any]) -> dict[str, Any]:
 
 
 class EventWriter:
-    """Appends events to a file, each flushed as one whole line of at most EVENT_BYTES. Only rank 0 writes."""
+    """Appends events to a file, each flushed as one line of at most EVENT_BYTES. Only rank 0 writes."""
 
     def __init__(self, path: Path) -> None:
         if path.exists():
@@ -191,7 +191,7 @@ class EventWriter:
         self._file = path.open("a", encoding="utf-8")
 
     def emit(self, payload: AnyPayload) -> Event:
-        """Writes the event, cut to size where it must be; a warning after it then says so."""
+        """Writes the event. If it had to be cut, a warning event follows."""
         self._seq += 1
         event, left_out = event_fit(Event.model_construct(seq=self._seq, time=time.time(), data=payload))
         self._file.write(event.model_dump_json() + "\n")
@@ -205,7 +205,7 @@ class EventWriter:
 
 
 def _cut_torn_line(path: Path) -> None:
-    """A process that was killed while it wrote leaves half a line, which the next event must not be glued to."""
+    """Removes the incomplete line that a process leaves if it is killed while it writes."""
     content = path.read_bytes()
     if content and not content.endswith(b"\n"):
         with path.open("r+b") as file:
@@ -213,7 +213,7 @@ def _cut_torn_line(path: Path) -> None:
 
 
 def read_events(path: Path) -> Iterator[Event]:
-    """Whole lines only: a last line without its newline is still being written."""
+    """Complete lines only: a last line without newline is still being written."""
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             if line.endswith("\n"):

@@ -1,4 +1,4 @@
-"""JobSpec: all that a trainer needs to know, as canonical JSON. Standard library and pydantic only."""
+"""JobSpec: everything a trainer needs to know, as canonical JSON. Standard library and pydantic only."""
 
 import hashlib
 import json
@@ -20,11 +20,11 @@ from trainers.contract.params.base import Params
 
 MAX_INT = 2**31 - 1
 MAX_BIGINT = 2**63 - 1
-"""What a column of either size holds, in every database."""
+"""Largest integers that a column of either size holds, in every database."""
 MAX_FILE_BYTES = 5 * 2**40
-"""No S3 server takes a larger file; the sum over a list of files fits a column too."""
+"""No S3 server takes a larger file; the sum of a list of files fits a column too."""
 FORMER_DATASET_KINDS = {"pictures": "images", "rows": "text"}
-"""Today's name by the name in specs of older jobs, which stay as they were digested."""
+"""Current kind by the name in specs of older jobs, which must keep their digest."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -46,7 +46,7 @@ class InputRef(Contract):
 
 
 class Inputs(Contract):
-    """Each at its place below in/: dataset, datasets/<index>, class_dataset, model, adaptor/<index>, checkpoint."""
+    """Each at its path below in/: dataset, datasets/<index>, class_dataset, model, adaptor/<index>, checkpoint."""
 
     dataset: InputRef | None = None
     further_datasets: tuple[InputRef, ...] = ()
@@ -166,7 +166,7 @@ class JobSpec(Contract):
                     raise ValueError(f"method {self.method} {message}")
 
     def _splits_check(self) -> None:
-        """Where the check at upload found splits, the parameters must name one of them."""
+        """If the check at upload found splits, the parameters must name one of them."""
         for dataset in (self.inputs.dataset, *self.inputs.further_datasets):
             if dataset and "splits" in dataset.details:
                 try:
@@ -186,7 +186,7 @@ class JobSpec(Contract):
             raise ValueError(problem)
 
     def digest(self, *, exclude_unset: bool = False) -> str:
-        """SHA-256 of the canonical JSON, without the checkpoint: a resumed attempt runs the same spec.
+        """SHA-256 of the canonical JSON without the checkpoint, since a resumed attempt runs the same spec.
 
         exclude_unset: of the fields that the spec's JSON lists, without defaults. Specs of queued jobs list every field
         of the release that queued them; so a release with further parameters computes the same digest.
@@ -197,7 +197,7 @@ class JobSpec(Contract):
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one way that a value becomes bytes before it is hashed."""
+    """The bytes of a value for hashing."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 

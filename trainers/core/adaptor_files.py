@@ -1,4 +1,4 @@
-"""A job's adaptors as inputs: where the weights lie, and which base model they belong to."""
+"""Adaptors as files, of any modality: their folder, their base model, and the bytes of a weights file."""
 
 import json
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from trainers.contract.spec import InputRef
 
 
 def weights_folder(folder: Path) -> Path:
-    """The product of a training job holds its weights in `adaptor/`; that folder alone does as well."""
+    """The folder with the weights: `adaptor/` in the product of a training job, or `folder` itself."""
     return folder / "adaptor" if (folder / "adaptor").is_dir() else folder
 
 
 def base_check(adaptor: InputRef, metadata: Mapping[str, str], model: InputRef) -> None:
-    """What the file says; JobSpec has compared what the record says."""
+    """Compares the base model that the file names; JobSpec has compared the one of the record."""
     trained_on = metadata.get("base_sha256")
     if trained_on and trained_on != model.sha256:
         raise TrainerError(
@@ -29,11 +29,14 @@ def base_check(adaptor: InputRef, metadata: Mapping[str, str], model: InputRef) 
 
 
 ALIGNMENT = 64
-"""Bytes. Readers map the file; a matrix that begins elsewhere is multiplied otherwise, which changes last bits."""
+"""Bytes. Readers map the file; the alignment of a matrix changes how it is multiplied, and thus the last bits."""
 
 
 def file_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """The library itself writes metadata in a random order, and scalars between the matrices."""
+    """A safetensors file, the same for the same tensors and metadata.
+
+    The library itself writes metadata in a random order, and scalars between the matrices.
+    """
     plain = save(dict(tensors))
     size = int.from_bytes(plain[:8], "little")
     entries: dict[str, Any] = json.loads(plain[8 : 8 + size])
@@ -52,6 +55,6 @@ def file_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> by
 
 
 def _is_odd(entry: Mapping[str, Any]) -> bool:
-    """Would push what follows off the alignment: it goes to the end."""
+    """Whether it would break the alignment of what follows; such entries go to the end."""
     first, last = entry["data_offsets"]
     return bool((last - first) % ALIGNMENT)

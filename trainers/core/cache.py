@@ -18,9 +18,9 @@ from trainers.core.control import Control
 from trainers.core.distributed import Processes
 from trainers.core.reporting import Reporter
 
-TELL_EVERY_SECONDS = 1.0
+REPORT_SECONDS = 1.0
 HELD_BYTES = 8 << 30
-"""Memory that one store may take in a process; what is beyond it is read from the disk when it is wanted."""
+"""Memory that one store may take in a process; entries beyond it are read from disk at each access."""
 Tensors = dict[str, Tensor]
 Makers = Mapping[str, Callable[[], Tensors]]
 
@@ -35,7 +35,7 @@ class Store(Mapping[str, Tensors]):
         self._held: dict[str, Tensors] = {}
 
     def __getitem__(self, key: str) -> Tensors:
-        """From memory, from the folder, or made now where somebody deleted the file."""
+        """From memory, from the folder, or computed now if the file was deleted."""
         if key in self._held:
             return self._held[key]
         tensors = _read_or_make(self._folder / f"{key}.safetensors", self._makers[key])
@@ -55,9 +55,9 @@ class Store(Mapping[str, Tensors]):
 def tensors_cached(
     folder: Path, makers: Makers, *, stage: str, processes: Processes, control: Control, reporter: Reporter
 ) -> Store | None:
-    """The tensors of each key, on the CPU: from `folder`, else made, one at a time, and stored.
+    """The tensors of each key, on the CPU: from `folder`, else computed, one at a time, and stored.
 
-    Ranks make their shares, then read the rest. None: a stop was wanted in between.
+    Each rank computes its share, then reads the rest. None: the job was stopped meanwhile.
     """
     keys = list(makers)
     store = Store(folder, makers, HELD_BYTES)
@@ -68,7 +68,7 @@ def tensors_cached(
         for key in keys[start : start + processes.world_size][processes.rank :][:1]:
             store[key]
         done = min(start + processes.world_size, len(keys))
-        if done == len(keys) or time.monotonic() - reported_at > TELL_EVERY_SECONDS:
+        if done == len(keys) or time.monotonic() - reported_at > REPORT_SECONDS:
             reported_at = time.monotonic()
             reporter.emit(Progress(stage=stage, done=done, total=len(keys)))
     processes.barrier()
@@ -86,7 +86,7 @@ def weights_digest(module: nn.Module) -> str:
 
 
 def stores_digest(stores: Mapping[str, Mapping[str, Tensors]]) -> str:
-    """SHA-256 of all entries: another one on resume means that the cache was rebuilt to other bits."""
+    """SHA-256 of all entries: if it differs on resume, the cache was rebuilt with other bits."""
     return _digest(
         (f"{kind} {key} {name}", tensor)
         for kind, store in sorted(stores.items())
@@ -114,7 +114,7 @@ def _read_or_make(path: Path, make: Callable[[], Tensors]) -> Tensors:
             file_mark_used(path)
             return value
         except FileNotFoundError:
-            pass  # deleted meanwhile by who bounds the cache
+            pass  # deleted meanwhile, to bound the cache
         except SafetensorError:
             path.unlink(missing_ok=True)
     value = {name: tensor.detach().cpu().contiguous() for name, tensor in make().items()}
@@ -129,13 +129,13 @@ def _bytes(tensor: Tensor) -> bytes:
 
 class EncodingCache(NamedTuple):
     cache: Path
-    """Of this host, shared by jobs and ranks."""
+    """Folder of this host, shared by jobs and ranks."""
     processes: Processes
     control: Control
     reporter: Reporter
 
     def keep(self, name: str, stage: str, makers: Makers) -> Store | None:
-        """The tensors of each key, made where the cache lacks them; None: a stop was wanted meanwhile."""
+        """The tensors of each key, computed where the cache lacks them; None: the job was stopped meanwhile."""
         return tensors_cached(
             self.cache / name,
             makers,

@@ -1,4 +1,4 @@
-"""Checkpoints: folders `step-00000100/` that are whole, verified, and free of pickle.
+"""Checkpoints: folders `step-00000100/` that are complete, verified, and free of pickle.
 
 Tensors lie in one safetensors file per part (weights, optimizer, rng), everything else in `state.json`;
 `manifest.json` holds the SHA-256 of each file. The folder is renamed into place, so an interrupted write leaves none.
@@ -52,7 +52,7 @@ def checkpoint_save(root: Path, *, step: int, tensors: Parts, state: Mapping[str
 
 
 def checkpoint_load(folder: Path) -> Loaded:
-    """Reads a checkpoint after checking every digest. TrainerError CHECKPOINT_DAMAGED names the file that is wrong."""
+    """Reads a checkpoint after checking every digest. TrainerError CHECKPOINT_DAMAGED names the damaged file."""
     try:
         manifest = json.loads((folder / "manifest.json").read_bytes())
         files = {str(entry["path"]): str(entry["sha256"]) for entry in manifest["files"]}
@@ -70,7 +70,7 @@ def checkpoint_load(folder: Path) -> Loaded:
 
 
 def newest_checkpoint(*candidates: Path | None) -> Path | None:
-    """The whole checkpoint with the most steps; a candidate is a checkpoint, a folder of checkpoints, or None."""
+    """The complete checkpoint with the most steps; a candidate is a checkpoint, a folder of checkpoints, or None."""
     folders = [path for root in candidates if root is not None for path in (root, *root.glob("step-*"))]
     complete = [path for path in folders if (path / "manifest.json").is_file()]
     return max(complete, key=_step_of, default=None)
@@ -111,7 +111,7 @@ def optimizer_load_state(optimizer: torch.optim.Optimizer, state: State) -> None
 
 
 def _flat(named: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Entries of one parameter; bitsandbytes lays those in 8 bits into a table of their own, and loads them without."""
+    """Entries of one parameter. bitsandbytes nests those in 8 bits in a table, but loads them from a flat one."""
     for name, value in named.items():
         if isinstance(value, dict):
             yield from value.items()
@@ -120,7 +120,7 @@ def _flat(named: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A file of tensors holds no two names of one memory, as bitsandbytes' tables are."""
+    """Clones tensors that share memory, as bitsandbytes' tables do: safetensors refuses two names for one memory."""
     visited: set[int] = set()
     unshared = {}
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""What every method gets, made once by `trainers.run`: its spec and folders, its ranks, and a way to report."""
+"""The context of a job: its spec and folders, its ranks, and a way to report. Built once and handed to the method."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -21,22 +21,22 @@ Outcome = Literal["succeeded", "stopped"]
 
 
 class ModelCache:
-    """One thing at a time, by key. A process that runs one job keeps nothing that anybody asks for again."""
+    """Holds one loaded model, by key, for the next job of a process that runs several."""
 
     def __init__(self) -> None:
         self._key: Hashable = None
-        self._thing: Any = None
+        self._model: Any = None
 
     def holds(self, key: Hashable) -> bool:
-        return self._thing is not None and self._key == key
+        return self._model is not None and self._key == key
 
     def get(self, key: Hashable, load: Callable[[], Any]) -> Any:
-        """The thing of `key`; another one is let go of before `load` makes it. Whoever gets it leaves it as it was."""
+        """The model of `key`. Evicts any other before calling `load`; callers must not change the result."""
         if self._key != key:
-            self._key = self._thing = None
-            self._thing = load()
+            self._key = self._model = None
+            self._model = load()
             self._key = key
-        return self._thing
+        return self._model
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class JobContext(Generic[P]):
     control: Control
     reporter: Reporter
     models: ModelCache = field(default_factory=ModelCache)
-    """What the process still has in memory from the job before."""
+    """Holds what the previous job of this process loaded."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What the method adds to the manifest: seconds spent, cache digest, ..."""
 
@@ -73,7 +73,7 @@ class JobContext(Generic[P]):
         return self.inputs / "adaptor" / str(index)
 
     def with_params(self, params: Q) -> "JobContext[Q]":
-        """The same job with other parameters: each `auto` resolved, or those that it inspects."""
+        """The same job with other parameters: with each `auto` resolved, or those of the method that it inspects."""
         job: JobContext[Any] = self
         return replace(job, params=params)
 
@@ -94,7 +94,7 @@ def job_context(
 ) -> Iterator[JobContext]:
     """Joins the job's ranks and listens for commands until the end of the block. `events`: None on every rank but 0.
 
-    Raises TrainerError where the resources are not there, or where the parameters ask for others.
+    Raises TrainerError if the resources are not available or contradict the parameters.
     """
     spec.params.resources_check(spec.resources)
     processes, reporter = start_processes(spec.resources), Reporter(events)

@@ -1,8 +1,8 @@
-"""One process or several: what the ranks of a job say to each other.
+"""The ranks of a job, one or several: how they communicate, and how they share the rows of a step.
 
 Gradients are summed by one explicit all-reduce of a flat buffer after the last micro-batch of a step. The loss of a
 sample is already divided by the global sample count, so the sum over ranks is the gradient of one large batch, whatever
-the split; a rank without a sample gives zeros. (DDP would average, and wants a forward on every rank.)
+the split; a rank without a sample gives zeros. (DDP would average, and needs a forward on every rank.)
 """
 
 import os
@@ -18,8 +18,8 @@ from torch import Tensor
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.spec import Resources
 
-PATIENCE = timedelta(days=1)
-"""A rank may wait that long for another that makes sample images; one that died closes its sockets at once."""
+RANK_TIMEOUT = timedelta(days=1)
+"""How long a rank waits for another that makes sample images; one that died closes its sockets at once."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Processes:
         return value
 
     def agree(self, values: Sequence[int]) -> list[int]:
-        """Elementwise maximum over ranks, so that all of them decide alike. Every rank must call it."""
+        """Elementwise maximum over ranks, so that all decide alike. Every rank must call it."""
         if self.world_size == 1:
             return list(values)
         agreed = torch.tensor(list(values), dtype=torch.int64)
@@ -72,13 +72,13 @@ class Processes:
         if self.world_size > 1:
             dist.barrier(group=self.side)
 
-    def mine(self, items: Iterable[Any]) -> list[Any]:
+    def share(self, items: Iterable[Any]) -> list[Any]:
         """This rank's share: every world_size-th item."""
         return list(items)[self.rank :: self.world_size]
 
 
 def start_processes(resources: Resources) -> Processes:
-    """Joins the ranks that torchrun started, or stands alone. TrainerError: not as many as `resources` asks."""
+    """Joins the ranks that torchrun started, if any. TrainerError if their number is not that of `resources`."""
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world_size != resources.num_processes:
         raise TrainerError(
@@ -89,8 +89,8 @@ def start_processes(resources: Resources) -> Processes:
     device = _device(resources)
     if world_size == 1:
         return Processes(rank=0, world_size=1, device=device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    return Processes(rank, world_size, device, side=dist.new_group(backend="gloo", timeout=PATIENCE))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=RANK_TIMEOUT)
+    return Processes(rank, world_size, device, side=dist.new_group(backend="gloo", timeout=RANK_TIMEOUT))
 
 
 def single_process_check(processes: Processes, method: str) -> None:

@@ -1,4 +1,4 @@
-"""From a Hub's repository to a folder of files that may be trusted to run no code."""
+"""Fetches a Hub repository into a folder, without any file that could run code."""
 
 import fcntl
 import hashlib
@@ -23,11 +23,11 @@ PICKLES = (*PICKLE_ENDINGS, ".msgpack", ".h5", ".onnx")
 CARD = "README.md"
 MAX_CARD_BYTES = 1 << 20
 MAX_FILES = 9_000
-"""A finish lists at most 10,000."""
-NAMES_TOLD = 5
+"""The API takes at most 10,000 in a finished attempt."""
+MAX_NAMED = 5
 PROGRESS_SECONDS = 1.0
 SPARE_BYTES = 1 << 28
-"""Left free on the disk for what else runs there."""
+"""Left free on the disk for other processes."""
 
 
 class Kind(NamedTuple):
@@ -36,16 +36,16 @@ class Kind(NamedTuple):
     """Below out/."""
     endings: tuple[str, ...]
     refusal: ReasonCode
-    """Why a job fails whose repository holds nothing of use."""
+    """Why a job fails if the repository holds nothing of use."""
     first: tuple[str, ...] = ()
-    """Small files of which any says what the repository is: fetched before the others, then `check` sees the folder."""
+    """Small files, any of which identifies the repository: fetched first; then `check` is called with the folder."""
     check: Callable[[Path, FetchParams], None] = lambda _folder, _params: None
     layout: Callable[[list[str], str, FetchParams], dict[str, str]] | None = None
     """(paths, README.md or "", params) -> path below `folder` of each file that is fetched; None = all, as they lie."""
 
 
 class StoppedError(Exception):
-    """Somebody asked for a stop in the middle of a file."""
+    """A stop was requested in the middle of a file."""
 
 
 @dataclass
@@ -56,28 +56,28 @@ class Fetch:
     source: Source
     total_bytes: int = 0
     done_bytes: int = 0
-    """Of the files that are whole."""
-    told_at: float = 0.0
+    """Of the complete files."""
+    reported_at: float = 0.0
 
-    def heard(self, size: int) -> None:
-        """`size` bytes of the file in hand are here."""
+    def report(self, size: int) -> None:
+        """Reports that `size` bytes of the current file have arrived."""
         if self.job.control.stop_is_wanted():
             raise StoppedError
-        if time.monotonic() - self.told_at > PROGRESS_SECONDS:
-            self.told_at = time.monotonic()
+        if time.monotonic() - self.reported_at > PROGRESS_SECONDS:
+            self.reported_at = time.monotonic()
             self.job.reporter.emit(Progress(stage="fetch", done=self.done_bytes + size, total=self.total_bytes))
 
 
 def fetch_into(job: JobContext[FetchParams], kind: Kind) -> Outcome:
-    """Fills out/<folder> with the safe files of the repository; "stopped" leaves what is there for another try."""
+    """Fills out/<folder> with the safe files of the repository. After "stopped" the next attempt continues."""
     return files_fetch(job, kind, job.params, job.out / kind.folder)
 
 
 def files_fetch(job: JobContext, kind: Kind, params: FetchParams, target: Path) -> Outcome:
-    """As `fetch_into`, for a job of any method: what `params` ask for, into the folder `target`."""
+    """As `fetch_into`, for a job of any method: fetches what `params` select into the folder `target`."""
     source = Source(params.endpoint, params.repo, kind.repo_type, params.revision)
     try:
-        with hub_session(source), _requested_parts(job) as parts:
+        with hub_session(source), _parts_folder(job) as parts:
             return _fetch(Fetch(job, params, target, source), kind, parts)
     except StoppedError:
         if command := job.control.agree():
@@ -107,7 +107,7 @@ def _fetch(fetch: Fetch, kind: Kind, parts: Path) -> Outcome:
             if command.name == "stop":
                 return "stopped"
         part = parts / hashlib.sha256(f"{commit}/{file.path}".encode()).hexdigest()
-        file_fetch(fetch.source, commit, file, part, fetch.heard)
+        file_fetch(fetch.source, commit, file, part, fetch.report)
         fetch.done_bytes += file.size
         _place(part, fetch.target / layout[file.path])
         if number == num_first:
@@ -118,8 +118,8 @@ def _fetch(fetch: Fetch, kind: Kind, parts: Path) -> Outcome:
 
 
 def _choose(fetch: Fetch, kind: Kind, files: Sequence[HubFile]) -> list[HubFile]:
-    """What is fetched; of the rest that was asked for, a warning says what was left out and why."""
-    requested = [file for file in files if _asked_for(file.path, fetch.params)]
+    """The files to fetch; a warning lists the requested files that are left out, and why."""
+    requested = [file for file in files if _is_requested(file.path, fetch.params)]
     chosen = [file for file in requested if _is_safe(file.path, kind.endings)]
     left = [file.path for file in requested if file not in chosen and not file.path.startswith(".")]
     if left:
@@ -151,7 +151,7 @@ def _size_check(fetch: Fetch, chosen: Sequence[HubFile]) -> None:
 
 
 def _card(fetch: Fetch, commit: str, files: Sequence[HubFile], parts: Path) -> str:
-    """The repository's README.md, whose head lists configurations and splits; "" where there is none of that size."""
+    """The repository's README.md, whose head lists configurations and splits; "" if missing or too large."""
     card = next((file for file in files if file.path == CARD and file.size <= MAX_CARD_BYTES), None)
     if card is None:
         return ""
@@ -162,13 +162,13 @@ def _card(fetch: Fetch, commit: str, files: Sequence[HubFile], parts: Path) -> s
     return text
 
 
-def _asked_for(path: str, params: FetchParams) -> bool:
+def _is_requested(path: str, params: FetchParams) -> bool:
     is_requested = not params.allow or any(fnmatch(path, pattern) for pattern in params.allow)
     return is_requested and not any(fnmatch(path, pattern) for pattern in params.ignore)
 
 
 def _is_safe(path: str, endings: tuple[str, ...]) -> bool:
-    """By its ending, and by a path that stays below the folder it is put in."""
+    """Judged by its ending, and by its path, which must stay below the target folder."""
     parts = path.split("/")
     plain = "\\" not in path and path.isprintable() and not any(part == "" or part.startswith(".") for part in parts)
     return plain and PurePosixPath(path).suffix.lower() in endings
@@ -184,8 +184,8 @@ def _left_out(paths: list[str], kind: Kind) -> str:
 
 
 def _few(paths: list[str]) -> str:
-    more = f" and {len(paths) - NAMES_TOLD} more" if len(paths) > NAMES_TOLD else ""
-    return ", ".join(path[:200] for path in paths[:NAMES_TOLD]) + more
+    more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
+    return ", ".join(path[:200] for path in paths[:MAX_NAMED]) + more
 
 
 def _room_check(fetch: Fetch, parts: Path) -> None:
@@ -200,7 +200,7 @@ def _room_check(fetch: Fetch, parts: Path) -> None:
 
 
 def _place(part: Path, target: Path) -> None:
-    """A link costs no room; a copy where the cache lies on another disk."""
+    """By a hard link, which takes no space; by a copy if the cache is on another disk."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:
@@ -210,10 +210,10 @@ def _place(part: Path, target: Path) -> None:
 
 
 @contextmanager
-def _requested_parts(job: JobContext) -> Iterator[Path]:
-    """Where a broken download is kept on this host for the next attempt, and gone after a whole one.
+def _parts_folder(job: JobContext) -> Iterator[Path]:
+    """The folder of this host that holds a partial download for the next attempt; removed after a complete one.
 
-    Who finds another job of the same spec in there uses a folder of its own.
+    While another job of the same spec uses it, a separate folder.
     """
     folder = job.cache / "fetch" / job.spec.digest()
     folder.parent.mkdir(parents=True, exist_ok=True)

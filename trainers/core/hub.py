@@ -1,6 +1,6 @@
-"""What we ask of a Hugging Face Hub: which files a revision has, and the bytes of one, from where we left off.
+"""A client of a Hugging Face Hub: lists the files of a revision, and downloads one, resuming where it stopped.
 
-huggingface_hub itself starts a broken file anew in the next process; its `http_get` goes on where it is told to.
+huggingface_hub itself restarts a broken download in the next process; its `http_get` resumes at a given size.
 """
 
 import hashlib
@@ -48,33 +48,33 @@ class HubFile:
     path: str
     size: int
     sha256: str
-    """Of large files; empty for those that git itself keeps."""
+    """Of large files; empty for those that git itself stores."""
     blob: str
     """git's SHA-1 of the others."""
 
 
 @contextmanager
 def hub_session(source: Source) -> Iterator[None]:
-    """Within, this process speaks to that Hub and to the public internet alone, and errors are Reasons.
+    """Within the block this process connects only to that Hub and the public internet, and errors are Reasons.
 
     A Hub other than the well-known one was listed by the operator, so it may be http or lie in a private network.
     """
     guard = Guard(() if source.endpoint == HUB else (origin_of(source.endpoint),))
     constants.HF_HUB_DISABLE_XET = True  # its own sockets, in Rust, which no guard of ours sees
-    constants.DOWNLOAD_CHUNK_SIZE = BLOCK_BYTES  # so much is lost at most when a connection breaks
+    constants.DOWNLOAD_CHUNK_SIZE = BLOCK_BYTES  # at most this much is lost when a connection breaks
     disable_progress_bars()
     hooks = get_session().event_hooks["request"]
     check = lambda request: guard.url(str(request.url))  # noqa: E731  removed by identity below
     hooks.append(check)
     try:
-        with guarded(guard), _errors_told(source):
+        with guarded(guard), _errors_mapped(source):
             yield
     finally:
         hooks.remove(check)
 
 
 def hub_files(source: Source) -> tuple[str, list[HubFile]]:
-    """The commit that the revision means now, and its files."""
+    """The commit that the revision resolves to now, and its files."""
     api = HfApi(endpoint=source.endpoint, token=_token())
     info = api.model_info if source.repo_type == "model" else api.dataset_info
     digest = info(source.repo, revision=source.revision, files_metadata=True)
@@ -86,7 +86,7 @@ def hub_files(source: Source) -> tuple[str, list[HubFile]]:
 
 
 def file_fetch(source: Source, commit: str, file: HubFile, part: Path, on_bytes: Callable[[int], None]) -> None:
-    """Makes `part` the whole file, going on after what it holds already. `on_bytes` hears its size as it grows."""
+    """Completes `part`, resuming after what it already holds. `on_bytes` is called with its size as it grows."""
     if part.exists() and part.stat().st_size > file.size:
         part.unlink()
     url = hf_hub_url(source.repo, file.path, repo_type=source.repo_type, revision=commit, endpoint=source.endpoint)
@@ -99,7 +99,7 @@ def file_fetch(source: Source, commit: str, file: HubFile, part: Path, on_bytes:
 
 
 class _Counted:
-    """A file that tells its size after each write, and never grows beyond what was announced."""
+    """A file that reports its size after each write and refuses to grow beyond `limit`."""
 
     def __init__(self, raw: BinaryIO, limit: int, on_bytes: Callable[[int], None]) -> None:
         self._raw = raw
@@ -135,12 +135,12 @@ def _git_sha1(path: Path) -> str:
 
 
 def _token() -> str | Literal[False]:
-    """False: not even one that lies in somebody's home folder."""
+    """False: not even one from the home folder."""
     return os.environ.get("HF_TOKEN") or False
 
 
 def _token_for(source: Source, url: str) -> str | Literal[False]:
-    """Only the Hub itself gets the token; what it redirects to carries its own permission."""
+    """Only the Hub itself gets the token; the URLs that it redirects to are signed."""
     try:
         same_origin = origin_of(url) == origin_of(source.endpoint)
     except ValueError:
@@ -149,7 +149,7 @@ def _token_for(source: Source, url: str) -> str | Literal[False]:
 
 
 @contextmanager
-def _errors_told(source: Source) -> Iterator[None]:
+def _errors_mapped(source: Source) -> Iterator[None]:
     try:
         yield
     except AddressRefusedError as error:

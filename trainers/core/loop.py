@@ -1,4 +1,4 @@
-"""fit(): the one training loop. It knows steps, ranks, checkpoints and commands; it never knows images from text."""
+"""fit(): the training loop of every method. It knows steps, ranks, checkpoints and commands, but no modality."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ from trainers.core.reporting import Entry, Reporter, StepLog
 
 Micro = TypeVar("Micro")
 SMALLEST_LOSS_SCALE = 2.0**-10
-"""An fp16 scaler that fell so low finds no finite gradient at any scale."""
+"""Below it an fp16 scaler finds no finite gradient at any scale."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,19 @@ class StepBatch(Generic[Micro]):
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a method does beside the steps; None: nothing. Each is called on every rank, with the steps done."""
+    """What a method does between steps; None: nothing. Each is called on every rank, with the steps done."""
 
     evaluate: Callable[[int], bool] | None = None
-    """Makes sample images or texts. False: broken off for a stop."""
+    """Makes sample images or texts. Returns False if it was stopped early."""
     validate: Callable[[int], dict[str, float]] | None = None
-    """Metrics of the rows held out."""
+    """Metrics of the held-out rows."""
     after_update: Callable[[int], None] | None = None
     """Called after each optimizer step: a moving average of the weights."""
 
 
 @dataclass(frozen=True)
 class TrainingPlan(Generic[Micro]):
-    """What a method gives the loop."""
+    """What a method hands to the loop."""
 
     total_steps: int
     seed: int
@@ -77,7 +77,7 @@ class TrainingPlan(Generic[Micro]):
     further_metrics: tuple[str, ...] = ()
     """What `loss` sums beside the loss; reported as means over the global batch."""
     log_every: int = 1
-    """Steps between two `step` events; the first and the last are always told."""
+    """Steps between two `step` events; the first and the last are always reported."""
 
 
 @dataclass
@@ -126,14 +126,14 @@ def fit(
 
 
 class _Update(Generic[Micro]):
-    """One optimizer step. A value that is not finite sets a flag on the device that also bars all later updates."""
+    """One optimizer step. A value that is not finite sets a flag on the device, which blocks all later updates."""
 
     def __init__(self, plan: TrainingPlan[Micro], base_rates: list[float], processes: Processes) -> None:
         self._plan = plan
         self._base_rates = base_rates
         self._processes = processes
         self._refused = torch.zeros((), device=processes.device)
-        self._loss_scale()  # sets it up, also on a rank that has no sample in its first step
+        self._loss_scale()  # initialises it, also on a rank that has no sample in its first step
 
     def __call__(self, batch: StepBatch[Micro], step: int) -> Entry:
         plan, optimizer = self._plan, self._plan.optimizer
@@ -166,7 +166,7 @@ class _Update(Generic[Micro]):
         return dict(zip(names, means.unbind(), strict=True))
 
     def _seed_layers(self, step: int, index: int) -> None:
-        """Layer dropout is a function of (seed, step, micro-batch, rank), so nothing before the step can move it."""
+        """Layer dropout is a function of (seed, step, micro-batch, rank): nothing before the step can change it."""
         position = index * self._processes.world_size + self._processes.rank
         torch.manual_seed(integer(2**63 - 1, self._plan.seed, Purpose.LAYER_DROPOUT, step, position))
 
@@ -215,7 +215,7 @@ def _evaluation_is_due(plan: TrainingPlan[Any], progress: Progress) -> bool:
 def _evaluate(
     plan: TrainingPlan[Any], progress: Progress, log: StepLog, processes: Processes, reporter: Reporter
 ) -> None:
-    """Validation and samples. The random state is put back, so that training goes on as if nothing had been."""
+    """Validation and samples. Restores the random state, so that training continues as if they had not run."""
     log.flush()
     rng = rng_state()
     with _timed(progress, "evaluating"):
@@ -245,7 +245,7 @@ def _obey(
     control: Control,
     reporter: Reporter,
 ) -> None:
-    """Does what the command says, then answers it; a checkpoint already counts it as obeyed."""
+    """Executes the command, then acknowledges it; a checkpoint that it writes already counts it as obeyed."""
     control.obeyed_seq = max(control.obeyed_seq, command.seq)
     if command.name == "sample_now":
         _evaluate(plan, progress, log, processes, reporter)

@@ -1,6 +1,6 @@
 """Diffusion losses as pure functions. Legend: B batch, C channels, H height, W width, T training timesteps.
 
-x_t = a x0 + s e with a = sqrt(abar_t), s = sqrt(1 - abar_t) (DDPM, Ho et al. 2020, eq. 4), always on the base model's
+x_t = a x0 + s e with a = sqrt(abar_t), s = sqrt(1 - abar_t) (DDPM, Ho et al. 2020, eq. 4), always with the base model's
 own betas, whatever sampler it ships: Euler's `add_noise` is scaled differently, PNDM has no velocity.
 """
 
@@ -61,7 +61,7 @@ def add_noise(x0_BCHW: Tensor, noise_BCHW: Tensor, abar_B: Tensor) -> Tensor:
 
 
 def target(prediction_type: PredictionType, x0_BCHW: Tensor, noise_BCHW: Tensor, abar_B: Tensor) -> Tensor:
-    """What the network shall say: e, or the velocity v = a e - s x0 (Salimans and Ho 2022, appendix D)."""
+    """What the network should predict: e, or the velocity v = a e - s x0 (Salimans and Ho 2022, appendix D)."""
     if prediction_type == "epsilon":
         return noise_BCHW
     abar_B111 = abar_B.view(-1, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""The manifest: what a job was, made, and from what. Written last: where it is, the rest is whole."""
+"""The manifest: what a job was, made, and from what; and the model card's parts. Written last, once all else is."""
 
 import functools
 import importlib.metadata
@@ -28,7 +28,7 @@ def versions() -> dict[str, str]:
 
 
 def manifest_body(job: JobContext, outcome: Outcome) -> dict[str, Any]:
-    """All that the manifest says but its list of files. Rank 0 only."""
+    """The manifest without its list of files. Rank 0 only."""
     spec = job.spec
     return {
         "name": spec.name,
@@ -42,7 +42,7 @@ def manifest_body(job: JobContext, outcome: Outcome) -> dict[str, Any]:
         "versions": versions(),
         "thread_count": torch.get_num_threads(),
         "world_size": spec.resources.num_processes,
-        **_told(job.out / "events.jsonl"),
+        **_event_facts(job.out / "events.jsonl"),
         **job.facts,
     }
 
@@ -65,8 +65,8 @@ def product_files(out: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _told(path: Path) -> dict[str, Any]:
-    """What the events said: steps done, last metrics, samples, validation, latest checkpoint."""
+def _event_facts(path: Path) -> dict[str, Any]:
+    """From the events: steps done, last metrics, samples, validation, latest checkpoint."""
     facts: dict[str, Any] = {"steps": 0, "metrics": {}, "validation": {}, "samples": [], "checkpoint": None}
     samples: dict[str, Any] = {}
     for event in read_events(path):

@@ -1,6 +1,6 @@
-"""What libraries see of a base model's folder: cleaned configs and named data files in a folder of their own.
+"""Opens the files of a base model: libraries see cleaned configs and named data files in a folder of their own.
 
-No JSON file of a person reaches a library as it is: `formats` says which keys are read, and the rest is left out.
+No uploaded JSON file reaches a library unchanged: `formats` lists the keys that are read, and the rest is left out.
 """
 
 import json
@@ -18,12 +18,12 @@ from trainers.contract.errors import ReasonCode, TrainerError
 
 LOG = logging.getLogger(__name__)
 NAMED = 30
-"""Keys that the notice names; the rest is counted."""
+"""Keys that the log line names; the rest is counted."""
 
 
 @contextmanager
 def bad_files() -> Iterator[None]:
-    """Turns what `formats` refuses, and files that cannot be read, into TrainerError(BAD_BASE_MODEL)."""
+    """Raises TrainerError(BAD_BASE_MODEL) for what `formats` refuses and for files that cannot be read."""
     try:
         yield
     except (ConfigError, JsonError, OSError) as error:

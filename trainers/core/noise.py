@@ -1,7 +1,7 @@
 """Random draws as pure functions of (seed, purpose, step, position): the same on every device and process count.
 
-Philox is counter-based: the key is (seed, purpose), the counter starts at (step, position), so no state is kept and
-no two streams meet. `position` is the place 0..B-1 in the global batch of the optimizer step, never the dataset row
+Philox is counter-based: the key is (seed, purpose), the counter starts at (step, position), so there is no state and
+no two streams overlap. `position` is the place 0..B-1 in the global batch of the optimizer step, never the dataset row
 (every epoch would repeat its noise).
 """
 
@@ -12,7 +12,7 @@ import torch
 
 
 class Purpose(IntEnum):
-    """What a stream is for. Numbers are part of every job's result: append, never renumber."""
+    """What a stream is used for. The numbers determine every job's result: append, never renumber."""
 
     ORDER = 0
     TIMESTEP = 1

@@ -1,4 +1,4 @@
-"""What becomes of gradients: optimizers by name, learning rate schedules, and a moving average of the weights."""
+"""Optimizers by name, learning rate schedules, and a moving average of the weights."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +50,7 @@ def optimizer_of(
     weight_decay: float,
     epsilon: float,
 ) -> torch.optim.Optimizer:
-    """The optimizer of a library. TrainerError MISSING_LIBRARY: it is not installed. Groups without parameters go."""
+    """The optimizer, without the groups that have no parameters. TrainerError MISSING_LIBRARY: it is not installed."""
     filled = [group for group in groups if group.parameters]
     several = len(filled) > 1
     tables: list[dict[str, Any]] = [
@@ -127,7 +127,7 @@ def skips_on_device(optimizer: torch.optim.Optimizer) -> bool:
 class Ema:
     """average = d_n x average + (1 - d_n) x weight after step n, with d_n = min(decay, (1 + n) / (10 + n)).
 
-    The warm-up matters: with .9999 from the start, 1,000 steps would hold a tenth of what was learnt.
+    The warm-up matters: with .9999 from the start, the average would hold a tenth of what 1,000 steps learnt.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
@@ -143,7 +143,7 @@ class Ema:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The parameters hold the average meanwhile; the weights in training come back to the last bit."""
+        """Within the block the parameters hold the average; afterwards the trained weights, to the last bit."""
         weights = [parameter.detach().clone() for parameter in self._parameters]
         _copy(self._averages, self._parameters)
         try:

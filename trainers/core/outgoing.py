@@ -1,8 +1,8 @@
-"""Connections to hosts that a user named: never into our own networks, wherever a name or a redirect leads.
+"""Guards connections to hosts that a user named: none reaches our own networks, whatever a name or redirect leads to.
 
 The check sits on `socket.connect` itself (an audit hook of Python), on the address that is really connected to. A name
-is resolved once, by the caller's library, so that a second answer of a hostile name server is never used unseen.
-A proxy that the operator set is trusted and then has to do the same.
+is resolved once, by the caller's library, so that a second answer of a hostile name server is never used unchecked.
+A proxy that the operator set is trusted, and has to do the same check.
 """
 
 import ipaddress
@@ -31,14 +31,14 @@ class Guard:
         self._always = (*trusted, *_proxies())
 
     def url(self, url: str) -> None:
-        """For every request, also one that a redirect asks for. Raises AddressRefusedError."""
+        """Checks a request, also one that follows a redirect. Raises AddressRefusedError."""
         try:
             url_check(url, self.trusted)
         except ValueError as error:
             raise AddressRefusedError(str(error)) from None
 
     def address(self, host: str, port: int) -> None:
-        """For every connection. Raises AddressRefusedError."""
+        """Checks a connection. Raises AddressRefusedError."""
         try:
             refusal = address_refusal(host)
         except ValueError:
@@ -71,7 +71,7 @@ _INSTALLED: list[bool] = []
 
 
 def _install() -> None:
-    """An audit hook can never be taken away, so there is one, and it asks for the guard of the moment."""
+    """An audit hook cannot be removed, so it is installed once and consults the active guard."""
     if not _INSTALLED:
         _INSTALLED.append(True)
         sys.addaudithook(_hook)
@@ -81,7 +81,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if event != "socket.connect" or not _ACTIVE:
         return
     address = arguments[1]
-    if isinstance(address, tuple):  # a Unix socket has a path, which no address on the web leads to
+    if isinstance(address, tuple):  # a Unix socket has a path, which no URL leads to
         _ACTIVE[0].address(str(address[0]), int(address[1]))
 
 

@@ -1,4 +1,4 @@
-"""A frozen network whose linear layers lie in 8 or 4 bits. LoRA pairs on them stay in fp32."""
+"""Quantizes the linear layers of a frozen network to 8 or 4 bits. LoRA pairs on them stay in fp32."""
 
 from typing import Any, Literal
 
@@ -13,8 +13,8 @@ Quantization = Literal["int8", "nf4"]
 def network_quantise(network: Any, kind: Quantization, device: torch.device) -> None:
     """Replaces the linear layers of the repeated blocks in place and moves the rest to `device`.
 
-    Each layer is moved before it is quantised, so `device` never holds the whole network in its first dtype. What is
-    not repeated (embeddings of time and position, the last projection) is small and matters most: it stays as it is.
+    Each layer is moved before it is quantised, so `device` never holds the whole network in its first dtype. Layers
+    outside the blocks (embeddings of time and position, the last projection) are small and most sensitive: they stay.
     """
     if kind == "nf4":
         quantise = linear_nf4
@@ -34,7 +34,7 @@ def repeated_linears(network: nn.Module) -> list[str]:
 
 
 def _rest_move(network: nn.Module, device: torch.device) -> None:
-    """By hand: diffusers' own `to` refuses a network with 4-bit layers on some devices."""
+    """Replaces `network.to`, which diffusers refuses for 4-bit layers on some devices."""
     for module in network.modules():
         for parameter in module.parameters(recurse=False):
             if parameter.device != device:
@@ -59,7 +59,7 @@ def linear_nf4(layer: nn.Linear, device: torch.device) -> nn.Module:
     )
     linear.weight = library.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4", module=linear)
     linear.bias = layer.bias
-    linear.support_avx512bf16_for_cpu = False  # it would lay the weights out anew in evaluation, and give other bits
+    linear.support_avx512bf16_for_cpu = False  # it would repack the weights in evaluation, which changes bits
     placed: nn.Module = linear.requires_grad_(False).to(device)
     return placed
 

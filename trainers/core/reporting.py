@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Reporter:
-    """Passes each event on; silent on every rank but 0."""
+    """Writes each event and passes it to the listeners; does nothing on every rank but 0."""
 
     def __init__(self, events: EventWriter | None) -> None:
         self._events = events
@@ -44,7 +44,7 @@ def listeners_attach(
     wandb_project: str,
     start_step: int,
 ) -> None:
-    """On rank 0; `stack` closes them. TrainerError MISSING_LIBRARY: wandb is not installed."""
+    """Adds the listeners that the parameters ask for, on rank 0; `stack` closes them. TrainerError: one is missing."""
     if job.processes.rank != 0:
         return
     job.reporter.listen(LogLines())
@@ -57,12 +57,14 @@ def listeners_attach(
         tracker = library.WandB(job.out, job.spec, wandb_project)
         stack.callback(tracker.close)
         job.reporter.listen(tracker)
-        if tracker.trouble:
-            job.reporter.emit(Warning_(message=f"W&B does not take the run, it is kept in files: {tracker.trouble}"))
+        if tracker.problem:
+            job.reporter.emit(
+                Warning_(message=f"Weights & Biases refused the run; it is kept in files: {tracker.problem}")
+            )
 
 
 MAX_LINES = 500
-"""About so many lines of steps in a job, and as many of validations."""
+"""Of steps in a job, roughly, and as many of validations."""
 
 
 class LogLines:
@@ -124,7 +126,7 @@ class Entry(NamedTuple):
 
 
 class StepLog:
-    """Collects entries, says the `step` events, and raises where a step was refused."""
+    """Buffers the metrics of steps on the device, emits `step` events, and raises if a step was refused."""
 
     def __init__(
         self,
@@ -144,7 +146,7 @@ class StepLog:
         self._entries: list[Entry] = []
         self._started = self._flushed = time.monotonic()
         self._done = 0
-        self._untold_units = self._untold_documents = 0
+        self._pending_units = self._pending_documents = 0
 
     def add(self, entry: Entry) -> None:
         self._entries.append(entry)
@@ -153,7 +155,7 @@ class StepLog:
             self.flush()
 
     def flush(self) -> None:
-        """Reads what is buffered. TrainerError NON_FINITE_LOSS names the first step that was refused."""
+        """Reads the buffered entries. TrainerError NON_FINITE_LOSS names the first step that was refused."""
         entries, self._entries = self._entries, []
         if not entries:
             return
@@ -161,46 +163,46 @@ class StepLog:
         table = torch.stack([torch.stack([*(e.readings[name].float() for name in names), e.refused]) for e in entries])
         rows = table.tolist()
         now = time.monotonic()
-        self._untold_units += sum(entry.units for entry in entries)
-        self._untold_documents += sum(entry.documents for entry in entries)
+        self._pending_units += sum(entry.units for entry in entries)
+        self._pending_documents += sum(entry.documents for entry in entries)
         seconds = max(now - self._flushed, 1e-9)
         for entry, (*values, refused) in zip(entries, rows, strict=True):
             metrics = dict(zip(names, values, strict=True))
             if refused:
                 raise _refused(entry.step, metrics)
             self._done += 1
-            self._note(entry, metrics)
-            if self._is_told(entry.step):
-                self._say(entry, seconds)
+            self._metrics_set(entry, metrics)
+            if self._is_logged(entry.step):
+                self._emit(entry, seconds)
                 self._clock_set(now)
             if self._done == 1:
-                self._started = now  # the first step compiles and allocates; it says nothing of the others
+                self._started = now  # the first step compiles and allocates, so its time is no estimate of the others
 
-    def _is_told(self, step: int) -> bool:
+    def _is_logged(self, step: int) -> bool:
         return self._done == 1 or step == self._total or step % self._log_every == 0
 
     def resume_clock(self) -> None:
-        """Leaves out of images per second the time since the last flush: evaluation, checkpoint."""
+        """Excludes the time since the last flush (evaluation, checkpoint) from the throughput."""
         self._clock_set(time.monotonic())
 
     def _clock_set(self, now: float) -> None:
-        self._flushed, self._untold_units, self._untold_documents = now, 0, 0
+        self._flushed, self._pending_units, self._pending_documents = now, 0, 0
 
-    def _note(self, entry: Entry, metrics: dict[str, float]) -> None:
+    def _metrics_set(self, entry: Entry, metrics: dict[str, float]) -> None:
         finite = {name: value for name, value in metrics.items() if -float("inf") < value < float("inf")}
         self.last_metrics = {**finite, **entry.numbers}
 
-    def _say(self, entry: Entry, seconds: float) -> None:
-        """`seconds` that the steps since the last event took."""
+    def _emit(self, entry: Entry, seconds: float) -> None:
+        """`seconds`: since the last event."""
         elapsed = time.monotonic() - self._started
-        documents = {"documents_per_second": self._untold_documents / seconds} if self._unit == "tokens" else {}
+        documents = {"documents_per_second": self._pending_documents / seconds} if self._unit == "tokens" else {}
         self._reporter.emit(
             Step(
                 step=entry.step,
                 total=self._total,
                 epoch=entry.epoch,
                 metrics=self.last_metrics | documents,
-                per_second=self._untold_units / seconds,
+                per_second=self._pending_units / seconds,
                 unit=self._unit,
                 peak_memory_bytes=peak_memory_bytes(self._device),
                 eta_seconds=elapsed / max(1, self._done - 1) * (self._total - entry.step),

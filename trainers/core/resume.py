@@ -1,4 +1,4 @@
-"""What a job needs to go on exactly where it stopped: gathers it into a checkpoint, and puts it back."""
+"""Exact resume: gathers the state of a job into a checkpoint, restores it, and keeps what `auto` was resolved to."""
 
 import hashlib
 import json
@@ -43,12 +43,12 @@ class Resumable:
     keep: int
     """Checkpoints to keep."""
     params: Params
-    """Of the job, with what `auto` means here."""
+    """Of the job, with each `auto` resolved."""
     batch: GlobalBatch
-    """As parameters and ranks make it; after `restore` as many rows as before, by another accumulation if need be."""
+    """From parameters and ranks; after `restore` with the rows of the checkpoint, by another accumulation if needed."""
     ema: Ema | None = None
     cache_digest: str = ""
-    """Of the cached inputs, once they are there."""
+    """Of the cached inputs, once they are complete."""
 
     def save(self, progress: Progress) -> None:
         """Writes `out/checkpoints/step-<step>` on rank 0, with the random state of every rank."""
@@ -65,7 +65,7 @@ class Resumable:
                     "rng": {f"{rank}.{name}": t for rank, rng in enumerate(rngs) for name, t in rng.tensors.items()},
                 },
                 state={
-                    **self._circumstances(),
+                    **self._environment(),
                     "job_digest": job_digest(self.job.spec),
                     "spec_digest": self.job.spec.digest(exclude_unset=True),
                     "choices": choices_of(self.job.spec.params, self.params),
@@ -85,10 +85,10 @@ class Resumable:
         self.job.processes.barrier()
 
     def restore(self) -> Progress:
-        """Puts the newest checkpoint back, of `in/` or `out/`; a fresh start where there is none.
+        """Restores the newest checkpoint of `in/` or `out/`; a fresh start if there is none.
 
-        TrainerError CHECKPOINT_DAMAGED, or BAD_CHECKPOINT: of a job with other parameters or inputs, or with a global
-        batch that these ranks cannot make.
+        TrainerError CHECKPOINT_DAMAGED; or BAD_CHECKPOINT if it is of a job with other parameters or inputs, or these
+        ranks cannot make its global batch.
         """
         folder = newest_checkpoint(self.job.checkpoint, self.job.out / "checkpoints")
         if folder is None:
@@ -115,7 +115,7 @@ class Resumable:
         )
 
     def inputs_cached(self, digest: str) -> None:
-        """Notes the digest of the cached inputs; warns where they are not those of before the resume."""
+        """Records the digest of the cached inputs; warns if it is not that of before the resume."""
         if self.cache_digest not in ("", digest):
             self._warn(f"the cached inputs were rebuilt: expected digest {self.cache_digest[:12]}, got {digest[:12]}")
         self.cache_digest = digest
@@ -128,7 +128,7 @@ class Resumable:
                 f"the checkpoint of step {loaded.step} is of a job with other parameters or inputs: "
                 f"expected digest {job_digest(self.job.spec)[:12]}, got {received[:12]}",
             )
-        for name, now in self._circumstances().items():
+        for name, now in self._environment().items():
             before = loaded.state[name]
             if before != now:
                 was, is_now = _difference(before, now), _difference(now, before)
@@ -153,8 +153,8 @@ class Resumable:
             )
         return batch
 
-    def _circumstances(self) -> dict[str, Any]:
-        """What exact resume is promised at equal values of."""
+    def _environment(self) -> dict[str, Any]:
+        """Resume is exact only while these stay equal."""
         return {
             "world_size": self.job.processes.world_size,
             "thread_count": torch.get_num_threads(),
@@ -170,7 +170,7 @@ def is_of_job(digest: str, spec: JobSpec) -> bool:
     """Whether a checkpoint with this job digest is of the job of `spec`.
 
     A job of an earlier release lists every parameter of its time, so what it does not list is newer than its
-    checkpoints and is no part of their digest.
+    checkpoints and not part of their digest.
     """
     return digest in (job_digest(spec), job_digest(spec, exclude_unset=True))
 
@@ -204,7 +204,7 @@ def _rng_of(loaded: Loaded, rank: int) -> State:
 
 
 def _difference(value: Any, other: Any) -> Any:
-    """Of two tables of versions only the entries that differ."""
+    """Of tables of versions only the entries of `value` that differ from `other`."""
     if isinstance(value, dict) and isinstance(other, dict):
         return {name: entry for name, entry in value.items() if other.get(name) != entry}
     return value
@@ -215,20 +215,20 @@ AUTO = "auto"
 
 
 def choices_make(job: JobContext, params: AnyParams, here: Mapping[str, str]) -> AnyParams:
-    """`params` with each `auto` replaced: by what the newest checkpoint was trained with, else by what `here` says."""
+    """`params` with each `auto` resolved: to the choice in the newest checkpoint, else to that of `here`."""
     before = _recorded(job)
     names = [name for name in here if getattr(params, name) == AUTO]
     return params.model_copy(update={name: before.get(name, here[name]) for name in names})
 
 
 def choices_of(requested: Params, params: Params) -> dict[str, str]:
-    """What stands in `params` where `auto` was requested."""
+    """The values in `params` of the fields that `requested` has at `auto`."""
     values = {name: getattr(params, name) for name in type(params).model_fields if getattr(requested, name) == AUTO}
     return {name: value for name, value in values.items() if value != AUTO}
 
 
 def _recorded(job: JobContext) -> dict[str, str]:
-    """{} at a first start, and where the checkpoint cannot be read, which the restore refuses in its own words."""
+    """{} at a first start, and if the checkpoint cannot be read, which `restore` reports."""
     folder = newest_checkpoint(job.checkpoint, job.out / "checkpoints")
     try:
         choices = json.loads((folder / "state.json").read_bytes()).get("choices", {}) if folder else {}

@@ -60,7 +60,9 @@ def sample(job: JobContext[SampleTextParams]) -> Outcome:
 
 def requests_of(base: TextBase, params: SampleTextParams) -> list[SampleRequest]:
     """Every text of the job: each prompt `num_samples` times, text i with seed + i."""
-    encoded = [(prompt, _encoded(base, params, prompt)) for prompt in params.asked for _ in range(params.num_samples)]
+    encoded = [
+        (prompt, _encoded(base, params, prompt)) for prompt in params.requests for _ in range(params.num_samples)
+    ]
     return [SampleRequest(number, prompt, ids, params.seed + number) for number, (prompt, ids) in enumerate(encoded)]
 
 

@@ -17,15 +17,15 @@ DEFAULT_PROJECT = "anneal"
 class WandB:
     """One run of an attempt; attempts of one job are a group. The key comes from WANDB_API_KEY alone.
 
-    Without a key, or where the service does not take it, the run is kept below `out/wandb/`: `wandb sync` sends it.
+    Without a key, or if the service refuses it, the run is kept below `out/wandb/`; `wandb sync` uploads it.
     """
 
     def __init__(self, out: Path, spec: JobSpec, project: str) -> None:
         self._out = out
         self._spec = spec
         self._project = project or os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT
-        self.trouble = ""
-        """Why the run is kept in files though there is a key."""
+        self.problem = ""
+        """Why the run is kept in files although there is a key."""
         self._run = self._start("online" if os.environ.get("WANDB_API_KEY") else "offline")
 
     def __call__(self, payload: Payload) -> None:
@@ -67,7 +67,7 @@ class WandB:
         except wandb.errors.Error as error:
             if mode == "offline":
                 raise
-            self.trouble = str(error)
+            self.problem = str(error)
             return self._start("offline")
 
     def _log(self, group: str, step: int, values: dict[str, Any]) -> None:

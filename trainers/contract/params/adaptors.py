@@ -1,4 +1,4 @@
-"""Parameters of `import_adaptor`."""
+"""Parameters of methods that make an adaptor of a file or of another adaptor, or merge adaptors into a base model."""
 
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 

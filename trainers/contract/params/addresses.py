@@ -1,4 +1,4 @@
-"""What an address may look like that a user names: https, and nothing inside our networks. Standard library only."""
+"""Checks addresses that users name: https, and nothing inside our networks. Standard library only."""
 
 import ipaddress
 import re
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 PORTS = {"https": 443, "http": 80}
 NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)")
-"""A last label like this makes a resolver read the whole host as a number: 2130706433, 0x7f.1, 0177.0.0.1."""
+"""A last label like this makes a resolver read the host as a number: 2130706433, 0x7f.1, 0177.0.0.1."""
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 IPv4 = ipaddress.IPv4Address
 IPv6 = ipaddress.IPv6Address
@@ -21,9 +21,9 @@ class Origin(NamedTuple):
 
 
 def url_check(url: str, trusted: tuple[Origin, ...] = ()) -> Origin:
-    """Where `url` leads. Raises ValueError for what is not https to a public host, unless the operator trusts it.
+    """The origin of `url`. Raises ValueError unless it is https to a public host, or the operator trusts it.
 
-    A name is not resolved here: what it stands for is checked when it is connected to (`trainers.core.outgoing`).
+    Names are not resolved here: their addresses are checked on connection (`trainers.core.outgoing`).
     """
     origin = origin_of(url)
     if origin in trusted:
@@ -36,7 +36,7 @@ def url_check(url: str, trusted: tuple[Origin, ...] = ()) -> Origin:
 
 
 def origin_of(url: str) -> Origin:
-    """Raises ValueError for anything but http(s)://host[:port]/... with a host that can be read in one way only."""
+    """Raises ValueError for anything but http(s)://host[:port]/... with an unambiguous host."""
     parts = urlsplit(url)
     if parts.scheme not in PORTS or not parts.hostname:
         raise ValueError(f"expected https://host, got {url[:200]!r}")
@@ -50,7 +50,7 @@ def origin_of(url: str) -> Origin:
 
 
 def address_refusal(address: str) -> str:
-    """Why nobody may be sent to this IP address; empty for one of the public internet."""
+    """Why no job may connect to this IP address; empty for one of the public internet."""
     addresses = ipaddress.ip_address(address)
     inner = _inner(addresses)
     if any(_is_ours(one) for one in (addresses, *inner)):
@@ -59,7 +59,7 @@ def address_refusal(address: str) -> str:
 
 
 def _literal(host: str) -> str:
-    """The host if it is an IP address, else empty. Raises ValueError for a number in another form."""
+    """The host if it is an IP address, else empty. Raises ValueError for other numeric forms."""
     if ":" in host:
         return str(ipaddress.IPv6Address(host))
     if NUMERIC.fullmatch(host.rpartition(".")[2]) is None:
@@ -71,7 +71,7 @@ def _literal(host: str) -> str:
 
 
 def _inner(address: IPv4 | IPv6) -> list[IPv4]:
-    """The IPv4 addresses that an IPv6 address stands for: mapped, 6to4, Teredo, NAT64."""
+    """The IPv4 addresses embedded in an IPv6 address: mapped, 6to4, Teredo, NAT64."""
     if isinstance(address, IPv4):
         return []
     addresses = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
@@ -81,7 +81,7 @@ def _inner(address: IPv4 | IPv6) -> list[IPv4]:
 
 
 def _is_ours(address: IPv4 | IPv6) -> bool:
-    """A mapped or NAT64 address is judged by the one inside it alone; Python counts the whole range as private."""
+    """A mapped or NAT64 address is judged only by the one embedded in it; Python counts the range as private."""
     if isinstance(address, IPv6) and (address.ipv4_mapped or address in NAT64):
         return False
     odd = address.is_multicast or address.is_reserved or address.is_unspecified

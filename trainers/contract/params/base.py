@@ -1,4 +1,4 @@
-"""What every method's parameters share. Standard library and pydantic only."""
+"""The base class of every method's parameters. Standard library and pydantic only."""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -57,9 +57,9 @@ class Params(BaseModel):
     product: ClassVar[Product]
     """What a succeeded job of this method leaves."""
     requires: ClassVar[tuple[str, ...]]
-    """Inputs that must be there."""
+    """Inputs that must be present."""
     accepts: ClassVar[tuple[str, ...]] = ()
-    """Inputs that may be there too."""
+    """Inputs that may be present too."""
     max_adaptors: ClassVar[int | None] = None
     """How many adaptors it can take; None = any number."""
     dataset_kind: ClassVar[Literal["images", "text", "weights"] | None] = None
@@ -82,7 +82,7 @@ class Params(BaseModel):
     """Field with the prompt that images are made from; empty = the method has no `image_sampling`."""
 
     foreign_names: ClassVar[dict[str, str]] = {}
-    """Names that another tool gives to parameters of ours; the refusal of one names ours."""
+    """Our parameter by its name in another tool; the error for such a name suggests ours."""
 
     @classmethod
     def stored(cls, values: Mapping[str, Any]) -> Self:
@@ -91,16 +91,16 @@ class Params(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _unknown_names_get_the_closest(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _suggest_known_names(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         try:
             return handler(value)
         except ValidationError as error:
             raise ValidationError.from_exception_data(
-                cls.__name__, [cls._with_the_closest(one) for one in error.errors()]
+                cls.__name__, [cls._with_suggestion(one) for one in error.errors()]
             ) from None
 
     @classmethod
-    def _with_the_closest(cls, one: Any) -> InitErrorDetails:
+    def _with_suggestion(cls, one: Any) -> InitErrorDetails:
         name = str(one["loc"][-1]) if one["loc"] else ""
         renamed = [cls.foreign_names[name]] if name in cls.foreign_names else []
         close = renamed or (get_close_matches(name, cls.model_fields, n=1) if name else [])
@@ -113,15 +113,15 @@ class Params(BaseModel):
 
     @classmethod
     def imported(cls, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """The values of an imported template without what another tool's form adds idly; a note on each left out."""
+        """The values of an imported template without what another tool's form adds to no effect; and notes on those."""
         return dict(values), []
 
     def products(self) -> tuple[Product, ...]:
-        """What a succeeded job with these parameters leaves; more than one, or another, where a parameter says so."""
+        """What a succeeded job with these parameters leaves, if parameters can change it."""
         return (self.product,)
 
     def libraries(self) -> tuple[str, ...]:
-        """Optional Python modules that these parameters ask for; the job's process can import no others."""
+        """Optional Python modules that these parameters need; the job's process can import no others."""
         return ()
 
     def hub(self) -> str | None:
@@ -133,10 +133,10 @@ class Params(BaseModel):
         return {}
 
     def connects(self) -> bool:
-        """Whether a job with these parameters speaks with services outside of its host."""
+        """Whether a job with these parameters connects to services outside of its host."""
         return False
 
-    def split_of(self, splits: Sequence[str]) -> str:  # noqa: ARG002 - for methods that choose
+    def split_of(self, splits: Sequence[str]) -> str:  # noqa: ARG002 - for subclasses
         """Which of a dataset's `splits` is read, "" for all that is there. Raises ValueError that names them."""
         return ""
 
@@ -149,10 +149,10 @@ class Params(BaseModel):
         return None
 
     def check_inputs(self, inputs: "Inputs") -> None:
-        """Raises ValueError where these parameters and the job's inputs contradict each other."""
+        """Raises ValueError if these parameters and the job's inputs contradict each other."""
 
     def resources_check(self, resources: "Resources") -> None:
-        """Raises TrainerError where these parameters and the job's resources contradict each other."""
+        """Raises TrainerError if these parameters and the job's resources contradict each other."""
 
     def shows(self) -> bool:
         """Whether a running job has something to show when asked to `sample_now`: samples, or a validation loss."""
@@ -164,8 +164,8 @@ class Params(BaseModel):
         changed = [name for name in names if getattr(self, name) != fields[name].get_default(call_default_factory=True)]
         return f"{changed[0]}={as_typed(getattr(self, changed[0]))}" if changed else ""
 
-    def family_problem(self, family: str) -> str:  # noqa: ARG002 - for those who care
-        """Which of these parameters a base model of that family cannot take, and why; "" where all fit."""
+    def family_problem(self, family: str) -> str:  # noqa: ARG002 - for subclasses
+        """Which of these parameters a base model of that family does not support, and why; "" if none."""
         return ""
 
     @property
@@ -194,7 +194,7 @@ class Params(BaseModel):
         return ()
 
     def warnings(self) -> list[str]:
-        """Sentences shown at submit: allowed, but probably not meant."""
+        """Shown at submit: parameters that are allowed but probably not intended."""
         return []
 
 

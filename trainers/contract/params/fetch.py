@@ -1,4 +1,4 @@
-"""Parameters of what fetches from a Hugging Face Hub. One class of fields, two methods: a dataset and a base model."""
+"""Parameters of methods that fetch from a Hugging Face Hub: a dataset, a base model, the parts that a file lacks."""
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
@@ -18,7 +18,7 @@ Patterns = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], 
 
 
 class FetchParams(Params):
-    """What both have in common; not a method of its own."""
+    """Fields of `fetch_model` and `fetch_dataset`. Not a method of its own."""
 
     requires: ClassVar[tuple[str, ...]] = ()
 

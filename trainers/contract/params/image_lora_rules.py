@@ -1,4 +1,4 @@
-"""Rules between the fields of `image_lora`: what is refused, and what is allowed but probably not meant."""
+"""Rules between the fields of `image_lora`: what is refused, and what is allowed but probably not intended."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from trainers.contract.params.image_lora import ImageLoraParams
 
 EVALUATION_SHARE = 0.2
-"""Of all forwards of the network; more is warned of."""
+"""Of all forwards of the network; a larger share causes a warning."""
 FORM_WARMUP_STEPS = 50
-"""`lr_warmup_steps` as Transformer Lab's form has it, whatever the schedule."""
+"""`lr_warmup_steps` in Transformer Lab's form, whatever the schedule."""
 
 
 FLOW_MULTIPLE = 16
@@ -23,7 +23,7 @@ FLUX_ONLY, NOT_FLUX = ("flux_guidance",), ("clip_skip", "eval_negative_prompt")
 
 
 OF_SAMPLES = ("eval_negative_prompt", "eval_num_inference_steps", "eval_guidance_scale", "eval_seed")
-"""What only sample images need."""
+"""Fields that only affect sample images."""
 
 
 class Switch(NamedTuple):
@@ -58,7 +58,7 @@ SWITCHES: dict[str, Switch] = {
 
 
 def fields_agree(params: "ImageLoraParams") -> None:
-    """Raises ValueError that names both fields, both values and a way out."""
+    """Raises ValueError that names both fields, both values and a fix."""
     _duration_agrees(params)
     _warm_up_agrees(params)
     for name, switch in SWITCHES.items():
@@ -77,7 +77,7 @@ def fields_agree(params: "ImageLoraParams") -> None:
 
 
 def family_problem(params: "ImageLoraParams", family: str) -> str:
-    """The parameter that would do nothing, or cannot be, with a base model of that family; "" where all fit."""
+    """The parameter that has no effect or is not possible with a base model of that family; "" if none."""
     title, is_flow = FAMILIES[family].title if family in FAMILIES else family, family in FLOW_FAMILIES
     strange = (*(UNET_ONLY if is_flow else FLOW_ONLY), *(NOT_FLUX if family == "flux" else FLUX_ONLY))
     if idle := params.changed(*strange):
@@ -130,7 +130,7 @@ def _warm_up_agrees(params: "ImageLoraParams") -> None:
 
 
 def without_form_warmup(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Without the warm-up that the form of Transformer Lab has by default beside a schedule that takes none."""
+    """Removes the warm-up that Transformer Lab's form sets by default with a schedule that has none."""
     constant = values.get("lr_scheduler", "constant") == "constant"
     if not constant or values.get("lr_warmup_steps") != FORM_WARMUP_STEPS:
         return dict(values), []
@@ -153,7 +153,7 @@ def _evaluation_agrees(params: "ImageLoraParams") -> None:
 
 
 def _is_not_idle(params: "ImageLoraParams", name: str, switch: Switch) -> None:
-    """A value other than the default must be able to do something."""
+    """Raises ValueError if a value other than the default has no effect."""
     setting, idle = getattr(params, switch.field), params.changed(name)
     if idle and setting not in switch.values:
         required = " or ".join(as_typed(one) for one in switch.values)
@@ -164,7 +164,7 @@ def _is_not_idle(params: "ImageLoraParams", name: str, switch: Switch) -> None:
 
 
 def _evaluation_warnings(params: "ImageLoraParams") -> list[str]:
-    """Where epochs count, the dataset's size decides, which is not known here: the job itself says it."""
+    """Only for eval_every_steps: with epochs it depends on the size of the dataset, so the job itself warns."""
     if params.eval_every_steps is None:
         return []
     forwards = params.evaluation_forwards()

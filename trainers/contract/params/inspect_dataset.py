@@ -47,5 +47,5 @@ class InspectDatasetParams(Params):
         return self.template().split_of(splits)
 
     def template(self) -> Params:
-        """The parameters of the job that is previewed."""
+        """The parameters of the training job that is previewed."""
         return TEMPLATES[self.template_method].model_validate(UNNAMED | self.template_params)

@@ -1,4 +1,4 @@
-"""Parameters of `sample_text`."""
+"""Parameters of `sample_text` and `evaluate_text`, and of their decoding: how masks become tokens."""
 
 import re
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ DECODING = (
     "cache",
     "threshold",
 )
-"""What only has a say where masks become tokens."""
+"""Fields that only affect decoding."""
 TEXT_FAMILIES = ("bert", "modernbert", "llada", "dream", "llama", "qwen2", "qwen3")
 
 
@@ -84,12 +84,12 @@ class DecodingParams(Params):
         return ("bitsandbytes",) if self.load_in_4bit else ()
 
     def family_problem(self, family: str) -> str:
-        """A causal base shifts its logits or not, as it was trained, which only its files tell."""
+        """Whether a causal base shifts its logits depends on its training, which only its files record."""
         shift = {"dream": True, "llada": False, "bert": False, "modernbert": False}.get(family)
         return "" if shift is None else self.shift_problem(shift)
 
     def shift_problem(self, shift: bool) -> str:
-        """What is set that a base with Dream's shift, or without it, has no use for."""
+        """Which field has no effect on a base with Dream's shift, or without it."""
         idle = ("remasking",) if shift else DREAM_ONLY
         named = [f"{name}={getattr(self, name)!r}" for name in idle if getattr(self, name) is not None]
         if not named:
@@ -151,13 +151,13 @@ class SampleTextParams(DecodingParams):
     """Texts for each prompt, chat or text with gaps."""
 
     @property
-    def asked(self) -> tuple[Any, ...]:
-        """Whichever of the three is given."""
+    def requests(self) -> tuple[Any, ...]:
+        """Whichever of the three is set."""
         return self.prompts or self.messages or self.infill_texts
 
     @field_validator("prompts", "infill_texts")
     @classmethod
-    def _says_something(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _texts_have_content(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for text in value:
             if not text.strip() or len(text) > MAX_CHARACTERS:
                 raise ValueError(f"each must have 1 to {MAX_CHARACTERS} characters, got {len(text)}")
@@ -165,7 +165,7 @@ class SampleTextParams(DecodingParams):
 
     @field_validator("messages")
     @classmethod
-    def _ends_with_the_user(cls, value: tuple[Chat, ...]) -> tuple[Chat, ...]:
+    def _chats_end_with_the_user(cls, value: tuple[Chat, ...]) -> tuple[Chat, ...]:
         for chat in value:
             if not chat or any(set(turn) != {"role", "content"} for turn in chat) or chat[-1]["role"] != "user":
                 raise ValueError("each must be turns of {role, content} of which the last is the user's")
@@ -173,7 +173,7 @@ class SampleTextParams(DecodingParams):
 
     @field_validator("infill_texts")
     @classmethod
-    def _has_gaps(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _texts_have_gaps(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for text in value:
             if "[MASK" not in text:
                 raise ValueError(f"each must have a gap, {MASK} or [MASK:5]; got {text[:60]!r}")

@@ -133,7 +133,7 @@ def denoising(base: Base, device: torch.device, params: ImageLoraParams, dtype: 
 def validation_loss(objective: Denoising, batches: Sequence[MicroBatch], processes: Processes) -> float:
     """Mean loss of a sample; ranks share the work and all return the same value. Dropout must be off."""
     total = torch.zeros((), device=processes.device)
-    for batch in processes.mine(batches):
+    for batch in processes.share(batches):
         total += objective(batch)[0]
     return float(processes.sum(total)) / sum(len(batch.times_B) for batch in batches)
 

@@ -80,7 +80,7 @@ def validate(
     counts = [int(maskable(documents[row], recipe).sum()) for row in rows]
     scales = norm_scales(counts, recipe.norm)
     sums_GS = torch.zeros(GRID, SUMS, dtype=torch.float64)
-    for index in processes.mine(range(len(rows))):
+    for index in processes.share(range(len(rows))):
         sums_GS += _row_sums(objective, documents, rows[index], recipe, scales[index])
     model.train(training)
     summed = processes.sum(sums_GS.to(processes.device)).cpu()
