@@ -17,7 +17,7 @@ from typing import Any
 from bench.measure import REPOSITORY, Row, cpu_seconds, python
 from bench.running import tiny_make
 from cli.http import Client, Record
-from cli.transfers import folder_upload
+from cli.uploads import folder_upload
 from tests.faults.host import Host
 from tests.faults.platform import Platform, eventually
 

@@ -20,7 +20,7 @@ from typing import Any
 from bench.measure import Row, machine, table
 from bench.running import bench_platform, tiny_make
 from cli.http import Client, Record
-from cli.transfers import folder_upload
+from cli.uploads import folder_upload
 from tests.faults.host import Host
 from tests.faults.platform import Platform, eventually
 

@@ -24,7 +24,7 @@ from bench.soak_faults import Faults
 from bench.soak_trainer import REAL
 from cli.errors import CliError
 from cli.http import Client
-from cli.transfers import folder_upload
+from cli.uploads import folder_upload
 from tests.faults.host import Host
 from tests.faults.platform import Platform
 

@@ -27,7 +27,7 @@ from cli.platform.home import home_open, port_new
 from cli.platform.seaweed import seaweed_start
 from cli.platform.services import api_child, api_env, api_url
 from cli.platform.start import run_once, setup
-from cli.transfers import TIMEOUT, file_put, parts_put
+from cli.uploads import TIMEOUT, file_put, parts_put
 
 MB = 1 << 20
 WHOLE = 5 << 30

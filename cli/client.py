@@ -11,11 +11,11 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field
 
 from cli.config import Login, login_load
-from cli.downloads import adaptor_write, job_log
+from cli.downloads import adaptor_write, file_download, job_log
 from cli.errors import UnreachableError
 from cli.http import Client, Record, job_events, without_none
 from cli.http import login as token_get
-from cli.transfers import file_download, folder_upload, version_ready, zip_upload
+from cli.uploads import folder_upload, version_ready, zip_upload
 
 ENDED = ("succeeded", "failed", "cancelled", "paused")
 

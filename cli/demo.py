@@ -22,7 +22,7 @@ from cli.http import Client, Record
 from cli.output import err, out, print_json, print_table
 from cli.platform.children import log_tail, tie_to_parent
 from cli.requests import yaml_load
-from cli.transfers import folder_upload
+from cli.uploads import folder_upload
 from cli.watch import adaptor_ref, ending_sentence, job_watch, outcome
 
 SHAPES = Path(__file__).resolve().parent.parent / "examples" / "shapes"

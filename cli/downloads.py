@@ -1,17 +1,21 @@
-"""Downloads of a job's results: adaptors with verified digests, logs in chunks."""
+"""Downloads: files by signed links, whole and with their SHA-256 or not at all; adaptors, artifacts, logs."""
 
+import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from cli.errors import CliError
 from cli.http import Client, Record, checked, reachable
-from cli.transfers import file_download
 from foundation.atomic import text_write
 from foundation.digests import sha256_of
 from foundation.multipart import CHUNK_BYTES, OnBytes
 
 LOG_BYTES = 65_536
+TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 
 
 def adaptor_write(adaptor: Record, folder: Path, on_bytes: OnBytes = lambda _: None) -> None:
@@ -19,6 +23,33 @@ def adaptor_write(adaptor: Record, folder: Path, on_bytes: OnBytes = lambda _: N
     for file in adaptor["files"]:
         file_download(file, inside(folder, file["path"]), on_bytes)
     text_write(folder / "manifest.json", json.dumps(adaptor["manifest"], indent=2, ensure_ascii=False) + "\n")
+
+
+def file_download(link: Record, target: Path, on_bytes: OnBytes = lambda _: None) -> Path:
+    """Fetches `link` {url, sha256} to `target`, whole and with the right digest or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    try:
+        received = fetch(link["url"], part, on_bytes)
+        if received != link["sha256"]:
+            raise CliError(f"{target.name}: expected SHA-256 {link['sha256']}, received {received}", "Try again.")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def fetch(url: str, part: Path, on_bytes: OnBytes) -> str:
+    """Streams `url` into `part`; returns the SHA-256 of what came."""
+    digest = hashlib.sha256()
+    with reachable(url), httpx.stream("GET", url, timeout=TIMEOUT) as response, part.open("wb") as file:
+        for block in checked(response).iter_bytes(CHUNK_BYTES):
+            file.write(block)
+            digest.update(block)
+            on_bytes(len(block))
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
 
 
 def inside(folder: Path, path: str) -> Path:

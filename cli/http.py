@@ -30,6 +30,7 @@ class Client:
             base_url=login.url.rstrip("/") + "/api/v1/",
             headers={"Authorization": f"Bearer {login.token}"} if login.token else {},
             timeout=TIMEOUT,
+            verify=not login.url.startswith("http://"),  # reading the certificates takes long; no redirect is followed
             transport=transport,
         )
 

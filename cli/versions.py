@@ -22,7 +22,7 @@ from cli.output import (
     transfer_bar,
 )
 from cli.requests import Pool, Priority
-from cli.transfers import folder_size, folder_upload, version_ready, zip_upload
+from cli.uploads import folder_size, folder_upload, version_ready, zip_upload
 from cli.watch import wait
 
 SHOWN = ("name", "version", "state", "versions", "family", "digest", "num_files", "size", "created")

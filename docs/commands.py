@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from cli.main import app
+from cli.main import ENTRIES, app
 
 PAGE = Path(__file__).with_suffix(".md")
 HEAD = """# Which commands are there?
@@ -37,8 +37,16 @@ def main() -> int:
 
 
 def commands_page() -> str:
-    rows = [command_row(path, command) for path, command in commands(typer.main.get_command(app), "anneal")]
+    rows = [command_row(path, command) for path, command in commands(command_tree(), "anneal")]
     return "\n".join([HEAD, "| command | what it does |", "|---|---|", *rows, ""])
+
+
+def command_tree() -> Any:
+    """The whole command line, with every command imported."""
+    root: Any = typer.main.get_command(app)
+    for entry in ENTRIES:
+        root.load(entry.name)
+    return root
 
 
 def commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from cli.main import app
-from docs.commands import PAGE, commands_page
+from docs.commands import PAGE, command_tree, commands_page
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -42,7 +40,7 @@ def test_a_command_that_is_not_there_is_found(call: str) -> None:
 def unknown(call: str) -> str:
     """What of `anneal <call>` is no command or option; "" where all is."""
     words = call.split()
-    command: Any = typer.main.get_command(app)
+    command: Any = command_tree()
     while words and hasattr(command, "commands") and re.fullmatch(r"[a-z-]+", words[0]) and words[0][0] != "-":
         if words[0] not in command.commands:
             return f"{call}: no command {words[0]}"

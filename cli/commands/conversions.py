@@ -12,7 +12,7 @@ from cli.errors import CliError, Exit
 from cli.http import Client, Record, without_none
 from cli.output import Json, connect, human_bytes, print_done
 from cli.requests import Accelerators, Model, Pool, Priority, Settings, method_schema, request_body, settings_parse
-from cli.transfers import folder_upload, version_ready
+from cli.uploads import folder_upload, version_ready
 from cli.versions import ADAPTOR_IMPORTS, fetched
 from cli.watch import adaptor_ref, wait
 

@@ -14,7 +14,7 @@ from cli.completion import DATASETS, JOBS
 from cli.errors import CliError, Exit
 from cli.http import Client, Record
 from cli.output import Json, connect, print_done, print_rows
-from cli.transfers import record_create, version_ready
+from cli.uploads import record_create, version_ready
 from cli.versions import add_commands, add_fetch, warnings_say
 
 Name = Annotated[str, typer.Argument(help="Name, or name@version.", autocompletion=DATASETS)]

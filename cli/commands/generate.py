@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from cli.commands.sample import AdaptorScales, adaptors_parse, base_model_of
-from cli.downloads import inside, samples_of
+from cli.downloads import file_download, inside, samples_of
 from cli.errors import CliError, Exit
 from cli.http import Client, Record, without_none
 from cli.output import Json, connect, out, print_json
@@ -29,7 +29,6 @@ from cli.requests import (
     takes,
     yaml_load,
 )
-from cli.transfers import file_download
 from cli.watch import wait
 
 METHOD = "sample_text"

@@ -10,12 +10,11 @@ from rich.markup import escape
 from rich.text import Text
 
 from cli.completion import DATASETS, METHODS, TEMPLATES
-from cli.downloads import samples_of
+from cli.downloads import file_download, samples_of
 from cli.errors import CliError, Exit
 from cli.http import Client, Record, without_none
 from cli.output import Json, connect, err, out, print_json, print_record, print_table
 from cli.requests import Model, Pool, Settings, json_or_text, method_schema, settings_parse
-from cli.transfers import file_download
 from cli.watch import wait
 
 METHOD_OF_KIND = {"text": "masked_text", "images": "image_lora"}

@@ -14,12 +14,11 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from cli.downloads import artifacts_write, inside, job_write, samples_of
+from cli.downloads import artifacts_write, file_download, inside, job_write, samples_of
 from cli.errors import CliError, UnreachableError
 from cli.http import TERMINAL, Client, Record
 from cli.output import Json, connect, err, out, print_json, print_rows, print_table, stdout_write, transfer_bar
 from cli.requests import JobRef
-from cli.transfers import file_download
 from foundation.protocol import LIVE
 
 ALL_POINTS = 100_000

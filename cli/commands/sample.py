@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from cli.completion import ADAPTORS
-from cli.downloads import samples_of
+from cli.downloads import file_download, samples_of
 from cli.errors import CliError, Exit
 from cli.http import Client, Record, without_none
 from cli.output import Json, connect, out, print_json, print_rows
@@ -25,7 +25,7 @@ from cli.requests import (
     settings_parse,
     takes,
 )
-from cli.transfers import file_download, folder_upload, version_ready
+from cli.uploads import folder_upload, version_ready
 from cli.versions import SAMPLING_INPUTS
 from cli.watch import wait
 

@@ -23,7 +23,7 @@ from cli.output import (
     stdout_write,
 )
 from cli.requests import Method, Pool, Settings, method_schema, settings_parse, takes_request, yaml_load
-from cli.transfers import version_ready
+from cli.uploads import version_ready
 from cli.versions import Secrets, fetched
 from cli.watch import wait
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import pytest
 import torch
 
-from bench import image_accelerator, image_loop, sampling_text
+from bench import command_line, image_accelerator, image_loop, sampling_text
 from bench.measure import REPOSITORY, Row, milliseconds, percentile, table
 from bench.overhead import comparison
 from bench.soak import Plan, job_names
@@ -92,6 +92,13 @@ def test_the_wall_is_measured_beside_none() -> None:
     done = run("bench.wall", "--rounds", "2")
     assert done.returncode in (0, 1), done.stderr  # 1: the target was missed, as may be where the machine is busy
     assert "| the same behind " in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_shortest_commands_are_measured(run_here: RunHere) -> None:
+    code, output = run_here(command_line.main, "--rounds", "1")
+    assert code in (0, 1)  # 1: the target was missed, as may be where the machine is busy
+    assert "| anneal --help |" in output and "| anneal job list |" in output
 
 
 @pytest.mark.slow

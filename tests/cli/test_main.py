@@ -6,14 +6,13 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
-from cli.main import app
-from docs.commands import commands
+from cli.main import ENTRIES, Entry, app
+from docs.commands import command_tree, commands
 from tests.cli.small_server import serving
 
 REFUSAL = {
@@ -151,7 +150,7 @@ def test_watch_exits_with_the_outcome_of_the_job(anneal: Anneal, state: str, cod
 
 
 def test_every_command_speaks_json() -> None:
-    every = dict(commands(typer.main.get_command(app), "anneal"))
+    every = dict(commands(command_tree(), "anneal"))
     assert not [path for path, command in every.items() if not any("--json" in one.opts for one in command.params)]
 
 
@@ -159,3 +158,37 @@ def test_the_command_runs_as_a_process(tmp_path: Path) -> None:
     env = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-m", "cli", "--help"], env=env, capture_output=True, text=True, check=True)
     assert "template" in done.stdout
+
+
+def modules_of(*command: str, env: dict[str, str] | None = None) -> set[str]:
+    """What a new Python has imported once `anneal command...` has ended."""
+    code = "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); import cli.__main__"
+    done = subprocess.run([sys.executable, "-c", code, *command], env={**os.environ, **(env or {})}, **CAPTURED)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.split())
+
+
+CAPTURED: Any = {"capture_output": True, "text": True, "check": False}
+HTTP, TABLES, YAML, RETRIES = "httpx", "rich.progress", "yaml", "tenacity"
+
+
+def test_the_help_imports_no_command_and_no_http() -> None:
+    imported = modules_of("--help")
+    assert imported & {HTTP, TABLES, YAML, RETRIES, "pydantic", "cli.output"} == set()
+    assert [name for name in imported if name.startswith("cli.commands.")] == []
+
+
+def test_a_list_imports_its_command_alone(tmp_path: Path) -> None:
+    with serving(lambda *_: (200, {}, b'{"results": [], "next": null}')) as url:
+        imported = modules_of("job", "list", env={"ANNEAL_URL": url, "ANNEAL_TOKEN": "x", "HOME": str(tmp_path)})
+    assert HTTP in imported
+    assert imported & {RETRIES, "pygments", "cli.uploads", "cli.platform", "formats", "rich.markdown"} == set()
+    commands = {name.removeprefix("cli.commands.") for name in imported if name.startswith("cli.commands.")}
+    assert commands == {"jobs", "job_changes", "job_results"}
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_the_list_of_commands_says_what_each_says_itself(entry: Entry) -> None:
+    command = entry.load()
+    assert " ".join(command.help.split("\n\n")[0].split()) == entry.summary
+    assert (command.name, command.rich_help_panel) == (entry.name, entry.panel)

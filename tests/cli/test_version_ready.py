@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from cli import transfers
+from cli import uploads
 from cli.config import Login
 from cli.errors import CliError
 from cli.http import Client
-from cli.transfers import version_ready
+from cli.uploads import version_ready
 from tests.cli.small_server import Answer, serving
 
 WAITING = {"name": "big", "version": 2, "state": "checking"}
@@ -18,7 +18,7 @@ def answers(*states: dict[str, object]) -> list[dict[str, object]]:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfers, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(uploads, "POLL_SECONDS", 0.0)
 
 
 def test_a_version_that_is_checked_is_waited_for() -> None:

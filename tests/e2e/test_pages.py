@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cli.client import connect
-from cli.transfers import file_download
+from cli.downloads import file_download
 from tests.e2e.conftest import STOP_SECONDS, Embedded, started
 from tests.e2e.pages import ROOT, blocks, page_run
 

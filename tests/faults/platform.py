@@ -18,7 +18,7 @@ from cli.platform.children import Child, answers_ping, child_start
 from cli.platform.home import Home, home_open, port_new
 from cli.platform.services import PYTHON, api_child, api_env, broker_child, dispatcher_child
 from cli.platform.start import run_once, setup
-from cli.transfers import folder_upload
+from cli.uploads import folder_upload
 from tests.faults.databases import DATABASES, Database
 from tests.faults.inputs import base_make, images_make
 from tests.faults.proxy import Proxy

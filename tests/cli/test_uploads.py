@@ -4,9 +4,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cli import transfers
+from cli import uploads
+from cli.downloads import file_download
 from cli.errors import CliError
-from cli.transfers import file_download, folder_files, parts_put
+from cli.uploads import folder_files, parts_put
 from tests.cli.small_server import serving
 
 CONTENT = b"image" * 1000
@@ -49,7 +50,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_failed_part_is_sent_again_alone_and_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfers, "PART_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(uploads, "PART_PAUSE_SECONDS", 0.0)
     (tmp_path / "a").write_bytes(CONTENT)
     answers = iter([(200, {"ETag": '"one"'}, b""), (503, {}, b""), (200, {"ETag": '"two"'}, b"")])
     requests, counted = list[str](), list[int]()

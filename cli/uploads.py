@@ -1,7 +1,5 @@
-"""Files to and from storage by signed links: streamed, with their SHA-256, never half there."""
+"""Uploads of folders and zips to storage by signed links, and the wait for the check of what they became."""
 
-import hashlib
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +12,7 @@ from tenacity import retry_if_exception, stop_after_attempt
 from cli.errors import ApiError, CliError, ConflictError, InvalidError
 from cli.http import Client, Record, checked, reachable
 from foundation.digests import sha256_of
-from foundation.multipart import CHUNK_BYTES, OnBytes, file_chunks, parts_upload
+from foundation.multipart import OnBytes, file_chunks, parts_upload
 from foundation.retry import repeat
 
 PARALLEL_FILES = 4
@@ -182,33 +180,6 @@ def parts_put(storage: httpx.Client, link: Record, path: Path, on_bytes: OnBytes
 def may_pass(error: BaseException) -> bool:
     """Whether another try may succeed: the storage is unreachable or answers 5xx."""
     return isinstance(error, CliError) and (not isinstance(error, ApiError) or error.status >= 500)
-
-
-def file_download(link: Record, target: Path, on_bytes: OnBytes = lambda _: None) -> Path:
-    """Fetches `link` {url, sha256} to `target`, whole and with the right digest or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
-    try:
-        received = fetch(link["url"], part, on_bytes)
-        if received != link["sha256"]:
-            raise CliError(f"{target.name}: expected SHA-256 {link['sha256']}, received {received}", "Try again.")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-    return target
-
-
-def fetch(url: str, part: Path, on_bytes: OnBytes) -> str:
-    """Streams `url` into `part`; returns the SHA-256 of what came."""
-    digest = hashlib.sha256()
-    with reachable(url), httpx.stream("GET", url, timeout=TIMEOUT) as response, part.open("wb") as file:
-        for block in checked(response).iter_bytes(CHUNK_BYTES):
-            file.write(block)
-            digest.update(block)
-            on_bytes(len(block))
-        file.flush()
-        os.fsync(file.fileno())
-    return digest.hexdigest()
 
 
 POLL_SECONDS = 1.0
