@@ -23,7 +23,7 @@ from trainers.contract.spec import JobSpec, Resources, spec_load
 from trainers.core.context import JobContext, ModelCache, Outcome, job_context
 from trainers.core.distributed import stop_processes
 from trainers.core.manifest import manifest_write
-from trainers.core.model_files import PANIC
+from trainers.core.model_files import is_panic
 
 DETAIL_CHARACTERS = 4000
 
@@ -34,7 +34,7 @@ def run(spec_path: Path, inputs: Path, out: Path, cache: Path) -> int:
 
 
 def job_run(spec_path: Path, inputs: Path, out: Path, cache: Path, models: ModelCache) -> Reason | None:
-    """Runs the job as this rank; why it failed, which is also its last event, or None."""
+    """Runs the job as this rank. Returns why it failed, which is also its last event, or None."""
     rank = int(os.environ.get("RANK", 0))
     out.mkdir(parents=True, exist_ok=True)
     cache.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def job_run(spec_path: Path, inputs: Path, out: Path, cache: Path, models: Model
         spec = spec_load(spec_path)
         choose_accelerators(spec.resources)
         if rank == 0:
-            make_room(out)
+            out_prepare(out)
         run_method(spec, inputs, out, cache, events, models)
     except BaseException as error:
         if not isinstance(error, Exception) and not is_panic(error):
@@ -89,8 +89,8 @@ def choose_accelerators(resources: Resources) -> None:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", ",".join(map(str, resources.accelerators)))
 
 
-def make_room(out: Path) -> None:
-    """An `out/` of a stopped job is gone on from; one of a succeeded job is never touched again."""
+def out_prepare(out: Path) -> None:
+    """Prepares `out/` for another attempt: that of a stopped job continues, that of a succeeded one is refused."""
     path = out / "manifest.json"
     if not path.exists():
         return
@@ -100,7 +100,7 @@ def make_room(out: Path) -> None:
 
 
 def report_failure(error: BaseException, rank: int, out: Path, events: EventWriter | None) -> Reason:
-    """Rank 0 says `failed`; another rank leaves its reason, since it is the cause of what rank 0 then sees."""
+    """Rank 0 emits `failed`. Another rank writes its reason to a file, since it causes the error that rank 0 gets."""
     failure = reason_of(error)
     if events is None:
         json_write(out / f".failed-rank-{rank}.json", failure.model_dump(mode="json"))
@@ -113,7 +113,7 @@ def report_failure(error: BaseException, rank: int, out: Path, events: EventWrit
 
 
 def reason_of(error: BaseException) -> Reason:
-    """What a person reads about an exception: its known cause, or `internal` with the end of the traceback."""
+    """The Reason of an exception: its known cause, or `internal` with the end of the traceback."""
     detail = "".join(traceback.format_exception(error))[-DETAIL_CHARACTERS:]
     if isinstance(error, TrainerError):
         return error.reason
@@ -129,13 +129,8 @@ def reason_of(error: BaseException) -> Reason:
     return reason(ReasonCode.INTERNAL, detail=detail)
 
 
-def is_panic(error: BaseException) -> bool:
-    """What a library in Rust raises when it gives up; its class cannot be imported and is no Exception."""
-    return type(error).__name__ == PANIC
-
-
 def memory_release() -> None:
-    """Frees what the job before has left, so that a waiting process holds no more than its model."""
+    """Frees the memory of the last job, so that a waiting process holds no more than its model."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

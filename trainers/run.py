@@ -23,14 +23,14 @@ from trainers.serve import Line, serve
 
 JOB = "trainers.job"
 """Loaded by name, because it imports torch, and what torch imports depends on what is hidden."""
-TALKERS = ("torchao", "torch.utils._pytree", "transformers.utils.import_utils")
-"""Loggers that warn at import of what no job can mend: kernels for other machines, their own deprecations, torchvision
-where Pillow serves as well."""
+NOISY_LOGGERS = ("torchao", "torch.utils._pytree", "transformers.utils.import_utils")
+"""Loggers that warn at import about what no job can change: kernels for other machines, their own deprecations, a
+missing torchvision where Pillow is used instead."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    for name in TALKERS:
+    for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     if arguments[:1] == ["--serve"]:
         return _serve(arguments[1:])
@@ -71,7 +71,7 @@ def libraries_load(spec_path: Path, inputs: Path | None = None) -> None:
 
 
 def modules_import(names: Iterable[str]) -> None:
-    """Imports `names` without garbage collection, which takes a fifth of the time and finds next to nothing.
+    """Imports `names` without garbage collection, which takes a fifth of the time and frees next to nothing.
 
     What exists after the first call, before any model is loaded, is exempt from collection for good.
     """
@@ -86,7 +86,7 @@ def modules_import(names: Iterable[str]) -> None:
 
 
 def arguments_problem(spec_path: Path, inputs: Path, out: Path, cache: Path) -> str:
-    """What is wrong with the paths, in a sentence; empty where nothing is. A faulty spec is the job's own failure."""
+    """What is wrong with the paths, in a sentence; empty if nothing is. The job itself reports a faulty spec."""
     recipe = "`anneal job spec ID -o DIR` writes spec.json and in/."
     if not spec_path.is_file():
         problem = "a folder" if spec_path.exists() else "not there"

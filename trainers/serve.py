@@ -26,7 +26,7 @@ HARMLESS = {
     ReasonCode.BAD_PARAMETERS,
     ReasonCode.NON_FINITE_LOSS,
 }
-"""Failures that are told before or beside the mathematics; after any other the process is not trusted again."""
+"""Failures that leave the process intact; after any other it ends."""
 NUM_WORDS = 3
 
 
@@ -41,8 +41,8 @@ class Line(BaseModel):
     log: Path | None = None
 
 
-class _Ending:
-    """SIGTERM: at once while the process waits, after the job while it works."""
+class _StopRequest:
+    """SIGTERM ends the process: at once while it waits, else after the current job."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -58,19 +58,19 @@ class _Ending:
 def serve(lines: Iterable[str], run: Callable[[Line], Reason | None]) -> int:
     """Runs each line's job; returns the exit status."""
     with _answers() as answers:
-        ending = _Ending()
+        stop = _StopRequest()
         for text in lines:
             try:
                 line = line_parse(text)
             except ValueError as error:
-                _say(answers, {"error": str(error), "code": 2})
+                _answer(answers, {"error": str(error), "code": 2})
                 continue
-            ending.busy = True
+            stop.busy = True
             with _output_to(line.log):
                 failure = run(line)
-            ending.busy = False
-            _say(answers, {"out": str(line.out), "code": 1 if failure else 0})
-            if ending.requested:
+            stop.busy = False
+            _answer(answers, {"out": str(line.out), "code": 1 if failure else 0})
+            if stop.requested:
                 return 0
             if failure and failure.code not in HARMLESS:
                 return 1
@@ -78,7 +78,7 @@ def serve(lines: Iterable[str], run: Callable[[Line], Reason | None]) -> int:
 
 
 def line_parse(text: str) -> Line:
-    """Raises ValueError that says what was expected."""
+    """Raises ValueError that states the expected formats."""
     words = text.rstrip("\n").split("\t")
     try:
         if len(words) == NUM_WORDS:
@@ -89,14 +89,14 @@ def line_parse(text: str) -> Line:
         raise ValueError(f"{expected}, got {text.rstrip()[:200]!r}: {error.errors()[0]['msg']}") from error
 
 
-def _say(answers: TextIO, answer: dict[str, object]) -> None:
+def _answer(answers: TextIO, answer: dict[str, object]) -> None:
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
 
 
 @contextmanager
 def _answers() -> Iterator[TextIO]:
-    """Standard output for the answers alone; whatever else is printed goes to standard error."""
+    """Reserves standard output for the answers; all other output goes to standard error."""
     sys.stdout.flush()
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)

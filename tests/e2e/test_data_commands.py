@@ -8,7 +8,7 @@ import pytest
 
 from cli.config import Login
 from tests.e2e.conftest import COLOURS, STOP_SECONDS, Embedded, started
-from tests.trainers.core.hub_server import Hub, hub_server
+from tests.trainers.core.hub.hub_server import Hub, hub_server
 
 FETCHED = {"dataset": "datasets-examples/doc-image-6", "model": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
 

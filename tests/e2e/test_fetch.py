@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from cli.config import Login
 from cli.main import app
 from tests.e2e.conftest import STOP_SECONDS, Embedded, started
-from tests.trainers.core.hub_server import COMMIT, Hub, hub_server
+from tests.trainers.core.hub.hub_server import COMMIT, Hub, hub_server
 from tests.trainers.image.models.original_layout import original
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,8 @@ from tokenizers import Tokenizer
 
 from tests.tiny_text import build_tiny_llama
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.job import is_panic, reason_of
+from trainers.core.model_files import is_panic
+from trainers.job import reason_of
 from trainers.text.models.load import load_tokens
 
 

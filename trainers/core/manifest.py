@@ -92,13 +92,13 @@ def _anneal_version() -> str:
 
 
 def parameters_table(params: dict[str, Any], effective: Mapping[str, Any] | None = None) -> str:
-    """Every parameter of the training, as JSON; where it is null, its value in `effective`."""
+    """A card's table of all parameters, as JSON; for null ones the value in `effective`."""
     used = {name: (effective or {}).get(name) if value is None else value for name, value in params.items()}
-    return table("Training", [(name, json.dumps(value, ensure_ascii=False)) for name, value in used.items()])
+    return card_table("Training", [(name, json.dumps(value, ensure_ascii=False)) for name, value in used.items()])
 
 
-def table(title: str, rows: list[tuple[str, str]]) -> str:
-    """A Markdown section; empty without rows."""
+def card_table(title: str, rows: list[tuple[str, str]]) -> str:
+    """A section of a card, in Markdown; empty without rows."""
     if not rows:
         return ""
     body = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows)

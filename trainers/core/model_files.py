@@ -78,16 +78,22 @@ def tokenizer_open(cls: Any, folder: Path, part: str) -> Any:
 
 
 def from_view(cls: Any, view: Path, name: str) -> Any:
+    """The tokenizer in a cleaned folder, whatever the libraries raise. `name` is for errors."""
     try:
         return cls.from_pretrained(view, local_files_only=True)
     except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+        if not isinstance(error, Exception) and not is_panic(error):
             raise
         raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"{name} cannot be read as {cls.__name__}: {error}") from error
 
 
+def is_panic(error: BaseException) -> bool:
+    """Whether a library in Rust panicked: pyo3's class for it cannot be imported and is no Exception."""
+    return type(error).__name__ == "PanicException"
+
+
 def special_tokens_check(tokenizer: Any, vocab_size: int, name: str) -> None:
-    """Raises TrainerError(BAD_BASE_MODEL) for a special token of `tokenizer` with an id of `vocab_size` or more."""
+    """Raises TrainerError(BAD_BASE_MODEL) for a special token without a row in an embedding of `vocab_size` rows."""
     for role in ROLES:
         index = getattr(tokenizer, f"{role}_id", None)
         if index is not None and index >= vocab_size:
@@ -96,7 +102,3 @@ def special_tokens_check(tokenizer: Any, vocab_size: int, name: str) -> None:
                 ReasonCode.BAD_BASE_MODEL,
                 f"{name}: {role} {shown} has the id {index}, expected one below the network's {vocab_size} rows",
             )
-
-
-PANIC = "PanicException"
-"""Name of the class that pyo3 raises. It cannot be imported, and is no Exception."""

@@ -1,4 +1,4 @@
-"""Method `import_adaptor`: turns a LoRA file from elsewhere into an adaptor in both formats, or refuses it."""
+"""Methods `import_adaptor` and `extract_adaptor`: adaptors from a LoRA file and from another adaptor."""
 
 from collections.abc import Mapping
 from dataclasses import replace

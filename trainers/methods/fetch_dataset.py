@@ -1,4 +1,4 @@
-"""Method `fetch_dataset`: a dataset from a Hub into out/dataset/."""
+"""Method `fetch_dataset`: one configuration of a dataset's repository on a Hub into out/dataset/, by split."""
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
@@ -12,7 +12,7 @@ from formats.datasets.splits import TRAIN, WORDS, split_folder, split_name, spli
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.fetch import FetchDatasetParams, FetchParams
 from trainers.core.context import JobContext, Outcome
-from trainers.core.fetching import Kind, fetch_into
+from trainers.core.hub.fetching import Kind, fetch_into
 
 ROWS = (".parquet", ".json", ".jsonl", ".csv", ".txt")
 
@@ -36,10 +36,10 @@ Configs = Mapping[str, Mapping[str, Sequence[str]]]
 
 
 def dataset_layout(paths: Sequence[str], card: str, params: FetchDatasetParams) -> dict[str, str]:
-    """Path in the version by path in the repository, of what is fetched; each file's split can be read from its path.
+    """Path in the version by path in the repository, of the files to fetch; the split can be read from each path.
 
-    `card` is the repository's README.md, or "". With `allow` the files are the caller's choice, and several
-    configurations are not told apart. Raises TrainerError BAD_PARAMETERS that names the configurations or splits.
+    `card` is the repository's README.md, or "". With `allow` the caller chooses the
+    files, of any configuration. Raises TrainerError BAD_PARAMETERS that names the configurations or splits.
     """
     declared, default = _declared(card)
     if declared and (params.config or not params.allow):
@@ -59,7 +59,7 @@ def dataset_layout(paths: Sequence[str], card: str, params: FetchDatasetParams) 
 
 
 def _declared(card: str) -> tuple[Configs, str]:
-    """(configurations that the card's YAML lists, the one that is meant where none is named or "")."""
+    """(configurations that the card's YAML lists, the default one or "")."""
     start, _, rest = card.partition("---\n")
     try:
         head = yaml.safe_load(rest.partition("\n---")[0]) if not start.strip() else None
@@ -93,7 +93,7 @@ def _chosen(config: str, names: Sequence[str], default: str) -> str:
 
 
 def _matched(paths: Sequence[str], patterns: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """A file that several splits name is of the first."""
+    """Files by split; one that several splits match belongs to the first."""
     left, matched = [*paths], dict[str, list[str]]()
     for split, split_patterns in patterns.items():
         matched[split] = [path for path in left if any(fnmatch(path, pattern) for pattern in split_patterns)]
@@ -102,7 +102,7 @@ def _matched(paths: Sequence[str], patterns: Mapping[str, Sequence[str]]) -> dic
 
 
 def _of_folder(paths: Sequence[str], params: FetchDatasetParams) -> list[str]:
-    """Those of the folder `config`; without one, all, unless folders hold a dataset each."""
+    """The files of the folder `config`; without `config` all, unless several folders hold datasets."""
     folders: dict[str, list[str]] = {}
     for path in paths:
         folders.setdefault(path.partition("/")[0] if "/" in path else "", []).append(path)
@@ -118,7 +118,7 @@ def _of_folder(paths: Sequence[str], params: FetchDatasetParams) -> list[str]:
 
 
 def _placed(path: str, split: str) -> str:
-    """`path`, or below a folder that says the split where the path does not."""
+    """`path`, or below a folder named by the split if the path does not show it."""
     says = next(iter(splits_of([path])), TRAIN)
     return path if not split or says == split_name(split) else f"{split_folder(split_name(split))}/{path}"
 

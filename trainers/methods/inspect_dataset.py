@@ -10,19 +10,19 @@ from trainers.contract.params.inspect_dataset import InspectDatasetParams
 from trainers.core.context import JobContext, Outcome
 
 Preview = Callable[[JobContext[InspectDatasetParams]], dict[str, Any]]
-"""Says Sample events for what it writes below out/samples, and returns the report; "stopped" where it broke off."""
+"""Emits Sample events for what it writes below out/samples, and returns the report; "stopped" if it ended early."""
 PREVIEWS = {
     "image_lora": "trainers.image.data.preview:preview",
     "masked_text": "trainers.text.data.preview:preview",
 }
-"""Loaded when wanted: images need other libraries than texts."""
+"""Loaded by name: images need other libraries than texts."""
 REPORT = "samples/report.json"
 LONG = ("files", "samples", "faults")
 """Lists of the report that the manifest only counts."""
 
 
 def inspect(job: JobContext[InspectDatasetParams]) -> Outcome:
-    """The whole report goes to out/samples/report.json, its summary into the manifest."""
+    """Writes the report to out/samples/report.json, and its summary into the manifest."""
     report = _preview(job.params.template_method)(job)
     json_write(job.out / REPORT, report)
     job.reporter.emit(Sample(step=0, path=REPORT, label="report"))

@@ -23,7 +23,7 @@ class Origin(NamedTuple):
 def url_check(url: str, trusted: tuple[Origin, ...] = ()) -> Origin:
     """The origin of `url`. Raises ValueError unless it is https to a public host, or the operator trusts it.
 
-    Names are not resolved here: their addresses are checked on connection (`trainers.core.outgoing`).
+    Names are not resolved here: their addresses are checked on connection (`trainers.core.hub.outgoing`).
     """
     origin = origin_of(url)
     if origin in trusted:

@@ -66,7 +66,7 @@ class FetchParams(Params):
 class FetchModelParams(FetchParams):
     method: ClassVar[str] = "fetch_model"
     summary: ClassVar[str] = "Download a base model (diffusers format, or a language model) from a Hugging Face Hub."
-    entry: ClassVar[str] = "trainers.methods.fetch_model:fetch"
+    entry: ClassVar[str] = "trainers.methods.base_models:fetch_model"
     product: ClassVar[Product] = "model"
 
     family: str = Field("", max_length=20, pattern=r"^[a-z0-9_]*$")
@@ -98,7 +98,7 @@ class ImportModelParams(Params):
 
     method: ClassVar[str] = "import_model"
     summary: ClassVar[str] = "Make a base model of a single-file checkpoint and a base model of the same family."
-    entry: ClassVar[str] = "trainers.methods.import_model:import_model"
+    entry: ClassVar[str] = "trainers.methods.base_models:import_model"
     product: ClassVar[Product] = "model"
     requires: ClassVar[tuple[str, ...]] = ("dataset",)
     accepts: ClassVar[tuple[str, ...]] = ("model",)

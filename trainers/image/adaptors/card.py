@@ -7,7 +7,7 @@ from typing import Any
 
 from formats.models.image_families import FAMILIES
 from foundation.atomic import bytes_write
-from trainers.core.manifest import base_name, parameters_table, quoted, table
+from trainers.core.manifest import base_name, card_table, parameters_table, quoted
 from trainers.image.adaptors.file import KOHYA, WEIGHTS
 
 ORIGINS = {"import_adaptor": "imported", "extract_adaptor": "made from another adaptor"}
@@ -40,7 +40,7 @@ def card_write(
         _files(manifest),
         _usage(manifest, base_prediction),
         "" if params.get("no_metadata") else parameters_table(params, effective),
-        table("Result", [(name, str(value)) for name, value in (manifest.get("metrics") or {}).items()]),
+        card_table("Result", [(name, str(value)) for name, value in (manifest.get("metrics") or {}).items()]),
     ]
     bytes_write(folder / "README.md", ("\n\n".join(section for section in sections if section) + "\n").encode())
     return folder / "README.md"

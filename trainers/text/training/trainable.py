@@ -13,7 +13,7 @@ from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.core.context import JobContext, Outcome
 from trainers.core.distributed import GlobalBatch
 from trainers.core.loop import Progress
-from trainers.core.manifest import base_name, manifest_body, parameters_table, quoted, table
+from trainers.core.manifest import base_name, card_table, manifest_body, parameters_table, quoted
 from trainers.core.muon import Muon, iteration_dtype, routes, routes_table
 from trainers.core.noise import Purpose, integer
 from trainers.core.optim import Group, optimizer_of
@@ -206,7 +206,7 @@ def text_card_write(folder: Path, manifest: dict[str, Any]) -> Path:
         "## Use\n\n```python\nfrom peft import PeftModel\n\n"
         f'model = PeftModel.from_pretrained(base, "path/to/this/folder")  # base: the model {base}\n```',
         parameters_table(params),
-        table("Result", [(name, str(value)) for name, value in (manifest.get("validation") or {}).items()]),
+        card_table("Result", [(name, str(value)) for name, value in (manifest.get("validation") or {}).items()]),
     ]
     bytes_write(folder / "README.md", ("\n\n".join(section for section in sections if section) + "\n").encode())
     return folder / "README.md"

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import constants
 from pydantic import ValidationError
 
-from tests.trainers.core.hub_server import COMMIT, Hub, hub_server
+from tests.trainers.core.hub.hub_server import COMMIT, Hub, hub_server
 from tests.trainers.job import FORKSERVER, Job
 from trainers.contract.params.fetch import FetchDatasetParams, FetchModelParams
 
@@ -237,8 +237,8 @@ def test_a_file_elsewhere_is_fetched_without_the_token(fetch: Fetch, hub: Hub, m
     hub.token = TOKEN
     with hub_server(files=dict(hub.files)) as cdn:
         hub.cdn = cdn.url
-        monkeypatch.setattr("trainers.core.outgoing.Guard.url", lambda *_: None)
-        monkeypatch.setattr("trainers.core.outgoing.Guard.address", lambda *_: None)
+        monkeypatch.setattr("trainers.core.hub.outgoing.Guard.url", lambda *_: None)
+        monkeypatch.setattr("trainers.core.hub.outgoing.Guard.address", lambda *_: None)
         assert fetch().run() == 0
     assert cdn.requests
     assert not any("authorization" in headers for _, _, headers in cdn.requests)
@@ -256,7 +256,7 @@ def test_a_redirect_into_our_own_network_is_refused(fetch: Fetch, hub: Hub, cdn:
 def test_the_well_known_hub_may_not_resolve_to_a_private_address(
     fetch: Fetch, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainers.core.hub.HUB", hub.url)
+    monkeypatch.setattr("trainers.core.hub.client.HUB", hub.url)
     assert failed(fetch()).code == "address_refused"
     assert not hub.requests
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from formats.models.single_file import REPOSITORIES
 from tests.tiny_flux import build_tiny_flux
-from tests.trainers.core.hub_server import COMMIT, Hub, hub_server
+from tests.trainers.core.hub.hub_server import COMMIT, Hub, hub_server
 from tests.trainers.image.adaptors.test_jobs import ref
 from tests.trainers.image.models.original_layout import flux_original, original, part
 from trainers.contract.spec import JobSpec

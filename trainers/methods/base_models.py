@@ -1,6 +1,6 @@
-"""Method `import_model`: a single-file checkpoint becomes a base model in diffusers' layout.
+"""Methods `fetch_model` and `import_model`: base models from a Hub, and from single-file checkpoints.
 
-What the file lacks comes from a base of its family or from a repository on a Hub.
+A single file becomes a model in diffusers' layout. What it lacks comes from a base of its family or from a Hub.
 """
 
 import os
@@ -17,34 +17,61 @@ from formats.models.single_file import Checkpoint, CheckpointError, checkpoint_f
 from formats.models.single_file_configs import configs_of
 from foundation.atomic import json_write
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.contract.params.fetch import FetchModelParams, ImportModelParams
+from trainers.contract.params.fetch import FetchModelParams, FetchParams, ImportModelParams
 from trainers.core.context import JobContext, Outcome
-from trainers.core.fetching import Kind, files_fetch
+from trainers.core.hub.fetching import Kind, fetch_into, files_fetch
 from trainers.image.models.families import family_of, load_base, stored_dtype
 from trainers.image.models.single_file import part_tensors
+from trainers.text.models.families import config_read
+from trainers.text.models.families import family_of as text_family_of
 
 COPIED = ("*.safetensors", "*.json", "*.txt", "*.model")
-"""Files of a part that comes from elsewhere."""
+"""Files of a part that the single file lacks."""
 T5_OF_SD3 = ("text_encoder_3", "tokenizer_3")
 """SD3 works without."""
-
-
 OTHER_VARIANTS = ("*.fp16*", "*.non_ema*", "*.bin", "*.msgpack", "*.h5", "*.onnx*", "*.xml", "*.pb")
 """The same weights again, in other formats and precisions."""
 COMPONENTS = Kind("model", "components", (".safetensors", ".json", ".txt", ".model"), ReasonCode.BAD_BASE_MODEL)
 
 
+def fetch_model(job: JobContext[FetchParams]) -> Outcome:
+    """out/model: the repository's files. The family is checked before the weights are fetched."""
+    return fetch_into(job, MODEL)
+
+
+def _requested_family_check(folder: Path, params: FetchParams) -> None:
+    """Raises TrainerError(BAD_BASE_MODEL) where the configuration names another family than requested, or none of ours.
+
+    The catalog checks again when the files are published.
+    """
+    assert isinstance(params, FetchModelParams)
+    is_pipeline = (folder / "model_index.json").is_file()
+    family = family_of(folder).name if is_pipeline else text_family_of(config_read(folder)).name
+    if params.family not in ("", family):
+        raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"{params.repo} is of family {family}; expected {params.family}.")
+
+
+MODEL = Kind(
+    "model",
+    "model",
+    (".safetensors", ".json", ".txt", ".model", ".jinja"),
+    ReasonCode.BAD_BASE_MODEL,
+    first=("model_index.json", "config.json", "text_encoder/config.json"),
+    check=_requested_family_check,
+)
+
+
 class Rest(NamedTuple):
-    """Where the parts that the file lacks lie."""
+    """Where the parts are that the file lacks."""
 
     source: str
     folder: Path
     place: Callable[[Path, Path], object]
-    """Puts a file of `folder` into the result."""
+    """Moves or copies a file of `folder` into the result."""
 
 
 class Plan(NamedTuple):
-    """What is written, all of it known from the file's header."""
+    """What is written, from the file's header alone."""
 
     path: Path
     checkpoint: Checkpoint
@@ -53,7 +80,7 @@ class Plan(NamedTuple):
 
 
 def import_model(job: JobContext[ImportModelParams]) -> Outcome:
-    """out/model: what the file holds by its own weights, the other parts from elsewhere; opened to prove it."""
+    """out/model: the parts of the file with its weights, the other parts from elsewhere; then opens it as a check."""
     plan = _plan(job)
     rest = _rest(job, plan.checkpoint)
     if rest is None:
@@ -76,7 +103,7 @@ def import_model(job: JobContext[ImportModelParams]) -> Outcome:
 
 
 def _rest(job: JobContext[ImportModelParams], checkpoint: Checkpoint) -> Rest | None:
-    """None where a stop was asked for while it was fetched."""
+    """None if the job was stopped during the fetch."""
     if job.spec.inputs.model:
         _family_check(checkpoint, family_of(job.model).name)
         return Rest("base", job.model, shutil.copyfile)

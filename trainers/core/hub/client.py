@@ -25,7 +25,7 @@ from foundation.digests import sha256_of
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.addresses import origin_of
 from trainers.contract.params.fetch import HUB
-from trainers.core.outgoing import AddressRefusedError, Guard, guarded
+from trainers.core.hub.outgoing import AddressRefusedError, Guard, guarded
 
 BLOCK_BYTES = 1 << 20
 SERVER_ERROR = 500

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from trainers.contract.params.addresses import Origin, address_refusal, origin_of, url_check
-from trainers.core.outgoing import AddressRefusedError, Guard, guarded
+from trainers.core.hub.outgoing import AddressRefusedError, Guard, guarded
 
 PRIVATE = [
     "127.0.0.1",

@@ -17,7 +17,7 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Progress, Started, Warning_
 from trainers.contract.params.fetch import FetchParams
 from trainers.core.context import JobContext, Outcome
-from trainers.core.hub import HubFile, RepoType, Source, file_fetch, hub_files, hub_session
+from trainers.core.hub.client import HubFile, RepoType, Source, file_fetch, hub_files, hub_session
 
 PICKLES = (*PICKLE_ENDINGS, ".msgpack", ".h5", ".onnx")
 CARD = "README.md"
