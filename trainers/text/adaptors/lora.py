@@ -16,7 +16,7 @@ from foundation.atomic import bytes_write, json_write
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.spec import InputRef
 from trainers.core.adaptor_files import base_check, file_bytes, weights_folder
-from trainers.core.lora import TRAINED, inject, lora_layers, pair_init
+from trainers.core.lora import TRAINED, casts_attach, inject, lora_layers, pair_init
 from trainers.text.adaptors.file import CONFIG, PREFIX, ROW_SUFFIX, WEIGHTS, text_adaptor_read
 from trainers.text.models.base import (
     TextBase,
@@ -55,6 +55,7 @@ def attach_text_lora(
     layers = lora_layers(base.model, TRAINED)
     for name, layer in layers:
         pair_init(layer, name, seed)
+    casts_attach(body(base), layers)
     base.model.train()
     halves = [half for _, layer in layers for half in (layer.lora_A[TRAINED], layer.lora_B[TRAINED])]
     pairs = [parameter for half in halves for parameter in half.parameters()]
