@@ -72,7 +72,13 @@ def hidden_padded(base: TextBase, ids_BL: Tensor, attention_BL: Tensor | None = 
 
     Positions skip padding, so padding on either side does not change the result.
     """
-    if attention_BL is None or bool(attention_BL.all()):
+    is_full = attention_BL is None or bool(attention_BL.all())
+    return hidden_masked(base, ids_BL, None if is_full else attention_BL)
+
+
+def hidden_masked(base: TextBase, ids_BL: Tensor, attention_BL: Tensor | None) -> Tensor:
+    """`hidden_padded` that does not look whether there is padding, for which the host would wait for the device."""
+    if attention_BL is None:
         positions_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device)[None]
         return _forward(base, ids_BL, positions_BL, mask=_masks(base, None, ids_BL))
     attention_BL = attention_BL.bool()

@@ -15,7 +15,7 @@ from torch import Tensor
 from trainers.core.distributed import Processes
 from trainers.text.data.batches import GRID, Recipe, TextMicroBatch, grid, maskable, validation_batch
 from trainers.text.data.chat import Encoded
-from trainers.text.models.base import TextBase, head_features, head_weight, hidden_packed, hidden_padded
+from trainers.text.models.base import TextBase, head_features, head_weight, hidden_masked, hidden_packed
 from trainers.text.objective.corruption import norm_scales, scheduler_weight
 from trainers.text.objective.linear_cross_entropy import Predicted, linear_cross_entropy, linear_predicted
 
@@ -55,7 +55,7 @@ class Unmasking:
             hidden_TD = hidden_packed(self.base, ids, batch.lengths)
         else:
             attention_BL = None if batch.attention_BL is None else batch.attention_BL.to(self.device)
-            hidden_TD = hidden_padded(self.base, ids, attention_BL).flatten(0, 1)
+            hidden_TD = hidden_masked(self.base, ids, attention_BL).flatten(0, 1)
         return head_features(self.base, hidden_TD[batch.read_N.to(self.device)])
 
     def _precision(self) -> torch.autocast:
