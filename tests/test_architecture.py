@@ -211,7 +211,7 @@ def test_every_package_is_walked() -> None:
         ("trainers/core/loop.py", "from trainers.image.models import base"),
         ("trainers/text/data/rows.py", "from trainers.image.data.dataset import rows_read"),
         ("trainers/image/models/base.py", "import trainers.image.sampling.sampler"),
-        ("trainers/image/adaptors/load.py", "from trainers.image.training import load"),
+        ("trainers/image/adaptors/apply.py", "from trainers.image.training import load"),
         ("trainers/text/sampling/masked.py", "from trainers.text.training.unmasking import validate"),
         ("trainers/text/objective/corruption.py", "from trainers.text.data.batches import Noised"),
         ("worker/client/api.py", "from worker.attempt import agent"),

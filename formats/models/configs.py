@@ -162,5 +162,7 @@ COUNT = integer(1, 256)
 """Layers, blocks."""
 HEADS = integer(1, 1024)
 PROBABILITY = number(0, 1)
+MAX_TOKENS = 2_000_000
+TOKEN_ID = integer(0, MAX_TOKENS)
 EPSILON = number(1e-20, 1)
 ACTIVATION = choice("silu", "swish", "mish", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu")

@@ -14,6 +14,7 @@ from formats.models.configs import (
     HEADS,
     MAX_INDEX_BYTES,
     PROBABILITY,
+    TOKEN_ID,
     WIDTH,
     WORD,
     YES_NO,
@@ -34,7 +35,6 @@ from formats.models.tokenizer_files import tokenizer_files_read
 
 SIDE = integer(1, 16384)
 CHANNELS = integer(1, 4096)
-TOKEN_ID = integer(0, 2_000_000)
 DOWN = choice("DownBlock2D", "CrossAttnDownBlock2D")
 UP = choice("UpBlock2D", "CrossAttnUpBlock2D")
 LAYERS = one_or_each(one_or_each(integer(0, 64)))

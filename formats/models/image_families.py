@@ -30,6 +30,8 @@ DIFFUSION = (
     "PNDMScheduler",
     "UniPCMultistepScheduler",
 )
+PREDICTIONS = ("epsilon", "v_prediction")
+"""Prediction types that can be trained, of families that are not trained by flow matching."""
 Parts = Mapping[str, tuple[str, ...]]
 """Classes that each part may have; the first is what we write."""
 VAE = ("AutoencoderKL",)

@@ -13,7 +13,9 @@ from formats.models.configs import (
     EPSILON,
     HEADS,
     MAX_INDEX_BYTES,
+    MAX_TOKENS,
     PROBABILITY,
+    TOKEN_ID,
     WIDTH,
     WORD,
     YES_NO,
@@ -58,8 +60,8 @@ FAMILIES = {
     "qwen3": TextFamily(is_causal=True),
 }
 """By `model_type` in small letters."""
-VOCABULARY = integer(1, 2_000_000)
-TOKEN_ID = optional(integer(0, 2_000_000))
+VOCABULARY = integer(1, MAX_TOKENS)
+OPTIONAL_TOKEN_ID = optional(TOKEN_ID)
 POSITIONS = integer(1, 1 << 24)
 INNER = integer(1, 1 << 20)
 THETA = number(1, 1e12)
@@ -99,12 +101,12 @@ COMMON: Kinds = {
     "is_causal": YES_NO,
     "tie_word_embeddings": YES_NO,
     "initializer_range": number(0, 10),
-    "pad_token_id": TOKEN_ID,
-    "bos_token_id": TOKEN_ID,
+    "pad_token_id": OPTIONAL_TOKEN_ID,
+    "bos_token_id": OPTIONAL_TOKEN_ID,
     "eos_token_id": optional(one_or_each(integer(0, 2_000_000))),
-    "mask_token_id": TOKEN_ID,
-    "cls_token_id": TOKEN_ID,
-    "sep_token_id": TOKEN_ID,
+    "mask_token_id": OPTIONAL_TOKEN_ID,
+    "cls_token_id": OPTIONAL_TOKEN_ID,
+    "sep_token_id": OPTIONAL_TOKEN_ID,
     "hidden_size": WIDTH,
     "intermediate_size": INNER,
     "num_hidden_layers": COUNT,
@@ -211,7 +213,7 @@ LLADA: Kinds = {
         YES_NO,
     ),
     **dict.fromkeys(("block_type", "layer_norm_type", "activation_type", "init_device", "init_fn", "precision"), WORD),
-    **dict.fromkeys(("eos_token_id", "pad_token_id", "bos_token_id", "mask_token_id"), TOKEN_ID),
+    **dict.fromkeys(("eos_token_id", "pad_token_id", "bos_token_id", "mask_token_id"), OPTIONAL_TOKEN_ID),
 }
 """As LLaDA's authors write it."""
 AUTHORS: dict[str, Kinds] = {
@@ -227,7 +229,7 @@ NATIVE: dict[str, Kinds] = {**AUTHORS, "llada": CAUSAL}
 """Of the native class, for a model that one of our jobs saved."""
 MARK_KINDS: Kinds = {
     "family": choice(*FAMILIES),
-    **dict.fromkeys(("mask_id", "eos_id", "pad_id", "bos_id"), TOKEN_ID),
+    **dict.fromkeys(("mask_id", "eos_id", "pad_id", "bos_id"), OPTIONAL_TOKEN_ID),
     **dict.fromkeys(("shift", "bos_first", "was_causal"), YES_NO),
 }
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from formats.models.configs import (
+    MAX_TOKENS,
+    TOKEN_ID,
     WORD,
     YES_NO,
     Cleaned,
@@ -40,7 +42,6 @@ TEXT_MODEL_FILES = ((TOKENIZER,), ("vocab.txt",), (VOCABULARY, "merges.txt"), ("
 """Any of these sets will do for a language model."""
 MAX_CONFIG_BYTES = 4 << 20
 MAX_BYTES = 128 << 20
-MAX_TOKENS = 2_000_000
 MAX_TEMPLATE = 1 << 20
 """Characters of a chat template. It is kept for other tools; no job renders it."""
 MAX_PATTERN = 4096
@@ -49,7 +50,6 @@ MAX_REPEATS = 10_000
 """Product of the counts {n,m} in one expression: `((a{1000}){1000}){1000}` takes gigabytes to compile."""
 COUNTS = re.compile(r"\{(\d*)(?:,(\d*))?\}")
 TOKEN_TEXT = text(1024)
-TOKEN_ID = integer(0, MAX_TOKENS)
 FLAGS = ("lstrip", "rstrip", "normalized", "single_word", "special")
 TOKEN_FIELDS: Kinds = {"content": TOKEN_TEXT, "__type": choice("AddedToken"), **dict.fromkeys(FLAGS, YES_NO)}
 TOKEN_OBJECT = table(TOKEN_FIELDS, needs=("content",))

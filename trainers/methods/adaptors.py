@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from formats.models.adaptors import clip_skip_of, prediction_type_of
 from foundation.digests import sha256_of
 from foundation.strict_json import json_read
 from trainers.contract.errors import ReasonCode, TrainerError
@@ -17,10 +18,8 @@ from trainers.core.adaptor_files import base_check, weights_folder
 from trainers.core.context import JobContext, Outcome
 from trainers.core.manifest import manifest_body
 from trainers.image.adaptors.card import card_write
-from trainers.image.adaptors.file import bad, clip_skip_of, prediction_type_of
-from trainers.image.adaptors.load import Adaptor, adaptor_read
-from trainers.image.adaptors.pairs import Pair, Pairs, difference, layers, pair_facts, roots, scaled
-from trainers.image.adaptors.save import adaptor_write, how_to_use
+from trainers.image.adaptors.file import Adaptor, adaptor_read, adaptor_write, how_to_use
+from trainers.image.adaptors.pairs import Pair, Pairs, bad, difference, layers, pair_facts, roots, scaled
 from trainers.image.models.base import Base
 from trainers.image.models.families import image_family, load_base, stored_dtype
 

@@ -12,9 +12,8 @@ from trainers.core.adaptor_files import base_check, weights_folder
 from trainers.core.context import JobContext, Outcome
 from trainers.core.reporting import Reporter
 from trainers.image.adaptors.apply import prediction_override
-from trainers.image.adaptors.file import bad
-from trainers.image.adaptors.load import Adaptor, adaptor_read
-from trainers.image.adaptors.pairs import difference, layers, roots
+from trainers.image.adaptors.file import Adaptor, adaptor_read
+from trainers.image.adaptors.pairs import bad, difference, layers, roots
 from trainers.image.models.base import Base
 from trainers.image.models.families import base_save, load_base, stored_dtype
 from trainers.text.adaptors.lora import lora_merge, text_adaptors_apply

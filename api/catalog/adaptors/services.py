@@ -12,6 +12,7 @@ from api.audit.services import audit_add
 from api.catalog.models import Adaptor, AdaptorName, AdaptorTag, PretrainedModelVersion
 from api.catalog.versions.filelist import files_check
 from api.errors import Problem
+from formats.models.image_families import PREDICTIONS
 from foundation.plain_text import PlainText, line_clean
 from trainers.contract.params import params_class
 from trainers.contract.params.base import Params
@@ -19,8 +20,6 @@ from trainers.contract.spec import Contract, folder_digest
 
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:/-]{0,49}$")]
 
-PREDICTIONS = ("epsilon", "v_prediction")
-"""The prediction types that a manifest may name."""
 MAX_TRIGGER = 200
 
 

@@ -30,7 +30,7 @@ from trainers.contract.params.sample_image import SampleImageParams
 from trainers.contract.spec import InputRef
 from trainers.core.context import ModelCache
 from trainers.core.lora import attach
-from trainers.image.adaptors.save import adaptor_save
+from trainers.image.adaptors.file import adaptor_save
 from trainers.image.models.families import load_base
 from trainers.image.models.stable_diffusion import SD1
 from trainers.image.sampling.sample_writer import columns_of

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from formats.models.image_families import FAMILIES
 from foundation.plain_text import PlainLine
 from trainers.contract.params.base import Params, Product, scales_check
 
@@ -20,7 +21,7 @@ class ImportAdaptorParams(Params):
     obeys_control: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ("model", "dataset")
     dataset_kind: ClassVar[Literal["images", "text", "weights"] | None] = "weights"
-    model_families: ClassVar[tuple[str, ...]] = ("sd1", "sd2", "sdxl", "sd3", "flux")
+    model_families: ClassVar[tuple[str, ...]] = tuple(FAMILIES)
 
     adaptor_name: str = Field(min_length=1, max_length=100, pattern=ADAPTOR_NAME)
     """Name of the adaptor that the job makes; a second job of the same name makes its next version."""
@@ -48,7 +49,7 @@ class ExtractAdaptorParams(Params):
     obeys_control: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ("model", "adaptors")
     max_adaptors: ClassVar[int | None] = 1
-    model_families: ClassVar[tuple[str, ...]] = ("sd1", "sd2", "sdxl", "sd3", "flux")
+    model_families: ClassVar[tuple[str, ...]] = tuple(FAMILIES)
 
     adaptor_name: str = Field(min_length=1, max_length=100, pattern=ADAPTOR_NAME)
     """Name of the adaptor that the job makes; a second job of the same name makes its next version."""

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from formats.models.image_families import FAMILIES
 from trainers.contract.params.adaptors import ADAPTOR_NAME
 from trainers.contract.params.addresses import origin_of
 from trainers.contract.params.base import SPLIT, Params, Product, SecretNames
@@ -103,7 +104,7 @@ class ImportModelParams(Params):
     requires: ClassVar[tuple[str, ...]] = ("dataset",)
     accepts: ClassVar[tuple[str, ...]] = ("model",)
     dataset_kind: ClassVar[Literal["images", "text", "weights"] | None] = "weights"
-    model_families: ClassVar[tuple[str, ...]] = ("sd1", "sd2", "sdxl", "sd3", "flux")
+    model_families: ClassVar[tuple[str, ...]] = tuple(FAMILIES)
 
     name: str = Field(min_length=1, max_length=100, pattern=ADAPTOR_NAME)
     """Name of the base model that the job makes; a second job of the same name makes its next version."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from formats.datasets.splits import split_chosen
+from formats.models.image_families import FAMILIES
 from foundation.plain_text import PlainLine
 from trainers.contract.params.base import SPLIT, Params, Product, SecretNames
 from trainers.contract.params.image_lora_rules import (
@@ -42,7 +43,7 @@ class ImageLoraParams(Params):
     accepts: ClassVar[tuple[str, ...]] = ("adaptors", "further_datasets", "class_dataset")
     max_adaptors: ClassVar[int | None] = 1
     dataset_kind: ClassVar[Literal["images", "text"] | None] = "images"
-    model_families: ClassVar[tuple[str, ...]] = ("sd1", "sd2", "sdxl", "sd3", "flux")
+    model_families: ClassVar[tuple[str, ...]] = tuple(FAMILIES)
 
     foreign_names: ClassVar[dict[str, str]] = {"eval_steps": "eval_every_epochs"}
 

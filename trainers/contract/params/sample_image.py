@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from formats.models.image_families import FLOW_FAMILIES
+from formats.models.image_families import FAMILIES, FLOW_FAMILIES
 from trainers.contract.params.base import ImageSampling, Params, Product, scales_check
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class SampleImageParams(Params):
     requires: ClassVar[tuple[str, ...]] = ("model",)
     accepts: ClassVar[tuple[str, ...]] = ("adaptors", "dataset")
     dataset_kind: ClassVar[Literal["images", "text", "weights"] | None] = "images"
-    model_families: ClassVar[tuple[str, ...]] = ("sd1", "sd2", "sdxl", "sd3", "flux")
+    model_families: ClassVar[tuple[str, ...]] = tuple(FAMILIES)
     dataset_files: ClassVar[tuple[str, ...]] = ("input_image", "mask_image")
     chooses_sampler: ClassVar[bool] = True
     prompt_field: ClassVar[str] = "prompt"

@@ -1,17 +1,23 @@
-"""Puts a job's adaptors on its base model, switches them on and off, and removes them."""
+"""Adds adaptors to the live modules of a base model, switches them on and off, and removes them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
 
+from formats.models.adaptors import PEFT_DOWN, clip_skip_of
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.spec import InputRef
 from trainers.core.adaptor_files import base_check, weights_folder
-from trainers.image.adaptors.file import clip_skip_of
-from trainers.image.adaptors.load import adaptor_load
+from trainers.core.lora import inject, lora_layers
+from trainers.image.adaptors.file import adaptor_read
+from trainers.image.adaptors.pairs import TEXT_PREFIX, Pair, layers, plain_name, roots, scaled
 from trainers.image.models.base import Base
 
 
@@ -81,3 +87,63 @@ def _models(base: Base) -> tuple[Any, ...]:
 
 def _layers(model: Any) -> list[tuple[str, BaseTunerLayer]]:
     return [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+
+
+def adaptor_load(base: Base, folder: Path, *, name: str, scale: float = 1.0) -> dict[str, str]:
+    """Adds the adaptor of `folder` to `base` under `name`, active beside the existing ones; returns its metadata.
+
+    Raises TrainerError(BAD_ADAPTOR) that names the key, shapes or tensor that do not fit.
+    """
+    adaptor = adaptor_read(base, folder)
+    for part, pairs in adaptor.pairs.items():
+        _add(roots(base)[part], pairs, name, scale)
+    return adaptor.metadata
+
+
+def _add(root: nn.Module, pairs: dict[str, Pair], name: str, scale: float) -> None:
+    base_layers = layers(root)
+    is_dora = any(pair.magnitude_O is not None for pair in pairs.values())
+    scaled_pairs = {
+        layer: scaled(pair, scale, base_layers[layer].weight) if is_dora else pair for layer, pair in pairs.items()
+    }
+    training = root.training
+    live = _live_names(root, scaled_pairs)
+    # peft matches a target with the end of a name, but the keys of a state with full names
+    keys = {f"{layer}{PEFT_DOWN}": pair.down for layer, pair in live.items()}
+    inject(root, _config(live, is_dora), name, keys)
+    with torch.no_grad():
+        for live_name, layer in lora_layers(root, name):
+            _fill(layer, name, scaled_pairs[plain_name(live_name)])
+            if not is_dora:
+                layer.set_scale(name, scale)
+    names = list(root.peft_config)  # type: ignore[arg-type]
+    for module in root.modules():
+        if isinstance(module, LoraLayer):
+            module.set_adapter(names)
+    root.train(training).requires_grad_(False)
+
+
+def _fill(layer: Any, name: str, pair: Pair) -> None:
+    layer.lora_A[name].weight.copy_(pair.down)
+    layer.lora_B[name].weight.copy_(pair.up)
+    if pair.magnitude_O is not None:
+        magnitude = layer.lora_magnitude_vector[name].weight
+        magnitude.copy_(pair.magnitude_O.reshape(magnitude.shape))
+
+
+def _live_names(root: nn.Module, pairs: dict[str, Pair]) -> dict[str, Pair]:
+    """`pairs` by the names of the layers in `root`."""
+    live = set(dict(root.named_modules()))
+    return {layer if layer in live else TEXT_PREFIX + layer: pair for layer, pair in pairs.items()}
+
+
+def _config(pairs: dict[str, Pair], is_dora: bool) -> LoraConfig:
+    ranks = {layer: pair.rank for layer, pair in pairs.items()}
+    return LoraConfig(
+        r=next(iter(ranks.values())),
+        lora_alpha=1,
+        target_modules=list(pairs),
+        rank_pattern={f"^{layer}": rank for layer, rank in ranks.items()},
+        alpha_pattern={f"^{layer}": pair.alpha for layer, pair in pairs.items()},
+        use_dora=is_dora,
+    )

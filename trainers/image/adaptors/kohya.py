@@ -19,10 +19,8 @@ from formats.models.adaptors import KOHYA_ALPHA as ALPHA
 from formats.models.adaptors import KOHYA_DOWN as DOWN
 from formats.models.adaptors import KOHYA_MAGNITUDE as MAGNITUDE
 from formats.models.adaptors import KOHYA_UP as UP
-from formats.models.adaptors import PEFT_DOWN, PEFT_UP
-from trainers.image.adaptors.file import AdaptorFile, bad
-from trainers.image.adaptors.kohya_names import Names, flux_names, sd3_names, sdxl_name
-from trainers.image.adaptors.pairs import TEXT_PREFIX, Pair, Pairs, layers, roots, row_norms
+from formats.models.adaptors import PEFT_DOWN, PEFT_UP, Names, flux_names, sd3_names, sdxl_name
+from trainers.image.adaptors.pairs import TEXT_PREFIX, Pair, Pairs, bad, layers, roots, row_norms
 from trainers.image.models.base import Base
 
 SUFFIXES = {DOWN: DOWN, UP: UP, ALPHA: ALPHA, MAGNITUDE: MAGNITUDE, PEFT_DOWN: DOWN, PEFT_UP: UP}
@@ -59,15 +57,15 @@ def kohya_tensors(base: Base, pairs: Pairs) -> dict[str, Tensor]:
     return {key: value.contiguous() for key, value in tensors.items()}
 
 
-def kohya_pairs(base: Base, file: AdaptorFile) -> Pairs:
-    """The pairs of a kohya file for `base`. Raises TrainerError(BAD_ADAPTOR) for a key that matches nothing."""
+def kohya_pairs(base: Base, tensors: Mapping[str, Tensor]) -> Pairs:
+    """The pairs of a kohya file's `tensors`. Raises TrainerError(BAD_ADAPTOR) for a key that matches nothing."""
     places_by_name = _foreign_places(base) | _places(base)
     pairs: Pairs = {}
-    for name, tensors in _by_name(file).items():
+    for name, by_kind in _by_name(tensors).items():
         if name not in places_by_name:
             raise bad(f"{name} matches no layer of the base model, which is of the family {base.family}")
         place = places_by_name[name]
-        pair = _swapped(_pair(name, tensors, place), place)
+        pair = _swapped(_pair(name, by_kind, place), place)
         pairs.setdefault(place.part, {}).update(_split(pair, place))
     return pairs
 
@@ -150,10 +148,10 @@ def _flat(path: str) -> str:
     return path.replace(".", "_")
 
 
-def _by_name(file: AdaptorFile) -> dict[str, dict[str, Tensor]]:
+def _by_name(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """The tensors of each layer by kind."""
     by_name: dict[str, dict[str, Tensor]] = {}
-    for key, value in file.tensors.items():
+    for key, value in tensors.items():
         suffix = next((ending for ending in SUFFIXES if key.endswith(ending)), None)
         if suffix is None:
             raise bad(f"{key} matches nothing; expected <layer>{DOWN}, {UP}, {ALPHA} or {MAGNITUDE}")

@@ -155,11 +155,11 @@ def pairs_check(base: Base, pairs: Pairs) -> None:
     base_parts = roots(base)
     for part, by_layer in pairs.items():
         if part not in base_parts:
-            raise _bad(f"the adaptor changes {part}, but the base model has {', '.join(base_parts)}")
+            raise bad(f"the adaptor changes {part}, but the base model has {', '.join(base_parts)}")
         part_layers = layers(base_parts[part])
         for name, pair in by_layer.items():
             if name not in part_layers:
-                raise _bad(f"{part}.{name} matches no layer of the base model")
+                raise bad(f"{part}.{name} matches no layer of the base model")
             _shape_check(f"{part}.{name}", pair, part_layers[name].weight)
 
 
@@ -167,10 +167,10 @@ def _shape_check(name: str, pair: Pair, weight: Tensor) -> None:
     down, up = tuple(pair.down.shape), tuple(pair.up.shape)
     shape = tuple((getattr(weight, "quant_state", None) or weight).shape)  # four-bit weights are packed
     if down[1:] != shape[1:] or up[0] != shape[0] or up[1] != down[0] or len(down) != len(up):
-        raise _bad(f"{name} has lora_A {down} and lora_B {up}, which do not fit the base model's weight {shape}")
+        raise bad(f"{name} has lora_A {down} and lora_B {up}, which do not fit the base model's weight {shape}")
     if pair.magnitude_O is not None and len(pair.magnitude_O) != shape[0]:
-        raise _bad(f"{name} has a DoRA magnitude of {len(pair.magnitude_O)} values; expected {shape[0]}, one per row")
+        raise bad(f"{name} has a DoRA magnitude of {len(pair.magnitude_O)} values; expected {shape[0]}, one per row")
 
 
-def _bad(message: str) -> TrainerError:
+def bad(message: str) -> TrainerError:
     return TrainerError(ReasonCode.BAD_ADAPTOR, message)

@@ -8,23 +8,19 @@ from typing import Any
 
 from torch import Tensor
 
+from formats.models.adaptors import OLDER_DOWN, OLDER_UP
 from formats.models.adaptors import PEFT_DOWN as A
 from formats.models.adaptors import PEFT_MAGNITUDE as MAGNITUDE
 from formats.models.adaptors import PEFT_UP as B
 from foundation.strict_json import JsonError, json_object_read
-from trainers.image.adaptors.file import AdaptorFile, bad
-from trainers.image.adaptors.pairs import TEXT_PREFIX, Pair, Pairs, plain_name
+from trainers.image.adaptors.pairs import TEXT_PREFIX, Pair, Pairs, bad, plain_name
 
 PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
 OLDER_NAMES = (
     (".processor.", "."),
     ("to_out_lora.", "to_out.0_lora."),
-    ("_lora.down.weight", A),
-    ("_lora.up.weight", B),
-    (".lora.down.weight", A),
-    (".lora.up.weight", B),
-    (".lora_linear_layer.down.weight", A),
-    (".lora_linear_layer.up.weight", B),
+    *((older, A) for older in OLDER_DOWN),
+    *((older, B) for older in OLDER_UP),
     (".lora_magnitude_vector.weight", MAGNITUDE),
 )
 """(names in earlier versions of diffusers, current names)"""
@@ -71,10 +67,10 @@ def peft_header(pairs: Pairs) -> str:
     return json.dumps(header, sort_keys=True)
 
 
-def peft_pairs(file: AdaptorFile) -> Pairs:
+def peft_pairs(file_tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Pairs:
     """The pairs of a diffusers file with current or earlier names. Raises TrainerError(BAD_ADAPTOR)."""
-    tensors = {_renamed(key): value for key, value in file.tensors.items()}
-    header = _header(file.metadata)
+    tensors = {_renamed(key): value for key, value in file_tensors.items()}
+    header = _header(metadata)
     pairs: Pairs = {}
     for key in tensors:
         part, _, rest = key.partition(".")

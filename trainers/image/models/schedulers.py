@@ -17,7 +17,7 @@ from diffusers import (
 )
 
 from formats.models.configs import json_file_read
-from formats.models.image_families import FLOW, scheduler_config_clean
+from formats.models.image_families import FLOW, PREDICTIONS, scheduler_config_clean
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.core.losses import rescale_zero_terminal_snr
 from trainers.core.model_files import bad_files
@@ -66,7 +66,6 @@ FLOW_SCHEDULE_KEYS = (
     "shift_terminal",
     "time_shift_type",
 )
-PREDICTIONS = ("epsilon", "v_prediction")
 TERMINAL_ALPHA = 2.0**-24
 """abar at the last step for samplers that divide by it, in place of 0 (zero-terminal SNR); as in diffusers' Euler."""
 

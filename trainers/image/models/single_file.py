@@ -13,6 +13,7 @@ from diffusers.loaders import single_file_utils
 from safetensors import safe_open
 from torch import Tensor
 
+from formats.models.adaptors import FLUX_DOUBLE, FLUX_OUTER, FLUX_SINGLE
 from formats.models.image_families import CLIP, FAMILIES
 from formats.models.single_file import Checkpoint
 from formats.models.single_file_configs import OPEN_CLIP
@@ -23,44 +24,20 @@ BUFFERS = ("embeddings.position_ids",)
 """Ends of the names of buffers that old files contain and that networks compute."""
 PROJECTION = "text_projection.weight"
 Tensors = dict[str, Tensor]
-OUTER = {
-    "img_in": "x_embedder",
-    "txt_in": "context_embedder",
-    "time_in.in_layer": "time_text_embed.timestep_embedder.linear_1",
-    "time_in.out_layer": "time_text_embed.timestep_embedder.linear_2",
-    "vector_in.in_layer": "time_text_embed.text_embedder.linear_1",
-    "vector_in.out_layer": "time_text_embed.text_embedder.linear_2",
-    "guidance_in.in_layer": "time_text_embed.guidance_embedder.linear_1",
-    "guidance_in.out_layer": "time_text_embed.guidance_embedder.linear_2",
-    "final_layer.linear": "proj_out",
-}
 MODULATION = "final_layer.adaLN_modulation.1"
-DOUBLE = {
-    "img_mod.lin": "norm1.linear",
-    "txt_mod.lin": "norm1_context.linear",
-    "img_attn.proj": "attn.to_out.0",
-    "txt_attn.proj": "attn.to_add_out",
-    "img_attn.norm.query_norm": "attn.norm_q",
-    "img_attn.norm.key_norm": "attn.norm_k",
-    "txt_attn.norm.query_norm": "attn.norm_added_q",
-    "txt_attn.norm.key_norm": "attn.norm_added_k",
-    "img_mlp.0": "ff.net.0.proj",
-    "img_mlp.2": "ff.net.2",
-    "txt_mlp.0": "ff_context.net.0.proj",
-    "txt_mlp.2": "ff_context.net.2",
+OUTER = {name: layers[0] for name, layers in FLUX_OUTER.items() if name != MODULATION}
+BLOCK_LAYERS = {
+    "double": FLUX_DOUBLE
+    | {
+        "img_attn.norm.query_norm": ("attn.norm_q",),
+        "img_attn.norm.key_norm": ("attn.norm_k",),
+        "txt_attn.norm.query_norm": ("attn.norm_added_q",),
+        "txt_attn.norm.key_norm": ("attn.norm_added_k",),
+    },
+    "single": FLUX_SINGLE | {"norm.query_norm": ("attn.norm_q",), "norm.key_norm": ("attn.norm_k",)},
 }
-SINGLE = {
-    "modulation.lin": "norm.linear",
-    "linear2": "proj_out",
-    "norm.query_norm": "attn.norm_q",
-    "norm.key_norm": "attn.norm_k",
-}
-FUSED = {
-    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
-    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-    "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
-}
-"""Matrices that diffusers splits; the last part of `linear1` is the rest after three of the model's width."""
+"""By kind of block. diffusers splits matrices of several layers; the last part of `linear1` is the rest after three of
+the model's width."""
 BLOCK = re.compile(r"(double|single)_blocks\.(\d+)\.(.+)")
 
 
@@ -148,10 +125,9 @@ def flux_convert(tensors: Tensors) -> Tensors:
 
 def _block(tensor: Tensor, stream: str, index: int, module: str, kind: str, width: int) -> Tensors:
     start = f"transformer_blocks.{index}." if stream == "double" else f"single_transformer_blocks.{index}."
-    if module not in FUSED:
-        renamed = (DOUBLE if stream == "double" else SINGLE)[module]
-        return {f"{start}{renamed}.{'weight' if kind == 'scale' else kind}": tensor}
-    names = FUSED[module]
+    names = BLOCK_LAYERS[stream][module]
+    if len(names) == 1:
+        return {f"{start}{names[0]}.{'weight' if kind == 'scale' else kind}": tensor}
     rest = tensor.shape[0] - width * (len(names) - 1)
     parts = torch.split(tensor, [width] * (len(names) - 1) + [rest])
     return {f"{start}{name}.{kind}": part for name, part in zip(names, parts, strict=True)}

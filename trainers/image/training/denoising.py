@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from formats.models.image_families import PREDICTIONS
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.core.distributed import Processes
@@ -144,7 +145,7 @@ def _ddpm(base: Base, snr_gamma: float | None) -> Ddpm:
     except ValueError as error:
         raise TrainerError(ReasonCode.BAD_BASE_MODEL, f"scheduler/scheduler_config.json: {error}") from error
     prediction_type = base.scheduler_config.get("prediction_type", "epsilon")
-    if prediction_type not in ("epsilon", "v_prediction"):
+    if prediction_type not in PREDICTIONS:
         raise TrainerError(
             ReasonCode.BAD_BASE_MODEL, f"expected prediction_type epsilon or v_prediction, got {prediction_type!r}"
         )

@@ -9,7 +9,7 @@ from trainers.core.loop import Progress
 from trainers.core.manifest import manifest_body
 from trainers.core.resume import Resumable
 from trainers.image.adaptors.card import card_write
-from trainers.image.adaptors.save import adaptor_save
+from trainers.image.adaptors.file import adaptor_save
 from trainers.image.models.base import Base
 from trainers.image.models.families import image_family
 from trainers.image.training.lora_setup import TrainedModel

@@ -19,7 +19,7 @@ from trainers.core.lora import TRAINED, attach, lora_layers, lora_load_state, lo
 from trainers.core.noise import Purpose, integer
 from trainers.core.optim import Ema
 from trainers.core.quantization import network_quantise
-from trainers.image.adaptors.load import adaptor_read
+from trainers.image.adaptors.file import adaptor_read
 from trainers.image.adaptors.pairs import Pair, Pairs, live_pairs, plain_name, roots
 from trainers.image.models.base import Base, part_name
 from trainers.image.models.families import image_family, load_base

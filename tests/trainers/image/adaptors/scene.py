@@ -9,8 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.trainers.core.test_lora import trained
-from trainers.image.adaptors.file import WEIGHTS
-from trainers.image.adaptors.save import adaptor_save
+from trainers.image.adaptors.file import WEIGHTS, adaptor_save
 from trainers.image.models.base import Base
 
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"

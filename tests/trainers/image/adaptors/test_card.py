@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.trainers.image.adaptors.pairs import in_blocks, random_pairs
 from trainers.image.adaptors.card import card_write
-from trainers.image.adaptors.save import adaptor_write
+from trainers.image.adaptors.file import adaptor_write
 from trainers.image.models.families import load_base
 
 EXAMPLE_BASE = Path(__file__).resolve().parents[4] / "examples" / "shapes" / "base"

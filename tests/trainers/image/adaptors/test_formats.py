@@ -30,10 +30,9 @@ from tests.tiny_sd3 import build_tiny_sd3
 from tests.tiny_sdxl import build_tiny_sdxl
 from tests.tolerance import PRODUCT, assert_near, assert_same_image
 from tests.trainers.image.adaptors.pairs import in_blocks, pairs_equal, random_pair, random_pairs
-from trainers.image.adaptors.file import KOHYA, WEIGHTS
-from trainers.image.adaptors.load import adaptor_load, adaptor_read
+from trainers.image.adaptors.apply import adaptor_load
+from trainers.image.adaptors.file import KOHYA, WEIGHTS, adaptor_read, adaptor_write
 from trainers.image.adaptors.pairs import Pairs, layers, plain_name, update
-from trainers.image.adaptors.save import adaptor_write
 from trainers.image.models.base import Base
 from trainers.image.models.families import load_base
 

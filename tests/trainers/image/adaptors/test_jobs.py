@@ -15,15 +15,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from formats.models.adaptors import clip_skip_of
 from tests.tiny_sd import build_tiny_sd
 from tests.tiny_sdxl import build_tiny_sdxl
 from tests.tolerance import PRODUCT, assert_near, assert_same_image
 from tests.trainers.image.adaptors.pairs import in_blocks, random_pair, random_pairs
 from trainers.contract.errors import ReasonCode
-from trainers.image.adaptors.file import KOHYA, WEIGHTS, clip_skip_of
-from trainers.image.adaptors.load import adaptor_load, adaptor_read
+from trainers.image.adaptors.apply import adaptor_load
+from trainers.image.adaptors.file import KOHYA, WEIGHTS, adaptor_read, adaptor_write
 from trainers.image.adaptors.pairs import Pairs, layers, update
-from trainers.image.adaptors.save import adaptor_write
 from trainers.image.models.base import Base
 from trainers.image.models.families import load_base
 from trainers.job import run

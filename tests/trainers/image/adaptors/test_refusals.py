@@ -14,8 +14,8 @@ from tests.tiny_sd import build_tiny_sd
 from tests.trainers.core.test_lora import prediction
 from tests.trainers.image.adaptors.scene import FLAT, LAYER, adaptor_make, flat, pair, write
 from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.image.adaptors.apply import adaptor_load
 from trainers.image.adaptors.file import KOHYA, WEIGHTS
-from trainers.image.adaptors.load import adaptor_load
 from trainers.image.models.base import Base
 from trainers.image.models.families import load_base
 

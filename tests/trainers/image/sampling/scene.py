@@ -17,7 +17,7 @@ from trainers.contract.events import EventWriter, read_events
 from trainers.contract.spec import JobSpec
 from trainers.core.context import JobContext, ModelCache
 from trainers.core.lora import attach
-from trainers.image.adaptors.save import adaptor_save
+from trainers.image.adaptors.file import adaptor_save
 from trainers.image.models.families import load_base
 from trainers.methods.sample_image import sample
 

@@ -18,10 +18,9 @@ from tests.tolerance import PRODUCT, assert_near, assert_same_image
 from tests.trainers.core.test_lora import prediction, trained, weight_delta
 from tests.trainers.image.adaptors.pairs import in_blocks, random_pair, random_pairs
 from tests.trainers.image.adaptors.scene import FLAT, LAYER, adaptor_make, flat, pair, write
-from trainers.image.adaptors.file import KOHYA, WEIGHTS
-from trainers.image.adaptors.load import adaptor_load, adaptor_read
+from trainers.image.adaptors.apply import adaptor_load
+from trainers.image.adaptors.file import KOHYA, WEIGHTS, adaptor_read, adaptor_save, adaptor_write
 from trainers.image.adaptors.pairs import Pair, difference, layers, scaled
-from trainers.image.adaptors.save import adaptor_save, adaptor_write
 from trainers.image.models.base import Base
 from trainers.image.models.families import load_base
 
