@@ -4,7 +4,7 @@ Captions are in metadata.jsonl, metadata.csv or Parquet, else in a text file bes
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -147,15 +147,17 @@ class ImageFolder(NamedTuple):
         return {split: len(by_folder.get(split, paths)) for split, paths in self.splits.items()}
 
 
-def image_folder(paths: Iterable[str]) -> ImageFolder:
+def image_folder(paths: Iterable[str], is_table: Callable[[str], bool]) -> ImageFolder:
     """`paths`: of all files, from the folder. Metadata at the top wins over that of subfolders, and has no splits;
-    metadata wins over Parquet."""
+    metadata wins over Parquet. `is_table`: whether a Parquet file beside images is a table of them; else it is ignored.
+    """
     listed = sorted((path for path in paths if not _is_hidden(path)), key=PurePosixPath)
     images = image_paths(listed)
     tables = metadata_files(listed)
     if tables and tables[0] in METADATA:
         return ImageFolder(tables, images, {})
-    tables = tables or [path for path in listed if PurePosixPath(path).suffix.lower() == ".parquet"]
+    packed = [path for path in listed if PurePosixPath(path).suffix.lower() == ".parquet"]
+    tables = tables or [path for path in packed if not images or is_table(path)]
     return ImageFolder(tables, images, splits_of(tables or images, by_folder_only=not tables))
 
 

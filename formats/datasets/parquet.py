@@ -11,6 +11,7 @@ import pyarrow
 from pyarrow import types
 from pyarrow.parquet import ParquetFile
 
+from formats.datasets.images import IMAGE, PATH_COLUMNS
 from formats.datasets.rows import DatasetError, Row
 
 BATCH_ROWS = 256
@@ -58,6 +59,11 @@ def column_values(opened: ParquetFile, column: str, name: str) -> list[Any]:
 def image_columns(opened: ParquetFile) -> list[str]:
     """Those with a struct {bytes, path}, as the library datasets writes images."""
     return [str(field.name) for field in opened.schema_arrow if types.is_struct(field.type) and is_image(field.type)]
+
+
+def is_image_table(file: Path, name: str, column: str = IMAGE) -> bool:
+    """Whether the rows of a Parquet file beside images may be about these: it has `column`, or a usual name for it."""
+    return bool({column, *PATH_COLUMNS} & set(parquet_open(file, name).schema_arrow.names))
 
 
 def text_columns(opened: ParquetFile) -> list[str]:

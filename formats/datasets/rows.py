@@ -262,6 +262,13 @@ def csv_rows(opened: TextIO, name: str, *, lenient: bool = False) -> Iterator[Ro
         raise DatasetError(f"{name} line {reader.line_num} is not CSV: {error}") from None
 
 
+def csv_header(opened: TextIO, name: str) -> list[str]:
+    """The first row of the file, to whose start it goes back. Raises DatasetError."""
+    header = next(csv.reader(opened, delimiter=csv_separator_of(opened, name)), [])
+    opened.seek(0)
+    return header
+
+
 def csv_separator_of(opened: TextIO, name: str) -> str:
     """By the start of the file, to which it goes back. Raises DatasetError."""
     try:

@@ -1,14 +1,19 @@
 """Every file of ../shared/data through the check at upload and through the trainer's reader: both say the same."""
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from api.catalog.checking.dataset import check
 from api.catalog.checking.report import Refused
 from api.catalog.checking.work import Work
+from tests.trainers.job import image_make
 from trainers.contract.errors import TrainerError
 from trainers.image.data.image_rows import Columns, decode
 from trainers.image.data.images import images_read
@@ -40,6 +45,13 @@ def datasets(shared: Path) -> dict[str, list[Path]]:
     return result
 
 
+def listed(paths: list[Path]) -> list[dict[str, Any]]:
+    return [
+        {"path": path.name, "size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in paths
+    ]
+
+
 def trained(folder: Path, kind: str) -> int:
     """How many images or rows a trainer reads. Raises TrainerError."""
     if kind == "text":
@@ -61,11 +73,7 @@ def test_the_check_and_the_trainer_agree_on_every_file(shared_data: Path, tmp_pa
         target.mkdir()
         for path in paths:
             shutil.copyfile(path, source / path.name)
-        listed = [
-            {"path": path.name, "size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-            for path in paths
-        ]
-        work = Work(source, target, listed)
+        work = Work(source, target, listed(paths))
         try:
             details = check(work)
             checked = int(details["num_rows"] if details["kind"] == "text" else details["num_images"])
@@ -80,6 +88,30 @@ def test_the_check_and_the_trainer_agree_on_every_file(shared_data: Path, tmp_pa
         if checked >= 0 and kind_of(name) == "text":
             disagreements += templates_disagreement(name, work)
     assert not disagreements
+
+
+@pytest.mark.parametrize(
+    ("columns", "captions"),
+    [
+        ({"file_name": ["a.png", "b.png"], "text": ["from", "rows"]}, ["from", "rows"]),
+        ({"n": [1]}, ["beside", "beside"]),
+    ],
+)
+def test_parquet_beside_images_counts_only_as_a_table_of_them(
+    columns: dict[str, list[str | int]], captions: list[str], tmp_path: Path
+) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    target.mkdir()
+    for stem in "ab":
+        image_make(source / f"{stem}.png", (64, 64), seed=ord(stem))
+        (source / f"{stem}.txt").write_text("beside")
+    parquet.write_table(pyarrow.table(columns), source / "x.parquet")
+    work = Work(source, target, listed(sorted(source.iterdir())))
+    assert check(work)["num_captions"] == 2
+    previews = json.loads((work.preview.folder / "items-00000.json").read_text())
+    assert [preview["caption"] for preview in previews] == captions
+    assert [row.caption for row in images_read(work.folder, Columns(), trigger_word="").rows] == captions
 
 
 def templates_disagreement(name: str, work: Work) -> list[str]:

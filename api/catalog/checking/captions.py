@@ -1,13 +1,15 @@
-"""Captions of images, as a trainer looks for them: metadata.jsonl or .csv, else a.txt or a.caption beside each."""
+"""Captions of images, as a trainer looks for them: in a table, else in a.txt or a.caption beside each."""
 
 import codecs
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from api.catalog.checking.configs import SMALL_BYTES
 from api.catalog.checking.report import Refused, dataset_refusals
-from api.catalog.checking.work import Work
+from api.catalog.checking.row_set import parquet
+from api.catalog.checking.work import Work, ending
 from formats.datasets.images import (
     CAPTION_COLUMNS,
     IMAGE,
@@ -17,12 +19,11 @@ from formats.datasets.images import (
     cell_text,
     column_names,
     image_column,
-    metadata_files,
     metadata_rows,
     path_below,
     sidecars_of,
 )
-from formats.datasets.rows import METADATA
+from formats.datasets.rows import METADATA, Row, row_fault, row_place
 
 CLIP_TOKENS = 75
 """What a text encoder of the CLIP family reads; the rest of a caption is cut."""
@@ -36,10 +37,12 @@ class Captions(NamedTuple):
     """By the image's path; for the preview."""
 
 
-def captions_read(work: Work, images: set[str]) -> Captions:
-    """Notices for what is missing, empty, long or unused. Raises Refused with the lines or files at fault."""
+def captions_read(work: Work, images: set[str], metadata: Sequence[str]) -> Captions:
+    """Notices for what is missing, empty, long or unused. Raises Refused with the lines or files at fault.
+
+    `metadata`: the tables that jobs read captions from; none if they are in files beside the images.
+    """
     paths = set(work.paths)
-    metadata = metadata_files(paths)
     for path in sorted(path for path in paths if PurePosixPath(path).name in METADATA and path not in metadata):
         message = f"{path} is not read: {' and '.join(metadata)} {'is' if len(metadata) == 1 else 'are'}"
         work.notices.add("not read, since another metadata file is", message, file=path)
@@ -109,7 +112,7 @@ def metadata_read(work: Work, path: str, paths: set[str]) -> tuple[int, dict[str
     if (size := file.stat().st_size) > SMALL_BYTES:
         raise Refused(f"{path} has {size} bytes; at most {SMALL_BYTES} are read")
     with dataset_refusals():
-        rows = list(metadata_rows(file, path))
+        rows = list(_parquet_rows(work, path) if ending(path) == ".parquet" else metadata_rows(file, path))
     columns = column_names(rows)
     if rows and not set(columns) & set(PATH_COLUMNS) and not any(isinstance(row, ValueError) for _, row in rows):
         message = f"{path} has no column {' or '.join(PATH_COLUMNS)}; jobs must set image_column"
@@ -127,7 +130,7 @@ def metadata_read(work: Work, path: str, paths: set[str]) -> tuple[int, dict[str
             texts[image] = cell_text(row, caption_column) if caption_column else ""
             lines[image] = number
         except ValueError as error:
-            faults.append(f"{path} line {number}: {error}")
+            faults.append(f"{row_place(path, number)}: {error}")
     if faults:
         hint = "Mend the lines that are named, then upload again. One row per image."
         raise Refused(*faults, code="bad_metadata", hint=hint)
@@ -138,6 +141,13 @@ def metadata_read(work: Work, path: str, paths: set[str]) -> tuple[int, dict[str
         if isinstance(value, str) and value
     }
     return len(lines), texts, cells & paths
+
+
+def _parquet_rows(work: Work, path: str) -> Iterator[Row]:
+    """As `metadata_rows`."""
+    for number, row in parquet().rows(work.open(path), path, work.decoded):
+        fault = row_fault(row)
+        yield number, ValueError(fault) if fault else row
 
 
 def _image(row: Any, column: str, folder: str, paths: set[str], lines: dict[str, int]) -> str:

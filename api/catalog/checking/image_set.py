@@ -6,6 +6,8 @@ from api.catalog.checking.captions import captions_read
 from api.catalog.checking.decode import ImageFacts, image_decode
 from api.catalog.checking.decoded import PIXEL_BYTES, DecodedBudget, images_budget
 from api.catalog.checking.preview import shortened
+from api.catalog.checking.report import Refused
+from api.catalog.checking.row_set import parquet
 from api.catalog.checking.strip import metadata_strip
 from api.catalog.checking.work import Work, ending
 from formats.datasets.images import (
@@ -30,8 +32,8 @@ def images_check(work: Work) -> dict[str, Any]:
     facts = {path: _decoded(work, number, path, budget) for number, path in enumerate(paths)}
     stripped = _metadata(work, facts)
     _duplicates_notice(work, set(paths))
-    captions = captions_read(work, set(paths))
-    layout = image_folder(work.paths)
+    layout = image_folder(work.paths, lambda path: _is_table(work, path))
+    captions = captions_read(work, set(paths), layout.tables)
     repeats = {} if layout.tables else repeats_by_folder(paths)
     _repeats_notice(work, repeats)
     splits = layout.split_counts
@@ -50,6 +52,16 @@ def images_check(work: Work) -> dict[str, Any]:
         **({"repeats": repeats} if repeats else {}),
         **({"splits": splits} if splits else {}),
     }
+
+
+def _is_table(work: Work, path: str) -> bool:
+    """Whether jobs read captions from a Parquet file beside images. Raises Refused if it holds images itself."""
+    if parquet().has_images(work.open(path), path):
+        raise Refused(f"{path} holds images and cannot be mixed with other files, as {image_paths(work.paths)[0]}")
+    is_table = bool(parquet().is_table(work.open(path), path))
+    if not is_table:
+        work.notices.add("not used", f"{path} has no column of images and is not used", file=path)
+    return is_table
 
 
 def _metadata(work: Work, facts: dict[str, ImageFacts]) -> dict[str, int]:

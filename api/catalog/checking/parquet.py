@@ -12,7 +12,14 @@ from pyarrow.parquet import ParquetFile
 from api.catalog.checking.decoded import DecodedBudget, rows_budget
 from api.catalog.checking.report import Refused, dataset_refusals
 from formats.datasets.images import CAPTION_COLUMNS, FILE_NAME, FORMAT_ENDINGS, IMAGE_NAMES, PATH_COLUMNS, image_format
-from formats.datasets.parquet import image_bytes, image_columns, parquet_open, parquet_rows, text_columns
+from formats.datasets.parquet import (
+    image_bytes,
+    image_columns,
+    is_image_table,
+    parquet_open,
+    parquet_rows,
+    text_columns,
+)
 from formats.datasets.rows import Row
 
 BATCH_ROWS = 64
@@ -41,6 +48,11 @@ def rows(file: Path, path: str, upload: DecodedBudget) -> Iterator[Row]:
 def has_images(file: Path, path: str) -> bool:
     with dataset_refusals():
         return bool(image_columns(parquet_open(file, path)))
+
+
+def is_table(file: Path, path: str) -> bool:
+    with dataset_refusals():
+        return is_image_table(file, path)
 
 
 def images_unpack(packed: Sequence[tuple[Path, str]], folder: Path, upload: DecodedBudget) -> int:

@@ -6,13 +6,13 @@ The files were checked at upload; still their size is limited and their content 
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from api.errors import Problem
 from formats.datasets.images import CAPTION_COLUMNS, PATH_COLUMNS, SIDECARS, metadata_files
-from formats.datasets.rows import CSV_START, csv_separator
+from formats.datasets.rows import DatasetError, csv_header, csv_rows, json_value, row_fault, row_place
 
 Read = Callable[[str], bytes]
 Row = dict[str, Any]
@@ -35,7 +35,7 @@ def captions_write(paths: Sequence[str], read: Read, captions: Mapping[str, str]
 
 def _table_edit(table: str, raw: bytes, remaining: dict[str, str], column: str) -> bytes:
     """The table with the captions of images below its folder, which are removed from `remaining`."""
-    rows, columns = (_csv_read if table.endswith(".csv") else _jsonl_read)(raw)
+    rows, columns = (_csv_read if table.endswith(".csv") else _jsonl_read)(raw, table)
     caption = column or next((name for name in CAPTION_COLUMNS if name in columns), CAPTION_COLUMNS[0])
     image = next((name for name in PATH_COLUMNS if name in columns), PATH_COLUMNS[0])
     folder = PurePosixPath(table).parent
@@ -54,20 +54,30 @@ def _sidecar(paths: Sequence[str], image: str, text: str) -> tuple[str, bytes]:
     return next((path for path in beside if path in paths), beside[0]), text.encode()
 
 
-def _jsonl_read(raw: bytes) -> tuple[list[Row], list[str]]:
-    rows = [json.loads(line) for line in raw.decode("utf-8-sig").split("\n") if line.strip()]
-    return rows, [*dict.fromkeys(name for row in rows for name in row)]
+def _jsonl_read(raw: bytes, name: str) -> tuple[list[Row], list[str]]:
+    lines = enumerate(raw.decode("utf-8-sig").split("\n"), start=1)
+    rows = _rows(name, ((number, json_value(line)) for number, line in lines if line.strip()))
+    return rows, [*dict.fromkeys(column for row in rows for column in row)]
 
 
 def _jsonl_write(rows: list[Row], _: Sequence[str]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def _csv_read(raw: bytes) -> tuple[list[Row], list[str]]:
-    text = raw.decode("utf-8-sig")
-    separator = csv_separator(text[:CSV_START])
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    return [*reader], [*(reader.fieldnames or ())]
+def _csv_read(raw: bytes, name: str) -> tuple[list[Row], list[str]]:
+    opened = io.StringIO(raw.decode("utf-8-sig"), newline="")
+    header = csv_header(opened, name)
+    return _rows(name, csv_rows(opened, name, lenient=True)), header
+
+
+def _rows(name: str, numbered: Iterable[tuple[int, Any]]) -> list[Row]:
+    """Raises DatasetError for a row that a check at upload would have refused."""
+    rows = []
+    for number, row in numbered:
+        if fault := row_fault(row):
+            raise DatasetError(f"{row_place(name, number)}: {fault}")
+        rows.append(row)
+    return rows
 
 
 def _csv_write(rows: list[Row], columns: Sequence[str]) -> bytes:

@@ -4,27 +4,39 @@ from pathlib import Path
 
 import pytest
 
-from formats.datasets.images import image_column, image_folder, metadata_rows, path_below
+from formats.datasets.images import ImageFolder, image_column, image_folder, metadata_rows, path_below
+
+
+def image_folder_of(paths: list[str], tables: tuple[str, ...] = ()) -> ImageFolder:
+    return image_folder(paths, lambda path: path in tables)
+
+
+def test_parquet_beside_images_is_read_only_if_it_is_a_table_of_them() -> None:
+    paths = ["a.png", "notes.parquet", "rows.parquet"]
+    assert image_folder_of(paths, tables=("rows.parquet",)).tables == ["rows.parquet"]
+    assert image_folder_of(["metadata.csv", *paths], tables=("rows.parquet",)).tables == ["metadata.csv"]
+    assert image_folder_of(paths).tables == []
+    assert image_folder_of(["notes.parquet"]).tables == ["notes.parquet"]
 
 
 def test_metadata_at_the_top_wins_and_has_no_splits() -> None:
-    folder = image_folder(["metadata.csv", "train/metadata.jsonl", "train/a.png", "test/b.png"])
+    folder = image_folder_of(["metadata.csv", "train/metadata.jsonl", "train/a.png", "test/b.png"])
     assert (folder.tables, folder.splits) == (["metadata.csv"], {})
 
 
 def test_metadata_of_subfolders_is_read_by_split() -> None:
-    folder = image_folder(["train/metadata.jsonl", "train/a.png", "train/b.png", "test/metadata.csv", "test/c.png"])
+    folder = image_folder_of(["train/metadata.jsonl", "train/a.png", "train/b.png", "test/metadata.csv", "test/c.png"])
     assert folder.splits == {"train": ["train/metadata.jsonl"], "test": ["test/metadata.csv"]}
     assert folder.split_counts == {"train": 2, "test": 1}
 
 
 def test_hidden_files_are_not_read() -> None:
-    folder = image_folder([".cache/metadata.jsonl", "a.png", ".b.png", "x/.c/d.png"])
+    folder = image_folder_of([".cache/metadata.jsonl", "a.png", ".b.png", "x/.c/d.png"])
     assert (folder.tables, folder.images) == ([], ["a.png"])
 
 
 def test_images_are_in_the_order_of_their_folders() -> None:
-    assert image_folder(["a-b/1.png", "a/1.png", "a.png"]).images == ["a/1.png", "a-b/1.png", "a.png"]
+    assert image_folder_of(["a-b/1.png", "a/1.png", "a.png"]).images == ["a/1.png", "a-b/1.png", "a.png"]
 
 
 def test_image_means_file_name_where_there_is_no_column_image() -> None:

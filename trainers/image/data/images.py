@@ -24,7 +24,7 @@ from formats.datasets.images import (
     repeats_message,
     sidecars_of,
 )
-from formats.datasets.parquet import column_values, is_image, is_text, parquet_open
+from formats.datasets.parquet import column_values, is_image, is_image_table, is_text, parquet_open
 from formats.datasets.rows import DatasetError, value_fault
 from formats.datasets.splits import TRAIN, split_chosen
 from trainers.contract.errors import ReasonCode, TrainerError
@@ -56,12 +56,16 @@ class Tables(NamedTuple):
     split: str
 
 
-def tables_of(folder: Path, split_of: ChooseSplit) -> Tables:
+def tables_of(folder: Path, split_of: ChooseSplit, column: str) -> Tables:
     """The layout from `formats.datasets.images.image_folder`, limited to the split that `split_of` chooses.
 
-    TrainerError BAD_PARAMETERS: the dataset does not have that split.
+    `column`: of the images in a table. TrainerError BAD_PARAMETERS: the dataset does not have that split.
     """
-    layout = image_folder(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    try:
+        layout = image_folder(names, lambda name: is_image_table(folder / name, name, column))
+    except DatasetError as error:
+        raise bad_dataset(str(error)) from error
     split = _split(layout.splits, split_of)
     images = [folder / name for name in layout.images]
     if layout.tables:
@@ -91,7 +95,7 @@ def images_read(
     TrainerError BAD_DATASET names the column, file or row that is missing, or rows with an empty caption and no trigger
     word.
     """
-    chosen = tables_of(folder, split_of)
+    chosen = tables_of(folder, split_of, columns.image)
     tables, warnings = chosen.paths, _other_splits(chosen)
     if tables and tables[0].suffix == ".parquet":
         dataset = ImageRows([row for path in tables for row in parquet_images(path, columns, faults)], warnings)

@@ -106,7 +106,7 @@ def _repeats(images: Sequence[tuple[ImageRow, int]]) -> dict[str, Any]:
 
 def _splits(job: JobContext[InspectDatasetParams], params: ImageLoraParams) -> dict[str, Any]:
     """Of the job's first dataset, if the names of its folders are splits."""
-    tables = tables_of(job.dataset, params.split_of)
+    tables = tables_of(job.dataset, params.split_of, params.image_column)
     return {"split": tables.split, "splits": tables.splits} if tables.splits else {}
 
 
