@@ -1,5 +1,6 @@
 """What a real bash offers at TAB."""
 
+import functools
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from tests.patience import PATIENCE_SECONDS
 
 ANNEAL = Path(sys.executable).parent / "anneal"
 TAB = """
-eval "$(_ANNEAL_COMPLETE=source_bash anneal)"
+eval "$SOURCE"
 COMP_WORDS=("$@")
 COMP_CWORD=$(($# - 1))
 _anneal_completion anneal
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.skipif(shutil.which("bash") is None or not ANNEAL.exist
 def tab(*words: str, url: str = "", token: str = "ant_x", home: Path = Path("/nonexistent")) -> list[str]:
     """What bash offers for the last of `words`."""
     env = {**os.environ, "ANNEAL_URL": url, "ANNEAL_TOKEN": token, "XDG_CONFIG_HOME": str(home)}
-    env["PATH"] = f"{ANNEAL.parent}:{env['PATH']}"
+    env |= {"PATH": f"{ANNEAL.parent}:{env['PATH']}", "SOURCE": bash_source()}
     done = subprocess.run(
         ["bash", "--norc", "-c", TAB, "anneal", *words],
         env=env,
@@ -44,6 +45,13 @@ def tab(*words: str, url: str = "", token: str = "ant_x", home: Path = Path("/no
     )
     assert (done.returncode, done.stderr) == (0, ""), "TAB never fails and never prints"
     return done.stdout.split()
+
+
+@functools.cache
+def bash_source() -> str:
+    """What the shell evaluates when it starts."""
+    env = {**os.environ, "_ANNEAL_COMPLETE": "source_bash"}
+    return subprocess.run([ANNEAL], env=env, capture_output=True, text=True, check=True).stdout
 
 
 def lists(path: str, _: dict[str, str]) -> Answer:
