@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from bench.measure import Row, machine, table
-from worker.client.lease import boottime
+from foundation.boottime import boottime
 from worker.process.supervise import Spawner, Supervisor
 from worker.process.tree import ATTEMPT_MARK
 from worker.sandbox.confine import Confinement

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from foundation.boottime import boottime
 from tests.api.host import Agent, Host
 from tests.api.served import served
 from tests.faults.proxy import Proxy
@@ -18,7 +19,7 @@ from worker.attempt.event_sender import EventSender
 from worker.attempt.outbox import Outbox, RefusedResults, resend_with
 from worker.attempt.output import LogSpool, Masker
 from worker.client.api import Api
-from worker.client.lease import Lease, boottime
+from worker.client.lease import Lease
 from worker.settings import Settings
 
 

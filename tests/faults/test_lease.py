@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from cli.platform.children import child_start
+from foundation.boottime import boottime
 from tests.faults.host import STUB, TWO_RANKS, Host
 from tests.faults.platform import LEASE, REAPED_BY, SELF_FENCE, Platform, another_api, eventually
 from tests.faults.proxy import Mode
 from tests.faults.scene import HELD, Scene
-from worker.client.lease import boottime
 from worker.process.shim import TICK_SECONDS
 
 HOUR = 3600.0

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from foundation.boottime import boottime
 from foundation.protocol import IMPORTING
 from foundation.retry import backoff
 from trainers.contract.errors import Reason, ReasonCode, reason
@@ -18,7 +19,6 @@ from trainers.contract.events import Step
 from worker.attempt.control import StopRequest
 from worker.attempt.outcome import STOP_REASONS, Ending, Manifest, Verdict, manifest_read, oom_kills, verdict_of
 from worker.attempt.wiring import Tools, can_be_forked, launch_of, parts_of
-from worker.client.lease import boottime
 from worker.client.payloads import Claim
 from worker.errors import AttemptError, FencedError, RefusedError, StopError
 from worker.process.supervise import Exit

@@ -6,9 +6,10 @@ from typing import Any
 
 import structlog
 
+from foundation.boottime import boottime
 from foundation.protocol import FETCHING
 from worker.client.api import AttemptApi
-from worker.client.lease import Lease, boottime
+from worker.client.lease import Lease
 from worker.errors import FencedError, RefusedError, UnreachableError
 
 log = structlog.get_logger()

@@ -12,11 +12,12 @@ from typing import Any
 import httpx
 import structlog
 
+from foundation.boottime import boottime
 from trainers.contract.errors import ReasonCode, reason
 from worker.attempt.outcome import Manifest, manifest_read
 from worker.attempt.publish import Publisher
 from worker.client.api import OVER, Api
-from worker.client.lease import Lease, boottime
+from worker.client.lease import Lease
 from worker.errors import AttemptError, FencedError, RefusedError, UnreachableError
 from worker.settings import Settings
 from worker.transfer.files import remove_tree, write_json

@@ -6,6 +6,7 @@ from concurrent.futures import Future
 
 import structlog
 
+from foundation.boottime import boottime
 from foundation.protocol import LIVE
 from trainers.contract.errors import Reason
 from trainers.contract.events import Event, Step, Warning_, event_fit
@@ -13,7 +14,7 @@ from worker.attempt.control import ControlFile, StopRequest
 from worker.attempt.event_sender import EventSender
 from worker.attempt.output import EventTail
 from worker.attempt.publish import Artifact, Publisher
-from worker.client.lease import Lease, boottime
+from worker.client.lease import Lease
 from worker.process.launch import Running
 from worker.process.supervise import Exit
 from worker.transfer.out_folder import OutBounds, OutFolder, UnsafeFileError

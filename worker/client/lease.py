@@ -1,8 +1,8 @@
 """How long an attempt may run, by the last answer of the API, on a clock that also counts suspended time."""
 
 import threading
-import time
 
+from foundation.boottime import boottime
 from worker.errors import FencedError
 
 
@@ -31,8 +31,3 @@ class Lease:
             self.over.set()
         if self.over.is_set():
             raise FencedError(self.refused or "the lease ran out without an answered heartbeat")
-
-
-def boottime() -> float:
-    """Seconds on CLOCK_BOOTTIME."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from foundation.boottime import boottime
 from worker.client.api import Api
-from worker.client.lease import boottime
 from worker.client.payloads import AttemptPart, Claim
 from worker.transfer.files import write_bytes
 

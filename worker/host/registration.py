@@ -11,9 +11,9 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from foundation.boottime import boottime
 from foundation.protocol import OLDEST_API, PROTOCOL
 from worker.client.api import Api
-from worker.client.lease import boottime
 from worker.client.payloads import Timings
 from worker.errors import RefusedError, UnreachableError
 from worker.process.tree import ATTEMPT_MARK, WORKER_MARK, kill_until_none, mark_values, marked

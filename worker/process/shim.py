@@ -26,8 +26,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from foundation.boottime import boottime
 from foundation.lifeline import die_with_parent
-from worker.client.lease import boottime
 from worker.process.tree import RESIDENT_MARK, become_subreaper, descendants, kill_until_none, marked
 from worker.sandbox.confine import Confinement, confine, confinement_parse
 

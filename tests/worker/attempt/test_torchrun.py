@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from foundation.boottime import boottime
 from tests.worker.conftest import eventually
 from tests.worker.process.test_supervise import end_of
-from worker.client.lease import boottime
 from worker.process.supervise import Spawner, Supervisor, sweep
 from worker.process.tree import ATTEMPT_MARK, marked
 

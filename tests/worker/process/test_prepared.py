@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import structlog
 
+from foundation.boottime import boottime
 from tests.patience import PATIENCE_SECONDS
 from tests.worker.conftest import eventually
-from worker.client.lease import boottime
 from worker.process import prepared as module
 from worker.process.forked import ForkedShim
 from worker.process.prepared import Prepared

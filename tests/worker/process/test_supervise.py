@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from foundation.boottime import boottime
 from tests.patience import PATIENCE_SECONDS
 from tests.worker.conftest import eventually
-from worker.client.lease import boottime
 from worker.process.prepared import Prepared
 from worker.process.supervise import Exit, ShimSource, Spawner, Supervisor, sweep
 from worker.process.tree import ATTEMPT_MARK, marked
@@ -147,6 +147,13 @@ def test_a_stopped_trainer_is_killed_all_the_same(start: StartTrainer, tmp_path:
     assert end_of(supervisor).code in (-signal.SIGKILL, -signal.SIGTERM) and not marked(ATTEMPT_MARK, attempt)
 
 
+def test_the_shim_imports_the_standard_library_and_us_alone() -> None:
+    """It starts anew with each trainer: pydantic alone would cost each four times what the rest does."""
+    code = "import sys, worker.process.shim as _; print(*(name.partition('.')[0] for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-S", "-c", code], env=ENV, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) - sys.stdlib_module_names == {"__main__", "foundation", "worker"}
+
+
 @pytest.mark.parametrize("way", ["new", "forked"])
 def test_the_death_of_the_one_who_started_the_shim_ends_everything(tmp_path: Path, way: str) -> None:
     """The host's own death is played by a process of its own, which is killed with -9."""
@@ -155,7 +162,7 @@ def test_the_death_of_the_one_who_started_the_shim_ends_everything(tmp_path: Pat
     host = f"""
 import os, sys, time
 from pathlib import Path
-from worker.client.lease import boottime
+from foundation.boottime import boottime
 from worker.process.prepared import Prepared
 from worker.process.supervise import Spawner, Supervisor
 folder, spawner = Path({str(tmp_path)!r}), Spawner()
