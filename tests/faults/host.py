@@ -12,6 +12,7 @@ from typing import Literal
 from cli.platform.children import tie_to_parent
 from tests.faults.platform import Platform, eventually
 from tests.faults.proxy import Proxy
+from tests.worker.forked_host import ForkedHost
 from tests.worker.forking_host import host_module
 from worker.process.tree import WORKER_MARK, marked
 
@@ -21,7 +22,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class Host:
-    """`python -m worker` for one pool.
+    """A worker host for one pool: `python -m worker`, or a fork of it.
 
     launcher: stands before the command, as `unshare` does. hears: how it learns of work; calls = polling is off.
     """
@@ -32,6 +33,7 @@ class Host:
         folder: Path,
         pool: str,
         *,
+        is_forked: bool = False,
         launcher: Sequence[str] = (),
         hears: Literal["polls", "calls", "both"] = "polls",
         **settings: str,
@@ -42,6 +44,7 @@ class Host:
         self.api = Proxy(platform.port)
         self.broker = Proxy(platform.broker_port)
         self._command = [*launcher, sys.executable, "-m", host_module()]
+        self._is_forked = is_forked and not launcher and host_module() == "worker"
         self._env = {
             **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
             "OMP_NUM_THREADS": "1",
@@ -65,6 +68,10 @@ class Host:
         self.start()
 
     def start(self) -> None:
+        self.process: subprocess.Popen[bytes] | ForkedHost
+        if self._is_forked:
+            self.process = ForkedHost(self._env, self.log)
+            return
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command, env=self._env, stdout=log, stderr=log, preexec_fn=tie_to_parent(signal.SIGKILL)

@@ -32,7 +32,7 @@ class Scene:
         if identity:
             (place / "state").mkdir(parents=True)
             (place / "state" / "worker-id").write_text(identity)
-        self._hosts.append(Host(self.platform, place, self.pool, **settings))
+        self._hosts.append(Host(self.platform, place, self.pool, is_forked=True, **settings))
         return self._hosts[-1]
 
     def submit(self, name: str = "job", *, steps: int = STEPS, every: int = 2, **plan: Any) -> str:

@@ -15,6 +15,7 @@ import pytest
 
 from tests.patience import PATIENCE_SECONDS
 from tests.worker.fake_api import WORKER_TOKEN, Attempt, FakeApi, fake_api
+from tests.worker.forked_host import ForkedHost
 from tests.worker.forking_host import host_module
 from worker.process.tree import WORKER_MARK, marked
 
@@ -31,10 +32,11 @@ def eventually(condition: Callable[[], Any], *, what: str = "") -> Any:
 
 
 class HostProcess:
-    """`python -m worker` against `api`, with its state below `folder`."""
+    """A worker host against `api`, with its state below `folder`; `as_program`: started as `python -m worker`."""
 
-    def __init__(self, folder: Path, api: FakeApi, **settings: str) -> None:
+    def __init__(self, folder: Path, api: FakeApi, *, as_program: bool = False, **settings: str) -> None:
         self.folder = folder
+        self._as_program = as_program or host_module() != "worker"
         self.stamps = folder / "stamps" / "lines"
         self.stamps.parent.mkdir()
         self.log = folder / "worker.log"
@@ -57,6 +59,10 @@ class HostProcess:
         self.start()
 
     def start(self) -> None:
+        self.process: subprocess.Popen[bytes] | ForkedHost
+        if not self._as_program:
+            self.process = ForkedHost(self._env, self.log)
+            return
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", host_module()], env=self._env, stdout=log, stderr=log
@@ -121,14 +127,14 @@ def start_host(tmp_path: Path, api: FakeApi) -> Iterator[StartHost]:
 
 
 @contextmanager
-def hosts(root: Path, api: FakeApi) -> Iterator[StartHost]:
+def hosts(root: Path, api: FakeApi, *, as_program: bool = False) -> Iterator[StartHost]:
     """A function that starts a worker host with more settings; all are ended at the end, and their logs shown."""
     started: list[HostProcess] = []
 
     def start(**settings: str) -> HostProcess:
         folder = root / f"host-{len(started)}"
         folder.mkdir()
-        started.append(HostProcess(folder, api, **settings))
+        started.append(HostProcess(folder, api, as_program=as_program, **settings))
         return started[-1]
 
     yield start

@@ -73,7 +73,7 @@ def barred(path: str) -> str:
 @pytest.fixture
 def start(root: Path, api: FakeApi, settings: dict[str, str]) -> Iterator[StartHost]:
     api.times |= {"lease_seconds": 120.0, "self_fence_seconds": 60.0, "request_timeout_seconds": 20.0}
-    with hosts(root, api) as start_host:
+    with hosts(root, api, as_program=True) as start_host:  # its environment and memory are among what is guarded
         yield lambda **more: start_host(**(settings | more))
 
 
