@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, T5EncoderModel
 
 from formats.models.image_families import FAMILIES
-from trainers.image.models.base import Base, TargetKind, TextSettings, clip_targets, named_targets, no_convolutions
+from trainers.image.models.base import (
+    Base,
+    TargetKind,
+    TextSettings,
+    clip_targets,
+    flow_scheduler,
+    named_targets,
+    no_convolutions,
+)
 from trainers.image.models.families import (
     Family,
     equal,
@@ -21,7 +29,6 @@ from trainers.image.models.families import (
     parts_check,
     vae_load,
 )
-from trainers.image.models.schedulers import flow_scheduler
 from trainers.image.models.sd3 import ATTENTION
 from trainers.image.models.sd3 import FEED_FORWARD as DOUBLE_FEED_FORWARD
 from trainers.image.models.text_encoders import (

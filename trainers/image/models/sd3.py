@@ -13,7 +13,15 @@ from torch.nn.functional import pad
 from transformers import CLIPTextModelWithProjection, T5EncoderModel
 
 from formats.models.image_families import FAMILIES
-from trainers.image.models.base import Base, TargetKind, TextSettings, clip_targets, named_targets, no_convolutions
+from trainers.image.models.base import (
+    Base,
+    TargetKind,
+    TextSettings,
+    clip_targets,
+    flow_scheduler,
+    named_targets,
+    no_convolutions,
+)
 from trainers.image.models.families import (
     Family,
     equal,
@@ -23,7 +31,6 @@ from trainers.image.models.families import (
     parts_check,
     vae_load,
 )
-from trainers.image.models.schedulers import flow_scheduler
 from trainers.image.models.text_encoders import (
     Text,
     clip_ids,

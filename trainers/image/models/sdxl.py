@@ -13,7 +13,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from formats.models.image_families import FAMILIES
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.image.models.base import Base, TextSettings
+from trainers.image.models.base import Base, TextSettings, diffusion_scheduler
 from trainers.image.models.families import (
     Family,
     equal,
@@ -23,7 +23,6 @@ from trainers.image.models.families import (
     parts_check,
     vae_load,
 )
-from trainers.image.models.schedulers import diffusion_scheduler
 from trainers.image.models.stable_diffusion import targets, text_targets
 from trainers.image.models.text_encoders import Text, clip_ids, clip_penultimate, clip_tokenizer
 

@@ -15,7 +15,15 @@ from transformers import CLIPTextModel
 
 from formats.models.image_families import FAMILIES
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.image.models.base import Base, TargetKind, TextSettings, clip_targets, convolutions, named_targets
+from trainers.image.models.base import (
+    Base,
+    TargetKind,
+    TextSettings,
+    clip_targets,
+    convolutions,
+    diffusion_scheduler,
+    named_targets,
+)
 from trainers.image.models.families import (
     Family,
     equal,
@@ -23,7 +31,6 @@ from trainers.image.models.families import (
     part_load,
     parts_check,
 )
-from trainers.image.models.schedulers import diffusion_scheduler
 from trainers.image.models.text_encoders import Text, clip_ids, clip_last, clip_tokenizer
 
 UNCHECKED = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from trainers.contract.params.sample_image import strength_steps
 from trainers.core.losses import alphas_cumprod
-from trainers.image.models.base import Base, TextSettings
+from trainers.image.models.base import Base, TextSettings, scheduler_of
 from trainers.image.models.families import image_family
-from trainers.image.models.schedulers import scheduler_of
 from trainers.image.models.text_encoders import Text, text_stack
 
 CHUNK = 77

@@ -8,9 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.image.models.base import TextSettings
+from trainers.image.models.base import TextSettings, scheduler_of
 from trainers.image.models.families import encode_image, family_of, load_base
-from trainers.image.models.schedulers import scheduler_of
 from trainers.image.models.stable_diffusion import SD1
 
 

@@ -12,9 +12,8 @@ import torch
 from PIL import Image
 
 from tests.tolerance import assert_same_image
-from trainers.image.models.base import Base, TextSettings
+from trainers.image.models.base import SAMPLERS, Base, TextSettings, scheduler_of
 from trainers.image.models.families import load_base
-from trainers.image.models.schedulers import SAMPLERS, scheduler_of
 from trainers.image.sampling.sampler import InitImage, sample_images
 
 pytestmark = pytest.mark.numeric

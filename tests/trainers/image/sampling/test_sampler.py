@@ -12,9 +12,8 @@ from tests.tiny_parts import ATTENTION
 from tests.tiny_sd import build_tiny_sd
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.core.lora import attach
-from trainers.image.models.base import Base
+from trainers.image.models.base import Base, scheduler_of
 from trainers.image.models.families import load_base
-from trainers.image.models.schedulers import scheduler_of
 from trainers.image.sampling.sampler import sample_images
 
 pytestmark = pytest.mark.numeric
