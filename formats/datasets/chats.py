@@ -1,17 +1,17 @@
-"""Columns that rows of text are read by, and chats: turns of user and assistant, perhaps after one of the system."""
+"""The columns that hold a text, a task or a chat, and the turns of a chat."""
 
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
 CHAT_COLUMNS = ("messages", "conversations", "conversation")
 INSTRUCTION, INPUT, OUTPUT = "instruction", "input", "output"
-"""The task, what it is about (may be left out), and the answer."""
+"""Task, optional input, answer."""
 PAIR_COLUMNS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"), (INPUT, OUTPUT))
 """Prompt and answer."""
 TEXT = "text"
 """A document."""
 ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "system": "system"}
-"""Our name by the name that a file uses."""
+"""Name in the file -> role."""
 
 
 class Turn(NamedTuple):
@@ -51,7 +51,7 @@ def turns_of(messages: Any) -> list[Turn]:
 
 
 def has_answer(turns: Collection[Turn]) -> bool:
-    """Whether the assistant says anything, which training learns from."""
+    """Whether any turn is the assistant's, which is what training learns."""
     return any(turn.role == "assistant" for turn in turns)
 
 

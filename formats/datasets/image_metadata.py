@@ -1,4 +1,4 @@
-"""Takes metadata (EXIF, GPS, XMP, comments) out of JPEG, PNG and WebP files without encoding their pixels again."""
+"""Removes metadata (EXIF, GPS, XMP, comments) from JPEG, PNG and WebP files without re-encoding their pixels."""
 
 import struct
 import zlib
@@ -12,9 +12,9 @@ APP0, APP1, APP2, APP14, APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
 
 
 def metadata_removed(data: bytes, orientation: int) -> bytes | None:
-    """The file without its metadata but for the colour profile and `orientation` (EXIF; 1 = upright).
+    """Returns the file with no metadata except its colour profile and `orientation` (EXIF; 1 = upright).
 
-    None: not a JPEG, PNG or WebP file, or one that ends early.
+    Returns None for other formats and truncated files.
     """
     try:
         if data.startswith(b"\xff\xd8"):
@@ -29,12 +29,12 @@ def metadata_removed(data: bytes, orientation: int) -> bytes | None:
 
 
 def _tiff(orientation: int) -> bytes:
-    """The smallest EXIF block: one tag, the orientation."""
+    """A minimal EXIF block with the orientation as its only tag."""
     return b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
 
 
 def _jpeg(data: bytes, orientation: int) -> bytes:
-    """Keeps JFIF, the colour profile and Adobe's colour transform; what follows the image (a second one) goes."""
+    """Keeps JFIF, the colour profile and Adobe's colour transform; drops everything after the first image."""
     pieces, at = [data[:2]], 2
     if orientation != 1:
         exif = b"Exif\0\0" + _tiff(orientation)
@@ -61,7 +61,7 @@ def _is_metadata(marker: int, start: bytes) -> bool:
 
 
 def _scan_end(data: bytes, at: int) -> int:
-    """Where the entropy-coded data from `at` on ends: at the next marker that is no restart and no stuffed byte."""
+    """The end of the entropy-coded data at `at`: the next marker that is neither a restart nor a stuffed byte."""
     while True:
         at = data.find(b"\xff", at)
         if at < 0:

@@ -46,28 +46,28 @@ STARTS = (
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2", b"heif")
 AVIF_BRANDS = (b"avif", b"avis")
 SMALL_SIDE = 64
-"""Pixels; an image whose shorter side is below shows next to nothing at the resolution of a training."""
+"""Pixels. An image with a shorter side has too little detail to train on."""
 MAX_PIXELS = 64_000_000
-"""An image of more pixels is refused before it is decoded."""
+"""Larger images are refused before they are decoded."""
 MAX_ASPECT = 16
-"""Longer side by shorter: no bucket that a trainer could use is that thin."""
+"""Longer side divided by shorter; more does not fit any bucket."""
 ORIENTATION = 0x0112
-"""Tag of EXIF: how the image is to be turned; 1 = upright."""
+"""EXIF tag; 1 = upright."""
 TURNED = (5, 6, 7, 8)
 """Orientations that swap width and height."""
 ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 MAX_GREY = 65535
-"""Of 16 bits. Pillow's modes that begin with I may hold more, which nobody means."""
+"""Largest 16-bit value; Pillow's modes that begin with I can hold more."""
 ONE_FRAME = ("MPO", "HEIF")
-"""Formats in which phones write the image, then a preview of it or its depth: that counts as one frame."""
+"""Formats in which phones store a preview or a depth map behind the image; these count as one frame."""
 MAX_REPEATS = 1000
 REPEATS = re.compile(r"([1-9]\d{0,3})_(?=\S)")
 SIDECARS = (".txt", ".caption")
-"""Endings of a file with the caption of the image beside it."""
+"""Endings of caption files, which have the name of their image."""
 
 
 def image_format(start: bytes) -> str | None:
-    """Pillow's name of the format that a file with these first bytes (64 are enough) is of; None: of none of them."""
+    """Pillow's name for the format, from the first bytes of a file (64 are enough); None if unknown."""
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "WEBP"
     if start[4:8] == b"ftyp":
@@ -91,7 +91,7 @@ def depth_fault(mode: str, grey: tuple[float, float] | None = None) -> str:
 
 
 def frame_count(image: Any) -> int:
-    """More than 1: it moves, or has several pages. `image`: as Pillow opened it."""
+    """More than 1 for animations and files of several pages. `image`: opened by Pillow."""
     return 1 if image.format in ONE_FRAME else int(getattr(image, "n_frames", 1))
 
 
@@ -119,7 +119,7 @@ def _repeats(name: str) -> int | None:
 
 
 def _boxed_format(start: bytes) -> str | None:
-    """Of an ISO base media file: by its major brand, else by the compatible ones."""
+    """Format of an ISO base media file, from its major or compatible brands."""
     brands = [start[8:12], *(start[at : at + 4] for at in range(16, min(len(start), 64), 4))]
     if any(brand in AVIF_BRANDS for brand in brands):
         return "AVIF"
@@ -128,21 +128,21 @@ def _boxed_format(start: bytes) -> str | None:
 
 IMAGE, FILE_NAME = "image", "file_name"
 PATH_COLUMNS = (IMAGE, FILE_NAME)
-"""Columns of the images where no other is named; the first that is there counts."""
+"""Default columns of the images; the first that exists is used."""
 CAPTION_COLUMNS = ("text", "caption", "prompt")
-"""The first that is there counts where no other is named."""
+"""Default columns of the captions; the first that exists is used."""
 
 
 class ImageFolder(NamedTuple):
     tables: list[str]
-    """All metadata files, or all Parquet files; none: captions lie beside the images."""
+    """All metadata files, or all Parquet files; empty if captions are beside the images."""
     images: list[str]
     splits: dict[str, list[str]]
-    """Tables, or images without tables, by split; {} where the names of folders and tables name none."""
+    """Tables (or images, if there are no tables) by split; {} if no name is a split."""
 
     @property
     def split_counts(self) -> dict[str, int]:
-        """Images of each split, or Parquet files that hold them."""
+        """Number of images of each split, or of Parquet files of images."""
         by_folder = splits_of(self.images, by_folder_only=True)
         return {split: len(by_folder.get(split, paths)) for split, paths in self.splits.items()}
 
@@ -162,24 +162,24 @@ def image_folder(paths: Iterable[str], is_table: Callable[[str], bool]) -> Image
 
 
 def metadata_files(paths: Iterable[str]) -> list[str]:
-    """Those that are read: the first at the top, else all in subfolders, where each may be of another split."""
+    """The metadata files that are read: one at the top, else all in subfolders, which may be splits."""
     listed = sorted(path for path in paths if PurePosixPath(path).name in METADATA and not _is_hidden(path))
     top = next((name for name in METADATA if name in listed), None)
     return [top] if top else listed
 
 
 def image_paths(paths: Iterable[str]) -> list[str]:
-    """The images among `paths`, without hidden files and those of hidden folders."""
+    """The images among `paths`; hidden files and folders are skipped."""
     return [path for path in paths if PurePosixPath(path).suffix.lower() in IMAGE_ENDINGS and not _is_hidden(path)]
 
 
 def sidecars_of(image: str) -> list[str]:
-    """Paths of the files that may hold the caption of `image`; the first that is there counts."""
+    """Paths where the caption of `image` may be; the first that exists is used."""
     return [str(PurePosixPath(image).with_suffix(ending)) for ending in SIDECARS]
 
 
 def caption_read(file: Path, name: str, *, max_bytes: int | None = None) -> str:
-    """Of a file beside an image. Raises DatasetError, whose message begins with `name`."""
+    """Caption in a file beside an image. Raises DatasetError; its message begins with `name`."""
     text = text_read(file, name, max_bytes=max_bytes)
     if fault := value_fault(text):
         raise DatasetError(f"{name}: {fault}")
@@ -187,7 +187,7 @@ def caption_read(file: Path, name: str, *, max_bytes: int | None = None) -> str:
 
 
 def metadata_rows(file: Path, name: str) -> Iterator[Row]:
-    """Rows by line; a row that no method could use has a ValueError in its place. Raises DatasetError."""
+    """(line, row) pairs; an invalid row is replaced by a ValueError. Raises DatasetError if the file is unreadable."""
     rows = csv_file_rows(file, name, lenient=True) if name.endswith(".csv") else jsonl_rows(file, name)
     for number, row in rows:
         fault = row_fault(row)
@@ -195,7 +195,7 @@ def metadata_rows(file: Path, name: str) -> Iterator[Row]:
 
 
 def column_names(rows: Iterable[Row]) -> list[str]:
-    """Of all rows that could be read, in the order in which they come."""
+    """Columns of all valid rows, in order of appearance."""
     return list(dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row))
 
 
@@ -206,7 +206,7 @@ def image_column(column: str, names: Collection[str]) -> str:
 
 
 def cell_text(row: dict[str, Any], column: str) -> str:
-    """Raises ValueError where there is no text."""
+    """Raises ValueError if the cell is not text."""
     value = row.get(column)
     if not isinstance(value, str):
         raise ValueError(f"expected text in {column!r}, got {value_named(value)}")
@@ -214,7 +214,7 @@ def cell_text(row: dict[str, Any], column: str) -> str:
 
 
 def path_below(folder: str, name: str) -> str:
-    """The path of the file that a table in `folder` calls `name`. Raises ValueError for one that leaves the folder."""
+    """Path of `name` in a table of `folder`. Raises ValueError if it is outside the folder."""
     relative = PurePosixPath(name.replace("\\", "/"))
     parts = relative.parts
     if not parts or "\0" in name or relative.is_absolute() or ".." in parts or ":" in parts[0]:

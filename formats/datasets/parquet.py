@@ -16,7 +16,7 @@ from formats.datasets.rows import DatasetError, Row
 
 BATCH_ROWS = 256
 BROKEN = (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError)
-"""What pyarrow raises on bytes that are no Parquet."""
+"""Errors that pyarrow raises on invalid files."""
 
 
 def parquet_rows(
@@ -57,7 +57,7 @@ def column_values(opened: ParquetFile, column: str, name: str) -> list[Any]:
 
 
 def image_columns(opened: ParquetFile) -> list[str]:
-    """Those with a struct {bytes, path}, as the library datasets writes images."""
+    """Columns with a struct {bytes, path}, in which Hugging Face datasets stores images."""
     return [str(field.name) for field in opened.schema_arrow if types.is_struct(field.type) and is_image(field.type)]
 
 
@@ -75,20 +75,20 @@ def is_text(kind: Any) -> bool:
 
 
 def is_image(kind: Any) -> bool:
-    """Bytes, or a struct that has them."""
+    """Whether the type is bytes, or a struct with bytes."""
     if types.is_struct(kind):
         return any(field.name == "bytes" and is_image(field.type) for field in kind)
     return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
 
 def image_bytes(value: Any) -> bytes | None:
-    """Of a cell for which `is_image` holds; None where it has none."""
+    """Bytes of a cell of an image column; None if it is empty."""
     content = value.get("bytes") if isinstance(value, dict) else value
     return bytes(content) if content else None
 
 
 def broken(name: str, error: Exception, after: int = 0) -> DatasetError:
-    """`after`: rows that could be read."""
+    """`after`: number of rows read before the error."""
     where = f" after row {after}" if after else ""
     return DatasetError(f"{name} cannot be read as Parquet{where}: {(str(error).splitlines() or [''])[0]:.200}")
 

@@ -15,16 +15,16 @@ from typing import Any, TextIO
 from foundation.strict_json import JsonError, json_read, text_fault
 
 MAX_DEPTH = 32
-"""Lists and objects in each other."""
+"""Levels of nested lists and objects."""
 ROW = "the row"
 KINDS = {str: "text", bool: "yes or no", int: "number", float: "number", list: "list", dict: "object", bytes: "bytes"}
-"""Words for the types of values."""
+"""Names of types in messages."""
 Row = tuple[int, Any]
-"""Line, or number of the row, from 1; and the row: a dict, or a ValueError in the place of what cannot be read."""
+"""(number of the line or row, from 1; row). An invalid row is replaced by a ValueError."""
 
 
 class DatasetError(ValueError):
-    """A file of a dataset cannot be read. The message begins with the file and says the line; `hint`: the way out."""
+    """A dataset file cannot be read. The message names file and line; `hint` says how to fix it."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class DatasetError(ValueError):
 
 
 def json_value(text: str) -> Any:
-    """The value, or a ValueError that says what is wrong: syntax, depth, a duplicate key, a forbidden character."""
+    """The parsed value, or a ValueError: invalid syntax, too deep, duplicate key, forbidden character."""
     try:
         return json_read(text, ROW, max_depth=MAX_DEPTH)
     except JsonError as error:
@@ -40,7 +40,7 @@ def json_value(text: str) -> Any:
 
 
 def row_fault(row: Any) -> str:
-    """Why no method can use this row, whatever its columns mean; "" where nothing is wrong with it."""
+    """Why the row is invalid for every method; "" if it is valid."""
     if isinstance(row, ValueError):
         return str(row)
     if not isinstance(row, dict):
@@ -53,7 +53,7 @@ def row_fault(row: Any) -> str:
 
 
 def value_fault(value: Any, where: str = "") -> str:
-    """Which text in `value` has a character that no tokenizer, database or file can hold; "" where none has."""
+    """Message for text in `value` that cannot be tokenized or stored; "" if there is none."""
     if isinstance(value, str):
         fault = "" if value.isascii() and "\0" not in value else text_fault(value)
         return f"expected text, got {fault}{where}" if fault else ""
@@ -80,7 +80,7 @@ METADATA = ("metadata.jsonl", "metadata.csv")
 ROW_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 PLAIN_ENDING = ".txt"
 NUMBERED = (".json", ".parquet")
-"""Their rows are named by their number, others by their line."""
+"""Rows of these files are referred to by number, others by line."""
 LINES = "Save it as JSON lines (.jsonl), then upload again."
 PIECE_BYTES = 1 << 20
 WIDE = {
@@ -112,7 +112,7 @@ def text_rows(file: Path, name: str, *, max_line_bytes: int | None = None) -> It
 
 
 def jsonl_rows(file: Path, name: str, *, max_line_bytes: int | None = None) -> Iterator[Row]:
-    """Blank lines are passed over. Raises DatasetError for what is one array, or a line that is too long."""
+    """Skips blank lines. Raises DatasetError for a JSON array or a line that is too long."""
     utf8_check(file, name)
     most = -1 if max_line_bytes is None else max_line_bytes + 1
     number, first = 0, True
@@ -132,7 +132,7 @@ def jsonl_rows(file: Path, name: str, *, max_line_bytes: int | None = None) -> I
 
 
 def json_rows(file: Path, name: str) -> Iterator[Row]:
-    """The elements of one array, by their numbers."""
+    """Elements of one array, numbered from 1."""
     utf8_check(file, name)
     rows = json_value(file.read_text("utf-8-sig"))
     if isinstance(rows, ValueError):
@@ -143,7 +143,7 @@ def json_rows(file: Path, name: str) -> Iterator[Row]:
 
 
 def csv_file_rows(file: Path, name: str, *, lenient: bool = False) -> Iterator[Row]:
-    """As `csv_rows`."""
+    """See `csv_rows`."""
     utf8_check(file, name)
     with file.open(encoding="utf-8-sig", newline="") as opened:
         yield from csv_rows(opened, name, lenient=lenient)
@@ -156,7 +156,7 @@ def csv_file_separator(file: Path, name: str) -> str:
 
 
 def paragraph_rows(file: Path, name: str) -> Iterator[Row]:
-    """Paragraphs, which empty lines part, as rows of one column `text`; each by the line that it starts in."""
+    """Paragraphs (separated by empty lines) as rows of one column `text`, numbered by their first line."""
     utf8_check(file, name)
     number, paragraph = 0, list[str]()
     with file.open(encoding="utf-8-sig") as opened:
@@ -179,7 +179,7 @@ READERS: dict[str, Callable[[Path, str], Iterator[Row]]] = {
 
 
 def _is_open(text: str) -> bool:
-    """The first line does not close its array, or holds objects: the file is one array, not lines of arrays."""
+    """Whether the first line starts an array of the whole file: it is unclosed, or contains objects."""
     value = json_value(text)
     if isinstance(value, ValueError):
         return "levels" not in str(value)  # nested too deeply: a fault of the line
@@ -191,7 +191,7 @@ def _ending(path: str) -> str:
 
 
 def text_read(file: Path, name: str, *, max_bytes: int | None = None) -> str:
-    """The whole text, without its byte order mark. Raises DatasetError, whose message begins with `name`."""
+    """The text without its byte order mark. Raises DatasetError; its message begins with `name`."""
     if max_bytes is not None and (size := file.stat().st_size) > max_bytes:
         raise DatasetError(f"{name} has {size} bytes; at most {max_bytes} are read")
     raw = file.read_bytes()
@@ -203,7 +203,7 @@ def text_read(file: Path, name: str, *, max_bytes: int | None = None) -> str:
 
 
 def utf8_check(file: Path, name: str) -> None:
-    """Of a file of any size. Raises DatasetError with the offset of the first byte that is not UTF-8."""
+    """Checks a file of any size. Raises DatasetError with the offset of the first invalid byte."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset = 0
     with file.open("rb") as opened:
@@ -235,7 +235,7 @@ def _not_utf8(name: str, offset: int, byte: int) -> DatasetError:
 SEPARATORS = (",", ";", "\t", "|")
 SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 CSV_START = 1 << 16
-"""Characters from the start of a CSV file that its separator is found in."""
+"""Characters at the start of a CSV file from which the separator is detected."""
 MAX_CELL = 16 << 20
 """Characters."""
 COMMAS = "Save it with commas between its cells, then upload again."
@@ -263,14 +263,14 @@ def csv_rows(opened: TextIO, name: str, *, lenient: bool = False) -> Iterator[Ro
 
 
 def csv_header(opened: TextIO, name: str) -> list[str]:
-    """The first row of the file, to whose start it goes back. Raises DatasetError."""
+    """The first row; rewinds the file. Raises DatasetError."""
     header = next(csv.reader(opened, delimiter=csv_separator_of(opened, name)), [])
     opened.seek(0)
     return header
 
 
 def csv_separator_of(opened: TextIO, name: str) -> str:
-    """By the start of the file, to which it goes back. Raises DatasetError."""
+    """Detects the separator and rewinds the file. Raises DatasetError."""
     try:
         return csv_separator(opened.read(CSV_START))
     except ValueError as error:
@@ -282,7 +282,7 @@ def csv_separator_of(opened: TextIO, name: str) -> str:
 def csv_separator(start: str) -> str:
     """The separator of a CSV file whose text begins with `start` (CSV_START characters of it are enough).
 
-    Raises ValueError that names the separator where the first rows do not agree on it.
+    Raises ValueError if rows disagree on the separator.
     """
     if len(_first_cells(start, ",")) > 1:
         return ","
@@ -316,7 +316,7 @@ def _first_cells(start: str, separator: str) -> list[str]:
 
 
 def _rows_agree(start: str, separator: str) -> bool:
-    """Whether all rows of `start` have as many cells as the first; the last may be cut off."""
+    """Whether all rows of `start` have the same number of cells; the last may be truncated."""
     reader = csv.reader(io.StringIO(start, newline=""), delimiter=separator, strict=True)
     counts: list[int] = []
     try:

@@ -21,10 +21,10 @@ WORDS = {
     "eval": TEST,
     "evaluation": TEST,
 }
-"""As the Hugging Face datasets library reads them."""
+"""The same words as in Hugging Face datasets."""
 SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}")
 SPLIT_FOLDER = re.compile(r"split=([A-Za-z0-9][\w.-]*)")
-"""A folder that names a split of any name."""
+"""Folder of a split with any name."""
 PARTS = re.compile(r"[-._ \d]+")
 
 
@@ -51,12 +51,12 @@ def splits_message(counts: Mapping[str, int], what: str) -> str:
 
 
 def split_folder(split: str) -> str:
-    """A folder's name that `splits_of` reads as this split."""
+    """Folder name that `splits_of` reads as this split."""
     return split if split in (TRAIN, VALIDATION, TEST) else f"split={split}"
 
 
 def split_name(split: str) -> str:
-    """The one name of a split that has several: validation for val, valid and dev."""
+    """Canonical name: validation for val, valid and dev."""
     return WORDS.get(split.lower(), split)
 
 
@@ -73,7 +73,7 @@ def split_chosen(splits: Mapping[str, Sequence[str]] | Sequence[str], split: str
 
 
 def split_evaluated(splits: Mapping[str, Sequence[str]] | Sequence[str], split: str) -> str:
-    """As `split_chosen`; an empty `split` means test, else validation, else what there is."""
+    """As `split_chosen`; an empty `split` means test, else validation, else the first."""
     if split:
         return split_chosen(splits, split)
     return next((name for name in (TEST, VALIDATION, TRAIN) if name in splits), next(iter(splits), ""))

@@ -31,10 +31,10 @@ OLDER_DOWN = ("_lora.down.weight", ".lora.down.weight", ".lora_linear_layer.down
 OLDER_UP = ("_lora.up.weight", ".lora.up.weight", ".lora_linear_layer.up.weight")
 """Of diffusers before PEFT."""
 DOWN = (PEFT_DOWN, KOHYA_DOWN, *OLDER_DOWN, ".lora_A.default.weight")
-"""Ends of the first matrix of a pair."""
+"""Name endings of the first matrix of a pair."""
 UP = (PEFT_UP, KOHYA_UP, *OLDER_UP, ".lora_B.default.weight")
 KOHYA_STARTS = ("lora_unet_", "lora_transformer_", "lora_te", "diffusion_model.")
-"""Of keys in files of kohya's sd-scripts and ComfyUI."""
+"""Prefixes of keys in files of kohya's sd-scripts and ComfyUI."""
 OTHER_KINDS = (
     (".hada_", "LoHa"),
     (".lokr_", "LoKr"),
@@ -49,7 +49,7 @@ OTHER_KINDS = (
     ("lora_embedding_", "embedding LoRA"),
     (".lora_B.bias", "LoRA with bias"),
 )
-"""What a key contains (a space is its end), and the kind of adaptor that it gives away; none is a plain pair."""
+"""(part of a key, kind of adaptor) of unsupported kinds; a space matches the end of the key."""
 TOKEN_IDS = each(TOKEN_ID, 1000)
 MODULE = re.compile(r"[^\x00]{1,500}")
 ADAPTOR: Kinds = {
@@ -63,17 +63,17 @@ ADAPTOR: Kinds = {
 
 
 def is_lora(names: Iterable[str]) -> bool:
-    """Whether there is a pair at all."""
+    """Whether any name belongs to a LoRA pair."""
     return any(name.endswith((*DOWN, *UP)) for name in names)
 
 
 def other_kind(names: Iterable[str]) -> tuple[str, str] | None:
-    """The first key of an adaptor that is no plain LoRA, and the kind of that adaptor."""
+    """The first key that belongs to an unsupported kind of adaptor, and that kind."""
     return next(((name, kind) for name in names for mark, kind in OTHER_KINDS if mark in f"{name} "), None)
 
 
 def adaptor_config_clean(raw: dict[str, Any], file: str) -> Cleaned:
-    """Raises ConfigError. Settings that must have one value are the caller's to compare."""
+    """Raises ConfigError. The caller compares settings that must have one value."""
     return config_clean(raw, ADAPTOR, file)
 
 
@@ -103,7 +103,7 @@ ARCHITECTURES = {
     "sd3": "stable-diffusion-3",
     "flux": "flux-1-dev",
 }
-"""`modelspec.architecture`, as sd-scripts names them; see `_architecture`."""
+"""`modelspec.architecture`, as sd-scripts names them; SD 2.x and Flux have others for v-prediction and schnell."""
 
 
 def clip_skip_of(metadata: dict[str, str], family: str) -> int:
@@ -116,7 +116,7 @@ def clip_skip_of(metadata: dict[str, str], family: str) -> int:
 
 
 def prediction_type_of(metadata: dict[str, str]) -> str | None:
-    """epsilon or v_prediction if the header has it as we, sd-scripts or the model specification write it."""
+    """epsilon or v_prediction if the header has it in our notation, sd-scripts' or the model specification's."""
     value = metadata.get("prediction_type") or metadata.get("modelspec.prediction_type")
     if value:
         return {"v": "v_prediction"}.get(value, value)

@@ -12,12 +12,12 @@ MAX_CONFIG_BYTES = 4 << 20
 MAX_INDEX_BYTES = 64 << 20
 MAX_FAULTS = 20
 SHOWN = 80
-"""Characters of a value that an error repeats."""
+"""Characters of a value that are quoted in an error."""
 WORD_FORM = re.compile(r"[A-Za-z0-9_+-]{1,64}")
 
 
 class ConfigError(ValueError):
-    """The file cannot be used. `faults`: one sentence for each wrong value; the first is the message."""
+    """The file is invalid. `faults` has a sentence for each invalid value; the first is the message."""
 
     def __init__(self, *faults: str) -> None:
         super().__init__(faults[0])
@@ -29,7 +29,7 @@ class Kind(NamedTuple):
     """For people: "a whole number from 1 to 64"."""
     fits: Callable[[Any], bool]
     is_passed_on: bool = True
-    """False: the value is checked and then left out."""
+    """False: the value is checked and then dropped."""
 
 
 Kinds = Mapping[str, Kind]
@@ -38,13 +38,13 @@ Kinds = Mapping[str, Kind]
 
 class Cleaned(NamedTuple):
     values: dict[str, Any]
-    """The keys that are read, all of them checked."""
+    """Checked values of the known keys."""
     ignored: tuple[str, ...]
-    """Keys of the file that are left out."""
+    """Keys of the file that are dropped."""
 
 
 def config_clean(raw: Mapping[str, Any], kinds: Kinds, file: str) -> Cleaned:
-    """`raw` (JSON) reduced to the keys of `kinds`. Raises ConfigError with file, key, value and what was expected."""
+    """`raw` (JSON) reduced to the keys of `kinds`. Raises ConfigError with file, key, value and expectation."""
     faults = [
         f"{file}: {key} is {value_shown(value)}, expected {kinds[key].expected}"
         for key, value in raw.items()
@@ -96,7 +96,7 @@ def number(low: float, high: float) -> Kind:
 
 
 def choice(*values: str | bool | None) -> Kind:
-    """One of `values`, compared with their types: 1 is not true."""
+    """One of `values`; types must match: 1 is not true."""
     shown = " or ".join("null" if value is None else str(value).lower() if value in (True, False) else str(value)
                         for value in values)  # fmt: skip
     return Kind(shown, lambda value: any(type(value) is type(other) and value == other for other in values))
@@ -126,7 +126,7 @@ def one_or_each(kind: Kind, most: int = 64) -> Kind:
 
 
 def table(kinds: Kinds, *, needs: tuple[str, ...] = ()) -> Kind:
-    """An object with no keys but those of `kinds`."""
+    """An object with only the keys of `kinds`."""
     return Kind(
         f"an object with the keys {', '.join(kinds)}",
         lambda value: (
@@ -149,7 +149,7 @@ def mapping(key_form: re.Pattern[str], kind: Kind, most: int) -> Kind:
 
 
 def left_out(kind: Kind) -> Kind:
-    """Checked, never handed on."""
+    """Checked, then dropped."""
     return kind._replace(is_passed_on=False)
 
 

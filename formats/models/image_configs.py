@@ -194,9 +194,9 @@ BY_CLASS: dict[str, Kinds] = {
     "CLIPTextModelWithProjection": CLIP_TEXT,
     "T5EncoderModel": T5_TEXT,
 }
-"""What may lie in config.json of a part, by the class that opens it."""
+"""Keys of a part's config.json, by the class that opens it."""
 ENTRY = optional(each(optional(WORD), 2))
-"""["diffusers", "AutoencoderKL"], or [null, null] for a part that is not there."""
+"""["diffusers", "AutoencoderKL"], or [null, null] for an absent part."""
 INDEX: Kinds = {
     "_class_name": optional(WORD),
     **{
@@ -224,7 +224,10 @@ def index_clean(raw: dict[str, Any]) -> Cleaned:
 
 
 def pipeline_keys_ignored(folder: Path) -> tuple[str, ...]:
-    """Of a model in diffusers' layout. Raises ConfigError or JsonError that name file, key, value and expectation."""
+    """Checks all config files of a model in diffusers' layout and returns the ignored keys.
+
+    Raises ConfigError or JsonError that name file, key, value and expectation.
+    """
     raw = json_file_read(folder / "model_index.json", "model_index.json")
     index, left_out = index_clean(raw)
     ignored = [f"model_index.json {key}" for key in left_out]

@@ -40,9 +40,9 @@ CLIP_TOKENS, T5_TOKENS = ("CLIPTokenizer", "CLIPTokenizerFast"), ("T5Tokenizer",
 UNET = ("UNet2DConditionModel",)
 SD_PARTS: Parts = {"unet": UNET, "vae": VAE, "text_encoder": CLIP, "tokenizer": CLIP_TOKENS, "scheduler": DIFFUSION}
 SD2_TEXT_WIDTH = 1024
-"""Of OpenCLIP-H. By it 2.x is told from 1.x, whose pipeline class is the same and whose text is 768 wide."""
+"""Width of OpenCLIP-H, which tells 2.x from 1.x (768): both have the same pipeline class."""
 WITHOUT_WEIGHTS = ("tokenizer", "scheduler")
-"""Beginnings of the names of parts that have no weights."""
+"""Name prefixes of parts without weights."""
 
 
 class ImageFamily(NamedTuple):
@@ -51,7 +51,7 @@ class ImageFamily(NamedTuple):
     """`_class_name` in model_index.json."""
     parts: Parts
     optional: tuple[str, ...] = ()
-    """Parts that model_index.json may say are not there."""
+    """Parts that may be null in model_index.json."""
     is_flow: bool = False
     """Trained by flow matching, which has no prediction type."""
 
@@ -190,5 +190,5 @@ FLOW_CONFIG: Kinds = {
 
 
 def scheduler_config_clean(raw: dict[str, Any], file: str) -> Cleaned:
-    """Raises ConfigError. A `_class_name` that is not read at all is the caller's to refuse."""
+    """Raises ConfigError. The caller refuses unsupported values of `_class_name`."""
     return config_clean(raw, FLOW_CONFIG if raw.get("_class_name") == FLOW else DIFFUSION_CONFIG, file)

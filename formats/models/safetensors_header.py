@@ -1,4 +1,4 @@
-"""The header of a safetensors file: 8 bytes little-endian length, JSON, then data. Read without trusting any number."""
+"""The header of a safetensors file: 8 bytes little-endian length, JSON, then data. Every number is checked."""
 
 import math
 from pathlib import Path
@@ -24,15 +24,15 @@ OTHER_FORMATS = (
     (b"\x89HDF", "an HDF5 file"),
     (b"version ", "a Git LFS pointer (the file itself was not downloaded)"),
 )
-"""First bytes of files whose length of a header, which these bytes are in safetensors, makes no sense."""
+"""First bytes of other formats; as a safetensors header length they are out of range."""
 
 PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz")
-"""Of files that are never loaded: they can run code when they are opened."""
+"""Files with these endings are never loaded: opening them can run code."""
 NOT_WHOLE = "The file is cut short or damaged; copy or download it again."
 
 
 class HeaderError(ValueError):
-    """The file is not whole safetensors. The message names the file; `code` and `hint` are for an API's answer."""
+    """The file is not valid safetensors. The message names the file; `code` and `hint` go into API responses."""
 
     def __init__(self, message: str, *, code: str = "invalid", hint: str = "") -> None:
         super().__init__(message)
@@ -44,7 +44,7 @@ class Tensor(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
     start: int
-    """In the file, in bytes."""
+    """Offset in the file, in bytes."""
     length: int
 
 
@@ -57,7 +57,7 @@ class Header(NamedTuple):
 
 
 def header_read(file: Path, name: str) -> Header:
-    """What the header says, checked against the file's size. Raises HeaderError, whose message begins with `name`."""
+    """The header, checked against the file's size. Raises HeaderError; its message begins with `name`."""
     size = file.stat().st_size
     with file.open("rb") as opened:
         start = opened.read(8)
@@ -78,7 +78,7 @@ def header_read(file: Path, name: str) -> Header:
 
 
 def _other_format_check(start: bytes, name: str) -> None:
-    """Weights of other programs keep their bytes when somebody renames the file."""
+    """Recognises other formats by content, whatever the file's name."""
     if not start:
         raise HeaderError(f"{name} has zero bytes; expected safetensors", hint="Upload the file again, it came empty.")
     kind = next((kind for magic, kind in OTHER_FORMATS if start.startswith(magic)), "")
@@ -119,7 +119,7 @@ def _count(value: Any) -> int:
 
 
 def _order_check(name: str, tensors: Tensors, at: int) -> None:
-    """Tensors follow each other without a gap: no byte is read twice, none is hidden."""
+    """Raises HeaderError unless the tensors are contiguous: no overlap, no gap."""
     for title, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].length)):
         if tensor.start != at:
             raise HeaderError(f"{name}: tensor {title[:100]!r} starts at byte {tensor.start}, expected {at}")
@@ -127,6 +127,6 @@ def _order_check(name: str, tensors: Tensors, at: int) -> None:
 
 
 def _metadata(raw: Any) -> dict[str, str]:
-    """Text by text; anything else that a header holds there is nobody's business."""
+    """Text entries; all others are dropped."""
     entries = raw.items() if isinstance(raw, dict) else ()
     return {key: value for key, value in entries if isinstance(value, str)}

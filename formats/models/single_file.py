@@ -48,14 +48,15 @@ LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
         "text_encoder_2": ("text_encoders.t5xxl.transformer.",),
     },
 }
-"""By family and part: how the names of its tensors may begin."""
-PREDICTIONS = {"v": "v_prediction", "v_prediction": "v_prediction", "eps": "epsilon", "epsilon": "epsilon"}
+"""Prefixes of tensor names by family and part."""
+SPEC_PREDICTIONS = {"v": "v_prediction", "v_prediction": "v_prediction", "eps": "epsilon", "epsilon": "epsilon"}
+"""Prediction type by `modelspec.prediction_type`."""
 ARCHITECTURES = {"stable-diffusion-v2-768-v": "v_prediction", "stable-diffusion-v2-512": "epsilon"}
-"""`modelspec.architecture` of SD 2.x, which says what it was trained to predict."""
+"""`modelspec.architecture` of SD 2.x, which implies the prediction type."""
 
 
 class CheckpointError(ValueError):
-    """The file is no checkpoint that can be imported. `hint`: the way out."""
+    """The file cannot be imported as a checkpoint. `hint` says how to fix it."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -70,9 +71,9 @@ class Shaped(Protocol):
 class Checkpoint(NamedTuple):
     family: str
     parts: dict[str, str]
-    """What its tensors' names begin with, by part of the diffusers layout."""
+    """Prefix of the tensor names by part of the diffusers layout."""
     prediction_type: str = ""
-    """epsilon or v_prediction where the file says so, else ""."""
+    """epsilon or v_prediction if the file states it, else ""."""
     zero_terminal_snr: bool = False
 
     @property
@@ -81,13 +82,13 @@ class Checkpoint(NamedTuple):
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Parts that have to come from elsewhere; tokenizers never lie in a single file."""
+        """Parts that the file lacks; tokenizers are never in a single file."""
         tokenizers = (part for part in FAMILIES[self.family].parts if part.startswith("tokenizer"))
         return (*(part for part in LAYOUTS[self.family] if part not in self.parts), *tokenizers)
 
     @property
     def is_flow(self) -> bool:
-        """Trained by flow matching, which knows no prediction type."""
+        """Trained by flow matching, which has no prediction type."""
         return FAMILIES[self.family].is_flow
 
     @property
@@ -116,7 +117,7 @@ def checkpoint_of(tensors: Mapping[str, Shaped], metadata: Mapping[str, str] | N
 
 
 def checkpoint_file(path: Path, name: str = "") -> tuple[Checkpoint, Header]:
-    """Of a safetensors file, by its header alone. Raises HeaderError or CheckpointError, which begin with the name."""
+    """From a safetensors file's header. Raises HeaderError or CheckpointError; messages begin with the name."""
     name = name or path.name
     header = header_read(path, name)
     try:
@@ -130,7 +131,7 @@ def checkpoint_file(path: Path, name: str = "") -> tuple[Checkpoint, Header]:
 
 
 def other_kind(names: Collection[str], file: str) -> CheckpointError:
-    """Says what a file is that is no single-file checkpoint, by its tensors' `names`."""
+    """Error for a file that is not a single-file checkpoint; tensor `names` tell what it is."""
     if is_lora(names):
         return CheckpointError(
             f"{file} is a LoRA; expected a whole checkpoint of {SUPPORTED} in one file",
@@ -200,12 +201,12 @@ def _prediction_type(shapes: Collection[str], metadata: Mapping[str, str]) -> st
     """By the marks of ComfyUI and the model specification's metadata."""
     if "v_pred" in shapes:
         return "v_prediction"
-    stated = PREDICTIONS.get(metadata.get("modelspec.prediction_type", "").lower(), "")
+    stated = SPEC_PREDICTIONS.get(metadata.get("modelspec.prediction_type", "").lower(), "")
     return stated or ARCHITECTURES.get(metadata.get("modelspec.architecture", "").lower(), "")
 
 
 def _dtypes_check(checkpoint: Checkpoint, header: Header, file: str) -> None:
-    """Raises CheckpointError for weights in 8 bits, or in 64, in a part that would be converted."""
+    """Raises CheckpointError for 8-bit or 64-bit weights in a part that would be converted."""
     for name, tensor in header.tensors.items():
         if tensor.dtype in REFUSED_DTYPES and name.startswith(tuple(checkpoint.parts.values())):
             raise CheckpointError(
@@ -234,7 +235,7 @@ ACTIVATIONS: dict[str, dict[str, str]] = {
     "sd3": {"text_encoder": "quick_gelu", "text_encoder_2": "gelu", "text_encoder_3": ""},
     "flux": {"text_encoder": "quick_gelu", "text_encoder_2": ""},
 }
-"""Of each text encoder; T5's own where it is empty."""
+"""Activation of each text encoder; "" means T5's default."""
 REPOSITORIES = {
     "sd1": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "sd2": "stabilityai/stable-diffusion-2-1",
@@ -242,7 +243,7 @@ REPOSITORIES = {
     "sd3": "stabilityai/stable-diffusion-3-medium-diffusers",
     "flux": "black-forest-labs/FLUX.1-schnell",
 }
-"""Where the family's tokenizers, text encoders and VAE lie on huggingface.co, in diffusers' layout."""
+"""Hub repository of the family's tokenizers, text encoders and VAE, in diffusers' layout."""
 NOISE_SCHEDULE: Config = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -272,12 +273,12 @@ ZERO_TERMINAL_SNR: dict[str, Config] = {
     "sd2": {**SCHEDULERS["sd2"], "rescale_betas_zero_snr": True},
     "sdxl": {**SCHEDULERS["sdxl"], "rescale_betas_zero_snr": True},
 }
-"""PNDM cannot rescale."""
+"""Differ from SCHEDULERS because PNDM cannot rescale."""
 SCHNELL = {"shift": 1.0, "use_dynamic_shifting": False}
 
 
 def scheduler_of(checkpoint: Checkpoint, names: Collection[str], prediction_type: str = "") -> Config:
-    """scheduler_config.json of a file with tensors of `names`; `prediction_type` overrules the file's own."""
+    """scheduler_config.json of a file with tensors of `names`; `prediction_type` overrides the file's."""
     prediction = prediction_type or checkpoint.prediction_type or "epsilon"
     if not checkpoint.is_flow:
         is_rescaled = checkpoint.zero_terminal_snr and prediction == "v_prediction"
@@ -288,7 +289,7 @@ def scheduler_of(checkpoint: Checkpoint, names: Collection[str], prediction_type
 
 
 def index_of(family: str, scheduler: Config, *, has_t5: bool = True) -> Config:
-    """model_index.json. `has_t5`: of SD3, which works without."""
+    """model_index.json. `has_t5`: false for SD3 without its optional T5."""
     described = FAMILIES[family]
     index: Config = {
         "_class_name": described.pipeline,

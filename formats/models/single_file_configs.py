@@ -36,7 +36,7 @@ OPEN_CLIP = {"sd2": "text_encoder", "sdxl": "text_encoder_2"}
 
 
 def configs_of(checkpoint: Checkpoint, tensors: Mapping[str, Shaped]) -> dict[str, Config]:
-    """config.json of each part that the file holds. Raises CheckpointError that names a part that is not whole."""
+    """config.json of each part in the file. Raises CheckpointError that names an incomplete part."""
     return {part: _config(checkpoint, part, tensors) for part in checkpoint.parts}
 
 
@@ -101,7 +101,7 @@ def _unet(family: str, shapes: Shapes, pooled_width: int) -> Config:
 
 
 def _levels(shapes: Shapes) -> list[tuple[int, int]]:
-    """(width, transformer blocks) of each resolution, from the finest. Raises CheckpointError where layers differ."""
+    """(width, transformer blocks) of each resolution, finest first. Raises CheckpointError if layers differ."""
     levels: list[set[tuple[int, int]]] = [set()]
     for index in range(1, _count(shapes, "input_blocks.")):
         start = f"input_blocks.{index}."
@@ -283,7 +283,7 @@ def _heads(width: int) -> int:
 
 
 def _count(names: Iterable[str], prefix: str) -> int:
-    """How many modules are numbered below `prefix`."""
+    """Number of numbered modules below `prefix`."""
     return len({name[len(prefix) :].partition(".")[0] for name in names if name.startswith(prefix)})
 
 

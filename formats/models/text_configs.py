@@ -59,7 +59,7 @@ FAMILIES = {
     "qwen2": TextFamily(is_causal=True),
     "qwen3": TextFamily(is_causal=True),
 }
-"""By `model_type` in small letters."""
+"""By lower-case `model_type`."""
 VOCABULARY = integer(1, MAX_TOKENS)
 OPTIONAL_TOKEN_ID = optional(TOKEN_ID)
 POSITIONS = integer(1, 1 << 24)
@@ -215,7 +215,7 @@ LLADA: Kinds = {
     **dict.fromkeys(("block_type", "layer_norm_type", "activation_type", "init_device", "init_fn", "precision"), WORD),
     **dict.fromkeys(("eos_token_id", "pad_token_id", "bos_token_id", "mask_token_id"), OPTIONAL_TOKEN_ID),
 }
-"""As LLaDA's authors write it."""
+"""Keys in the config of LLaDA's authors."""
 AUTHORS: dict[str, Kinds] = {
     "llada": LLADA,
     "dream": CAUSAL,
@@ -226,7 +226,7 @@ AUTHORS: dict[str, Kinds] = {
     "qwen3": CAUSAL,
 }
 NATIVE: dict[str, Kinds] = {**AUTHORS, "llada": CAUSAL}
-"""Of the native class, for a model that one of our jobs saved."""
+"""Keys of the native class, for a model saved by one of our jobs."""
 MARK_KINDS: Kinds = {
     "family": choice(*FAMILIES),
     **dict.fromkeys(("mask_id", "eos_id", "pad_id", "bos_id"), OPTIONAL_TOKEN_ID),
@@ -237,12 +237,12 @@ OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 
 class TextConfig(NamedTuple):
     values: dict[str, Any]
-    """With the cleaned mark below `diffusion`, if there is one."""
+    """Includes the checked mark under `diffusion`, if present."""
     ignored: tuple[str, ...]
 
 
 def text_family_of(raw: dict[str, Any]) -> str:
-    """By our own mark, else by `model_type` as the checkpoint's authors wrote it. Raises ConfigError."""
+    """From our mark, else from the authors' `model_type`. Raises ConfigError."""
     name = marked(raw).get("family") or raw.get("model_type")
     if not isinstance(name, str) or name.lower() not in FAMILIES:
         raise ConfigError(f"config.json: model_type is {name!r:.100}, expected one of {', '.join(FAMILIES)}")
@@ -250,13 +250,13 @@ def text_family_of(raw: dict[str, Any]) -> str:
 
 
 def marked(raw: dict[str, Any]) -> dict[str, Any]:
-    """What our own mark says; {} in a config.json that no job wrote."""
+    """Our mark; {} if no job of ours wrote the config.json."""
     mark = raw.get(MARK)
     return mark if isinstance(mark, dict) else {}
 
 
 def text_config_clean(raw: dict[str, Any], family: str, file: str = "config.json") -> TextConfig:
-    """config.json of a model of `family`, which the caller took from it. Raises ConfigError."""
+    """Checked config.json of a model of `family` (see `text_family_of`). Raises ConfigError."""
     mark = raw.get(MARK)
     kinds = AUTHORS[family] if mark is None else NATIVE[family]
     named = {"model_type": WORD, MARK: OBJECT}
@@ -278,7 +278,7 @@ def _mark_clean(mark: dict[str, Any], family: str, file: str) -> Cleaned:
 
 
 def text_keys_ignored(folder: Path, family: str) -> tuple[str, ...]:
-    """Of a language model of `family`. Raises ConfigError or JsonError."""
+    """Checks all config files of a language model and returns the ignored keys. Raises ConfigError or JsonError."""
     _, left_out = text_config_clean(json_file_read(folder / "config.json", "config.json"), family)
     index = folder / "model.safetensors.index.json"
     if index.is_file():

@@ -35,15 +35,15 @@ from foundation.strict_json import json_object_read
 CONFIG, SPECIAL_TOKENS, ADDED_TOKENS = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 TOKENIZER, VOCABULARY = "tokenizer.json", "vocab.json"
 JSON_FILES = (CONFIG, SPECIAL_TOKENS, ADDED_TOKENS, TOKENIZER, VOCABULARY)
-"""Read, checked and written anew where they hold more than is listed here."""
+"""Checked, and rewritten if they contain keys that are not listed here."""
 DATA_FILES = ("vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja")
-"""Handed on as they are; no format of theirs names another file."""
+"""Passed on unchanged; their formats cannot refer to other files."""
 TEXT_MODEL_FILES = ((TOKENIZER,), ("vocab.txt",), (VOCABULARY, "merges.txt"), ("tokenizer.model",))
-"""Any of these sets will do for a language model."""
+"""A language model needs one of these sets."""
 MAX_CONFIG_BYTES = 4 << 20
 MAX_BYTES = 128 << 20
 MAX_TEMPLATE = 1 << 20
-"""Characters of a chat template. It is kept for other tools; no job renders it."""
+"""Characters of a chat template. Only other tools render it."""
 MAX_PATTERN = 4096
 """Characters of a regular expression."""
 MAX_REPEATS = 10_000
@@ -99,9 +99,9 @@ CLASSES = (
     "Qwen2Tokenizer",
     "T5Tokenizer",
 )
-"""Classes of transformers that may open a tokenizer; another name in the file counts as none."""
+"""Classes of transformers that may open a tokenizer; other names in the file are ignored."""
 ALIASES = {"TokenizersBackend": "PreTrainedTokenizerFast"}
-"""Other names of the same classes, beside those that end in Fast."""
+"""Other names of these classes, besides those that end in Fast."""
 COMPONENTS = frozenset(
     (
         *("BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "Strip", "StripAccents"),
@@ -154,19 +154,19 @@ TOKENIZER_KEYS: Kinds = {
 
 class TokenizerFiles(NamedTuple):
     class_name: str | None
-    """One of CLASSES, or None where the folder names none of them."""
+    """One of CLASSES, or None."""
     json: dict[str, dict[str, Any]]
     """Cleaned content by file name."""
     data: tuple[str, ...]
-    """Files that are handed on as they are."""
+    """Files that are passed on unchanged."""
     ignored: tuple[str, ...]
-    """ "file key" of all that is left out."""
+    """ "file key" of each dropped key."""
 
 
 def tokenizer_files_read(folder: Path, prefix: str = "") -> TokenizerFiles:
     """The tokenizer in `folder`, reduced to what is read. Raises ConfigError or JsonError; `prefix` begins their names.
 
-    Which files there must be is the caller's to check.
+    The caller checks which files are required.
     """
     contents: dict[str, dict[str, Any]] = {}
     ignored: list[str] = []
@@ -186,7 +186,7 @@ def tokenizer_files_read(folder: Path, prefix: str = "") -> TokenizerFiles:
 
 
 def class_of(named: Any, ignored: list[str], file: str) -> str | None:
-    """The class of CLASSES that `named` means. Another name is added to `ignored`."""
+    """The class of CLASSES for `named`; an unknown name is added to `ignored`."""
     plain = named.removesuffix("Fast") if isinstance(named, str) else None
     for name in (named, plain, ALIASES.get(str(named))):
         if isinstance(name, str) and name in CLASSES:
@@ -220,7 +220,7 @@ def _tokenizer_clean(raw: dict[str, Any], file: str) -> Cleaned:
 
 
 def _component_check(value: Any, where: str) -> None:
-    """Every `type` is a known one and every pattern short enough to be one that people write."""
+    """Raises ConfigError for an unknown `type` or an overly long pattern."""
     waiting = [value]
     while waiting:
         item = waiting.pop()

@@ -18,5 +18,5 @@ COLUMNS = [
 
 
 @pytest.mark.parametrize(("names", "expected"), COLUMNS)
-def test_the_first_set_of_columns_that_is_there_is_read(names: list[str], expected: tuple[str, ...]) -> None:
+def test_the_first_existing_set_of_columns_is_read(names: list[str], expected: tuple[str, ...]) -> None:
     assert columns_read(names) == expected

@@ -39,7 +39,7 @@ def test_images_are_in_the_order_of_their_folders() -> None:
     assert image_folder_of(["a-b/1.png", "a/1.png", "a.png"]).images == ["a/1.png", "a-b/1.png", "a.png"]
 
 
-def test_image_means_file_name_where_there_is_no_column_image() -> None:
+def test_image_column_falls_back_to_file_name() -> None:
     assert image_column("image", ["file_name", "text"]) == "file_name"
     assert image_column("image", ["file_name", "image"]) == "image"
     assert image_column("photo", ["file_name", "image"]) == "photo"
@@ -55,7 +55,7 @@ def test_a_path_may_be_written_as_on_windows() -> None:
     assert path_below("train", "images\\a.png") == "train/images/a.png"
 
 
-def test_a_table_of_a_spreadsheet_may_lack_cells_and_names_of_columns(tmp_path: Path) -> None:
+def test_a_spreadsheet_table_may_lack_cells_and_column_names(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text(",file_name,text,mask\n0,a.png,one\n1,b.png,two,m.png,more\n")
     (first, second) = metadata_rows(tmp_path / "metadata.csv", "metadata.csv")
     assert first == (2, {"": "0", "file_name": "a.png", "text": "one", "mask": None})

@@ -23,7 +23,7 @@ PEFT: dict[str, Any] = {
 }
 
 
-def test_only_what_is_read_is_left() -> None:
+def test_unknown_keys_of_an_adaptor_config_are_dropped() -> None:
     values, ignored = adaptor_config_clean(PEFT, "adapter_config.json")
     assert set(values) == {"alpha_pattern", "lora_alpha", "peft_type", "trainable_token_indices", "use_rslora"}
     assert {"auto_mapping", "base_model_name_or_path", "target_modules"} <= set(ignored)

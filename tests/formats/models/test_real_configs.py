@@ -555,9 +555,7 @@ def test_a_published_tokenizer_passes_and_unread_keys_are_named(tmp_path: Path) 
         (5, None),
     ],
 )
-def test_a_class_outside_the_list_counts_as_none_and_is_named(
-    tmp_path: Path, named: Any, class_name: str | None
-) -> None:
+def test_an_unlisted_tokenizer_class_is_ignored_and_named(tmp_path: Path, named: Any, class_name: str | None) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": named}))
     files = tokenizer_files_read(tmp_path)
     assert files.class_name == class_name

@@ -43,7 +43,7 @@ SD2_V, SD2 = ({"modelspec.architecture": f"stable-diffusion-v2-{kind}"} for kind
         ("sdxl", ("v_pred", "ztsnr"), {}, "", ("EulerDiscreteScheduler", "v_prediction", True)),
     ],
 )
-def test_the_file_or_the_parameter_says_what_the_network_predicts(
+def test_the_prediction_type_comes_from_the_file_or_the_parameter(
     family: str, marks: tuple[str, ...], metadata: dict[str, str], flag: str, expected: tuple[str, str, bool]
 ) -> None:
     names = sd(family, *marks)
@@ -63,7 +63,7 @@ def test_the_index_of_sd3_without_t5_says_so() -> None:
     assert index["tokenizer_2"] == ["transformers", "CLIPTokenizer"]
 
 
-def test_names_of_flux_are_told_apart_with_what_is_missing() -> None:
+def test_flux_checkpoints_are_recognised_with_their_missing_parts() -> None:
     marks = ("img_in.weight", "double_blocks.0.img_attn.qkv.weight", "vector_in.in_layer.weight")
     network = {name: Shape((3072, 64)) for name in marks}
     bare = checkpoint_of(network)

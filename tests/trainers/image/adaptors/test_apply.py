@@ -64,7 +64,7 @@ def image(pipeline: Any) -> Image.Image:
     return drawn
 
 
-def test_the_file_has_diffusers_keys_and_says_what_it_is(adaptor: Path) -> None:
+def test_the_file_has_diffusers_keys_and_a_header(adaptor: Path) -> None:
     with safe_open(adaptor / WEIGHTS, framework="pt") as file:
         assert f"unet.{LAYER}.lora_A.weight" in list(file.keys())
         metadata = file.metadata()
@@ -170,7 +170,7 @@ def test_rslora_scales_by_the_square_root_of_the_rank(base: Base, tmp_path: Path
 
 @pytest.mark.parametrize("layer", [nn.Linear(12, 8), nn.Conv2d(3, 8, 3)])
 @pytest.mark.parametrize("scale", [0.0, 0.3, 1.0, 1.5, -0.5])
-def test_scaling_a_dora_pair_scales_all_that_it_adds(layer: Any, scale: float) -> None:
+def test_scaling_a_dora_pair_scales_its_whole_update(layer: Any, scale: float) -> None:
     pair = random_pair(layer, dora=True)
     actual = difference(scaled(pair, scale, layer.weight), layer.weight)
     assert_near(actual, scale * difference(pair, layer.weight), PRODUCT)
@@ -199,7 +199,7 @@ def header(path: Path) -> dict[str, str]:
         return dict(file.metadata())
 
 
-def test_the_kohya_header_says_what_the_training_was(base: Base, tmp_path: Path) -> None:
+def test_the_kohya_header_describes_the_training(base: Base, tmp_path: Path) -> None:
     metadata = {"name": "dog", "trigger_word": "sks dog", "base_name": "shapes@1", "prediction_type": "epsilon"}
     config = {"resolution": 64, "seed": 5, "learning_rate": 1e-4, "optimizer": "lion", "max_train_steps": None}
     adaptor_write(base, tmp_path, random_pairs(base, in_blocks), metadata=metadata, config=config)
@@ -227,7 +227,7 @@ def test_the_kohya_header_counts_clip_skip_from_one_as_sd_scripts_does(base: Bas
         assert header(tmp_path / skip / KOHYA).get("ss_clip_skip") == written
 
 
-def test_the_hashes_are_those_that_sd_scripts_works_out(adaptor: Path) -> None:
+def test_the_hashes_equal_those_of_sd_scripts(adaptor: Path) -> None:
     content = (adaptor / KOHYA).read_bytes()
     body = content[8 + int.from_bytes(content[:8], "little") :]
     written = header(adaptor / KOHYA)
@@ -235,7 +235,7 @@ def test_the_hashes_are_those_that_sd_scripts_works_out(adaptor: Path) -> None:
     assert written["modelspec.hash_sha256"] == f"0x{written['sshs_model_hash']}"
 
 
-def test_no_metadata_leaves_out_what_tells_of_the_training(base: Base, tmp_path: Path) -> None:
+def test_no_metadata_removes_entries_about_the_training(base: Base, tmp_path: Path) -> None:
     pairs = random_pairs(base, in_blocks)
     metadata = {"base_sha256": "0" * 64, "trigger_word": "sks"}
     adaptor_write(base, tmp_path, pairs, metadata=metadata, config={"no_metadata": True, "seed": 5})

@@ -65,7 +65,7 @@ def test_without_a_trigger_there_is_no_instance_prompt(tmp_path: Path) -> None:
     assert 'pipeline("a photo")' in body
 
 
-def test_images_lie_beside_the_card_under_relative_links(tmp_path: Path, sample: Path) -> None:
+def test_images_are_linked_relative_to_the_card(tmp_path: Path, sample: Path) -> None:
     head, body = card(tmp_path, [sample])
     link = "images/step-00000010-0.png"
     assert head["widget"] == [{"text": 'a "dog": red', "output": {"url": link}}]
@@ -93,9 +93,7 @@ def test_an_override_of_the_prediction_type_is_in_the_code(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("family", "last"), [("sd1", -2), ("sd2", -3), ("sdxl", -3)])
-def test_left_out_layers_of_clip_are_told_as_diffusers_and_as_comfyui_count(
-    tmp_path: Path, family: str, last: int
-) -> None:
+def test_clip_skip_is_stated_for_diffusers_and_for_comfyui(tmp_path: Path, family: str, last: int) -> None:
     """ComfyUI's -1 is the last layer; SD 2.x, whose last layer diffusers has not, and SDXL begin at the one before."""
     _, body = card(tmp_path, params=PARAMS | {"clip_skip": 1}, family=family)
     assert "clip_skip=1)" in body and f"CLIP Set Last Layer to {last}." in body
@@ -144,7 +142,7 @@ def test_no_metadata_leaves_the_training_table_out(tmp_path: Path) -> None:
     assert "## Training" not in card(tmp_path, params=PARAMS | {"no_metadata": True})[1]
 
 
-def test_a_job_that_imports_tells_trigger_and_prediction_type_of_the_file(tmp_path: Path) -> None:
+def test_the_card_of_an_import_has_trigger_and_prediction_type_of_the_file(tmp_path: Path) -> None:
     head, body = card(
         tmp_path,
         method="import_adaptor",
@@ -165,12 +163,12 @@ def test_a_job_that_imports_tells_trigger_and_prediction_type_of_the_file(tmp_pa
         ({"lora_targets": "attention+ff", "use_dora": False}, ""),
     ],
 )
-def test_the_card_says_what_sd_scripts_passes_over(tmp_path: Path, changes: dict[str, Any], unread: str) -> None:
+def test_the_card_names_layers_that_sd_scripts_ignores(tmp_path: Path, changes: dict[str, Any], unread: str) -> None:
     _, body = card(tmp_path, params=PARAMS | changes)
     assert unread in body and ("sd-scripts reads the second file without" in body) == bool(unread)
 
 
-def test_a_parameter_that_was_left_out_shows_the_value_that_was_used(tmp_path: Path) -> None:
+def test_the_card_shows_resolved_values_of_unset_parameters(tmp_path: Path) -> None:
     body = manifest(params=PARAMS | {"learning_rate": None, "lora_r": 4})
     text = card_write(tmp_path, body, effective={"learning_rate": 1e-4, "lora_r": 9}).read_text(encoding="utf-8")
     assert "| learning_rate | 0.0001 |" in text and "| lora_r | 4 |" in text

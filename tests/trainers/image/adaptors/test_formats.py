@@ -125,7 +125,7 @@ def test_diffusers_draws_the_same_image_from_either_file(
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "sd3", "flux"])
-def test_our_reader_takes_every_value_back_from_either_file(
+def test_our_reader_restores_every_value_from_either_file(
     family: str, bases: Callable[[str], Base], tmp_path: Path
 ) -> None:
     base = bases(family)
@@ -137,7 +137,7 @@ def test_our_reader_takes_every_value_back_from_either_file(
 
 
 @pytest.mark.parametrize("family", ["sd1", "flux"])
-def test_dora_comes_back_from_either_file_and_diffusers_reads_the_first(
+def test_dora_is_restored_from_either_file_and_diffusers_reads_the_first(
     family: str, folders: Callable[[str], Path], bases: Callable[[str], Base], tmp_path: Path
 ) -> None:
     base = bases(family)
@@ -271,7 +271,7 @@ def test_a_fused_pair_from_elsewhere_is_split_by_its_rows(bases: Callable[[str],
         ("schnell", "", "flux-1-schnell", "networks.lora_flux"),
     ],
 )
-def test_the_header_calls_each_family_as_sd_scripts_does(
+def test_the_header_names_each_family_as_sd_scripts_does(
     bases: Callable[[str], Base], tmp_path: Path, family: str, prediction: str, architecture: str, module: str
 ) -> None:
     base = bases("flux" if family == "schnell" else family)

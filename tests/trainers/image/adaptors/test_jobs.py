@@ -153,7 +153,7 @@ def test_an_adaptor_of_sdxl_is_refused_by_a_base_of_sd1(job: Job, tmp_path: Path
         ({}, ""),
     ],
 )
-def test_the_trigger_is_what_the_header_says_without_doubt(metadata: dict[str, str], trigger: str) -> None:
+def test_the_trigger_is_taken_from_an_unambiguous_header(metadata: dict[str, str], trigger: str) -> None:
     assert trigger_of(metadata) == trigger
 
 
@@ -172,13 +172,13 @@ def test_the_trigger_is_what_the_header_says_without_doubt(metadata: dict[str, s
         ({}, "sd1", 0),
     ],
 )
-def test_layers_left_out_are_counted_as_diffusers_does(metadata: dict[str, str], family: str, skip: int) -> None:
+def test_clip_skip_is_counted_as_in_diffusers(metadata: dict[str, str], family: str, skip: int) -> None:
     """sd-scripts' 2 is the layer before the last; it has no such setting for SDXL."""
     assert clip_skip_of(metadata, family) == skip
 
 
 @pytest.mark.parametrize("method", ["import_adaptor", "extract_adaptor"])
-def test_without_metadata_the_kohya_file_says_only_how_to_use_it(job: Job, loaded: Base, method: str) -> None:
+def test_no_metadata_leaves_only_how_to_use_in_the_kohya_file(job: Job, loaded: Base, method: str) -> None:
     folder = job.inputs / "dataset" if method == "import_adaptor" else job.adaptor()
     write(loaded, folder, random_pairs(loaded, in_blocks), clip_skip="1")
     if method == "import_adaptor":
@@ -204,7 +204,7 @@ def test_extraction_at_full_rank_and_another_scale_scales_the_update(job: Job, l
     assert "from_config" not in (job.out / "adaptor" / "README.md").read_text(), "the base is of epsilon itself"
 
 
-def test_a_lower_rank_is_the_best_of_that_rank_and_its_error_is_told(job: Job, loaded: Base) -> None:
+def test_a_lower_rank_is_the_best_approximation_and_its_error_is_reported(job: Job, loaded: Base) -> None:
     pairs = {"unet": {LAYER: random_pair(layers(loaded.network)[LAYER])}}
     write(loaded, job.adaptor(), pairs)
     assert job.run("extract_adaptor", {"adaptors": [ref("dog")]}, adaptor_name="thin", rank=2) == 0
@@ -237,9 +237,7 @@ def test_convolutions_and_dora_are_cut_too(loaded: Base) -> None:
         ({"scale": 0.0}, "would leave nothing"),
     ],
 )
-def test_an_extraction_that_makes_no_sense_is_refused(
-    job: Job, loaded: Base, params: dict[str, Any], words: str
-) -> None:
+def test_an_invalid_extraction_is_refused(job: Job, loaded: Base, params: dict[str, Any], words: str) -> None:
     write(loaded, job.adaptor(), {"unet": {LAYER: random_pair(layers(loaded.network)[LAYER])}})
     assert job.run("extract_adaptor", {"adaptors": [ref("dog")]}, adaptor_name="x", **params) == 1
     code, message = job.failure()

@@ -88,7 +88,7 @@ def test_a_file_that_does_not_fit_is_refused_by_name(
     assert not getattr(base.network, "peft_config", {})
 
 
-def test_a_missing_file_is_named_with_what_is_there(base: Base, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_the_existing_ones(base: Base, tmp_path: Path) -> None:
     assert "found nothing" in refusal(base, tmp_path / "nowhere")
     (tmp_path / "pytorch_lora_weights.bin").write_bytes(b"cos\nmkdir\n(S'x'\ntR.")
     message = refusal(base, tmp_path)
@@ -111,7 +111,7 @@ def test_a_header_that_lies_is_refused(base: Base, tmp_path: Path, content: byte
 
 
 @pytest.mark.parametrize("header", ["[1]", "{", '{"unet.use_dora": true}'])
-def test_metadata_that_cannot_be_followed_is_refused(base: Base, tmp_path: Path, header: str) -> None:
+def test_invalid_adaptor_metadata_is_refused(base: Base, tmp_path: Path, header: str) -> None:
     save_file(pair(LAYER), tmp_path / WEIGHTS, metadata={"lora_adapter_metadata": header})
     assert refusal(base, tmp_path)
 
@@ -184,7 +184,7 @@ def test_a_kohya_file_that_does_not_fit_is_refused_by_name(
         ("modelspec.architecture", "stable-diffusion-v2-768-v/lora", "Stable Diffusion 2.x"),
     ],
 )
-def test_a_file_that_says_another_family_is_refused_with_both(
+def test_a_file_of_another_family_is_refused_with_both(
     base: Base, tmp_path: Path, entry: str, text: str, title: str
 ) -> None:
     save_file(flat(pair(LAYER)), tmp_path / KOHYA, metadata={entry: text})
@@ -192,7 +192,7 @@ def test_a_file_that_says_another_family_is_refused_with_both(
     assert f"{entry} = {text}" in message and title in message and "Stable Diffusion 1.x" in message
 
 
-def test_of_several_unknown_files_none_is_guessed(base: Base, tmp_path: Path) -> None:
+def test_several_unknown_files_are_refused(base: Base, tmp_path: Path) -> None:
     for name in ("a.safetensors", "b.safetensors"):
         save_file(pair(LAYER), tmp_path / name)
     assert "found a.safetensors, b.safetensors" in refusal(base, tmp_path)

@@ -54,15 +54,13 @@ class TestDatasets:
         with pytest.raises(ValidationError, match="repeats has 2 values for 1 datasets"):
             make(folder, repeats=[1, 2])
 
-    def test_what_is_wrong_with_a_further_dataset_begins_with_its_name(
-        self, make: Make, folder: Path, tmp_path: Path
-    ) -> None:
+    def test_errors_in_a_further_dataset_begin_with_its_name(self, make: Make, folder: Path, tmp_path: Path) -> None:
         other = images(tmp_path / "other", SIZES[:2])
         (other / "1.txt").unlink()
         with pytest.raises(TrainerError, match="further 0: 1 of 2 images have no caption"):
             make(folder, other)
 
-    def test_parquet_gives_the_very_batches_of_the_folder(self, make: Make, folder: Path, tmp_path: Path) -> None:
+    def test_parquet_gives_the_same_batches_as_a_folder(self, make: Make, folder: Path, tmp_path: Path) -> None:
         paths = sorted(folder.glob("*.png"))
         rows = [
             {"bild": {"bytes": path.read_bytes(), "path": path.name}, "titel": path.with_suffix(".txt").read_text()}
@@ -85,7 +83,7 @@ class TestBuckets:
         assert step.count == step.units == 5
         assert shapes == [(1, 4, 7, 9), (1, 4, 8, 8), (1, 4, 10, 6), (2, 4, 6, 10)]
 
-    def test_the_shares_of_any_split_are_what_one_large_batch_sees(self, make: Make, folder: Path) -> None:
+    def test_any_division_of_a_batch_gives_the_samples_of_one_large_batch(self, make: Make, folder: Path) -> None:
         undivided = make(folder, train_batch_size=4, **self.SETTINGS)
         parts = make(folder, train_batch_size=1, gradient_accumulation_steps=2, world_size=2, **self.SETTINGS)
         for step in range(4):
@@ -95,14 +93,14 @@ class TestBuckets:
                 list(undivided.step(step).micro_batches)
             )
 
-    def test_sdxl_is_told_sizes_and_crop(self, make: Make, folder: Path) -> None:
+    def test_sdxl_gets_sizes_and_crop(self, make: Make, folder: Path) -> None:
         data = make(folder, train_batch_size=5, **self.SETTINGS)
         sizes = torch.cat([micro.sizes_B6 for micro in data.step(0).micro_batches])
         assert sizes.dtype == torch.float32
         assert Counter(tuple(row[:2]) for row in sizes.tolist()) == {(64, 96): 2, (96, 64): 1, (64, 64): 1, (64, 80): 1}
         assert Counter(tuple(row[4:]) for row in sizes.tolist()) == {(48, 80): 2, (80, 48): 1, (64, 64): 1, (56, 72): 1}
 
-    def test_steps_may_be_asked_for_in_any_order(self, make: Make, folder: Path) -> None:
+    def test_steps_may_be_drawn_in_any_order(self, make: Make, folder: Path) -> None:
         settings = {"train_batch_size": 2, "random_flip": True, "color_jitter": True, **self.SETTINGS}
         data, resumed = make(folder, **settings), make(folder, **settings)
         undivided = [data.step(step).micro_batches for step in range(5)]
@@ -153,7 +151,7 @@ class TestPriorPreservation:
             assert torch.equal(one.latents_BCHW, other.latents_BCHW)
             assert torch.equal(one.noise_BCHW, other.noise_BCHW)
 
-    def test_generated_images_fill_up_what_the_dataset_lacks(
+    def test_generated_class_images_complete_those_of_the_dataset(
         self, make: Make, folder: Path, of_class: Path, tmp_path: Path
     ) -> None:
         generated = images(tmp_path / "generated", ((64, 64),) * 9, seed=70)
@@ -171,7 +169,7 @@ class TestPriorPreservation:
         _, of_the_class = data.step(0).micro_batches
         assert torch.equal(of_the_class.text["prompt"][0], data.examples.texts["photo of cat"]["prompt"])
 
-    def test_ranks_share_what_one_process_sees(self, make: Make, folder: Path, of_class: Path) -> None:
+    def test_ranks_share_the_samples_of_one_process(self, make: Make, folder: Path, of_class: Path) -> None:
         one = make(folder, class_dataset=of_class, train_batch_size=2, **self.SETTINGS)
         two = make(folder, class_dataset=of_class, train_batch_size=1, world_size=2, **self.SETTINGS)
         for step in range(4):
@@ -255,13 +253,13 @@ class TestShapes:
                 assert len({SHAPES[rows[position]] for position in micro}) == 1
                 assert len(micro) <= parts[0]
 
-    def test_what_is_seen_depends_on_the_global_batch_alone(self) -> None:
+    def test_samples_of_a_step_depend_on_the_global_batch_alone(self) -> None:
         plans = [Plan(20, *parts, seed=3, shapes=SHAPES) for parts in SPLITS]
         rows_drawn = [[plan.rows(step) for step in range(12)] for plan in plans]
         assert all(rows == rows_drawn[0] for rows in rows_drawn)
         assert Plan(20, 3, 1, 1, seed=3, shapes=SHAPES).rows(0) != rows_drawn[0][0]
 
-    def test_only_what_is_left_of_a_shape_shares_a_global_batch(self) -> None:
+    def test_only_the_rest_of_each_shape_shares_a_global_batch(self) -> None:
         plan = Plan(20, 2, 2, 1, seed=3, shapes=SHAPES)
         mixed = [len({SHAPES[row] for row in plan.rows(step)}) > 1 for step in range(plan.steps_per_epoch)]
         assert plan.steps_per_epoch == 5
@@ -272,7 +270,7 @@ class TestShapes:
         assert [plain.rows(step) for step in range(8)] == [sorted_.rows(step) for step in range(8)]
 
 
-def test_class_images_go_with_each_batch_and_come_round_evenly() -> None:
+def test_each_batch_has_class_images_in_even_rotation() -> None:
     plan = Plan(5, 2, 1, 1, seed=3, num_class_rows=3)
     rows_drawn = [plan.class_rows(step) for step in range(9)]
     assert [len(rows) for rows in rows_drawn] == [2, 2, 1] * 3
@@ -337,7 +335,7 @@ def test_cosmap_draws_uniformly_and_weighs() -> None:
         ("flux", 2.0, 2.0),
     ],
 )
-def test_the_shift_is_the_familys_or_the_one_given(family: str, overrides: float | None, shift: float) -> None:
+def test_the_shift_is_the_familys_or_the_parameter(family: str, overrides: float | None, shift: float) -> None:
     times = times_of(base_of(family), params(timestep_shift=overrides))
     assert isinstance(times, FlowTimes)
     assert times.fixed(0.5, 128, 128) == pytest.approx(shifted_time(0.5, shift))
@@ -350,6 +348,6 @@ def test_the_shift_of_flux_grows_with_the_image() -> None:
     assert times.fixed(0.5, 32, 32) < times.fixed(0.5, 64, 64) < times.fixed(0.5, 64, 128)
 
 
-def test_the_sampling_that_was_asked_for_is_used() -> None:
+def test_the_requested_timestep_sampling_is_used() -> None:
     times = times_of(base_of("sd3"), params(timestep_sampling="mode"))
     assert isinstance(times, FlowTimes) and times.sampling == "mode"

@@ -3,19 +3,19 @@
 from trainers.image.data.dataset import ORDERS, caption_orders, caption_with_trigger, texts_of
 
 
-def test_the_trigger_word_stands_in_front_with_a_comma_only_where_both_are_there() -> None:
+def test_the_trigger_word_comes_first_with_a_comma_if_both_exist() -> None:
     assert caption_with_trigger("sks", "a cat") == "sks, a cat"
     assert caption_with_trigger("sks", "") == "sks"
     assert caption_with_trigger("", "a cat") == "a cat"
 
 
-def test_few_parts_have_all_their_orders_the_written_one_first() -> None:
+def test_few_parts_have_all_orders_the_original_first() -> None:
     assert caption_orders("a, b", 0) == ["a, b", "b, a"]
     assert len(set(caption_orders("a, b, c", 0))) == 6
     assert caption_orders("a cat on a mat", 0) == ["a cat on a mat"]
 
 
-def test_many_parts_have_a_fixed_number_of_orders_that_the_caption_alone_decides() -> None:
+def test_orders_of_many_parts_depend_on_the_caption_alone() -> None:
     caption = ", ".join("abcdefgh")
     orders = caption_orders(caption, 0)
     assert len(orders) == len(set(orders)) == ORDERS
@@ -30,5 +30,5 @@ def test_fixed_parts_and_the_trigger_word_stay_in_front() -> None:
     assert texts_of("a, b", "sks", shuffle=True, keep_tokens=2) == ["sks, a, b"]
 
 
-def test_without_shuffle_a_caption_is_what_was_written() -> None:
+def test_without_shuffle_a_caption_is_unchanged() -> None:
     assert texts_of("a,b ,c", "", shuffle=False, keep_tokens=0) == ["a,b ,c"]

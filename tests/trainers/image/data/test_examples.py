@@ -38,7 +38,7 @@ def latents_differ(first: Data, second: Data) -> bool:
 
 
 class TestCaches:
-    def test_without_them_every_bit_is_the_same(self, make: Make, folder: Path, tmp_path: Path) -> None:
+    def test_caches_do_not_change_any_bit(self, make: Make, folder: Path, tmp_path: Path) -> None:
         settings = {"center_crop": False, "random_flip": True, "train_batch_size": 2, "caption_shuffle": True}
         cached_data = make(folder, cache=tmp_path / "cached_data", **settings)
         fresh = make(folder, cache=tmp_path / "fresh", cache_latents=False, cache_text_embeddings=False, **settings)
@@ -49,7 +49,7 @@ class TestCaches:
         assert fresh.cached("latents") == fresh.cached("embeddings") == 0
         assert cached_data.warnings == fresh.warnings == []
 
-    def test_what_memory_does_not_hold_is_read_from_the_disk(
+    def test_the_cache_reads_from_disk_what_memory_does_not_hold(
         self, make: Make, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         held = make(folder, cache=tmp_path / "own")
@@ -61,7 +61,7 @@ class TestCaches:
             path.unlink()  # somebody clears the cache of the host while the job goes on
         assert_same(held.micro(), read.micro())
 
-    def test_the_settings_of_texts_are_part_of_their_keys(self, make: Make, folder: Path) -> None:
+    def test_text_settings_are_part_of_cache_keys(self, make: Make, folder: Path) -> None:
         plain, skipped = make(folder), make(folder, clip_skip=1)
         (one, other) = (next(iter(data.micro(1))).text["prompt"] for data in (plain, skipped))
         assert not torch.equal(one, other)
@@ -78,7 +78,7 @@ class TestAugmentation:
             assert torch.equal(one.noise_BCHW, other.noise_BCHW)
             assert torch.equal(one.times_B, other.times_B)
 
-    def test_jitter_switches_off_the_cache_of_latents_only_and_says_so(
+    def test_jitter_turns_off_only_the_latent_cache_with_a_warning(
         self, make: Make, folder: Path, tmp_path: Path
     ) -> None:
         data = make(folder, cache=tmp_path / "own", color_jitter=True)
@@ -165,7 +165,7 @@ class TestMaskedLoss:
         fresh = make(masked, unmasked_weight=0.25, train_batch_size=2, cache_latents=False, **settings)
         assert torch.equal(fresh.step(0).micro_batches[0].mask_B1HW, micro.mask_B1HW)  # type: ignore[arg-type]
 
-    def test_images_without_alpha_are_warned_of(self, make: Make, folder: Path) -> None:
+    def test_images_without_alpha_give_a_warning(self, make: Make, folder: Path) -> None:
         data = make(folder, masked_loss="alpha")
         assert data.warnings == [
             "5 images have no alpha channel, so all of them counts; the first is 0.png",
@@ -174,5 +174,5 @@ class TestMaskedLoss:
         assert mask is not None
         assert mask.min() == 1
 
-    def test_no_mask_is_asked_for_by_default(self, make: Make, folder: Path) -> None:
+    def test_masks_are_off_by_default(self, make: Make, folder: Path) -> None:
         assert make(folder).step(0).micro_batches[0].mask_B1HW is None

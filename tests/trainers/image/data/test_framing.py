@@ -105,7 +105,7 @@ def view(path: Path, *, center: bool = True, flip: bool = False, shapes: tuple[S
     return view_of(image, framing, image.sha256())
 
 
-def test_a_wide_image_keeps_what_a_square_would_cut(tmp_path: Path) -> None:
+def test_a_wide_image_keeps_its_sides_in_a_wide_shape(tmp_path: Path) -> None:
     image_make(tmp_path / "wide.png", (120, 80), seed=1)
     square, bucket = view(tmp_path / "wide.png"), view(tmp_path / "wide.png", shapes=tuple(shapes_of(64, 8)))
     assert square.resized == (96, 64)
@@ -113,13 +113,13 @@ def test_a_wide_image_keeps_what_a_square_would_cut(tmp_path: Path) -> None:
     assert bucket.resized == (80, 53)
 
 
-def test_sdxl_is_told_the_original_size_the_crop_after_the_resize_and_the_target(tmp_path: Path) -> None:
+def test_sdxl_sizes_are_original_crop_after_resize_and_target(tmp_path: Path) -> None:
     image_make(tmp_path / "wide.png", (240, 160), seed=1)
     actual = view(tmp_path / "wide.png")
     assert actual.sizes(actual.crops[0][0]) == (160, 240, 0, 16, 64, 64)
 
 
-def test_the_crop_of_a_mirrored_image_is_told_as_in_the_mirrored_image(tmp_path: Path) -> None:
+def test_sdxl_sizes_of_a_mirrored_crop_are_in_the_mirrored_image(tmp_path: Path) -> None:
     ramp = np.zeros((64, 96, 3), dtype=np.uint8)
     ramp[:, :, 0] = np.arange(96)[None, :]
     Image.fromarray(ramp).save(tmp_path / "ramp.png")
@@ -150,13 +150,13 @@ class TestJitter:
     def test_brightness_is_a_factor_and_is_clipped(self) -> None:
         assert colour_of(Change(brightness=1.5), (100, 40, 200)) == (150, 60, 255)
 
-    def test_contrast_goes_away_from_the_mean_grey(self) -> None:
+    def test_contrast_scales_the_distance_to_the_mean_grey(self) -> None:
         halves = Image.new("RGB", (4, 4), (100, 100, 100))
         halves.paste((200, 200, 200), (0, 0, 2, 4))
         changed = jitter(halves, Change(contrast=0.5))
         assert [changed.getpixel((x, 0)) for x in (0, 3)] == [(175, 175, 175), (125, 125, 125)]
 
-    def test_saturation_goes_away_from_the_grey_of_each_pixel(self) -> None:
+    def test_saturation_scales_the_distance_to_the_grey_of_each_pixel(self) -> None:
         grey = round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
         expected = [grey + 0.5 * (level - grey) for level in (200, 100, 50)]
         assert colour_of(Change(saturation=0.5), (200, 100, 50)) == pytest.approx(expected, abs=1)
@@ -165,7 +165,7 @@ class TestJitter:
         assert colour_of(Change(hue=1 / 3), (255, 0, 0)) == pytest.approx((0, 255, 0), abs=6)
         assert colour_of(Change(hue=0.5), (90, 90, 90)) == (90, 90, 90)
 
-    def test_nothing_changes_unasked(self) -> None:
+    def test_the_default_change_is_the_identity(self) -> None:
         image = Image.effect_noise((16, 16), 50).convert("RGB")
         assert jitter(image, UNCHANGED) is image
 
@@ -178,7 +178,7 @@ class TestRotation:
         turned = rotated_crop(white, (0, 0, *size), degrees, Image.Resampling.BICUBIC)
         assert np.asarray(turned).min() == 255
 
-    def test_it_turns_counter_clockwise_about_the_centre(self) -> None:
+    def test_rotation_is_counter_clockwise_about_the_centre(self) -> None:
         half = Image.new("L", (101, 101), 0)
         half.paste(255, (51, 0, 101, 101))  # the right half
         turned = np.asarray(rotated_crop(half, (0, 0, 101, 101), 30, NEAREST))
@@ -186,7 +186,7 @@ class TestRotation:
         slope = np.tan(np.radians(30)) * 50
         assert edges == pytest.approx([51 - slope, 51, 51 + slope], abs=1.5)
 
-    def test_it_grows_no_more_than_the_corners_need(self) -> None:
+    def test_rotation_enlarges_only_as_much_as_the_corners_need(self) -> None:
         assert cover_zoom(64, 64, 45) == pytest.approx(2**0.5)
         assert cover_zoom(200, 100, 0) == 1
         ramp = Image.fromarray(np.arange(100, dtype=np.uint8)[None, :].repeat(100, 0))
@@ -194,7 +194,7 @@ class TestRotation:
         step = np.diff(turned[50]).mean()
         assert step == pytest.approx(np.cos(np.radians(10)) / cover_zoom(100, 100, 10), rel=0.05)
 
-    def test_a_crop_of_the_turned_image_is_that_part_of_it(self) -> None:
+    def test_a_rotated_crop_equals_the_crop_of_the_rotated_image(self) -> None:
         image = Image.effect_noise((80, 60), 50)
         rotated = rotated_crop(image, (0, 0, 80, 60), 7, NEAREST)
         assert rotated_crop(image, (10, 5, 50, 45), 7, NEAREST) == rotated.crop((10, 5, 50, 45))
@@ -206,7 +206,7 @@ class TestDraws:
     def draws(self, augment: Augment) -> list[Change]:
         return [draw_change(augment, 42, step, position) for step in range(500) for position in range(2)]
 
-    def test_they_fill_their_ranges(self) -> None:
+    def test_drawn_changes_fill_their_ranges(self) -> None:
         changed = self.draws(self.AUGMENT)
         for name, middle, span in (
             ("brightness", 1, 0.1),
@@ -218,7 +218,7 @@ class TestDraws:
             assert middle - span <= min(values) < middle - 0.9 * span
             assert middle + 0.9 * span < max(values) <= middle + span
 
-    def test_the_stated_share_is_turned_within_the_angle(self) -> None:
+    def test_rotation_prob_of_the_samples_are_rotated_within_the_angle(self) -> None:
         angles = [change.degrees for change in self.draws(self.AUGMENT) if change.degrees]
         assert len(angles) / 1000 == pytest.approx(0.3, abs=0.05)
         assert -5 <= min(angles) < -4
@@ -231,7 +231,7 @@ class TestDraws:
         assert once not in others
         assert len(others) == 3
 
-    def test_no_augmentation_draws_nothing(self) -> None:
+    def test_without_augmentation_nothing_is_drawn(self) -> None:
         assert draw_change(Augment(degrees=5), 1, 2, 3) is UNCHANGED
 
 
@@ -254,7 +254,7 @@ def test_alpha_is_averaged_down_to_the_latent(left_half: ImageRow) -> None:
     assert mask_of(left_half, "alpha", SQUARE, 1, 1).item() == pytest.approx(0.5, abs=1 / 255)
 
 
-def test_it_is_cut_and_mirrored_as_the_image_is(left_half: ImageRow) -> None:
+def test_a_mask_is_cropped_and_mirrored_with_its_image(left_half: ImageRow) -> None:
     enlarged = Crop(32, 0, True, Shape(64, 64))
     with Image.open(left_half.source) as image:  # type: ignore[arg-type]
         wide = Image.new("RGBA", (96, 64))
@@ -264,13 +264,13 @@ def test_it_is_cut_and_mirrored_as_the_image_is(left_half: ImageRow) -> None:
     assert mask_of(left_half, "alpha", Crop(16, 0, True, Shape(64, 64)), 8, 8)[0, 0].tolist() == [0] * 6 + [1] * 2
 
 
-def test_it_is_turned_as_the_image_is(left_half: ImageRow) -> None:
+def test_a_mask_is_rotated_with_its_image(left_half: ImageRow) -> None:
     turned = mask_of(left_half, "alpha", SQUARE, 64, 64, Change(degrees=30))[0]
     assert turned[0].sum() < turned[63].sum()  # counter-clockwise: the left half sinks to the lower right
     assert turned.mean().item() == pytest.approx(0.5, abs=0.02)
 
 
-def test_an_image_without_alpha_counts_whole(tmp_path: Path) -> None:
+def test_an_opaque_image_has_weight_one_everywhere(tmp_path: Path) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "opaque.png")
     image = ImageRow(tmp_path / "opaque.png", "", "opaque.png")
     assert mask_source(image, "alpha") is None

@@ -59,7 +59,7 @@ def test_every_format_is_checked_and_trained_on(tmp_path: Path, kind: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "HEIF", "AVIF", "PNG", "WEBP", "TIFF"])
-def test_a_turned_image_stands_upright_for_both(tmp_path: Path, kind: str) -> None:
+def test_exif_orientation_is_applied_by_both(tmp_path: Path, kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     work = work_on(tmp_path, {f"a{FORMAT_ENDINGS[kind][0]}": saved(kind, exif=exif.tobytes()), "a.txt": b"x"})
@@ -87,7 +87,7 @@ def test_a_tiny_image_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.heic", "a.jsonl", "a.csv", "a.parquet", "a.safetensors"])
-def test_a_file_of_zero_bytes_is_called_that(tmp_path: Path, name: str) -> None:
+def test_a_file_of_zero_bytes_is_reported_as_such(tmp_path: Path, name: str) -> None:
     with pytest.raises(Refused, match=f"{name} has zero bytes"):
         check(work_on(tmp_path, {name: b""}))
 
@@ -161,7 +161,7 @@ def transparent(mode: str) -> Image.Image:
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "RGBA", "LA", "L", "1", "P", "CMYK", "RGB"])
-def test_a_small_image_is_what_the_trainer_sees(mode: str) -> None:
+def test_thumbnails_have_the_colours_that_the_trainer_reads(mode: str) -> None:
     image = grey16().convert("I") if mode == "I" else grey16() if mode == "I;16" else transparent(mode)
     difference = np.asarray(small_rgb(image), np.int32) - np.asarray(to_rgb(image), np.int32)
     assert np.abs(difference).max() <= 1

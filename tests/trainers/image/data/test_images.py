@@ -66,7 +66,7 @@ class TestMetadata:
         folder.joinpath(f"metadata.{kind}").write_text("\n".join(rows) + "\n", encoding="utf-8")
         assert [(row.name, row.caption) for row in read(folder).rows] == [("a.png", caption), ("b.png", caption)]
 
-    def test_a_missing_column_names_those_that_are_there(self, folder: Path) -> None:
+    def test_a_missing_column_is_reported_with_the_existing_ones(self, folder: Path) -> None:
         metadata(folder, {"file_name": "a.png", "txet": "a cat"})
         assert refusal(folder) == "caption_column='text' is not a column of metadata.jsonl; it has 'file_name', 'txet'"
         assert "image_column='bild' is not a column" in refusal(folder, image="bild", caption="txet")
@@ -81,7 +81,7 @@ class TestMetadata:
         assert "expected a file of this folder" in refusal(folder)
 
     @pytest.mark.parametrize("caption", [None, 3, ["a", "list"]])
-    def test_a_caption_that_is_no_text_is_refused_with_its_row(self, folder: Path, caption: object) -> None:
+    def test_a_caption_that_is_not_text_is_refused_with_its_row(self, folder: Path, caption: object) -> None:
         metadata(folder, {"file_name": "a.png", "text": "a"}, {"file_name": "b.png", "text": caption})
         assert "metadata.jsonl line 2: expected text in 'text', got" in refusal(folder)
 
@@ -110,7 +110,7 @@ class TestSidecars:
         assert "1 of 2 images have no caption" in refusal(folder, trigger="sks")
         assert refusal(folder).endswith(": b.png; write them")
 
-    def test_no_captions_are_fine_with_a_trigger_word_and_a_warning(self, folder: Path) -> None:
+    def test_missing_captions_with_a_trigger_word_give_a_warning(self, folder: Path) -> None:
         assert "2 of 2 images have no caption" in refusal(folder)
         assert "trigger word 'sks' alone" in read(folder, trigger="sks").warnings[0]
 
@@ -128,7 +128,7 @@ class TestPixels:
             image_make(tmp_path / "x.png", size, seed=1)
             assert resized_size(image(tmp_path / "x.png"), SQUARE) == expected
 
-    def test_the_crop_is_cut_where_it_says_and_flipped(self, tmp_path: Path) -> None:
+    def test_the_crop_is_cut_at_its_place_and_flipped(self, tmp_path: Path) -> None:
         ramp = np.zeros((64, 128, 3), dtype=np.uint8)
         ramp[:, :, 0] = np.arange(128)[None, :]
         Image.fromarray(ramp).save(tmp_path / "ramp.png")
@@ -188,7 +188,7 @@ class TestHostileFiles:
         assert caught.value.reason.message.startswith(name)
         assert str(shared_data) not in caught.value.reason.message
 
-    def test_odd_but_good_files_are_decoded(self, shared_data: Path) -> None:
+    def test_unusual_valid_files_are_decoded(self, shared_data: Path) -> None:
         folder = shared_data / "hostile" / "images"
         odd = ("png_named.jpg", "gray.png", "one_bit.png", "bmp.bmp", "rgba.png", "space and ünïcode 日本 🐕.jpg")
         assert all(decode(image(folder / name)).mode == "RGB" for name in odd)
@@ -201,7 +201,7 @@ class TestHostileFiles:
     def test_bad_metadata_opens_no_file_outside(self, shared_data: Path) -> None:
         assert "expected a file of this folder" in refusal(shared_data / "hostile" / "metadata_bad")
 
-    def test_captions_are_named_where_missing_or_not_utf8(self, shared_data: Path, tmp_path: Path) -> None:
+    def test_missing_and_invalid_captions_are_named(self, shared_data: Path, tmp_path: Path) -> None:
         shutil.copytree(shared_data / "hostile" / "captions", tmp_path / "captions")
         assert "latin1_caption.txt is not UTF-8" in refusal(tmp_path / "captions")
         tmp_path.joinpath("captions", "latin1_caption.txt").write_text("mended")

@@ -57,7 +57,7 @@ class TestParquet:
         assert [decode(row).getpixel((0, 0)) for row in rows] == [(level,) * 3 for level in range(8)]
         assert rows[5].sha256() == hashlib.sha256(png(5)).hexdigest()
 
-    def test_rows_are_found_in_any_order_through_all_row_groups(self, tmp_path: Path) -> None:
+    def test_rows_are_read_in_any_order_through_all_row_groups(self, tmp_path: Path) -> None:
         table_write(tmp_path / "data.parquet", structs(range(20)), row_group_size=7)
         rows = read(tmp_path).rows
         for place in (19, 0, 13, 14, 6, 7, 3, 3, 12):
@@ -75,7 +75,7 @@ class TestParquet:
         table_write(tmp_path / "metadata.parquet", [{"file_name": "../a.png", "text": "one"}])
         assert "metadata.parquet row 1: expected a file of this folder" in refusal(tmp_path)
 
-    def test_a_missing_column_names_those_that_are_there(self, tmp_path: Path) -> None:
+    def test_a_missing_column_is_reported_with_the_existing_ones(self, tmp_path: Path) -> None:
         table_write(tmp_path / "data.parquet", structs(range(1)))
         assert refusal(tmp_path, caption="title") == (
             "caption_column='title' is not a column of data.parquet; it has 'image', 'text', 'prompt'"
@@ -103,7 +103,7 @@ class TestParquet:
         table_write(tmp_path / "data.parquet", rows)
         assert "data.parquet row 2: expected text in 'text', got nothing" in refusal(tmp_path)
 
-    def test_bytes_that_are_no_image_are_named_with_their_row(self, tmp_path: Path) -> None:
+    def test_invalid_image_bytes_are_named_with_their_row(self, tmp_path: Path) -> None:
         table_write(tmp_path / "data.parquet", [{"image": b"no image", "text": "a"}])
         with pytest.raises(TrainerError) as caught:
             image_size(read(tmp_path).rows[0])
@@ -115,7 +115,7 @@ class TestParquet:
         (tmp_path / "data.parquet").write_bytes(b"PAR1 but not really PAR1")
         assert "data.parquet cannot be read as Parquet" in refusal(tmp_path)
 
-    def test_masks_may_lie_in_a_column_too(self, tmp_path: Path) -> None:
+    def test_masks_are_read_from_a_column(self, tmp_path: Path) -> None:
         table_write(tmp_path / "data.parquet", [{"image": png(1), "text": "a", "mask": png(9)}])
         assert read(tmp_path, mask="mask").rows[0].mask == Cell(tmp_path / "data.parquet", "mask", 0)
         assert read(tmp_path).rows[0].mask is None
@@ -147,7 +147,7 @@ class TestHubLayouts:
             (tmp_path / name / "metadata.jsonl").write_text(json.dumps(row))
         assert [row.caption for row in read(tmp_path).rows] == ["cats", "dogs"]
 
-    def test_hidden_files_and_folders_are_not_looked_at(self, tmp_path: Path) -> None:
+    def test_hidden_files_and_folders_are_skipped(self, tmp_path: Path) -> None:
         table_write(tmp_path / "data.parquet", structs(range(1)))
         table_write(tmp_path / ".cache" / "other.parquet", structs(range(5)))
         assert len(read(tmp_path).rows) == 1

@@ -4,5 +4,5 @@ from formats.models.image_families import DIFFUSION, FLOW
 from trainers.image.models.base import SCHEDULERS
 
 
-def test_the_readers_of_configs_know_the_same_schedulers() -> None:
+def test_configs_and_trainers_have_the_same_schedulers() -> None:
     assert sorted((*DIFFUSION, FLOW)) == sorted(SCHEDULERS)

@@ -66,7 +66,7 @@ def test_embeddings_are_those_of_the_pipeline(kind: str, loaded: Callable[[str],
 
 
 @pytest.mark.parametrize("kind", ["sdxl", "sd3"])
-def test_clip_skip_leaves_layers_out_as_the_pipeline_does(kind: str, loaded: Callable[[str], Base]) -> None:
+def test_clip_skip_skips_layers_as_the_pipeline_does(kind: str, loaded: Callable[[str], Base]) -> None:
     base = loaded(kind)
     ours = encoded(base, PROMPT, TextSettings(clip_skip=1))
     assert_near(ours["prompt"], stock_embeddings(base, PROMPT, clip_skip=1)["prompt"])
@@ -110,7 +110,7 @@ def test_a_long_prompt_fills_chunks_of_75_tokens_up_to_225(kind: str, loaded: Ca
 
 
 @pytest.mark.parametrize("kind", CLIP_KINDS)
-def test_a_prompt_is_seen_the_same_beside_a_longer_one(kind: str, loaded: Callable[[str], Base]) -> None:
+def test_a_prompt_is_encoded_the_same_beside_a_longer_one(kind: str, loaded: Callable[[str], Base]) -> None:
     base = loaded(kind)
     short, long = encoded(base, "a dog"), encoded(base, "dog " * 80)
     noisy, times = latents(base, batch=2), times_of(base, 2)
@@ -178,7 +178,7 @@ def stock_denoising(base: Base, latent: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("sizes", [(64.0, 96.0, 8.0, 4.0, 64.0, 64.0), (80.0, 96.0, 0.0, 4.0, 64.0, 64.0)])
-def test_sdxl_sees_the_sizes_of_the_image(sizes: tuple[float, ...], loaded: Callable[[str], Base]) -> None:
+def test_sdxl_is_conditioned_on_the_sizes_of_the_image(sizes: tuple[float, ...], loaded: Callable[[str], Base]) -> None:
     base, family = loaded("sdxl"), image_family("sdxl")
     text, noisy, times = text_stack([encoded(loaded("sdxl"), PROMPT)]), latents(base), times_of(base, 1)
     with torch.no_grad():
@@ -187,7 +187,7 @@ def test_sdxl_sees_the_sizes_of_the_image(sizes: tuple[float, ...], loaded: Call
     assert not torch.allclose(usual, other, atol=1e-6)
 
 
-def test_only_a_flux_with_a_guidance_embedding_looks_at_guidance(loaded: Callable[[str], Base]) -> None:
+def test_only_flux_with_a_guidance_embedding_uses_guidance(loaded: Callable[[str], Base]) -> None:
     for kind, looks in (("flux", True), ("flux_schnell", False)):
         base = loaded(kind)
         text, noisy = text_stack([encoded(base, PROMPT)]), latents(base)

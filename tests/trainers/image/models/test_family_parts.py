@@ -67,9 +67,7 @@ def assert_equal_weights(actual: torch.nn.Module, other: torch.nn.Module) -> Non
     assert all(torch.equal(state[key], expected[key]) for key in expected)
 
 
-def test_sdxl_keeps_what_its_index_says_of_empty_negative_prompts(
-    tiny_base: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_sdxl_keeps_force_zeros_for_empty_prompt(tiny_base: Callable[[str], Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_base("sdxl"), tmp_path / "sdxl"))
     index = json.loads((folder / "model_index.json").read_text()) | {"force_zeros_for_empty_prompt": False}
     (folder / "model_index.json").write_text(json.dumps(index))

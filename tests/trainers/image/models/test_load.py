@@ -40,7 +40,7 @@ def test_a_base_is_whole_frozen_and_in_eval_mode(tiny_sd: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_every_part_has_the_dtype_that_was_asked_for(tiny_sd: Path, dtype: torch.dtype) -> None:
+def test_every_part_has_the_requested_dtype(tiny_sd: Path, dtype: torch.dtype) -> None:
     base = load_base(tiny_sd, dtype)
     for part in (base.network, base.vae, base.text_encoders[0]):
         assert {parameter.dtype for parameter in part.parameters()} == {dtype}
@@ -112,7 +112,7 @@ def test_a_missing_part_is_named(folder: Path, part: str) -> None:
     assert f"the base model lacks {part};" in refusal(folder)
 
 
-def test_a_folder_without_an_index_is_refused_with_what_is_there(tmp_path: Path) -> None:
+def test_a_folder_without_an_index_is_refused_with_its_content(tmp_path: Path) -> None:
     assert "found none" in refusal(tmp_path)
     (tmp_path / "v1-5.safetensors").write_bytes(b"")
     assert "found the single file v1-5.safetensors" in refusal(tmp_path)
@@ -138,7 +138,7 @@ def test_a_truncated_file_is_refused_with_the_part(folder: Path, part: str) -> N
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
-def test_a_weight_that_is_missing_is_named_and_never_made_up(folder: Path, part: str) -> None:
+def test_a_missing_weight_is_named_and_never_initialised(folder: Path, part: str) -> None:
     (path,) = (folder / part).glob("*.safetensors")
     tensors = load_file(path)
     gone = sorted(tensors)[0]
@@ -169,7 +169,7 @@ def test_an_unknown_scheduler_is_refused_with_the_known(folder: Path) -> None:
     assert "_class_name is 'MagicScheduler'" in message and "DDIMScheduler" in message
 
 
-def test_a_prediction_type_that_no_loss_knows_is_refused(folder: Path) -> None:
+def test_an_unknown_prediction_type_is_refused(folder: Path) -> None:
     edit(folder / "scheduler" / "scheduler_config.json", prediction_type="sample")
     assert "expected prediction_type epsilon or v_prediction, found sample" in refusal(folder)
 

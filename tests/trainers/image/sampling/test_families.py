@@ -166,7 +166,7 @@ def test_every_scheduler_starts_from_an_image_as_diffusers_does(
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_whole_strength_is_diffusers_too(tiny_bases: Callable[[str], Base], task: Task) -> None:
+def test_full_strength_equals_diffusers(tiny_bases: Callable[[str], Base], task: Task) -> None:
     base = tiny_bases("sdxl")
     ours, reference = draw(base, init_of(task, 1.0)), stock(base, task, strength=1.0)
     right = np.s_[:, SIDE // 2 :] if task == "inpainting" else np.s_[:]
@@ -201,7 +201,7 @@ def test_a_setting_changes_the_image_as_it_does_in_diffusers(
     assert changed.shape != plain.shape or np.abs(changed - plain).max() > 0
 
 
-def test_layers_of_clip_are_left_out(tiny_bases: Callable[[str], Base]) -> None:
+def test_clip_skip_changes_the_image(tiny_bases: Callable[[str], Base]) -> None:
     """Not against diffusers: its Stable Diffusion 1 pipeline cannot skip layers of transformers 5's CLIP."""
     assert np.abs(draw(tiny_bases("sd1"), settings=SKIPS) - draw(tiny_bases("sd1"))).max() > 0
 
@@ -220,7 +220,7 @@ def test_a_long_negative_prompt_goes_with_a_short_prompt(tiny_bases: Callable[[s
 
 
 @pytest.mark.parametrize("kind", ["sd1", "flux"])
-def test_strength_says_how_much_of_the_image_is_left(tiny_bases: Callable[[str], Base], kind: str) -> None:
+def test_lower_strength_keeps_more_of_the_image(tiny_bases: Callable[[str], Base], kind: str) -> None:
     base, original = tiny_bases(kind), np.asarray(photo(), dtype=int)
     weak, strong = (draw(base, init_of("image_to_image", strength)) for strength in (0.25, 1.0))
     assert np.abs(weak - strong).max() > 0
@@ -229,7 +229,7 @@ def test_strength_says_how_much_of_the_image_is_left(tiny_bases: Callable[[str],
     assert progress == [(1, 2), (2, 2)] and original.shape == weak.shape
 
 
-def test_the_mask_says_where(tiny_bases: Callable[[str], Base]) -> None:
+def test_only_the_masked_area_is_repainted(tiny_bases: Callable[[str], Base]) -> None:
     base = tiny_bases("sd1")
     full, half = (
         draw(base, InitImage(photo(), 1.0, mask)) for mask in (Image.new("L", (SIDE, SIDE), 255), half_mask())

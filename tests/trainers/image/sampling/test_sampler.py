@@ -82,7 +82,7 @@ def test_every_argument_changes_the_image(base: Base, change: dict[str, Any]) ->
     assert distance(draw(base, **change)[0], draw(base)[0]) > 0
 
 
-def test_the_size_is_the_bases_own_or_the_one_asked_for(base: Base) -> None:
+def test_the_size_defaults_to_that_of_the_base(base: Base) -> None:
     assert draw(base)[0].size == (64, 64)
     assert draw(base, width=96, height=72)[0].size == (96, 72)
 
@@ -109,13 +109,13 @@ def test_live_weights_are_used_without_dropout_and_train_mode_is_put_back(tiny_s
     assert all(parameter.requires_grad and parameter.grad is None for parameter in parameters)
 
 
-def test_progress_is_told_after_each_step(base: Base) -> None:
+def test_progress_is_reported_after_each_step(base: Base) -> None:
     calls: list[tuple[int, int]] = []
     draw(base, num_inference_steps=3, on_progress=lambda done, total: calls.append((done, total)))
     assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_a_stop_breaks_off_between_two_steps_and_gives_nothing(base: Base) -> None:
+def test_a_stop_ends_sampling_between_two_steps_without_images(base: Base) -> None:
     calls: list[int] = []
     images = draw(
         base,
@@ -141,7 +141,7 @@ def test_half_precision_gives_nearly_the_same_image(base: Base, tiny_sd: Path, d
     assert mean < 8
 
 
-def test_an_image_that_is_not_finite_is_refused_with_its_seed(tiny_sd: Path) -> None:
+def test_a_non_finite_image_is_refused_with_its_seed(tiny_sd: Path) -> None:
     base = load_base(tiny_sd, torch.float32)
     with torch.no_grad():
         base.vae.decoder.conv_out.bias.fill_(float("nan"))

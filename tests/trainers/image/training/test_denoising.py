@@ -77,7 +77,7 @@ def square(predicted: Tensor, goal: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_the_loss_of_every_family_is_the_mean_square_of_what_its_network_should_say(
+def test_the_loss_of_every_family_is_the_mean_squared_error_to_its_target(
     kind: str, loaded: Callable[[str], Base]
 ) -> None:
     base = loaded(kind)
@@ -148,7 +148,7 @@ def test_a_base_with_zero_terminal_snr_is_trained_on_rescaled_betas(loaded: Call
     assert caught.value.reason.code == ReasonCode.BAD_PARAMETERS
 
 
-def test_flux_is_told_the_guidance(loaded: Callable[[str], Base]) -> None:
+def test_flux_gets_the_guidance(loaded: Callable[[str], Base]) -> None:
     base = loaded("flux")
     batch = batch_of(base)
     actual = loss(base, batch, flux_guidance=4.0)
@@ -218,7 +218,7 @@ def test_an_objective_is_immutable(kind: str, settings: dict[str, Any], loaded: 
         ("sd2", {"max_sequence_length": 100}),
     ],
 )
-def test_a_parameter_that_a_family_has_no_use_for_is_refused_by_name(
+def test_a_parameter_without_effect_on_the_family_is_refused_by_name(
     kind: str, overrides: dict[str, Any], loaded: Callable[[str], Base]
 ) -> None:
     (name,) = overrides
@@ -227,7 +227,7 @@ def test_a_parameter_that_a_family_has_no_use_for_is_refused_by_name(
     assert caught.value.reason.code == ReasonCode.BAD_PARAMETERS
 
 
-def test_what_a_family_has_a_use_for_is_accepted(loaded: Callable[[str], Base]) -> None:
+def test_a_parameter_with_an_effect_on_the_family_is_accepted(loaded: Callable[[str], Base]) -> None:
     family_check(loaded("sd1"), params(snr_gamma=5.0, noise_offset=0.1, prediction_type="v_prediction", clip_skip=1))
     family_check(
         loaded("sd3"), params(timestep_sampling="mode", timestep_shift=1.0, max_sequence_length=77, clip_skip=1)

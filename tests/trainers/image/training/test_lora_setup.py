@@ -96,7 +96,7 @@ def test_dora_trains_the_length_of_each_row_and_starts_unchanged(base: Base) -> 
     assert len(trained.parameters) == 3 * len(lora_layers(base.network, TRAINED))
 
 
-def test_the_text_encoder_is_trained_only_where_asked(base: Base, tiny_sd: Path) -> None:
+def test_the_text_encoder_is_trained_only_on_request(base: Base, tiny_sd: Path) -> None:
     assert attached(base).text_encoders == []
     both = load_base(tiny_sd, torch.float32)
     trained = attached(both, train_text_encoder=True)
@@ -113,7 +113,7 @@ def test_the_text_encoder_is_trained_only_where_asked(base: Base, tiny_sd: Path)
 
 
 @pytest.mark.parametrize("params", [{}, {"use_dora": True, "conv_rank": 2, "train_text_encoder": True}])
-def test_a_state_put_back_gives_the_same_prediction(params: dict[str, Any], base: Base, tiny_sd: Path) -> None:
+def test_a_restored_state_gives_the_same_prediction(params: dict[str, Any], base: Base, tiny_sd: Path) -> None:
     first = moved(attached(base, **params))
     other = load_base(tiny_sd, torch.float32)
     second = attached(other, **params, seed=7)
@@ -122,7 +122,7 @@ def test_a_state_put_back_gives_the_same_prediction(params: dict[str, Any], base
     assert all(torch.equal(a, b) for a, b in zip(first.parameters, second.parameters, strict=True))
 
 
-def test_dropout_rests_in_evaluation_everywhere_and_wakes_up_again(base: Base) -> None:
+def test_dropout_is_off_in_evaluation_and_on_again_afterwards(base: Base) -> None:
     trained = attached(base, train_text_encoder=True, lora_dropout=0.5)
     with trained.eval_mode():
         assert not any(module.training for module in trained.modules.values())
@@ -197,7 +197,7 @@ def going_on(job: Job, adaptor: Path, count: int = 1, **params: Any) -> Job:
     return give(job.spec(**{**settings, **params}), adaptors=[ref] * count)
 
 
-def test_its_pairs_are_the_start(adaptor: Path, job: Job) -> None:
+def test_training_starts_from_the_pairs_of_the_adaptor(adaptor: Path, job: Job) -> None:
     assert going_on(job, adaptor).run() == 0
     before = load_file(adaptor / "adaptor" / "pytorch_lora_weights.safetensors")
     after = adaptor_of(job)
@@ -216,7 +216,7 @@ def test_its_pairs_are_the_start(adaptor: Path, job: Job) -> None:
         pytest.param({"train_text_encoder": True}, "layers begin without an update", marks=pytest.mark.slow),
     ],
 )
-def test_what_can_hold_it_begins_with_its_update(
+def test_wider_pairs_start_with_the_update_of_the_adaptor(
     params: dict[str, Any], text: str, adaptor: Path, job: Job, tiny_sd: Path
 ) -> None:
     """An imported file of rank 2, or of alpha 1, can go on, though no job can be told to train such a one."""
@@ -240,7 +240,7 @@ def test_what_can_hold_it_begins_with_its_update(
         ({"lora_targets": "attention+ff"}, {}, "widen lora_targets"),
     ],
 )
-def test_parameters_that_cannot_hold_it_are_named(
+def test_parameters_that_do_not_fit_the_adaptor_are_named(
     trained: dict[str, Any], params: dict[str, Any], text: str, adaptor: Path, make_job: Callable[..., Job]
 ) -> None:
     source = adaptor
@@ -251,11 +251,11 @@ def test_parameters_that_cannot_hold_it_are_named(
     assert text in refusal(going_on(make_job("going on"), source, **params))
 
 
-def test_only_one_can_be_the_start(adaptor: Path, job: Job) -> None:
+def test_more_than_one_init_adaptor_is_refused(adaptor: Path, job: Job) -> None:
     assert "got 2" in refusal(going_on(job, adaptor, count=2))
 
 
-def test_one_of_another_base_is_refused(adaptor: Path, job: Job) -> None:
+def test_an_init_adaptor_of_another_base_is_refused(adaptor: Path, job: Job) -> None:
     going_on(job, adaptor)
     give(job, model={"name": "other", "key": "model", "sha256": "1" * 64})
     assert job.run() == 1

@@ -42,7 +42,7 @@ def weights_at(job: Job, step: int) -> dict[str, Tensor]:
 
 
 class TestText:
-    def test_its_pairs_learn_at_a_rate_of_their_own(self, plain: Job, make_job: Callable[..., Job]) -> None:
+    def test_text_encoder_pairs_have_their_own_learning_rate(self, plain: Job, make_job: Callable[..., Job]) -> None:
         job = make_job("usual").spec(**QUIET, train_text_encoder=True)
         assert job.run() == 0
         metrics = job.of_kind("step")[0].metrics
@@ -51,7 +51,7 @@ class TestText:
         assert {key.split(".")[0] for key in adaptor_of(job)} == {"unet", "text_encoder"}
         assert list(job.losses().values()) != list(plain.losses().values())
 
-    def test_another_rate_moves_them_further_and_the_network_alike(self, make_job: Callable[..., Job]) -> None:
+    def test_text_encoder_learning_rate_does_not_affect_the_network(self, make_job: Callable[..., Job]) -> None:
         moved = []
         for rate in (1e-4, 1e-2):
             job = make_job(str(rate)).spec(max_train_steps=1, train_text_encoder=True, text_encoder_learning_rate=rate)
@@ -135,7 +135,7 @@ class TestMemory:
         assert list(job.losses().values()) == pytest.approx(list(plain.losses().values()), rel=tolerance)
         assert {value.dtype for value in adaptor_of(job).values()} == {torch.float32}
 
-    def test_xformers_that_is_not_there_is_named_with_its_extra(self, job: Job) -> None:
+    def test_missing_xformers_is_reported_with_its_extra(self, job: Job) -> None:
         if importable("xformers"):
             pytest.skip("xformers is installed here")
         assert job.spec(**QUIET, attention="xformers").run() == 1
@@ -190,7 +190,7 @@ class TestPrior:
         assert len(list((tmp_path / "cache" / "class_images").rglob("*.png"))) == 1
 
     @pytest.mark.parametrize(("family", "guidance"), [("flux", 3.5), ("sdxl", 7.5)])
-    def test_they_are_guided_as_samples_of_the_family_are(
+    def test_class_images_use_the_guidance_of_the_family(
         self, family: str, guidance: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         requests: list[dict[str, Any]] = []
@@ -204,7 +204,7 @@ class TestPrior:
         class_image_draw(tmp_path / "a.png", SimpleNamespace(family=family), params, 3)  # type: ignore[arg-type]
         assert (requests[0]["guidance_scale"], requests[0]["seeds"]) == (guidance, [3])
 
-    def test_the_base_makes_them_as_it_was_trained_whatever_it_is_to_learn(self, tmp_path: Path, tiny_sd: Path) -> None:
+    def test_class_images_use_the_prediction_type_of_the_base(self, tmp_path: Path, tiny_sd: Path) -> None:
         settings = {**QUIET, "prior_preservation": True, "class_prompt": "photo of dog", "num_class_images": 1}
         for name, more in (("first", {}), ("second", {"prediction_type": "v_prediction"})):
             assert job_make(tmp_path / name, tiny_sd, tmp_path / "cache").spec(**settings, **more).run() == 0
@@ -213,7 +213,7 @@ class TestPrior:
 
 class TestOutputs:
     @pytest.mark.parametrize("by_epochs", [False, True])
-    def test_the_kohya_file_says_what_really_was(self, make_job: Callable[..., Job], by_epochs: bool) -> None:
+    def test_the_kohya_file_has_the_resolved_parameters(self, make_job: Callable[..., Job], by_epochs: bool) -> None:
         """As sd-scripts does: with defaults filled in, and nothing that did not count."""
         length = {"num_train_epochs": 2, "max_train_steps": None} if by_epochs else {"max_train_steps": 3}
         settings = {"learning_rate": None, "lr_scheduler": "cosine", "train_text_encoder": True, **length}
@@ -229,7 +229,7 @@ class TestOutputs:
         assert header.get("ss_num_epochs") == ("2" if by_epochs else None)
         assert "ss_huber_c" not in header and "ss_huber_schedule" not in header
 
-    def test_without_metadata_the_kohya_file_tells_nothing_of_the_training(self, make_job: Callable[..., Job]) -> None:
+    def test_no_metadata_removes_the_training_from_the_kohya_file(self, make_job: Callable[..., Job]) -> None:
         calls_by_mode = []
         for silent in (False, True):
             job = make_job(str(silent)).spec(max_train_steps=1, no_metadata=silent, clip_skip=1)
@@ -275,7 +275,7 @@ class TestOutputs:
 
 
 @pytest.mark.parametrize("kind", ["sd2", "sdxl", "sd3", "flux"])
-def test_every_family_trains_shows_and_gives_away(
+def test_every_family_trains_samples_and_exports(
     kind: str, tiny_base: Callable[[str], Path], tmp_path: Path, shared_cache: Path
 ) -> None:
     job = job_make(tmp_path / "job", tiny_base(kind), shared_cache).spec(**QUIET, **EVALUATION, train_text_encoder=True)

@@ -71,28 +71,28 @@ IN_OTHER_FILES = {
     "masked_loss": (EXAMPLES, "test_the_loss_is_weighted_in_latent_resolution"),
     "mask_column": (EXAMPLES, "test_the_loss_is_weighted_in_latent_resolution"),
     "unmasked_weight": (EXAMPLES, "test_the_loss_is_weighted_in_latent_resolution"),
-    "cache_latents": (EXAMPLES, "test_without_them_every_bit_is_the_same"),
-    "cache_text_embeddings": (EXAMPLES, "test_without_them_every_bit_is_the_same"),
+    "cache_latents": (EXAMPLES, "test_caches_do_not_change_any_bit"),
+    "cache_text_embeddings": (EXAMPLES, "test_caches_do_not_change_any_bit"),
     "class_prompt": (BATCHES, "test_class_captions_are_never_dropped"),
-    "num_class_images": (BATCHES, "test_generated_images_fill_up_what_the_dataset_lacks"),
+    "num_class_images": (BATCHES, "test_generated_class_images_complete_those_of_the_dataset"),
     "prior_weight": (BATCHES, "test_images_and_class_images_are_counted_apart"),
     "prior_preservation": (METHOD, "test_the_base_makes_class_images_once_per_host"),
-    "flux_guidance": (DENOISING, "test_flux_is_told_the_guidance"),
+    "flux_guidance": (DENOISING, "test_flux_gets_the_guidance"),
     "max_sequence_length": ("../models/test_families.py", "test_max_sequence_length_is_what_t5_reads"),
-    "timestep_sampling": (TIMES, "test_the_sampling_that_was_asked_for_is_used"),
-    "timestep_shift": (TIMES, "test_the_shift_is_the_familys_or_the_one_given"),
+    "timestep_sampling": (TIMES, "test_the_requested_timestep_sampling_is_used"),
+    "timestep_shift": (TIMES, "test_the_shift_is_the_familys_or_the_parameter"),
     "lora_targets": (METHOD, "test_convolutions_and_dora_change_what_is_learnt"),
     "conv_rank": (METHOD, "test_convolutions_and_dora_change_what_is_learnt"),
     "use_dora": (METHOD, "test_convolutions_and_dora_change_what_is_learnt"),
-    "train_text_encoder": (METHOD, "test_its_pairs_learn_at_a_rate_of_their_own"),
-    "text_encoder_learning_rate": (METHOD, "test_another_rate_moves_them_further_and_the_network_alike"),
+    "train_text_encoder": (METHOD, "test_text_encoder_pairs_have_their_own_learning_rate"),
+    "text_encoder_learning_rate": (METHOD, "test_text_encoder_learning_rate_does_not_affect_the_network"),
     "base_quantization": (METHOD, "test_a_quantised_base_trains_near_the_plain_one"),
     "gradient_checkpointing": (METHOD, "test_checkpointing_computes_blocks_twice_to_the_same_losses"),
-    "attention": (METHOD, "test_xformers_that_is_not_there_is_named_with_its_extra"),
+    "attention": (METHOD, "test_missing_xformers_is_reported_with_its_extra"),
     "compile": (METHOD, "test_a_compiled_network_has_the_gradients_of_the_plain_one"),
     "use_ema": (METHOD, "test_the_average_is_exported_and_the_raw_weights_stay"),
     "ema_decay": ("../../core/test_optim.py", "test_the_decay_warms_up_to_the_one_asked"),
-    "no_metadata": (METHOD, "test_without_metadata_the_kohya_file_tells_nothing_of_the_training"),
+    "no_metadata": (METHOD, "test_no_metadata_removes_the_training_from_the_kohya_file"),
     "log_to_wandb": ("../../optional/test_wandb.py", "test_a_job_without_a_key_keeps_its_run_in_files"),
     "wandb_project": ("../../optional/test_wandb.py", "test_a_job_without_a_key_keeps_its_run_in_files"),
     "secrets": (
@@ -106,8 +106,8 @@ ELSEWHERE = {
     "max_train_steps": "test_epochs_become_steps_and_max_train_steps_wins",
     "checkpoint_every_steps": "test_checkpoints_follow_their_interval_and_their_limit",
     "keep_checkpoints": "test_checkpoints_follow_their_interval_and_their_limit",
-    "image_column": "test_columns_are_read_by_the_names_given",
-    "caption_column": "test_columns_are_read_by_the_names_given",
+    "image_column": "test_columns_are_read_by_their_parameters",
+    "caption_column": "test_columns_are_read_by_their_parameters",
     "eval_prompt": "test_each_prompt_gives_an_image_at_step_0_each_interval_and_the_end",
     "eval_every_steps": "test_each_prompt_gives_an_image_at_step_0_each_interval_and_the_end",
     "eval_every_epochs": "test_evaluation_by_epochs",
@@ -167,7 +167,7 @@ def test_an_equal_job_has_the_equal_curve_and_adaptor(plain: Job, make_job: Call
         ({"snr_gamma": 100.0, "prediction_type": "epsilon"}, {"snr_gamma": 100.0}),
     ],
 )
-def test_a_value_that_says_what_is_so_anyway_changes_nothing(
+def test_equivalent_values_give_equal_loss_curves(
     changed: dict[str, Any], neutral: dict[str, Any], make_job: Callable[..., Job]
 ) -> None:
     first, second = make_job("first").spec(**changed), make_job("second").spec(**neutral)
@@ -205,7 +205,7 @@ def test_checkpoints_follow_their_interval_and_their_limit(job: Job) -> None:
     assert checkpoints == ["step-00000006", "step-00000007"]
 
 
-def test_columns_are_read_by_the_names_given(make_job: Callable[..., Job]) -> None:
+def test_columns_are_read_by_their_parameters(make_job: Callable[..., Job]) -> None:
     sidecars, columns = make_job("sidecars"), make_job("columns")
     rows = [{"bild": f"{i}.png", "titel": path.read_text()} for i, path in enumerate(captions_of(columns))]
     columns.dataset.joinpath("metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -294,7 +294,7 @@ def test_the_header_of_the_adaptor_says_how_to_load_it(job: Job) -> None:
     assert json.loads(header["lora_adapter_metadata"])["unet.lora_alpha"] == 16
 
 
-def test_the_base_decides_the_prediction_type_unless_told(
+def test_the_prediction_type_defaults_to_that_of_the_base(
     tmp_path: Path, shared_cache: Path, make_job: Callable[..., Job]
 ) -> None:
     velocity = build_tiny_sd(tmp_path / "velocity", prediction_type="v_prediction")
@@ -305,7 +305,7 @@ def test_the_base_decides_the_prediction_type_unless_told(
     assert of_base.manifest["prediction_type"] == "v_prediction"
 
 
-def test_epsilon_is_refused_where_the_last_step_has_no_signal(tmp_path: Path, shared_cache: Path) -> None:
+def test_epsilon_is_refused_with_zero_terminal_snr(tmp_path: Path, shared_cache: Path) -> None:
     base = build_tiny_sd(tmp_path / "base", prediction_type="v_prediction", rescale_betas_zero_snr=True)
     refused = job_make(tmp_path / "refused", base, shared_cache).spec(prediction_type="epsilon")
     assert refused.run() == 1
