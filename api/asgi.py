@@ -9,12 +9,10 @@ from django import setup
 from django.db import connection
 
 from api.environment import environment
-from api.server.body_limit import body_limited
 from api.server.handler import StayingThreadsHandler
 from api.server.http_protocol import framing_checked, null_characters_rejected, proxied
-from api.server.security_headers import secured
-from api.server.static_files import static_files
-from api.server.turns import REPORTS, STREAMS, in_turns
+from api.server.request_limits import REPORTS, STREAMS, body_limited, in_turns
+from api.server.security_headers import secured, static_files
 from api.storage import LINK_PATH, storage_app, storage_probe
 
 Scope = dict[str, Any]

@@ -53,7 +53,7 @@ class WorkerToken(UserToken):  # type: ignore[no-untyped-call]
 
 
 class AttemptToken(UserToken):  # type: ignore[no-untyped-call]
-    target_class = "api.jobs.agent.authentication.AttemptAuthentication"
+    target_class = "api.jobs.agent.views.AttemptAuthentication"
     name = "attemptToken"
 
 

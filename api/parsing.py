@@ -1,4 +1,4 @@
-"""Parsers of request bodies: bounded JSON whose values every database can store."""
+"""Contents of requests: bounded JSON whose values every database can store; views with one media type."""
 
 import math
 import re
@@ -7,9 +7,11 @@ from io import BytesIO
 from typing import Any
 
 from rest_framework.exceptions import ParseError
+from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import JSONParser
+from rest_framework.request import Request
 
-from api.server.body_limit import DEFAULT, BodyLimit, body_limit_for
+from api.server.request_limits import DEFAULT, BodyLimit, body_limit_for
 from foundation.plain_text import value_clean
 
 MAX_DEPTH = 100
@@ -92,3 +94,11 @@ def _fault(value: Any) -> str:
         case float() if not math.isfinite(value):
             return "a number is beyond what a double holds."
     return ""
+
+
+class FixedNegotiation(BaseContentNegotiation):
+    def select_parser(self, request: Request, parsers: Any) -> Any:  # noqa: ARG002 DRF's hook
+        return parsers[0]
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:  # noqa: ARG002
+        return renderers[0], renderers[0].media_type

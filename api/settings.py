@@ -113,7 +113,7 @@ UNFOLD = {
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_HISTORY": False,
     "DASHBOARD_CALLBACK": "api.panel.dashboard.dashboard",
-    "LOGIN": {"form": "api.accounts.panel_login.LimitedLogin"},
+    "LOGIN": {"form": "api.accounts.limits.LimitedLogin"},
     "SIDEBAR": {"show_search": True, "show_all_applications": False},
 }
 """How django-unfold shows the panel."""

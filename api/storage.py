@@ -1,7 +1,10 @@
-"""The storage of this installation, opened from the settings."""
+"""The storage of this installation, opened from the settings, and concurrent calls to it for many files."""
 
 import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import TypeVar
 
 from api.environment import environment
 from storage import Storage, open_storage
@@ -34,3 +37,22 @@ def storage_probe() -> None:
         log.info("storage: %s", storage().capabilities())
     except OSError as error:
         log.warning("the storage cannot be probed yet: %s", error)
+
+
+MAX_THREADS = 16
+"""Of one request."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_parallel(
+    function: Callable[[Item], Result], items: Sequence[Item], max_threads: int = MAX_THREADS
+) -> list[Result]:
+    """Returns the results in the order of the items; raises the first error in that order.
+
+    `function` must not use the database (each thread would open a connection). Call outside of transactions.
+    """
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(max_threads, len(items)), thread_name_prefix="storage") as threads:
+        return list(threads.map(function, items))

@@ -3,8 +3,8 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from api.health import healthz, readyz
-from api.metrics import metrics
+from api.jobs.urls import worker_urlpatterns
+from api.monitoring import healthz, metrics, readyz
 from api.pages import docs, home, schema
 
 urlpatterns = [
@@ -12,7 +12,7 @@ urlpatterns = [
     path("api/v1/", include("api.accounts.urls")),
     path("api/v1/", include("api.lineage.catalog_urls")),
     path("api/v1/", include("api.jobs.urls")),
-    path("internal/v1/", include("api.jobs.agent.urls")),
+    path("internal/v1/", include(worker_urlpatterns)),
     path("api/docs", docs),
     path("api/schema", schema),
     path("admin/", admin.site.urls),

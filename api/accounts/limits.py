@@ -7,12 +7,14 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import ValidationError
 from django.db import connection
 from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
+from unfold.forms import AuthenticationForm as UnfoldForm
 
 from api.accounts.models import RateCount, Token
 from api.environment import environment
@@ -96,3 +98,20 @@ def _account(request: Request) -> str | None:
         return str(request.user.get_username()).casefold()
     username = request.data.get("username") if isinstance(request.data, dict) else None
     return username[:150].casefold() if isinstance(username, str) else None
+
+
+if TYPE_CHECKING:
+    from django.contrib.admin.forms import AdminAuthenticationForm as Form
+else:
+    Form = UnfoldForm
+
+
+class LimitedLogin(Form):
+    """The panel's login form, which shares the rate limit of `POST auth/login`."""
+
+    def clean(self) -> dict[str, Any]:
+        """Counts the attempt before the password is checked."""
+        username = str(self.cleaned_data.get("username", ""))
+        if not login_allowed(self.request, lambda: username):
+            raise ValidationError("Too many tries for this account or address; wait a minute.")
+        return super().clean()

@@ -11,7 +11,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from api.accounts.models import Membership, Project, Token
-from api.audit.services import audit_add
+from api.audit.models import audit_add
 
 USER_PREFIX = "ant_"
 WORKER_PREFIX = "anw_"

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from api.accounts import project_views, secrets_views, token_views, views
+from api.accounts import project_views, views
 
 urlpatterns = [
     path("auth/login", views.LoginView.as_view()),
@@ -16,10 +16,10 @@ urlpatterns = [
     path("users/<str:username>/disable", project_views.UserDisableView.as_view()),
     path("users/<str:username>/enable", project_views.UserEnableView.as_view()),
     path("users/<str:username>/reset", project_views.UserResetView.as_view()),
-    path("tokens", token_views.TokensView.as_view()),
-    path("tokens/workers", token_views.WorkerTokensView.as_view()),
-    path("tokens/<uuid:token_id>", token_views.TokenView.as_view()),
-    path("secrets", secrets_views.SecretsView.as_view()),
-    path("secrets/<str:name>", secrets_views.SecretView.as_view()),
+    path("tokens", views.TokensView.as_view()),
+    path("tokens/workers", views.WorkerTokensView.as_view()),
+    path("tokens/<uuid:token_id>", views.TokenView.as_view()),
+    path("secrets", project_views.SecretsView.as_view()),
+    path("secrets/<str:name>", project_views.SecretView.as_view()),
     path("audit", views.AuditView.as_view()),
 ]

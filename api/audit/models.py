@@ -1,4 +1,8 @@
-"""The audit log."""
+"""The audit log: its table and its only write."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
 
 from django.db import models
 
@@ -23,3 +27,16 @@ class Audit(models.Model):
 
     def __str__(self) -> str:
         return f"{self.at} {self.actor} {self.kind} {self.object}"
+
+
+def audit_add(
+    *,
+    actor: str,
+    kind: str,
+    object: str,
+    at: datetime,
+    project_id: UUID | None = None,
+    data: dict[str, Any] | None = None,
+) -> None:
+    """Call in the transaction of the change. Without a project only superusers can read the entry."""
+    Audit.objects.create(actor=actor, kind=kind, object=object, at=at, project_id=project_id, data=data or {})

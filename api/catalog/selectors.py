@@ -1,6 +1,7 @@
 """Reads of the catalog, always within one project."""
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Any, NoReturn, TypeVar
 
 from django.db.models import F, QuerySet
@@ -16,7 +17,7 @@ from api.catalog.models import (
     VersionState,
 )
 from api.errors import Problem
-from trainers.contract.spec import InputRef, Inputs
+from trainers.contract.spec import InputRef, Inputs, JobSpec
 
 File = dict[str, Any]
 Row = TypeVar("Row", DatasetVersion, PretrainedModelVersion)
@@ -148,3 +149,21 @@ def _model_ref(version: PretrainedModelVersion) -> InputRef:
 
 def _adaptor_ref(adaptor: Adaptor) -> InputRef:
     return InputRef(name=str(adaptor), key=adaptor.key, sha256=adaptor.digest, details=adaptor.details)
+
+
+MAX_NAMED = 5
+"""Files of the dataset in an error."""
+
+
+def named_files_check(spec: JobSpec) -> None:
+    """Raises Problem that names the parameter, the file, and files of the dataset."""
+    params = spec.params
+    named = {name: str(path) for name in params.dataset_files if (path := getattr(params, name))}
+    if not named or spec.inputs.dataset is None:
+        return
+    paths = sorted(str(file["path"]) for file in input_files(spec.inputs.dataset))
+    for name, path in named.items():
+        if str(PurePosixPath(path)) not in paths:
+            more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
+            message = f"{spec.inputs.dataset.name} has no file {path!r}; it has {', '.join(paths[:MAX_NAMED])}{more}"
+            raise Problem("invalid", f"params.{name}: {message}.", fields={f"params.{name}": [message]})

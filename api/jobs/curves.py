@@ -7,7 +7,7 @@ from django.db.models import BigIntegerField, Case, Count, F, Max, Min, Q, Query
 from django.db.models.functions import Cast, RowNumber
 
 from api.jobs.models import Job, Metric
-from api.jobs.superseded import reaches_of
+from api.jobs.selectors import reaches_of
 
 Series = dict[str, list[tuple[int, float]]]
 DEFAULT_POINTS = 2000

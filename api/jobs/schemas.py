@@ -12,8 +12,8 @@ from api.accounts.models import Project
 from api.catalog.models import Adaptor, DatasetVersion, PretrainedModelVersion
 from api.environment import environment
 from api.jobs.models import Artifact, Attempt, Event, Job, Manifest, Worker
+from api.jobs.placement import waiting_sentences
 from api.jobs.states import State
-from api.jobs.waiting import waiting_sentences
 from api.storage import storage
 from trainers.contract.spec import Contract
 

@@ -6,7 +6,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import F
 
-from api.audit.services import audit_add
+from api.audit.models import audit_add
 from api.errors import Problem
 from api.jobs.models import Attempt, Event, Job
 from api.jobs.states import ENDED, MOVES, State

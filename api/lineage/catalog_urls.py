@@ -29,7 +29,7 @@ from api.catalog.versions.views import (
     VersionsView,
 )
 from api.lineage import views as lineage_views
-from api.lineage.schemas import UsedByShape
+from api.lineage.uses import UsedByShape
 from api.methods.views import MethodsView, MethodView
 from api.openapi import page_of
 from api.paging import PAGE
@@ -68,6 +68,7 @@ urlpatterns = [
     *kind_urls("datasets", DatasetShape, DatasetDetailShape),
     path("datasets/<str:ref>/preview", DatasetPreviewView.as_view()),
     path("datasets/<str:ref>/captions", DatasetCaptionsView.as_view()),
+    path("datasets/<str:name>/samples", lineage_views.DatasetSamplesView.as_view()),
     *kind_urls("models", ModelShape, ModelDetailShape),
     path("templates", template_views.TemplatesView.as_view()),
     path("templates/validate", template_views.TemplateVerdictView.as_view()),

@@ -1,4 +1,4 @@
-"""Endpoints that need catalog and jobs: archive, lineage and deletion of adaptors; uses of any version."""
+"""Endpoints that need catalog and jobs: zip, lineage, uses and deletion of versions; datasets of samples."""
 
 import hashlib
 import json
@@ -19,13 +19,13 @@ from api.audit.names import ref_read
 from api.catalog.adaptors import views as adaptor_views
 from api.catalog.adaptors.views import adaptor_or_404
 from api.catalog.adaptors.zip_stream import Entry, in_threads, zip_pieces
-from api.catalog.models import Adaptor
+from api.catalog.models import Adaptor, Dataset
 from api.catalog.versions import views as version_views
-from api.catalog.versions.views import version_or_404
+from api.catalog.versions.views import DERIVED, record_or_404, version_or_404, version_response
+from api.lineage.dataset_from_samples import SamplesRequest, dataset_from_samples
 from api.lineage.deletes import adaptor_delete, record_delete, version_delete
-from api.lineage.schemas import LineageShape, UsedByShape
-from api.lineage.uses import used_version
-from api.negotiation import FixedNegotiation
+from api.lineage.uses import LineageShape, UsedByShape, used_version
+from api.parsing import FixedNegotiation
 from api.storage import storage
 
 ZIP = "application/zip"
@@ -102,3 +102,19 @@ def _entries(adaptor: Adaptor, folder: str) -> Iterator[Entry]:
     digest = hashlib.sha256(manifest).hexdigest()
     if all(file["path"] != "manifest.json" for file in adaptor.files):
         yield Entry(f"{folder}/manifest.json", len(manifest), digest, lambda: iter([manifest]))
+
+
+class DatasetSamplesView(APIView):
+    @extend_schema(
+        operation_id="datasets_from_samples",
+        request=SamplesRequest,
+        responses=DERIVED,
+    )
+    def post(self, request: Request, name: str) -> Response:
+        """Makes a version of chosen images of jobs, each with its prompt as caption, or adds them to the latest."""
+        project = project_of(request)
+        record = record_or_404(project, "datasets", name)
+        samples = SamplesRequest.model_validate(request.data)
+        assert isinstance(record, Dataset)
+        version, created = dataset_from_samples(project=project, record=record, request=samples, by=actor_of(request))
+        return version_response(version, "datasets", created=created)

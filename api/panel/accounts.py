@@ -13,16 +13,14 @@ from django.utils import timezone
 from django.utils.decorators import method_decorator
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from api.accounts.members import invitation_answer, member_remove, member_set
 from api.accounts.models import Invitation, Membership, Project, Token
 from api.accounts.tokens import token_revoke
-from api.accounts.users import logins_end
+from api.accounts.users import invitation_answer, logins_end, member_remove, member_set
 from api.audit.clock import now
-from api.audit.services import audit_add
+from api.audit.models import audit_add
 from api.errors import Problem
 from api.panel.actions import PanelAction, actor_of, panel_actions
-from api.panel.columns import label, link_to
-from api.panel.readonly import ModelAdmin, ReadOnly, ReadOnlyRows
+from api.panel.readonly import ModelAdmin, ReadOnly, ReadOnlyRows, label, link_to
 
 
 def revoke(token: Token, by: str) -> str:

@@ -14,8 +14,7 @@ from api.catalog.models import (
     Template,
     Upload,
 )
-from api.panel.columns import label, link_to
-from api.panel.readonly import ReadOnly, ReadOnlyRows
+from api.panel.readonly import ReadOnly, ReadOnlyRows, label, link_to
 
 
 class Versions(ReadOnlyRows):

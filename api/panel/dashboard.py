@@ -11,11 +11,10 @@ from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 
 from api.environment import environment
-from api.health import storage_capabilities
-from api.jobs.gauges import attempts_live, jobs_by_state, queue_by_pool
 from api.jobs.models import Worker
 from api.jobs.queue import BROKER_ERRORS, broker_answers
-from api.panel.columns import STATE_COLOURS, label, record_link, worker_label
+from api.monitoring import attempts_live, jobs_by_state, queue_by_pool, storage_capabilities
+from api.panel.readonly import STATE_COLOURS, label, record_link, worker_label
 
 MAX_WORKERS = 50
 Table = dict[str, Any]

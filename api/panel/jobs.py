@@ -15,8 +15,16 @@ from api.jobs.services.control import job_cancel, job_pause, job_resume
 from api.jobs.services.workers import worker_drain, worker_drain_undo
 from api.jobs.states import LIVE, State, Stop
 from api.panel.actions import PanelAction, panel_actions
-from api.panel.columns import link_to, outcome_label, reason_label, record_link, state_label, worker_label
-from api.panel.readonly import ReadOnly, ReadOnlyRows
+from api.panel.readonly import (
+    ReadOnly,
+    ReadOnlyRows,
+    link_to,
+    outcome_label,
+    reason_label,
+    record_link,
+    state_label,
+    worker_label,
+)
 
 
 def may_cancel(job: Job) -> bool:

@@ -11,7 +11,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.environment import Network
 from api.errors import Problem
-from api.server.body_limit import CLOSE, App, Receive, Send, problem_send
+from api.server.request_limits import CLOSE, App, Receive, Send, problem_send
 
 HEADER_SECONDS = 10.0
 """From the connection, or the first byte of a further request, to the end of its headers."""

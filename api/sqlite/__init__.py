@@ -1,1 +1,0 @@
-"""SQLite with a fair queue of writers in each process. The ENGINE of an embedded platform."""

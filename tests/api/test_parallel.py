@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
-from api.parallel import MAX_THREADS, in_parallel
-from api.storage import storage
+from api.storage import MAX_THREADS, in_parallel, storage
 from storage import Stat
 from tests.api.host import Agent, Host
 from tests.api.jobs.test_claim import submit

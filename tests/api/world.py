@@ -24,6 +24,7 @@ CLOCK_READERS = (
     "events",
     "files",
     "finish",
+    "inputs",
     "reconcile",
     "submit",
     "workers",
@@ -72,7 +73,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._real = clock.now
         self._ahead = timedelta()
-        for module in (*(f"services.{name}" for name in CLOCK_READERS), "selectors", "waiting"):
+        for module in (*(f"services.{name}" for name in CLOCK_READERS), "selectors", "placement"):
             monkeypatch.setattr(f"api.jobs.{module}.now", self.now)
 
     def now(self) -> datetime:

@@ -8,7 +8,7 @@ from django.utils import timezone
 from pydantic import Field, StringConstraints
 
 from api.accounts.models import Project
-from api.audit.services import audit_add
+from api.audit.models import audit_add
 from api.catalog.models import Adaptor, AdaptorName, AdaptorTag, PretrainedModelVersion
 from api.catalog.versions.filelist import files_check
 from api.errors import Problem

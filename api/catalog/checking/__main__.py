@@ -1,4 +1,8 @@
-"""`python -m api.catalog.checking IN OUT`, the order as JSON on standard input. OUT/report.json is written last."""
+"""`python -m api.catalog.checking IN OUT`: examines hostile files, directory in, directory out.
+
+Reads the order as JSON from standard input and writes OUT/report.json last. Runs as a child of the API under resource
+limits, started by `api.catalog.versions.check_run`; knows no database, storage key or network, and imports no Django.
+"""
 
 import importlib
 import json

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow
 from pyarrow.parquet import ParquetFile
 
-from api.catalog.checking.decoded import DecodedBudget, rows_budget
 from api.catalog.checking.report import Refused, dataset_refusals
+from api.catalog.checking.work import DecodedBudget, rows_budget
 from formats.datasets.images import CAPTION_COLUMNS, FILE_NAME, FORMAT_ENDINGS, IMAGE_NAMES, PATH_COLUMNS, image_format
 from formats.datasets.parquet import (
     image_bytes,

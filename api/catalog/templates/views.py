@@ -14,8 +14,8 @@ from api.accounts.authentication import actor_of, project_of
 from api.audit.names import ref_read
 from api.catalog.models import Template, TemplateVersion
 from api.catalog.selectors import template_version
-from api.catalog.templates.check import template_verdict
 from api.catalog.templates.schemas import (
+    MAX_BYTES,
     TemplateContent,
     TemplateImportShape,
     TemplateRequest,
@@ -24,6 +24,8 @@ from api.catalog.templates.schemas import (
     VerdictRequest,
     VerdictShape,
     VersionNumber,
+    template_read,
+    template_write,
 )
 from api.catalog.templates.services import (
     template_clone,
@@ -32,14 +34,13 @@ from api.catalog.templates.services import (
     template_import,
     template_restore,
     template_update,
+    template_verdict,
 )
-from api.catalog.templates.yaml_file import MAX_BYTES, template_read, template_write
 from api.catalog.versions.schemas import NameRequest
 from api.catalog.versions.views import SEARCH
-from api.negotiation import FixedNegotiation
 from api.openapi import page_of
 from api.paging import PAGE, Cursor
-from api.parsing import StrictJSONParser, values_check
+from api.parsing import FixedNegotiation, StrictJSONParser, values_check
 
 YAML = "application/yaml"
 RENAME = OpenApiParameter("name", str, description="Save under this name instead of the file's.")

@@ -11,7 +11,7 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
-from api.audit.services import audit_add
+from api.audit.models import audit_add
 from api.catalog.models import KINDS, Dataset, DatasetVersion, PretrainedModel, PretrainedModelVersion, Upload
 from api.catalog.models import VersionState as State
 from api.catalog.versions.check_run import CHECK_FAILED, Checked, files_key, folder_check, preview_prefix

@@ -9,15 +9,14 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from api.accounts.models import Project
+from api.audit.models import audit_add
 from api.audit.names import name_check
-from api.audit.services import audit_add
 from api.catalog.models import KINDS, Dataset, PretrainedModel, Upload, VersionState
 from api.catalog.versions.filelist import archive_check, files_check, stripped_digest
 from api.catalog.versions.schemas import JoinedShape, UploadShape
 from api.environment import environment
 from api.errors import Problem
-from api.parallel import in_parallel
-from api.storage import storage
+from api.storage import in_parallel, storage
 from api.upload_links import Parts, UploadLinkShape, links_check, parts_count, parts_join, upload_link
 from trainers.contract.spec import folder_digest
 

@@ -16,7 +16,7 @@ from rest_framework.views import APIView
 from api.accounts.authentication import actor_of, project_of
 from api.accounts.models import Project
 from api.audit.names import ref_read
-from api.catalog.checking.preview import BLOCK_ITEMS, block_name
+from api.catalog.checking.report import BLOCK_ITEMS, block_name
 from api.catalog.models import DatasetVersion, Upload, VersionState
 from api.catalog.selectors import dataset_version, latest_ready, records, versions_of
 from api.catalog.versions.check_run import preview_prefix
@@ -44,6 +44,8 @@ PAGE_ITEMS = 50
 MAX_ITEMS = 200
 CURSOR = OpenApiParameter("cursor", str, description="From `next`.")
 LIMIT = OpenApiParameter("limit", int, description=f"Items of a page, at most {MAX_ITEMS}.")
+DERIVED = dict.fromkeys((200, 201, 202), DatasetDetailShape)
+"""Responses of a call that derives a version: an equal one exists, it is new, it is checked later."""
 SEARCH = OpenApiParameter("search", str, description="Part of the name.")
 
 
@@ -113,7 +115,7 @@ class DatasetCaptionsView(APIView):
     @extend_schema(
         operation_id="datasets_captions",
         request=CaptionsRequest,
-        responses=dict.fromkeys((200, 201, 202), DatasetDetailShape),
+        responses=DERIVED,
     )
     def post(self, request: Request, ref: str) -> Response:
         """Makes a version with other captions (201); no image is sent again. The same captions: the same version."""

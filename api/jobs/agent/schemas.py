@@ -8,8 +8,7 @@ from api.environment import environment
 from api.jobs.models import Artifact, Attempt, Worker
 from api.jobs.schemas import SpecInputShape
 from api.jobs.services.claim import Claim
-from api.jobs.services.inputs import attempt_inputs, attempt_spec
-from api.jobs.services.secrets import AttemptSecrets
+from api.jobs.services.inputs import AttemptSecrets, attempt_inputs, attempt_spec
 from api.upload_links import UploadLinkShape
 from foundation.protocol import OLDEST_WORKER, PROTOCOL
 

@@ -1,21 +1,30 @@
-"""Endpoints of agents, which hold the token of their attempt. See docs/protocol.md."""
+"""Endpoints of worker hosts and of the agents of their attempts. See docs/protocol.md."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 from uuid import UUID
 
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from pydantic import Field
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.parsers import BaseParser
+from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from api.accounts.authentication import WorkerAuthentication, bearer
+from api.accounts.limits import ClaimRate
+from api.accounts.tokens import ATTEMPT_PREFIX, token_hash
 from api.errors import ErrorShape
-from api.jobs.agent.authentication import AttemptAuthentication, OwnAttempt
 from api.jobs.agent.schemas import (
+    ClaimShape,
     FinishedShape,
     HeartbeatShape,
+    HelloShape,
+    HostHeartbeatShape,
     JoinedFileShape,
     LinksShape,
     PublishedShape,
@@ -25,13 +34,51 @@ from api.jobs.agent.schemas import (
 from api.jobs.models import Attempt
 from api.jobs.schemas import Incoming
 from api.jobs.services.attempt_lifecycle import Heartbeat, attempt_heartbeat, require_live
+from api.jobs.services.claim import ClaimRequest, attempt_claim
 from api.jobs.services.events import EventBatch, events_record
 from api.jobs.services.files import Joining, Publication, Uploads, artifact_publish, upload_join, uploads_grant
 from api.jobs.services.finish import Finish, attempt_finish
-from api.jobs.services.inputs import attempt_links
+from api.jobs.services.inputs import attempt_links, secrets_open
 from api.jobs.services.log import MAX_BYTES, log_append
+from api.jobs.services.workers import Hello, worker_goodbye, worker_heartbeat, worker_hello
 from api.openapi import internal_operation
 from api.parsing import CleaningJSONParser
+from trainers.contract.spec import MAX_BIGINT
+
+
+@dataclass(frozen=True)
+class AttemptPrincipal:
+    attempt: Attempt
+    is_authenticated: ClassVar[bool] = True
+    is_active: ClassVar[bool] = True
+
+
+class AttemptAuthentication(BaseAuthentication):
+    """Sets request.auth to the Attempt with its id alone: heartbeats and events are frequent, and their services lock
+    and read what they need. Accepts attempts that have ended: the services decide what those may still send."""
+
+    def authenticate(self, request: Request) -> tuple[AttemptPrincipal, Attempt] | None:
+        plain = bearer(request)
+        if plain is None:
+            return None
+        try:
+            attempt = Attempt.objects.only("pk").get(
+                token_hash=token_hash(plain) if plain.startswith(ATTEMPT_PREFIX) else ""
+            )
+        except Attempt.DoesNotExist:
+            message = f"Expected a valid attempt token ({ATTEMPT_PREFIX}...); stop the process tree."
+            raise AuthenticationFailed(message) from None
+        return AttemptPrincipal(attempt), attempt
+
+    def authenticate_header(self, request: Request) -> str:  # noqa: ARG002 DRF's hook
+        return "Bearer"
+
+
+class OwnAttempt(BasePermission):
+    message = "The token belongs to another attempt."
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        return isinstance(request.auth, Attempt) and str(request.auth.pk) == str(view.kwargs["attempt_id"])
 
 
 class Links(Incoming):
@@ -126,3 +173,63 @@ def _attempt(request: Request) -> Attempt:
     """The complete row: authentication reads its id alone."""
     assert isinstance(request.auth, Attempt)
     return Attempt.objects.get(pk=request.auth.pk)
+
+
+class Boot(Incoming):
+    worker: UUID
+    boot_id: UUID
+
+
+class HostHeartbeat(Boot):
+    free_slots: int = Field(ge=0, le=1000)
+    room_bytes: int | None = Field(None, ge=0, le=MAX_BIGINT)
+    """Free disk space for a job's inputs; null = not measured."""
+    self_check: Literal["passed", "failed"] | None = None
+    """Of a host in quarantine: whether what failed there works now; null = unknown."""
+
+
+class HostView(APIView):
+    authentication_classes = (WorkerAuthentication,)
+    permission_classes = (IsAuthenticated,)
+    parser_classes = (CleaningJSONParser,)
+
+
+class HelloView(HostView):
+    @internal_operation("host_hello", Hello, HelloShape)
+    def post(self, request: Request) -> Response:
+        worker = worker_hello(hello=Hello.model_validate(request.data))
+        return Response(HelloShape.of(worker).model_dump())
+
+
+class HeartbeatView(HostView):
+    @internal_operation("host_heartbeat", HostHeartbeat, HostHeartbeatShape)
+    def post(self, request: Request) -> Response:
+        heartbeat = HostHeartbeat.model_validate(request.data)
+        worker = worker_heartbeat(
+            worker_id=heartbeat.worker,
+            boot_id=heartbeat.boot_id,
+            free_slots=heartbeat.free_slots,
+            room_bytes=heartbeat.room_bytes,
+            self_check=heartbeat.self_check,
+        )
+        return Response(HostHeartbeatShape.of(worker).model_dump())
+
+
+class GoodbyeView(HostView):
+    @internal_operation("host_goodbye", Boot)
+    def post(self, request: Request) -> Response:
+        boot = Boot.model_validate(request.data)
+        worker_goodbye(worker_id=boot.worker, boot_id=boot.boot_id)
+        return Response(status=204)
+
+
+class ClaimsView(HostView):
+    throttle_classes = (ClaimRate,)
+
+    @internal_operation("host_claim", ClaimRequest, ClaimShape)
+    def post(self, request: Request) -> Response:
+        claim = attempt_claim(request=ClaimRequest.model_validate(request.data))
+        if claim is None:
+            return Response(status=204)
+        secrets = secrets_open(attempt=claim.attempt)
+        return Response(ClaimShape.of(claim, secrets).model_dump())

@@ -9,7 +9,7 @@ from django.db.models import F
 from pydantic import Field
 
 from api.audit.clock import now
-from api.audit.services import audit_add
+from api.audit.models import audit_add
 from api.environment import environment
 from api.errors import Problem
 from api.jobs import queue

@@ -10,12 +10,12 @@ from typing import Any
 from django.db import transaction
 
 from api.audit.clock import now
-from api.audit.services import audit_add
+from api.audit.models import audit_add
 from api.environment import environment
 from api.errors import Problem
 from api.jobs.models import Artifact, Attempt, AvoidedWorker, Job, Worker
+from api.jobs.placement import workers_instead
 from api.jobs.selectors import workers_live
-from api.jobs.services.placement import workers_instead
 from api.jobs.states import Outcome
 from api.jobs.transitions import event_add, job_audit
 from trainers.contract.errors import MEANINGS, WORKER_SIDE, Reason, Retry

@@ -15,9 +15,9 @@ from api.accounts.tokens import ATTEMPT_PREFIX, token_new
 from api.environment import environment
 from api.errors import Problem
 from api.jobs.models import Attempt, Job, Worker
+from api.jobs.placement import accelerators_for, accelerators_free, accelerators_hold, workers_instead
 from api.jobs.schemas import Incoming
 from api.jobs.selectors import ORDER, line_behind, line_heads, rank, workers_live
-from api.jobs.services.placement import accelerators_for, accelerators_free, accelerators_hold, workers_instead
 from api.jobs.services.workers import Labels, worker_touch
 from api.jobs.states import State
 from api.jobs.transitions import IDLE, job_audit, job_move

@@ -14,8 +14,7 @@ from api.jobs.schemas import Incoming
 from api.jobs.selectors import params_stored
 from api.jobs.services.attempt_lifecycle import live_lock, require_live
 from api.jobs.transitions import event_add, job_audit
-from api.parallel import in_parallel
-from api.storage import storage
+from api.storage import in_parallel, storage
 from api.upload_links import Parts, UploadLinkShape, links_check, parts_join, upload_link
 from foundation.protocol import LIVE
 from storage.base import key_check

@@ -1,37 +1,36 @@
-"""A request becomes a queued job: find by key, resolve, check, insert."""
+"""A request, or the repetition of a job, becomes a queued job: find by key, resolve, check, insert."""
 
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from django.db import IntegrityError, transaction
 from pydantic import BaseModel, Field
 
 from api.accounts.models import Project
 from api.audit.clock import now
-from api.audit.services import audit_add
-from api.catalog.devices import resources_for
+from api.audit.models import audit_add
+from api.catalog.devices import devices_named, resources_for
 from api.catalog.models import TemplateVersion
-from api.catalog.named_files import named_files_check
-from api.catalog.selectors import resolve_inputs, template_version
-from api.catalog.templates.schemas import MAX_DATASETS
+from api.catalog.selectors import named_files_check, resolve_inputs, template_version
+from api.catalog.templates.schemas import INPUT_ROLES, MAX_DATASETS
 from api.environment import environment
 from api.errors import Problem
 from api.jobs import queue
 from api.jobs.models import Job
-from api.jobs.services.inputs import inputs_record
-from api.jobs.services.placement import accelerators_default, needs_text
-from api.jobs.services.secrets import secrets_check
+from api.jobs.placement import accelerators_default, needs_text
+from api.jobs.services.inputs import inputs_record, secrets_check
 from api.jobs.transitions import event_add
 from foundation.plain_text import PlainLine
+from trainers.contract.params import params_class
 from trainers.contract.params.base import Params
-from trainers.contract.params.inspect_dataset import TEMPLATES
 from trainers.contract.spec import Contract, JobSpec, canonical_json
 
 MAX_KEY = 200
 """Characters of an Idempotency-Key."""
 PREVIEW_METHOD = "inspect_dataset"
+PREVIEWED_METHODS = get_args(params_class(PREVIEW_METHOD).model_fields["template_method"].annotation)
 
 
 class JobRequest(Contract):
@@ -84,8 +83,8 @@ def job_create(
 def preview_create(*, project: Project, template: str, request: PreviewRequest, by: str) -> Job:
     """Returns the queued job, which needs no accelerator. Raises Problem if the template's method reads no dataset."""
     content = template_version(project, template, "name").content
-    if content["method"] not in TEMPLATES:
-        message = f"a template of {content['method']} has no preview; those of {', '.join(TEMPLATES)} have"
+    if content["method"] not in PREVIEWED_METHODS:
+        message = f"a template of {content['method']} has no preview; those of {', '.join(PREVIEWED_METHODS)} have"
         raise Problem("invalid", f"name: {message}.", fields={"name": [message]})
     job_request = JobRequest(
         name=f"preview of {template}",
@@ -271,3 +270,62 @@ def _insert(key: SubmitKey, draft: JobDraft) -> Job:
     audit_add(actor=job.actor, kind="job_created", object=f"job:{job.pk}", project_id=job.project_id, at=at, data=data)
     transaction.on_commit(lambda: queue.wake(job.pool))
     return job
+
+
+class RerunRequest(Contract):
+    """What shall differ; an empty one is a clone."""
+
+    name: PlainLine | None = Field(None, min_length=1, max_length=200)
+    params: dict[str, Any] = Field({})
+    """Laid over the job's, key by key; null takes one out, so that its default holds."""
+    dataset: str | None = None
+    """name or name@version; left out: the very version that the job read."""
+    further_datasets: list[str] | None = Field(None, max_length=MAX_DATASETS)
+    """Read after it, in this order."""
+    class_dataset: str | None = None
+    """Images of the class, for prior preservation."""
+    model: str | None = None
+    adaptors: list[str] | None = None
+    resources: dict[str, Any] | None = None
+    """Laid over the job's, key by key."""
+    pool: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_-]{0,49}$")
+    priority: int | None = Field(None, ge=-1000, le=1000)
+
+
+def job_rerun(*, parent: Job, request: RerunRequest, by: str, idempotency_key: str | None = None) -> tuple[Job, bool]:
+    """Returns the new queued job, whose `parent` is the old one, and whether it is new. Raises as `job_create` does.
+
+    409 if an input was deleted meanwhile and the request names no other.
+    """
+    digest = request_digest(request, context=f"rerun of {parent.pk}")
+    key = SubmitKey(parent.project, by, idempotency_key, digest)
+    return job_enqueue(key=key, resolve=lambda: _rerun_resolve(parent, request))
+
+
+def _rerun_resolve(parent: Job, request: RerunRequest) -> JobDraft:
+    spec, pool = parent.spec, request.pool or parent.pool
+    params = params_laid(spec["params"], request.params)
+    resources = {} if devices_named(parent.method, request.params) else spec["resources"]
+    changed = {
+        "name": request.name or spec["name"],
+        "params": params,
+        "inputs": {**spec["inputs"], **_changed_inputs(parent, request)},
+        "resources": resources_for(
+            parent.method, params, {**resources, **(request.resources or {})}, lambda: accelerators_default(pool)
+        ),
+    }
+    return JobDraft(
+        spec=JobSpec.model_validate({**spec, **changed}),
+        pool=pool,
+        priority=parent.priority if request.priority is None else request.priority,
+        template=parent.template,
+        template_version=parent.template_version,
+        parent=parent,
+    )
+
+
+def _changed_inputs(parent: Job, request: RerunRequest) -> dict[str, Any]:
+    """Those that the request names."""
+    refs = {role: ref for role in INPUT_ROLES if (ref := getattr(request, role)) is not None}
+    resolved = resolve_inputs(parent.project, **refs)
+    return {role: getattr(resolved, role) for role in refs}

@@ -19,8 +19,8 @@ from django.db.models import Q
 from api.environment import environment
 from api.jobs.models import Event, Job
 from api.jobs.schemas import EventShape
+from api.jobs.selectors import KINDS, Reaches, is_superseded, reaches_of
 from api.jobs.states import ENDED
-from api.jobs.superseded import KINDS, Reaches, is_superseded, reaches_of
 
 log = logging.getLogger(__name__)
 

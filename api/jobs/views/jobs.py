@@ -24,8 +24,7 @@ from api.jobs.services.control import (
     job_pause,
     job_resume,
 )
-from api.jobs.services.rerun import RerunRequest, job_rerun
-from api.jobs.services.submit import JobRequest, PreviewRequest, job_create, preview_create
+from api.jobs.services.submit import JobRequest, PreviewRequest, RerunRequest, job_create, job_rerun, preview_create
 from api.openapi import page_of
 from api.paging import PAGE, Cursor
 from trainers.contract.spec import Contract

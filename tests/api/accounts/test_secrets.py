@@ -11,7 +11,7 @@ from django.db import connection
 from rest_framework.test import APIClient
 
 from api.accounts.models import Project, ProjectSecret
-from api.accounts.secrets_cipher import UnreadableError, value_open
+from api.accounts.secrets import UnreadableError, value_open
 from api.audit.models import Audit
 from tests.api.actors import person
 from tests.api.world import Environ

@@ -17,7 +17,7 @@ from api.audit.models import Audit
 from api.catalog.models import DatasetVersion, Upload
 from api.catalog.versions.uploads import uploads_sweep
 from api.environment import environment
-from api.health import storage_capabilities
+from api.monitoring import storage_capabilities
 from api.storage import storage
 from storage import Storage
 from storage.links import link_app

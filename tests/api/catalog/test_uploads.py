@@ -10,7 +10,7 @@ import httpx
 import pytest
 from rest_framework.test import APIClient
 
-from api.catalog.checking.header import image_size
+from api.catalog.checking.decode import image_size
 from api.catalog.models import DatasetVersion, PretrainedModelVersion, Upload
 from api.storage import storage_app
 from tests.api.actors import Files, base_model, file_list, images, metadata, person, png, safetensors, send, upload

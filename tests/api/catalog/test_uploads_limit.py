@@ -8,7 +8,7 @@ import pytest
 from django.core.cache import cache
 
 from api.asgi import application
-from api.server.body_limit import LISTS
+from api.server.request_limits import LISTS
 from api.storage import storage
 from tests.patience import PATIENCE_SECONDS
 from tests.storage.server import serving

@@ -6,9 +6,9 @@ import pytest
 from rest_framework.test import APIClient
 
 from api.audit.models import Audit
-from api.jobs.gauges import workers_by_state
 from api.jobs.models import Artifact, Attempt, Event, Job, Worker
 from api.jobs.selectors import due_up_to
+from api.monitoring import workers_by_state
 from api.storage import storage
 from tests.api.conftest import host_make
 from tests.api.host import Agent, Host

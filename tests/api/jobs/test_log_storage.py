@@ -7,9 +7,8 @@ import pytest
 from django.db import connection
 from rest_framework.test import APIClient
 
-from api.jobs.logs import log_read, log_size
 from api.jobs.models import Attempt, Job, LogChunk, LogPiece
-from api.jobs.services.log import logs_compact
+from api.jobs.services.log import log_read, log_size, logs_compact
 from tests.api.host import Agent, Host
 from tests.api.world import World
 from tests.patience import PATIENCE_SECONDS

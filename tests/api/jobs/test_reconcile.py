@@ -10,7 +10,7 @@ from prometheus_client import generate_latest
 from api.catalog.models import Removal, Upload
 from api.jobs.models import Reconciliation, Unreferenced
 from api.jobs.services.reconcile import reconcile_pass
-from api.metrics import registry
+from api.monitoring import registry
 from api.storage import storage
 from tests.api.host import Agent
 from tests.api.world import INPUT_FILES, Clock

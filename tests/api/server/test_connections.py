@@ -86,7 +86,7 @@ def test_headers_past_64_kib_are_refused(url: str) -> None:
 
 def test_an_answer_may_take_longer_than_a_request(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     late = threading.Event()
-    monkeypatch.setattr("api.health._database", lambda: "late" if late.wait(4 * Hasty.header_seconds) else "ok")
+    monkeypatch.setattr("api.monitoring._database", lambda: "late" if late.wait(4 * Hasty.header_seconds) else "ok")
     answer = httpx.get(f"{url}/readyz", trust_env=False, timeout=30)
     assert answer.json()["database"] == "ok"
 

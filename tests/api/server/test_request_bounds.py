@@ -13,7 +13,7 @@ from api.accounts.schemas import LoginRequest
 from api.catalog.models import Dataset, DatasetVersion, Upload
 from api.errors import MAX_ERRORS, problem_of
 from api.parsing import MAX_DEPTH, MAX_KEYS, json_bounds_check
-from api.server.body_limit import DEFAULT, LISTS, PASSWORD, BodyLimit, body_limit_for
+from api.server.request_limits import DEFAULT, LISTS, PASSWORD, BodyLimit, body_limit_for
 from tests.api.actors import person
 from tests.api.served import served
 from tests.api.world import Environ, version_make

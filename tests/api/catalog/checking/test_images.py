@@ -148,7 +148,7 @@ def test_metadata_below_the_top_is_read_as_hub_datasets_have_it(work_of: WorkOf)
 
 
 def test_the_pixels_of_an_upload_are_bounded_together(work_of: WorkOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.catalog.checking.decoded.MIN_IMAGE_BYTES", 1 << 20)
+    monkeypatch.setattr("api.catalog.checking.work.MIN_IMAGE_BYTES", 1 << 20)
     one_colour = BytesIO()
     Image.new("RGB", (500, 400)).save(one_colour, "PNG")
     assert len(one_colour.getvalue()) < 2000

@@ -10,8 +10,8 @@ import pytest
 from pyarrow import parquet
 
 from api.catalog.checking.dataset import check
-from api.catalog.checking.decoded import decoded_limit
 from api.catalog.checking.report import Refused, plain
+from api.catalog.checking.work import decoded_limit
 from tests.api.actors import png
 from tests.api.catalog.checking.conftest import WorkOf
 
@@ -162,8 +162,8 @@ def test_a_parquet_dictionary_bomb_is_refused_after_a_bounded_number_of_bytes(wo
 
 def test_the_parquet_files_of_an_upload_are_bounded_together(work_of: WorkOf, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of them stays below the bound of one file."""
-    monkeypatch.setattr("api.catalog.checking.decoded.MIN_DECODED_BYTES", 1 << 20)
-    monkeypatch.setattr("api.catalog.checking.decoded.MAX_RATIO", 100)
+    monkeypatch.setattr("api.catalog.checking.work.MIN_DECODED_BYTES", 1 << 20)
+    monkeypatch.setattr("api.catalog.checking.work.MAX_RATIO", 100)
     small = parquet_of(pyarrow.table({"text": ["x" * 1000] * 600}))
     work = work_of({f"{number}.parquet": small for number in range(9)})
     with pytest.raises(Refused, match=r"the upload: .* bytes once decoded.* Parquet files up to \d\.p") as refusal:
@@ -172,14 +172,14 @@ def test_the_parquet_files_of_an_upload_are_bounded_together(work_of: WorkOf, mo
 
 
 def test_rows_of_nulls_count_too(work_of: WorkOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.catalog.checking.decoded.MIN_DECODED_BYTES", 1 << 20)
+    monkeypatch.setattr("api.catalog.checking.work.MIN_DECODED_BYTES", 1 << 20)
     nulls = parquet_of(pyarrow.table({"text": pyarrow.nulls(1_000_000, pyarrow.string())}))
     with pytest.raises(Refused, match="once decoded"):
         check(work_of({"a.parquet": nulls}))
 
 
 def test_a_system_prompt_repeated_in_each_row_is_accepted(work_of: WorkOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.catalog.checking.decoded.MIN_DECODED_BYTES", 1 << 20)  # the ratio alone decides
+    monkeypatch.setattr("api.catalog.checking.work.MIN_DECODED_BYTES", 1 << 20)  # the ratio alone decides
     count = 2000
     answers = [hashlib.sha512(str(n).encode()).hexdigest() for n in range(count)]
     table = pyarrow.table({"system": repeated("Be kind. " * 1000, count), "text": answers})

@@ -13,8 +13,7 @@ from api.catalog.versions.create import AnyVersion
 from api.catalog.versions.derived import ImageRow, dataset_derive
 from api.errors import Problem
 from api.jobs.models import Artifact, Job
-from api.jobs.selectors import job_find
-from api.jobs.superseded import samples_shown
+from api.jobs.selectors import job_find, samples_shown
 from formats.datasets.images import IMAGE_ENDINGS
 from trainers.contract.spec import Contract
 

@@ -9,9 +9,9 @@ import pytest
 from django.db import connection, transaction
 
 from api.accounts.models import Project
-from api.server.turns import REPORTS, STREAMS, in_turns
-from api.sqlite import line as lines
-from api.sqlite.line import Line
+from api.server.request_limits import REPORTS, STREAMS, in_turns
+from api.sqlite import base as lines
+from api.sqlite.base import Line
 
 on_sqlite = pytest.mark.database("sqlite")
 

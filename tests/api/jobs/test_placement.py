@@ -1,6 +1,6 @@
 """Sentences of waiting jobs."""
 
-from api.jobs.waiting import _accelerators
+from api.jobs.placement import _accelerators
 
 
 def test_one_accelerator_is_singular() -> None:

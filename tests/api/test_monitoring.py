@@ -13,8 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
-from api.jobs.gauges import attempts_by_outcome, attempts_live, jobs_by_state
-from api.metrics import DatabaseCollector
+from api.monitoring import DatabaseCollector, attempts_by_outcome, attempts_live, jobs_by_state
 from tests.api.conftest import host_make
 from tests.api.host import Agent, Host, event, step_event
 from tests.api.jobs.test_claim import submit
@@ -48,7 +47,7 @@ def test_the_page_names_what_the_api_exports_and_nothing_else(client: Client) ->
 def test_the_queue_is_told_by_pool_with_its_oldest_wait(
     client: Client, world: World, user: APIClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.jobs.gauges.now", clock.now)
+    monkeypatch.setattr("api.monitoring.now", clock.now)
     host_make(pools=["idle"])
     submit(user, world)
     submit(user, world, pool="gpu")
@@ -92,7 +91,7 @@ def test_a_failure_of_ours_is_told_as_5xx_of_its_route(client: Client, monkeypat
     def broken() -> None:
         raise RuntimeError("broken on purpose")
 
-    monkeypatch.setattr("api.metrics.jobs_by_state", broken)
+    monkeypatch.setattr("api.monitoring.jobs_by_state", broken)
     client.raise_request_exception = False
     assert client.get("/metrics").status_code == 500
     monkeypatch.undo()
@@ -136,7 +135,7 @@ def test_processes_that_share_a_folder_tell_the_sums_of_all(tmp_path: Path) -> N
         "import os, django; django.setup()\n"
         "from prometheus_client import generate_latest\n"
         "from api.jobs.services.claim import CLAIM_SECONDS\n"
-        "from api.metrics import registry\n"
+        "from api.monitoring import registry\n"
         "CLAIM_SECONDS.observe(1)\n"
         "print(generate_latest(registry()).decode())\n"
     )

@@ -1,10 +1,16 @@
-"""Rejects large request bodies before Django, which would first write all of a body to the disk."""
+"""Limits of requests before Django: the size of a body, and how many of one kind are served at once.
 
+Django would first write all of a large body to the disk. Every request has a thread, and Python switches threads every
+few milliseconds: of fifty at once each would hold the database's lock fifty times as long.
+"""
+
+import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from api.errors import Problem
 
@@ -96,3 +102,59 @@ def _content_length(scope: Any) -> int:
 def _too_large(limit: int) -> Problem:
     message = f"The body is larger than {limit} bytes, the limit of this address."
     return Problem("too_large", message, status=413, hint="Send files to the signed links that `uploads` answers.")
+
+
+REPORTS = re.compile(r"/internal/v1/(workers/heartbeat|attempts/[^/]+/(heartbeat|events|log))$")
+STREAMS = re.compile(r"/api/v1/jobs/[^/]+/stream$")
+
+
+def in_turns(app: App, routes: re.Pattern[str], limit: int) -> App:
+    """`app` with at most `limit` requests of `routes` at once in each event loop, first come, first served.
+
+    A turn begins with the complete body and ends with the start of the response, so that slow clients hold none. Only
+    routes of pure database work are limited: a slow storage must not delay heartbeats. Kinds are independent: after a
+    restart hundreds of streams reconnect at once without delaying reports.
+    """
+    turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+
+    async def take_turns(scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not routes.fullmatch(scope["path"]):
+            await app(scope, receive, send)
+            return
+        turn = _Turn(turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(limit)))
+        try:
+            await app(scope, turn.receiving(receive), turn.sending(send))
+        finally:
+            turn.end()
+
+    return take_turns
+
+
+class _Turn:
+    """The turn of one request, which begins and ends once."""
+
+    def __init__(self, semaphore: asyncio.Semaphore) -> None:
+        self._semaphore = semaphore
+        self._begun = self._ended = False
+
+    def receiving(self, receive: Receive) -> Receive:
+        async def wrapped() -> Any:
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body") and not self._begun:
+                await self._semaphore.acquire()
+                self._begun = True
+            return message
+
+        return wrapped
+
+    def sending(self, send: Send) -> Send:
+        async def wrapped(message: Any) -> None:
+            self.end()
+            await send(message)
+
+        return wrapped
+
+    def end(self) -> None:
+        if self._begun and not self._ended:
+            self._ended = True
+            self._semaphore.release()

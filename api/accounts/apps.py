@@ -1,6 +1,0 @@
-from django.apps import AppConfig
-
-
-class AccountsConfig(AppConfig):
-    name = "api.accounts"
-    default_auto_field = "django.db.models.BigAutoField"
