@@ -120,13 +120,16 @@ def test_a_trainer_is_not_started_after_the_lease(start: StartTrainer) -> None:
 @pytest.mark.slow
 def test_a_shim_that_wakes_long_after_the_lease_kills_at_once(start: StartTrainer, tmp_path: Path) -> None:
     """As after a suspend of the host: another trainer may run by then, so a deaf one gets no kill time any more."""
-    attempt, supervisor = start(DEAF, kill_seconds=2 * PATIENCE_SECONDS, lease_seconds=5)
+    lease_seconds, kill_seconds = 5, 15
+    attempt, supervisor = start(DEAF, kill_seconds=kill_seconds, lease_seconds=lease_seconds)
+    given_away = boottime() + lease_seconds + kill_seconds
     ready(tmp_path)
     os.kill(supervisor.shim_pid, signal.SIGSTOP)
-    given_away = boottime() + 10
     eventually(lambda: boottime() > given_away)
+    woken = boottime()
     os.kill(supervisor.shim_pid, signal.SIGCONT)
     assert end_of(supervisor).fenced and not marked(ATTEMPT_MARK, attempt)
+    assert boottime() - woken < kill_seconds
 
 
 def test_kill_9_of_the_shim_leaves_nothing(start: StartTrainer, tmp_path: Path) -> None:
