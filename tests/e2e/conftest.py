@@ -81,7 +81,7 @@ class FirstStart:
 @pytest.fixture(scope="session")
 def first_start(tmp_path_factory: pytest.TempPathFactory) -> FirstStart:
     root = tmp_path_factory.mktemp("up")
-    up, ready = started(root)
+    up, ready = started(root, ANNEAL_PREFORK="0")
     children = Path(f"/proc/{up.pid}/task/{up.pid}/children").read_text().split()
     assert len(children) == 4, "broker, API, dispatcher, worker"
     up.terminate()
@@ -99,11 +99,11 @@ def embedded(first_start: FirstStart) -> Iterator[Embedded]:
     assert up.wait(STOP_SECONDS) == 0
 
 
-def started(root: Path, *options: str) -> tuple["subprocess.Popen[str]", Record]:
+def started(root: Path, *options: str, **settings: str) -> tuple["subprocess.Popen[str]", Record]:
     """`anneal up` in `root`, and what it printed when it was ready."""
     up = subprocess.Popen(
         [sys.executable, "-m", "cli", "up", "--dir", str(root), "--json", *options],
-        env={**os.environ, **SHORT_TIMES},
+        env={**os.environ, **SHORT_TIMES, **settings},
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
