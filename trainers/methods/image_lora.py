@@ -12,6 +12,7 @@ from trainers.contract.params.image_lora_rules import EVALUATION_SHARE
 from trainers.core.context import JobContext, Outcome
 from trainers.core.loop import Hooks, Progress, StepBatch, TrainingPlan, fit
 from trainers.core.optim import Ema, Group, optimizer_of, schedule
+from trainers.core.precision import auto_precision, precision_set, recorded_precision_check
 from trainers.core.reporting import listeners_attach
 from trainers.core.resume import Resumable, choices_make
 from trainers.image.data.batches import MicroBatch, step_batch, validation_batches
@@ -26,7 +27,6 @@ from trainers.image.training.lora_setup import (
     DTYPES,
     TrainedLora,
     TrainedModel,
-    auto_precision,
     base_load,
     encoders_unload,
     pairs_attach,
@@ -50,7 +50,11 @@ class _Data:
 def train(job: JobContext[ImageLoraParams]) -> Outcome:
     """Trains, exports the adaptor (a partial one when stopped) and its card."""
     with ExitStack() as stack:
-        params = choices_make(job, job.params, {"mixed_precision": auto_precision(job.processes.device)})
+        device = job.processes.device
+        params = choices_make(job, job.params, {"mixed_precision": auto_precision(device)})
+        if job.params.mixed_precision == "auto":
+            recorded_precision_check(params.mixed_precision, device)
+        job.facts["precision"] = precision_set(device, DTYPES[params.mixed_precision])
         return _train(job.with_params(params), stack)
 
 
@@ -202,6 +206,7 @@ def _started_emit(
     details: dict[str, str | int | list[str]] = {
         "device": str(job.processes.device),
         "world_size": job.processes.world_size,
+        "precision": job.facts["precision"],
         "family": model.base.family,
         "images": len(rows.trained),
         "class_images": len(rows.class_images),

@@ -11,6 +11,7 @@ from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.core.context import JobContext, Outcome
 from trainers.core.loop import Hooks, StepBatch, TrainingPlan, fit
 from trainers.core.optim import schedule
+from trainers.core.precision import precision_set
 from trainers.core.reporting import Reporter, listeners_attach
 from trainers.core.resume import Resumable
 from trainers.optional.libraries import optional_module
@@ -36,6 +37,7 @@ def train(job: JobContext[MaskedTextParams]) -> Outcome:
 def _train(job: JobContext[MaskedTextParams], stack: ExitStack) -> Outcome:
     for message in job.params.warnings():
         job.reporter.emit(Warning_(message=message))
+    job.facts["precision"] = precision_set(job.processes.device, DTYPES[job.params.dtype])
     trained = trainable_load(job)
     dataset = dataset_read(job, trained.base)
     resumable = resumable_of(job, trained)
@@ -131,6 +133,7 @@ def _details(job: JobContext[MaskedTextParams], trained: TrainableBase, dataset:
     return {
         "device": str(job.processes.device),
         "world_size": job.processes.world_size,
+        "precision": job.facts["precision"],
         "family": trained.base.family,
         "trainable_parameters": sum(parameter.numel() for parameter in trained.parameters),
         "dataset": dataset.facts(),

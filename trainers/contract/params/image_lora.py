@@ -184,7 +184,8 @@ class ImageLoraParams(Params):
 
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
     """Compute dtype of the frozen base; LoRA weights and optimizer state stay fp32. auto = bf16 where the accelerator
-    has it, else no: chosen at the first start and kept on resume."""
+    has it, else no: chosen at the first start and kept on resume. no = fp32, with TF32 matrix products on an
+    accelerator that has them."""
     base_quantization: Literal["none", "int8", "nf4"] = "none"
     """Keep the linear layers of the frozen network in 8 or 4 bits, for small cards."""
     gradient_checkpointing: bool = False

@@ -97,11 +97,6 @@ class TrainedModel:
             yield
 
 
-def auto_precision(device: torch.device) -> str:
-    """The `mixed_precision` that `auto` resolves to on a device."""
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-
-
 def base_load(job: JobContext[ImageLoraParams]) -> Base:
     """The frozen base on the job's device, with the parameters' dtype, quantization and attention."""
     params = job.params
