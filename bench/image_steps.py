@@ -18,6 +18,7 @@ from trainers.image.data.batches import MicroBatch, Plan, step_batch
 from trainers.image.data.dataset import draw_settings_of
 from trainers.image.models.families import image_family
 from trainers.image.training.denoising import denoising
+from trainers.image.training.lora_setup import channels_last_set
 
 
 class Steps:
@@ -31,6 +32,7 @@ class Steps:
         )
         vae = SimpleNamespace(config=FrozenDict(scaling_factor=0.18215))
         self._base = replace(base_of(shape, network_make(shape, device)), vae=vae)
+        channels_last_set(self._base.network, device)
         targets = image_family(shape.family).targets(self._base.network, "attention", False)
         self._parameters = attach(self._base.network, r=16, alpha=16, dropout=0.0, seed=0, targets=targets)
         if shape.checkpointing:

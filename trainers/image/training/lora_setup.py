@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
@@ -102,12 +103,25 @@ def base_load(job: JobContext[ImageLoraParams]) -> Base:
     params = job.params
     base = _load_quantized(job)
     family_check(base, params)
+    channels_last_set(base.network, job.processes.device)
     if params.attention == "xformers":
         optional_module("xformers", "xformers")
         base.network.enable_xformers_memory_efficient_attention()
     if params.gradient_checkpointing:
         base.network.enable_gradient_checkpointing()
     return base
+
+
+def channels_last_set(network: nn.Module, device: torch.device) -> None:
+    """Lays out convolutions of a UNet as an accelerator's kernels read them; a CPU keeps its layout and its bits.
+
+    By hand: `to` would also act on quantized layers.
+    """
+    if device.type == "cpu" or not isinstance(network, UNet2DConditionModel):
+        return
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def _load_quantized(job: JobContext[ImageLoraParams]) -> Base:

@@ -18,7 +18,7 @@ from trainers.image.adaptors.file import adaptor_read
 from trainers.image.adaptors.pairs import update
 from trainers.image.models.base import Base
 from trainers.image.models.families import load_base
-from trainers.image.training.lora_setup import TrainedLora, pairs_attach
+from trainers.image.training.lora_setup import TrainedLora, channels_last_set, pairs_attach
 
 pytestmark = pytest.mark.numeric
 
@@ -260,3 +260,15 @@ def test_an_init_adaptor_of_another_base_is_refused(adaptor: Path, job: Job) -> 
     give(job, model={"name": "other", "key": "model", "sha256": "1" * 64})
     assert job.run() == 1
     assert job.failure().reason.code == "bad_adaptor"
+
+
+def test_convolutions_of_a_unet_lie_channels_last_on_accelerators_alone(tiny_sd: Path) -> None:
+    network = load_base(tiny_sd, torch.float32).network
+    weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d)]
+    before = [weight.clone() for weight in weights]
+    channels_last_set(network, torch.device("cpu"))
+    assert all(weight.is_contiguous() for weight in weights)
+    channels_last_set(network, torch.device("cuda"))
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    assert not all(weight.is_contiguous() for weight in weights)
+    assert all(torch.equal(weight, value) for weight, value in zip(weights, before, strict=True))
