@@ -46,6 +46,8 @@ class NoSync(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if not self.is_allowed and (name in WAITS or _has_mask_index(name, args)):
             raise AssertionError(f"{func} makes the host wait for the device")
+        if name == "_to_copy" and _is_blocking(args[0], kwargs or {}):
+            raise AssertionError("a copy to the device without non_blocking makes the host wait for its queue")
         return func(*args, **(kwargs or {}))
 
     @contextmanager
@@ -71,3 +73,9 @@ def _has_mask_index(name: str, args: Any) -> bool:
     if name not in ("index", "index_put", "index_put_", "_index_put_impl_"):
         return False
     return any(index is not None and index.dtype == torch.bool for index in args[1])
+
+
+def _is_blocking(source: torch.Tensor, options: dict[str, Any]) -> bool:
+    """Whether a copy from the CPU to another device waits; `meta` stands for an accelerator."""
+    target = torch.device(options.get("device") or source.device)
+    return source.device.type == "cpu" and target.type != "cpu" and not options.get("non_blocking")

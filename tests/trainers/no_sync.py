@@ -62,7 +62,10 @@ def steps_without_sync(
 def backward_on_meta(
     loss: Loss, micro: object, parameters: Sequence[nn.Parameter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Forward and backward with all weights on `meta`, where a tensor of another device, or a copy to it, raises."""
+    """Forward and backward with all weights on `meta`, where a tensor of another device, or a copy to it, raises.
+
+    So does a copy to `meta` for which an accelerator's queue would be waited for.
+    """
     autocast, is_enabled = torch.autocast, torch.is_autocast_enabled
 
     def autocast_but_meta(device_type: str, *args: Any, **kwargs: Any) -> Any:
@@ -70,7 +73,8 @@ def backward_on_meta(
 
     monkeypatch.setattr(torch, "autocast", autocast_but_meta)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind="cpu": kind != "meta" and is_enabled(kind))
-    total, _ = loss(micro)
-    assert total.device == META
-    total.backward()  # type: ignore[no-untyped-call]
+    with NoSync():
+        total, _ = loss(micro)
+        assert total.device == META
+        total.backward()  # type: ignore[no-untyped-call]
     assert {parameter.grad.device for parameter in parameters if parameter.grad is not None} == {META}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from formats.models.image_families import PREDICTIONS
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.core.device_copy import to_device
 from trainers.core.distributed import Processes
 from trainers.core.losses import (
     PredictionType,
@@ -92,23 +93,23 @@ class Denoising:
         with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
             predicted_BCHW = image_family(self.base.family).predict(
                 self.base,
-                _to(self.noising.noisy(batch), device, self.dtype),
-                _to(batch.times_B, device),
+                to_device(self.noising.noisy(batch), device, self.dtype),
+                to_device(batch.times_B, device),
                 self._text(batch.text),
-                _to(batch.sizes_B6, device),
+                to_device(batch.sizes_B6, device),
                 self.guidance,
             )
-        target_BCHW = _to(self.noising.target(batch), device)
+        target_BCHW = to_device(self.noising.target(batch), device)
         if self.huber_c is None:
             error_BCHW = squared(predicted_BCHW, target_BCHW)
         else:
             error_BCHW = huber(predicted_BCHW, target_BCHW, self.huber_c)
-        loss_B = sample_means(error_BCHW, None if batch.mask_B1HW is None else _to(batch.mask_B1HW, device))
-        return (loss_B * _to(self.noising.weights(batch), device)).sum(), {}
+        loss_B = sample_means(error_BCHW, None if batch.mask_B1HW is None else to_device(batch.mask_B1HW, device))
+        return (loss_B * to_device(self.noising.weights(batch), device)).sum(), {}
 
     def _text(self, text: Text) -> Text:
         """Embeddings on the device; token ids pass through the text encoders, which are trained."""
-        text = {key: _to(value, self.device) for key, value in text.items()}
+        text = {key: to_device(value, self.device) for key, value in text.items()}
         if holds_ids(text):
             text = image_family(self.base.family).embed(self.base, text, self.text_settings)
         return {key: value.to(self.dtype) if value.is_floating_point() else value for key, value in text.items()}
@@ -156,10 +157,3 @@ def _ddpm(base: Base, snr_gamma: float | None) -> Ddpm:
             "signal (rescale_betas_zero_snr); choose prediction_type='v_prediction'",
         )
     return Ddpm(abar_T, prediction_type, snr_gamma)
-
-
-def _to(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """Starts the copy without waiting for the device."""
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device=device, dtype=dtype or tensor.dtype, non_blocking=True)

@@ -19,6 +19,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from trainers.core.device_copy import to_device
+
 NAME = "anneal"
 
 
@@ -76,7 +78,7 @@ class Packed:
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device) -> "Packed":
         bounds = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-        return cls(tuple(lengths), bounds.to(device))
+        return cls(tuple(lengths), to_device(bounds, device))
 
     def attend(
         self,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainers.core.device_copy import to_device
 from trainers.text.models.attention import Cache, Packed, window_mask
 
 MASK_ROW = "mask_row"
@@ -62,7 +63,7 @@ def input_embedding(base: TextBase) -> Any:
 def hidden_packed(base: TextBase, ids_T: Tensor, lengths: Sequence[int]) -> Tensor:
     """Hidden states (T, D) of concatenated documents; each attends only to itself, with positions from 0."""
     assert sum(lengths) == len(ids_T)
-    positions_T = torch.cat([torch.arange(length) for length in lengths]).to(ids_T.device)
+    positions_T = to_device(torch.cat([torch.arange(length) for length in lengths]), ids_T.device)
     layout = Packed.of(lengths, ids_T.device)
     return _forward(base, ids_T[None], positions_T[None], layout=layout)[0]
 

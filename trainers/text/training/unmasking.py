@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainers.core.device_copy import to_device
 from trainers.core.distributed import Processes
 from trainers.text.data.batches import GRID, Recipe, TextMicroBatch, grid, maskable, validation_batch
 from trainers.text.data.chat import Encoded
@@ -35,10 +36,10 @@ class Unmasking:
         with self._precision():
             features_ND = self._features(batch)
             weight_VD, bias_V = head_weight(self.base)
-            targets_N = batch.targets_N.to(self.device)
+            targets_N = to_device(batch.targets_N, self.device)
             nll_N = linear_cross_entropy(features_ND, weight_VD, bias_V, targets_N, suppress=self.suppress)
-        mean = (nll_N.detach() * batch.masked_share_N.to(self.device)).sum()
-        return (nll_N * batch.weights_N.to(self.device)).sum(), {"masked_nll": mean}
+        mean = (nll_N.detach() * to_device(batch.masked_share_N, self.device)).sum()
+        return (nll_N * to_device(batch.weights_N, self.device)).sum(), {"masked_nll": mean}
 
     @torch.no_grad()
     def predicted(self, batch: TextMicroBatch) -> Predicted:
@@ -46,17 +47,17 @@ class Unmasking:
         with self._precision():
             features_ND = self._features(batch)
             weight_VD, bias_V = head_weight(self.base)
-            targets_N = batch.targets_N.to(self.device)
+            targets_N = to_device(batch.targets_N, self.device)
             return linear_predicted(features_ND, weight_VD, bias_V, targets_N, suppress=self.suppress)
 
     def _features(self, batch: TextMicroBatch) -> Tensor:
-        ids = batch.ids.to(self.device)
+        ids = to_device(batch.ids, self.device)
         if batch.packed:
             hidden_TD = hidden_packed(self.base, ids, batch.lengths)
         else:
-            attention_BL = None if batch.attention_BL is None else batch.attention_BL.to(self.device)
+            attention_BL = None if batch.attention_BL is None else to_device(batch.attention_BL, self.device)
             hidden_TD = hidden_masked(self.base, ids, attention_BL).flatten(0, 1)
-        return head_features(self.base, hidden_TD[batch.read_N.to(self.device)])
+        return head_features(self.base, hidden_TD[to_device(batch.read_N, self.device)])
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)

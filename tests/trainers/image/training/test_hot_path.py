@@ -63,3 +63,10 @@ def test_a_tensor_of_another_device_is_refused_on_meta() -> None:
         torch.ones(2, device=META) + torch.ones(2)
     with pytest.raises(NotImplementedError):
         torch.ones(2, device=META).cpu()
+
+
+def test_a_copy_to_the_device_that_blocks_is_refused() -> None:
+    with NoSync(), pytest.raises(AssertionError, match="without non_blocking"):
+        torch.ones(2).to(META)
+    with NoSync():
+        torch.ones(2).to(META, non_blocking=True)
