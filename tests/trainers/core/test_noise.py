@@ -1,5 +1,7 @@
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -71,3 +73,29 @@ def test_numbers_of_purposes_never_change() -> None:
 def test_draws_are_pinned() -> None:
     assert integer(1000, 42, Purpose.TIMESTEP, 5, 1) == 693
     assert normal((1,), 42, Purpose.NOISE, 5, 1).item() == 1.1180298328399658
+
+
+@pytest.mark.parametrize("seed", [0, 42, 2**63 - 1])
+def test_draws_are_those_of_a_new_stream_in_any_order_and_thread(seed: int) -> None:
+    """The generator is reused: nothing of an earlier draw may be left in it, also not half of a 64-bit word."""
+
+    def draws(place: tuple[int, int]) -> tuple[object, ...]:
+        return (
+            integer(1000, seed, Purpose.TIMESTEP, *place),
+            normal((3, 5), seed, Purpose.NOISE, *place).tolist(),
+            uniform(seed, Purpose.FLIP, *place),
+            integer(7, seed, Purpose.CROP, *place),
+        )
+
+    def expected(place: tuple[int, int]) -> tuple[object, ...]:
+        return (
+            int(stream(seed, Purpose.TIMESTEP, *place).integers(1000)),
+            stream(seed, Purpose.NOISE, *place).standard_normal((3, 5), dtype=np.float32).tolist(),
+            float(stream(seed, Purpose.FLIP, *place).random()),
+            int(stream(seed, Purpose.CROP, *place).integers(7)),
+        )
+
+    places = [(step, position) for step in (0, 1, 2**40) for position in (0, 15, 3)]
+    assert [draws(place) for place in places] == [expected(place) for place in places]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(draws, places * 20)) == [expected(place) for place in places] * 20
