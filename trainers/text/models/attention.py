@@ -99,6 +99,11 @@ class Packed:
     def _varlen(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None) -> Tensor:
         query_THD, key_THD, value_THD = (x[0].transpose(0, 1) for x in (query, key, value))
         longest = max(self.lengths)
+        options: dict[str, Any] = {}  # torch 2.11 may lack those that most models do not need
+        if window is not None:
+            options["window_size"] = (window, window)
+        if query_THD.shape[1] != key_THD.shape[1]:
+            options["enable_gqa"] = True
         out_THD = varlen_attn(
             query_THD,
             key_THD,
@@ -108,8 +113,7 @@ class Packed:
             longest,
             longest,
             scale=scale,
-            window_size=(-1, -1) if window is None else (window, window),
-            enable_gqa=query_THD.shape[1] != key_THD.shape[1],
+            **options,
         )
         assert isinstance(out_THD, Tensor)
         return out_THD.transpose(0, 1)[None]
