@@ -30,6 +30,17 @@ for name, module in list(sys.modules.items()):
 print(sorted(keepers))
 """
 
+LATE = """
+import re, sys
+from trainers import run
+before, compiled = set(sys.modules), []
+compile_plain = re._compiler.compile
+re._compiler.compile = lambda *args: compiled.append(args) or compile_plain(*args)
+code = run.main(["spec.json", "in", "out", CACHE])
+print(len(compiled), *sorted(set(sys.modules) - before))
+sys.exit(code)
+"""
+
 
 @pytest.fixture(scope="module")
 def spawner() -> Iterator[Spawner]:
@@ -94,3 +105,15 @@ def test_what_keeps_a_folder_of_the_prepared_process_is_for_the_hub_or_finds_not
     assert trainer.end().code == 0 and trainer.is_forked, trainer.log.read_text()
     keepers = trainer.log.read_text().splitlines()[-1]
     assert keepers == "['accelerate', 'diffusers', 'fsspec', 'huggingface_hub', 'site', 'transformers']"
+
+
+def test_a_forked_training_imports_nothing_more_and_compiles_few_patterns(
+    prepared: Prepared, tiny_sd: Path, tmp_path: Path
+) -> None:
+    job = job_make(tmp_path / "job", tiny_sd, tmp_path / "cache")
+    trainer = Trainer(prepared, job.root, script(tmp_path, LATE.replace("CACHE", repr(str(job.cache)))))
+    assert trainer.end().code == 0 and trainer.is_forked, trainer.log.read_text()
+    patterns, *modules = trainer.log.read_text().splitlines()[-1].split()
+    heavy = ("foundation", "formats", "trainers", "diffusers", "transformers", "peft", "accelerate", "pydantic")
+    assert [name for name in modules if name.partition(".")[0] in heavy] == []
+    assert int(patterns) < 100
