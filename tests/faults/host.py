@@ -105,6 +105,12 @@ class Host:
         """Processes of the tree that have `word` as an argument."""
         return sorted(pid for pid in self.tree() if word in _arguments(pid))
 
+    def is_forked(self, shim: int) -> bool:
+        """Whether the shim is a child of a prepared process; a new program is one of the host."""
+        parent = int(Path(f"/proc/{shim}/stat").read_text().rpartition(")")[2].split()[1])
+        assert parent == self.process.pid or "worker.process.forker" in _arguments(parent), f"parent {parent}"
+        return parent != self.process.pid
+
     def refused_finishes(self) -> list[Path]:
         return sorted((self.folder / "state" / "refused").glob("*/finish.json"))
 

@@ -35,6 +35,8 @@ def survive(scene: Scene, host: Host, victim: str) -> str:
     job = scene.submit(hold_at=HELD)
     scene.held(job)
     before = host.tree()
+    if os.environ.get("ANNEAL_TEST_PREFORK") == "1":
+        assert all(host.is_forked(shim) for shim in host.pids(SHIM))
     kill(scene, host, job, victim)
     eventually(lambda: not before & host.tree(), what=f"the tree is gone after kill -9 of the {victim}")
     scene.release(job)
