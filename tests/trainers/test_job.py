@@ -36,7 +36,7 @@ UNUSED = (
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_job_run_as_a_program_leaves_a_whole_manifest(job: Job) -> None:
+def test_a_job_run_as_a_program_leaves_a_complete_manifest(job: Job) -> None:
     ended = run_as_program(job)
     assert not imported_modules(job) & {*OPTIONAL, *UNUSED}
     assert not imported_distributions(job) & unneeded_distributions()
@@ -135,7 +135,7 @@ def test_wrong_parameters_fail_with_their_reason(params: dict[str, int], message
     assert not (job.out / "manifest.json").exists()
 
 
-def test_a_bad_dataset_fails_with_the_image_that_is_wrong(job: Job) -> None:
+def test_a_bad_dataset_fails_and_names_the_faulty_image(job: Job) -> None:
     job.dataset.joinpath("2.png").write_bytes(b"no image")
     assert job.run() == 1
     assert job.failure().reason.code == "bad_dataset"
@@ -164,7 +164,7 @@ def test_a_known_failure_is_a_sentence_in_the_log(job: Job, capsys: pytest.Captu
     assert "failed: " in error and "0.png" in error and "Traceback" not in error
 
 
-def test_more_processes_asked_than_started_is_refused(job: Job) -> None:
+def test_more_processes_requested_than_started_is_refused(job: Job) -> None:
     assert job.spec(processes=2).run() == 1
     assert "torchrun --nproc-per-node 2" in job.failure().reason.message
 
@@ -179,7 +179,7 @@ def test_a_peer_that_fails_gives_its_reason_not_a_broken_connection(make_job: Ca
     assert "1.png" in job.failure().reason.message
 
 
-def test_a_finished_job_is_never_run_over(job: Job) -> None:
+def test_a_finished_job_is_never_overwritten(job: Job) -> None:
     assert job.run() == 0
     adaptor = job.adaptor
     assert job.run() == 1

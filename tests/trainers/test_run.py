@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
         ),
     ],
 )
-def test_wrong_arguments_are_a_sentence(
+def test_wrong_arguments_give_a_sentence(
     arguments: tuple[str, ...], sentence: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -42,7 +42,7 @@ def test_events_are_read_back_as_they_were_written(path: Path) -> None:
     assert [event.seq for event in written] == [1, 2, 3, 4]
 
 
-def test_a_half_written_last_line_is_not_read_yet(path: Path) -> None:
+def test_an_incomplete_last_line_is_not_read(path: Path) -> None:
     writer = EventWriter(path)
     first = writer.emit(Started(total=1))
     line = first.model_copy(update={"seq": 2}).model_dump_json()
@@ -59,7 +59,7 @@ def test_an_event_can_be_read_as_soon_as_it_is_emitted(path: Path) -> None:
     assert path.read_text().endswith("\n")
 
 
-def test_seq_goes_on_after_reopening(path: Path) -> None:
+def test_seq_continues_after_reopening(path: Path) -> None:
     before = EventWriter(path)
     before.emit(Started(total=2))
     before.emit(Progress(stage="latents", done=1, total=2))
@@ -67,7 +67,7 @@ def test_seq_goes_on_after_reopening(path: Path) -> None:
     assert EventWriter(path).emit(Finished(outcome="succeeded", step=2)).seq == 3
 
 
-def test_seq_goes_on_after_a_crash_in_the_middle_of_a_line(path: Path) -> None:
+def test_seq_continues_after_a_crash_in_the_middle_of_a_line(path: Path) -> None:
     EventWriter(path).emit(Started(total=1))
     with path.open("a") as file:
         file.write('{"seq":2,"time":1.0,"da')
@@ -89,7 +89,7 @@ def test_every_kind_is_listed_once() -> None:
         '{"seq":1,"time":1.0,"data":{"kind":"finished","outcome":"perhaps","step":1}}',
     ],
 )
-def test_what_is_no_event_is_refused(line: str) -> None:
+def test_a_malformed_event_is_refused(line: str) -> None:
     with pytest.raises(ValidationError):
         EVENTS.validate_json(line)
 
@@ -124,7 +124,7 @@ LARGE: dict[str, Payload] = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_an_event_is_cut_to_size_where_it_is_made_and_says_so(path: Path, name: str) -> None:
+def test_a_large_event_is_cut_when_written_and_a_warning_follows(path: Path, name: str) -> None:
     writer = EventWriter(path)
     writer.emit(LARGE[name])  # type: ignore[arg-type]  # a payload of any kind
     cut, warning = read_events(path)
@@ -141,7 +141,7 @@ def test_an_event_is_cut_to_size_where_it_is_made_and_says_so(path: Path, name: 
             assert isinstance(other, Warning_)
 
 
-def test_text_and_numbers_that_cannot_be_stored_cost_no_event(path: Path) -> None:
+def test_an_event_with_unstorable_text_or_numbers_is_kept(path: Path) -> None:
     writer = EventWriter(path)
     writer.emit(Warning_(message="NUL \0 and half \ud800"))
     writer.emit(step(loss=0.5, grad_norm=float("nan")))

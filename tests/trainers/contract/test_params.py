@@ -20,7 +20,7 @@ def refusal(**values: Any) -> str:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_says_what_it_is(method: str) -> None:
+def test_a_method_describes_itself(method: str) -> None:
     params = params_class(method)
     assert params.method == method
     assert params.summary.endswith(".")
@@ -85,7 +85,7 @@ def test_warm_up_steps_follow_the_schedule(values: dict[str, Any], steps: int) -
         ({"train_text_encoder": True, "text_encoder_learning_rate": 1e-6}, (1e-4, 1e-6)),
     ],
 )
-def test_rates_follow_the_optimizer_unless_given(values: dict[str, Any], rates: tuple[float, float]) -> None:
+def test_rates_follow_the_optimizer_unless_set(values: dict[str, Any], rates: tuple[float, float]) -> None:
     params = ImageLoraParams(adaptor_name="dog", **values)
     assert (params.rate, params.text_encoder_rate) == pytest.approx(rates)
 
@@ -127,7 +127,7 @@ def test_prior_preservation_needs_the_class_prompt() -> None:
         {"snr_gamma": 0},
     ],
 )
-def test_what_would_not_work_is_refused(values: dict[str, Any]) -> None:
+def test_values_that_cannot_work_are_refused(values: dict[str, Any]) -> None:
     assert next(iter(values)) in refusal(**values)
 
 
@@ -140,13 +140,13 @@ def test_prompts_are_one_a_line_without_empty_ones() -> None:
     assert ImageLoraParams(adaptor_name="dog", eval_prompt=" a dog \n\n a cat").eval_prompts == ["a dog", "a cat"]
 
 
-def test_few_denoising_steps_are_warned_of_where_images_are_made() -> None:
+def test_few_denoising_steps_cause_a_warning_if_samples_are_made() -> None:
     rough = ImageLoraParams(adaptor_name="dog", eval_prompt="a dog", eval_num_inference_steps=5)
     assert "eval_num_inference_steps=5" in rough.warnings()[0]
     assert rough.model_copy(update={"eval_prompt": ""}).warnings() == []
 
 
-def test_what_may_be_null_is_null_by_default() -> None:
+def test_nullable_parameters_default_to_null() -> None:
     """So that null in a request can take out what a template says."""
     fields = [(name, field) for cls in METHODS.values() for name, field in cls.model_fields.items()]
     nullable = [(name, field) for name, field in fields if type(None) in get_args(field.annotation)]
@@ -174,7 +174,7 @@ def test_a_warm_up_as_long_as_the_job_warns() -> None:
         ({"eval_prompt": "a", "eval_every_steps": 100}, "evaluating every 100 steps takes 50%"),
     ],
 )
-def test_probable_mistakes_are_warned_of_at_submit(values: dict[str, Any], message: str) -> None:
+def test_probable_mistakes_cause_warnings_at_submit(values: dict[str, Any], message: str) -> None:
     assert message in " ".join(ImageLoraParams(adaptor_name="a", **values).warnings())
 
 
@@ -197,7 +197,7 @@ def test_settings_of_samples_that_are_not_made_are_refused(values: dict[str, Any
     assert message in refusal(**values)
 
 
-def test_what_a_family_has_not_is_named_at_submit() -> None:
+def test_parameters_that_a_family_lacks_are_named_at_submit() -> None:
     negative = ImageLoraParams(adaptor_name="a", eval_prompt="a", eval_negative_prompt="x")
     assert "eval_negative_prompt='x' does nothing with Flux.1" in negative.family_problem("flux")
     assert not negative.family_problem("sd3")
@@ -206,7 +206,7 @@ def test_what_a_family_has_not_is_named_at_submit() -> None:
     assert not spatial.family_problem("sdxl")
 
 
-def test_flux_is_told_its_guidance_in_one_forward() -> None:
+def test_flux_takes_its_guidance_in_one_forward() -> None:
     params = ImageLoraParams(adaptor_name="a", eval_prompt="a", eval_num_inference_steps=20)
     assert (params.eval_guidance("flux"), params.eval_guidance("sdxl")) == (3.5, 7.5)
     assert (params.evaluation_forwards("flux"), params.evaluation_forwards("sdxl")) == (20, 40)
@@ -214,11 +214,11 @@ def test_flux_is_told_its_guidance_in_one_forward() -> None:
     assert requests.eval_guidance("flux") == requests.eval_guidance("sd1") == 2.0
 
 
-def test_where_epochs_count_the_job_itself_warns_of_much_evaluation() -> None:
+def test_with_epochs_the_job_itself_warns_about_frequent_evaluation() -> None:
     assert ImageLoraParams(adaptor_name="a", eval_prompt="a").warnings() == []
 
 
-def test_an_evaluation_of_a_fifth_of_the_forwards_is_not_warned_of() -> None:
+def test_an_evaluation_of_a_fifth_of_the_forwards_causes_no_warning() -> None:
     values = {"eval_prompt": "a", "eval_num_inference_steps": 20, "eval_every_steps": 160}
     assert ImageLoraParams(adaptor_name="a", **values).warnings() == []
 
@@ -230,11 +230,11 @@ def test_a_duration_that_another_one_overrides_is_refused() -> None:
         MaskedTextParams(adaptor_name="a", train_steps=5, num_train_epochs=2)
 
 
-def test_blanks_in_gpu_ids_are_left_out() -> None:
+def test_blanks_in_gpu_ids_are_removed() -> None:
     assert MaskedTextParams(adaptor_name="a", gpu_ids="0, 1").gpu_ids == "0,1"
 
 
-def test_a_name_of_another_tool_is_refused_with_ours() -> None:
+def test_a_name_of_another_tool_is_refused_and_ours_suggested() -> None:
     """`eval_steps` counts epochs there."""
     with pytest.raises(ValidationError, match="did you mean eval_every_epochs"):
         ImageLoraParams.model_validate({"adaptor_name": "a", "eval_steps": 1})

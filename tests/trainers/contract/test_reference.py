@@ -40,7 +40,7 @@ def test_rules_between_fields_come_from_the_validators() -> None:
         ("trigger_word", "text", "0 to 100 characters"),
     ],
 )
-def test_types_and_ranges_are_told_in_words(field: str, kind: str, bounds: str) -> None:
+def test_types_and_ranges_are_written_in_words(field: str, kind: str, bounds: str) -> None:
     spec = ImageLoraParams.model_json_schema()["properties"][field]
     assert (type_name(spec), range_text(spec)) == (kind, bounds)
 

@@ -32,7 +32,7 @@ def refusal(**changes: Any) -> str:
     return str(caught.value)
 
 
-def test_a_spec_survives_the_way_through_a_file(tmp_path: Path) -> None:
+def test_a_spec_survives_a_round_trip_through_a_file(tmp_path: Path) -> None:
     path = tmp_path / "spec.json"
     path.write_text(spec(resources={"accelerators": [2, 0], "strategy": "ddp"}).model_dump_json())
     read = spec_load(path)
@@ -54,7 +54,7 @@ def test_an_unknown_key_is_refused_at_every_depth(changes: dict[str, Any]) -> No
     assert "colour" in refusal(**changes)
 
 
-def test_an_unknown_method_is_refused_with_a_list_of_the_known() -> None:
+def test_an_unknown_method_is_refused_with_a_list_of_known_ones() -> None:
     message = refusal(method="image_magic")
     assert "unknown method 'image_magic'" in message
     assert "image_lora" in message and "sample_image" in message
@@ -153,7 +153,7 @@ def test_the_number_of_processes_follows_from_the_resources(resources: Resources
     assert resources.num_processes == processes
 
 
-def test_canonical_json_knows_one_form_and_no_nan() -> None:
+def test_canonical_json_has_one_form_and_refuses_nan() -> None:
     assert canonical_json({"b": 1, "a": "é"}) == '{"a":"é","b":1}'.encode()
     with pytest.raises(ValueError):
         canonical_json({"a": float("nan")})
@@ -264,7 +264,7 @@ def test_a_training_method_that_the_base_model_is_not_for_names_those_that_are(
     assert f"the base model is of the family {family}; choose {fitting}" in message
 
 
-def test_an_unknown_parameter_is_told_the_closest_that_there_is() -> None:
+def test_an_unknown_parameter_suggests_the_closest_known_one() -> None:
     with pytest.raises(ValidationError) as caught:
         spec(params={"prompt": "a dog", "num_inference_step": 4, "zzz": 1, "seed": -1})
     reported = {error["loc"]: error["msg"] for error in caught.value.errors()}

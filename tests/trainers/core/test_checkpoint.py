@@ -25,7 +25,7 @@ def save(root: Path, step: int, keep: int = 3) -> Path:
     return checkpoint_save(root, step=step, tensors=TENSORS, state={"seq": 4}, keep=keep)
 
 
-def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+def test_a_checkpoint_loads_what_was_saved(tmp_path: Path) -> None:
     loaded = checkpoint_load(save(tmp_path, 100))
     assert loaded.step == 100
     assert loaded.state["seq"] == 4
@@ -45,7 +45,7 @@ def test_a_step_saved_twice_is_replaced(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
-def test_the_newest_whole_one_is_found_wherever_it_lies(tmp_path: Path) -> None:
+def test_the_newest_complete_checkpoint_is_found_in_any_folder(tmp_path: Path) -> None:
     arguments, local = save(tmp_path / "in", 7), tmp_path / "out"
     assert newest_checkpoint(None, local) is None
     assert newest_checkpoint(arguments, local) == arguments
@@ -66,7 +66,7 @@ def test_a_changed_or_missing_file_is_named(name: str, tmp_path: Path) -> None:
         checkpoint_load(folder)
 
 
-def test_a_manifest_that_is_no_manifest_is_refused(tmp_path: Path) -> None:
+def test_a_malformed_manifest_is_refused(tmp_path: Path) -> None:
     folder = save(tmp_path, 1)
     folder.joinpath("manifest.json").write_text("{}")
     with pytest.raises(TrainerError, match=r"manifest\.json cannot be read"):
@@ -75,7 +75,7 @@ def test_a_manifest_that_is_no_manifest_is_refused(tmp_path: Path) -> None:
         checkpoint_load(folder)
 
 
-def test_nothing_in_it_is_pickle(tmp_path: Path) -> None:
+def test_no_file_of_a_checkpoint_is_pickle(tmp_path: Path) -> None:
     assert {path.suffix for path in save(tmp_path, 1).iterdir()} == {".safetensors", ".json"}
 
 
@@ -84,7 +84,7 @@ def step_once(weight: torch.nn.Parameter, optimizer: torch.optim.Optimizer) -> N
     optimizer.step()
 
 
-def test_an_optimizer_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+def test_a_restored_optimizer_continues_bit_for_bit(tmp_path: Path) -> None:
     def fresh(values: torch.Tensor) -> tuple[torch.nn.Parameter, torch.optim.Optimizer]:
         weight = torch.nn.Parameter(values.clone())
         groups = [Group("network", [weight], 0.1)]
@@ -102,7 +102,7 @@ def test_an_optimizer_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     assert torch.equal(weight, twin)
 
 
-def test_random_generators_go_on_where_they_were() -> None:
+def test_restored_random_generators_continue_their_streams() -> None:
     state = rng_state()
     state = state._replace(values=json.loads(json.dumps(state.values)))
     first = (random.random(), np.random.rand(), torch.rand(3).tolist())

@@ -21,7 +21,7 @@ def control(tmp_path: Path) -> Control:
     return Control(tmp_path / "control", ALONE, Reporter(EventWriter(tmp_path / "events.jsonl")))
 
 
-def test_a_command_is_seen_until_it_is_obeyed_and_never_again(control: Control, tmp_path: Path) -> None:
+def test_a_command_is_returned_until_it_is_obeyed(control: Control, tmp_path: Path) -> None:
     assert control.agree() is None
     tmp_path.joinpath("control").write_text('{"seq": 3, "command": "save_now"}')
     assert control.agree() == control.agree() == Command(3, "save_now")
@@ -39,9 +39,7 @@ def test_a_command_is_seen_until_it_is_obeyed_and_never_again(control: Control, 
 @pytest.mark.parametrize(
     "text", ["{", "[]", '{"seq": 1}', '{"seq": "x", "command": "stop"}', '{"seq": 1, "command": "go"}']
 )
-def test_a_file_that_says_nothing_known_is_ignored_with_one_warning(
-    text: str, control: Control, tmp_path: Path
-) -> None:
+def test_a_malformed_control_file_is_ignored_with_one_warning(text: str, control: Control, tmp_path: Path) -> None:
     tmp_path.joinpath("control").write_text(text)
     assert control.agree() is control.agree() is None
     (event,) = read_events(tmp_path / "events.jsonl")
@@ -50,7 +48,7 @@ def test_a_file_that_says_nothing_known_is_ignored_with_one_warning(
     control.close()
 
 
-def test_save_sample_and_stop_are_obeyed_and_answered_while_it_trains(make_job: Callable[..., Job]) -> None:
+def test_save_sample_and_stop_are_obeyed_and_acknowledged_during_training(make_job: Callable[..., Job]) -> None:
     job = make_job().spec(**ENDLESS, eval_prompt="a cat", eval_num_inference_steps=2, eval_every_steps=100_000)
     (process,) = job.start()
     job.wait_for_step(2)
@@ -97,7 +95,7 @@ def test_a_stop_while_images_are_encoded_is_obeyed_before_the_first_step(
     assert job.manifest["outcome"] == "succeeded"
 
 
-def test_a_stop_while_samples_are_made_breaks_them_off_and_makes_them_after_the_resume(
+def test_a_stop_during_sampling_ends_it_and_a_resume_samples_again(
     make_job: Callable[..., Job],
 ) -> None:
     job = make_job().spec(eval_prompt="a cat", eval_num_inference_steps=100, eval_every_steps=2, max_train_steps=2)

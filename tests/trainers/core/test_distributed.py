@@ -44,7 +44,7 @@ def test_missing_gradients_count_as_zero() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this host has an accelerator")
-def test_an_accelerator_that_is_not_there_is_a_reason() -> None:
+def test_a_missing_accelerator_is_a_reason() -> None:
     with pytest.raises(TrainerError, match="found 0 accelerators") as caught:
         start_processes(Resources(accelerators=1))
     assert caught.value.reason.code == "no_accelerator"

@@ -76,7 +76,7 @@ class Bench:
         return [e.data for e in read_events(self.folder / "events.jsonl") if isinstance(e.data, Step)]
 
 
-def test_the_loss_is_the_mean_over_the_global_batch_however_it_is_cut(tmp_path: Path) -> None:
+def test_the_loss_is_the_mean_over_the_global_batch_however_it_is_split(tmp_path: Path) -> None:
     result = []
     for index, cut in enumerate(([[1.0, 2.0, 6.0]], [[1.0], [2.0, 6.0]], [[1.0], [2.0], [6.0]])):
         folder = tmp_path / str(index)
@@ -122,7 +122,7 @@ def test_a_value_that_is_not_finite_is_refused_before_the_update(bad: float, tmp
     assert bench.weight.item() == pytest.approx(1.8, abs=1e-6)  # two updates of 0.1
 
 
-def test_a_refused_step_bars_every_later_update_until_it_is_read(tmp_path: Path) -> None:
+def test_a_refused_step_blocks_later_updates_until_it_is_read(tmp_path: Path) -> None:
     """As on an accelerator, where metrics are read every few steps: the weights wait untouched."""
     bench = Bench(tmp_path, lambda step: [[math.nan if step == 1 else 1.0]], total_steps=8)
     update = _Update(bench.plan, [0.1], bench.processes)
@@ -131,7 +131,7 @@ def test_a_refused_step_bars_every_later_update_until_it_is_read(tmp_path: Path)
     assert bench.weight.item() == pytest.approx(1.9, abs=1e-6)
 
 
-def test_an_overflow_in_fp16_lowers_the_loss_scale_and_goes_on(tmp_path: Path) -> None:
+def test_an_overflow_in_fp16_lowers_the_loss_scale_and_training_continues(tmp_path: Path) -> None:
     bench = Bench(tmp_path, lambda _: [[4.0]], total_steps=4)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127 * 1.9)
     assert bench.fit(replace(bench.plan, scaler=scaler)) == "succeeded"
@@ -170,7 +170,7 @@ def test_evaluation_comes_at_step_0_every_n_steps_and_at_the_end(tmp_path: Path)
     assert evaluated == validated == [0, 2, 4, 5]
 
 
-def test_evaluation_does_not_move_the_random_state_of_training(tmp_path: Path) -> None:
+def test_evaluation_does_not_change_the_random_state_of_training(tmp_path: Path) -> None:
     draws: list[list[float]] = []
     for index, evaluates in enumerate((False, True)):
         folder = tmp_path / str(index)
@@ -191,7 +191,7 @@ def test_evaluation_does_not_move_the_random_state_of_training(tmp_path: Path) -
     assert len(set(draws[0])) == 4
 
 
-def test_an_attempt_that_goes_on_does_only_the_rest(tmp_path: Path) -> None:
+def test_a_resumed_attempt_runs_only_the_remaining_steps(tmp_path: Path) -> None:
     bench = Bench(tmp_path, lambda _: [[1.0]], total_steps=4)
     progress = Progress(step=3, evaluated_step=2)
     assert bench.fit(progress=progress) == "succeeded"
@@ -220,7 +220,7 @@ def test_an_error_in_the_batches_reaches_the_caller(tmp_path: Path) -> None:
         Bench(tmp_path, numbers).fit()
 
 
-def test_an_optimizer_without_a_skip_on_the_device_refuses_just_as_well(tmp_path: Path) -> None:
+def test_a_bad_step_is_refused_by_optimizers_that_cannot_skip_on_the_device(tmp_path: Path) -> None:
     bench = Bench(tmp_path, lambda step: [[math.nan if step == 2 else 1.0]])
     plain = torch.optim.SGD([bench.weight], lr=0.1)
     with pytest.raises(TrainerError, match="step 3 was refused before the update"):
@@ -228,19 +228,19 @@ def test_an_optimizer_without_a_skip_on_the_device_refuses_just_as_well(tmp_path
     assert bench.weight.item() == pytest.approx(1.8, abs=1e-6)
 
 
-def test_only_every_so_manieth_step_is_told_with_the_first_and_the_last(tmp_path: Path) -> None:
+def test_every_nth_step_is_logged_and_the_first_and_the_last(tmp_path: Path) -> None:
     bench = Bench(tmp_path, lambda _: [[1.0]], total_steps=7)
     bench.fit(replace(bench.plan, log_every=3))
     assert [step.step for step in bench.steps()] == [1, 3, 6, 7]
 
 
-def test_a_refused_step_is_named_also_where_it_would_not_be_told(tmp_path: Path) -> None:
+def test_a_refused_step_is_named_even_if_it_is_not_logged(tmp_path: Path) -> None:
     bench = Bench(tmp_path, lambda step: [[math.nan if step == 1 else 1.0]])
     with pytest.raises(TrainerError, match="step 2 was refused"):
         bench.fit(replace(bench.plan, log_every=10))
 
 
-def test_each_update_is_followed_by_the_call_with_its_step(tmp_path: Path) -> None:
+def test_after_update_is_called_with_each_step(tmp_path: Path) -> None:
     bench, observed = Bench(tmp_path, lambda _: [[1.0]]), []
     bench.fit(
         replace(

@@ -79,7 +79,7 @@ def descend(optimizer: torch.optim.Optimizer, steps: int) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_goes_downhill(name: OptimizerName) -> None:
+def test_every_optimizer_lowers_the_loss(name: OptimizerName) -> None:
     optimizer = optimizer_on(name, (6, 4))
     before = weights_of(optimizer)[0].abs().sum().item()
     descend(optimizer, 40)
@@ -87,7 +87,7 @@ def test_every_optimizer_goes_downhill(name: OptimizerName) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_state_through_a_checkpoint_goes_on_to_the_same_bits(name: OptimizerName, tmp_path: Path) -> None:
+def test_optimizer_state_from_a_checkpoint_continues_bit_for_bit(name: OptimizerName, tmp_path: Path) -> None:
     complete, first, second = (optimizer_on(name, (128, 64), (8, 4)) for _ in range(3))
     descend(complete, 5)
     descend(first, 2)
@@ -168,11 +168,11 @@ def test_a_broken_import_of_ours_is_not_called_a_missing_library() -> None:
         optional_module("trainers.with_nothing", "optimizers")
 
 
-def test_the_decay_warms_up_to_the_one_asked() -> None:
+def test_the_decay_warms_up_to_the_requested_one() -> None:
     assert [ema_decay_at(0.9, step) for step in (1, 10, 1000)] == pytest.approx([2 / 11, 11 / 20, 0.9])
 
 
-def test_the_average_is_its_recurrence() -> None:
+def test_the_average_follows_its_recurrence() -> None:
     weight = torch.nn.Parameter(torch.tensor([1.0, 5.0]))
     ema, expected = Ema([weight], 0.9999), weight.detach().clone()
     for step in range(1, 6):
@@ -195,7 +195,7 @@ def test_the_weights_come_back_after_a_failure_too() -> None:
     assert weight.item() == 3.0
 
 
-def test_a_state_put_back_is_the_same_average() -> None:
+def test_a_restored_state_is_the_same_average() -> None:
     weight = torch.nn.Parameter(torch.randn(3, 2))
     ema = Ema([weight], 0.99)
     weight.data += 1

@@ -39,7 +39,7 @@ def test_a_long_job_has_a_small_log(capsys: pytest.CaptureFixture[str]) -> None:
     assert MAX_LINES <= len(lines) <= MAX_LINES + 2 and sum(map(len, lines)) < 50_000
 
 
-def test_metrics_without_a_loss_make_a_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_metrics_without_a_loss_are_logged_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines_of(capsys, step(1, 1, other=1.0)) == ["step 1/1  12.1 images/s  ETA 1:02:05"]
 
 
@@ -52,7 +52,7 @@ class Told(Reporter):
         self.payloads.append(payload)
 
 
-def test_documents_per_second_stand_beside_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_per_second_are_reported_with_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     reported = Told()
@@ -68,7 +68,7 @@ def test_documents_per_second_stand_beside_tokens(monkeypatch: pytest.MonkeyPatc
     assert message == [(100, 4), (100, 2), (87.5, 1)]
 
 
-def test_the_time_left_does_not_count_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_left_excludes_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """A first step of 100 s, which compiles, then steps of 2 s."""
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)

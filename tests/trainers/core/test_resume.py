@@ -75,7 +75,7 @@ def assert_equal(resumed: Job, complete: Job) -> None:
 
 
 @pytest.mark.numeric
-def test_a_job_killed_at_a_step_goes_on_to_the_same_bits(complete: Job, make_job: Callable[..., Job]) -> None:
+def test_a_job_killed_at_a_step_resumes_bit_for_bit(complete: Job, make_job: Callable[..., Job]) -> None:
     job = make_job("killed", sizes=((80, 64),) * 5).spec(**DEMANDING)
     (process,) = job.start(at_step=AtStep(3, "kill"))
     process.join()
@@ -86,7 +86,7 @@ def test_a_job_killed_at_a_step_goes_on_to_the_same_bits(complete: Job, make_job
     assert job.of_kind("started")[-1].step in (2, 4)
 
 
-def test_a_job_stopped_by_command_goes_on_in_another_folder(complete: Job, make_job: Callable[..., Job]) -> None:
+def test_a_job_stopped_by_command_resumes_in_another_folder(complete: Job, make_job: Callable[..., Job]) -> None:
     job = make_job("stopped", sizes=((80, 64),) * 5).spec(**DEMANDING)
     job.start(at_step=AtStep(3, "stop"))
     job.processes[0].join()
@@ -116,7 +116,7 @@ def test_sigterm_means_stop(make_job: Callable[..., Job]) -> None:
 
 
 @pytest.mark.numeric
-def test_two_processes_killed_go_on_to_the_same_bits(make_job: Callable[..., Job]) -> None:
+def test_two_killed_processes_resume_bit_for_bit(make_job: Callable[..., Job]) -> None:
     settings = {**DEMANDING, "eval_prompt": "", "eval_num_inference_steps": 50, "max_train_steps": 4}
     undisturbed = make_job("undisturbed", sizes=((80, 64),) * 5).spec(processes=2, **settings)
     killed = make_job("killed", sizes=((80, 64),) * 5).spec(processes=2, **settings)
@@ -240,7 +240,7 @@ def test_a_damaged_checkpoint_is_refused(make_job: Callable[..., Job]) -> None:
     assert "weights.safetensors" in other.failure().reason.message
 
 
-def test_a_cache_rebuilt_to_other_bits_gives_a_warning(make_job: Callable[..., Job]) -> None:
+def test_a_cache_rebuilt_with_other_bits_causes_a_warning(make_job: Callable[..., Job]) -> None:
     job = make_job()
     assert job.run() == 0
     other = go_on_elsewhere(job, lambda name, **_: make_job(name))
@@ -311,7 +311,7 @@ OF_DATA: dict[str, Any] = {
 
 
 @pytest.mark.numeric
-def test_a_job_that_sees_images_anew_at_each_step_goes_on_to_the_same_bits(make_job: Callable[..., Job]) -> None:
+def test_a_job_with_every_augmentation_resumes_bit_for_bit(make_job: Callable[..., Job]) -> None:
     sizes = ((96, 64), (64, 96), (64, 64), (96, 64), (80, 64))
     undisturbed, resumed = (make_job(name, sizes=sizes).spec(**OF_DATA) for name in ("undisturbed", "resumed"))
     for job in (undisturbed, resumed):
@@ -369,9 +369,7 @@ SLOWLY: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", [*WITH_MORE_STATE, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOWLY)])
 @pytest.mark.numeric
-def test_whatever_a_job_keeps_it_goes_on_to_the_same_bits(
-    name: str, tiny_base: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_a_job_with_more_state_resumes_bit_for_bit(name: str, tiny_base: Callable[[str], Path], tmp_path: Path) -> None:
     kind, settings = {**WITH_MORE_STATE, **SLOWLY}[name]
     sizes = ((96, 64), (64, 80), (64, 64), (64, 96), (64, 64))
     complete, resumed = (

@@ -54,7 +54,7 @@ def test_a_library_that_is_imported_already_stays(library: str) -> None:
         ({"_class_name": "EulerDiscreteScheduler", "use_beta_sigmas": True}, False),
     ],
 )
-def test_scipy_stays_for_schedulers_that_compute_with_it(
+def test_scipy_stays_for_schedulers_that_need_it(
     config: dict[str, object] | None, is_hidden: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "scipy", raising=False)
@@ -82,5 +82,5 @@ def test_scipy_stays_for_schedulers_that_compute_with_it(
         (SampleTextParams(prompts=["a"]), set()),
     ],
 )
-def test_parameters_name_the_libraries_that_they_ask_for(params: Params, expected: set[str]) -> None:
+def test_parameters_name_the_libraries_that_they_need(params: Params, expected: set[str]) -> None:
     assert set(params.libraries()) == expected <= set(libraries.OPTIONAL)

@@ -94,7 +94,7 @@ def test_patterns_choose_and_leave_out(fetch: Fetch) -> None:
     assert not job.of_kind("warning")
 
 
-def test_a_download_that_was_killed_goes_on_from_the_byte_where_it_was(fetch: Fetch, hub: Hub) -> None:
+def test_a_killed_download_resumes_at_its_last_byte(fetch: Fetch, hub: Hub) -> None:
     size = 3 << 20
     hub.files = {**INDEX, "weights.safetensors": os.urandom(size)}
     hub.stall_after = 2 << 20
@@ -124,7 +124,7 @@ def _parts(job: Job) -> list[Path]:
     return sorted(result, key=lambda path: -path.stat().st_size)
 
 
-def test_a_connection_that_breaks_is_taken_up_again(fetch: Fetch, hub: Hub) -> None:
+def test_a_download_resumes_after_a_broken_connection(fetch: Fetch, hub: Hub) -> None:
     hub.files = {**INDEX, "weights.safetensors": os.urandom(3 << 20)}
     hub.cut_after = (2 << 20) + 5
     job = fetch()
@@ -133,7 +133,7 @@ def test_a_connection_that_breaks_is_taken_up_again(fetch: Fetch, hub: Hub) -> N
     assert fetched(job) == hub.files
 
 
-def test_a_stop_in_the_middle_of_a_file_is_obeyed_and_keeps_what_is_there(fetch: Fetch, hub: Hub) -> None:
+def test_a_stop_in_the_middle_of_a_file_keeps_the_partial_download(fetch: Fetch, hub: Hub) -> None:
     hub.files = {**INDEX, "weights.safetensors": os.urandom(3 << 20)}
     hub.stall_after = 2 << 20
     job = fetch()
@@ -214,7 +214,7 @@ def test_an_unreachable_hub_is_reported_as_retryable(fetch: Fetch) -> None:
     assert (reason.code, reason.retry_helps) == ("hub_unreachable", True)
 
 
-def test_a_token_is_sent_to_the_hub_and_to_nobody_else(
+def test_a_token_is_sent_only_to_the_hub(
     fetch: Fetch, hub: Hub, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
@@ -275,7 +275,7 @@ def test_two_jobs_of_one_spec_do_not_disturb_each_other(fetch: Fetch, hub: Hub) 
     assert fetched(first) == fetched(second) == hub.files
 
 
-def test_no_room_for_a_link_is_no_reason_to_fail(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_linked_is_copied(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
@@ -300,7 +300,7 @@ def test_no_room_for_a_link_is_no_reason_to_fail(fetch: Fetch, monkeypatch: pyte
         {"trust_remote_code": True},
     ],
 )
-def test_parameters_that_make_no_sense_are_refused_at_the_door(wrong: dict[str, Any]) -> None:
+def test_invalid_fetch_parameters_are_refused(wrong: dict[str, Any]) -> None:
     for params in (FetchModelParams, FetchDatasetParams):
         with pytest.raises(ValidationError):
             params.model_validate({"name": "x", "repo": "me/x", **wrong})

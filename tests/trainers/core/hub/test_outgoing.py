@@ -50,7 +50,7 @@ def test_an_address_of_our_own_networks_is_refused_in_every_form(address: str) -
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_a_public_address_is_fine(address: str) -> None:
+def test_a_public_address_is_allowed(address: str) -> None:
     assert address_refusal(address) == ""
 
 
@@ -83,12 +83,12 @@ def test_a_url_that_is_not_plain_https_to_the_outside_is_refused(url: str) -> No
         url_check(url)
 
 
-def test_https_to_a_name_is_fine_and_is_read_in_one_way() -> None:
+def test_https_to_a_host_name_is_allowed_and_normalized() -> None:
     assert url_check("https://Example.org./a?b#c") == Origin("https", "example.org", 443)
     assert url_check("https://8.8.8.8:8443/") == Origin("https", "8.8.8.8", 8443)
 
 
-def test_only_exactly_what_the_operator_listed_may_be_http_or_private() -> None:
+def test_only_origins_that_the_operator_listed_may_be_http_or_private() -> None:
     trusted = (origin_of("http://127.0.0.1:8080"),)
     assert url_check("http://127.0.0.1:8080/x", trusted) == trusted[0]
     for other in ("http://127.0.0.1:8081/", "https://127.0.0.1:8080/", "http://localhost:8080/"):
@@ -132,14 +132,14 @@ def test_a_connection_into_our_networks_is_refused_before_a_byte_is_sent(port: i
     assert get("127.0.0.1", port) == b"hello", "after the block nothing is guarded"
 
 
-def test_what_the_operator_listed_is_reached_and_its_other_ports_are_not(port: int) -> None:
+def test_a_listed_origin_is_reached_but_not_its_other_ports(port: int) -> None:
     with guarded(Guard((Origin("http", "localhost", port),))):
         assert get("127.0.0.1", port) == b"hello"
         with pytest.raises(AddressRefusedError):
             get("127.0.0.1", port + 1)
 
 
-def test_a_name_that_changes_its_answer_is_judged_by_the_address_that_is_connected_to(
+def test_a_name_that_resolves_differently_is_checked_by_the_connected_address(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter(["8.8.8.8", "127.0.0.1"])
@@ -156,7 +156,7 @@ def test_a_name_that_changes_its_answer_is_judged_by_the_address_that_is_connect
             get("evil.example", port)
 
 
-def test_a_connection_by_name_or_over_ipv6_is_judged_too() -> None:
+def test_a_connection_by_name_or_over_ipv6_is_checked_too() -> None:
     with guarded(Guard()):
         with socket.socket() as plain, pytest.raises(AddressRefusedError, match="resolved"):
             plain.connect(("localhost", 1))
