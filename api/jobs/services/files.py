@@ -176,11 +176,11 @@ def _resume_from(job: Job, artifact: Artifact) -> None:
 
 
 def checkpoints_prune(*, job: Job) -> int:
-    """Removes damaged checkpoints and those beyond `num_checkpoints_kept`, except what a live attempt may be fetching.
+    """Removes damaged checkpoints and those beyond `max_checkpoints`, except what a live attempt may be fetching.
 
     The row goes before its files, so that no job resumes from an incomplete checkpoint. Returns their number.
     """
-    num_newest = params_stored(job).num_checkpoints_kept
+    num_newest = params_stored(job).max_checkpoints
     rows = Artifact.objects.filter(job=job, kind=Artifact.Kind.CHECKPOINT).select_related("attempt")
     fetched = set(Attempt.objects.filter(job=job, ended_at=None).values_list("checkpoint", flat=True))
     damaged = [*rows.exclude(damaged="")]

@@ -141,7 +141,7 @@ def test_a_large_event_is_cut_when_written_and_a_warning_follows(path: Path, nam
             assert isinstance(other, Warning_)
 
 
-def test_an_event_with_unstorable_text_or_numbers_is_kept(path: Path) -> None:
+def test_unstorable_text_and_numbers_do_not_drop_an_event(path: Path) -> None:
     writer = EventWriter(path)
     writer.emit(Warning_(message="NUL \0 and half \ud800"))
     writer.emit(step(loss=0.5, grad_norm=float("nan")))

@@ -58,8 +58,8 @@ def test_matrices_move_as_with_the_muon_of_torch(dtype: torch.dtype) -> None:
     train(ours, muon_of(ours, dtype=dtype), steps=3)
     train(reference, torchs, torch.optim.AdamW(others, lr=1e-2, betas=(0.9, 0.95), weight_decay=0.0), steps=3)
     for name in ("up", "side", "down"):
-        mine, other, before = (getattr(net, name).weight.detach() for net in (ours, reference, start))
-        error = (mine - other).norm() / (other - before).norm()
+        actual, expected, before = (getattr(net, name).weight.detach() for net in (ours, reference, start))
+        error = (actual - expected).norm() / (expected - before).norm()
         assert error < BF16_ERROR, f"{name}: {error:.3f}"
 
 

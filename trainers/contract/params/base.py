@@ -184,7 +184,7 @@ class Params(BaseModel):
         return None
 
     @property
-    def num_checkpoints_kept(self) -> int:
+    def max_checkpoints(self) -> int:
         """How many of the latest checkpoints stay."""
         return 1
 

@@ -281,7 +281,7 @@ class ImageLoraParams(Params):
         return self.seed
 
     @property
-    def num_checkpoints_kept(self) -> int:
+    def max_checkpoints(self) -> int:
         return self.keep_checkpoints
 
     @property
