@@ -44,12 +44,12 @@ def shapes(width: int) -> list[tuple[int, int]]:
 def optimizer_rows(width: int, layers: int, device: torch.device) -> list[tuple[str, str, str, str]]:
     def parameters() -> list[nn.Parameter]:
         generator = torch.Generator().manual_seed(0)
-        made = [
+        matrices = [
             nn.Parameter(torch.randn(shape, generator=generator).to(device) / 32) for shape in shapes(width) * layers
         ]
-        for parameter in made:
+        for parameter in matrices:
             parameter.grad = torch.randn(parameter.shape, generator=generator).to(device)
-        return made
+        return matrices
 
     ours = [Route(str(index), p, "muon", True, "") for index, p in enumerate(parameters())]
     optimizers: dict[str, torch.optim.Optimizer] = {

@@ -91,7 +91,7 @@ IN_OTHER_FILES = {
     "attention": (METHOD, "test_missing_xformers_is_reported_with_its_extra"),
     "compile": (METHOD, "test_a_compiled_network_has_the_gradients_of_the_plain_one"),
     "use_ema": (METHOD, "test_the_average_is_exported_and_the_raw_weights_stay"),
-    "ema_decay": ("../../core/test_optim.py", "test_the_decay_warms_up_to_the_one_asked"),
+    "ema_decay": ("../../core/test_optim.py", "test_the_decay_warms_up_to_the_requested_one"),
     "no_metadata": (METHOD, "test_no_metadata_removes_the_training_from_the_kohya_file"),
     "log_to_wandb": ("../../optional/test_wandb.py", "test_a_job_without_a_key_keeps_its_run_in_files"),
     "wandb_project": ("../../optional/test_wandb.py", "test_a_job_without_a_key_keeps_its_run_in_files"),
