@@ -1,4 +1,4 @@
-"""Configuration files: what a value may be, and a file reduced to the keys that are read."""
+"""Files of models: which are never loaded, what a value in a configuration may be, and which keys are read."""
 
 import math
 import re
@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from foundation.strict_json import json_object_read
 
+PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz")
+"""Files with these endings are never loaded: opening them can run code."""
 MAX_CONFIG_BYTES = 4 << 20
 MAX_INDEX_BYTES = 64 << 20
 MAX_FAULTS = 20

@@ -25,9 +25,6 @@ OTHER_FORMATS = (
     (b"version ", "a Git LFS pointer (the file itself was not downloaded)"),
 )
 """First bytes of other formats; as a safetensors header length they are out of range."""
-
-PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz")
-"""Files with these endings are never loaded: opening them can run code."""
 NOT_WHOLE = "The file is cut short or damaged; copy or download it again."
 
 

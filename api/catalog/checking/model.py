@@ -7,8 +7,7 @@ from api.catalog.checking.pipelines import pipeline_check
 from api.catalog.checking.report import HINT, Refused
 from api.catalog.checking.tensor_files import is_lora, tensor_files_read, tensors_read
 from api.catalog.checking.work import Work, ending
-from formats.models.configs import ConfigError
-from formats.models.safetensors_header import PICKLE_ENDINGS
+from formats.models.configs import PICKLE_ENDINGS, ConfigError
 from formats.models.single_file import CheckpointError, checkpoint_of
 from formats.models.text_configs import FAMILIES, TextFamily, marked, text_family_of
 from formats.models.tokenizer_files import TEXT_MODEL_FILES

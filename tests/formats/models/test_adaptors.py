@@ -1,11 +1,12 @@
-"""adapter_config.json of strangers: bounded values, nothing that the libraries would look up."""
+"""adapter_config.json from strangers has bounded values and nothing that libraries look up; headers name families."""
 
 from typing import Any
 
 import pytest
 
-from formats.models.adaptors import adaptor_config_clean
+from formats.models.adaptors import ARCHITECTURES, FAMILY_PREFIXES, VERSIONS, adaptor_config_clean
 from formats.models.configs import ConfigError
+from formats.models.image_families import FAMILIES
 
 PEFT: dict[str, Any] = {
     "alpha_pattern": {"^model.layers.0.mlp.up_proj": 8},
@@ -45,3 +46,9 @@ def test_unknown_keys_of_an_adaptor_config_are_dropped() -> None:
 def test_a_wrong_value_is_refused_with_its_key(key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"adapter_config.json: {key} is "):
         adaptor_config_clean(PEFT | {key: value}, "adapter_config.json")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_names_of_a_family_in_headers_are_recognised_as_that_family(family: str) -> None:
+    for name in (VERSIONS[family], ARCHITECTURES[family]):
+        assert next(named for prefix, named in FAMILY_PREFIXES if name.startswith(prefix)) == family

@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from formats.models.safetensors_header import PICKLE_ENDINGS
+from formats.models.configs import PICKLE_ENDINGS
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Progress, Started, Warning_
 from trainers.contract.params.fetch import FetchParams

@@ -25,8 +25,8 @@ from formats.models.adaptors import (
     VERSIONS,
     other_kind,
 )
+from formats.models.configs import PICKLE_ENDINGS
 from formats.models.image_families import FAMILIES
-from formats.models.safetensors_header import PICKLE_ENDINGS
 from foundation.atomic import bytes_write
 from trainers.core.adaptor_files import file_bytes
 from trainers.core.lora import TRAINED

@@ -21,11 +21,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
-from formats.models.configs import json_file_read
+from formats.models.configs import PICKLE_ENDINGS, json_file_read
 from formats.models.image_configs import index_clean, part_config_clean, pipeline_keys_ignored
 from formats.models.image_families import FAMILIES
 from formats.models.image_families import family_of as pipeline_family
-from formats.models.safetensors_header import PICKLE_ENDINGS
 from foundation.atomic import bytes_write
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.core.model_files import bad_files, ignored_log, special_tokens_check, weights_view

@@ -10,8 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from formats.models.configs import MAX_INDEX_BYTES, json_file_read, shard_files
-from formats.models.safetensors_header import PICKLE_ENDINGS
+from formats.models.configs import MAX_INDEX_BYTES, PICKLE_ENDINGS, json_file_read, shard_files
 from formats.models.text_configs import MARK
 from foundation.atomic import folder_write, json_write
 from trainers.contract.errors import ReasonCode, TrainerError
