@@ -21,8 +21,8 @@ class Turn(NamedTuple):
 
 
 def columns_read(names: Collection[str]) -> tuple[str, ...]:
-    """By which of `names` methods read rows without templates: one of chats, two or three of a task, or that of the
-    text; () where they need templates."""
+    """The columns among `names` that are read without templates: a chat, the two or three of a task, or a text; ()
+    if templates are needed."""
     for column in CHAT_COLUMNS:
         if column in names:
             return (column,)
@@ -35,7 +35,7 @@ def columns_read(names: Collection[str]) -> tuple[str, ...]:
 
 
 def turns_of(messages: Any) -> list[Turn]:
-    """A chat of {role, content} or {from, value}. Raises ValueError that says which turn is wrong."""
+    """Turns of a chat of {role, content} or {from, value}. Raises ValueError that names the invalid turn."""
     if not isinstance(messages, (list, tuple)) or not messages:
         raise ValueError("the chat is empty; expected turns of {role, content}")
     turns: list[Turn] = []

@@ -81,8 +81,8 @@ def has_alpha(mode: str, info: Mapping[Any, Any]) -> bool:
 
 
 def depth_fault(mode: str, grey: tuple[float, float] | None = None) -> str:
-    """Why the values of an image of Pillow's `mode` cannot become 8 bits; `grey`: smallest and largest value, of modes
-    that begin with I."""
+    """Why an image of Pillow's `mode` cannot be converted to 8 bits; "" if it can. `grey`: its smallest and largest
+    value, for modes that begin with I."""
     if mode == "F":
         return "expected 8 or 16 bits a channel, got floating point"
     if grey and (grey[0] < 0 or grey[1] > MAX_GREY):
@@ -96,20 +96,20 @@ def frame_count(image: Any) -> int:
 
 
 def folder_repeats(path: str) -> int:
-    """How often an epoch sees the image `path` by the name of its folder, as kohya's scripts read it: 10 for
-    "10_sks dog/a.png", 1 where the name says nothing."""
+    """Repeats of the image `path` per epoch from the name of its folder, as in kohya's scripts: 10 for
+    "10_sks dog/a.png", 1 without a number."""
     return _repeats(PurePosixPath(path).parent.name) or 1
 
 
 def repeats_by_folder(paths: Sequence[str]) -> dict[str, int]:
-    """Folders of `paths` whose names say how often their images are seen, with that number."""
+    """Repeats by folder, for folders whose names have them."""
     folders = dict.fromkeys(PurePosixPath(path).parent for path in paths)
     return {str(folder): times for folder in folders if (times := _repeats(folder.name))}
 
 
 def repeats_message(folder: str, times: int) -> str:
     often = "once" if times == 1 else f"{times} times"
-    return f"an epoch sees each image in {folder!r} {often}, as the folder's name says"
+    return f"an epoch sees each image in {folder!r} {often}, from the folder's name"
 
 
 def _repeats(name: str) -> int | None:
@@ -200,8 +200,7 @@ def column_names(rows: Iterable[Row]) -> list[str]:
 
 
 def image_column(column: str, names: Collection[str]) -> str:
-    """The column that `column` means among `names`: IMAGE, which is what is asked for where nothing is, also matches
-    the usual file_name."""
+    """Resolves `column` among `names`: the default IMAGE also matches file_name."""
     return FILE_NAME if column == IMAGE and IMAGE not in names else column
 
 

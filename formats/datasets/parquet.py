@@ -1,6 +1,6 @@
 """Parquet files: rows a batch at a time, and which columns hold texts and images.
 
-The one module of `formats` that needs pyarrow: who reads no Parquet does not import it.
+The only module of `formats` that imports pyarrow.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,9 +22,9 @@ BROKEN = (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, Over
 def parquet_rows(
     file: Path, name: str, *, batch_rows: int = BATCH_ROWS, on_batch: Callable[[Any, int], None] | None = None
 ) -> Iterator[Row]:
-    """Rows by their numbers from 1. Raises DatasetError, whose message begins with `name`.
+    """Rows, numbered from 1. Raises DatasetError; its message begins with `name`.
 
-    `on_batch` gets each decoded batch, before it becomes rows, and the number of rows up to its end.
+    `on_batch` is called with each decoded batch and the number of rows up to its end.
     """
     batches = parquet_open(file, name).iter_batches(batch_rows, use_threads=False)
     number = 0
@@ -62,7 +62,7 @@ def image_columns(opened: ParquetFile) -> list[str]:
 
 
 def is_image_table(file: Path, name: str, column: str = IMAGE) -> bool:
-    """Whether the rows of a Parquet file beside images may be about these: it has `column`, or a usual name for it."""
+    """Whether a Parquet file beside images is a table of them: it has `column` or one of PATH_COLUMNS."""
     return bool({column, *PATH_COLUMNS} & set(parquet_open(file, name).schema_arrow.names))
 
 

@@ -92,7 +92,7 @@ WIDE = {
 
 
 def row_files(paths: Iterable[str]) -> list[str]:
-    """Those that hold the rows of a dataset of text. Plain text counts where there is nothing else: beside rows it is a
+    """The files with rows of a dataset of text. Plain text counts only if there are no others: beside rows it is a
     licence or a note."""
     listed = [path for path in paths if PurePosixPath(path).name not in METADATA]
     tables = [path for path in listed if _ending(path) in ROW_ENDINGS]
@@ -105,7 +105,7 @@ def row_place(path: str, number: int) -> str:
 
 
 def text_rows(file: Path, name: str, *, max_line_bytes: int | None = None) -> Iterator[Row]:
-    """Of any kind but Parquet. Raises DatasetError, whose message begins with `name`, for what is no row's fault."""
+    """Rows of any file but Parquet. Raises DatasetError for an invalid file; its message begins with `name`."""
     if _ending(name) == ".jsonl":
         return jsonl_rows(file, name, max_line_bytes=max_line_bytes)
     return READERS[_ending(name)](file, name)
@@ -244,10 +244,10 @@ csv.field_size_limit(MAX_CELL)
 
 
 def csv_rows(opened: TextIO, name: str, *, lenient: bool = False) -> Iterator[Row]:
-    """Rows by the line that they end in. Raises DatasetError where the header or the quotes are wrong.
+    """(line, row), where line is the last of the row. Raises DatasetError if the header or the quotes are invalid.
 
-    `opened` was opened with newline="". A row of another length than the header has a ValueError in its place.
-    `lenient`: as spreadsheets write tables: cells may lack at the end of a row, columns may have no name or share one.
+    `opened`: with newline="". A row with another number of cells than the header is replaced by a ValueError.
+    `lenient`: as in spreadsheets, rows may be short, and columns unnamed or duplicate.
     """
     separator = csv_separator_of(opened, name)
     reader = csv.reader(opened, delimiter=separator, strict=True)
@@ -280,7 +280,7 @@ def csv_separator_of(opened: TextIO, name: str) -> str:
 
 
 def csv_separator(start: str) -> str:
-    """The separator of a CSV file whose text begins with `start` (CSV_START characters of it are enough).
+    """The separator of a CSV file that begins with `start` (CSV_START characters are enough).
 
     Raises ValueError if rows disagree on the separator.
     """

@@ -1,7 +1,7 @@
-"""Splits of a dataset (train, validation, test), as the names of its files and folders say them.
+"""Splits of a dataset (train, validation, test), from the names of its files and folders.
 
 A dataset has splits where a file or folder is named by one: `test.jsonl`, `train-00000-of-00002.parquet`, `val/a.csv`,
-`split=hard/a.jsonl`; files that name none belong to train then.
+`split=hard/a.jsonl`; all other files then belong to train.
 """
 
 import re
@@ -29,8 +29,7 @@ PARTS = re.compile(r"[-._ \d]+")
 
 
 def splits_of(paths: Iterable[str], *, by_folder_only: bool = False) -> dict[str, list[str]]:
-    """`paths` by split, train first; {} where none of them names one. `by_folder_only`: for images, whose own names
-    say nothing of splits."""
+    """`paths` by split, train first; {} if no name is a split. `by_folder_only`: ignore file names, for images."""
     listed = sorted(paths)
     named = {path: _split_of(path, by_folder_only=by_folder_only) for path in listed}
     if not by_folder_only and not any(named.values()):
@@ -47,7 +46,7 @@ def splits_of(paths: Iterable[str], *, by_folder_only: bool = False) -> dict[str
 
 def splits_message(counts: Mapping[str, int], what: str) -> str:
     listed = ", ".join(f"{split} with {count} {what}" for split, count in counts.items())
-    return f"the files are splits: {listed}; a job reads the one that its parameter split names"
+    return f"the files are splits: {listed}; a job reads the one named by its parameter split"
 
 
 def split_folder(split: str) -> str:
@@ -61,7 +60,7 @@ def split_name(split: str) -> str:
 
 
 def split_chosen(splits: Mapping[str, Sequence[str]] | Sequence[str], split: str) -> str:
-    """Which of `splits` `split` means, "" where there are none and all is read. Raises ValueError that names them."""
+    """The split to read; "" if the dataset has none. Raises ValueError that names the existing ones."""
     name = split_name(split)
     if name in splits:
         return name

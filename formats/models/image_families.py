@@ -117,8 +117,8 @@ FLOW_FAMILIES = tuple(name for name, family in FAMILIES.items() if family.is_flo
 
 
 def family_of(pipeline: Any, text_width: Any = None) -> str | None:
-    """By `_class_name` of model_index.json and, of Stable Diffusion, `hidden_size` of the text encoder; None where the
-    class is of no family."""
+    """From `_class_name` of model_index.json and, for Stable Diffusion, `hidden_size` of the text encoder; None if
+    unknown."""
     names = [name for name, family in FAMILIES.items() if family.pipeline == pipeline]
     if "sd2" in names and text_width == SD2_TEXT_WIDTH:
         return "sd2"

@@ -98,7 +98,7 @@ class Checkpoint(NamedTuple):
 
 
 def checkpoint_of(tensors: Mapping[str, Shaped], metadata: Mapping[str, str] | None = None) -> Checkpoint | None:
-    """By names and shapes; None where they are of no single-file checkpoint that we know.
+    """Recognised by names and shapes; None if unknown.
 
     Raises CheckpointError for a relative of a known family that cannot be trained (inpainting, refiner, Chroma, ...).
     """

@@ -97,7 +97,7 @@ def test_rows_are_counted_by_split_at_upload_and_trained_on_by_split(tmp_path: P
     details = check(work)
     assert (details["num_rows"], details["splits"]) == (4, {"train": 3, "test": 1})
     assert [notice["message"] for notice in work.notices.listed] == [
-        "the files are splits: train with 3 rows, test with 1 rows; a job reads the one that its parameter split names"
+        "the files are splits: train with 3 rows, test with 1 rows; a job reads the one named by its parameter split"
     ]
 
     def questions(split: str) -> list[str]:

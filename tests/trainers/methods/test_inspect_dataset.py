@@ -100,12 +100,12 @@ def test_every_change_of_a_file_is_named(inspect: Inspect, folder: Path) -> None
     exif[0x0112] = 6
     Image.new("RGB", (64, 30), "red").save(folder / "c.png", exif=exif)
     actual = changes_by_file(inspect(folder))
-    assert actual["a.png"] == ["transparency laid on white"]
-    assert actual["b.png"] == ["16 bits a channel scaled to 8"]
+    assert actual["a.png"] == ["transparency composited over white"]
+    assert actual["b.png"] == ["16 bits per channel scaled to 8"]
     assert actual["c.png"] == [
-        "turned upright by its EXIF orientation 6",
+        "rotated by EXIF orientation 6",
         "enlarged from 30 x 64 to 64 x 137",
-        "53% of its area lies outside each crop of 64 x 64",
+        "53% of its area is outside each crop of 64 x 64",
     ]
 
 
@@ -212,7 +212,7 @@ class TestSharedData:
         assert report["images"] == count
         assert (len(report["shapes"]) > 1) == (name == "pd_photos")
         if name == "noto_emoji":
-            assert set(map(str, changes_by_file(report).values())) == {"['transparency laid on white']"}
+            assert set(map(str, changes_by_file(report).values())) == {"['transparency composited over white']"}
 
     def test_hostile_images_are_named_with_their_reasons(self, inspect: Inspect, shared_data: Path) -> None:
         report = inspect(shared_data / "hostile" / "images", trigger_word="sks")
@@ -232,7 +232,7 @@ class TestSharedData:
             "1 of 3 images are not in the dataset",
         ]
         assert report["images"] == 2
-        assert changes_by_file(report)["a.jpg"][-1] == "the same bytes as a.jpg (metadata.jsonl line 1)"
+        assert changes_by_file(report)["a.jpg"][-1] == "same content as a.jpg (metadata.jsonl line 1)"
 
     def test_bad_captions_are_all_named(self, inspect: Inspect, shared_data: Path) -> None:
         report = inspect(shared_data / "hostile" / "captions")
@@ -253,15 +253,15 @@ REFUSED = {
     "truncated_header.jpg": "cannot be",
 }
 CHANGED = {
-    "animated.gif": "the first of its 4 frames is taken",
-    "png_named.jpg": "its name says JPEG, its content is PNG",
-    "exif_rotated.jpg": "turned upright by its EXIF orientation 6",
-    "rgba.png": "transparency laid on white",
-    "gray16.png": "16 bits a channel scaled to 8",
-    "gray.png": "L made RGB",
-    "one_bit.png": "1 made RGB",
+    "animated.gif": "only the first of 4 frames is used",
+    "png_named.jpg": "named as JPEG, but contains PNG",
+    "exif_rotated.jpg": "rotated by EXIF orientation 6",
+    "rgba.png": "transparency composited over white",
+    "gray16.png": "16 bits per channel scaled to 8",
+    "gray.png": "converted from L to RGB",
+    "one_bit.png": "converted from 1 to RGB",
     "bmp.bmp": "enlarged from 32 x 32 to 64 x 64",
-    "ok_control.jpg": "the same bytes as duplicate_of_control.jpg",
+    "ok_control.jpg": "same content as duplicate_of_control.jpg",
 }
 
 

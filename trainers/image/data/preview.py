@@ -147,7 +147,7 @@ def _file(image: ImageRow, framing: Framing, first_by_sha256: dict[str, str]) ->
     except TrainerError as error:
         return File(image, None, [error.reason.message])
     twin = first_by_sha256.setdefault(sha256, image.where)
-    return File(image, view, changes if twin == image.where else [*changes, f"the same bytes as {twin}"])
+    return File(image, view, changes if twin == image.where else [*changes, f"same content as {twin}"])
 
 
 def _file_report(file: File) -> dict[str, Any]:
@@ -213,17 +213,17 @@ def _format_changes(image: ImageRow, header: ImageHeader) -> list[str]:
     suffix = "" if "." not in image.name else "." + image.name.rpartition(".")[2].lower()
     promised = SUFFIX_FORMATS.get(suffix)
     if promised and header.format not in (promised, "MPO"):
-        changes.append(f"its name says {promised}, its content is {header.format}")
+        changes.append(f"named as {promised}, but contains {header.format}")
     if header.frames > 1:
-        changes.append(f"the first of its {header.frames} frames is taken")
+        changes.append(f"only the first of {header.frames} frames is used")
     if header.orientation != 1:
-        changes.append(f"turned upright by its EXIF orientation {header.orientation}")
+        changes.append(f"rotated by EXIF orientation {header.orientation}")
     if header.has_alpha:
-        changes.append("transparency laid on white")
+        changes.append("transparency composited over white")
     if header.mode.startswith("I"):
-        changes.append("16 bits a channel scaled to 8")
+        changes.append("16 bits per channel scaled to 8")
     elif header.mode not in PLAIN_MODES and not header.has_alpha:
-        changes.append(f"{header.mode} made RGB")
+        changes.append(f"converted from {header.mode} to RGB")
     return changes
 
 
@@ -234,5 +234,5 @@ def _size_changes(view: View) -> list[str]:
         changes.append(f"enlarged from {width} x {height} to {view.resized.width} x {view.resized.height}")
     share = cropped_share(width, height, view.shape)
     if share >= REPORTED_CROP:
-        changes.append(f"{share:.0%} of its area lies outside each crop of {view.shape.width} x {view.shape.height}")
+        changes.append(f"{share:.0%} of its area is outside each crop of {view.shape.width} x {view.shape.height}")
     return changes
