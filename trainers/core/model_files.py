@@ -1,20 +1,25 @@
-"""Opens the files of a base model: libraries see cleaned configs and named data files in a folder of their own.
+"""Files of base models and adaptors.
 
-No uploaded JSON file reaches a library unchanged: `formats` lists the keys that are read, and the rest is left out.
+Libraries see a base model's cleaned configs and named data files, in a folder
+of its own: no uploaded JSON file reaches one unchanged, `formats` lists the keys that are read.
 """
 
 import json
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor
 
 from formats.models.configs import MAX_INDEX_BYTES, ConfigError, json_file_read, shard_files, value_shown
 from formats.models.tokenizer_files import CONFIG, ROLES, TokenizerFiles, tokenizer_files_read
 from foundation.strict_json import JsonError
 from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.contract.spec import InputRef
 
 LOG = logging.getLogger(__name__)
 NAMED = 30
@@ -102,3 +107,51 @@ def special_tokens_check(tokenizer: Any, vocab_size: int, name: str) -> None:
                 ReasonCode.BAD_BASE_MODEL,
                 f"{name}: {role} {shown} has the id {index}, expected one below the network's {vocab_size} rows",
             )
+
+
+def weights_folder(folder: Path) -> Path:
+    """The folder with the weights: `adaptor/` in the product of a training job, or `folder` itself."""
+    return folder / "adaptor" if (folder / "adaptor").is_dir() else folder
+
+
+def base_check(adaptor: InputRef, metadata: Mapping[str, str], model: InputRef) -> None:
+    """Compares the base model that the file names; JobSpec has compared the one of the record."""
+    trained_on = metadata.get("base_sha256")
+    if trained_on and trained_on != model.sha256:
+        raise TrainerError(
+            ReasonCode.BAD_ADAPTOR,
+            f"adaptor {adaptor.name} was trained on the base model {trained_on[:12]}, "
+            f"but this job's base model {model.name} is {model.sha256[:12]}",
+        )
+
+
+ALIGNMENT = 64
+"""Bytes. Readers map the file; the alignment of a matrix changes how it is multiplied, and thus the last bits."""
+
+
+def file_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file, the same for the same tensors and metadata.
+
+    The library itself writes metadata in a random order, and scalars between the matrices.
+    """
+    plain = save(dict(tensors))
+    size = int.from_bytes(plain[:8], "little")
+    entries: dict[str, Any] = json.loads(plain[8 : 8 + size])
+    body = memoryview(plain)[8 + size :]
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    chunks: list[memoryview] = []
+    end = 0
+    for name in sorted(entries, key=lambda name: (_is_odd(entries[name]), name)):
+        first, last = entries[name]["data_offsets"]
+        header[name] = {**entries[name], "data_offsets": [end, end + last - first]}
+        chunks.append(body[first:last])
+        end += last - first
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(len(text) + 8) % ALIGNMENT)
+    return b"".join([len(text).to_bytes(8, "little"), text, *chunks])
+
+
+def _is_odd(entry: Mapping[str, Any]) -> bool:
+    """Whether it would break the alignment of what follows; such entries go to the end."""
+    first, last = entry["data_offsets"]
+    return bool((last - first) % ALIGNMENT)

@@ -14,9 +14,9 @@ from foundation.strict_json import json_read
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.adaptors import ExtractAdaptorParams, ImportAdaptorParams
 from trainers.contract.spec import InputRef
-from trainers.core.adaptor_files import base_check, weights_folder
 from trainers.core.context import JobContext, Outcome
 from trainers.core.manifest import manifest_body
+from trainers.core.model_files import base_check, weights_folder
 from trainers.image.adaptors.card import card_write
 from trainers.image.adaptors.file import Adaptor, adaptor_read, adaptor_write, how_to_use
 from trainers.image.adaptors.pairs import Pair, Pairs, bad, difference, layers, pair_facts, roots, scaled

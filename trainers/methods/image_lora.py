@@ -10,9 +10,9 @@ from trainers.contract.events import Started, Warning_
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.params.image_lora_rules import EVALUATION_SHARE
 from trainers.core.context import JobContext, Outcome
+from trainers.core.device import auto_precision, precision_set, recorded_precision_check
 from trainers.core.loop import Hooks, Progress, StepBatch, TrainingPlan, fit
 from trainers.core.optim import Ema, Group, optimizer_of, schedule
-from trainers.core.precision import auto_precision, precision_set, recorded_precision_check
 from trainers.core.reporting import listeners_attach
 from trainers.core.resume import Resumable, choices_make
 from trainers.image.data.batches import MicroBatch, step_batch, validation_batches

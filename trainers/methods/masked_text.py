@@ -9,9 +9,9 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Progress, Sample, Started, Warning_
 from trainers.contract.params.masked_text import MaskedTextParams
 from trainers.core.context import JobContext, Outcome
+from trainers.core.device import precision_set
 from trainers.core.loop import Hooks, StepBatch, TrainingPlan, fit
 from trainers.core.optim import schedule
-from trainers.core.precision import precision_set
 from trainers.core.reporting import Reporter, listeners_attach
 from trainers.core.resume import Resumable
 from trainers.optional.libraries import optional_module

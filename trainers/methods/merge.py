@@ -8,8 +8,8 @@ from torch import Tensor
 
 from trainers.contract.events import Progress
 from trainers.contract.params.adaptors import MergeParams
-from trainers.core.adaptor_files import base_check, weights_folder
 from trainers.core.context import JobContext, Outcome
+from trainers.core.model_files import base_check, weights_folder
 from trainers.core.reporting import Reporter
 from trainers.image.adaptors.apply import prediction_override
 from trainers.image.adaptors.file import Adaptor, adaptor_read

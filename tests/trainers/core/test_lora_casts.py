@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.trainers.dispatch import Kinds
+from trainers.core.device import network_quantise
 from trainers.core.lora import TRAINED, attach, casts_attach, lora_layers, lora_state
-from trainers.core.quantization import network_quantise
 
 WIDTH = 32
 

@@ -14,8 +14,8 @@ from torch import nn
 from formats.models.adaptors import PEFT_DOWN, clip_skip_of
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.spec import InputRef
-from trainers.core.adaptor_files import base_check, weights_folder
 from trainers.core.lora import inject, lora_layers
+from trainers.core.model_files import base_check, weights_folder
 from trainers.image.adaptors.file import adaptor_read
 from trainers.image.adaptors.pairs import TEXT_PREFIX, Pair, layers, plain_name, roots, scaled
 from trainers.image.models.base import Base

@@ -28,8 +28,8 @@ from formats.models.adaptors import (
 from formats.models.configs import PICKLE_ENDINGS
 from formats.models.image_families import FAMILIES
 from foundation.atomic import bytes_write
-from trainers.core.adaptor_files import file_bytes
 from trainers.core.lora import TRAINED
+from trainers.core.model_files import file_bytes
 from trainers.image.adaptors.kohya import kohya_pairs, kohya_tensors
 from trainers.image.adaptors.pairs import Pairs, bad, live_pairs, pairs_check
 from trainers.image.adaptors.peft_keys import HEADER, peft_header, peft_pairs, peft_tensors

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from formats.models.image_families import PREDICTIONS
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.params.image_lora import ImageLoraParams
-from trainers.core.device_copy import to_device
+from trainers.core.device import to_device
 from trainers.core.distributed import Processes
 from trainers.core.losses import (
     PredictionType,

@@ -14,12 +14,12 @@ from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.events import Warning_
 from trainers.contract.params.image_lora import ImageLoraParams
 from trainers.contract.spec import InputRef
-from trainers.core.adaptor_files import base_check, weights_folder
 from trainers.core.context import JobContext
+from trainers.core.device import network_quantise
 from trainers.core.lora import TRAINED, attach, lora_layers, lora_load_state, lora_state
+from trainers.core.model_files import base_check, weights_folder
 from trainers.core.noise import Purpose, integer
 from trainers.core.optim import Ema
-from trainers.core.quantization import network_quantise
 from trainers.image.adaptors.file import adaptor_read
 from trainers.image.adaptors.pairs import Pair, Pairs, live_pairs, plain_name, roots
 from trainers.image.models.base import Base, part_name

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from foundation.atomic import bytes_write, json_write
 from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.contract.spec import InputRef
-from trainers.core.adaptor_files import base_check, file_bytes, weights_folder
 from trainers.core.lora import TRAINED, casts_attach, inject, lora_layers, pair_init
+from trainers.core.model_files import base_check, file_bytes, weights_folder
 from trainers.text.adaptors.file import CONFIG, PREFIX, ROW_SUFFIX, WEIGHTS, text_adaptor_read
 from trainers.text.models.base import (
     TextBase,

@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from trainers.core.device_copy import to_device
+from trainers.core.device import to_device
 
 NAME = "anneal"
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainers.core.device_copy import to_device
+from trainers.core.device import to_device
 from trainers.text.models.attention import Cache, Packed, window_mask
 
 MASK_ROW = "mask_row"

@@ -10,8 +10,8 @@ from transformers.initialization import no_init_weights
 
 from formats.models.text_configs import MARK, marked, text_keys_ignored
 from trainers.contract.errors import ReasonCode, TrainerError
+from trainers.core.device import network_quantise
 from trainers.core.model_files import bad_files, from_view, ignored_log, special_tokens_check, tokenizer_view
-from trainers.core.quantization import network_quantise
 from trainers.text.models.attention import NAME as ATTENTION
 from trainers.text.models.base import TextBase
 from trainers.text.models.families import SpecialIds, TextFamily, config_read, family_of, same_name

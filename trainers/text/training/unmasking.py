@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainers.core.device_copy import to_device
+from trainers.core.device import to_device
 from trainers.core.distributed import Processes
 from trainers.text.data.batches import GRID, Recipe, TextMicroBatch, grid, maskable, validation_batch
 from trainers.text.data.chat import Encoded

@@ -12,8 +12,8 @@ from torch import nn
 
 from tests.trainers.job import SHA256, Job, adaptor_of, give, job_make, refusal
 from trainers.contract.params.image_lora import ImageLoraParams
+from trainers.core.device import network_quantise, repeated_linears
 from trainers.core.lora import TRAINED, lora_layers
-from trainers.core.quantization import network_quantise, repeated_linears
 from trainers.image.adaptors.file import adaptor_read
 from trainers.image.adaptors.pairs import update
 from trainers.image.models.base import Base

@@ -9,7 +9,7 @@ import torch
 
 from tests.trainers.job import Job
 from trainers.contract.errors import ReasonCode, TrainerError
-from trainers.core.precision import auto_precision, precision_set, recorded_precision_check
+from trainers.core.device import auto_precision, precision_set, recorded_precision_check
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 AMPERE, VOLTA = (8, 0), (7, 0)

@@ -1,11 +1,41 @@
-"""Quantizes the linear layers of a frozen network to 8 or 4 bits. LoRA pairs on them stay in fp32."""
+"""How a training lies on its device: the precision it computes in, quantized frozen layers, and copies of batches."""
 
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from trainers.contract.errors import ReasonCode, TrainerError
 from trainers.optional.libraries import optional_module
+
+NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+FIRST_WITH_TF32 = (8, 0)
+"""Compute capability."""
+
+
+def auto_precision(device: torch.device) -> str:
+    """The `mixed_precision` that `auto` resolves to on a device."""
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+
+
+def recorded_precision_check(precision: str, device: torch.device) -> None:
+    """Raises TrainerError(NO_ACCELERATOR) if a job that began in bf16 is resumed on an accelerator without bf16."""
+    if precision == "bf16" and device.type == "cuda" and auto_precision(device) != "bf16":
+        raise TrainerError(
+            ReasonCode.NO_ACCELERATOR,
+            "mixed_precision=auto was resolved to bf16 when this job first started, but "
+            f"{torch.cuda.get_device_name(device)} does not compute in bf16; resume it on an accelerator that does",
+        )
+
+
+def precision_set(device: torch.device, dtype: torch.dtype) -> str:
+    """Allows TF32 matrix products of CUDA exactly where `dtype` is fp32. Returns fp32, tf32, fp16 or bf16."""
+    if device.type != "cuda":
+        return NAMES[dtype]
+    is_fp32 = dtype == torch.float32
+    torch.backends.cuda.matmul.allow_tf32 = is_fp32
+    return "tf32" if is_fp32 and torch.cuda.get_device_capability(device) >= FIRST_WITH_TF32 else NAMES[dtype]
+
 
 Quantization = Literal["int8", "nf4"]
 
@@ -70,3 +100,10 @@ def linear_int8(layer: nn.Linear, device: torch.device) -> nn.Module:
     holder = nn.Sequential(layer.to(device))
     library.quantize_(holder, library.Int8WeightOnlyConfig())
     return holder[0].requires_grad_(False)
+
+
+def to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Starts the copy: CUDA takes it from pinned memory only without waiting for all work before it."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device=device, dtype=dtype or tensor.dtype, non_blocking=True)
