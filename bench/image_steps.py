@@ -17,6 +17,7 @@ from trainers.core.optim import Group, optimizer_of, schedule
 from trainers.image.data.batches import MicroBatch, Plan, step_batch
 from trainers.image.data.dataset import draw_settings_of
 from trainers.image.models.families import image_family
+from trainers.image.training.compiling import blocks_compile
 from trainers.image.training.denoising import denoising
 from trainers.image.training.lora_setup import channels_last_set
 
@@ -38,7 +39,8 @@ class Steps:
         if shape.checkpointing:
             self._base.network.enable_gradient_checkpointing()
         if compile_:
-            self._base.network.compile(backend="inductor" if device.type == "cuda" else "eager")
+            backend = "inductor" if device.type == "cuda" else "eager"
+            blocks_compile(self._base.network, dynamic=False, backend=backend)
         self._draws = draw_settings_of(self._base, self._params)
         self._examples = random_examples(shape, cache)
 

@@ -20,6 +20,7 @@ from trainers.image.data.dataset import Rows, batch_of, draw_settings_of, plan_o
 from trainers.image.data.examples import Examples
 from trainers.image.models.base import Base
 from trainers.image.sampling.denoise import Prompts
+from trainers.image.training.compiling import blocks_compile
 from trainers.image.training.denoising import denoising, validation_loss
 from trainers.image.training.drawing import class_images_draw, eval_images_draw, eval_prompts_encode
 from trainers.image.training.export import adaptor_export
@@ -78,7 +79,7 @@ def _train(job: JobContext[ImageLoraParams], stack: ExitStack) -> Outcome:
     )
     data = _encode(job, base, _with_class_images(job, pretrained, lora, rows))
     if params.compile:
-        _compile(base, job.processes.device)
+        _compile(base, params, job.processes.device)
     if data.examples:
         resumable.inputs_cached(data.examples.digest())
     training = _training_plan(job, model, data, resumable)
@@ -130,14 +131,14 @@ def _encode(job: JobContext[ImageLoraParams], base: Base, rows: Rows) -> _Data:
     return _Data(rows, examples, prompts)
 
 
-def _compile(base: Base, device: torch.device) -> None:
+def _compile(base: Base, params: ImageLoraParams, device: torch.device) -> None:
     """TrainerError BAD_PARAMETERS on the CPU, where torch 2.13 compiles a UNet's backward pass to wrong gradients."""
     if device.type == "cpu":
         raise TrainerError(
             ReasonCode.BAD_PARAMETERS,
             "compile=true needs an accelerator: on the CPU torch's compiler gives wrong gradients; leave compile out",
         )
-    base.network.compile()
+    blocks_compile(base.network, dynamic=params.aspect_ratio_buckets)
 
 
 def _training_plan(

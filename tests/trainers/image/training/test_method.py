@@ -22,6 +22,7 @@ from trainers.core.lora import TRAINED, attach, lora_layers
 from trainers.core.optim import ema_decay_at
 from trainers.image.models import families
 from trainers.image.models.families import load_base
+from trainers.image.training.compiling import blocks_compile
 from trainers.image.training.drawing import class_image_draw
 from trainers.image.training.lora_setup import pairs_attach
 
@@ -161,7 +162,7 @@ def gradients(folder: Path, *, compile_: bool) -> dict[str, Tensor]:
     network = load_base(folder, torch.float32, "cuda").network
     parameters = attach(network, r=8, alpha=8, dropout=0.0, seed=0, targets=ATTENTION)
     if compile_:
-        network.compile()
+        blocks_compile(network, dynamic=False)
     draw = torch.Generator().manual_seed(0)
     x, text = torch.randn(1, 4, 8, 8, generator=draw).cuda(), torch.randn(1, 77, 32, generator=draw).cuda()
     network(x, torch.tensor([500]).cuda(), encoder_hidden_states=text, return_dict=False)[0].square().mean().backward()
