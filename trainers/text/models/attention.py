@@ -139,12 +139,19 @@ class Packed:
 class Cache:
     """Keys and values of complete rows; a step recomputes some columns and attends to the cached others."""
 
-    attention_BL: Tensor
-    """bool: not padding."""
     columns_BS: Tensor
     """Columns that this step computes."""
+    attention_BL: Tensor | None
+    """bool: not padding; None: no padding."""
     keys: dict[int, Tensor] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
+    masks: dict[int | None, Tensor | None] = field(default_factory=dict)
+    """Masks of this step by window."""
+
+    def step_begin(self, columns_BS: Tensor) -> None:
+        """The next forward pass computes `columns_BS` and replaces them in place."""
+        self.columns_BS = columns_BS
+        self.masks = {}
 
     def attend(
         self,
@@ -161,17 +168,19 @@ class Cache:
             self.keys[layer], self.values[layer] = key_BHSD, value_BHSD
         else:
             where = self.columns_BS[:, None, :, None].expand_as(key_BHSD)
-            self.keys[layer] = self.keys[layer].scatter(2, where, key_BHSD)
-            self.values[layer] = self.values[layer].scatter(2, where, value_BHSD)
-        mask = self._mask(window)
+            self.keys[layer].scatter_(2, where, key_BHSD)
+            self.values[layer].scatter_(2, where, value_BHSD)
+        if window not in self.masks:
+            self.masks[window] = self._mask(window, self.keys[layer].shape[2])
+        mask = self.masks[window]
         return sdpa(query_BHSD, self.keys[layer], self.values[layer], mask=mask, dropout=dropout, scale=scale)
 
-    def _mask(self, window: int | None) -> Tensor | None:
+    def _mask(self, window: int | None, length: int) -> Tensor | None:
         if window is None:
-            return None if bool(self.attention_BL.all()) else self.attention_BL[:, None, None, :]
-        columns_L = torch.arange(self.attention_BL.shape[1], device=self.attention_BL.device)
+            return None if self.attention_BL is None else self.attention_BL[:, None, None, :]
+        columns_L = torch.arange(length, device=self.columns_BS.device)
         near_BSL = (self.columns_BS[:, :, None] - columns_L).abs() <= window
-        return (near_BSL & self.attention_BL[:, None, :])[:, None]
+        return (near_BSL if self.attention_BL is None else near_BSL & self.attention_BL[:, None, :])[:, None]
 
 
 def sdpa(

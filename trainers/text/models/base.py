@@ -87,16 +87,19 @@ def hidden_masked(base: TextBase, ids_BL: Tensor, attention_BL: Tensor | None) -
     return _forward(base, ids_BL, positions_BL, mask=_masks(base, attention_BL, ids_BL))
 
 
-def cache_fill(base: TextBase, ids_BL: Tensor, attention_BL: Tensor) -> tuple[Tensor, Cache]:
-    """Hidden states (B, L, D) of right-padded rows, and their keys and values for `hidden_cached`."""
+def cache_fill(base: TextBase, ids_BL: Tensor, attention_BL: Tensor | None) -> tuple[Tensor, Cache]:
+    """Hidden states (B, L, D) of right-padded rows, and their keys and values for `hidden_cached`.
+
+    `attention_BL` is None if there is no padding.
+    """
     columns_BL = torch.arange(ids_BL.shape[1], device=ids_BL.device).expand_as(ids_BL)
-    cache = Cache(attention_BL, columns_BL)
+    cache = Cache(columns_BL, attention_BL)
     return _forward(base, ids_BL, columns_BL, layout=cache), cache
 
 
 def hidden_cached(base: TextBase, ids_BS: Tensor, columns_BS: Tensor, cache: Cache) -> Tensor:
     """Hidden states (B, S, D) of new tokens at `columns_BS`; replaces these columns in the cache."""
-    cache.columns_BS = columns_BS
+    cache.step_begin(columns_BS)
     return _forward(base, ids_BS, columns_BS, layout=cache)
 
 

@@ -48,9 +48,9 @@ def select_evenly(confidence_BS: Tensor, state: StepState) -> Tensor:
 def select_above(threshold: float) -> Select:
     """Every token above `threshold`, and always the most confident one (Wu et al. 2025, "Fast-dLLM")."""
 
-    def select(confidence_BS: Tensor, state: StepState) -> Tensor:
-        best_BS = most_confident(confidence_BS, torch.ones_like(state.block_masks_B))
-        return (confidence_BS > threshold) | best_BS
+    def select(confidence_BS: Tensor, state: StepState) -> Tensor:  # noqa: ARG001 - the same at every step
+        best_B1 = confidence_BS.argmax(1, keepdim=True)
+        return (confidence_BS > threshold).scatter(1, best_B1, value=True)
 
     return select
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaForCausalLM, Qwen2ForCausalLM
 
 from tests.tiny_text import BUILDERS, dream_tensors, llada_tensors
@@ -19,6 +20,7 @@ from trainers.text.models.base import (
     head_features,
     head_weight,
     hidden_cached,
+    hidden_masked,
     hidden_packed,
     hidden_padded,
     logits,
@@ -177,6 +179,47 @@ def test_a_cached_step_equals_a_full_forward_if_it_covers_all_changed_columns(
     columns = torch.arange(ids.shape[1]).expand_as(ids)
     again = hidden_cached(base, changed, columns, cache)
     assert_near(again[attention.bool()], hidden_padded(base, changed, attention)[attention.bool()])
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what reads a value of a tensor, for which an accelerator must finish its work."""
+
+    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default), func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("family", ["llada", "dream", "bert", "modernbert"])
+@pytest.mark.parametrize("padded", [True, False])
+@torch.no_grad()
+def test_no_layer_of_a_sampling_step_waits_for_the_device(
+    bases: dict[str, TextBase], family: str, padded: bool
+) -> None:
+    base = bases[family]
+    ids_BL = torch.arange(5, 25).reshape(2, 10)
+    attention_BL = torch.ones(2, 10, dtype=torch.bool) if padded else None
+    if attention_BL is not None:
+        attention_BL[1, 7:] = False
+    columns_BS = torch.tensor([[2, 3], [4, 5]])
+    with NoWaiting():
+        hidden_masked(base, ids_BL, attention_BL)
+        _, cache = cache_fill(base, ids_BL, attention_BL)
+        hidden_cached(base, ids_BL.gather(1, columns_BS), columns_BS, cache)
+
+
+@torch.no_grad()
+def test_a_cached_step_writes_keys_and_values_in_place(bases: dict[str, TextBase]) -> None:
+    base = bases["llada"]
+    ids_BL = torch.arange(5, 25).reshape(2, 10)
+    _, cache = cache_fill(base, ids_BL, torch.ones(2, 10, dtype=torch.bool))
+    before = {layer: (key.data_ptr(), cache.values[layer].data_ptr()) for layer, key in cache.keys.items()}
+    keys = {layer: key.clone() for layer, key in cache.keys.items()}
+    columns_BS = torch.tensor([[2, 3], [4, 5]])
+    hidden_cached(base, torch.full((2, 2), 9), columns_BS, cache)
+    assert {layer: (key.data_ptr(), cache.values[layer].data_ptr()) for layer, key in cache.keys.items()} == before
+    for layer, key in cache.keys.items():
+        changed_BL = (key != keys[layer]).any(-1).any(1)
+        assert changed_BL.nonzero().tolist() == [[0, 2], [0, 3], [1, 4], [1, 5]]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainers.core.noise import Purpose, stream
 from trainers.text.sampling.decoding_rules import (
@@ -318,6 +319,44 @@ def test_steps_that_blocks_do_not_divide_are_all_taken(steps: int) -> None:
     assert result.forwards == steps
     taken = [len(set(result.trace_BL[0, 1 + first : 5 + first].tolist())) for first in (0, 4, 8)]
     assert taken == sorted(taken, reverse=True) and sum(taken) == steps and taken[0] - taken[2] <= 1
+
+
+def test_later_steps_of_a_block_compute_logits_of_masked_columns_alone() -> None:
+    computed: list[tuple[list[list[int]], bool]] = []
+
+    def recording(ids_BL: Tensor, columns_BS: Tensor, fresh: bool) -> Tensor:
+        computed.append((columns_BS.tolist(), fresh))
+        return ask(ids_BL, columns_BS, fresh)
+
+    result = run([1, *[MASK] * 3, 2, *[MASK] * 2], pick=PICKS["llada"][0], block_size=4, steps=None, logits=recording)
+    trace = result.trace_BL[0].tolist()
+    expected = []
+    for first_columns, masks in (([1, 2, 3, 4], [1, 2, 3]), ([5, 6, 6, 6], [5, 6])):
+        steps = sorted(trace[column] for column in masks)
+        expected += [([first_columns], True)]
+        expected += [([[c for c in masks if trace[c] >= step]], False) for step in steps[1:]]
+    assert computed == expected
+
+
+def test_a_step_uses_no_operation_of_data_dependent_size() -> None:
+    """Such operations, like an index by a mask, wait for the device."""
+
+    class Refusing(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            assert func not in (torch.ops.aten.nonzero.default, torch.ops.aten.masked_select.default), func
+            assert func not in (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default) or not any(
+                index is not None and index.dtype == torch.bool for index in args[1]
+            ), func
+            return func(*args, **(kwargs or {}))
+
+    for pick, select in (
+        (pick_llada("low_confidence", 0.0), select_evenly),
+        (pick_llada("low_confidence", 0.0), select_above(0.3)),
+        (pick_dream("entropy", 0.0, 1.0, 0), select_dream("entropy", 0.0, 1e-3)),
+    ):
+        with Refusing():
+            result = run([1, *[MASK] * 8], pick=pick, select=select, block_size=4)
+        assert result.finished
 
 
 def test_the_seed_decides() -> None:
