@@ -36,7 +36,7 @@ def test_a_failed_write_leaves_the_old_bytes_and_no_draft(tmp_path: Path, monkey
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.json", b"old")]
 
 
-def test_a_mode_is_that_of_the_file_and_a_missing_folder_is_made_only_where_asked(tmp_path: Path) -> None:
+def test_a_file_has_the_requested_mode_and_missing_folders_are_created_only_on_request(tmp_path: Path) -> None:
     text_write(tmp_path / "token", "secret", mode=0o600)
     assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
     with pytest.raises(FileNotFoundError):

@@ -56,7 +56,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_it_dies_with_its_parent(supervisor: subprocess.Popen[str]) -> None:
+def test_a_process_ends_with_its_parent(supervisor: subprocess.Popen[str]) -> None:
     pid = trainer_pid(supervisor)
     assert alive(pid)
     supervisor.kill()
@@ -66,13 +66,13 @@ def test_it_dies_with_its_parent(supervisor: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
-def test_it_ends_when_the_pipe_ends(supervisor: subprocess.Popen[str]) -> None:
+def test_a_process_ends_with_the_deadman_pipe(supervisor: subprocess.Popen[str]) -> None:
     trainer_pid(supervisor)
     supervisor.communicate("\n", timeout=PATIENCE_SECONDS)
     assert supervisor.returncode == DEADMAN_EXIT_CODE
 
 
-def test_it_ends_at_once_where_the_parent_is_not_the_one_that_was_meant() -> None:
+def test_a_process_with_another_parent_than_expected_ends_at_once() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ANNEAL_PARENT_PID": "1"}
     ended = subprocess.run(
         [sys.executable, "-c", TRAINER], env=environment, capture_output=True, timeout=PATIENCE_SECONDS

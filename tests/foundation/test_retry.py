@@ -13,7 +13,7 @@ def test_pauses_double_up_to_the_longest_with_jitter() -> None:
     assert all(full / 2 <= value <= full for value, full in zip(seconds, (1, 2, 4, 4, 4), strict=True))
 
 
-def test_a_call_is_repeated_until_it_succeeds_and_sleeps_in_the_given_pause() -> None:
+def test_a_call_is_retried_until_it_succeeds_with_the_pause_as_its_sleep() -> None:
     outcomes, pauses = iter([KeyError(), KeyError(), "result"]), list[float]()
 
     def call() -> str:

@@ -11,7 +11,7 @@ from storage.base import PIECE_BYTES
 from tests.storage.hostile import HOSTILE_KEYS
 
 
-def test_a_stored_file_comes_back_whole_with_its_digest(storage: Storage, prefix: str, source: Path) -> None:
+def test_a_stored_file_is_returned_with_its_digest(storage: Storage, prefix: str, source: Path) -> None:
     data = source.read_bytes()
     put = storage.put_file(f"{prefix}/a.bin", source)
     assert put == storage.stat(f"{prefix}/a.bin")
@@ -36,9 +36,7 @@ def test_large_files_are_read_in_pieces(storage: Storage, prefix: str, tmp_path:
     assert max(sizes) <= PIECE_BYTES
 
 
-def test_a_file_with_another_digest_than_promised_is_refused_and_leaves_nothing(
-    storage: Storage, prefix: str, source: Path
-) -> None:
+def test_a_file_with_another_digest_than_announced_is_not_stored(storage: Storage, prefix: str, source: Path) -> None:
     with pytest.raises(DigestMismatchError, match="expected SHA-256 0000"):
         storage.put_file(f"{prefix}/a.bin", source, sha256="0" * 64)
     with pytest.raises(FileNotFoundError):
@@ -54,7 +52,7 @@ def test_a_second_put_replaces_the_first(storage: Storage, prefix: str, source: 
     assert b"".join(storage.open_range(f"{prefix}/a.bin")) == b"other"
 
 
-def test_a_copy_is_an_object_of_its_own(storage: Storage, prefix: str, source: Path) -> None:
+def test_a_copy_is_independent_of_its_source(storage: Storage, prefix: str, source: Path) -> None:
     put = storage.put_file(f"{prefix}/from/a.bin", source)
     for _ in range(2):
         created = storage.copy(f"{prefix}/from/a.bin", f"{prefix}/to/b.bin")
@@ -64,9 +62,7 @@ def test_a_copy_is_an_object_of_its_own(storage: Storage, prefix: str, source: P
     assert storage.stat(f"{prefix}/to/b.bin") == created
 
 
-def test_what_lies_at_the_target_of_a_copy_is_replaced(
-    storage: Storage, prefix: str, source: Path, tmp_path: Path
-) -> None:
+def test_copy_replaces_an_existing_target(storage: Storage, prefix: str, source: Path, tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(b"other")
     storage.put_file(f"{prefix}/a.bin", source)
     storage.put_file(f"{prefix}/b.bin", tmp_path / "other")
@@ -76,7 +72,7 @@ def test_what_lies_at_the_target_of_a_copy_is_replaced(
         storage.copy(f"{prefix}/nothing-here", f"{prefix}/a.bin")
 
 
-def test_what_is_not_there_is_a_file_not_found(storage: Storage, prefix: str) -> None:
+def test_a_missing_object_raises_file_not_found(storage: Storage, prefix: str) -> None:
     with pytest.raises(FileNotFoundError, match="nothing-here"):
         storage.stat(f"{prefix}/nothing-here")
     with pytest.raises(FileNotFoundError, match="nothing-here"):
@@ -84,7 +80,7 @@ def test_what_is_not_there_is_a_file_not_found(storage: Storage, prefix: str) ->
     assert list(storage.list(f"{prefix}/")) == []
 
 
-def test_put_if_absent_keeps_what_was_first(storage: Storage, prefix: str) -> None:
+def test_put_if_absent_does_not_replace_an_object(storage: Storage, prefix: str) -> None:
     assert storage.put_if_absent(f"{prefix}/manifest.json", b"first")
     assert not storage.put_if_absent(f"{prefix}/manifest.json", b"second")
     assert b"".join(storage.open_range(f"{prefix}/manifest.json")) == b"first"
@@ -108,7 +104,7 @@ def test_concurrent_put_if_absent_has_one_winner(storage: Storage, prefix: str) 
     assert b"".join(storage.open_range(f"{prefix}/one")) == str(won[0]).encode()
 
 
-def test_list_is_sorted_and_knows_sizes_and_folder_borders(storage: Storage, prefix: str) -> None:
+def test_list_is_sorted_with_sizes_and_respects_folder_borders(storage: Storage, prefix: str) -> None:
     for name in ("b", "a/x", "a/b/c", "ab"):
         storage.put_if_absent(f"{prefix}/{name}", name.encode())
     listed = dict(storage.list(f"{prefix}/"))
@@ -117,7 +113,7 @@ def test_list_is_sorted_and_knows_sizes_and_folder_borders(storage: Storage, pre
     assert [key for key, _ in storage.list(f"{prefix}/a/")] == [f"{prefix}/a/b/c", f"{prefix}/a/x"]
 
 
-def test_delete_prefix_takes_what_is_below_and_nothing_beside(storage: Storage, prefix: str) -> None:
+def test_delete_prefix_deletes_only_objects_below_it(storage: Storage, prefix: str) -> None:
     for name in ("a/x", "a/b/c", "ab"):
         storage.put_if_absent(f"{prefix}/{name}", b"data")
     storage.delete_prefix(f"{prefix}/a/")
@@ -125,7 +121,7 @@ def test_delete_prefix_takes_what_is_below_and_nothing_beside(storage: Storage, 
     assert [key for key, _ in storage.list(f"{prefix}/")] == [f"{prefix}/ab"]
 
 
-def test_delete_takes_one_object_and_a_missing_one_is_fine(storage: Storage, prefix: str) -> None:
+def test_delete_removes_one_object_and_ignores_a_missing_one(storage: Storage, prefix: str) -> None:
     for name in ("a", "ab", "a.b/c"):
         storage.put_if_absent(f"{prefix}/{name}", b"data")
     storage.delete(f"{prefix}/a")
@@ -162,7 +158,7 @@ def test_a_hostile_key_is_refused_by_every_call(storage: Storage, source: Path, 
 @pytest.mark.parametrize(
     "name", ["space and ünïcode 日本 🐕.jpg", "a b/c d.txt", "%2e%2e", "?#&=+.png", "~", "-", "x" * 255]
 )
-def test_an_odd_but_honest_name_survives(storage: Storage, prefix: str, name: str) -> None:
+def test_unusual_valid_names_are_stored(storage: Storage, prefix: str, name: str) -> None:
     assert storage.put_if_absent(f"{prefix}/{name}", name.encode())
     assert [key for key, _ in storage.list(f"{prefix}/")] == [f"{prefix}/{name}"]
     assert b"".join(storage.open_range(f"{prefix}/{name}")) == name.encode()

@@ -23,12 +23,12 @@ def send(http: httpx.Client, link: SignedRequest, content: bytes = b"") -> httpx
     return http.request(link.method, link.url, headers=link.headers, content=content)
 
 
-def test_a_get_link_gives_the_file(storage: Storage, http: httpx.Client, key: str) -> None:
+def test_a_get_link_serves_the_file(storage: Storage, http: httpx.Client, key: str) -> None:
     answer = send(http, storage.presign_get(key, expires_seconds=60))
     assert (answer.status_code, answer.content) == (200, DATA)
 
 
-def test_a_get_link_gives_ranges(storage: Storage, http: httpx.Client, key: str) -> None:
+def test_a_get_link_serves_ranges(storage: Storage, http: httpx.Client, key: str) -> None:
     url = storage.presign_get(key, expires_seconds=60).url
     for header, piece, message in (
         ("bytes=0-9", DATA[:10], "0-9"),
@@ -41,7 +41,7 @@ def test_a_get_link_gives_ranges(storage: Storage, http: httpx.Client, key: str)
         assert answer.headers["content-range"] == f"bytes {message}/{len(DATA)}"
 
 
-def test_a_put_link_stores_what_was_promised(storage: Storage, http: httpx.Client, prefix: str) -> None:
+def test_a_put_link_stores_the_announced_file(storage: Storage, http: httpx.Client, prefix: str) -> None:
     name = f"{prefix}/ünï 日本 🐕.jpg"
     sha256 = hashlib.sha256(DATA).hexdigest()
     link = storage.presign_put(name, size=len(DATA), sha256=sha256, expires_seconds=60)
@@ -56,7 +56,7 @@ def test_an_empty_file_goes_both_ways(storage: Storage, http: httpx.Client, pref
     assert send(http, storage.presign_get(f"{prefix}/e", expires_seconds=60)).content == b""
 
 
-def test_a_put_that_breaks_off_leaves_nothing(storage: Storage, prefix: str, http: httpx.Client) -> None:
+def test_an_interrupted_put_stores_nothing(storage: Storage, prefix: str, http: httpx.Client) -> None:
     link = storage.presign_put(f"{prefix}/a", size=len(DATA), sha256=None, expires_seconds=60)
     parts = urlsplit(link.url)
     with socket.create_connection((parts.hostname, parts.port)) as raw:
@@ -66,7 +66,7 @@ def test_a_put_that_breaks_off_leaves_nothing(storage: Storage, prefix: str, htt
     assert list(storage.list(f"{prefix}/")) == []
 
 
-def test_a_link_can_say_what_the_file_is_saved_as(storage: Storage, http: httpx.Client, key: str) -> None:
+def test_a_link_sets_the_filename_of_a_download(storage: Storage, http: httpx.Client, key: str) -> None:
     link = storage.presign_get(key, expires_seconds=60, filename='my "adaptor"\r\nX: y.bin')
     assert (
         send(http, link)
@@ -99,7 +99,7 @@ def test_parts_that_are_missing_or_changed_are_refused(storage: Storage, http: h
 
 
 @pytest.mark.parametrize("content", [DATA + b"x", DATA[:-1], DATA[:-1] + b"!"])
-def test_a_put_of_something_else_is_refused_by_every_backend_and_leaves_nothing(
+def test_a_put_of_another_content_is_refused_by_every_backend_and_not_stored(
     storage: Storage, http: httpx.Client, prefix: str, content: bytes
 ) -> None:
     assert storage.capabilities().put_checks_sha256
@@ -138,14 +138,14 @@ def test_only_images_are_shown_by_a_browser(
     assert (headers["content-type"], headers["content-disposition"]) == (kind, f"{shown}; filename*=UTF-8''{name}")
 
 
-def test_an_upload_in_parts_goes_on_with_fresh_links(storage: Storage, http: httpx.Client, prefix: str) -> None:
+def test_an_upload_in_parts_continues_with_new_links(storage: Storage, http: httpx.Client, prefix: str) -> None:
     first = storage.presign_parts(f"{prefix}/a", sizes=[3], expires_seconds=60)
     fresh = storage.presign_parts(f"{prefix}/a", sizes=[3], expires_seconds=60, upload_id=first.upload_id)
     etag = send(http, fresh.parts[0], b"abc").headers["etag"].strip('"')
     assert storage.complete_parts(f"{prefix}/a", first.upload_id, [etag]).size == 3
 
 
-def test_parts_of_another_content_than_promised_leave_nothing(
+def test_parts_of_another_content_than_announced_store_nothing(
     storage: Storage, http: httpx.Client, prefix: str
 ) -> None:
     links = storage.presign_parts(f"{prefix}/a", sizes=[3], expires_seconds=60)

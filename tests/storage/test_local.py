@@ -60,7 +60,7 @@ def test_a_symbolic_link_in_the_folder_is_not_followed(local: LocalStorage, tmp_
     assert [path.name for path in (tmp_path / "outside").iterdir()] == ["secret"]
 
 
-def test_a_file_changed_behind_our_back_has_its_new_digest(local: LocalStorage) -> None:
+def test_a_file_changed_outside_the_storage_has_its_new_digest(local: LocalStorage) -> None:
     local.put_if_absent("a", b"old")
     assert local.stat("a").sha256 == hashlib.sha256(b"old").hexdigest()
     (local.root / "objects" / "a").write_bytes(b"rotten")
@@ -112,7 +112,7 @@ def test_a_link_is_read_back_as_it_was_signed() -> None:
 @pytest.mark.parametrize(
     "url", ["", "/tmp/x", "file:relative", "file://host/x", "file:///", "s3://", "s3://key:secret@bucket", "http://x"]
 )
-def test_a_storage_url_that_is_none_says_what_was_expected(url: str) -> None:
+def test_an_invalid_storage_url_names_the_expected_form(url: str) -> None:
     with pytest.raises(ValueError, match="file:///absolute/folder"):
         open_storage(url, link_base="http://x/storage", secret=SECRET)
 
@@ -128,7 +128,7 @@ def test_a_short_link_secret_is_refused(tmp_path: Path) -> None:
         LocalStorage(tmp_path, link_base="http://x", secret="short")
 
 
-def test_what_a_killed_process_left_is_swept_after_a_week(local: LocalStorage) -> None:
+def test_incomplete_files_of_a_killed_process_are_removed_after_a_week(local: LocalStorage) -> None:
     incoming = local.root / "incoming"
     for name in ("old.tmp", "new.tmp"):
         (incoming / name).write_bytes(b"half")
@@ -139,7 +139,7 @@ def test_what_a_killed_process_left_is_swept_after_a_week(local: LocalStorage) -
     assert [path.name for path in incoming.iterdir()] == ["new.tmp"]
 
 
-def test_a_reader_that_goes_away_ends_the_reading(local: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disconnected_client_ends_the_read(local: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     size, ended = 1 << 40, threading.Event()
 
     def endless(_key: str, _start: int, length: int) -> Iterator[bytes]:

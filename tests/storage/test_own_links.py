@@ -25,14 +25,14 @@ def key(storage: Storage, prefix: str) -> str:
 
 
 @pytest.mark.parametrize("header", ["bytes=5-1", "bytes=-", "bytes=a-b", "rows=1-2", "bytes=0-1,4-5"])
-def test_a_range_that_is_no_single_range_gives_the_whole(
+def test_a_header_without_one_range_selects_the_complete_file(
     storage: Storage, http: httpx.Client, key: str, header: str
 ) -> None:
     answer = http.get(storage.presign_get(key, expires_seconds=60).url, headers={"Range": header})
     assert (answer.status_code, answer.content) == (200, DATA)
 
 
-def test_a_range_behind_the_end_is_416(storage: Storage, http: httpx.Client, key: str) -> None:
+def test_a_range_after_the_end_is_416(storage: Storage, http: httpx.Client, key: str) -> None:
     answer = http.get(storage.presign_get(key, expires_seconds=60).url, headers={"Range": f"bytes={len(DATA)}-"})
     assert answer.status_code == 416
     assert answer.headers["content-range"] == f"bytes */{len(DATA)}"
@@ -45,7 +45,7 @@ def test_a_head_of_a_get_link_has_the_size_and_no_body(storage: Storage, http: h
     assert answer.headers["content-length"] == str(len(DATA))
 
 
-def test_a_get_link_of_nothing_is_404(storage: Storage, http: httpx.Client, prefix: str) -> None:
+def test_a_get_link_of_a_missing_file_is_404(storage: Storage, http: httpx.Client, prefix: str) -> None:
     answer = send(http, storage.presign_get(f"{prefix}/none", expires_seconds=60))
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
@@ -58,7 +58,7 @@ def test_a_get_link_of_nothing_is_404(storage: Storage, http: httpx.Client, pref
         (DATA[:-1] + b"!", 400, "wrong_digest"),
     ],
 )
-def test_a_put_of_something_else_is_refused_and_leaves_nothing(
+def test_a_put_of_another_content_is_refused_and_not_stored(
     storage: Storage, http: httpx.Client, prefix: str, content: bytes, status: int, code: str
 ) -> None:
     sha256 = hashlib.sha256(DATA).hexdigest()
@@ -68,7 +68,7 @@ def test_a_put_of_something_else_is_refused_and_leaves_nothing(
     assert list(storage.list(f"{prefix}/")) == []
 
 
-def test_a_put_without_a_length_is_counted_while_it_comes(storage: Storage, http: httpx.Client, prefix: str) -> None:
+def test_a_put_without_a_length_is_counted_as_it_arrives(storage: Storage, http: httpx.Client, prefix: str) -> None:
     link = storage.presign_put(f"{prefix}/a", size=10, sha256=None, expires_seconds=60)
     answer = http.put(link.url, content=iter([b"x" * 8, b"x" * 8]))
     assert answer.status_code == 413

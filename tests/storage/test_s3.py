@@ -43,13 +43,13 @@ def test_links_lead_to_the_public_endpoint_and_calls_do_not(seaweed: Seaweed) ->
         assert "X-Amz-Signature=" in link.url, "version 4"
 
 
-def test_the_bucket_can_stand_in_the_hosts_name() -> None:
+def test_the_bucket_can_be_part_of_the_host_name() -> None:
     options = replace(NOBODY, addressing="virtual", endpoint="http://s3.example.org", checksums="never")
     link = open_storage("s3://bucket", link_base="", secret=SECRET, s3=options).presign_get("a", expires_seconds=60)
     assert link.url.startswith("http://bucket.s3.example.org/objects/a?")
 
 
-def test_two_prefixes_of_one_bucket_see_nothing_of_each_other(seaweed: Seaweed) -> None:
+def test_prefixes_of_a_bucket_are_isolated(seaweed: Seaweed) -> None:
     first, second = opened(seaweed, "one"), opened(seaweed, "one/two")
     first.put_if_absent("data/a", b"1")
     second.put_if_absent("data/a", b"2")
@@ -57,7 +57,7 @@ def test_two_prefixes_of_one_bucket_see_nothing_of_each_other(seaweed: Seaweed) 
     assert list(second.list("data/")) == [("data/a", 1)]
 
 
-def test_a_server_without_conditions_and_checksums_is_made_up_for(
+def test_missing_conditions_and_checksums_of_a_server_are_emulated(
     seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("storage.s3_storage.probe", lambda _: POOR)
@@ -86,7 +86,7 @@ def test_a_large_file_is_put_in_parts_and_keeps_its_digest(seaweed: Seaweed, tmp
     assert storage.put_file("a", large, sha256=sha256) == storage.stat("a")
 
 
-def test_a_server_that_is_away_is_one_error_with_a_sentence() -> None:
+def test_an_unreachable_server_is_storage_unavailable() -> None:
     storage = open_storage("s3://bucket", link_base="", secret=SECRET, s3=NOBODY)
     for call in (
         lambda: storage.stat("a"),

@@ -14,7 +14,7 @@ def query_of(grant: Grant, secret: str = "s") -> str:
     return urlsplit(link_make(grant, base="http://host/storage", secret=secret)).query
 
 
-def test_a_link_gives_back_the_grant_that_was_signed() -> None:
+def test_link_read_returns_the_signed_grant() -> None:
     assert link_read("a/b.bin", query_of(GRANT), secret="s", now=0.0) == GRANT
 
 
@@ -23,14 +23,14 @@ def test_an_empty_text_is_part_of_the_grant_like_any_other() -> None:
     assert link_read("a/b.bin", query_of(grant), secret="s", now=0.0) == grant
 
 
-def test_what_a_checked_link_allows_cannot_be_widened() -> None:
+def test_a_grant_is_immutable() -> None:
     grant = link_read("a/b.bin", query_of(GRANT), secret="s", now=0.0)
     with pytest.raises(FrozenInstanceError):
         grant.size = 6  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("now", "expired"), [(999.9, False), (1000.0, True), (1000.1, True)])
-def test_a_link_ends_at_the_second_that_it_names(now: float, expired: bool) -> None:
+def test_a_link_expires_at_its_second(now: float, expired: bool) -> None:
     if not expired:
         assert link_read("a/b.bin", query_of(GRANT), secret="s", now=now) == GRANT
         return

@@ -1,8 +1,7 @@
-"""Jinja templates over the rows of a dataset, filled in by a process of their own: people write them.
+"""Renders Jinja templates over the rows of a dataset, in a separate process since users write them.
 
-Loops, output, memory and processor time are bounded there, so that a template is refused with a sentence and never
-holds a job. `python -m trainers.text.data.row_templates` is that process: pickled input on stdin, a JSON object a line
-on stdout.
+The process limits loops, output, memory and CPU time, so that a template may fail but never block a job. It is started
+as `python -m trainers.text.data.row_templates`: pickled input on stdin, one JSON object per line on stdout.
 """
 
 import json
@@ -24,7 +23,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from trainers.contract.errors import ReasonCode, TrainerError
 
 MAX_BLOCKS = 100_000
-"""Turns of loops and calls of macros in one text."""
+"""Loop iterations and macro calls for one text."""
 MAX_RANGE = 10_000
 MAX_CHARACTERS = 1_000_000
 """Of one text."""
@@ -34,30 +33,30 @@ MAX_MEMORY_BYTES = 1 << 30
 """Beside the rows themselves."""
 CPU_SECONDS = 20
 CPU_ROWS_PER_SECOND = 100
-"""A second of processor time more for so many rows; a usual template fills in thousands."""
+"""Rows for each additional second of CPU time; a usual template renders thousands."""
 INHERITED = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "SYSTEMROOT")
 HINT = "write a shorter template, or columns that need none"
 
 
 def templates_render(templates: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> list[list[str] | str]:
-    """For each row the text of each template, or one sentence that says why there is none.
+    """For each row the text of each template, or an error message.
 
-    Raises TrainerError(BAD_PARAMETERS) for a template that is not Jinja or goes past a bound of the process.
+    Raises TrainerError(BAD_PARAMETERS) for a template that is not valid Jinja or exceeds a limit of the process.
     """
     budget = CPU_SECONDS + len(rows) // CPU_ROWS_PER_SECOND
-    order = pickle.dumps((dict(templates), [dict(row) for row in rows], budget))
+    payload = pickle.dumps((dict(templates), [dict(row) for row in rows], budget))
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
     command = [sys.executable, "-m", "trainers.text.data.row_templates"]
-    done = subprocess.run(command, input=order, stdout=subprocess.PIPE, env=environment, check=False)
-    answers = [json.loads(line) for line in done.stdout.split(b"\n")[:-1]]
-    if answers and "bad_template" in answers[-1]:
-        raise TrainerError(ReasonCode.BAD_PARAMETERS, answers[-1]["bad_template"])
-    if done.returncode or len(answers) < len(rows):
-        raise _past_bounds(done.returncode, len(answers), budget, templates)
-    return [answer.get("texts") or answer["error"] for answer in answers]
+    process = subprocess.run(command, input=payload, stdout=subprocess.PIPE, env=environment, check=False)
+    results = [json.loads(line) for line in process.stdout.split(b"\n")[:-1]]
+    if results and "bad_template" in results[-1]:
+        raise TrainerError(ReasonCode.BAD_PARAMETERS, results[-1]["bad_template"])
+    if process.returncode or len(results) < len(rows):
+        raise _limit_error(process.returncode, len(results), budget, templates)
+    return [result.get("texts") or result["error"] for result in results]
 
 
-def _past_bounds(status: int, num_done: int, budget: int, templates: Mapping[str, str]) -> TrainerError:
+def _limit_error(status: int, num_done: int, budget: int, templates: Mapping[str, str]) -> TrainerError:
     if status in (-signal.SIGXCPU, -signal.SIGKILL):
         fault = f"took more than {budget} seconds of processor time"
     else:
@@ -67,7 +66,7 @@ def _past_bounds(status: int, num_done: int, budget: int, templates: Mapping[str
 
 
 class _Counting(CodeGenerator):
-    """Counts each turn of a loop and each call of a macro, and computes nothing while a template is only read."""
+    """Counts loop iterations and macro calls; evaluates nothing at compile time."""
 
     def blockvisit(self, nodes: Iterable[Node], frame: Frame) -> None:
         self.writeline("environment.tick()")
@@ -119,12 +118,12 @@ def main() -> None:
             return
     total = 0
     for row in rows:
-        answer = _row_texts(environment, compiled, row)
-        total += sum(map(len, answer.get("texts", ())))
+        result = _row_texts(environment, compiled, row)
+        total += sum(map(len, result.get("texts", ())))
         if total > MAX_TOTAL:
             _write({"bad_template": f"{' and '.join(templates)} give more than {MAX_TOTAL} characters in all; {HINT}"})
             return
-        _write(answer)
+        _write(result)
 
 
 def _row_texts(environment: _Environment, compiled: Mapping[str, Template], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,8 +173,8 @@ def _plain(error: Exception) -> str:
     return str(error)[:500] or type(error).__name__
 
 
-def _write(answer: Mapping[str, Any]) -> None:
-    print(json.dumps(answer), flush=True)
+def _write(result: Mapping[str, Any]) -> None:
+    print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ NAMED_FAULTS = 5
 
 class Row(NamedTuple):
     where: str
-    """File and line (or number of the row), for people."""
+    """File and line or row number, for display."""
     columns: dict[str, Any]
 
 
@@ -49,9 +49,9 @@ Read = Callable[[Mapping[str, Any]], list[Turn]]
 
 
 def rows_read(folder: Path, split_of: ChooseSplit | None = None) -> list[Row]:
-    """The rows below `folder` of the split that `split_of` chooses, or all; files in the order of their names.
+    """Reads the rows of the split that `split_of` chooses, or all, from the files below `folder` in order of name.
 
-    TrainerError BAD_DATASET: nothing to read, or faulty rows; the first few are named with what was expected.
+    Raises TrainerError(BAD_DATASET) if there are none, or naming the first few invalid rows.
     """
     splits = files_by_split(folder)
     split = _split(splits, split_of) if split_of else ""
@@ -72,7 +72,11 @@ def rows_read(folder: Path, split_of: ChooseSplit | None = None) -> list[Row]:
 
 
 def dialogues_of(rows: Sequence[Row], *, input_template: str = "", output_template: str = "") -> list[Dialogue]:
-    """TrainerError BAD_DATASET names rows and reasons; BAD_PARAMETERS a template that is not Jinja or not bounded."""
+    """Converts rows by their columns, or by templates.
+
+    Raises TrainerError: BAD_DATASET names invalid rows; BAD_PARAMETERS is for a template that is not valid Jinja or
+    exceeds its limits.
+    """
     if input_template:
         return _by_templates(rows, {"input_template": input_template, "output_template": output_template})
     read = _by_columns(rows[0])
@@ -86,7 +90,7 @@ def dialogues_of(rows: Sequence[Row], *, input_template: str = "", output_templa
 
 
 def files_by_split(folder: Path) -> dict[str, list[Path]]:
-    """The files with rows by split; all under "" where their names say none."""
+    """Files with rows by split; all under "" if no name contains a split. Raises TrainerError(BAD_DATASET) if none."""
     names = row_files(path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
     if not names:
         raise bad_rows(
@@ -97,7 +101,7 @@ def files_by_split(folder: Path) -> dict[str, list[Path]]:
 
 
 def split_counts(folder: Path, split_of: ChooseSplit) -> dict[str, Any]:
-    """{split, splits: rows by split} of a dataset that has splits, for manifests and previews; {} of another."""
+    """{split, splits: rows by split}, for manifests and previews; {} for a dataset without splits."""
     splits = files_by_split(folder)
     if "" in splits:
         return {}
@@ -106,7 +110,7 @@ def split_counts(folder: Path, split_of: ChooseSplit) -> dict[str, Any]:
 
 
 def file_rows(path: Path, name: str) -> Iterator[Row]:
-    """The rows of one file; a row that cannot be read has a ValueError in the place of its columns."""
+    """The rows of one file; an unreadable row has a ValueError in place of its columns."""
     try:
         rows = parquet_rows(path, name) if path.suffix.lower() == ".parquet" else text_rows(path, name)
         for number, columns in rows:
@@ -144,7 +148,7 @@ def _without_faults(dialogues: list[Dialogue], faults: list[str]) -> list[Dialog
 
 
 def _by_columns(first: Row) -> Read:
-    """How the first row is read is how all are."""
+    """The function that reads all rows, chosen by the columns of the first."""
     names = columns_read(first.columns)
     if not names:
         expected = "messages; instruction, input and output; prompt and completion; question and answer; or text"
@@ -175,7 +179,7 @@ def _pair(prompt: str, response: str) -> list[Turn]:
 
 
 def _answered(turns: list[Turn]) -> list[Turn]:
-    """A question at the end that nobody answers teaches nothing."""
+    """Drops turns after the last answer. Raises ValueError if there is no answer."""
     if not has_answer(turns):
         raise ValueError("expected an answer of the assistant, got none")
     while turns[-1].role != "assistant":

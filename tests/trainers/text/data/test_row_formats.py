@@ -83,7 +83,7 @@ SEPARATED = [
 
 
 @pytest.mark.parametrize(("content", "name"), SEPARATED)
-def test_a_csv_with_another_separator_is_read_by_it(tmp_path: Path, content: bytes, name: str) -> None:
+def test_a_csv_with_another_separator_is_read(tmp_path: Path, content: bytes, name: str) -> None:
     work = work_on(tmp_path, "a.csv", content)
     details = check(work)
     assert [column["name"] for column in details["columns"]] == ["question", "answer"]
@@ -91,7 +91,7 @@ def test_a_csv_with_another_separator_is_read_by_it(tmp_path: Path, content: byt
     assert [*rows_read(tmp_path / "in")[0].columns] == ["question", "answer"]
 
 
-def test_commas_win_and_one_column_stays_one() -> None:
+def test_commas_take_precedence_and_one_column_remains_one() -> None:
     assert csv_separator("a,b;c\n1,2;3\n") == ","
     assert csv_separator("text\nfirst; second\n") == ","
     assert csv_separator("") == ","
@@ -115,7 +115,7 @@ def test_keys_that_only_some_rows_have_are_named_with_their_counts(tmp_path: Pat
         max_leaves=8,
     )
 )
-def test_what_json_writes_is_read_back(value: object) -> None:
+def test_json_round_trips(value: object) -> None:
     assert json_value(json.dumps(value)) == value
     assert json_value(json.dumps(value, ensure_ascii=False)) == value
     assert not value_fault(value)

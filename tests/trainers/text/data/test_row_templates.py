@@ -20,7 +20,7 @@ def refusal(template: str) -> str:
     return caught.value.reason.message
 
 
-def test_usual_templates_are_filled_in_row_by_row() -> None:
+def test_usual_templates_are_rendered_for_each_row() -> None:
     template = "{% for i in range(n) %}{{ i }}{% endfor %}{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(a | upper) }}\n"
     assert rendered(template, {"n": 2, "a": "b"}, {"n": 1, "a": "é\ud83d"}) == [["01<B>\n"], ["0<É\ud83d>\n"]]
 
@@ -45,7 +45,7 @@ def test_a_template_without_bounds_is_refused_for_its_row(template: str, fault: 
     assert isinstance(answer, str) and answer.startswith("input_template: ") and fault in answer
 
 
-def test_computing_without_an_end_is_ended_by_processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_template_is_ended_by_the_cpu_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_templates, "CPU_SECONDS", 1)
     assert refusal("{{ 9 ** (9 ** 9) }}") == (
         "input_template took more than 1 seconds of processor time at row 1; write a shorter template, or columns that "
@@ -56,11 +56,11 @@ def test_computing_without_an_end_is_ended_by_processor_time(monkeypatch: pytest
 @pytest.mark.parametrize(
     "template", ["{{ a", "{% for %}", "{{ " + "(" * 5000 + ")" * 5000 + " }}", "{% include 'x' %}{{"]
 )
-def test_what_is_not_jinja_is_refused(template: str) -> None:
+def test_invalid_jinja_is_refused(template: str) -> None:
     assert refusal(template).startswith("input_template is not a Jinja template: ")
 
 
-def test_a_template_is_not_computed_while_it_is_read() -> None:
+def test_a_template_is_not_evaluated_at_compile_time() -> None:
     """jinja folds constants at compile time unless told otherwise."""
     assert rendered("{% if n == 0 %}{{ 'a' * 10 ** 12 }}{% endif %}y") == [["y"]]
 

@@ -113,16 +113,16 @@ ASKED = [("user", "q"), ("assistant", "a")]
         ({"text": "t"}, [("", "t")]),
     ],
 )
-def test_columns_say_what_a_row_is(columns: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+def test_columns_decide_how_a_row_is_read(columns: dict[str, Any], expected: list[tuple[str, str]]) -> None:
     assert turns(columns) == expected
 
 
-def test_a_system_turn_may_come_first_and_an_unanswered_question_goes() -> None:
+def test_a_system_turn_may_come_first_and_an_unanswered_question_is_dropped() -> None:
     expected_message = [("system", "s"), ("user", "q"), ("assistant", "a"), ("user", "again")]
     assert turns({"messages": [{"role": r, "content": c} for r, c in expected_message]}) == expected_message[:3]
 
 
-def test_templates_are_filled_from_the_columns_and_win() -> None:
+def test_templates_take_precedence_over_columns() -> None:
     columns = {"text": "unused", "english": "dog", "german": ["der", "Hund"]}
     result = turns(columns, input_template="Say {{ english | upper }}", output_template="{{ german | join(' ') }}")
     assert result == [("user", "Say DOG"), ("assistant", "der Hund")]
@@ -141,7 +141,7 @@ def test_a_template_cannot_leave_its_sandbox(template: str) -> None:
         turns({"english": "dog"}, input_template=template, output_template="x")
 
 
-def test_a_template_that_is_not_jinja_is_a_fault_of_the_parameters() -> None:
+def test_a_template_that_is_not_jinja_is_bad_parameters() -> None:
     with pytest.raises(TrainerError) as refused:
         turns({"a": "b"}, input_template="{{ a", output_template="x")
     assert refused.value.reason.code == ReasonCode.BAD_PARAMETERS
@@ -161,7 +161,7 @@ def test_a_template_that_is_not_jinja_is_a_fault_of_the_parameters() -> None:
         ({"some": "thing"}, "expected the columns"),
     ],
 )
-def test_a_row_that_says_nothing_is_named(columns: dict[str, Any], expected_message: str) -> None:
+def test_an_empty_row_is_named(columns: dict[str, Any], expected_message: str) -> None:
     with pytest.raises(TrainerError) as refused:
         turns(columns)
     assert refused.value.reason.message.startswith("a.jsonl line 1: ")
