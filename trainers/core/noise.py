@@ -41,6 +41,9 @@ class Purpose(IntEnum):
     COLOR = 22
     ROTATION = 23
     CLASS_ORDER = 24
+    FILE_ORDER = 25
+    SHORT_LENGTH = 26
+    WEIGHTS = 27
 
 
 def stream(seed: int, purpose: Purpose, step: int = 0, position: int = 0) -> np.random.Generator:

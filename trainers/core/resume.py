@@ -49,6 +49,10 @@ class Resumable:
     ema: Ema | None = None
     cache_digest: str = ""
     """Of the cached inputs, once they are complete."""
+    position_at: Callable[[int], dict[str, int]] | None = None
+    """Steps done -> where the method then stands in its data, if that does not follow from the step."""
+    position: dict[str, int] | None = None
+    """As `position_at` gave it to the checkpoint; None before `restore` and after a fresh start."""
 
     def save(self, progress: Progress) -> None:
         """Writes `out/checkpoints/step-<step>` on rank 0, with the random state of every rank."""
@@ -78,6 +82,7 @@ class Resumable:
                     "optimizer": optimizer.values,
                     "scaler": self.scaler.state_dict(),
                     "rng": [rng.values for rng in rngs],
+                    **({"position": self.position_at(progress.step)} if self.position_at else {}),
                 },
                 keep=self.keep,
             )
@@ -107,6 +112,7 @@ class Resumable:
             rng_load_state(_rng_of(loaded, self.job.processes.rank))
         self.job.control.obeyed_seq = int(state["control_seq"])
         self.cache_digest = str(state["cache_digest"])
+        self.position = state.get("position")
         return Progress(
             loaded.step,
             evaluated_step=int(state["evaluated_step"]),

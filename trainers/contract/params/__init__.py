@@ -32,6 +32,7 @@ METHODS = Methods(
     {
         "image_lora": "image_lora:ImageLoraParams",
         "masked_text": "masked_text:MaskedTextParams",
+        "pretrain_text": "pretrain_text:PretrainTextParams",
         "sample_image": "sample_image:SampleImageParams",
         "sample_text": "sample_text:SampleTextParams",
         "evaluate_text": "sample_text:EvaluateTextParams",

@@ -174,16 +174,22 @@ def text_step_batch(
 ) -> StepBatch[TextMicroBatch]:
     """This rank's micro-batches of `step` (from 0). `rows` maps the plan's documents to `documents`."""
     batch = prepare_batch([documents[rows[index]] for index in plan.documents(step)], recipe, step)
+    micro_batches = noised_micro_batches(batch, recipe, step, plan.shares(len(batch), rank))
+    tokens = sum(len(document.ids_L) for document in batch)
+    return StepBatch(micro_batches, count=1, units=tokens, epoch=plan.epoch(step + 1), documents=len(batch))
+
+
+def noised_micro_batches(
+    batch: Sequence[Encoded], recipe: Recipe, step: int, shares: Sequence[range]
+) -> list[TextMicroBatch]:
+    """Noises a global batch and collates those of its documents that each of `shares` names."""
     noised = [document_noised(document, recipe, step, b, len(batch)) for b, document in enumerate(batch)]
     scales = norm_scales([int(document.maskable_L.sum()) for document in noised], recipe.norm)
     num_masked = sum(int(document.masked_L.sum()) for document in noised)
     width = max(len(document.ids_L) for document in noised)
-    micro_batches = [
-        collate([noised[b] for b in share], [scales[b] for b in share], recipe, num_masked, width)
-        for share in plan.shares(len(noised), rank)
+    return [
+        collate([noised[b] for b in share], [scales[b] for b in share], recipe, num_masked, width) for share in shares
     ]
-    tokens = sum(len(document.ids_L) for document in noised)
-    return StepBatch(micro_batches, count=1, units=tokens, epoch=plan.epoch(step + 1), documents=len(noised))
 
 
 def prepare_batch(batch: Sequence[Encoded], recipe: Recipe, step: int) -> list[Encoded]:
