@@ -1,29 +1,52 @@
-"""A job's curves, thinned to a number of points."""
+"""A job's curves: written point by point, thinned where they grow long, and once more to what a reader asks for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from django.db import connection
 from django.db.models import BigIntegerField, Case, Count, F, Max, Min, Q, QuerySet, Value, When, Window
 from django.db.models.functions import Cast, RowNumber
 
-from api.jobs.models import Job, Metric
+from api.jobs.models import Attempt, Job, Metric
 from api.jobs.selectors import reaches_of
 
 Series = dict[str, list[tuple[int, float]]]
 DEFAULT_POINTS = 2000
 MIN_POINTS, MAX_POINTS = 4, 100_000
+MAX_STORED = 10_000
+"""A curve of an attempt with more points is thinned to half of them."""
+Point = tuple[str, int, float]
+"""Name, step and value."""
+POINTS_INSERT = "INSERT INTO jobs_metric (attempt_id, name, step, value) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING"
+
+
+def points_add(attempt: Attempt, points: Sequence[Point]) -> None:
+    """Skips points that are recorded already. One prepared statement: objects of the ORM cost several times as much."""
+    key = Attempt._meta.pk.get_db_prep_value(attempt.pk, connection)
+    if points:
+        with connection.cursor() as cursor:
+            cursor.executemany(POINTS_INSERT, [(key, *point) for point in points])
+
+
+def curves_thin(attempt: Attempt) -> None:
+    """Thins the attempt's curves of more than MAX_STORED points as `curves` does: no peak is lost."""
+    for span in _spans(Metric.objects.filter(attempt=attempt)):
+        if span["count"] > MAX_STORED:
+            points = Metric.objects.filter(attempt=attempt, name=span["name"])
+            shown = _thinned(points, {span["name"]: span}, (MAX_STORED // 2 - 2) // 2)
+            points.exclude(pk__in=shown.values("pk")).delete()
 
 
 def curves(job: Job, names: Sequence[str] = (), *, num_points: int = DEFAULT_POINTS) -> Series:
     """[step, value] by metric, at most `num_points` each; a shorter curve is exact.
 
     A longer one keeps its first and last point, and the lowest and highest of each stretch of equal length in steps, so
-    no peak is lost. Four queries; reads no more rows than it returns.
+    no peak is lost. Curves of more than MAX_STORED points were thinned in the same way when they were recorded. Four
+    queries; reads no more rows than it returns.
     """
     points = points_of(job)
     points = points.filter(name__in=names) if names else points
-    spans = points.order_by().values("name").annotate(count=Count("pk"), first=Min("step"), last=Max("step"))
-    long = {span["name"]: span for span in spans if span["count"] > num_points}
+    long = {span["name"]: span for span in _spans(points) if span["count"] > num_points}
     rows = list(_plain(points.exclude(name__in=long)))
     if long:
         rows += _plain(_thinned(points.filter(name__in=long), long, (num_points - 2) // 2))
@@ -39,6 +62,11 @@ def points_of(job: Job) -> QuerySet[Metric]:
     for attempt, end in reaches_of([job.pk]).items():
         current |= Q(attempt=attempt) if end is None else Q(attempt=attempt, step__lte=end)
     return Metric.objects.filter(current)
+
+
+def _spans(points: QuerySet[Metric]) -> Iterable[Any]:
+    """By curve: its name, the number of its points, its first and last step."""
+    return points.order_by().values("name").annotate(count=Count("pk"), first=Min("step"), last=Max("step"))
 
 
 def _plain(points: QuerySet[Metric]) -> QuerySet[Metric, tuple[str, int, float]]:

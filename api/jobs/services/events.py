@@ -10,7 +10,8 @@ from prometheus_client import Histogram
 from pydantic import Field
 
 from api.audit.clock import now
-from api.jobs.models import Attempt, Job, Metric
+from api.jobs.curves import Point, curves_thin, points_add
+from api.jobs.models import Attempt, Job
 from api.jobs.models import Event as JobEvent
 from api.jobs.schemas import Incoming
 from api.jobs.services.attempt_lifecycle import live_lock
@@ -25,6 +26,8 @@ EVENT_LAG_SECONDS = Histogram(
     buckets=(0.1, 0.5, 1, 2, 5, 10, 30, 60, 300),
 )
 MAX_EVENTS = 500
+THIN_EVERY = 1000
+"""Events of an attempt between two looks at the length of its curves."""
 JOB_FIELDS = ("state", "control_obeyed", "event_seq")
 ATTEMPT_FIELDS = ("event_seq", "progress_seq", "progress_at", "last_step", "start_step")
 """The columns that recording reads. Reading wide rows (a job's spec) would dominate its cost."""
@@ -66,7 +69,7 @@ class _Record:
         self.at = at
         self._job, self._attempt = job, attempt
         self._rows: list[JobEvent] = []
-        self._points: list[Metric] = []
+        self._points: list[Point] = []
 
     def fold(self, event: Event) -> None:
         """Adds one event."""
@@ -85,16 +88,18 @@ class _Record:
             case Step(step=step):
                 self._attempt.last_step = step
                 rate = {f"{data.unit}_per_second": data.per_second, "peak_memory_bytes": float(data.peak_memory_bytes)}
-                self._points += _points(self._attempt, step, {**data.metrics, **rate})
+                self._points += _points(step, {**data.metrics, **rate})
             case Validation(step=step, metrics=metrics):
                 prefixed = {f"validation/{name.removeprefix('validation/')}": value for name, value in metrics.items()}
-                self._points += _points(self._attempt, step, prefixed)
+                self._points += _points(step, prefixed)
 
     def save(self, event_seq: int) -> None:
         """`event_seq`: of the attempt's newest event."""
         self._save_job()
-        Metric.objects.bulk_create(self._points, ignore_conflicts=True)
         attempt = self._attempt
+        points_add(attempt, self._points)
+        if event_seq // THIN_EVERY > attempt.event_seq // THIN_EVERY:
+            curves_thin(attempt)
         attempt.event_seq = event_seq
         if attempt.event_seq > attempt.progress_seq:
             attempt.progress_seq, attempt.progress_at = attempt.event_seq, self.at
@@ -127,10 +132,6 @@ class _Record:
         self._job.save(update_fields=["progress", "control_obeyed", "event_seq"])
 
 
-def _points(attempt: Attempt, step: int, values: dict[str, float]) -> Iterable[Metric]:
+def _points(step: int, values: dict[str, float]) -> Iterable[Point]:
     """Without values that are not finite: the trainer itself refuses such a step."""
-    return (
-        Metric(attempt=attempt, name=name[:100], step=step, value=value)
-        for name, value in values.items()
-        if math.isfinite(value)
-    )
+    return ((name[:100], step, value) for name, value in values.items() if math.isfinite(value))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
-from api.jobs.curves import curves
+from api.jobs.curves import curves, curves_thin, points_add
 from api.jobs.models import Attempt, Job, Metric
-from tests.api.host import Host
+from tests.api.host import Agent, Host, step_event
 from tests.api.world import World
 
 pytestmark = pytest.mark.django_db
@@ -92,3 +92,33 @@ def test_a_superseded_part_stays_out_of_a_thinned_curve(attempt: Attempt) -> Non
     points_shown = curves(Job.objects.get(), num_points=50)["loss"]
     assert {value for step, value in points_shown if step <= 40} == {5.0}
     assert {value for step, value in points_shown if step > 40} == {1.0}
+
+
+def test_a_long_curve_is_thinned_and_loses_no_peak(attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.jobs.curves.MAX_STORED", 100)
+    points, short = noisy(250), noisy(100, seed=1)
+    draw(attempt, "loss", points)
+    draw(attempt, "lr", short)
+    curves_thin(attempt)
+    stored = curves(Job.objects.get(), num_points=1000)
+    assert stored["loss"] == thinned(points, 50) and len(stored["loss"]) <= 50
+    assert stored["lr"] == short
+    values = [value for _, value in points]
+    assert {min(values), max(values)} <= {value for _, value in stored["loss"]}
+
+
+def test_a_trainer_that_reports_without_end_leaves_curves_of_bounded_length(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.jobs.curves.MAX_STORED", 100)
+    monkeypatch.setattr("api.jobs.services.events.THIN_EVERY", 50)
+    for first in range(2, 1002, 100):
+        assert agent.events(*[step_event(seq, seq, total=2000) for seq in range(first, first + 100)]).status_code == 200
+    steps = list(Metric.objects.filter(name="loss").order_by("step").values_list("step", flat=True))
+    assert len(steps) <= 200 and (steps[0], steps[-1]) == (2, 1001)
+
+
+def test_a_point_that_is_recorded_already_stays(attempt: Attempt) -> None:
+    points_add(attempt, [("loss", 1, 0.5), ("loss", 2, 0.25)])
+    points_add(attempt, [("loss", 2, 9.0), ("loss", 3, 0.125)])
+    assert curves(Job.objects.get()) == {"loss": [(1, 0.5), (2, 0.25), (3, 0.125)]}
