@@ -74,10 +74,12 @@ def events(platform: Platform, client: Client, samples: int) -> Iterator[Row]:
     client.post("jobs", job_body("talks", pool))
     claim = worker.claim()[1]
     assert claim is not None, "no job for the simulated worker"
-    worker.emit(claim, "events", _batch(1, [{"kind": "started", "total": 10**6, "step": 0}]))
+    worker.emit(claim, "events", events_batch(1, [{"kind": "started", "total": 10**6, "step": 0}]))
     first = 2
     for size in (1, 100):
-        batches = [_batch(first + n * size, [_step(n * size + i) for i in range(size)]) for n in range(samples)]
+        batches = [
+            events_batch(first + n * size, [step_event(n * size + i) for i in range(size)]) for n in range(samples)
+        ]
         times = [worker.emit(claim, "events", batch) for batch in batches]
         first += samples * size
         each = f"{milliseconds(times)} a request, {1000 * percentile(times, 50) / size:.2f} ms an event"
@@ -109,14 +111,14 @@ def _at_rate(calls: list[Callable[[], float]], per_second: float, seconds: float
     return [future.result() for future in waiting]
 
 
-def _batch(first: int, payloads: list[Record]) -> Record:
+def events_batch(first: int, payloads: list[Record]) -> Record:
     return {
         "first_seq": first,
         "events": [{"seq": first + i, "time": time.time(), "data": d} for i, d in enumerate(payloads)],
     }
 
 
-def _step(step: int) -> Record:
+def step_event(step: int) -> Record:
     speed = {"per_second": 1.0, "unit": "images", "peak_memory_bytes": 1, "eta_seconds": 1.0}
     metrics = {"loss": 0.5, "learning_rate": 1e-4, "grad_norm": 1.0}
     return {"kind": "step", "step": step, "total": 10**6, "epoch": 0.0, "metrics": metrics, **speed}
