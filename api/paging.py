@@ -25,10 +25,20 @@ class Cursor(CursorPagination):
     max_page_size = 200
     ordering: Any = ("-created", "-id")
 
-    def respond(self, queryset: Any, request: Request, schemas: Callable[[list[Any]], Iterable[BaseModel]]) -> Response:
-        """The requested page of `queryset`; `schemas` builds the response schemas of its rows, in order."""
+    def respond(
+        self,
+        queryset: Any,
+        request: Request,
+        schemas: Callable[[list[Any]], Iterable[BaseModel]],
+        *,
+        exclude: set[str] | None = None,
+    ) -> Response:
+        """The requested page of `queryset`; `schemas` builds the response schemas of its rows, in order.
+
+        `exclude`: fields of the schemas that the page leaves out.
+        """
         rows = self.paginate_queryset(queryset, request) or []
-        return self.get_paginated_response([schema.model_dump() for schema in schemas(rows)])
+        return self.get_paginated_response([schema.model_dump(exclude=exclude) for schema in schemas(rows)])
 
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any] | None:
         try:

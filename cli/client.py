@@ -205,7 +205,7 @@ class Anneal:
 
     def jobs(self, **query: Any) -> Iterator[Job]:
         """Jobs, newest first; filters as in docs/rest.md: `state=`, `method=`, `search=`, ..."""
-        return map(Job.model_validate, self.http.pages("jobs", **query))
+        return map(Job.model_validate, self.http.pages("jobs", **{"fields": "params", **query}))
 
     def job(self, ref: str) -> Job:
         return Job.model_validate(self.http.get(f"jobs/{ref}"))

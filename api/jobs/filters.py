@@ -13,6 +13,7 @@ from rest_framework.request import Request
 from api.audit.names import ref_read
 from api.catalog.models import Adaptor
 from api.jobs.models import Job, JobInput, JobLabel
+from api.jobs.schemas import SPEC_FIELDS
 from api.jobs.states import State
 from trainers.contract.spec import Contract
 
@@ -30,6 +31,9 @@ FILTERS = [
     OpenApiParameter("created_after", OpenApiTypes.DATETIME, description="With an offset, as 2026-01-31T00:00:00Z."),
     OpenApiParameter("created_before", OpenApiTypes.DATETIME),
 ]
+FIELDS = OpenApiParameter(
+    "fields", str, description=f"What else each job shows, separated by commas: {', '.join(SPEC_FIELDS)}."
+)
 
 
 def _in_utc(time: datetime) -> datetime:
@@ -78,6 +82,14 @@ def jobs_filter(jobs: QuerySet[Job], filters: JobFilters) -> QuerySet[Job]:
         Q(created__lt=filters.created_before) if filters.created_before else None,
     ]
     return jobs.filter(*(condition for condition in conditions if condition is not None))
+
+
+def fields_of(request: Request) -> list[str]:
+    """The SPEC_FIELDS that the request names. Raises ValueError for another name."""
+    fields = [name for name in request.query_params.get("fields", "").split(",") if name]
+    if unknown := [name for name in fields if name not in SPEC_FIELDS]:
+        raise ValueError(f"unknown field {unknown[0]!r:.100}; known fields: {', '.join(SPEC_FIELDS)}")
+    return fields
 
 
 def states_of(text: str) -> list[str]:

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from api.audit.clock import now
 from api.environment import environment
 from api.jobs.models import AcceleratorLease, Attempt, AvoidedWorker, Job, Worker
-from api.jobs.selectors import FAR, draining, quarantined, queue_state, workers_live
+from api.jobs.selectors import FAR, is_live, places, quarantine_named, workers_live
 from api.jobs.states import State
 from trainers.contract.spec import Resources
 
@@ -58,22 +59,21 @@ def workers_instead(job: Job, workers: Iterable[Worker]) -> list[Worker]:
 
 
 def waiting_sentences(jobs: Sequence[Job]) -> dict[Any, str]:
-    """By job id; only for queued jobs. One query for the workers and one for each pool."""
+    """By job id; only for queued jobs. One query for the clock, one for the workers and one for each pool."""
     queued = [job for job in jobs if job.state == State.QUEUED]
     if not queued:
         return {}
-    state, at = queue_state({job.pool for job in queued}), now()
-    leaving = draining()
-    in_quarantine = {pool: quarantined(pool) for pool in {job.pool for job in queued}}
+    at = now()
+    workers = list(Worker.objects.filter(gone=False).order_by("host"))
+    ahead = places({job.pool for job in queued}, at)
     sentences: dict[Any, str] = {}
     for job in queued:
         if job.not_before and job.not_before > at:
             sentences[job.pk] = _pause(job)
             continue
-        workers = [worker for worker in state["workers"] if job.pool in worker.pools]
-        hosts = [worker.host for worker in leaving if job.pool in worker.pools]
-        ahead = state["ahead"].get(job.pk, FAR)
-        sentences[job.pk] = _sentence(job, workers, ahead, in_quarantine[job.pool]) + _draining(hosts)
+        serving = [worker for worker in workers if job.pool in worker.pools]
+        leaving = [worker.host for worker in serving if worker.draining]
+        sentences[job.pk] = _sentence(job, serving, ahead.get(job.pk, FAR), at) + _draining(leaving)
     return sentences
 
 
@@ -92,8 +92,11 @@ def _pause(job: Job) -> str:
     return f"{until}: {job.reason['message'].rstrip('.')} (try {job.failed_tries + 1} of {environment().max_tries})."
 
 
-def _sentence(job: Job, workers: list[Worker], ahead: int, in_quarantine: list[str]) -> str:
+def _sentence(job: Job, serving: list[Worker], ahead: int, at: datetime) -> str:
+    """`serving`: all workers of the job's pool that are not gone."""
+    workers = [worker for worker in serving if is_live(worker, at)]
     if not workers:
+        in_quarantine = [quarantine_named(worker) for worker in serving if worker.quarantined_at is not None]
         if in_quarantine:
             return (
                 f"No worker serves the pool {job.pool!r}: {', '.join(in_quarantine)} in quarantine; "
@@ -102,7 +105,7 @@ def _sentence(job: Job, workers: list[Worker], ahead: int, in_quarantine: list[s
         return f"No worker serves the pool {job.pool!r} at the moment; start one, or queue the job to another pool."
     able = [worker for worker in workers if accelerators_for(job.needs, worker.indices) is not None]
     if not able:
-        requested = job.spec["resources"]["accelerators"]
+        requested = json.loads(job.needs)  # not from the spec, which lists of jobs do not read
         needs = _accelerators(requested) if isinstance(requested, int) else f"the accelerators {requested}"
         most = max(len(worker.indices) for worker in workers)
         return f"The job needs {needs}; no worker of the pool {job.pool!r} has them (the most is {most})."

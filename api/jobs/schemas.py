@@ -1,12 +1,12 @@
 """The responses of the endpoints of jobs, each a class that is built from its rows; the base of what workers send."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
 from django.db.models import Count, F, Sum
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.accounts.models import Project
 from api.catalog.models import Adaptor, DatasetVersion, PretrainedModelVersion
@@ -16,6 +16,9 @@ from api.jobs.placement import waiting_sentences
 from api.jobs.states import State
 from api.storage import storage
 from trainers.contract.spec import Contract
+
+SPEC_FIELDS = ("params", "inputs", "resources")
+"""Fields of a job that come from its spec."""
 
 
 class Incoming(Contract):
@@ -105,42 +108,61 @@ class JobShape(BaseModel):
     @classmethod
     def of(cls, job: Job, waiting: str | None) -> Self:
         """`job` comes from `selectors.jobs_of`, which prefetches what is shown."""
-        spec = job.spec
-        return cls(
-            id=job.pk,
-            name=job.name,
-            method=job.method,
-            state=job.state,
-            stopping=job.stopping,
-            pool=job.pool,
-            priority=job.priority,
-            params=spec["params"],
-            inputs=spec["inputs"],
-            resources=spec["resources"],
-            created=job.created,
-            started=job.started,
-            ended=job.ended,
-            phase=_phase(job),
-            progress=job.progress,
-            attempts=[AttemptShape.of(attempt) for attempt in job.shown_attempts],
-            reason=job.reason,
-            adaptor=AdaptorShape.best_of(job),
-            waiting=waiting,
-            not_before=job.not_before,
-            failed_tries=job.failed_tries,
-            max_tries=environment().max_tries,
-            warnings=job.warnings,
-            template=job.template or None,
-            parent=job.parent_id,
-            labels=sorted(label.name for label in job.shown_labels),
-            notes=job.notes,
-        )
+        return cls(**_shown(job, waiting), **{name: job.spec[name] for name in SPEC_FIELDS})
+
+
+class JobRowShape(JobShape):
+    """A job in a list, without the fields of its spec that the request does not name in `fields`."""
+
+    params: dict[str, Any] = Field(default_factory=dict)
+    inputs: dict[str, Any] = Field(default_factory=dict)
+    resources: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def of_row(cls, job: Job, waiting: str | None, fields: Collection[str]) -> Self:
+        return cls(**_shown(job, waiting), **{name: job.spec[name] for name in fields})
 
 
 def job_schemas(jobs: Sequence[Job]) -> list[JobShape]:
     """Of jobs that come from `selectors.jobs_of`."""
     waiting = waiting_sentences(jobs)
     return [JobShape.of(job, waiting.get(job.pk)) for job in jobs]
+
+
+def job_rows(jobs: Sequence[Job], fields: Collection[str]) -> list[JobRowShape]:
+    """Of jobs that come from `selectors.jobs_of`; `fields` of SPEC_FIELDS are set, the spec is not read without any."""
+    waiting = waiting_sentences(jobs)
+    return [JobRowShape.of_row(job, waiting.get(job.pk), fields) for job in jobs]
+
+
+def _shown(job: Job, waiting: str | None) -> dict[str, Any]:
+    """All fields but those of the spec."""
+    return {
+        "id": job.pk,
+        "name": job.name,
+        "method": job.method,
+        "state": job.state,
+        "stopping": job.stopping,
+        "pool": job.pool,
+        "priority": job.priority,
+        "created": job.created,
+        "started": job.started,
+        "ended": job.ended,
+        "phase": _phase(job),
+        "progress": job.progress,
+        "attempts": [AttemptShape.of(attempt) for attempt in job.shown_attempts],
+        "reason": job.reason,
+        "adaptor": AdaptorShape.best_of(job),
+        "waiting": waiting,
+        "not_before": job.not_before,
+        "failed_tries": job.failed_tries,
+        "max_tries": environment().max_tries,
+        "warnings": job.warnings,
+        "template": job.template or None,
+        "parent": job.parent_id,
+        "labels": sorted(label.name for label in job.shown_labels),
+        "notes": job.notes,
+    }
 
 
 def _phase(job: Job) -> str | None:

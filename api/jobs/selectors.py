@@ -15,6 +15,7 @@ from django.http import Http404
 
 from api.accounts.models import Project
 from api.audit.clock import now
+from api.catalog.models import Adaptor
 from api.environment import environment
 from api.jobs.models import Artifact, Attempt, Event, Job, Worker
 from api.jobs.states import State
@@ -26,18 +27,31 @@ LIVE_HEARTBEATS = 4
 MIN_PREFIX = 8
 MAX_ALIKE = 100
 """Ids with one prefix, in all projects, that are looked up one by one."""
-FAR = 1000
+FAR = 100
 """Places in a queue are counted up to here."""
+ATTEMPT_COLUMNS = (
+    *("job", "n", "fence", "worker__host", "started_at", "ended_at", "outcome", "exit_code", "reason"),
+    *("last_step", "start_step", "phase"),
+)
+"""What `JobShape` shows of an attempt."""
+LINE_COLUMNS = (
+    *("project", "pool", "needs", "priority", "created", "passed_over_since"),
+    *(f"reserved_worker__{name}" for name in ("last_seen", "draining", "gone", "quarantined_at")),
+)
+"""What a claim reads of the heads of lines; the job that it takes is read whole."""
 ORDER = ("-priority", "created", "pk")
 ANY = Q()
 
 
 def jobs_of(project: Project) -> QuerySet[Job]:
-    """With all that `JobShape` shows. Into attributes: a prefetch into managers builds a query for each of them."""
-    attempts = Attempt.objects.select_related("worker").order_by("n")
+    """With all that `JobShape` shows, and of the rows beside the job no more.
+
+    Into attributes: a prefetch into managers builds a query for each of them.
+    """
+    attempts = Attempt.objects.select_related("worker").only(*ATTEMPT_COLUMNS).order_by("n")
     shown: list[Any] = [  # the attributes are declared in the model; the stubs would declare them again
         Prefetch("attempts", attempts, to_attr="shown_attempts"),
-        Prefetch("adaptors", to_attr="shown_adaptors"),
+        Prefetch("adaptors", Adaptor.objects.only("job", "name", "version", "partial"), to_attr="shown_adaptors"),
         Prefetch("labels", to_attr="shown_labels"),
     ]
     return Job.objects.filter(project=project).prefetch_related(*shown)
@@ -80,9 +94,10 @@ def params_stored(job: Job) -> Params:
 
 
 def due(pool: str, at: datetime) -> QuerySet[Job]:
-    """Queued jobs that may start now."""
+    """Queued jobs that may start now, with the columns that decide about their place."""
     may_start = Q(not_before=None) | Q(not_before__lte=at)
-    return Job.objects.filter(may_start, state=State.QUEUED, pool=pool).select_related("reserved_worker")
+    jobs = Job.objects.filter(may_start, state=State.QUEUED, pool=pool)
+    return jobs.select_related("reserved_worker").only(*LINE_COLUMNS)
 
 
 def due_up_to(pool: str, limit: int) -> int:
@@ -113,21 +128,30 @@ def rank(job: Job) -> tuple[int, datetime, str]:
     return -job.priority, job.created, job.pk.hex
 
 
-def queue_state(pools: set[str]) -> dict[str, Any]:
-    """For the sentences of waiting jobs: live workers, and the number of jobs ahead of the first ones of each pool."""
-    ahead: dict[Any, int] = {}
-    at = now()
-    for pool in pools:
-        first = due(pool, at).order_by(*ORDER).values_list("pk", flat=True)[:FAR]
-        ahead |= {job_id: place for place, job_id in enumerate(first)}
-    return {"workers": workers_live(), "ahead": ahead}
+def places(pools: Iterable[str], at: datetime) -> dict[UUID, int]:
+    """The number of jobs ahead, by job, of the first FAR that may start now in each pool."""
+    first: dict[UUID, int] = {}
+    for pool in sorted(set(pools)):
+        ids = due(pool, at).order_by(*ORDER).values_list("pk", flat=True)[:FAR]
+        first |= {job_id: place for place, job_id in enumerate(ids)}
+    return first
 
 
 def workers_live(pool: str | None = None) -> list[Worker]:
     """Workers that take jobs (of `pool`): seen lately, neither draining nor in quarantine."""
-    since = now() - timedelta(seconds=LIVE_HEARTBEATS * environment().heartbeat_seconds)
-    workers = Worker.objects.filter(last_seen__gte=since, draining=False, gone=False, quarantined_at=None)
+    at = now()
+    workers = Worker.objects.filter(last_seen__gte=live_since(at), draining=False, gone=False, quarantined_at=None)
     return [worker for worker in workers if pool is None or pool in worker.pools]
+
+
+def is_live(worker: Worker, at: datetime) -> bool:
+    """Of a worker that is not gone."""
+    return worker.last_seen >= live_since(at) and not worker.draining and worker.quarantined_at is None
+
+
+def live_since(at: datetime) -> datetime:
+    """A worker that was last seen before does not count as live."""
+    return at - timedelta(seconds=LIVE_HEARTBEATS * environment().heartbeat_seconds)
 
 
 def workers_without_wall() -> tuple[int, int]:
@@ -136,16 +160,14 @@ def workers_without_wall() -> tuple[int, int]:
     return len(live), sum(worker.wall in ("", "none") for worker in live)
 
 
-def quarantined(pool: str | None = None) -> list[str]:
-    """Hosts in quarantine (that serve `pool`), each with its reason."""
+def quarantined() -> list[str]:
+    """Hosts in quarantine, each with its reason."""
     workers = Worker.objects.exclude(quarantined_at=None).filter(gone=False).order_by("host")
-    serving = (worker for worker in workers if pool is None or pool in worker.pools)
-    return [f"{worker.host} ({worker.quarantine['code'] if worker.quarantine else 'unknown'})" for worker in serving]
+    return [quarantine_named(worker) for worker in workers]
 
 
-def draining() -> list[Worker]:
-    """Draining workers, by host."""
-    return list(Worker.objects.filter(draining=True, gone=False).order_by("host"))
+def quarantine_named(worker: Worker) -> str:
+    return f"{worker.host} ({worker.quarantine['code'] if worker.quarantine else 'unknown'})"
 
 
 def free_slots() -> dict[str, int]:

@@ -42,6 +42,7 @@ def job_move(
     values |= {"ended": at if to in ENDED else None}
     if to == State.QUEUED:
         values["queued_at"] = at
+    values["event_seq"] = F("event_seq") + 1
     num_moved = Job.objects.filter(pk=job.pk, state__in=sources).update(**values)
     job.refresh_from_db()
     if num_moved != 1:
@@ -49,7 +50,7 @@ def job_move(
     data: dict[str, Any] = {"state": to, "reason": job.reason, **(event_data or {})}
     if to == State.QUEUED and job.not_before:
         data["not_before"] = job.not_before.isoformat()
-    event_add(job=job, kind="state", data=data, at=at, attempt=attempt)
+    Event.objects.create(job=job, seq=job.event_seq, attempt=attempt, kind="state", time=at, data=data)
     job_audit(job=job, kind=f"job_{to}", by=by, at=at, data={"fence": job.fence, "reason": job.reason})
 
 

@@ -91,6 +91,7 @@ def job_list(
     """Jobs, the newest first."""
     query = {"state": state, "method": method, "search": search, "template": template, "dataset": dataset}
     query |= {"model": model, "adaptor": adaptor, "label": label, "parent": parent}
+    query |= {"fields": "params,inputs,resources" if as_json else None}
     with connect() as client:
         jobs = list(client.pages("jobs", **query, created_after=since, created_before=until))
     columns = {"id": "short", "name": "name", "method": "method", "state": "state", "step": "step"}

@@ -50,7 +50,7 @@ def test_a_fault_of_ours_is_a_500_without_its_cause(user: APIClient, monkeypatch
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("api.jobs.views.jobs.job_schemas", broken)
+    monkeypatch.setattr("api.jobs.views.jobs.job_rows", broken)
     user.raise_request_exception = False
     answer = user.get("/api/v1/jobs")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")

@@ -148,7 +148,7 @@ def test_a_fault_of_ours_tells_its_place_and_no_secret(
     reported: Told, user: APIClient, secrets: list[str], monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     user.raise_request_exception = False
-    monkeypatch.setattr("api.jobs.views.jobs.job_schemas", breaks(error))
+    monkeypatch.setattr("api.jobs.views.jobs.job_rows", breaks(error))
     monkeypatch.setattr("api.accounts.project_views.secret_put", breaks(error))
     answers = [user.get("/api/v1/jobs"), user.put("/api/v1/secrets/x", {"kind": "hub", "value": HUB}, format="json")]
     for answer in answers:

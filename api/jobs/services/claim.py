@@ -14,7 +14,7 @@ from pydantic import Field
 from api.accounts.tokens import ATTEMPT_PREFIX, token_new
 from api.environment import environment
 from api.errors import Problem
-from api.jobs.models import Attempt, Job, Worker
+from api.jobs.models import Attempt, AvoidedWorker, Job, Worker
 from api.jobs.placement import accelerators_for, accelerators_free, accelerators_hold, workers_instead
 from api.jobs.schemas import Incoming
 from api.jobs.selectors import ORDER, line_behind, line_heads, rank, workers_live
@@ -63,6 +63,8 @@ def attempt_claim(*, request: ClaimRequest) -> Claim | None:
         Worker.objects.filter(pk=worker.pk).update(room_bytes=request.room_bytes)
     free = accelerators_free(worker, request.free_accelerators)
     fits = _fits_disk(request.room_bytes)
+    if not AvoidedWorker.objects.filter(worker=worker).exists():
+        return _take_first(request, worker, free, at, fits)
     return _take_first(request, worker, free, at, fits & ~Q(avoided__worker=worker)) or _take_avoiding(
         request, worker, free, at, fits
     )

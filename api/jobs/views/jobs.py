@@ -1,5 +1,6 @@
 """Endpoints of jobs for people. Parse, call one service, respond."""
 
+from functools import partial
 from typing import Any
 
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
@@ -9,9 +10,9 @@ from rest_framework.views import APIView
 
 from api.accounts.authentication import actor_of, project_of
 from api.catalog.selectors import template_version
-from api.jobs.filters import FILTERS, filters_of, jobs_filter
+from api.jobs.filters import FIELDS, FILTERS, fields_of, filters_of, jobs_filter
 from api.jobs.models import Job
-from api.jobs.schemas import JobShape, job_schemas
+from api.jobs.schemas import SPEC_FIELDS, JobRowShape, JobShape, job_rows, job_schemas
 from api.jobs.selectors import job_find, job_in, jobs_of
 from api.jobs.services.control import (
     Command,
@@ -46,11 +47,14 @@ class CancelRequest(Contract):
 
 
 class JobsView(APIView):
-    @extend_schema(operation_id="jobs_list", parameters=[*FILTERS, *PAGE], responses=page_of(JobShape))
+    @extend_schema(operation_id="jobs_list", parameters=[*FILTERS, FIELDS, *PAGE], responses=page_of(JobRowShape))
     def get(self, request: Request) -> Response:
-        """Jobs of the project, newest first."""
+        """Jobs of the project, newest first, without what their specs hold unless `fields` names it."""
+        fields = fields_of(request)
         jobs = jobs_filter(jobs_of(project_of(request)), filters_of(request))
-        return Cursor().respond(jobs, request, job_schemas)
+        shown = jobs if fields else jobs.defer("spec")
+        left_out = {*SPEC_FIELDS}.difference(fields)
+        return Cursor().respond(shown, request, partial(job_rows, fields=fields), exclude=left_out)
 
     @extend_schema(operation_id="jobs_create", parameters=[KEY], request=JobRequest, responses=QUEUED)
     def post(self, request: Request) -> Response:

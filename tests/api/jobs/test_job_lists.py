@@ -13,8 +13,10 @@ from rest_framework.test import APIClient
 from api.accounts.models import Token
 from api.jobs import selectors
 from api.jobs.models import Artifact, Attempt, Job, JobInput, JobLabel
+from api.jobs.schemas import SPEC_FIELDS
 from api.jobs.selectors import job_find
 from tests.api.host import Host
+from tests.api.jobs.test_queue_order import copies
 from tests.api.world import World
 
 pytestmark = pytest.mark.django_db
@@ -79,9 +81,29 @@ def test_a_page_of_many_jobs_needs_as_many_queries_as_one_of_few(
     JobLabel.objects.bulk_create(JobLabel(job=job, name="all") for job in jobs)
     JobInput.objects.bulk_create(JobInput(job=job, role="dataset", name="shapes@1", key="datasets/1") for job in jobs)
     for query in ("", "state=queued,failed", "label=all&dataset=shapes", "adaptor=shapes"):
-        with django_assert_max_num_queries(13):
+        with django_assert_max_num_queries(9):
             user.get(f"{PATH}?limit=200&{query}")
     assert len(names(user, "limit=200&label=all&dataset=shapes")) == count
+
+
+def test_a_list_of_jobs_shows_fields_of_the_spec_by_name_only(world: World, user: APIClient) -> None:
+    job = user.get(f"{PATH}/{user.post(PATH, world.request, format='json').json()['id']}").json()
+    without = {name: value for name, value in job.items() if name not in SPEC_FIELDS}
+    with CaptureQueriesContext(connection) as queries:
+        listed = user.get(PATH).json()["results"]
+    assert listed == [without] and list(listed[0]) == list(without)
+    assert not any('"spec"' in query["sql"] for query in queries), "it is wide, and nothing of it is shown"
+    assert user.get(f"{PATH}?fields=inputs").json()["results"] == [without | {"inputs": job["inputs"]}]
+    assert user.get(f"{PATH}?fields={','.join(SPEC_FIELDS)}").json()["results"] == [job]
+    refused = user.get(f"{PATH}?fields=params,spec")
+    assert (refused.status_code, "'spec'" in refused.json()["message"]) == (400, True)
+
+
+def test_fifty_jobs_in_a_list_are_at_most_60_kb(world: World, user: APIClient) -> None:
+    user.post(PATH, world.request, format="json")
+    copies(str(Job.objects.get().pk), 49)
+    answer = user.get(f"{PATH}?limit=50")
+    assert len(answer.json()["results"]) == 50 and len(answer.content) <= 60_000
 
 
 @pytest.mark.parametrize("count", [10, 100])
