@@ -1,7 +1,7 @@
 """Files of base models and adaptors.
 
-Libraries see a base model's cleaned configs and named data files, in a folder
-of its own: no uploaded JSON file reaches one unchanged, `formats` lists the keys that are read.
+Libraries see a folder with a base model's cleaned configs and named data files: no uploaded JSON file reaches one
+unchanged, `formats` lists the keys that are read.
 """
 
 import json
