@@ -6,7 +6,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from django.db.models import Count, F, Sum
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from api.accounts.models import Project
 from api.catalog.models import Adaptor, DatasetVersion, PretrainedModelVersion
@@ -14,6 +14,7 @@ from api.environment import environment
 from api.jobs.models import Artifact, Attempt, Event, Job, Manifest, Worker
 from api.jobs.placement import waiting_sentences
 from api.jobs.states import State
+from api.openapi import Schema
 from api.storage import storage
 from trainers.contract.spec import Contract
 
@@ -27,7 +28,7 @@ class Incoming(Contract):
     model_config = ConfigDict(extra="ignore")
 
 
-class AttemptShape(BaseModel):
+class AttemptShape(Schema):
     n: int
     fence: int
     worker: str
@@ -56,7 +57,7 @@ class AttemptShape(BaseModel):
         )
 
 
-class AdaptorShape(BaseModel):
+class AdaptorShape(Schema):
     name: str
     version: int
     partial: bool
@@ -68,7 +69,7 @@ class AdaptorShape(BaseModel):
         return best and cls(name=best.name, version=best.version, partial=best.partial)
 
 
-class JobShape(BaseModel):
+class JobShape(Schema):
     id: UUID
     name: str
     method: str
@@ -171,7 +172,7 @@ def _phase(job: Job) -> str | None:
     return next((attempt.phase for attempt in job.shown_attempts if attempt.ended_at is None), "") or None
 
 
-class MetricsShape(BaseModel):
+class MetricsShape(Schema):
     series: dict[str, list[list[float]]]
     """[step, value] by name."""
 
@@ -181,12 +182,12 @@ class MetricsShape(BaseModel):
         return MetricsShape.model_construct(series=series)
 
 
-class EventShape(BaseModel):
+class EventShape(Schema):
     seq: int
     kind: str
     time: datetime
     attempt: int | None
-    """n of the attempt that said it."""
+    """n of the attempt that emitted it."""
     data: dict[str, Any]
 
     @classmethod
@@ -196,7 +197,7 @@ class EventShape(BaseModel):
         return cls(seq=event.seq, kind=event.kind, time=event.time, attempt=n, data=event.data)
 
 
-class ManifestShape(BaseModel):
+class ManifestShape(Schema):
     attempt: int
     """n of the attempt that wrote it."""
     manifest: dict[str, Any]
@@ -206,33 +207,33 @@ class ManifestShape(BaseModel):
         return cls(attempt=manifest.attempt.n, manifest=manifest.data)
 
 
-class InputFileShape(BaseModel):
+class InputFileShape(Schema):
     path: str
     size: int
     sha256: str
     url: str
 
 
-class SpecInputShape(BaseModel):
+class SpecInputShape(Schema):
     sha256: str
     files: list[InputFileShape]
 
 
-class SpecShape(BaseModel):
+class SpecShape(Schema):
     spec: dict[str, Any]
     """With the checkpoint from which the job would go on; of a job that succeeded, without."""
     inputs: dict[str, SpecInputShape]
     """By folder below `in/`."""
 
 
-class ArtifactFileShape(BaseModel):
+class ArtifactFileShape(Schema):
     path: str
     size: int
     sha256: str
     url: str
 
 
-class ArtifactShape(BaseModel):
+class ArtifactShape(Schema):
     kind: str
     step: int | None
     path: str
@@ -270,7 +271,7 @@ def _link(artifact: Artifact, path: str) -> str:
     return storage().presign_get(key, expires_seconds=environment().link_seconds).url
 
 
-class WorkerShape(BaseModel):
+class WorkerShape(Schema):
     id: UUID
     host: str
     pools: list[str]
@@ -293,12 +294,12 @@ class WorkerShape(BaseModel):
         return cls.model_validate(worker, from_attributes=True)
 
 
-class SizeShape(BaseModel):
+class SizeShape(Schema):
     count: int
     size_bytes: int
 
 
-class UsageShape(BaseModel):
+class UsageShape(Schema):
     datasets: SizeShape
     """Versions."""
     models: SizeShape

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from pydantic import BaseModel, Field
+from pydantic import Field
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -19,20 +19,20 @@ from api.jobs.schemas import UsageShape, WorkerShape
 from api.jobs.selectors import params_stored, samples_shown
 from api.jobs.services.budgets import worker_release
 from api.jobs.services.workers import worker_drain, worker_drain_undo
-from api.openapi import page_of
+from api.openapi import Schema, page_of
 from api.paging import PAGE, Cursor
 from api.storage import storage
 from trainers.contract.params import METHODS
 from trainers.contract.spec import Contract
 
 
-class SampledAdaptor(BaseModel):
+class SampledAdaptor(Schema):
     name: str
     """name@version"""
     scale: float
 
 
-class SampledImage(BaseModel):
+class SampledImage(Schema):
     path: str
     url: str
     """Signed link; images of a sampling are small enough to be their own thumbnails."""
@@ -46,7 +46,7 @@ class SampledImage(BaseModel):
         return cls(path=file["path"], url=url, size_bytes=file["size"], details=artifact.details)
 
 
-class SamplingShape(BaseModel):
+class SamplingShape(Schema):
     job: UUID
     name: str
     state: str
