@@ -53,7 +53,7 @@ SHORT: dict[str, dict[str, Any]] = {
 }
 """Those that show in the first step."""
 EXAMPLES, BATCHES, DENOISING = "../data/test_examples.py", "../data/test_batches.py", "test_denoising.py"
-TIMES, METHOD = "../data/test_timesteps.py", "test_method.py"
+METHOD = "test_method.py"
 IN_OTHER_FILES = {
     "aspect_ratio_buckets": (BATCHES, "test_a_micro_batch_has_the_shape_of_its_images"),
     "color_jitter": (EXAMPLES, "test_each_kind_of_jitter_changes_the_images_alone"),
@@ -79,8 +79,8 @@ IN_OTHER_FILES = {
     "prior_preservation": (METHOD, "test_the_base_makes_class_images_once_per_host"),
     "flux_guidance": (DENOISING, "test_flux_gets_the_guidance"),
     "max_sequence_length": ("../models/test_families.py", "test_max_sequence_length_is_what_t5_reads"),
-    "timestep_sampling": (TIMES, "test_the_requested_timestep_sampling_is_used"),
-    "timestep_shift": (TIMES, "test_the_shift_is_the_familys_or_the_parameter"),
+    "timestep_sampling": (BATCHES, "test_the_requested_timestep_sampling_is_used"),
+    "timestep_shift": (BATCHES, "test_the_shift_is_the_familys_or_the_parameter"),
     "lora_targets": (METHOD, "test_convolutions_and_dora_change_what_is_learnt"),
     "conv_rank": (METHOD, "test_convolutions_and_dora_change_what_is_learnt"),
     "use_dora": (METHOD, "test_convolutions_and_dora_change_what_is_learnt"),

@@ -110,7 +110,10 @@ def test_keys_that_only_some_rows_have_are_named_with_their_counts(tmp_path: Pat
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(st.characters(exclude_characters="\0")),
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**60), 2**60)
+        | st.text(st.characters(codec="utf-8", exclude_characters="\0")),
         lambda item: st.lists(item, max_size=3) | st.dictionaries(st.text("abc", min_size=1), item, max_size=3),
         max_leaves=8,
     )
