@@ -359,3 +359,18 @@ def test_the_examples_are_valid_templates(path: Path) -> None:
     Resources.model_validate(template.get("resources", {}))
     assert template["name"] == f"pretrain-{path.stem}" and template["method"] == "pretrain_text"
     assert not params.warnings()
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("tokenizer", ["bytes", "qwen3-0.6b"])
+def test_real_text_is_learned(tokenizer: str, shared_data: Path, tmp_path: Path) -> None:
+    job = PretrainJob(tmp_path / "job", tmp_path / "cache")
+    job.dataset.mkdir(parents=True)
+    (job.dataset / "input.txt").symlink_to(shared_data / "text" / "tinyshakespeare" / "input.txt")
+    if tokenizer != "bytes":
+        (job.inputs / "model").symlink_to(shared_data / "tokenizers" / tokenizer)
+    params = {"max_steps": 40, "validation_documents": 20, "eval_steps": 20, "short_batches": 0.0}
+    job.spec(model=tokenizer != "bytes", **params).finished()
+    nll = [event.metrics["nll"] for event in job.of_kind("validation")]
+    assert len(nll) == 3 and nll[0] > nll[1] > nll[2] and nll[2] < 0.75 * nll[0]
+    assert load_text(job.out / "model", torch.float32).vocab_size % 64 == 0
