@@ -136,8 +136,9 @@ def test_the_accelerators_bench_says_that_it_needs_one(run_here: RunHere) -> Non
 def test_ways_to_denoise_text_are_compared(run_here: RunHere) -> None:
     _, output = run_here(sampling_text.main, "--train-steps", "2", "--new-tokens", "16", "--width", "48")
     rows = [line for line in output.splitlines() if line.startswith("| ")]
-    assert len(rows) == 2 + 6, output
-    assert rows[2].startswith("| plain | 16 |") and "| 1.0 x | 100.0% |" in rows[2]
+    assert len(rows) == 2 + 7, output
+    assert rows[2].startswith("| generate.py | 16 |") and "| 1.0 x | 100.0% |" in rows[2]
+    assert rows[3].startswith("| plain | 16 |") and "| 100.0% |" in rows[3]
 
 
 def run(*command: str) -> "subprocess.CompletedProcess[str]":
