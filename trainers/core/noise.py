@@ -66,6 +66,10 @@ def integer(below: int, seed: int, purpose: Purpose, step: int = 0, position: in
     return int(_moved_to(seed, purpose, step, position).integers(below))
 
 
+INT64_MAX = 2**63 - 1
+"""numpy rounds a larger seed to a double when it makes a key: part of the results of all jobs, as in crop places."""
+
+
 class _OfThread(threading.local):
     """A generator for each thread, with the state of one that has drawn nothing."""
 
@@ -79,6 +83,8 @@ _of_thread = _OfThread()
 
 def _moved_to(seed: int, purpose: Purpose, step: int, position: int) -> np.random.Generator:
     """As `stream`, an eighth of its time, but only until the next call in this thread."""
+    if seed > INT64_MAX:
+        return stream(seed, purpose, step, position)
     state: Any = _of_thread.state
     key, counter = state["state"]["key"], state["state"]["counter"]
     key[0], key[1], counter[2], counter[3] = seed, purpose, step, position

@@ -75,7 +75,7 @@ def test_draws_are_pinned() -> None:
     assert normal((1,), 42, Purpose.NOISE, 5, 1).item() == 1.1180298328399658
 
 
-@pytest.mark.parametrize("seed", [0, 42, 2**63 - 1])
+@pytest.mark.parametrize("seed", [0, 42, 2**63 - 1, 0xF123456789ABCDEF])
 def test_draws_are_those_of_a_new_stream_in_any_order_and_thread(seed: int) -> None:
     """The generator is reused: nothing of an earlier draw may be left in it, also not half of a 64-bit word."""
 
