@@ -91,7 +91,7 @@ class Corpus:
         """The rest of the document at `start` and all documents after it: ids, their position, the next position."""
         epoch, first_file, document, token = start.epoch, start.file, start.document, start.token
         while True:
-            is_empty = True
+            is_whole_epoch, is_empty = not (first_file or document), True
             for file in range(first_file, len(self.files)):
                 for number, ids in self._documents(epoch, file, document):
                     is_empty = False
@@ -99,7 +99,7 @@ class Corpus:
                     yield ids[token:], at, Position(epoch, file, number + 1)
                     token = 0
                 document = 0
-            if is_empty and not (first_file or start.document):
+            if is_empty and is_whole_epoch:
                 raise bad_rows(
                     f"expected documents to train on, but the corpus has none beyond the {self.held_out} held out by "
                     "validation_documents; lower it, or add text"

@@ -128,8 +128,9 @@ def test_a_window_of_one_document_preserves_the_order_of_a_file(tmp_path: Path) 
 
 def test_a_corpus_of_held_out_documents_alone_is_refused(tmp_path: Path) -> None:
     small = Corpus([write(tmp_path / "a.jsonl", documents(0, 3))], "text", tokenize, EOS, 7, 6, held_out=3)
-    with pytest.raises(TrainerError, match="none beyond the 3 held out by validation_documents"):
-        read(small, Position(), 1, 1)
+    for start in (Position(), Position(document=7)):  # the second is a stale position, which must not search for ever
+        with pytest.raises(TrainerError, match="none beyond the 3 held out by validation_documents"):
+            read(small, start, 1, 1)
 
 
 @pytest.mark.parametrize(
